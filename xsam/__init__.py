@@ -1,0 +1,94 @@
+"""X-SAM: segment anything you can say or point at.
+
+The light half (structures, errors, the `Segmenter` protocol, masks, drawing) is imported here and
+needs NumPy only. `XSam` is loaded on first use, because it brings PyTorch along::
+
+    from xsam import XSam
+
+    result = XSam.load("tiny").segment(rgb, "the red mug")
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from xsam.errors import (
+    CameraUnavailableError,
+    CheckpointError,
+    DeadlineExceededError,
+    DownloadError,
+    InvalidImageError,
+    InvalidQueryError,
+    ModelError,
+    NoFrameError,
+    NotActiveError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestCancelledError,
+    RequestRefusedError,
+    SegmenterUnavailableError,
+    StaleFrameError,
+    UnknownCameraError,
+    XSamError,
+)
+from xsam.masks import MaskRle
+from xsam.segmenter import FakeSegmenter, Segmenter
+from xsam.structures import (
+    CameraRef,
+    Frame,
+    PromptKind,
+    Query,
+    SegmentationResult,
+    Segments,
+    Status,
+    Task,
+    Timing,
+    VisualPrompt,
+)
+from xsam.version import __version__
+
+if TYPE_CHECKING:
+    from xsam.engine import XSam
+
+__all__ = [
+    "CameraRef",
+    "CameraUnavailableError",
+    "CheckpointError",
+    "DeadlineExceededError",
+    "DownloadError",
+    "FakeSegmenter",
+    "Frame",
+    "InvalidImageError",
+    "InvalidQueryError",
+    "MaskRle",
+    "ModelError",
+    "NoFrameError",
+    "NotActiveError",
+    "OutOfMemoryError",
+    "PromptKind",
+    "Query",
+    "QueueFullError",
+    "RequestCancelledError",
+    "RequestRefusedError",
+    "SegmentationResult",
+    "Segmenter",
+    "SegmenterUnavailableError",
+    "Segments",
+    "StaleFrameError",
+    "Status",
+    "Task",
+    "Timing",
+    "UnknownCameraError",
+    "VisualPrompt",
+    "XSam",
+    "XSamError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "XSam":
+        from xsam.engine import XSam
+
+        return XSam
+    raise AttributeError(f"module 'xsam' has no attribute {name!r}")

@@ -1,0 +1,171 @@
+"""Every error that the project raises on purpose.
+
+::
+
+    XSamError                          code, message, hint, retryable
+    ├── RequestRefusedError            the request was understood and declined; nothing is broken
+    │   ├── InvalidQueryError          INVALID_QUERY      empty text, prompt outside the image, …
+    │   ├── InvalidImageError          INVALID_IMAGE      0×0, wrong dtype, unknown encoding, …
+    │   ├── CameraUnavailableError     CAMERA_UNAVAILABLE
+    │   │   ├── UnknownCameraError     UNKNOWN_CAMERA     no camera of that name is configured
+    │   │   ├── NoFrameError           NO_FRAME           the camera has not published yet
+    │   │   └── StaleFrameError        STALE_FRAME        the newest frame is older than allowed
+    │   ├── QueueFullError             QUEUE_FULL         too many requests are waiting
+    │   ├── DeadlineExceededError      DEADLINE           time ran out before the answer
+    │   ├── RequestCancelledError      CANCELLED          the caller took the request back
+    │   ├── NotActiveError             NOT_ACTIVE         the node is not in the active state
+    │   └── SegmenterUnavailableError  UNAVAILABLE        no segmenter answers (service not found)
+    ├── ModelError                     MODEL_ERROR        inference failed
+    │   └── OutOfMemoryError           OUT_OF_MEMORY
+    ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not fit
+    └── DownloadError                  DOWNLOAD           fetching released files failed
+
+A refusal or failure that concerns a single query comes back as a `SegmentationResult` with that
+status; what concerns the whole request (no frame, queue full, deadline …) is raised.
+`error_for_code` turns a code from a message back into the exception.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class XSamError(Exception):
+    """Base of all errors: a stable `code`, a message, what to do about it, and whether to retry."""
+
+    code: ClassVar[str] = "ERROR"
+    default_hint: ClassVar[str] = ""
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = self.default_hint if hint is None else hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class RequestRefusedError(XSamError):
+    """The request was understood and declined; nothing is broken."""
+
+    code = "REFUSED"
+
+
+class InvalidQueryError(RequestRefusedError):
+    """The query cannot be asked: empty text, too many categories, prompt outside the image."""
+
+    code = "INVALID_QUERY"
+
+
+class InvalidImageError(RequestRefusedError):
+    """The image cannot be used: no pixels, wrong dtype or shape, unknown encoding, too large."""
+
+    code = "INVALID_IMAGE"
+
+
+class CameraUnavailableError(RequestRefusedError):
+    """The camera cannot deliver a usable frame."""
+
+    code = "CAMERA_UNAVAILABLE"
+    retryable = True
+
+
+class UnknownCameraError(CameraUnavailableError):
+    """No camera of that name is configured."""
+
+    code = "UNKNOWN_CAMERA"
+    retryable = False
+
+
+class NoFrameError(CameraUnavailableError):
+    """The camera is configured, but no frame has arrived yet."""
+
+    code = "NO_FRAME"
+    default_hint = "check that the camera driver runs and that its QoS is compatible"
+
+
+class StaleFrameError(CameraUnavailableError):
+    """The newest frame is older than the request allows."""
+
+    code = "STALE_FRAME"
+    default_hint = "check that the camera still publishes, or allow an older frame"
+
+
+class QueueFullError(RequestRefusedError):
+    """Too many requests are waiting for the model."""
+
+    code = "QUEUE_FULL"
+    default_hint = "retry later or send fewer requests at a time"
+    retryable = True
+
+
+class DeadlineExceededError(RequestRefusedError):
+    """Time ran out before the answer was ready."""
+
+    code = "DEADLINE"
+    default_hint = "allow a longer deadline"
+    retryable = True
+
+
+class RequestCancelledError(RequestRefusedError):
+    """The caller took the request back."""
+
+    code = "CANCELLED"
+
+
+class NotActiveError(RequestRefusedError):
+    """The segmenter node is not in its active lifecycle state."""
+
+    code = "NOT_ACTIVE"
+    default_hint = "configure and activate the node first"
+    retryable = True
+
+
+class SegmenterUnavailableError(RequestRefusedError):
+    """Nothing answers under the segmenter's name."""
+
+    code = "UNAVAILABLE"
+    default_hint = "check that the segmenter node runs in the same ROS domain"
+    retryable = True
+
+
+class ModelError(XSamError):
+    """Inference failed; the request was fine."""
+
+    code = "MODEL_ERROR"
+
+
+class OutOfMemoryError(ModelError):
+    """The device ran out of memory."""
+
+    code = "OUT_OF_MEMORY"
+    default_hint = "send fewer queries at a time, or load the model in a smaller dtype"
+    retryable = True
+
+
+class CheckpointError(XSamError):
+    """Weights, configuration or tokenizer are missing, damaged or do not fit together."""
+
+    code = "CHECKPOINT"
+
+
+class DownloadError(XSamError):
+    """Fetching released files failed."""
+
+    code = "DOWNLOAD"
+    default_hint = "check the network connection and run the command again: it resumes"
+    retryable = True
+
+
+def _walk(cls: type[XSamError]) -> list[type[XSamError]]:
+    return [cls, *(sub for child in cls.__subclasses__() for sub in _walk(child))]
+
+
+_BY_CODE = {cls.code: cls for cls in _walk(XSamError)}
+REFUSAL_CODES = frozenset(cls.code for cls in _walk(RequestRefusedError))
+
+
+def error_for_code(code: str, message: str, *, hint: str | None = None) -> XSamError:
+    """Rebuild the exception that belongs to `code`; an unknown code gives a plain `XSamError`."""
+    return _BY_CODE.get(code, XSamError)(message, hint=hint)

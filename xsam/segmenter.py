@@ -1,0 +1,139 @@
+"""The one door to segmentation, and an honest fake of it for tests.
+
+The in-process engine (`xsam.engine.XSam`), the ROS client (`xsam_ros.client.RosSegmenter`) and
+`FakeSegmenter` all fulfil `Segmenter`; one contract test runs against each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from xsam.errors import DeadlineExceededError, InvalidQueryError, UnknownCameraError
+from xsam.masks import BoolMask, MaskRle, box_of_mask
+from xsam.structures import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Timing
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """Anything that answers queries about a frame."""
+
+    def segment(
+        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+    ) -> list[SegmentationResult]:
+        """Answer every query on one and the same frame.
+
+        Args:
+            source: a frame, or the name of a camera whose newest frame is taken.
+            queries: at least one.
+            deadline_s: seconds from now until the caller gives up; covers everything.
+
+        Returns:
+            One result a query, in order. A query that is invalid by itself is a REFUSED result and
+            leaves the others untouched.
+
+        Raises:
+            RequestRefusedError: what concerns the whole request (no queries, unknown camera, no or
+                stale frame, queue full, deadline, not active).
+            ModelError: inference failed for the whole request.
+        """
+        ...
+
+
+class FakeSegmenter:
+    """A segmenter that finds what it was told is there; for tests of code that uses one.
+
+    It keeps the contract (validation, typed refusals, deadlines) and matches a phrase or category
+    to a mask by equality of the lower-case text without a leading article.
+    """
+
+    def __init__(
+        self,
+        masks_by_label: Mapping[str, Sequence[BoolMask]],
+        *,
+        frames: Mapping[str, Frame] | None = None,
+        delay_s: float = 0.0,
+    ) -> None:
+        self._masks_by_label = {_bare(label): tuple(masks) for label, masks in masks_by_label.items()}
+        self._frames = dict(frames or {})
+        self._delay_s = delay_s
+
+    def segment(
+        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+    ) -> list[SegmentationResult]:
+        """See `Segmenter.segment`."""
+        if not queries:
+            raise InvalidQueryError("no queries were given")
+        if deadline_s <= self._delay_s:
+            raise DeadlineExceededError(f"no answer within {deadline_s:.3f} s")
+        if isinstance(source, CameraRef):
+            if source.name not in self._frames:
+                known = ", ".join(sorted(self._frames)) or "none"
+                raise UnknownCameraError(f"unknown camera {source.name!r}; configured: {known}")
+            frame = self._frames[source.name]
+        else:
+            frame = source
+        time.sleep(self._delay_s)
+        return [self._answer(frame, query) for query in queries]
+
+    def _answer(self, frame: Frame, query: Query) -> SegmentationResult:
+        try:
+            query.validate(frame.image_hw)
+        except InvalidQueryError as error:
+            return SegmentationResult.from_error(error, query, frame)
+        labels = (query.thing_classes + query.stuff_classes) or (query.text,)
+        found = [
+            (index, label, mask)
+            for index, label in enumerate(labels)
+            for mask in self._masks_by_label.get(_bare(label), ())
+            if mask.shape == frame.image_hw
+        ]
+        if query.prompts:
+            found = [
+                (0, label, mask)
+                for label, masks in self._masks_by_label.items()
+                for mask in masks
+                if mask.shape == frame.image_hw and _touches(mask, query)
+            ]
+        found = found[: query.max_instances]
+        return SegmentationResult(
+            status=Status.FOUND if found else Status.NOT_FOUND,
+            message="" if found else f"nothing matches {', '.join(map(repr, labels))}",
+            query=query,
+            segments=Segments(
+                image_hw=frame.image_hw,
+                masks=tuple(MaskRle.encode(mask) for _, _, mask in found),
+                labels=tuple(label for _, label, _ in found),
+                label_indices=np.array([index for index, _, _ in found], np.int32),
+                scores=np.full(len(found), 0.9, np.float32),
+                boxes_xyxy=np.array([box_of_mask(mask) for _, _, mask in found], np.float32).reshape(-1, 4),
+            ),
+            model_id="fake",
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+            timing=Timing(stages_s={"inference": self._delay_s}),
+        )
+
+
+def _bare(label: str) -> str:
+    words = label.lower().split()
+    return " ".join(words[1:] if words[:1] in (["the"], ["a"], ["an"]) else words)
+
+
+def _touches(mask: BoolMask, query: Query) -> bool:
+    for prompt in query.prompts:
+        if prompt.points_xy is not None:
+            columns, rows = prompt.points_xy.astype(int).T
+            if mask[rows, columns].any():
+                return True
+        elif prompt.box_xyxy is not None:
+            x_min, y_min, x_max, y_max = (max(0, round(v)) for v in prompt.box_xyxy)
+            if mask[y_min:y_max, x_min:x_max].any():
+                return True
+        elif prompt.mask is not None and (mask & prompt.mask).any():
+            return True
+    return False

@@ -1,0 +1,388 @@
+"""What goes in and out: frames, queries, visual prompts, segments and results.
+
+Conventions, everywhere in the project:
+
+* images are RGB uint8 (H, W, 3); masks are bool (H, W), True = object;
+* points are (x, y) in pixels of the original image, boxes `xyxy` with max exclusive;
+* depth is float32 metres, 0 or NaN = no measurement; stamps are nanoseconds of the source clock;
+* the dataclasses are frozen and their arrays read-only; shapes and dtypes are checked when made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
+from xsam.masks import BoolMask, MaskRle
+
+MAX_TEXT_CHARS = 2000
+MAX_CATEGORIES = 256
+MAX_PROMPTS = 32
+MAX_IMAGE_SIDE_PX = 16384
+
+
+class Task(str, Enum):
+    """What is asked of the model. `AUTO` picks from the fields that are filled in."""
+
+    AUTO = "auto"
+    GENERIC = "generic"
+    OPEN_VOCABULARY = "open_vocabulary"
+    REFERRING = "referring"
+    REASONING = "reasoning"
+    GROUNDED_CONVERSATION = "grounded_conversation"
+    INTERACTIVE = "interactive"
+    VISUAL_GROUNDED = "visual_grounded"
+    CHAT = "chat"
+
+
+class PromptKind(str, Enum):
+    """Kinds of visual prompts."""
+
+    POINT = "point"
+    BOX = "box"
+    SCRIBBLE = "scribble"
+    MASK = "mask"
+
+
+class Status(str, Enum):
+    """How a request ended. An empty list of segments never stands for an error."""
+
+    FOUND = "found"
+    NOT_FOUND = "not_found"
+    REFUSED = "refused"
+    FAILED = "failed"
+
+
+def _read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` itself when nobody can write to it, else a read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Frame:
+    """One camera image with what is known about it."""
+
+    rgb: NDArray[np.uint8]  # (H, W, 3)
+    camera: str = ""
+    frame_id: str = ""
+    stamp_ns: int = 0
+    depth_m: NDArray[np.float32] | None = None  # (H, W) registered to rgb
+    intrinsics: NDArray[np.float64] | None = None  # (3, 3) K of the rgb image
+
+    def __post_init__(self) -> None:
+        check_rgb(self.rgb)
+        object.__setattr__(self, "rgb", _read_only(self.rgb))
+        if self.depth_m is not None:
+            if self.depth_m.shape != self.rgb.shape[:2] or self.depth_m.dtype != np.float32:
+                raise InvalidImageError(
+                    f"depth must be float32 {self.rgb.shape[:2]}, got {self.depth_m.dtype} {self.depth_m.shape}"
+                )
+            object.__setattr__(self, "depth_m", _read_only(self.depth_m))
+        if self.intrinsics is not None:
+            if self.intrinsics.shape != (3, 3):
+                raise InvalidImageError(f"intrinsics must be (3, 3), got {self.intrinsics.shape}")
+            object.__setattr__(self, "intrinsics", _read_only(self.intrinsics.astype(np.float64)))
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return (int(self.rgb.shape[0]), int(self.rgb.shape[1]))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraRef:
+    """A camera by its configured name; the segmenter takes the newest frame of it."""
+
+    name: str
+    max_age_s: float | None = None  # None = the segmenter's own limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class VisualPrompt:
+    """A point, box, scribble or mask in original pixels. Use the class methods to make one."""
+
+    kind: PromptKind
+    points_xy: NDArray[np.float32] | None = None  # (N, 2): POINT N = 1, SCRIBBLE N ≥ 2
+    box_xyxy: tuple[float, float, float, float] | None = None
+    mask: BoolMask | None = None  # (H, W)
+    positive: bool = True
+
+    def __post_init__(self) -> None:
+        given = (self.points_xy is not None, self.box_xyxy is not None, self.mask is not None)
+        wanted = {
+            PromptKind.POINT: (True, False, False),
+            PromptKind.SCRIBBLE: (True, False, False),
+            PromptKind.BOX: (False, True, False),
+            PromptKind.MASK: (False, False, True),
+        }[self.kind]
+        if given != wanted:
+            raise InvalidQueryError(f"a {self.kind.value} prompt needs its own field and no other")
+        if self.points_xy is not None:
+            points = np.array(self.points_xy, dtype=np.float32)
+            least = 1 if self.kind is PromptKind.POINT else 2
+            if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
+                raise InvalidQueryError(
+                    f"a {self.kind.value} prompt needs points (N ≥ {least}, 2), got shape {points.shape}"
+                )
+            if not np.isfinite(points).all():
+                raise InvalidQueryError("prompt points must be finite numbers")
+            object.__setattr__(self, "points_xy", _read_only(points))
+        if self.box_xyxy is not None:
+            x_min, y_min, x_max, y_max = (float(v) for v in self.box_xyxy)
+            if not np.isfinite([x_min, y_min, x_max, y_max]).all() or x_max <= x_min or y_max <= y_min:
+                raise InvalidQueryError(f"a box prompt needs x_min < x_max and y_min < y_max, got {self.box_xyxy}")
+            object.__setattr__(self, "box_xyxy", (x_min, y_min, x_max, y_max))
+        if self.mask is not None:
+            if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
+                raise InvalidQueryError("a mask prompt must be a bool (H, W) array with at least one pixel set")
+            object.__setattr__(self, "mask", _read_only(self.mask))
+
+    @classmethod
+    def point(cls, x_px: float, y_px: float, *, positive: bool = True) -> VisualPrompt:
+        return cls(kind=PromptKind.POINT, points_xy=np.array([[x_px, y_px]], np.float32), positive=positive)
+
+    @classmethod
+    def box(cls, x_min: float, y_min: float, x_max: float, y_max: float, *, positive: bool = True) -> VisualPrompt:
+        return cls(kind=PromptKind.BOX, box_xyxy=(x_min, y_min, x_max, y_max), positive=positive)
+
+    @classmethod
+    def scribble(cls, points_xy: Sequence[tuple[float, float]], *, positive: bool = True) -> VisualPrompt:
+        return cls(kind=PromptKind.SCRIBBLE, points_xy=np.array(points_xy, np.float32), positive=positive)
+
+    @classmethod
+    def from_mask(cls, mask: BoolMask, *, positive: bool = True) -> VisualPrompt:
+        return cls(kind=PromptKind.MASK, mask=mask, positive=positive)
+
+    def check_inside(self, image_hw: tuple[int, int]) -> None:
+        """Raise `InvalidQueryError` unless the prompt lies in an image of (H, W) pixels.
+
+        A box may reach over the border as long as it overlaps the image; a point may not.
+        """
+        height, width = image_hw
+        if self.points_xy is not None:
+            x_px, y_px = self.points_xy[:, 0], self.points_xy[:, 1]
+            if (x_px < 0).any() or (y_px < 0).any() or (x_px >= width).any() or (y_px >= height).any():
+                raise InvalidQueryError(f"{self.kind.value} prompt lies outside the {width}×{height} image")
+        if self.box_xyxy is not None:
+            x_min, y_min, x_max, y_max = self.box_xyxy
+            if x_min >= width or y_min >= height or x_max <= 0 or y_max <= 0:
+                raise InvalidQueryError(f"box prompt {self.box_xyxy} lies outside the {width}×{height} image")
+        if self.mask is not None and self.mask.shape != (height, width):
+            raise InvalidQueryError(f"mask prompt is {self.mask.shape}, the image is {(height, width)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Query:
+    """One question about one frame.
+
+    `text` is a phrase, question or chat text. Categories go to `thing_classes` (one segment an
+    object) and `stuff_classes` (one segment a class). `prompts` are regions: one for INTERACTIVE,
+    several for VISUAL_GROUNDED.
+    """
+
+    text: str = ""
+    task: Task = Task.AUTO
+    thing_classes: tuple[str, ...] = ()
+    stuff_classes: tuple[str, ...] = ()
+    prompts: tuple[VisualPrompt, ...] = ()
+    score_threshold: float | None = None  # None = the model's own, per task
+    max_instances: int = 100
+    explain: bool = False  # REASONING: generate an explanation
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "task", Task(self.task))
+        for name in ("thing_classes", "stuff_classes", "prompts"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    def resolved_task(self) -> Task:
+        """The task after `AUTO` is replaced.
+
+        Categories → OPEN_VOCABULARY; one prompt → INTERACTIVE; several → VISUAL_GROUNDED; text
+        that ends with "?" → REASONING; other text → REFERRING.
+        """
+        if self.task is not Task.AUTO:
+            return self.task
+        if self.thing_classes or self.stuff_classes:
+            return Task.OPEN_VOCABULARY
+        if self.prompts:
+            return Task.INTERACTIVE if len(self.prompts) == 1 else Task.VISUAL_GROUNDED
+        return Task.REASONING if self.text.rstrip().endswith("?") else Task.REFERRING
+
+    def validate(self, image_hw: tuple[int, int] | None = None) -> Task:
+        """Check the query (against the image when its size is known) and return its task.
+
+        Raises:
+            InvalidQueryError: with a message that says which field is wrong.
+        """
+        task = self.resolved_task()
+        if len(self.text) > MAX_TEXT_CHARS:
+            raise InvalidQueryError(f"text has {len(self.text)} characters, at most {MAX_TEXT_CHARS} are allowed")
+        classes = self.thing_classes + self.stuff_classes
+        if len(classes) > MAX_CATEGORIES:
+            raise InvalidQueryError(f"{len(classes)} categories, at most {MAX_CATEGORIES} are allowed")
+        if any(not name.strip() or len(name) > MAX_TEXT_CHARS for name in classes):
+            raise InvalidQueryError("category names must not be empty")
+        if len(self.prompts) > MAX_PROMPTS:
+            raise InvalidQueryError(f"{len(self.prompts)} prompts, at most {MAX_PROMPTS} are allowed")
+        if self.score_threshold is not None and not 0.0 <= self.score_threshold <= 1.0:
+            raise InvalidQueryError(f"score_threshold must be in [0, 1], got {self.score_threshold}")
+        if self.max_instances < 1:
+            raise InvalidQueryError(f"max_instances must be positive, got {self.max_instances}")
+        if task in (Task.GENERIC, Task.OPEN_VOCABULARY) and not classes:
+            raise InvalidQueryError(f"a {task.value} query needs thing_classes or stuff_classes")
+        if task in (Task.REFERRING, Task.REASONING, Task.CHAT) and not self.text.strip():
+            raise InvalidQueryError(
+                "the query is empty: give text, categories or a visual prompt"
+                if self.task is Task.AUTO
+                else f"a {task.value} query needs text"
+            )
+        if task in (Task.INTERACTIVE, Task.VISUAL_GROUNDED):
+            if not any(prompt.positive for prompt in self.prompts):
+                raise InvalidQueryError(f"a {task.value} query needs at least one positive prompt")
+        if image_hw is not None:
+            for prompt in self.prompts:
+                prompt.check_inside(image_hw)
+        return task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segments:
+    """Segments of one answer as parallel columns, best score first."""
+
+    image_hw: tuple[int, int]
+    masks: tuple[MaskRle, ...] = ()
+    labels: tuple[str, ...] = ()
+    label_indices: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,)
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # (N,) in [0, 1]
+    boxes_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (N, 4)
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        shapes = {
+            "labels": (len(self.labels),) == (count,),
+            "label_indices": self.label_indices.shape == (count,),
+            "scores": self.scores.shape == (count,),
+            "boxes_xyxy": self.boxes_xyxy.shape == (count, 4),
+            "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
+        }
+        wrong = [name for name, right in shapes.items() if not right]
+        if wrong:
+            raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
+        for name in ("label_indices", "scores", "boxes_xyxy"):
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | slice) -> Segments:
+        """The chosen segments; every column is filtered together."""
+        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index, dtype=np.intp)]
+        return Segments(
+            image_hw=self.image_hw,
+            masks=tuple(self.masks[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen),
+            label_indices=self.label_indices[chosen],
+            scores=self.scores[chosen],
+            boxes_xyxy=self.boxes_xyxy[chosen],
+        )
+
+    def decode_masks(self) -> BoolMask:
+        """All masks as bool (N, H, W)."""
+        if not self.masks:
+            return np.zeros((0, *self.image_hw), np.bool_)
+        return np.stack([mask.decode() for mask in self.masks])
+
+    def label_map(self) -> NDArray[np.uint16]:
+        """Instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
+        ids = np.zeros(self.image_hw, np.uint16)
+        for index in reversed(range(len(self))):
+            ids[self.masks[index].decode()] = index + 1
+        return ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Wall-clock seconds by stage, from a monotonic clock."""
+
+    stages_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def total_s(self) -> float:
+        return float(sum(self.stages_s.values()))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SegmentationResult:
+    """The answer to one query.
+
+    FOUND has at least one segment (or, for CHAT, text); NOT_FOUND says in `message` what was tried;
+    REFUSED and FAILED carry the error's `code`, `message` and `hint`.
+    """
+
+    status: Status
+    query: Query
+    segments: Segments
+    text: str = ""  # the answer's words; generated for grounded conversation, explanations and chat
+    phrases: tuple[str, ...] = ()  # grounded conversation: the phrase of each label index
+    message: str = ""
+    code: str = ""
+    hint: str = ""
+    model_id: str = ""
+    camera: str = ""
+    frame_id: str = ""
+    stamp_ns: int = 0
+    timing: Timing = field(default_factory=Timing)
+
+    @property
+    def found(self) -> bool:
+        return self.status is Status.FOUND
+
+    @property
+    def masks(self) -> BoolMask:
+        """All masks as bool (N, H, W)."""
+        return self.segments.decode_masks()
+
+    def __len__(self) -> int:
+        return len(self.segments)
+
+    def __iter__(self) -> Iterator[tuple[str, float, BoolMask]]:
+        """(label, score, mask) of each segment."""
+        for index in range(len(self)):
+            segments = self.segments
+            yield segments.labels[index], float(segments.scores[index]), segments.masks[index].decode()
+
+    @classmethod
+    def from_error(cls, error: XSamError, query: Query, frame: Frame) -> SegmentationResult:
+        """The typed answer for an error that concerns one query."""
+        refused = error.code in REFUSAL_CODES
+        return cls(
+            status=Status.REFUSED if refused else Status.FAILED,
+            query=query,
+            segments=Segments(image_hw=frame.image_hw),
+            message=error.message,
+            code=error.code,
+            hint=error.hint,
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+        )
+
+
+def check_rgb(rgb: NDArray[Any]) -> None:
+    """Raise `InvalidImageError` unless `rgb` is a usable uint8 (H, W, 3) image."""
+    if not isinstance(rgb, np.ndarray):
+        raise InvalidImageError(f"an image must be a NumPy array, got {type(rgb).__name__}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise InvalidImageError(f"an image must be uint8 (H, W, 3) RGB, got {rgb.dtype} {rgb.shape}")
+    height, width = rgb.shape[:2]
+    if height == 0 or width == 0:
+        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
+    if max(height, width) > MAX_IMAGE_SIDE_PX:
+        raise InvalidImageError(f"the image is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
