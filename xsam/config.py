@@ -1,0 +1,205 @@
+"""Model configuration: four stock sub-configurations and X-SAM's own few numbers.
+
+`config.json` of a checkpoint folder has the keys `llm`, `vision_encoder`, `sam`, `mask2former` and
+`xsam`; the first four are what the `transformers` classes of that name take.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+
+from xsam.errors import CheckpointError
+
+SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionSamplerConfig:
+    """How a region becomes tokens.
+
+    `mean` averages groups of `pooling_kernel_size` points (64 tokens a region, current layout);
+    `max` pools all points to one token (released checkpoint).
+    """
+
+    num_sample_point: int = 256
+    pooling_mode: Literal["mean", "max"] = "mean"
+    pooling_kernel_size: int | None = 4
+    pooling_output_size: int | None = None
+
+    @property
+    def tokens_per_region(self) -> int:
+        if self.pooling_output_size is not None:
+            return self.pooling_output_size
+        return self.num_sample_point // (self.pooling_kernel_size or 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class XSamConfig:
+    """Everything that determines the names and shapes of the model's tensors and its arithmetic."""
+
+    llm: Phi3Config
+    vision_encoder: SiglipVisionConfig
+    sam: SamVisionConfig
+    mask2former: Mask2FormerConfig
+    visual_select_layer: int = -2
+    extra_select_layers: tuple[int, ...] = (6, 12, 18, 24)
+    connector_hidden_dim: int = 512
+    connector_scale_factor: tuple[float, ...] = (2, 1, 0.5)
+    downsample_ratio: float = 0.5
+    logit_clamp: float = 50.0
+    vision_resample: Literal["bilinear", "bicubic"] = "bilinear"
+    bos_before_user: bool = True
+    reject_below: float = 0.0  # default score threshold of single-phrase tasks; 0 = always answer
+    sampler: RegionSamplerConfig = field(default_factory=RegionSamplerConfig)
+
+    @property
+    def connector_layers(self) -> tuple[int, ...]:
+        """SAM hidden states that feed the connector: the last as many as there are scales."""
+        return self.extra_select_layers[-len(self.connector_scale_factor) :]
+
+    @property
+    def num_image_tokens(self) -> int:
+        """SigLIP tokens followed by pixel-shuffled SAM tokens."""
+        siglip = (self.vision_encoder.image_size // self.vision_encoder.patch_size) ** 2
+        sam = int(self.sam.image_size // self.sam.patch_size * self.downsample_ratio) ** 2
+        return siglip + sam
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `config.json`."""
+        own = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.name not in ("llm", "vision_encoder", "sam", "mask2former", "sampler")
+        }
+        return {
+            "llm": self.llm.to_diff_dict(),
+            "vision_encoder": self.vision_encoder.to_diff_dict(),
+            "sam": self.sam.to_diff_dict(),
+            "mask2former": self.mask2former.to_diff_dict(),
+            "xsam": {**own, "special_tokens": list(SPECIAL_TOKENS), "sampler": asdict(self.sampler)},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> XSamConfig:
+        """Build from the content of `config.json`.
+
+        Raises:
+            CheckpointError: a section is missing or asks for something this implementation lacks.
+        """
+        missing = [key for key in ("llm", "vision_encoder", "sam", "mask2former", "xsam") if key not in data]
+        if missing:
+            raise CheckpointError(f"config.json lacks the section(s) {', '.join(missing)}")
+        own = dict(data["xsam"])
+        sampler = dict(own.pop("sampler", {}))
+        sampler.pop("type", None)
+        sampler_config = RegionSamplerConfig(**sampler)
+        for key, only in (("connector_type", "conv"), ("projector_depth", 2), ("cond_type", "phrase"), ("bg_embeds", True)):
+            if own.get(key, only) != only:
+                raise CheckpointError(f"config.json asks for {key}={own[key]!r}; only {only!r} is supported")
+        if tuple(own.get("special_tokens", SPECIAL_TOKENS)) != SPECIAL_TOKENS:
+            raise CheckpointError(f"config.json has special tokens {own['special_tokens']}, expected {SPECIAL_TOKENS}")
+        known = {f.name for f in fields(cls)}
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items() if key in known}
+        # The released layout (one token a region) was trained with the wider clamp.
+        values.setdefault("logit_clamp", 500.0 if sampler_config.pooling_mode == "max" else 50.0)
+        sam = data["sam"].get("vision_config", data["sam"])
+        return cls(
+            llm=Phi3Config(**_without_type(data["llm"])),
+            vision_encoder=SiglipVisionConfig(**_without_type(data["vision_encoder"])),
+            sam=SamVisionConfig(**_without_type(sam)),
+            mask2former=Mask2FormerConfig(**_without_type(data["mask2former"])),
+            sampler=sampler_config,
+            **values,
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> XSamConfig:
+        """Read a `config.json`."""
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise CheckpointError(f"no such file: {path}") from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot read {path}: {error}") from error
+        return cls.from_dict(data)
+
+    def write(self, path: Path) -> None:
+        """Write a `config.json`."""
+        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
+    dropped = ("model_type", "transformers_version", "architectures", "_name_or_path", "torchscript", "pruned_heads")
+    return {key: value for key, value in section.items() if key not in dropped}
+
+
+def full_config(*, released: bool = True) -> XSamConfig:
+    """Phi-3-mini + SigLIP2-so400m/14-384 + SAM ViT-L + Mask2Former decoder with 200 queries.
+
+    Args:
+        released: the layout of the published checkpoint (one token a region, clamp ±500), else the
+            current one (64 tokens a region, clamp ±50).
+    """
+    sampler = (
+        RegionSamplerConfig(pooling_mode="max", pooling_kernel_size=None, pooling_output_size=1)
+        if released
+        else RegionSamplerConfig()
+    )
+    return XSamConfig(
+        llm=Phi3Config(
+            vocab_size=32014,
+            hidden_size=3072,
+            intermediate_size=8192,
+            num_hidden_layers=32,
+            num_attention_heads=32,
+            num_key_value_heads=32,
+            max_position_embeddings=4096,
+            original_max_position_embeddings=4096,
+            sliding_window=2047,
+            rope_theta=10000.0,
+            bos_token_id=1,
+            eos_token_id=32000,
+            pad_token_id=32000,
+        ),
+        vision_encoder=SiglipVisionConfig(
+            hidden_size=1152,
+            intermediate_size=4304,
+            num_hidden_layers=27,
+            num_attention_heads=16,
+            image_size=384,
+            patch_size=14,
+        ),
+        sam=SamVisionConfig(
+            hidden_size=1024,
+            num_hidden_layers=24,
+            num_attention_heads=16,
+            global_attn_indexes=[5, 11, 17, 23],
+            num_pos_feats=128,
+            image_size=1024,
+            patch_size=16,
+            window_size=14,
+            output_channels=256,
+        ),
+        mask2former=Mask2FormerConfig(
+            feature_size=256,
+            mask_feature_size=256,
+            hidden_dim=256,
+            encoder_feedforward_dim=1024,
+            dim_feedforward=2048,
+            encoder_layers=6,
+            decoder_layers=10,
+            num_attention_heads=8,
+            num_queries=200,
+            feature_strides=[4, 8, 16, 32],
+            common_stride=4,
+            dropout=0.0,
+        ),
+        logit_clamp=500.0 if released else 50.0,
+        sampler=sampler,
+    )

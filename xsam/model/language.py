@@ -1,0 +1,103 @@
+"""Running the LLM: many prompts behind one image in a single pass, and greedy generation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Phi3ForCausalLM
+
+
+def packed_hidden_states(llm: Phi3ForCausalLM, prefix: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Last hidden states of P texts that each follow the same prefix, in one sequence.
+
+    Every text sees the prefix and itself, not the other texts, and is placed as if it followed the
+    prefix alone, so the states equal P separate passes. The sliding window is honoured.
+
+    Args:
+        prefix: (B, T, D) embeddings that all texts share: user tag and image tokens.
+        texts: (B, P, L, D) embeddings, padded on the right (padding is never seen by real tokens).
+
+    Returns:
+        (B, T, D) states of the prefix and (B, P, L, D) states of the texts.
+    """
+    batch, shared, width = prefix.shape
+    _, prompts, length, _ = texts.shape
+    device = prefix.device
+    owner = torch.cat(
+        [
+            torch.zeros(shared, dtype=torch.long, device=device),
+            torch.arange(1, prompts + 1, device=device).repeat_interleave(length),
+        ]
+    )
+    positions = torch.cat(
+        [torch.arange(shared, device=device), shared + torch.arange(length, device=device).repeat(prompts)]
+    )
+    distance = positions[:, None] - positions[None]
+    visible = (distance >= 0) & ((owner[None] == 0) | (owner[:, None] == owner[None]))
+    if llm.config.sliding_window is not None:
+        visible &= distance < llm.config.sliding_window
+    hidden = llm.model(
+        inputs_embeds=torch.cat([prefix, texts.reshape(batch, prompts * length, width)], dim=1),
+        attention_mask=visible[None, None].expand(batch, 1, -1, -1),
+        position_ids=positions[None].expand(batch, -1),
+        use_cache=False,
+    ).last_hidden_state
+    return hidden[:, :shared], hidden[:, shared:].reshape(batch, prompts, length, width)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """A greedy continuation."""
+
+    token_ids: list[int]  # generated tokens, the stop token included
+    hidden_states: Tensor  # (T + N − 1, D): of the prompt and of every generated token but the last
+
+
+@torch.no_grad()
+def generate(
+    llm: Phi3ForCausalLM,
+    prompt: Tensor,
+    *,
+    max_new_tokens: int,
+    stop_ids: Sequence[int],
+    forced_ids: Sequence[int] | None = None,
+    on_token: Callable[[int], None] | None = None,
+) -> Generation:
+    """Continue one prompt greedily, keeping the last hidden states.
+
+    Args:
+        prompt: (T, D) embeddings.
+        stop_ids: generation ends after any of these.
+        forced_ids: take these tokens instead of the most likely ones (tests, teacher forcing).
+        on_token: called with each new token; may raise to cancel.
+    """
+    cache = DynamicCache(config=llm.config)
+    step = prompt[None]
+    states: list[Tensor] = []
+    token_ids: list[int] = []
+    limit = max_new_tokens if forced_ids is None else len(forced_ids)
+    position = 0
+    while len(token_ids) < limit:
+        length = step.shape[1]
+        hidden = llm.model(
+            inputs_embeds=step,
+            past_key_values=cache,
+            position_ids=torch.arange(position, position + length, device=step.device)[None],
+            use_cache=True,
+        ).last_hidden_state
+        position += length
+        states.append(hidden[0])
+        if forced_ids is None:
+            token = int(llm.lm_head(hidden[:, -1]).argmax())
+        else:
+            token = forced_ids[len(token_ids)]
+        token_ids.append(token)
+        if on_token is not None:
+            on_token(token)
+        if token in stop_ids:
+            break
+        step = llm.model.embed_tokens(torch.tensor([[token]], device=step.device))
+    return Generation(token_ids=token_ids, hidden_states=torch.cat(states))

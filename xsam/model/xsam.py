@@ -1,0 +1,177 @@
+"""X-SAM: two image encoders, an LLM, and a mask decoder that listens to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import Phi3ForCausalLM, SiglipVisionModel
+from transformers.models.mask2former.modeling_mask2former import (
+    Mask2FormerPixelDecoder,
+    Mask2FormerTransformerModule,
+)
+from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisionEncoder
+
+from xsam.config import XSamConfig
+from xsam.model.connector import SegConnector
+from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
+from xsam.model.mask_decoder import ClassPredictor, QueryPrediction, decode_queries
+from xsam.model.projectors import MlpProjector, shuffle_grid
+from xsam.model.region_sampler import sample_regions
+from xsam.prompts import IMAGE_ID, REGION_ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFeatures:
+    """All that is computed from the image alone; reusable for every prompt on the frame."""
+
+    visual_tokens: Tensor  # (B, T₁, D) projected SigLIP tokens
+    seg_tokens: Tensor  # (B, T₂, D) projected SAM tokens
+    pyramid: tuple[Tensor, ...]  # connector outputs, fine to coarse
+    multi_scale: tuple[Tensor, ...]  # (B, C, h, w), coarse to fine
+    mask_features: Tensor  # (B, C, H, W)
+
+    @property
+    def image_tokens(self) -> Tensor:
+        """(B, T, D) in prompt order: SigLIP, then SAM."""
+        return torch.cat([self.visual_tokens, self.seg_tokens], dim=1)
+
+    @property
+    def region_map(self) -> Tensor:
+        """(B, D, h, w): the SAM tokens on their grid, for the region sampler."""
+        side = round(self.seg_tokens.shape[1] ** 0.5)
+        return self.seg_tokens.transpose(1, 2).unflatten(-1, (side, side))
+
+
+class Segmentor(nn.Module):
+    """SAM encoder, pixel decoder, masked-attention decoder and class head."""
+
+    def __init__(self, config: XSamConfig) -> None:
+        super().__init__()
+        channels = SegConnector.out_channels(config.sam.hidden_size, config.connector_scale_factor)
+        # Never used in the forward pass, but a tensor of the published checkpoint.
+        self.shared_image_embedding = SamPositionalEmbedding(config.sam)
+        self.encoder = SamVisionEncoder(config.sam)
+        self.pixel_decoder = Mask2FormerPixelDecoder(config.mask2former, channels)
+        self.decoder = Mask2FormerTransformerModule(config.mask2former.feature_size, config.mask2former)
+        self.class_predictor = ClassPredictor(config.logit_clamp)
+
+
+class XSamModel(nn.Module):
+    """The network; `xsam.engine.XSam` wraps it for use with images and words."""
+
+    def __init__(self, config: XSamConfig) -> None:
+        super().__init__()
+        self.config = config
+        sam, llm, hidden = config.sam, config.llm, config.mask2former.hidden_dim
+        for sub in (config.llm, config.vision_encoder, config.sam):
+            sub._attn_implementation = "sdpa"
+        self.llm = Phi3ForCausalLM(llm)
+        self.vision_encoder = SiglipVisionModel(config.vision_encoder)
+        self.segmentor = Segmentor(config)
+        self.visual_projector = MlpProjector(config.vision_encoder.hidden_size, llm.hidden_size)
+        shuffled = round(sam.hidden_size / config.downsample_ratio**2)
+        self.seg_projector = MlpProjector(shuffled, llm.hidden_size)
+        self.llm_projector = MlpProjector(llm.hidden_size, hidden)
+        self.seg_connector = SegConnector(sam.hidden_size, config.connector_hidden_dim, config.connector_scale_factor)
+        self.bg_embeds = nn.Embedding(1, hidden)
+
+    @property
+    def device(self) -> torch.device:
+        return self.bg_embeds.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.bg_embeds.weight.dtype
+
+    def encode_image(self, vision_pixels: Tensor, seg_pixels: Tensor) -> ImageFeatures:
+        """Run both encoders, the projectors, the connector and the pixel decoder.
+
+        Args:
+            vision_pixels: (B, 3, s, s) for SigLIP.
+            seg_pixels: (B, 3, S, S) for SAM.
+        """
+        config = self.config
+        visual = siglip_hidden_state(self.vision_encoder, vision_pixels, config.visual_select_layer)
+        layers = config.connector_layers
+        top = config.sam.num_hidden_layers + 1 + config.visual_select_layer
+        states = sam_hidden_states(self.segmentor.encoder, seg_pixels, (*layers, top))
+        pyramid = self.seg_connector([states[index] for index in layers])
+        pixel = self.segmentor.pixel_decoder(pyramid)
+        return ImageFeatures(
+            visual_tokens=self.visual_projector(visual),
+            seg_tokens=self.seg_projector(shuffle_grid(states[top], config.downsample_ratio).flatten(1, 2)),
+            pyramid=tuple(pyramid),
+            multi_scale=tuple(pixel.multi_scale_features),
+            mask_features=pixel.mask_features,
+        )
+
+    def region_tokens(self, region_map: Tensor, points: Tensor) -> Tensor:
+        """(R, D, h, w) and (R, N, 2) row/column points → (R, tokens per region, D)."""
+        return sample_regions(region_map, points, self.config.sampler)
+
+    def embed(self, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None = None) -> Tensor:
+        """Look up words and put image and region tokens in the place of their placeholders.
+
+        Args:
+            expanded_ids: (L,) with each placeholder repeated once per token.
+            image_tokens: (T, D), or None when the ids hold no image.
+            regions: (R, K, D) in prompt order.
+
+        Returns:
+            (L, D).
+        """
+        embeds = self.llm.model.embed_tokens(expanded_ids.clamp(min=0))
+        for marker, tokens in ((IMAGE_ID, image_tokens), (REGION_ID, regions)):
+            if tokens is not None:
+                place = (expanded_ids == marker)[:, None].expand_as(embeds)
+                embeds = embeds.masked_scatter(place, tokens.to(embeds.dtype))
+        return embeds
+
+    def decode(
+        self, features: ImageFeatures, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Masks and classes for P prompts of each image.
+
+        Args:
+            seg_embeds: (B, P, C) projected states at `<SEG>`.
+            conditions: (B, P, K, C) mean projected state of each condition's span, padded.
+            condition_valid: (B, P, K) bool, False at padding.
+
+        Returns:
+            Per decoder stage (class_logits (B, P, Q, K + 1) with background last and −inf at
+            padding, mask_logits (B, P, Q, H, W)).
+        """
+        predictions = decode_queries(
+            self.segmentor.decoder, features.multi_scale, features.mask_features, seg_embeds
+        )
+        return [self._classify(p, conditions, condition_valid) for p in predictions]
+
+    def _classify(self, prediction: QueryPrediction, conditions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        background = self.bg_embeds.weight.expand(*conditions.shape[:2], 1, -1)
+        targets = torch.cat([conditions, background.to(conditions.dtype)], dim=2)
+        keep = torch.cat([valid, valid.new_ones(*valid.shape[:2], 1)], dim=2)
+        logits = self.segmentor.class_predictor(prediction.states, targets)
+        return logits.masked_fill(~keep[:, :, None], float("-inf")), prediction.mask_logits
+
+
+def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean state over each condition's span, padded to the largest number of conditions.
+
+    Args:
+        states: (N, L, C).
+        cond_ids: N tensors (L,) with the condition index of each position or −1.
+
+    Returns:
+        (N, K, C) and (N, K) bool, False at padding.
+    """
+    means = []
+    for state, ids in zip(states, cond_ids, strict=True):
+        count = int(ids.max()) + 1 if len(ids) else 0
+        member = (ids[None] == torch.arange(count, device=ids.device)[:, None]).to(state.dtype)  # (K, L)
+        means.append(member @ state[: len(ids)] / member.sum(dim=1, keepdim=True))
+    valid = pad_sequence([torch.ones(len(m), dtype=torch.bool, device=states.device) for m in means], batch_first=True)
+    return pad_sequence(means, batch_first=True), valid

@@ -1,0 +1,180 @@
+"""Task → chat text → token ids, with the positions of conditions and `<SEG>`.
+
+The strings are the ones the published weights were trained on (arXiv 2508.04655, appendix). Where
+the reference draws one of several wordings at random, one canonical wording is used here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.structures import Query, Task
+
+IMAGE_ID = -200
+REGION_ID = -300
+IMAGE_TAG = "<image>"
+REGION_TAG = "<region>"
+SEG_TAG = "<SEG>"
+PHRASE_OPEN = "<p>"
+PHRASE_CLOSE = "</p>"
+END_TAG = "<|end|>"
+_PLACEHOLDERS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(REGION_TAG)})")
+_ALL_TAGS = re.compile(r"<\|[a-z]+\|>|<(?:SEG|image|region|/?p|/?s|unk)>", re.IGNORECASE)
+_COCO_SUFFIX = re.compile(r"-(merged|other|stuff)$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """One turn as text. `answer` is empty when the model is to generate it."""
+
+    question: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TokenizedPrompt:
+    """Token ids of a turn and what each position stands for; all three arrays (L,) int64."""
+
+    input_ids: NDArray[np.int64]  # IMAGE_ID and REGION_ID are placeholders
+    cond_ids: NDArray[np.int64]  # condition index inside `<p> … </p>`, tags included, else −1
+    seg_ids: NDArray[np.int64]  # 0, 1, … at each `<SEG>`, else −1
+    answer_start: int  # index of the first token of the answer
+    answer_end: int  # index after the last token of the answer, separator excluded
+
+    @property
+    def num_conditions(self) -> int:
+        return int(self.cond_ids.max(initial=-1)) + 1
+
+    @property
+    def num_seg(self) -> int:
+        return int(self.seg_ids.max(initial=-1)) + 1
+
+    def expand(self, image_tokens: int, region_tokens: int) -> TokenizedPrompt:
+        """Repeat each placeholder as often as it has tokens."""
+        repeats = np.where(
+            self.input_ids == IMAGE_ID, image_tokens, np.where(self.input_ids == REGION_ID, region_tokens, 1)
+        )
+        ends = np.concatenate([[0], np.cumsum(repeats)])
+        return TokenizedPrompt(
+            input_ids=np.repeat(self.input_ids, repeats),
+            cond_ids=np.repeat(self.cond_ids, repeats),
+            seg_ids=np.repeat(self.seg_ids, repeats),
+            answer_start=int(ends[self.answer_start]),
+            answer_end=int(ends[self.answer_end]),
+        )
+
+
+def tokenize(tokenizer: Any, conversation: Conversation, *, separator: str = "\n", bos: bool = False) -> TokenizedPrompt:
+    """Turn a conversation into ids.
+
+    Question, answer and separator are encoded one by one, and the text around `<image>` and
+    `<region>` piece by piece, as in training.
+    """
+    start = [tokenizer.bos_token_id] if bos else []
+    question = start + _encode(tokenizer, conversation.question)
+    answer = _encode(tokenizer, conversation.answer)
+    tail = _encode(tokenizer, separator) if answer and separator else []
+    input_ids = np.array(question + answer + tail, np.int64)
+    cond_ids, seg_ids = mark_positions(tokenizer, input_ids)
+    return TokenizedPrompt(
+        input_ids=input_ids,
+        cond_ids=cond_ids,
+        seg_ids=seg_ids,
+        answer_start=len(question),
+        answer_end=len(question) + len(answer),
+    )
+
+
+def mark_positions(tokenizer: Any, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Condition index and `<SEG>` index of each position, both (L,) int64 with −1 elsewhere.
+
+    An unclosed `<p>` is no condition: a generated answer may be cut off.
+    """
+    open_id, close_id, seg_id = tokenizer.convert_tokens_to_ids([PHRASE_OPEN, PHRASE_CLOSE, SEG_TAG])
+    cond_ids = np.full(len(input_ids), -1, np.int64)
+    start, count = -1, 0
+    for position, token in enumerate(input_ids):
+        if token == open_id:
+            start = position
+        elif token == close_id and start >= 0:
+            cond_ids[start : position + 1] = count
+            start, count = -1, count + 1
+    seg_ids = np.full(len(input_ids), -1, np.int64)
+    positions = np.flatnonzero(input_ids == seg_id)
+    seg_ids[positions] = np.arange(len(positions))
+    return cond_ids, seg_ids
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = []
+    for piece in _PLACEHOLDERS.split(text):
+        if piece == IMAGE_TAG:
+            ids.append(IMAGE_ID)
+        elif piece == REGION_TAG:
+            ids.append(REGION_ID)
+        elif piece:
+            ids.extend(tokenizer.encode(piece, add_special_tokens=False))
+    return ids
+
+
+def _frame(question: str) -> str:
+    return f"<|user|>\n{IMAGE_TAG}\n{question}{END_TAG}\n<|assistant|>\n"
+
+
+def _conditions(names: Sequence[str]) -> str:
+    return ", ".join(f"{PHRASE_OPEN}{name}{PHRASE_CLOSE}" for name in names)
+
+
+def clean_text(text: str) -> str:
+    """User text without anything that the tokenizer would read as a tag, white space folded."""
+    previous = None
+    while previous != text:  # removing one tag can join the halves of another
+        previous, text = text, _ALL_TAGS.sub(" ", text)
+    return " ".join(text.split())
+
+
+def category_name(name: str) -> str:
+    """A category as the model knows it: lower case, `-` → space, COCO's suffixes dropped."""
+    return _COCO_SUFFIX.sub("", clean_text(name).lower()).replace("-", " ").strip()
+
+
+def conversation_for(query: Query) -> Conversation:
+    """The canonical question for a query, and the answer to force where the task has a fixed one."""
+    task = query.resolved_task()
+    text = clean_text(query.text)
+    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+        names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
+        question = (
+            f"Can you segment the image based on the following categories: {_conditions(names)}? "
+            "Please output the segmentation masks."
+        )
+        answer = f"Sure, the segmentation result is {SEG_TAG}."
+    elif task is Task.REFERRING:
+        question = f"Please segment {_conditions([text.lower()])} in this image."
+        answer = f"Sure, it is {SEG_TAG}."
+    elif task is Task.REASONING:
+        explain = "explain why and " if query.explain else ""
+        question = f"{_conditions([text])} Please {explain}output the corresponding segmentation mask."
+        answer = "" if query.explain else f"Sure, it is {SEG_TAG}."
+    elif task is Task.GROUNDED_CONVERSATION:
+        question = (
+            "Can you provide a brief description of the this image? "  # sic: the training string
+            "Please output interleaved segmentation masks for the corresponding phrases."
+        )
+        answer = ""
+    elif task in (Task.INTERACTIVE, Task.VISUAL_GROUNDED):
+        count = 1 if task is Task.INTERACTIVE else sum(prompt.positive for prompt in query.prompts)
+        question = (
+            f"Can you segment the image based on the following regions: {_conditions([REGION_TAG] * count)}? "
+            "Please output the corresponding segmentation mask."
+        )
+        answer = f"Sure, {SEG_TAG}."
+    else:
+        question, answer = text, ""
+    return Conversation(question=_frame(question), answer=f"{answer}{END_TAG}" if answer else "")

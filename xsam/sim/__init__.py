@@ -1,0 +1,1 @@
+"""Deterministic table-top scenes: renderer, annotations and templated language."""

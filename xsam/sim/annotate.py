@@ -1,0 +1,115 @@
+"""Ground truth of a rendered view: one record for each visible object, in image and camera coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.sim.render import RenderedView
+from xsam.sim.scene import Scene
+
+MIN_AREA_SHARE = 0.0008
+MIN_IN_FRAME_FRACTION = 0.5
+MIN_VISIBLE_FRACTION = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectAnnotation:
+    """A visible object.
+
+    Attributes:
+        instance_id: its value in the instance image.
+        category, color: names, as in `household`.
+        labelled: whether language may speak of it. Slivers, objects mostly outside the picture and mostly hidden
+            ones are not labelled: their pixels should count neither as object nor as background.
+        area_px: number of visible pixels.
+        box_xyxy: extent of the visible pixels, in pixels, maximum exclusive.
+        centroid_xy: mean of the visible pixels' coordinates (integers at pixel centres).
+        depth_m: mean depth of the visible surface.
+        position_camera_m: median of the visible surface points (x right, y down, z forward).
+        visible_fraction: part of the outline neither hidden nor outside the picture.
+        in_frame_fraction: part of the outline inside the picture.
+    """
+
+    instance_id: int
+    category: str
+    color: str
+    labelled: bool
+    area_px: int
+    box_xyxy: tuple[int, int, int, int]
+    centroid_xy: tuple[float, float]
+    depth_m: float
+    position_camera_m: tuple[float, float, float]
+    visible_fraction: float
+    in_frame_fraction: float
+
+
+def back_project(
+    x_px: NDArray[np.integer], y_px: NDArray[np.integer], depth_m: NDArray[np.float32], intrinsics: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(N, 3) points in the camera frame of N pixels with their depths."""
+    depth = depth_m.astype(np.float64)
+    x = (x_px - intrinsics[0, 2]) / intrinsics[0, 0] * depth
+    y = (y_px - intrinsics[1, 2]) / intrinsics[1, 1] * depth
+    return np.stack([x, y, depth], axis=1)
+
+
+def annotate(scene: Scene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
+    """Describe every object with at least one visible pixel, in the order of the instance ids."""
+    height, width = view.instance_ids.shape
+    annotations = []
+    y_all, x_all = np.nonzero(view.instance_ids)
+    ids = view.instance_ids[y_all, x_all]
+    for index, item in enumerate(scene.objects):
+        mine = ids == index + 1
+        y, x = y_all[mine], x_all[mine]
+        if len(x) == 0:
+            continue
+        depth = view.depth_m[y, x]
+        known = depth > 0
+        points = back_project(x[known], y[known], depth[known], view.intrinsics)
+        position = np.median(points, axis=0) if known.any() else np.zeros(3)
+        in_frame, visible = float(view.in_frame_fraction[index]), float(view.visible_fraction[index])
+        annotations.append(
+            ObjectAnnotation(
+                instance_id=index + 1,
+                category=item.category,
+                color=item.color,
+                labelled=len(x) >= MIN_AREA_SHARE * height * width
+                and in_frame >= MIN_IN_FRAME_FRACTION
+                and visible >= MIN_VISIBLE_FRACTION,
+                area_px=len(x),
+                box_xyxy=(int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1),
+                centroid_xy=(float(x.mean()), float(y.mean())),
+                depth_m=float(depth[known].mean()) if known.any() else 0.0,
+                position_camera_m=(float(position[0]), float(position[1]), float(position[2])),
+                visible_fraction=visible,
+                in_frame_fraction=in_frame,
+            )
+        )
+    return tuple(annotations)
+
+
+def unlabelled_ids(annotations: Iterable[ObjectAnnotation]) -> tuple[int, ...]:
+    """Instance ids whose pixels training and scoring should ignore."""
+    return tuple(item.instance_id for item in annotations if not item.labelled)
+
+
+def mirror(annotations: Iterable[ObjectAnnotation], width_px: int) -> tuple[ObjectAnnotation, ...]:
+    """The annotations of the picture flipped left to right, `width_px` wide."""
+    mirrored = []
+    for item in annotations:
+        x0, y0, x1, y1 = item.box_xyxy
+        x, y, z = item.position_camera_m
+        mirrored.append(
+            replace(
+                item,
+                box_xyxy=(width_px - x1, y0, width_px - x0, y1),
+                centroid_xy=(width_px - 1 - item.centroid_xy[0], item.centroid_xy[1]),
+                position_camera_m=(-x, y, z),
+            )
+        )
+    return tuple(mirrored)

@@ -1,0 +1,228 @@
+"""Pre-render scenes to files, and load them for training.
+
+    python -m xsam.sim.shards --start 0 --count 24000 --size 192 --out scenes --shard-size 500
+
+A shard `scenes_<first seed>_<count>.npz` holds scenes of consecutive seeds, n of them, without pickle:
+
+    rgb               (n, S, S, 3) uint8, zero right of and below the picture
+    instance_ids      (n, S, S) uint8, 0 = no object, i + 1 = object i
+    stuff_ids         (n, S, S) uint8, see `render.STUFF_NAMES`, 0 in the padding
+    image_hw          (n, 2) int64, height and width of the picture inside the S x S square
+    seeds             (n,) int64
+    annotations_json  (B,) uint8, UTF-8 text: a list of n lists of `ObjectAnnotation` records
+    format_version    () int64
+
+About 70 % of the pictures are S wide and 3/4 S high, as a 4:3 camera gives when its longest edge is resized to S;
+the others are square. Which ones depends on the seed only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from xsam.sim.annotate import ObjectAnnotation, annotate
+from xsam.sim.render import render
+from xsam.sim.scene import sample_scene
+
+FORMAT_VERSION = 1
+
+_LANDSCAPE_SHARE = 0.7
+_SHARD_NAME = re.compile(r"scenes_(\d{8})_(\d{5})\.npz")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SceneShards:
+    """Pre-rendered scenes in memory; all fields have n entries and are read-only.
+
+    Attributes:
+        rgb: (n, S, S, 3) uint8.
+        instance_ids: (n, S, S) uint8.
+        stuff_ids: (n, S, S) uint8.
+        image_hw: (n, 2) int64, the picture inside the padded square.
+        seeds: (n,) int64.
+        annotations: the visible objects of each scene.
+    """
+
+    rgb: NDArray[np.uint8]
+    instance_ids: NDArray[np.uint8]
+    stuff_ids: NDArray[np.uint8]
+    image_hw: NDArray[np.int64]
+    seeds: NDArray[np.int64]
+    annotations: tuple[tuple[ObjectAnnotation, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+def training_image_hw(seed: int, size: int) -> tuple[int, int]:
+    """Height and width of the picture rendered for a seed: 4:3 landscape for most, square for the others."""
+    draw = np.random.default_rng(np.random.SeedSequence([seed, 43])).random()
+    return (size * 3 // 4, size) if draw < _LANDSCAPE_SHARE else (size, size)
+
+
+def shard_path(directory: Path, first_seed: int, count: int) -> Path:
+    """Where the shard of these seeds is kept."""
+    return directory / f"scenes_{first_seed:08d}_{count:05d}.npz"
+
+
+def _to_record(item: ObjectAnnotation) -> dict[str, object]:
+    return {
+        key: [round(v, 5) for v in value]
+        if isinstance(value, tuple)
+        else round(value, 5)
+        if isinstance(value, float)
+        else value
+        for key, value in asdict(item).items()
+    }
+
+
+def _from_record(record: dict[str, object]) -> ObjectAnnotation:
+    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in record.items()}
+    return ObjectAnnotation(**fields)  # type: ignore[arg-type]
+
+
+def render_shard(path: Path, seeds: range, size: int, *, progress: tqdm | None = None) -> None:
+    """Render the scenes of some seeds and write them to a file, which appears only when it is complete."""
+    count = len(seeds)
+    rgb = np.zeros((count, size, size, 3), np.uint8)
+    instance_ids = np.zeros((count, size, size), np.uint8)
+    stuff_ids = np.zeros((count, size, size), np.uint8)
+    image_hw = np.zeros((count, 2), np.int64)
+    records = []
+    for row, seed in enumerate(seeds):
+        height, width = image_hw[row] = training_image_hw(seed, size)
+        scene = sample_scene(seed)
+        view = render(scene, image_hw=(int(height), int(width)))
+        rgb[row, :height, :width] = view.rgb
+        instance_ids[row, :height, :width] = view.instance_ids
+        stuff_ids[row, :height, :width] = view.stuff_ids
+        records.append([_to_record(item) for item in annotate(scene, view)])
+        if progress is not None:
+            progress.update()
+    text = json.dumps(records, separators=(",", ":")).encode()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with unfinished.open("wb") as file:
+            np.savez_compressed(
+                file,
+                rgb=rgb,
+                instance_ids=instance_ids,
+                stuff_ids=stuff_ids,
+                image_hw=image_hw,
+                seeds=np.asarray(seeds, np.int64),
+                annotations_json=np.frombuffer(text, np.uint8),
+                format_version=np.int64(FORMAT_VERSION),
+            )
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def render_shards(
+    directory: Path, *, start: int, count: int, size: int, shard_size: int = 500, show_progress: bool = False
+) -> list[Path]:
+    """Render `count` consecutive seeds; shards that are there already are left alone.
+
+    Returns:
+        The paths of all shards of the range.
+
+    Raises:
+        ValueError: `count`, `size` or `shard_size` is not positive, or `start` is negative.
+    """
+    if start < 0 or count < 1 or size < 4 or shard_size < 1:
+        raise ValueError(f"bad range: start {start}, count {count}, size {size}, shard_size {shard_size}")
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with tqdm(total=count, unit="scene", disable=not show_progress, mininterval=10.0) as progress:
+        for first in range(start, start + count, shard_size):
+            seeds = range(first, min(first + shard_size, start + count))
+            path = shard_path(directory, first, len(seeds))
+            paths.append(path)
+            if path.exists():
+                progress.update(len(seeds))
+            else:
+                render_shard(path, seeds, size, progress=progress)
+    return paths
+
+
+def load_shards(directory: str | Path, limit: int | None = None) -> SceneShards:
+    """Load all shards of a directory in the order of their seeds.
+
+    Args:
+        directory: where `render_shards` wrote.
+        limit: stop after this many scenes.
+
+    Raises:
+        FileNotFoundError: there is no shard.
+        ValueError: a shard has another format version or size than this code or the first shard.
+    """
+    folder = Path(directory)
+    named = sorted((match, path) for path in folder.glob("*.npz") if (match := _shard_range(path)) is not None)
+    if not named:
+        raise FileNotFoundError(f"no scenes_*.npz in {folder}")
+    wanted, total = [], 0
+    for (_, count), path in named:
+        if limit is not None and total >= limit:
+            break
+        wanted.append((path, count if limit is None else min(count, limit - total)))
+        total += wanted[-1][1]
+    arrays: dict[str, NDArray[np.generic]] = {}
+    annotations: list[tuple[ObjectAnnotation, ...]] = []
+    row = 0
+    for path, count in wanted:
+        with np.load(path, allow_pickle=False) as shard:
+            if int(shard["format_version"]) != FORMAT_VERSION:
+                raise ValueError(f"{path} has format {int(shard['format_version'])}, expected {FORMAT_VERSION}")
+            for name in ("rgb", "instance_ids", "stuff_ids", "image_hw", "seeds"):
+                part = shard[name][:count]
+                if name not in arrays:  # one allocation for all shards: concatenating would need twice the memory
+                    arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
+                if part.shape[1:] != arrays[name].shape[1:]:
+                    raise ValueError(f"{path}: {name} has shape {part.shape}, expected (n, *{arrays[name].shape[1:]})")
+                arrays[name][row : row + count] = part
+            records = json.loads(shard["annotations_json"].tobytes())
+        annotations += [tuple(_from_record(record) for record in scene) for scene in records[:count]]
+        row += count
+    for array in arrays.values():
+        array.flags.writeable = False
+    return SceneShards(annotations=tuple(annotations), **arrays)  # type: ignore[arg-type]
+
+
+def _shard_range(path: Path) -> tuple[int, int] | None:
+    match = _SHARD_NAME.fullmatch(path.name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of `python -m xsam.sim.shards`."""
+    parser = argparse.ArgumentParser(prog="xsam.sim.shards", description="Pre-render simulated scenes to .npz shards.")
+    parser.add_argument("--start", type=int, required=True, help="first seed")
+    parser.add_argument("--count", type=int, required=True, help="number of scenes")
+    parser.add_argument("--size", type=int, default=192, help="longest edge of the pictures, in pixels")
+    parser.add_argument("--out", type=Path, required=True, help="directory for the shards")
+    parser.add_argument("--shard-size", type=int, default=500, help="scenes in one file")
+    options = parser.parse_args(arguments)
+    render_shards(
+        options.out,
+        start=options.start,
+        count=options.count,
+        size=options.size,
+        shard_size=options.shard_size,
+        show_progress=True,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
