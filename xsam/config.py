@@ -203,3 +203,68 @@ def full_config(*, released: bool = True) -> XSamConfig:
         logit_clamp=500.0 if released else 50.0,
         sampler=sampler,
     )
+
+
+def tiny_config(*, vocab_size: int) -> XSamConfig:
+    """The same architecture at a size that trains and runs on a CPU (about 4.5 M parameters).
+
+    192×192 SAM branch with 8-pixel patches (24² tokens, masks at 48²), 96×96 SigLIP branch (64
+    tokens), a four-layer Phi-3 and four tokens a region.
+    """
+    return XSamConfig(
+        llm=Phi3Config(
+            vocab_size=vocab_size,
+            hidden_size=160,
+            intermediate_size=448,
+            num_hidden_layers=4,
+            num_attention_heads=5,
+            num_key_value_heads=5,
+            max_position_embeddings=1024,
+            original_max_position_embeddings=1024,
+            sliding_window=None,
+            rope_theta=10000.0,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+        ),
+        vision_encoder=SiglipVisionConfig(
+            hidden_size=96,
+            intermediate_size=256,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            image_size=96,
+            patch_size=12,
+        ),
+        sam=SamVisionConfig(
+            hidden_size=128,
+            num_hidden_layers=6,
+            num_attention_heads=4,
+            global_attn_indexes=[2, 5],
+            use_rel_pos=False,  # a third of the encoder's time at this size
+            num_pos_feats=8,
+            image_size=192,
+            patch_size=8,
+            window_size=8,
+            output_channels=16,
+            mlp_dim=512,
+        ),
+        mask2former=Mask2FormerConfig(
+            feature_size=64,
+            mask_feature_size=64,
+            hidden_dim=128,
+            encoder_feedforward_dim=192,
+            dim_feedforward=384,
+            encoder_layers=1,
+            decoder_layers=4,
+            num_attention_heads=4,
+            num_queries=24,
+            feature_strides=[4, 8, 16, 32],
+            common_stride=4,
+            dropout=0.0,
+        ),
+        extra_select_layers=(2, 4, 6),
+        connector_hidden_dim=96,
+        sampler=RegionSamplerConfig(pooling_mode="mean", pooling_kernel_size=64),
+    )

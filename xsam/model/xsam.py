@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Phi3ForCausalLM, SiglipVisionModel
 from transformers.models.mask2former.modeling_mask2former import (
@@ -18,7 +19,7 @@ from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisi
 from xsam.config import XSamConfig
 from xsam.model.connector import SegConnector
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
-from xsam.model.mask_decoder import ClassPredictor, QueryPrediction, decode_queries
+from xsam.model.mask_decoder import ClassPredictor, decode_queries
 from xsam.model.projectors import MlpProjector, shuffle_grid
 from xsam.model.region_sampler import sample_regions
 from xsam.prompts import IMAGE_ID, REGION_ID
@@ -44,6 +45,15 @@ class ImageFeatures:
         """(B, D, h, w): the SAM tokens on their grid, for the region sampler."""
         side = round(self.seg_tokens.shape[1] ** 0.5)
         return self.seg_tokens.transpose(1, 2).unflatten(-1, (side, side))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderStage:
+    """What the mask decoder says after one layer."""
+
+    class_logits: Tensor  # (B, P, Q, K + 1), background last, −inf at padding
+    mask_logits: Tensor  # (B, P, Q, H, W) at the resolution of the mask features
+    states: Tensor  # (B, P, Q, C)
 
 
 class Segmentor(nn.Module):
@@ -133,7 +143,7 @@ class XSamModel(nn.Module):
 
     def decode(
         self, features: ImageFeatures, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
-    ) -> list[tuple[Tensor, Tensor]]:
+    ) -> list[DecoderStage]:
         """Masks and classes for P prompts of each image.
 
         Args:
@@ -142,20 +152,24 @@ class XSamModel(nn.Module):
             condition_valid: (B, P, K) bool, False at padding.
 
         Returns:
-            Per decoder stage (class_logits (B, P, Q, K + 1) with background last and −inf at
-            padding, mask_logits (B, P, Q, H, W)).
+            One stage before the first decoder layer and one after each; the last is the answer.
         """
         predictions = decode_queries(
             self.segmentor.decoder, features.multi_scale, features.mask_features, seg_embeds
         )
-        return [self._classify(p, conditions, condition_valid) for p in predictions]
-
-    def _classify(self, prediction: QueryPrediction, conditions: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        background = self.bg_embeds.weight.expand(*conditions.shape[:2], 1, -1)
-        targets = torch.cat([conditions, background.to(conditions.dtype)], dim=2)
-        keep = torch.cat([valid, valid.new_ones(*valid.shape[:2], 1)], dim=2)
-        logits = self.segmentor.class_predictor(prediction.states, targets)
-        return logits.masked_fill(~keep[:, :, None], float("-inf")), prediction.mask_logits
+        background = self.bg_embeds.weight.expand(*conditions.shape[:2], 1, -1).to(conditions.dtype)
+        classes = torch.cat([conditions, background], dim=2)
+        padding = F.pad(~condition_valid, (0, 1), value=False)
+        return [
+            DecoderStage(
+                class_logits=self.segmentor.class_predictor(p.states, classes).masked_fill(
+                    padding[:, :, None], float("-inf")
+                ),
+                mask_logits=p.mask_logits,
+                states=p.states,
+            )
+            for p in predictions
+        ]
 
 
 def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

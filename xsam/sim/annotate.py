@@ -23,8 +23,8 @@ class ObjectAnnotation:
     Attributes:
         instance_id: its value in the instance image.
         category, color: names, as in `household`.
-        labelled: whether language may speak of it. Slivers, objects mostly outside the picture and mostly hidden
-            ones are not labelled: their pixels should count neither as object nor as background.
+        labelled: whether language may speak of it. Slivers and objects mostly hidden or outside the picture
+            are not labelled: their pixels should count neither as object nor as background.
         area_px: number of visible pixels.
         box_xyxy: extent of the visible pixels, in pixels, maximum exclusive.
         centroid_xy: mean of the visible pixels' coordinates (integers at pixel centres).
@@ -48,7 +48,10 @@ class ObjectAnnotation:
 
 
 def back_project(
-    x_px: NDArray[np.integer], y_px: NDArray[np.integer], depth_m: NDArray[np.float32], intrinsics: NDArray[np.float64]
+    x_px: NDArray[np.integer],
+    y_px: NDArray[np.integer],
+    depth_m: NDArray[np.float32],
+    intrinsics: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """(N, 3) points in the camera frame of N pixels with their depths."""
     depth = depth_m.astype(np.float64)

@@ -1,14 +1,15 @@
 """The pinhole camera: where it stands, what it projects, and smooth motion around the table.
 
-Frames: the world has z up and the table top at z = 0. The camera frame is the optical one: x right, y down, z forward.
-Pixel coordinates are (x, y) with integers at pixel *centres*, as in ROS and OpenCV, so the middle of an image of
-width W is at (W - 1) / 2.
+Frames: the world has z up and the table top at z = 0. The camera frame is the optical one: x right, y down,
+z forward. Pixel coordinates are (x, y) with integers at pixel *centres*, as in ROS and OpenCV, so the middle
+of an image of width W is at (W - 1) / 2.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +21,8 @@ from xsam.sim.meshes import Vec3
 class Camera:
     """Pose and lens of a camera.
 
-    The focal length depends on the longest edge of the image only, so that objects have the same size in a 192x144
-    and in a 192x192 picture: the second one just shows more above and below.
+    The focal length depends on the longest edge of the image only, so that objects have the same size in a
+    192x144 and in a 192x192 picture: the second one just shows more above and below.
 
     Attributes:
         eye_m: position in the world.
@@ -41,20 +42,7 @@ class Camera:
         Raises:
             ValueError: the camera looks straight up or down, or eye and target coincide.
         """
-        forward = np.subtract(self.target_m, self.eye_m).astype(np.float64)
-        right = np.cross(forward, (0.0, 0.0, 1.0))
-        if np.linalg.norm(right) < 1e-9:
-            raise ValueError("the camera must not look straight up or down and eye must differ from target")
-        forward /= np.linalg.norm(forward)
-        right /= np.linalg.norm(right)
-        down = np.cross(forward, right)
-        cos, sin = math.cos(self.roll_rad), math.sin(self.roll_rad)
-        pose = np.eye(4)
-        pose[:3, 0] = cos * right + sin * down
-        pose[:3, 1] = -sin * right + cos * down
-        pose[:3, 2] = forward
-        pose[:3, 3] = self.eye_m
-        return pose
+        return _pose(self).copy()
 
     def intrinsics(self, image_hw: tuple[int, int]) -> NDArray[np.float64]:
         """(3, 3) float64 matrix K of an image of (H, W) pixels."""
@@ -66,7 +54,7 @@ class Camera:
 
     def project(self, points_m: NDArray[np.floating], image_hw: tuple[int, int]) -> NDArray[np.float64]:
         """Project (N, 3) world points to (N, 3): x and y in pixels, depth in metres (negative = behind)."""
-        pose = self.world_from_camera()
+        pose = _pose(self)
         local = (np.asarray(points_m, np.float64) - pose[:3, 3]) @ pose[:3, :3]
         matrix = self.intrinsics(image_hw)
         depth = local[:, 2]
@@ -76,10 +64,36 @@ class Camera:
         return np.stack([x, y, depth], axis=1)
 
 
+@lru_cache(maxsize=16)
+def _pose(camera: Camera) -> NDArray[np.float64]:
+    """The shared, hence read-only, result of `Camera.world_from_camera`."""
+    forward = np.subtract(camera.target_m, camera.eye_m).astype(np.float64)
+    right = np.cross(forward, (0.0, 0.0, 1.0))
+    if np.linalg.norm(right) < 1e-9:
+        raise ValueError("the camera must not look straight up or down and eye must differ from target")
+    forward /= np.linalg.norm(forward)
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    cos, sin = math.cos(camera.roll_rad), math.sin(camera.roll_rad)
+    pose = np.eye(4)
+    pose[:3, 0] = cos * right + sin * down
+    pose[:3, 1] = -sin * right + cos * down
+    pose[:3, 2] = forward
+    pose[:3, 3] = camera.eye_m
+    pose.flags.writeable = False
+    return pose
+
+
 def look_from(
-    target_m: Vec3, *, azimuth_rad: float, elevation_rad: float, distance_m: float, fovy_rad: float, roll_rad: float = 0.0
+    target_m: Vec3,
+    *,
+    azimuth_rad: float,
+    elevation_rad: float,
+    distance_m: float,
+    fovy_rad: float,
+    roll_rad: float = 0.0,
 ) -> Camera:
-    """A camera on a sphere around a point; azimuth 0 looks along +y, positive moves the camera to the right."""
+    """A camera on a sphere around a point; azimuth 0 looks along +y, positive moves it to the right."""
     horizontal = distance_m * math.cos(elevation_rad)
     eye = (
         target_m[0] + horizontal * math.sin(azimuth_rad),

@@ -1,4 +1,4 @@
-"""All triangles of a scene in the world, with shading normals, and the shadow map: what does not depend on the camera."""
+"""What does not depend on the camera: all triangles of a scene in the world, and the shadow map."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xsam.sim.scene import Scene, SceneObject
 
 _SHADOW_SIZE_PX = 448
 _SHADOW_SPAN_M = 1.4
-_SHADOW_BIAS_M = 0.003
+_SHADOW_BIAS_M = 0.007
 _SHADOW_NORMAL_OFFSET_M = 0.004
 _CREASE_COSINE = 0.75
 
@@ -41,14 +41,17 @@ class SceneGeometry:
     light_axes: NDArray[np.float32]
     shadow_height_m: NDArray[np.float32]
 
-    def shadow_share(self, surface_m: NDArray[np.float32], normal: NDArray[np.float32]) -> NDArray[np.float32]:
+    def shadow_share(
+        self, surface_m: NDArray[np.float32], normal: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """How much of the lamp is hidden, 0..1, for (3, N) points of surfaces with (3, N) normals.
 
         note: without the step along the normal, curved surfaces shade themselves in rings.
         """
         points_m = surface_m + normal * np.float32(_SHADOW_NORMAL_OFFSET_M)
         scale, middle = np.float32(_SHADOW_SIZE_PX / _SHADOW_SPAN_M), np.float32(_SHADOW_SIZE_PX / 2)
-        u, v, toward_lamp = (axis[0] * points_m[0] + axis[1] * points_m[1] + axis[2] * points_m[2] for axis in self.light_axes)
+        x, y, z = points_m
+        u, v, toward_lamp = (axis[0] * x + axis[1] * y + axis[2] * z for axis in self.light_axes)
         u, v = u * scale + middle, v * scale + middle
         threshold = toward_lamp + np.float32(_SHADOW_BIAS_M)
         share = np.zeros(points_m.shape[1], np.float32)
@@ -81,8 +84,8 @@ def _corner_normals(
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     index = faces.reshape(-1)
     sums = [np.bincount(index, np.repeat(face_normals[:, k], 3), len(vertices)) for k in range(3)]
-    smooth = np.stack(sums, axis=1)
-    smooth /= np.linalg.norm(smooth, axis=1, keepdims=True) + 1e-15
+    summed = np.stack(sums, axis=1).astype(np.float64)
+    smooth = summed / (np.linalg.norm(summed, axis=1, keepdims=True) + 1e-15)
     unit = face_normals / (np.linalg.norm(face_normals, axis=1, keepdims=True) + 1e-15)
     at_corners = smooth[faces]
     is_smooth = (at_corners * unit[:, None]).sum(axis=-1, keepdims=True) > _CREASE_COSINE
@@ -99,7 +102,10 @@ def _light_axes(direction: tuple[float, float, float]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def scene_geometry(scene: Scene) -> SceneGeometry:
-    """Collect the triangles of a scene and cast its shadows; kept for the last few scenes, so a moving camera is cheap."""
+    """Collect the triangles of a scene and cast its shadows.
+
+    The last few results are kept, which makes a moving camera cheap.
+    """
     vertices, faces, colors, owners = [], [], [], []
     offset = 0
     for index, item in enumerate(scene.objects):
@@ -110,7 +116,8 @@ def scene_geometry(scene: Scene) -> SceneGeometry:
             vertices.append(np.stack(world, axis=1).astype(np.float32))
             faces.append(part.faces.astype(np.int64) + offset)
             offset += len(part.vertices)
-            colors.append(np.broadcast_to(np.asarray(_color_of(item, part.color_role), np.float32), part.faces.shape))
+            color = np.asarray(_color_of(item, part.color_role), np.float32)
+            colors.append(np.broadcast_to(color, part.faces.shape))
             owners.append(np.full(len(part.faces), index, np.int64))
     all_vertices, all_faces = np.concatenate(vertices), np.concatenate(faces)
     normals, face_normals = _corner_normals(all_vertices, all_faces)

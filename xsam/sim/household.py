@@ -68,7 +68,7 @@ def _mug(rng: Rng) -> list[Part]:
     inner = [(radius * flare - wall, height), (radius - wall, 0.012), (0, 0.009)]
     body = lathe([(0, 0), (radius * 0.93, 0), (radius, 0.006), (radius * flare, height), *inner])
     loop = arc(height * 0.28, -np.pi / 2, np.pi / 2, 9) * (1.1, 1.0, 1.0)
-    handle = tube(loop + (radius * 0.97, 0, height * 0.52), 0.0062, 8)
+    handle = tube(loop + np.array((radius * 0.97, 0, height * 0.52)), 0.0062, 8)
     return [body, handle]
 
 
@@ -195,8 +195,8 @@ def _knife(rng: Rng) -> list[Part]:
 
 def _screwdriver(rng: Rng) -> list[Part]:
     length = rng.uniform(0.18, 0.22)
-    profile = [(0, 0), (0.012, 0.002), (0.015, 0.03), (0.011, length * 0.40), (0.013, length * 0.46), (0, length * 0.47)]
-    handle = lathe(profile, 12).laid().moved((-length / 2, 0, 0.015))
+    grip = [(0.012, 0.002), (0.015, 0.03), (0.011, length * 0.40), (0.013, length * 0.46)]
+    handle = lathe([(0, 0), *grip, (0, length * 0.47)], 12).laid().moved((-length / 2, 0, 0.015))
     shaft = tube([(-length * 0.05, 0, 0.015), (length * 0.2, 0, 0.015), (length / 2, 0, 0.015)], 0.0036, 8)
     return [handle, shaft.painted(STEEL)]
 
@@ -240,10 +240,10 @@ def _teapot(rng: Rng) -> list[Part]:
     top = profile[-1, 1]
     body = lathe(np.concatenate([[(0, 0)], profile, [(0, top + 0.008)]]), 26)
     loop = arc(radius * 0.55, -np.pi * 0.55, np.pi * 0.55, 9) * (-1.0, 1.0, 1.0)
-    handle = tube(loop + (-radius * 0.85, 0, top * 0.55), 0.0065, 8)
-    spout_path = [(radius * 0.75, 0, top * 0.35), (radius * 1.25, 0, top * 0.55), (radius * 1.5, 0, top * 0.95)]
+    handle = tube(loop + np.array((-radius * 0.85, 0, top * 0.55)), 0.0065, 8)
+    spout = [(radius * 0.75, 0, top * 0.35), (radius * 1.25, 0, top * 0.55), (radius * 1.5, 0, top * 0.95)]
     knob = ellipsoid((0.011, 0.011, 0.011), (0, 0, top + 0.015), 12, 8)
-    return [body, knob, handle, tube(spout_path, [0.014, 0.011, 0.008])]
+    return [body, knob, handle, tube(spout, [0.014, 0.011, 0.008])]
 
 
 def _duck(rng: Rng) -> list[Part]:

@@ -1,6 +1,7 @@
 """Triangle meshes of simple solids: the primitives household objects are put together from.
 
-Units are metres, z points up. Faces are counter-clockwise seen from outside, so that the renderer can cull back faces.
+Units are metres, z points up. Faces are counter-clockwise seen from outside, so that the renderer can cull
+back faces.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def assemble(category: str, parts: Sequence[Part], colors: tuple[str, ...], scal
 
 
 def _grid_faces(rings: int, segments: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Lower and upper triangles (rings - 1, segments, 3) of the quads between consecutive rings of vertices."""
+    """Both triangles, each (rings - 1, segments, 3), of the quads between consecutive rings."""
     ring, segment = np.meshgrid(np.arange(rings - 1), np.arange(segments), indexing="ij")
     here = ring * segments + segment
     right = ring * segments + (segment + 1) % segments
@@ -102,7 +103,8 @@ def lathe(profile: ArrayLike, segments: int = 28) -> Part:
     """Turn a profile about the z axis.
 
     Args:
-        profile: (K, 2) radius and height in metres. Going up the outside of a solid makes its faces point outwards.
+        profile: (K, 2) radius and height in metres. Going up the outside of a solid makes its faces point
+            outwards.
         segments: number of steps around the axis.
     """
     radius, height = np.asarray(profile, np.float64).T
@@ -136,14 +138,14 @@ def tube(path: ArrayLike, radius_m: float | Sequence[float], segments: int = 10)
     ring = side[:, None] * np.cos(angle)[:, None] - up[:, None] * np.sin(angle)[:, None]
     vertices = (points[:, None] + radius[:, None, None] * ring).reshape(-1, 3)
     lower, upper = _grid_faces(rings, segments)
-    sides = np.concatenate([lower.reshape(-1, 3), upper.reshape(-1, 3)])[:, ::-1]
+    sides = np.concatenate([lower.reshape(-1, 3), upper.reshape(-1, 3)])
     first, last, step = len(vertices), len(vertices) + 1, np.arange(segments)
     following = (step + 1) % segments
     end = (rings - 1) * segments
     caps = np.concatenate(
         [
-            np.stack([np.full(segments, first), step, following], axis=1),
-            np.stack([np.full(segments, last), end + following, end + step], axis=1),
+            np.stack([np.full(segments, first), following, step], axis=1),
+            np.stack([np.full(segments, last), end + step, end + following], axis=1),
         ]
     )
     vertices = np.concatenate([vertices, points[:1], points[-1:]])

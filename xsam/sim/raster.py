@@ -60,7 +60,9 @@ def rasterize(
 
     # Every (triangle, pixel of its bounding box) pair becomes one entry of flat arrays.
     triangle = np.repeat(np.arange(len(points_px)), count)
-    step = np.arange(len(triangle), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count).astype(np.int32)
+    step = np.arange(len(triangle), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count).astype(
+        np.int32
+    )
     step_row = step // np.repeat(columns, count)
     column = np.repeat(left, count) + step - step_row * np.repeat(columns, count)
     row = np.repeat(top, count) + step_row

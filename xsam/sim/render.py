@@ -1,12 +1,13 @@
 """Render a scene: colour, metric depth, instance ids and surface ids, in NumPy only.
 
-The same scene, camera and size give the same pixels. Everything is computed on a finer grid of `supersample` x
-`supersample` rays a pixel; colours are averaged, ids decided by majority.
+The same scene, camera and size give the same pixels. Everything is computed on a finer grid of `supersample`
+by `supersample` rays a pixel; colours are averaged, ids decided by majority.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ STUFF_NAMES: tuple[str, ...] = ("none", "table", "wall", "floor")
 """Meaning of `RenderedView.stuff_ids`; "none" covers objects and the void."""
 
 TABLE_ID, WALL_ID, FLOOR_ID = 1, 2, 3
+
+_Scalar = TypeVar("_Scalar", np.int32, np.float32)
 
 _NEAR_M = 0.05
 _VOID_RGB = 0.5
@@ -42,7 +45,7 @@ class RenderedView:
         intrinsics: (3, 3) float64 matrix K of this image.
         world_from_camera: (4, 4) float64 pose of the optical frame: x right, y down, z forward.
         in_frame_fraction: (n,) float32, part of each object's outline inside the picture.
-        visible_fraction: (n,) float32, part of the outline inside the picture and not hidden by other objects.
+        visible_fraction: (n,) float32, part of the outline neither outside the picture nor hidden.
     """
 
     rgb: NDArray[np.uint8]
@@ -59,7 +62,9 @@ class RenderedView:
 class _Rays:
     """Working buffers over the P rays of the fine grid; vectors are (3, P)."""
 
-    direction: NDArray[np.float32]  # scaled to 1 along the optical axis, so that depth times direction is the offset
+    direction: NDArray[
+        np.float32
+    ]  # scaled to 1 along the optical axis, so that depth times direction is the offset
     eye: NDArray[np.float32]
     depth_m: NDArray[np.float32]
     color: NDArray[np.float32]
@@ -68,10 +73,18 @@ class _Rays:
 
 
 def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    product: NDArray[np.float32] = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return product
 
 
-def _cast_rays(pose: NDArray[np.float64], matrix: NDArray[np.float64], image_hw: tuple[int, int], fine: int) -> _Rays:
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    length = np.sqrt(_dot(vectors, vectors)) + np.float32(1e-9)
+    return (vectors / length).astype(np.float32, copy=False)
+
+
+def _cast_rays(
+    pose: NDArray[np.float64], matrix: NDArray[np.float64], image_hw: tuple[int, int], fine: int
+) -> _Rays:
     height, width = image_hw
     x = ((np.arange(width * fine) + 0.5) / fine - 0.5 - matrix[0, 2]) / matrix[0, 0]
     y = ((np.arange(height * fine) + 0.5) / fine - 0.5 - matrix[1, 2]) / matrix[1, 1]
@@ -96,7 +109,7 @@ def _draw_plane(
     stuff_id: int,
     limits_m: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> None:
-    """Draw the plane `coordinate[axis] == level_m`, optionally a rectangle of it given along the other two axes."""
+    """Draw the plane `coordinate[axis] == level_m`, or a rectangle of it, limited along the other axes."""
     other = [k for k in range(3) if k != axis]
     along = rays.direction[axis]
     offset = np.float32(level_m) - rays.eye[axis]
@@ -131,12 +144,13 @@ def _draw_room(rays: _Rays, scene: Scene) -> None:
 def _project(
     geometry: SceneGeometry, pose: NDArray[np.float64], matrix: NDArray[np.float64], fine: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Triangles that face the camera: (T,) indices, (T, 3, 2) fine pixel coordinates, (T, 3) inverse depths."""
+    """Triangles facing the camera: (T,) indices, (T, 3, 2) fine pixel coordinates, (T, 3) 1 / depth."""
     to_eye = pose[:3, 3].astype(np.float32) - geometry.corners_m[:, 0]
     facing = np.flatnonzero((to_eye * geometry.face_normals).sum(axis=1) > 0)
     offset = (geometry.corners_m[facing] - pose[:3, 3]).astype(np.float64)
     x, y, z = (
-        offset[:, :, 0] * pose[0, k] + offset[:, :, 1] * pose[1, k] + offset[:, :, 2] * pose[2, k] for k in range(3)
+        offset[:, :, 0] * pose[0, k] + offset[:, :, 1] * pose[1, k] + offset[:, :, 2] * pose[2, k]
+        for k in range(3)
     )
     in_front = z.min(axis=1) > _NEAR_M
     facing, x, y, inverse = facing[in_front], x[in_front], y[in_front], 1.0 / z[in_front]
@@ -146,7 +160,11 @@ def _project(
 
 
 def _draw_objects(
-    rays: _Rays, geometry: SceneGeometry, facing: NDArray[np.int64], inverse: NDArray[np.float32], hits: Fragments
+    rays: _Rays,
+    geometry: SceneGeometry,
+    facing: NDArray[np.int64],
+    inverse: NDArray[np.float32],
+    hits: Fragments,
 ) -> None:
     depth = 1.0 / hits.key
     front = np.flatnonzero(depth < rays.depth_m[hits.pixel] + np.float32(1e-3))
@@ -155,9 +173,8 @@ def _draw_objects(
     # Barycentric weights in space: those in the image times the inverse depth of their corner.
     w0, w1, w2 = (1 - b1 - b2) * inverse[local, 0], b1 * inverse[local, 1], b2 * inverse[local, 2]
     triangle = facing[local]
-    corner_normals = geometry.normals[triangle]
-    normal = (corner_normals[:, 0] * w0[:, None] + corner_normals[:, 1] * w1[:, None] + corner_normals[:, 2] * w2[:, None]).T
-    normal /= np.sqrt(_dot(normal, normal)) + np.float32(1e-9)
+    n0, n1, n2 = (geometry.normals[triangle, corner].T for corner in range(3))
+    normal = _unit(n0 * w0 + n1 * w1 + n2 * w2)
     rays.depth_m[pixel] = depth[front]
     rays.color[:, pixel] = geometry.rgb[triangle].T
     rays.normal[:, pixel] = normal
@@ -168,19 +185,18 @@ def _shade(rays: _Rays, scene: Scene, geometry: SceneGeometry) -> NDArray[np.flo
     """(3, P) linear colour of every ray."""
     lamp = np.asarray(scene.light.direction, np.float32)
     lamp_color = np.asarray(scene.light.color, np.float32)
-    view = -rays.direction / np.sqrt(_dot(rays.direction, rays.direction))
+    view = _unit(-rays.direction)
     shadow = np.zeros(len(rays.label), np.float32)
-    near = np.flatnonzero((rays.label == TABLE_ID) | (rays.label >= 4))  # shadows beyond the table are left out
+    near = np.flatnonzero((rays.label == TABLE_ID) | (rays.label >= 4))  # no shadows beyond the table
     surface = rays.eye[:, None] + rays.direction[:, near] * rays.depth_m[near]
     shadow[near] = geometry.shadow_share(surface, rays.normal[:, near])
     lit = 1 - np.float32(0.85) * shadow
     fill = np.clip(_dot(rays.normal, view), 0, 1)
     ambient = np.float32(scene.light.ambient) * (np.float32(0.55) + np.float32(0.45) * fill)
     diffuse = np.float32(0.75) * np.clip(_dot(rays.normal, lamp), 0, 1) * lit
-    rgb = rays.color * (ambient + diffuse * lamp_color[:, None])
+    rgb = (rays.color * (ambient + diffuse * lamp_color[:, None])).astype(np.float32, copy=False)
     shiny = np.flatnonzero(rays.label >= 4)
-    half = view[:, shiny] + lamp[:, None]
-    half /= np.sqrt(_dot(half, half))
+    half = _unit(view[:, shiny] + lamp[:, None])
     gloss = np.clip(_dot(rays.normal[:, shiny], half), 0, 1)
     gloss2 = gloss * gloss
     gloss4 = gloss2 * gloss2
@@ -194,8 +210,8 @@ def _majority(
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """One label and depth for each pixel from its (K, P) samples.
 
-    The most frequent label wins, of equally frequent ones the nearer. Its depth is the mean in 1 / depth, which is
-    exact at the pixel's centre where the surface is flat and fills the pixel.
+    The most frequent label wins, of equally frequent ones the nearer. Its depth is the mean in 1 / depth,
+    which is exact at the pixel's centre where the surface is flat and fills the pixel.
     """
     if len(label) == 1:
         return label[0], depth_m[0]
@@ -209,10 +225,11 @@ def _majority(
         return chosen[0], (1.0 / inverse).astype(np.float32)
 
 
-def _samples_first(values: NDArray[np.generic], image_hw: tuple[int, int], fine: int) -> NDArray[np.generic]:
+def _samples_first(values: NDArray[_Scalar], image_hw: tuple[int, int], fine: int) -> NDArray[_Scalar]:
     """(H * fine * W * fine,) in fine row-major order to (fine * fine, H * W)."""
     height, width = image_hw
-    return values.reshape(height, fine, width, fine).transpose(1, 3, 0, 2).reshape(fine * fine, height * width)
+    grid = values.reshape(height, fine, width, fine)
+    return grid.transpose(1, 3, 0, 2).reshape(fine * fine, height * width)
 
 
 def render(

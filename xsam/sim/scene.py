@@ -190,7 +190,12 @@ def _sample_categories(rng: np.random.Generator, config: SceneConfig) -> list[st
 
 
 def _place(
-    rng: np.random.Generator, config: SceneConfig, category: str, camera: Camera, room: Room, others: list[SceneObject]
+    rng: np.random.Generator,
+    config: SceneConfig,
+    category: str,
+    camera: Camera,
+    room: Room,
+    others: list[SceneObject],
 ) -> SceneObject | None:
     """Put an object of the category on a free spot of the table, or give up."""
     model = build_object(category, rng)
@@ -205,6 +210,7 @@ def _place(
     inset = -0.05 if may_leave_frame else 0.08
     height, width = _FRAME_4_3
     reach_x, reach_y = min(0.42, room.table_half_size_m[0]), min(0.32, room.table_half_size_m[1])
+    occupied = [other.footprint_m() for other in others]
     for _ in range(60):
         x, y = float(rng.uniform(-reach_x, reach_x)), float(rng.uniform(-reach_y, reach_y))
         candidate = SceneObject(
@@ -223,7 +229,7 @@ def _place(
         px, py, _ = camera.project(middle, _FRAME_4_3)[0]
         if not (inset <= px / width <= 1.0 - inset and inset <= py / height <= 1.0 - inset):
             continue
-        if any(footprints_overlap(corners, other.footprint_m(), config.gap_m) for other in others):
+        if any(footprints_overlap(corners, other, config.gap_m) for other in occupied):
             continue
         return candidate
     return None

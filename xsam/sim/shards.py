@@ -12,8 +12,8 @@ A shard `scenes_<first seed>_<count>.npz` holds scenes of consecutive seeds, n o
     annotations_json  (B,) uint8, UTF-8 text: a list of n lists of `ObjectAnnotation` records
     format_version    () int64
 
-About 70 % of the pictures are S wide and 3/4 S high, as a 4:3 camera gives when its longest edge is resized to S;
-the others are square. Which ones depends on the seed only.
+About 70 % of the pictures are S wide and 3/4 S high, as a 4:3 camera gives when its longest edge is resized
+to S; the others are square. Which ones depends on the seed only.
 """
 
 from __future__ import annotations
@@ -168,7 +168,9 @@ def load_shards(directory: str | Path, limit: int | None = None) -> SceneShards:
         ValueError: a shard has another format version or size than this code or the first shard.
     """
     folder = Path(directory)
-    named = sorted((match, path) for path in folder.glob("*.npz") if (match := _shard_range(path)) is not None)
+    named = sorted(
+        (found, path) for path in folder.glob("*.npz") if (found := _shard_range(path)) is not None
+    )
     if not named:
         raise FileNotFoundError(f"no scenes_*.npz in {folder}")
     wanted, total = [], 0
@@ -182,14 +184,16 @@ def load_shards(directory: str | Path, limit: int | None = None) -> SceneShards:
     row = 0
     for path, count in wanted:
         with np.load(path, allow_pickle=False) as shard:
-            if int(shard["format_version"]) != FORMAT_VERSION:
-                raise ValueError(f"{path} has format {int(shard['format_version'])}, expected {FORMAT_VERSION}")
+            version = int(shard["format_version"])
+            if version != FORMAT_VERSION:
+                raise ValueError(f"{path} has format {version}, expected {FORMAT_VERSION}")
             for name in ("rgb", "instance_ids", "stuff_ids", "image_hw", "seeds"):
                 part = shard[name][:count]
-                if name not in arrays:  # one allocation for all shards: concatenating would need twice the memory
+                if name not in arrays:  # filled in place: concatenating needs twice the memory
                     arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
                 if part.shape[1:] != arrays[name].shape[1:]:
-                    raise ValueError(f"{path}: {name} has shape {part.shape}, expected (n, *{arrays[name].shape[1:]})")
+                    expected = arrays[name].shape[1:]
+                    raise ValueError(f"{path}: {name} has shape {part.shape}, expected (n, *{expected})")
                 arrays[name][row : row + count] = part
             records = json.loads(shard["annotations_json"].tobytes())
         annotations += [tuple(_from_record(record) for record in scene) for scene in records[:count]]
@@ -206,7 +210,7 @@ def _shard_range(path: Path) -> tuple[int, int] | None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m xsam.sim.shards`."""
-    parser = argparse.ArgumentParser(prog="xsam.sim.shards", description="Pre-render simulated scenes to .npz shards.")
+    parser = argparse.ArgumentParser(prog="xsam.sim.shards", description="Pre-render simulated scenes.")
     parser.add_argument("--start", type=int, required=True, help="first seed")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--size", type=int, default=192, help="longest edge of the pictures, in pixels")

@@ -27,7 +27,7 @@ def _value_noise(rng: np.random.Generator, grids: tuple[tuple[int, int], ...]) -
 
 
 def sample_texture(rng: np.random.Generator, kind: str | None = None) -> Texture:
-    """A random texture; `kind` is one of wood, planks, marble, cloth, checker, plain, stripes or None for any."""
+    """A random texture; `kind` is wood, planks, marble, cloth, checker, plain, stripes, or None for any."""
     chosen = kind or str(rng.choice(_KINDS, p=_KIND_PROBABILITIES))
     index = np.arange(TEXTURE_SIZE_PX)
     neutral = rng.uniform(0.25, 0.9) * np.array([1.0, rng.uniform(0.85, 1.0), rng.uniform(0.7, 1.0)])
@@ -58,7 +58,7 @@ def sample_texture(rng: np.random.Generator, kind: str | None = None) -> Texture
         image = neutral * (0.95 + 0.1 * _value_noise(rng, ((60, 60),))[..., None])
     else:
         raise ValueError(f"unknown kind of texture {chosen!r}, expected one of {_KINDS}")
-    texture = np.clip(image, 0.0, 1.0).astype(np.float32)
+    texture: Texture = np.clip(image, 0.0, 1.0).astype(np.float32)
     texture.flags.writeable = False
     return texture
 
@@ -83,4 +83,4 @@ def look_up(texture: Texture, u: NDArray[np.float32], v: NDArray[np.float32]) ->
     map_x = np.pad((u - np.floor(u)) * size, (0, padding)).reshape(-1, columns)
     map_y = np.pad((v - np.floor(v)) * size, (0, padding)).reshape(-1, columns)
     colors = cv2.remap(texture, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
-    return colors.reshape(-1, 3)[:count]
+    return colors.reshape(-1, 3)[:count].astype(np.float32, copy=False)

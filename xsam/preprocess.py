@@ -1,0 +1,120 @@
+"""Camera image → the two encoders' tensors; visual prompts → region masks.
+
+Source: section 3.1 of the paper and the processors of the released checkpoint. Resizing is Pillow's
+(antialiased), because that is what the weights were trained with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from xsam.config import XSamConfig
+from xsam.masks import BoolMask
+from xsam.structures import PromptKind, VisualPrompt
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+_RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+PROMPT_RADIUS_SHARE = 0.01  # of the longest image side: half the width of points and scribbles
+
+
+def scaled_hw(image_hw: tuple[int, int], longest_px: int) -> tuple[int, int]:
+    """Size (H, W) after the longest edge is brought to `longest_px`; at least one pixel each."""
+    scale = longest_px / max(image_hw)
+    height, width = (max(1, int(side * scale + 0.5)) for side in image_hw)
+    return (height, width)
+
+
+def vision_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
+    """SigLIP branch: plain resize to a square, mean = std = 0.5.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+
+    Returns:
+        (3, s, s) float32.
+    """
+    side = config.vision_encoder.image_size
+    resized = Image.fromarray(rgb).resize((side, side), _RESAMPLE[config.vision_resample])
+    return torch.from_numpy((np.asarray(resized, np.float32) / 255.0 - 0.5) / 0.5).permute(2, 0, 1)
+
+
+def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
+    """SAM branch: longest edge to S, ImageNet statistics, zeros right and below.
+
+    Args:
+        rgb: (H, W, 3) uint8.
+
+    Returns:
+        (3, S, S) float32.
+    """
+    side = config.sam.image_size
+    height, width = scaled_hw((rgb.shape[0], rgb.shape[1]), side)
+    resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR)
+    values = (np.asarray(resized, np.float32) / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    pixels = torch.zeros(3, side, side)
+    pixels[:, :height, :width] = torch.from_numpy(values).permute(2, 0, 1)
+    return pixels
+
+
+def prompt_mask(prompts: Sequence[VisualPrompt], image_hw: tuple[int, int]) -> BoolMask:
+    """Union of the positive prompts minus the negative ones, as a mask (H, W) in original pixels.
+
+    Points become discs and scribbles strokes of 1 % of the longest side. Should the negatives leave
+    nothing, the positives stand.
+    """
+    positive = np.zeros(image_hw, np.uint8)
+    negative = np.zeros(image_hw, np.uint8)
+    for prompt in prompts:
+        _paint(positive if prompt.positive else negative, prompt)
+    kept = (positive > 0) & (negative == 0)
+    return kept if kept.any() else positive > 0
+
+
+def _paint(canvas: NDArray[np.uint8], prompt: VisualPrompt) -> None:
+    height, width = canvas.shape
+    radius = max(1, round(PROMPT_RADIUS_SHARE * max(height, width)))
+    if prompt.kind is PromptKind.MASK:
+        canvas[prompt.mask] = 1
+    elif prompt.kind is PromptKind.BOX:
+        assert prompt.box_xyxy is not None
+        x_min, y_min, x_max, y_max = prompt.box_xyxy
+        left, top = max(0, int(x_min)), max(0, int(y_min))
+        canvas[top : max(top + 1, round(y_max)), left : max(left + 1, round(x_max))] = 1
+    else:
+        assert prompt.points_xy is not None
+        points = np.round(prompt.points_xy).astype(np.int32)
+        for x_px, y_px in points.tolist():
+            cv2.circle(canvas, (x_px, y_px), radius, 1, thickness=-1)
+        if prompt.kind is PromptKind.SCRIBBLE:
+            cv2.polylines(canvas, [points.reshape(-1, 1, 2)], False, 1, thickness=2 * radius + 1)
+
+
+def region_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
+    """A region in original pixels → the SAM branch's square, the way the image goes but nearest.
+
+    A region too small to survive the resize keeps its nearest pixel.
+
+    Returns:
+        (S, S) uint8, at least one pixel set.
+    """
+    side = config.sam.image_size
+    height, width = scaled_hw((mask.shape[0], mask.shape[1]), side)
+    resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    square = torch.zeros(side, side, dtype=torch.uint8)
+    square[:height, :width] = torch.from_numpy(np.array(resized))
+    if not square.any():
+        rows, columns = np.nonzero(mask)
+        middle = len(rows) // 2
+        square[
+            min(height - 1, int(rows[middle] * height / mask.shape[0])),
+            min(width - 1, int(columns[middle] * width / mask.shape[1])),
+        ] = 1
+    return square

@@ -1,0 +1,390 @@
+"""Ground-truth language about a view: phrases, questions and captions with the instance ids they mean.
+
+A phrase is made only when it is true and unambiguous by a clear margin. Objects that are visible but not
+labelled (see `annotate`) are never meant by a phrase, and no phrase is made that could also mean one of them.
+
+Everything is lower case. "left" and "right" are those of the picture, "largest" is by visible area, "nearest"
+by depth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from xsam.sim.affordances import AFFORDANCES
+from xsam.sim.annotate import ObjectAnnotation
+from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
+
+EXPRESSION_KINDS: tuple[str, ...] = (
+    "category",
+    "color_category",
+    "color",
+    "extreme_x",
+    "ordinal",
+    "size",
+    "distance",
+    "relation",
+)
+"""Kinds of `referring_expressions`."""
+
+ABSENT_KINDS: tuple[str, ...] = (
+    "absent_category",
+    "absent_color",
+    "absent_color_category",
+    "absent_wrong_color",
+    "absent_reasoning",
+)
+"""Kinds of `absent_expressions`."""
+
+MIN_GAP_X_SHARE = 0.05  # of the image width, between centroids
+MIN_SIZE_RATIO = 1.3
+MIN_DEPTH_GAP_M = 0.04
+
+_ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh")
+_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
+_IRREGULAR_PLURALS = {"knife": "knives", "box": "boxes"}
+_CAPTIONS = (("{} is on the table .", "{} are on the table ."), ("i see {} .", "i see {} ."))  # one, several
+_MAX_CAPTION_PHRASES = 6
+_WORD = re.compile(r"</?p>|[a-z]+|[^\sa-z]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expression:
+    """A phrase or question and what it means.
+
+    Attributes:
+        text: lower case.
+        instance_ids: ascending; empty = nothing in the picture fits.
+        kind: one of `EXPRESSION_KINDS`, `ABSENT_KINDS`, or "reasoning".
+    """
+
+    text: str
+    instance_ids: tuple[int, ...]
+    kind: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroundedText:
+    """Text with marked phrases.
+
+    Attributes:
+        text: phrases are written `<p>a red mug</p>`; other words and punctuation are separated by spaces.
+        instance_ids: for each phrase in order, the objects it means, ascending.
+    """
+
+    text: str
+    instance_ids: tuple[tuple[int, ...], ...]
+
+
+def split_words(text: str) -> list[str]:
+    """Words, punctuation marks and phrase tags of a text, in order."""
+    return _WORD.findall(text)
+
+
+def plural(category: str) -> str:
+    """For example "knives"."""
+    return _IRREGULAR_PLURALS.get(category, category + "s")
+
+
+def _with_article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def _shows_color(item: ObjectAnnotation, color: str) -> bool:
+    """Whether someone might call the object, or a large part of it, by this colour."""
+    return item.color == color or color in SECONDARY_COLORS.get(item.category, ())
+
+
+def _only(text: str, candidates: Sequence[ObjectAnnotation], kind: str) -> Iterator[Expression]:
+    if len(candidates) == 1 and candidates[0].labelled:
+        yield Expression(text=text, instance_ids=(candidates[0].instance_id,), kind=kind)
+
+
+def _extremes(
+    candidates: Sequence[ObjectAnnotation],
+    value: Callable[[ObjectAnnotation], float],
+    clearly_less: Callable[[float, float], bool],
+    words: tuple[str, str],
+    noun: str,
+    kind: str,
+) -> Iterator[Expression]:
+    """The object with the lowest and with the highest value, each if it is so by a margin."""
+    ranked = sorted(candidates, key=value)
+    for word, winner, rival in ((words[0], ranked[0], ranked[1]), (words[1], ranked[-1], ranked[-2])):
+        low, high = sorted((value(winner), value(rival)))
+        if clearly_less(low, high):
+            yield Expression(text=f"{word} {noun}", instance_ids=(winner.instance_id,), kind=kind)
+
+
+def _comparisons(candidates: Sequence[ObjectAnnotation], noun: str, gap_px: float) -> Iterator[Expression]:
+    """Superlatives and ordinals among two or more labelled objects that all go by the same noun."""
+    yield from _extremes(
+        candidates, _x, lambda low, high: high - low >= gap_px, ("leftmost", "rightmost"), noun, "extreme_x"
+    )
+    yield from _extremes(
+        candidates,
+        lambda item: float(item.area_px),
+        lambda low, high: high >= MIN_SIZE_RATIO * low,
+        ("smallest", "largest"),
+        noun,
+        "size",
+    )
+    yield from _extremes(
+        candidates,
+        lambda item: item.depth_m,
+        lambda low, high: high - low >= MIN_DEPTH_GAP_M,
+        ("nearest", "farthest"),
+        noun,
+        "distance",
+    )
+
+
+def _ordinals(candidates: Sequence[ObjectAnnotation], noun: str, gap_px: float) -> Iterator[Expression]:
+    ranked = sorted(candidates, key=_x)
+    if len(ranked) < 3 or any(_x(b) - _x(a) < gap_px for a, b in pairwise(ranked)):
+        return
+    for side, order in (("left", ranked), ("right", ranked[::-1])):
+        for rank in range(1, len(order) - 1):
+            text = f"{_ORDINALS[rank - 1]} {noun} from the {side}"
+            yield Expression(text=text, instance_ids=(order[rank].instance_id,), kind="ordinal")
+
+
+def _x(item: ObjectAnnotation) -> float:
+    return item.centroid_xy[0]
+
+
+def _anchor_name(item: ObjectAnnotation, everything: Sequence[ObjectAnnotation]) -> str | None:
+    """A short name that means only this object, or None."""
+    same = [other for other in everything if other.category == item.category]
+    if len(same) == 1:
+        return item.category
+    if sum(other.color == item.color for other in same) == 1:
+        return f"{item.color} {item.category}"
+    return None
+
+
+def _relations(
+    candidates: Sequence[ObjectAnnotation], noun: str, everything: Sequence[ObjectAnnotation], gap_px: float
+) -> Iterator[Expression]:
+    """Which of several objects of one category is left of, right of or between objects of other ones."""
+    anchors = [
+        (item, name)
+        for item in everything
+        if item.labelled and item.category != candidates[0].category
+        if (name := _anchor_name(item, everything)) is not None
+    ]
+    for anchor, name in anchors:
+        left = [item for item in candidates if _x(item) <= _x(anchor) - gap_px]
+        right = [item for item in candidates if _x(item) >= _x(anchor) + gap_px]
+        if len(left) + len(right) < len(candidates):
+            continue  # one of them is neither clearly left nor clearly right
+        for side, chosen in (("left", left), ("right", right)):
+            yield from _only(f"{noun} {side} of the {name}", chosen, "relation")
+    for (first, first_name), (second, second_name) in combinations(anchors, 2):
+        where = [_betweenness(item, first, second) for item in candidates]
+        if None not in where:
+            chosen = [item for item, inside in zip(candidates, where, strict=True) if inside]
+            yield from _only(f"{noun} between the {first_name} and the {second_name}", chosen, "relation")
+
+
+def _betweenness(item: ObjectAnnotation, first: ObjectAnnotation, second: ObjectAnnotation) -> bool | None:
+    """Whether an object lies between two others in the picture; None = not clear."""
+    start, end = np.asarray(first.centroid_xy), np.asarray(second.centroid_xy)
+    line = end - start
+    length = float(np.hypot(*line))
+    if length < 1.0:
+        return None
+    offset = np.asarray(item.centroid_xy) - start
+    along = float(offset @ line) / length**2
+    aside = abs(float(line[0] * offset[1] - line[1] * offset[0])) / length**2
+    if 0.2 <= along <= 0.8 and aside <= 0.2:
+        return True
+    if along <= 0.0 or along >= 1.0 or aside >= 0.5:
+        return False
+    return None
+
+
+def referring_expressions(
+    annotations: Sequence[ObjectAnnotation], width_px: int, *, article: bool = True
+) -> tuple[Expression, ...]:
+    """All phrases of `EXPRESSION_KINDS` that mean exactly one labelled object.
+
+    Args:
+        annotations: all visible objects of the view, also those not labelled.
+        width_px: width of the picture.
+        article: whether phrases begin with "the".
+    """
+    gap_px = MIN_GAP_X_SHARE * width_px
+    found: list[Expression] = []
+    for color in sorted({item.color for item in annotations}):
+        shown = [item for item in annotations if _shows_color(item, color)]
+        if shown[0].color == color:
+            found += _only(f"{color} object", shown, "color")
+    for category in sorted({item.category for item in annotations}):
+        same = [item for item in annotations if item.category == category]
+        found += _only(category, same, "category")
+        for color in sorted({item.color for item in same}):
+            painted = [item for item in same if item.color == color]
+            found += _only(f"{color} {category}", painted, "color_category")
+        if len(same) >= 2 and all(item.labelled for item in same):
+            found += _comparisons(same, category, gap_px)
+            found += _ordinals(same, category, gap_px)
+            found += _relations(same, category, annotations, gap_px)
+    if len(annotations) >= 2 and all(item.labelled for item in annotations):
+        found += _comparisons(annotations, "object", gap_px)
+    if not article:
+        return tuple(found)
+    return tuple(Expression(text=f"the {e.text}", instance_ids=e.instance_ids, kind=e.kind) for e in found)
+
+
+def category_queries(
+    annotations: Sequence[ObjectAnnotation], rng: np.random.Generator, *, absent_count: int = 4
+) -> tuple[Expression, ...]:
+    """Bare category names in random order: those with labelled objects, and some that are not in the picture.
+
+    Categories of which only unlabelled objects are visible are left out.
+    """
+    visible = {item.category for item in annotations}
+    queries = []
+    for category in sorted(visible):
+        ids = tuple(item.instance_id for item in annotations if item.category == category and item.labelled)
+        if ids:
+            queries.append(Expression(text=category, instance_ids=ids, kind="category"))
+    absent = [category for category in CATEGORIES if category not in visible]
+    for category in rng.permutation(absent)[:absent_count]:
+        queries.append(Expression(text=str(category), instance_ids=(), kind="absent_category"))
+    return tuple(queries[k] for k in rng.permutation(len(queries)))
+
+
+def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expression, ...]:
+    """Every paraphrase of every question with at least one labelled object as its answer."""
+    questions = []
+    for affordance in AFFORDANCES:
+        fitting = (item for item in annotations if item.labelled and item.category in affordance.categories)
+        ids = tuple(item.instance_id for item in fitting)
+        if ids:
+            questions += [
+                Expression(text=q, instance_ids=ids, kind="reasoning") for q in affordance.questions
+            ]
+    return tuple(questions)
+
+
+def _groups(annotations: Sequence[ObjectAnnotation]) -> list[list[ObjectAnnotation]]:
+    """Labelled objects of equal colour and category together, from left to right by their leftmost ones."""
+    groups: dict[tuple[str, str], list[ObjectAnnotation]] = {}
+    for item in sorted((item for item in annotations if item.labelled), key=_x):
+        groups.setdefault((item.color, item.category), []).append(item)
+    return list(groups.values())
+
+
+def _enumerate(phrases: Sequence[str]) -> str:
+    return " and ".join(filter(None, (" , ".join(phrases[:-1]), phrases[-1])))
+
+
+def reasoning_answer(question: Expression, annotations: Sequence[ObjectAnnotation]) -> str:
+    """A sentence that names the objects a question means, such as "you can use the red mug ."."""
+    chosen = [item for item in annotations if item.instance_id in question.instance_ids]
+    if not chosen:
+        return "there is nothing like that ."
+    names = []
+    for group in _groups(chosen):
+        noun = group[0].category if len(group) == 1 else plural(group[0].category)
+        names.append(f"the {group[0].color} {noun}")
+    return f"you can use {_enumerate(names)} ."
+
+
+def grounded_caption(
+    annotations: Sequence[ObjectAnnotation], rng: np.random.Generator | None = None
+) -> GroundedText:
+    """Name the labelled objects from left to right, equal ones together, six phrases at most.
+
+    Args:
+        annotations: all visible objects of the view.
+        rng: chooses the wording; None = always the first one.
+    """
+    groups = _groups(annotations)[:_MAX_CAPTION_PHRASES]
+    if not groups:
+        return GroundedText(text="there is nothing on the table .", instance_ids=())
+    phrases = []
+    for group in groups:
+        item = group[0]
+        if len(group) == 1:
+            phrase = _with_article(f"{item.color} {item.category}")
+        else:
+            phrase = f"{_NUMBERS[min(len(group), 8) - 2]} {item.color} {plural(item.category)}"
+        phrases.append(f"<p>{phrase}</p>")
+    singular, several = _CAPTIONS[0 if rng is None else int(rng.integers(len(_CAPTIONS)))]
+    form = singular if len(groups) == 1 and len(groups[0]) == 1 else several
+    ids = tuple(tuple(sorted(item.instance_id for item in group)) for group in groups)
+    return GroundedText(text=form.format(_enumerate(phrases)), instance_ids=ids)
+
+
+def absent_expressions(
+    annotations: Sequence[ObjectAnnotation],
+    rng: np.random.Generator,
+    *,
+    count_per_kind: int = 2,
+    article: bool = True,
+) -> tuple[Expression, ...]:
+    """Phrases and questions that nothing visible fits, not even an unlabelled object.
+
+    Args:
+        annotations: all visible objects of the view.
+        rng: chooses among the possible ones.
+        count_per_kind: greatest number for each of `ABSENT_KINDS`.
+        article: whether phrases begin with "the"; questions are not touched.
+    """
+    visible = {item.category for item in annotations}
+    pairs = {(item.color, item.category) for item in annotations}
+    unseen = [category for category in CATEGORIES if category not in visible]
+    choices = {
+        "absent_category": unseen,
+        "absent_color": [
+            f"{color} object"
+            for color in COLORS
+            if not any(_shows_color(item, color) for item in annotations)
+        ],
+        "absent_color_category": [
+            f"{color} {category}" for category in unseen for color in colors_of(category)
+        ],
+        "absent_wrong_color": [
+            f"{color} {category}"
+            for category in sorted(visible)
+            for color in COLORS
+            if (color, category) not in pairs and color not in SECONDARY_COLORS.get(category, ())
+        ],
+        "absent_reasoning": [
+            question
+            for affordance in AFFORDANCES
+            if not affordance.categories & visible
+            for question in affordance.questions
+        ],
+    }
+    found = []
+    for kind in ABSENT_KINDS:
+        for text in rng.permutation(choices[kind])[:count_per_kind]:
+            lead = "the " if article and kind != "absent_reasoning" else ""
+            found.append(Expression(text=f"{lead}{text}", instance_ids=(), kind=kind))
+    return tuple(found)
+
+
+def _vocabulary() -> tuple[str, ...]:
+    texts = [*CATEGORIES, *(plural(category) for category in CATEGORIES), *COLORS, *_ORDINALS, *_NUMBERS]
+    texts += [question for affordance in AFFORDANCES for question in affordance.questions]
+    texts += [form.replace("{}", "") for pair in _CAPTIONS for form in pair]
+    texts += ["the object a an and ,", "leftmost rightmost smallest largest nearest farthest"]
+    texts += [
+        "from the left of the right between",
+        "you can use .",
+        "there is nothing like that on the table .",
+    ]
+    return tuple(sorted({word for text in texts for word in split_words(text)}))
+
+
+VOCABULARY: tuple[str, ...] = _vocabulary()
+"""Every word and punctuation mark the functions of this module can produce; without the tags <p> and </p>."""
