@@ -140,7 +140,7 @@ def _explained(question: Expression, annotations: Sequence[ObjectAnnotation]) ->
 
 
 def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generator) -> ScenePrompt:
-    queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 6)))
+    queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 4)))
     names = [query.text for query in queries]
     targets = [query.instance_ids for query in queries]
     if rng.random() < 0.5:

@@ -22,7 +22,7 @@ class Forward:
     """What the network says about a batch."""
 
     features: ImageFeatures
-    token_logits: Tensor  # (B, P, L, V)
+    hidden: Tensor  # (B, P, L, D) last hidden states of the texts
     stages: list[tuple[Tensor, Tensor]]  # see `XSamModel.decode`
     query_states: Tensor  # (B, P, Q, C) of the last stage
 
@@ -66,7 +66,7 @@ def run_batch(model: XSamModel, batch: SceneBatch, *, generator: torch.Generator
     )
     return Forward(
         features=features,
-        token_logits=model.llm.lm_head(hidden),
+        hidden=hidden,
         stages=[(stage.class_logits, stage.mask_logits) for stage in stages],
         query_states=stages[-1].states,
     )
@@ -82,19 +82,20 @@ def _regions(
     return model.region_tokens(region_map.expand(len(masks), -1, -1, -1), points)
 
 
-def language_loss(token_logits: Tensor, labels: Tensor) -> Tensor:
-    """Next-token cross-entropy over answer tokens.
+def language_loss(lm_head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Next-token cross-entropy, computed at the positions that predict an answer token only.
 
     Args:
-        token_logits: (..., L, V).
+        hidden: (..., L, D) last hidden states.
         labels: (..., L), IGNORE where nothing is to be predicted.
     """
-    return F.cross_entropy(
-        token_logits[..., :-1, :].flatten(0, -2).float(), labels[..., 1:].flatten(), ignore_index=IGNORE
-    )
+    wanted = labels[..., 1:]
+    chosen = wanted != IGNORE
+    return F.cross_entropy(lm_head(hidden[..., :-1, :][chosen]).float(), wanted[chosen])
 
 
 def batch_losses(
+    model: XSamModel,
     forward: Forward,
     batch: SceneBatch,
     heads: AuxiliaryHeads | None,
@@ -104,7 +105,7 @@ def batch_losses(
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Language, segmentation and (with `heads`) auxiliary losses; their sum is what is minimised."""
-    losses = {"loss_llm": language_loss(forward.token_logits, batch.text_labels)}
+    losses = {"loss_llm": language_loss(model.llm.lm_head, forward.hidden, batch.text_labels)}
     masks = [mask.float() for mask in batch.masks]
     seg, matchings = segmentation_loss(
         forward.stages, masks, batch.targets, weights=weights, sampling=sampling, generator=generator

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from xsam.checkpoint import save_checkpoint
 from xsam.config import tiny_config
+from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
 from xsam.sim.shards import load_shards
 from xsam.train.batches import SceneBatcher
@@ -43,7 +44,7 @@ class TinyRun:
 
     minutes: float = 75.0
     batch_size: int = 8
-    prompts_per_image: int = 5
+    prompts_per_image: int = 4
     learning_rate: float = 8e-4
     warmup_steps: int = 200
     weight_decay: float = 0.05
@@ -62,6 +63,7 @@ class TinyTrainer:
         torch.manual_seed(run.seed)
         self.run, self.train_data, self.val_data, self.out = run, train, val, out
         self.model = XSamModel(train.config)
+        initialize_weights(self.model)
         m2f = train.config.mask2former
         self.heads = AuxiliaryHeads(m2f.feature_size, m2f.hidden_dim)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
@@ -133,7 +135,13 @@ class TinyTrainer:
         self.model.train()
         forward = run_batch(self.model, batch, generator=generator)
         losses = batch_losses(
-            forward, batch, self.heads, weights=LossWeights(), sampling=MaskSampling(mode="mask"), generator=generator
+            self.model,
+            forward,
+            batch,
+            self.heads,
+            weights=LossWeights(),
+            sampling=MaskSampling(mode="mask"),
+            generator=generator,
         )
         total = sum((AUX_WEIGHT if "aux" in name else 1.0) * value for name, value in losses.items())
         assert isinstance(total, Tensor)
