@@ -55,7 +55,9 @@ class XSamConfig:
     logit_clamp: float = 50.0
     vision_resample: Literal["bilinear", "bicubic"] = "bilinear"
     bos_before_user: bool = True
-    reject_below: float = 0.0  # default score threshold of single-phrase tasks; 0 = always answer
+    reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = always answer
+    instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
+    one_mask_per_object: bool = False  # trained with a mask for every object a phrase means
     sampler: RegionSamplerConfig = field(default_factory=RegionSamplerConfig)
 
     @property
@@ -208,7 +210,7 @@ def full_config(*, released: bool = True) -> XSamConfig:
 def tiny_config(*, vocab_size: int) -> XSamConfig:
     """The same architecture at a size that trains and runs on a CPU (about 3.7 M parameters).
 
-    192×192 SAM branch with 8-pixel patches (24² tokens, masks at 48²), 96×96 SigLIP branch (64
+    192×192 SAM branch with 12-pixel patches (16² tokens, masks at 32²), 96×96 SigLIP branch (64
     tokens), a three-layer Phi-3 and four tokens a region.
     """
     return XSamConfig(
@@ -245,7 +247,7 @@ def tiny_config(*, vocab_size: int) -> XSamConfig:
             use_rel_pos=False,  # a third of the encoder's time at this size
             num_pos_feats=8,
             image_size=192,
-            patch_size=8,
+            patch_size=12,
             window_size=8,
             output_channels=16,
             mlp_dim=512,

@@ -10,7 +10,9 @@ from torch import Tensor
 from transformers import DynamicCache, Phi3ForCausalLM
 
 
-def packed_hidden_states(llm: Phi3ForCausalLM, prefix: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
+def packed_hidden_states(
+    llm: Phi3ForCausalLM, prefix: Tensor, texts: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
     """Last hidden states of P texts that each follow the same prefix, in one sequence.
 
     Every text sees the prefix and itself, not the other texts, and is placed as if it followed the
@@ -18,34 +20,31 @@ def packed_hidden_states(llm: Phi3ForCausalLM, prefix: Tensor, texts: Tensor) ->
 
     Args:
         prefix: (B, T, D) embeddings that all texts share: user tag and image tokens.
-        texts: (B, P, L, D) embeddings, padded on the right (padding is never seen by real tokens).
+        texts: P tensors (B, L, D), each with a length of its own; padding goes to the right, where
+            no real token sees it.
 
     Returns:
-        (B, T, D) states of the prefix and (B, P, L, D) states of the texts.
+        (B, T, D) states of the prefix and P tensors (B, L, D) of the texts.
     """
-    batch, shared, width = prefix.shape
-    _, prompts, length, _ = texts.shape
+    batch, shared, _ = prefix.shape
     device = prefix.device
-    owner = torch.cat(
-        [
-            torch.zeros(shared, dtype=torch.long, device=device),
-            torch.arange(1, prompts + 1, device=device).repeat_interleave(length),
-        ]
+    lengths = [text.shape[1] for text in texts]
+    owner = torch.repeat_interleave(
+        torch.arange(len(texts) + 1, device=device), torch.tensor([shared, *lengths], device=device)
     )
-    positions = torch.cat(
-        [torch.arange(shared, device=device), shared + torch.arange(length, device=device).repeat(prompts)]
-    )
+    positions = torch.cat([torch.arange(shared), *(shared + torch.arange(n) for n in lengths)]).to(device)
     distance = positions[:, None] - positions[None]
     visible = (distance >= 0) & ((owner[None] == 0) | (owner[:, None] == owner[None]))
     if llm.config.sliding_window is not None:
         visible &= distance < llm.config.sliding_window
     hidden = llm.model(
-        inputs_embeds=torch.cat([prefix, texts.reshape(batch, prompts * length, width)], dim=1),
+        inputs_embeds=torch.cat([prefix, *texts], dim=1),
         attention_mask=visible[None, None].expand(batch, 1, -1, -1),
         position_ids=positions[None].expand(batch, -1),
         use_cache=False,
     ).last_hidden_state
-    return hidden[:, :shared], hidden[:, shared:].reshape(batch, prompts, length, width)
+    first, *rest = hidden.split([shared, *lengths], dim=1)
+    return first, rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

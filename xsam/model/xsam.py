@@ -172,20 +172,25 @@ class XSamModel(nn.Module):
         ]
 
 
-def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean state over each condition's span, padded to the largest number of conditions.
+def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:
+    """Mean state over each condition's span, tags included.
 
     Args:
         states: (N, L, C).
-        cond_ids: N tensors (L,) with the condition index of each position or −1.
+        cond_ids: N tensors with the condition index of each position or −1, at most L long.
 
     Returns:
-        (N, K, C) and (N, K) bool, False at padding.
+        N tensors (K, C).
     """
     means = []
     for state, ids in zip(states, cond_ids, strict=True):
         count = int(ids.max()) + 1 if len(ids) else 0
         member = (ids[None] == torch.arange(count, device=ids.device)[:, None]).to(state.dtype)  # (K, L)
         means.append(member @ state[: len(ids)] / member.sum(dim=1, keepdim=True))
-    valid = pad_sequence([torch.ones(len(m), dtype=torch.bool, device=states.device) for m in means], batch_first=True)
-    return pad_sequence(means, batch_first=True), valid
+    return means
+
+
+def pad_conditions(means: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """N tensors (K, C) → (N, K, C) and (N, K) bool, False at padding."""
+    valid = [torch.ones(len(m), dtype=torch.bool, device=m.device) for m in means]
+    return pad_sequence(list(means), batch_first=True), pad_sequence(valid, batch_first=True)

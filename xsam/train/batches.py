@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,8 +33,8 @@ class SceneBatch:
     vision_pixels: Tensor  # (B, 3, s, s)
     seg_pixels: Tensor  # (B, 3, S, S)
     prefix_ids: Tensor  # (T₀,) what every text follows, image placeholders included
-    text_ids: Tensor  # (B, P, L) expanded, padded with 0
-    text_labels: Tensor  # (B, P, L) answer tokens, IGNORE elsewhere
+    text_ids: list[Tensor]  # P × (B, L) expanded, padded with 0
+    text_labels: list[Tensor]  # P × (B, L) answer tokens, IGNORE elsewhere
     cond_ids: list[list[Tensor]]  # [B][P] (L,)
     seg_positions: Tensor  # (B, P)
     region_masks: list[list[Tensor]]  # [B][P] (R, S, S)
@@ -61,8 +62,8 @@ class SceneBatcher:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def batch(self, indices: NDArray[np.int64], prompts_per_image: int, rng: np.random.Generator, **shares: Any) -> SceneBatch:
-        """Make a batch of the scenes `indices`; extra keywords go to `draw_prompts`."""
+    def batch(self, indices: NDArray[np.int64], kinds: Sequence[str], rng: np.random.Generator) -> SceneBatch:
+        """Make a batch of the scenes `indices` with a prompt of each of `kinds` a scene."""
         images, masks, drawn, categories, colors, ignored = [], [], [], [], [], []
         for index in indices:
             height, width = (int(v) for v in self.shards.image_hw[index])
@@ -86,7 +87,7 @@ class SceneBatcher:
             colors.append(torch.tensor([_COLOR_INDEX[i.color] for i in labelled] + [IGNORE] * 3))
             known = [item.instance_id for item in labelled]
             ignored.append(torch.from_numpy((ids > 0) & ~np.isin(ids, known)))
-            prompts = draw_prompts(annotations, ids[:height, :width], rng, prompts_per_image, **shares)
+            prompts = draw_prompts(annotations, ids[:height, :width], rng, kinds)
             drawn.append([(p, _targets(p, known)) for p in prompts])
         return self._pack(images, masks, drawn, categories, colors, torch.stack(ignored))
 
@@ -111,21 +112,24 @@ class SceneBatcher:
         ]
         first = tokenized[0][0].input_ids
         split = int(np.flatnonzero(first == -200)[-1]) + 1
-        length = max(len(t.input_ids) for row in tokenized for t in row) - split
-        shape = (len(drawn), len(drawn[0]), length)
-        text_ids, labels = np.zeros(shape, np.int64), np.full(shape, IGNORE, np.int64)
-        seg_positions = np.zeros(shape[:2], np.int64)
-        for b, row in enumerate(tokenized):
-            for p, tokens in enumerate(row):
-                _place(tokens, split, text_ids[b, p], labels[b, p])
+        text_ids, labels = [], []
+        seg_positions = np.zeros((len(drawn), len(drawn[0])), np.int64)
+        for p in range(len(drawn[0])):
+            column = [row[p] for row in tokenized]
+            length = max(len(t.input_ids) for t in column) - split
+            ids, wanted = np.zeros((len(drawn), length), np.int64), np.full((len(drawn), length), IGNORE, np.int64)
+            for b, tokens in enumerate(column):
+                _place(tokens, split, ids[b], wanted[b])
                 seg_positions[b, p] = int(np.flatnonzero(tokens.seg_ids == 0)[0]) - split
+            text_ids.append(torch.from_numpy(ids))
+            labels.append(torch.from_numpy(wanted))
         vision, seg = _pixels(images, config)
         return SceneBatch(
             vision_pixels=vision,
             seg_pixels=seg,
             prefix_ids=torch.from_numpy(first[:split]),
-            text_ids=torch.from_numpy(text_ids),
-            text_labels=torch.from_numpy(labels),
+            text_ids=text_ids,
+            text_labels=labels,
             cond_ids=[[torch.from_numpy(t.cond_ids[split:]) for t in row] for row in tokenized],
             seg_positions=torch.from_numpy(seg_positions),
             region_masks=[

@@ -52,23 +52,27 @@ class ScenePrompt:
     regions: tuple[BoolMask, ...] = ()  # one mask a `<region>`
 
 
+def draw_kinds(rng: np.random.Generator, count: int, shares: Mapping[str, float] = TASK_SHARES) -> list[str]:
+    """Tasks of the prompts of a step; every picture of the batch gets the same, so lengths match."""
+    weights = np.array(list(shares.values()))
+    return [str(kind) for kind in rng.choice(list(shares), size=count, p=weights / weights.sum())]
+
+
 def draw_prompts(
     annotations: Sequence[ObjectAnnotation],
     instance_ids: NDArray[np.uint8],
     rng: np.random.Generator,
-    count: int,
-    shares: Mapping[str, float] = TASK_SHARES,
+    kinds: Sequence[str],
 ) -> list[ScenePrompt]:
-    """Draw prompts of random tasks for one scene.
+    """Draw one prompt of each kind for one scene; what the scene can't give becomes another kind.
 
     Args:
         annotations: visible objects.
         instance_ids: (H, W) of the picture, without padding.
-        count: how many.
+        kinds: keys of `TASK_SHARES`.
     """
-    kinds = rng.choice(list(shares), size=count, p=np.array(list(shares.values())) / sum(shares.values()))
     expressions = referring_expressions(annotations, instance_ids.shape[1], article=bool(rng.random() < 0.75))
-    return [_draw(str(kind), annotations, expressions, instance_ids, rng) for kind in kinds]
+    return [_draw(kind, annotations, expressions, instance_ids, rng) for kind in kinds]
 
 
 def _draw(

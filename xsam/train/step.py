@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from xsam.model.language import packed_hidden_states
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import ImageFeatures, XSamModel, span_means
+from xsam.model.xsam import ImageFeatures, XSamModel, pad_conditions, span_means
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.train.batches import IGNORE, SceneBatch
 from xsam.train.losses import LossWeights, MaskSampling, Matching, segmentation_loss
@@ -22,7 +22,7 @@ class Forward:
     """What the network says about a batch."""
 
     features: ImageFeatures
-    hidden: Tensor  # (B, P, L, D) last hidden states of the texts
+    hidden: list[Tensor]  # P × (B, L, D) last hidden states of the texts
     stages: list[tuple[Tensor, Tensor]]  # see `XSamModel.decode`
     query_states: Tensor  # (B, P, Q, C) of the last stage
 
@@ -41,28 +41,35 @@ def run_batch(model: XSamModel, batch: SceneBatch, *, generator: torch.Generator
     features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
     image_tokens = features.image_tokens
     prefix = torch.stack([model.embed(batch.prefix_ids, tokens) for tokens in image_tokens])
-    texts = torch.stack(
-        [
-            torch.stack(
-                [
-                    model.embed(ids, None, _regions(model, features.region_map[b], masks, generator))
-                    for ids, masks in zip(batch.text_ids[b], batch.region_masks[b], strict=True)
-                ]
-            )
-            for b in range(len(batch.text_ids))
-        ]
-    )
-    _, hidden = packed_hidden_states(model.llm, prefix, texts)
-    projected = model.llm_projector(hidden)
     count, prompts = batch.seg_positions.shape
-    rows = torch.arange(count)[:, None], torch.arange(prompts)[None]
-    seg_embeds = projected[rows[0], rows[1], batch.seg_positions]
-    conditions, valid = span_means(projected.flatten(0, 1), [ids for row in batch.cond_ids for ids in row])
+    texts = [
+        torch.stack(
+            [
+                model.embed(
+                    batch.text_ids[p][b],
+                    None,
+                    _regions(model, features.region_map[b], batch.region_masks[b][p], generator),
+                )
+                for b in range(count)
+            ]
+        )
+        for p in range(prompts)
+    ]
+    _, hidden = packed_hidden_states(model.llm, prefix, texts)
+    everyone = torch.arange(count)
+    seg_embeds, means = [], []
+    for p, states in enumerate(hidden):
+        projected = model.llm_projector(states)
+        seg_embeds.append(projected[everyone, batch.seg_positions[:, p]])
+        means += span_means(projected, [row[p] for row in batch.cond_ids])
+    conditions, valid = pad_conditions(means)
+    conditions = conditions.unflatten(0, (prompts, count)).transpose(0, 1)
+    valid = valid.unflatten(0, (prompts, count)).transpose(0, 1)
     stages = model.decode(
         features,
-        seg_embeds,
-        conditions.unflatten(0, (count, prompts)),
-        valid.unflatten(0, (count, prompts)),
+        torch.stack(seg_embeds, dim=1),
+        conditions,
+        valid,
     )
     return Forward(
         features=features,
@@ -82,16 +89,19 @@ def _regions(
     return model.region_tokens(region_map.expand(len(masks), -1, -1, -1), points)
 
 
-def language_loss(lm_head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+def language_loss(lm_head: nn.Module, hidden: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
     """Next-token cross-entropy, computed at the positions that predict an answer token only.
 
     Args:
-        hidden: (..., L, D) last hidden states.
-        labels: (..., L), IGNORE where nothing is to be predicted.
+        hidden: P tensors (B, L, D) of last hidden states.
+        labels: P tensors (B, L), IGNORE where nothing is to be predicted.
     """
-    wanted = labels[..., 1:]
-    chosen = wanted != IGNORE
-    return F.cross_entropy(lm_head(hidden[..., :-1, :][chosen]).float(), wanted[chosen])
+    states, wanted = [], []
+    for state, label in zip(hidden, labels, strict=True):
+        chosen = label[:, 1:] != IGNORE
+        states.append(state[:, :-1][chosen])
+        wanted.append(label[:, 1:][chosen])
+    return F.cross_entropy(lm_head(torch.cat(states)).float(), torch.cat(wanted))
 
 
 def batch_losses(

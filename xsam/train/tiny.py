@@ -31,6 +31,7 @@ from xsam.model.xsam import XSamModel
 from xsam.sim.shards import load_shards
 from xsam.train.batches import SceneBatcher
 from xsam.train.losses import LossWeights, MaskSampling
+from xsam.train.scene_prompts import draw_kinds
 from xsam.train.step import AuxiliaryHeads, batch_losses, run_batch
 from xsam.train.tokenizer import build_tiny_tokenizer
 from xsam.train.validation import validate
@@ -44,7 +45,7 @@ class TinyRun:
 
     minutes: float = 75.0
     batch_size: int = 8
-    prompts_per_image: int = 4
+    prompts_per_image: int = 5
     learning_rate: float = 8e-4
     warmup_steps: int = 200
     weight_decay: float = 0.05
@@ -131,7 +132,7 @@ class TinyTrainer:
             warmup = min(1.0, (self.step + 1) / run.warmup_steps)
             group["lr"] = run.learning_rate * warmup * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
         indices = rng.integers(len(self.train_data), size=run.batch_size)
-        batch = self.train_data.batch(indices, run.prompts_per_image, rng)
+        batch = self.train_data.batch(indices, draw_kinds(rng, run.prompts_per_image), rng)
         self.model.train()
         forward = run_batch(self.model, batch, generator=generator)
         losses = batch_losses(

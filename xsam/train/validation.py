@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from xsam.model.xsam import XSamModel
 from xsam.train.batches import SceneBatcher
-from xsam.train.scene_prompts import RELATIONAL_KINDS
+from xsam.train.scene_prompts import RELATIONAL_KINDS, draw_kinds
 from xsam.train.step import run_batch
 
-_BATCH = 16
+_BATCH = 8
 _SHARES = {"referring": 0.5, "absent": 0.12, "reasoning": 0.1, "interactive": 0.15, "visual_grounded": 0.13}
 
 
@@ -35,7 +35,7 @@ def validate(model: XSamModel, data: SceneBatcher, scenes: int, *, prompts: int 
     absent: list[float] = []
     for start in range(0, min(scenes, len(data)), _BATCH):
         indices = np.arange(start, min(start + _BATCH, scenes, len(data)))
-        batch = data.batch(indices, prompts, rng, shares=_SHARES)
+        batch = data.batch(indices, draw_kinds(rng, prompts, _SHARES), rng)
         answer = run_batch(model, batch).stages[-1]
         for b, row in enumerate(batch.kinds):
             for p, kind in enumerate(row):

@@ -1,0 +1,154 @@
+"""What the network said about one query → a `SegmentationResult`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xsam.config import XSamConfig
+from xsam.postprocess import (
+    MaskGeometry,
+    RawSegments,
+    best_query,
+    instances,
+    matching_queries,
+    most_overlapping,
+    panoptic,
+    probabilities,
+    semantic,
+    to_segments,
+    without_duplicates,
+)
+from xsam.preprocess import prompt_mask
+from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
+from xsam.structures import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
+
+_INTERACTIVE_SHARE = 0.5  # candidates: at least this share of the best score
+_PHRASE = re.compile(f"{re.escape(PHRASE_OPEN)}(.*?){re.escape(PHRASE_CLOSE)}", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawAnswer:
+    """Decoder output for one query, and the words if they were generated."""
+
+    class_logits: Tensor | None  # (Q, K + 1); None when there is no mask (chat, no `<SEG>`)
+    mask_logits: Tensor | None  # (Q, h, w)
+    text: str = ""  # generated answer, tags included
+
+
+def compose(
+    raw: RawAnswer,
+    query: Query,
+    frame: Frame,
+    config: XSamConfig,
+    *,
+    model_id: str,
+    stages_s: Mapping[str, float],
+    hint: str = "",
+) -> SegmentationResult:
+    """Build the typed answer: segments, words, status, and a message when nothing was found."""
+    task = query.resolved_task()
+    phrases = tuple(" ".join(phrase.split()) for phrase in _PHRASE.findall(raw.text))
+    text = plain_text(raw.text)
+    segments = Segments(image_hw=frame.image_hw)
+    message = ""
+    if raw.class_logits is not None and raw.mask_logits is not None:
+        labels = _labels(query, task, phrases)
+        found = _segments(raw.class_logits, raw.mask_logits, query, task, frame, config)
+        segments = to_segments(found, labels, frame.image_hw, max_instances=query.max_instances)
+        best = float(probabilities(raw.class_logits).max()) if raw.class_logits.shape[1] > 1 else 0.0
+        message = f"nothing matches {_asked(query, task)}; best score {best:.2f}"
+    elif task is not Task.CHAT:
+        message = "the generated answer holds no mask"
+    found_something = len(segments) > 0 or (task is Task.CHAT and bool(text))
+    return SegmentationResult(
+        status=Status.FOUND if found_something else Status.NOT_FOUND,
+        query=query,
+        segments=segments,
+        text=text,
+        phrases=phrases,
+        message="" if found_something else message or "the model gave no answer",
+        hint=hint,
+        model_id=model_id,
+        camera=frame.camera,
+        frame_id=frame.frame_id,
+        stamp_ns=frame.stamp_ns,
+        timing=Timing(stages_s=dict(stages_s)),
+    )
+
+
+def plain_text(generated: str) -> str:
+    """Generated text without tags and without the sentence that only carries the mask."""
+    text = generated.split(END_TAG)[0]
+    text = re.sub(rf"(Sure, )?[^.<]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
+    text = re.sub(r"</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
+    return re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split()))
+
+
+def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ...]:
+    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+        return query.thing_classes + query.stuff_classes
+    if task is Task.GROUNDED_CONVERSATION:
+        return phrases
+    if task is Task.VISUAL_GROUNDED:
+        return tuple(f"region {i + 1}" for i in range(sum(p.positive for p in query.prompts)))
+    return ("region",) if task is Task.INTERACTIVE else (query.text.strip(),)
+
+
+def _asked(query: Query, task: Task) -> str:
+    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+        return "the categories " + ", ".join(map(repr, (query.thing_classes + query.stuff_classes)[:10]))
+    return f"{query.text!r}" if query.text else f"the {task.value.replace('_', ' ')} prompt"
+
+
+def _segments(
+    class_logits: Tensor, mask_logits: Tensor, query: Query, task: Task, frame: Frame, config: XSamConfig
+) -> RawSegments:
+    geometry = MaskGeometry.for_image(frame.image_hw, config.sam.image_size)
+    threshold = query.score_threshold
+    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+        return _categories(class_logits, mask_logits, query, geometry, config)
+    if task is Task.VISUAL_GROUNDED:
+        limit = config.instance_threshold if threshold is None else threshold
+        return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=limit))
+    if task is Task.INTERACTIVE:
+        floor = _INTERACTIVE_SHARE * float(probabilities(class_logits).max())
+        candidates = best_query(class_logits, mask_logits, geometry)
+        if config.one_mask_per_object:
+            candidates = matching_queries(class_logits, mask_logits, geometry, threshold=floor)
+        else:
+            wide = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
+            candidates = wide if len(wide.scores) else candidates
+        region = torch.from_numpy(prompt_mask(query.prompts, frame.image_hw)).to(candidates.masks.device)
+        best = most_overlapping(candidates, region)
+        return best.pick(best.scores >= (threshold or 0.0))
+    limit = config.reject_below if threshold is None else threshold
+    found = (
+        matching_queries(class_logits, mask_logits, geometry)
+        if config.one_mask_per_object
+        else best_query(class_logits, mask_logits, geometry)
+    )
+    return found.pick(found.scores >= limit)
+
+
+def _categories(
+    class_logits: Tensor, mask_logits: Tensor, query: Query, geometry: MaskGeometry, config: XSamConfig
+) -> RawSegments:
+    """Things only → instances; stuff only → semantic; both → panoptic."""
+    things, stuff = len(query.thing_classes), len(query.stuff_classes)
+    threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold
+    if things and stuff:
+        return panoptic(
+            class_logits, mask_logits, geometry, stuff=range(things, things + stuff), threshold=threshold
+        )
+    if things:
+        return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=threshold))
+    classes = semantic(class_logits, mask_logits, geometry)
+    scores = probabilities(class_logits).max(dim=0).values
+    masks = torch.stack([classes == index for index in range(stuff)])
+    keep = scores >= (query.score_threshold or 0.0)
+    return RawSegments(masks=masks, label_indices=torch.arange(stuff, device=scores.device), scores=scores).pick(keep)
