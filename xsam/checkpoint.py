@@ -1,26 +1,254 @@
-"""Checkpoint folders, the two published layouts, and strict loading.
+"""Checkpoint folders, the published layouts, and strict loading.
 
-A folder holds `config.json`, `model.safetensors` (or shards with an index, or a `.bin`) and
-`tokenizer/`.
+A folder holds `config.json`, weights and `tokenizer/`. Weights are `model.safetensors`, shards with
+`model.safetensors.index.json`, or `pytorch_model.bin` (read with `weights_only=True`). Nothing is
+ever unpickled, and nothing is silently dropped: every tensor of the file must be used and every
+tensor of the model filled.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import nn
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+from xsam.config import SPECIAL_TOKENS, XSamConfig
+from xsam.errors import CheckpointError
+from xsam.model.xsam import XSamModel
+
+# Prefix in a file → prefix in the model. The first two rows are the released (AAAI) layout, the
+# third is what both layouts have and the stock SigLIP class has not.
+RENAMES: tuple[tuple[str, str], ...] = (
+    ("visual_encoder.", "vision_encoder."),
+    ("segmentor.logit_scale", "segmentor.class_predictor.logit_scale"),
+    ("vision_encoder.vision_model.", "vision_encoder."),
+)
+_WEIGHT_NAMES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_SHOWN = 10
+_ASSETS = Path(__file__).parent / "assets"
 
 
-def save_checkpoint(model: nn.Module, tokenizer: Any, folder: Path, *, dtype: torch.dtype | None = None) -> None:
+def resolve_model(model: str | Path) -> tuple[Path, str]:
+    """Folder and identifier of a model given by name ("tiny") or by path."""
+    shipped = _ASSETS / str(model)
+    if isinstance(model, str) and "/" not in model and shipped.is_dir():
+        return shipped, model
+    folder = Path(model).expanduser()
+    if not folder.is_dir():
+        names = ", ".join(sorted(p.name for p in _ASSETS.iterdir() if p.is_dir())) if _ASSETS.is_dir() else "none"
+        raise CheckpointError(
+            f"no model {str(model)!r}",
+            hint=f"give a folder written by `xsam convert`, or a shipped model ({names})",
+        )
+    return folder, folder.name
+
+
+def module_name(name: str) -> str:
+    """The name a tensor of either published layout has in `XSamModel`."""
+    for old, new in RENAMES:
+        if name.startswith(old):
+            name = new + name[len(old) :]
+    return name
+
+
+def is_released_layout(names: Sequence[str]) -> bool:
+    """Whether tensor names are those of the released (AAAI) checkpoint."""
+    return any(name.startswith("visual_encoder.") or name == "segmentor.logit_scale" for name in names)
+
+
+def find_weights(path: Path) -> list[Path]:
+    """The weight file(s) behind a folder or file, in order.
+
+    Raises:
+        CheckpointError: there are none, or a shard that the index names is missing.
+    """
+    if path.is_dir():
+        found = next((path / name for name in _WEIGHT_NAMES if (path / name).is_file()), None)
+        if found is None:
+            raise CheckpointError(f"no weights in {path}", hint=f"expected one of {', '.join(_WEIGHT_NAMES)}")
+        path = found
+    if not path.is_file():
+        raise CheckpointError(f"no such file: {path}")
+    if not path.name.endswith(".index.json"):
+        return [path]
+    try:
+        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} is not a valid index: {error}") from error
+    for shard in shards:
+        if not isinstance(shard, str) or Path(shard).name != shard:
+            raise CheckpointError(f"{path} names a shard outside its folder: {shard!r}")
+    missing = [shard for shard in shards if not (path.parent / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{len(missing)} shard(s) named by {path.name} are missing: {_first(missing)}",
+            hint="download the checkpoint again: it resumes",
+        )
+    return [path.parent / shard for shard in shards]
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors behind a file or folder, under the file's own names, on the CPU.
+
+    Raises:
+        CheckpointError: a file is damaged, holds something other than tensors, or repeats a name.
+    """
+    tensors: dict[str, Tensor] = {}
+    for file in find_weights(path):
+        try:
+            if file.suffix == ".safetensors":
+                part = load_file(file)
+            else:
+                part = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+            raise CheckpointError(
+                f"{file} is damaged or not a weight file: {str(error).splitlines()[0]}",
+                hint="download it again, and compare its sha256",
+            ) from error
+        except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
+            raise CheckpointError(f"{file} holds more than tensors and is not loaded: {error}") from error
+        if isinstance(part, Mapping) and set(part) == {"state_dict"}:
+            part = part["state_dict"]
+        strange = [str(k) for k, v in part.items() if not isinstance(v, Tensor)]
+        if strange:
+            raise CheckpointError(f"{file} holds entries that are no tensors: {_first(strange)}")
+        repeated = sorted(tensors.keys() & part.keys())
+        if repeated:
+            raise CheckpointError(f"{file} repeats tensors of another shard: {_first(repeated)}")
+        tensors.update(part)
+    return tensors
+
+
+def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> None:
+    """Put tensors of either layout into a model, all or nothing.
+
+    Works on a model on the meta device, too: its tensors are replaced, not copied into.
+
+    Raises:
+        CheckpointError: naming missing, extra and wrongly shaped tensors (first ten, and counts).
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        target = module_name(name)
+        if target in renamed:
+            raise CheckpointError(f"two tensors of the file become {target!r}", hint="the file mixes two layouts")
+        renamed[target] = tensor
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - renamed.keys())
+    extra = sorted(renamed.keys() - expected.keys())
+    wrong = sorted(
+        f"{name} {tuple(renamed[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in renamed and renamed[name].shape != tensor.shape
+    )
+    problems = [
+        f"{len(names)} {what}: {_first(names)}"
+        for what, names in (("missing", missing), ("extra", extra), ("of another shape", wrong))
+        if names
+    ]
+    if problems:
+        raise CheckpointError(
+            f"the weights do not fit the model; {'; '.join(problems)}",
+            hint="config.json and weights must come from the same model; if both do, the file is incomplete",
+        )
+    broken = [name for name, t in renamed.items() if t.is_floating_point() and not torch.isfinite(t).all()]
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} tensor(s) hold NaN or infinity: {_first(broken)}", hint="download the file again"
+        )
+    ready = {k: (t.to(dtype) if dtype and t.is_floating_point() else t) for k, t in renamed.items()}
+    model.load_state_dict(ready, strict=True, assign=True)
+
+
+def load_checkpoint(
+    folder: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[XSamModel, Any]:
+    """Open a checkpoint folder: the model in evaluation mode, and its tokenizer."""
+    config = XSamConfig.read(folder / "config.json")
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    if len(tokenizer) > config.llm.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model {config.llm.vocab_size}",
+            hint="the tokenizer belongs to another checkpoint",
+        )
+    with torch.device("meta"):
+        model = XSamModel(config)
+    load_weights(model, read_tensors(folder), dtype=dtype)
+    _fill_buffers(model)
+    return model.to(device).eval(), tokenizer
+
+
+def _fill_buffers(model: XSamModel) -> None:
+    """Recompute what is no part of a checkpoint: rotary frequencies and position indices."""
+    embeddings = model.vision_encoder.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions)[None]
+    rotary = model.llm.model.rotary_emb
+    model.llm.model.rotary_emb = type(rotary)(model.config.llm)
+    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
+    if left:
+        raise CheckpointError(f"buffers were left empty: {_first(left)}")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Open a tokenizer folder and make sure that it knows X-SAM's tokens."""
+    if not folder.is_dir():
+        raise CheckpointError(f"no tokenizer folder {folder}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"cannot open the tokenizer in {folder}: {str(error).splitlines()[0]}") from error
+    unknown = [t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)]
+    if unknown:
+        raise CheckpointError(
+            f"the tokenizer in {folder} lacks {', '.join(unknown)}", hint="write it with `xsam convert`"
+        )
+    return tokenizer
+
+
+def save_checkpoint(
+    model: XSamModel, tokenizer: Any, folder: Path, *, dtype: torch.dtype | None = None
+) -> None:
     """Write `config.json`, `model.safetensors` and `tokenizer/`."""
-    folder.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().clone()
         for name, value in model.state_dict().items()
     }
-    save_file(tensors, folder / "model.safetensors")
-    model.config.write(folder / "config.json")
+    write_folder(tensors, model.config, tokenizer, folder)
+
+
+def write_folder(tensors: Mapping[str, Tensor], config: XSamConfig, tokenizer: Any, folder: Path) -> None:
+    """Write a checkpoint folder; the weights appear only when they are complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.write(folder / "config.json")
     tokenizer.save_pretrained(folder / "tokenizer")
+    unfinished = folder / "model.safetensors.part"
+    save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+    unfinished.replace(folder / "model.safetensors")
+
+
+def sha256(file: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,96 @@
+"""Golden logits → segments: maps, instance masks, boxes and scores of the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tests.golden.golden_case import GoldenCase
+from torch import Tensor
+
+from xsam.masks import box_of_mask
+from xsam.postprocess import (
+    MaskGeometry,
+    RawSegments,
+    best_query,
+    instances,
+    most_overlapping,
+    panoptic,
+    semantic,
+)
+
+NOTHING = 255
+SCORE = 1e-3
+
+
+def _iou(first: Tensor, second: Tensor) -> float:
+    union = int((first | second).sum())
+    return int((first & second).sum()) / union if union else 1.0
+
+
+def _prompt_region(case: GoldenCase, geometry: MaskGeometry) -> Tensor:
+    """The prompt mask is known at encoder size only; bring it to the picture."""
+    height, width = geometry.scaled_hw
+    mask = case.tensors["in.vprompt_masks"][:1, :height, :width].float()[None]
+    return torch.nn.functional.interpolate(mask, size=geometry.image_hw, mode="nearest")[0, 0] > 0
+
+
+def test_segments(golden_case: GoldenCase) -> None:
+    case, tensors = golden_case, golden_case.tensors
+    if "out.class_queries_logits" not in tensors:
+        pytest.skip("a case without masks")
+    class_logits, mask_logits = tensors["out.class_queries_logits"][0], tensors["out.masks_queries_logits"][0].float()
+    geometry = MaskGeometry(
+        side=mask_logits.shape[-1],
+        scaled_hw=tuple(case.data["scaled_size"]),
+        image_hw=case.variant.rgb.shape[:2],
+    )
+    task, threshold, info = case.data["task"], case.data["threshold"], case.data["segments_info"]
+    if task in ("img_refseg", "img_reaseg"):
+        found = best_query(class_logits, mask_logits, geometry)
+        _same_map(found.masks[0], tensors["post.segmentation"])
+        assert float(found.scores[0]) == pytest.approx(info["score"], abs=SCORE)
+    elif task == "img_gcgseg":
+        found = best_query(class_logits, mask_logits, geometry)
+        assert found.scores.tolist() == pytest.approx([s["score"] for s in info], abs=SCORE)
+        painted = torch.full(geometry.image_hw, NOTHING, dtype=torch.int32)
+        for segment, mask in zip(info, found.masks, strict=True):
+            painted[mask] = segment["id"]
+        for value in tensors["post.segmentation"].unique():
+            assert _iou(painted == value, tensors["post.segmentation"] == value) >= 0.999
+    elif task == "img_intseg":
+        candidates = instances(class_logits, mask_logits, geometry, threshold=threshold)
+        found = most_overlapping(candidates, _prompt_region(case, geometry))
+        _same_map(found.masks[0], tensors["post.segmentation"])
+        assert float(found.scores[0]) == pytest.approx(info["score"], abs=SCORE)
+    elif "post.instances.masks" in tensors:
+        _same_instances(instances(class_logits, mask_logits, geometry, threshold=threshold), case)
+    elif info is None:
+        classes = semantic(class_logits, mask_logits, geometry)
+        assert float((classes == tensors["post.segmentation"]).float().mean()) >= 0.999
+    else:
+        names = case.data["sampled_cats"]
+        stuff_names = case.data["prompt"].partition("sem:")[2].split(",")
+        stuff = {names.index(name.strip()) for name in stuff_names if name.strip() in names}
+        found = panoptic(class_logits, mask_logits, geometry, stuff=stuff, threshold=threshold)
+        assert sorted(found.label_indices.tolist()) == sorted(s["label_id"] for s in info)
+        assert sorted(found.scores.tolist()) == pytest.approx(sorted(s["score"] for s in info), abs=SCORE)
+
+
+def _same_map(mask: Tensor, segmentation: Tensor) -> None:
+    assert _iou(mask, segmentation != NOTHING) >= 0.999
+
+
+def _same_instances(found: RawSegments, case: GoldenCase) -> None:
+    """Pair by class and score; order among equals is free."""
+    expected = {name: case.tensors[f"post.instances.{name}"] for name in ("masks", "scores", "classes", "boxes")}
+    assert len(found.scores) == len(expected["scores"])
+    assert sorted(found.label_indices.tolist()) == sorted(expected["classes"].tolist())
+    for mask, label, score in zip(found.masks, found.label_indices, found.scores, strict=True):
+        ious = [
+            _iou(mask, other.bool()) if int(c) == int(label) and abs(float(s) - float(score)) <= SCORE else 0.0
+            for other, c, s in zip(expected["masks"], expected["classes"], expected["scores"], strict=True)
+        ]
+        best = int(np.argmax(ious))
+        assert ious[best] >= 0.999
+        assert list(box_of_mask(mask.numpy())) == expected["boxes"][best].tolist()
