@@ -83,7 +83,7 @@ def compose(
 
 def plain_text(generated: str) -> str:
     """Generated text without tags and without the sentence that only carries the mask."""
-    text = generated.split(END_TAG)[0]
+    text = generated.split(END_TAG, maxsplit=1)[0]
     text = re.sub(rf"(Sure, )?[^.<]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
     text = re.sub(r"</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
     return re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split()))
@@ -151,4 +151,6 @@ def _categories(
     scores = probabilities(class_logits).max(dim=0).values
     masks = torch.stack([classes == index for index in range(stuff)])
     keep = scores >= (query.score_threshold or 0.0)
-    return RawSegments(masks=masks, label_indices=torch.arange(stuff, device=scores.device), scores=scores).pick(keep)
+    return RawSegments(
+        masks=masks, label_indices=torch.arange(stuff, device=scores.device), scores=scores
+    ).pick(keep)

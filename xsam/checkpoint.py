@@ -49,7 +49,9 @@ def resolve_model(model: str | Path) -> tuple[Path, str]:
         return shipped, model
     folder = Path(model).expanduser()
     if not folder.is_dir():
-        names = ", ".join(sorted(p.name for p in _ASSETS.iterdir() if p.is_dir())) if _ASSETS.is_dir() else "none"
+        names = (
+            ", ".join(sorted(p.name for p in _ASSETS.iterdir() if p.is_dir())) if _ASSETS.is_dir() else "none"
+        )
         raise CheckpointError(
             f"no model {str(model)!r}",
             hint=f"give a folder written by `xsam convert`, or a shipped model ({names})",
@@ -109,6 +111,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in find_weights(path):
+        part: dict[str, Any]
         try:
             if file.suffix == ".safetensors":
                 part = load_file(file)
@@ -121,8 +124,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             ) from error
         except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
             raise CheckpointError(f"{file} holds more than tensors and is not loaded: {error}") from error
-        if isinstance(part, Mapping) and set(part) == {"state_dict"}:
-            part = part["state_dict"]
+        if set(part) == {"state_dict"}:
+            part = dict(part["state_dict"])
         strange = [str(k) for k, v in part.items() if not isinstance(v, Tensor)]
         if strange:
             raise CheckpointError(f"{file} holds entries that are no tensors: {_first(strange)}")
@@ -133,7 +136,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None) -> None:
+def load_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], *, dtype: torch.dtype | None = None
+) -> None:
     """Put tensors of either layout into a model, all or nothing.
 
     Works on a model on the meta device, too: its tensors are replaced, not copied into.
@@ -145,7 +150,9 @@ def load_weights(model: nn.Module, tensors: Mapping[str, Tensor], *, dtype: torc
     for name, tensor in tensors.items():
         target = module_name(name)
         if target in renamed:
-            raise CheckpointError(f"two tensors of the file become {target!r}", hint="the file mixes two layouts")
+            raise CheckpointError(
+                f"two tensors of the file become {target!r}", hint="the file mixes two layouts"
+            )
         renamed[target] = tensor
     expected = model.state_dict()
     missing = sorted(expected.keys() - renamed.keys())
@@ -210,8 +217,12 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"cannot open the tokenizer in {folder}: {str(error).splitlines()[0]}") from error
-    unknown = [t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)]
+        raise CheckpointError(
+            f"cannot open the tokenizer in {folder}: {str(error).splitlines()[0]}"
+        ) from error
+    unknown = [
+        t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
+    ]
     if unknown:
         raise CheckpointError(
             f"the tokenizer in {folder} lacks {', '.join(unknown)}", hint="write it with `xsam convert`"

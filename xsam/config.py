@@ -70,7 +70,7 @@ class XSamConfig:
         """SigLIP tokens followed by pixel-shuffled SAM tokens."""
         siglip = (self.vision_encoder.image_size // self.vision_encoder.patch_size) ** 2
         sam = int(self.sam.image_size // self.sam.patch_size * self.downsample_ratio) ** 2
-        return siglip + sam
+        return int(siglip + sam)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `config.json`."""
@@ -101,13 +101,22 @@ class XSamConfig:
         sampler = dict(own.pop("sampler", {}))
         sampler.pop("type", None)
         sampler_config = RegionSamplerConfig(**sampler)
-        for key, only in (("connector_type", "conv"), ("projector_depth", 2), ("cond_type", "phrase"), ("bg_embeds", True)):
+        for key, only in (
+            ("connector_type", "conv"),
+            ("projector_depth", 2),
+            ("cond_type", "phrase"),
+            ("bg_embeds", True),
+        ):
             if own.get(key, only) != only:
                 raise CheckpointError(f"config.json asks for {key}={own[key]!r}; only {only!r} is supported")
         if tuple(own.get("special_tokens", SPECIAL_TOKENS)) != SPECIAL_TOKENS:
-            raise CheckpointError(f"config.json has special tokens {own['special_tokens']}, expected {SPECIAL_TOKENS}")
+            raise CheckpointError(
+                f"config.json has special tokens {own['special_tokens']}, expected {SPECIAL_TOKENS}"
+            )
         known = {f.name for f in fields(cls)}
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in own.items() if key in known}
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in own.items() if key in known
+        }
         # The released layout (one token a region) was trained with the wider clamp.
         values.setdefault("logit_clamp", 500.0 if sampler_config.pooling_mode == "max" else 50.0)
         sam = data["sam"].get("vision_config", data["sam"])
@@ -137,7 +146,14 @@ class XSamConfig:
 
 
 def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
-    dropped = ("model_type", "transformers_version", "architectures", "_name_or_path", "torchscript", "pruned_heads")
+    dropped = (
+        "model_type",
+        "transformers_version",
+        "architectures",
+        "_name_or_path",
+        "torchscript",
+        "pruned_heads",
+    )
     return {key: value for key, value in section.items() if key not in dropped}
 
 

@@ -92,7 +92,9 @@ class XSam:
             CheckpointError: files are missing, damaged, or do not fit together.
         """
         folder, model_id = resolve_model(model)
-        target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        target = torch.device(
+            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        )
         automatic = torch.bfloat16 if target.type == "cuda" else torch.float32
         network, tokenizer = load_checkpoint(
             folder, device=target, dtype=automatic if dtype == "auto" else getattr(torch, dtype)
@@ -190,8 +192,8 @@ class XSam:
             model = self._network()
             vision, seg = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config)
             clock.begin("encode")
-            place = {"device": model.device, "dtype": model.dtype}
-            features = model.encode_image(vision[None].to(**place), seg[None].to(**place))
+            pixels = [tensor[None].to(model.device, model.dtype) for tensor in (vision, seg)]
+            features = model.encode_image(*pixels)
             raw: dict[int, RawAnswer] = {}
             forced = [p for p in prompts if p.conversation.answer]
             for start in range(0, len(forced), MAX_PROMPTS_PER_PASS):
@@ -310,7 +312,9 @@ class XSam:
         seg = projected[int(np.flatnonzero(seg_ids == 0)[0])]
         conditions, valid = pad_conditions(means)
         answer = model.decode(features, seg[None, None], conditions[None], valid[None])[-1]
-        return RawAnswer(class_logits=answer.class_logits[0, 0], mask_logits=answer.mask_logits[0, 0], text=text)
+        return RawAnswer(
+            class_logits=answer.class_logits[0, 0], mask_logits=answer.mask_logits[0, 0], text=text
+        )
 
     def _unknown_words(self, query: Query) -> str:
         """A hint that names the words the tokenizer does not know (word-level vocabularies only)."""
@@ -364,7 +368,8 @@ class _Stages:
 def _as_frame(source: ImageOrFrame | CameraRef) -> Frame:
     if isinstance(source, CameraRef):
         raise UnknownCameraError(
-            f"unknown camera {source.name!r}: the in-process engine has no cameras", hint="pass the image itself"
+            f"unknown camera {source.name!r}: the in-process engine has no cameras",
+            hint="pass the image itself",
         )
     return source if isinstance(source, Frame) else Frame(rgb=source)
 

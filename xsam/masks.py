@@ -44,8 +44,8 @@ class MaskRle:
 
     def decode(self) -> BoolMask:
         """The mask as bool (H, W)."""
-        decoded = coco_mask.decode(self._coco())
-        return decoded.astype(np.bool_)
+        decoded: BoolMask = coco_mask.decode(self._coco()).astype(np.bool_)
+        return decoded
 
     @property
     def area(self) -> int:

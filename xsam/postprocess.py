@@ -77,7 +77,9 @@ def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry
     """
     scores, queries = probabilities(class_logits).max(dim=0)
     masks = geometry.upsample(mask_logits[queries]) > 0
-    return RawSegments(masks=masks, label_indices=torch.arange(len(scores), device=scores.device), scores=scores)
+    return RawSegments(
+        masks=masks, label_indices=torch.arange(len(scores), device=scores.device), scores=scores
+    )
 
 
 def matching_queries(

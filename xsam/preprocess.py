@@ -19,8 +19,8 @@ from xsam.config import XSamConfig
 from xsam.masks import BoolMask
 from xsam.structures import PromptKind, VisualPrompt
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 PROMPT_RADIUS_SHARE = 0.01  # of the longest image side: half the width of points and scribbles
 
@@ -58,7 +58,7 @@ def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
     side = config.sam.image_size
     height, width = scaled_hw((rgb.shape[0], rgb.shape[1]), side)
     resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR)
-    values = (np.asarray(resized, np.float32) / 255.0 - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+    values = (np.asarray(resized, np.float32) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
     pixels = torch.zeros(3, side, side)
     pixels[:, :height, :width] = torch.from_numpy(values).permute(2, 0, 1)
     return pixels

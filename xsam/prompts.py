@@ -70,7 +70,9 @@ class TokenizedPrompt:
         )
 
 
-def tokenize(tokenizer: Any, conversation: Conversation, *, separator: str = "\n", bos: bool = False) -> TokenizedPrompt:
+def tokenize(
+    tokenizer: Any, conversation: Conversation, *, separator: str = "\n", bos: bool = False
+) -> TokenizedPrompt:
     """Turn a conversation into ids.
 
     Question, answer and separator are encoded one by one, and the text around `<image>` and
@@ -91,7 +93,9 @@ def tokenize(tokenizer: Any, conversation: Conversation, *, separator: str = "\n
     )
 
 
-def mark_positions(tokenizer: Any, input_ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def mark_positions(
+    tokenizer: Any, input_ids: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Condition index and `<SEG>` index of each position, both (L,) int64 with −1 elsewhere.
 
     An unclosed `<p>` is no condition: a generated answer may be cut off.

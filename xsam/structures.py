@@ -82,9 +82,8 @@ class Frame:
         object.__setattr__(self, "rgb", _read_only(self.rgb))
         if self.depth_m is not None:
             if self.depth_m.shape != self.rgb.shape[:2] or self.depth_m.dtype != np.float32:
-                raise InvalidImageError(
-                    f"depth must be float32 {self.rgb.shape[:2]}, got {self.depth_m.dtype} {self.depth_m.shape}"
-                )
+                got = f"{self.depth_m.dtype} {self.depth_m.shape}"
+                raise InvalidImageError(f"depth must be float32 {self.rgb.shape[:2]}, got {got}")
             object.__setattr__(self, "depth_m", _read_only(self.depth_m))
         if self.intrinsics is not None:
             if self.intrinsics.shape != (3, 3):
@@ -137,11 +136,15 @@ class VisualPrompt:
         if self.box_xyxy is not None:
             x_min, y_min, x_max, y_max = (float(v) for v in self.box_xyxy)
             if not np.isfinite([x_min, y_min, x_max, y_max]).all() or x_max <= x_min or y_max <= y_min:
-                raise InvalidQueryError(f"a box prompt needs x_min < x_max and y_min < y_max, got {self.box_xyxy}")
+                raise InvalidQueryError(
+                    f"a box prompt needs x_min < x_max and y_min < y_max, got {self.box_xyxy}"
+                )
             object.__setattr__(self, "box_xyxy", (x_min, y_min, x_max, y_max))
         if self.mask is not None:
             if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
-                raise InvalidQueryError("a mask prompt must be a bool (H, W) array with at least one pixel set")
+                raise InvalidQueryError(
+                    "a mask prompt must be a bool (H, W) array with at least one pixel set"
+                )
             object.__setattr__(self, "mask", _read_only(self.mask))
 
     @classmethod
@@ -149,7 +152,9 @@ class VisualPrompt:
         return cls(kind=PromptKind.POINT, points_xy=np.array([[x_px, y_px]], np.float32), positive=positive)
 
     @classmethod
-    def box(cls, x_min: float, y_min: float, x_max: float, y_max: float, *, positive: bool = True) -> VisualPrompt:
+    def box(
+        cls, x_min: float, y_min: float, x_max: float, y_max: float, *, positive: bool = True
+    ) -> VisualPrompt:
         return cls(kind=PromptKind.BOX, box_xyxy=(x_min, y_min, x_max, y_max), positive=positive)
 
     @classmethod
@@ -223,7 +228,9 @@ class Query:
         """
         task = self.resolved_task()
         if len(self.text) > MAX_TEXT_CHARS:
-            raise InvalidQueryError(f"text has {len(self.text)} characters, at most {MAX_TEXT_CHARS} are allowed")
+            raise InvalidQueryError(
+                f"text has {len(self.text)} characters, at most {MAX_TEXT_CHARS} are allowed"
+            )
         classes = self.thing_classes + self.stuff_classes
         if len(classes) > MAX_CATEGORIES:
             raise InvalidQueryError(f"{len(classes)} categories, at most {MAX_CATEGORIES} are allowed")
@@ -389,4 +396,6 @@ def check_rgb(rgb: NDArray[Any]) -> None:
     if height == 0 or width == 0:
         raise InvalidImageError(f"the image has no pixels: {width}×{height}")
     if max(height, width) > MAX_IMAGE_SIDE_PX:
-        raise InvalidImageError(f"the image is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
+        raise InvalidImageError(
+            f"the image is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed"
+        )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tests.golden.golden_case import GoldenCase, GoldenVariant
 
 HERE = Path(__file__).parent

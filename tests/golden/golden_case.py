@@ -47,7 +47,10 @@ class GoldenVariant:
     def cases(self) -> list[GoldenCase]:
         """Every case that has its tensors here."""
         listed = json.loads((self.folder / "cases.json").read_text())
-        found = [GoldenCase(self, data, self.folder / f"{data['mode']}_{data['name']}.safetensors") for data in listed]
+        found = [
+            GoldenCase(self, data, self.folder / f"{data['mode']}_{data['name']}.safetensors")
+            for data in listed
+        ]
         return [case for case in found if case.path.exists()]
 
     def losses(self) -> list[GoldenCase]:
@@ -107,5 +110,5 @@ def check_close(block: str, actual: Tensor, expected: Tensor, *, relative: float
     difference = (actual.float() - wanted).abs()
     if not bool((difference <= allowed).all()):
         raise BlockDiffers(
-            f"{block} is the first block that differs: by {float(difference.max()):.3g} at a scale of {scale:.3g}"
+            f"{block} is the first block that differs: by {float(difference.max()):.3g} at scale {scale:.3g}"
         )

@@ -1,12 +1,12 @@
-"""Every golden case, block by block in the order of the network, so that a failure names the first that differs."""
+"""Every golden case, block by block in network order, so that a failure names the first that differs."""
 
 from __future__ import annotations
 
 import torch
-from tests.golden.golden_case import GoldenCase, check_close, check_equal
 from torch import Tensor
 from torch.nn import functional as F
 
+from tests.golden.golden_case import GoldenCase, check_close, check_equal
 from xsam.model.language import generate, packed_hidden_states
 from xsam.model.xsam import ImageFeatures, pad_conditions, span_means
 from xsam.preprocess import segmentation_pixels, vision_pixels
@@ -15,8 +15,14 @@ from xsam.prompts import IMAGE_ID, mark_positions
 
 def _check_image_blocks(case: GoldenCase) -> ImageFeatures:
     model, tensors = case.variant.model, case.tensors
-    check_close("vision pixels", vision_pixels(case.variant.rgb, model.config)[None], tensors["in.pixel_values"])
-    check_close("segmentation pixels", segmentation_pixels(case.variant.rgb, model.config)[None], tensors["in.extra_pixel_values"])
+    check_close(
+        "vision pixels", vision_pixels(case.variant.rgb, model.config)[None], tensors["in.pixel_values"]
+    )
+    check_close(
+        "segmentation pixels",
+        segmentation_pixels(case.variant.rgb, model.config)[None],
+        tensors["in.extra_pixel_values"],
+    )
     features = model.encode_image(tensors["in.pixel_values"], tensors["in.extra_pixel_values"])
     check_close("visual_projector", features.visual_tokens, tensors["mid.visual_projector.0"])
     check_close("seg_projector", features.seg_tokens, tensors["mid.seg_projector.0"])
@@ -43,21 +49,27 @@ def _check_embeds(case: GoldenCase, features: ImageFeatures) -> Tensor:
     model, tensors = case.variant.model, case.tensors
     regions = None
     if points := case.numbered("rand.points"):
-        regions = model.region_tokens(features.region_map.expand(len(points), -1, -1, -1), torch.stack(points))
+        regions = model.region_tokens(
+            features.region_map.expand(len(points), -1, -1, -1), torch.stack(points)
+        )
         check_close("region sampler", regions, tensors["mid.vision_sampler.0"])
     embeds = model.embed(tensors["mid.prep.input_ids"][0], features.image_tokens[0], regions)
     check_close("merged LLM input", embeds[None], tensors["mid.prep.inputs_embeds"])
     return embeds
 
 
-def _check_decoder(case: GoldenCase, features: ImageFeatures, projected: Tensor, cond_ids: Tensor, seg_ids: Tensor) -> None:
+def _check_decoder(
+    case: GoldenCase, features: ImageFeatures, projected: Tensor, cond_ids: Tensor, seg_ids: Tensor
+) -> None:
     model, tensors = case.variant.model, case.tensors
     conditions, valid = pad_conditions(span_means(projected[None], [cond_ids]))
     seg = projected[seg_ids == 0]
     answer = model.decode(features, seg[None], conditions[None], valid[None])[-1]
     check_close("class logits", answer.class_logits[0], tensors["out.class_queries_logits"])
     expected = tensors["out.masks_queries_logits"]
-    masks = F.interpolate(answer.mask_logits[0], size=expected.shape[-2:], mode="bilinear", align_corners=False)
+    masks = F.interpolate(
+        answer.mask_logits[0], size=expected.shape[-2:], mode="bilinear", align_corners=False
+    )
     check_close("mask logits", masks, expected)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.golden.golden_case import GoldenCase, check_equal
 
+from tests.golden.golden_case import GoldenCase, check_equal
 from xsam.model.language import packed_hidden_states
 from xsam.model.xsam import pad_conditions, span_means
 from xsam.prompts import IMAGE_ID
@@ -19,7 +19,9 @@ def test_losses(golden_loss: GoldenCase) -> None:
     case, tensors, model = golden_loss, golden_loss.tensors, golden_loss.variant.model
     tokens = case.tokenized
     labels = np.full_like(tokens.input_ids, -100)
-    labels[tokens.answer_start : tokens.answer_end] = tokens.input_ids[tokens.answer_start : tokens.answer_end]
+    labels[tokens.answer_start : tokens.answer_end] = tokens.input_ids[
+        tokens.answer_start : tokens.answer_end
+    ]
     for name, actual in (
         ("input_ids", tokens.input_ids),
         ("cond_ids", tokens.cond_ids),
@@ -33,7 +35,9 @@ def test_losses(golden_loss: GoldenCase) -> None:
     points = case.numbered("rand.points")
     regions = None
     if points:
-        regions = model.region_tokens(features.region_map.expand(len(points), -1, -1, -1), torch.stack(points))
+        regions = model.region_tokens(
+            features.region_map.expand(len(points), -1, -1, -1), torch.stack(points)
+        )
     ids = torch.from_numpy(expanded.input_ids)
     embeds = model.embed(ids, features.image_tokens[0], regions)
     split = int((ids == IMAGE_ID).nonzero().max()) + 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests.golden.golden_case import GoldenCase
 from torch import Tensor
 
+from tests.golden.golden_case import GoldenCase
 from xsam.masks import box_of_mask
 from xsam.postprocess import (
     MaskGeometry,
@@ -39,7 +39,10 @@ def test_segments(golden_case: GoldenCase) -> None:
     case, tensors = golden_case, golden_case.tensors
     if "out.class_queries_logits" not in tensors:
         pytest.skip("a case without masks")
-    class_logits, mask_logits = tensors["out.class_queries_logits"][0], tensors["out.masks_queries_logits"][0].float()
+    class_logits, mask_logits = (
+        tensors["out.class_queries_logits"][0],
+        tensors["out.masks_queries_logits"][0].float(),
+    )
     geometry = MaskGeometry(
         side=mask_logits.shape[-1],
         scaled_hw=tuple(case.data["scaled_size"]),
@@ -83,12 +86,16 @@ def _same_map(mask: Tensor, segmentation: Tensor) -> None:
 
 def _same_instances(found: RawSegments, case: GoldenCase) -> None:
     """Pair by class and score; order among equals is free."""
-    expected = {name: case.tensors[f"post.instances.{name}"] for name in ("masks", "scores", "classes", "boxes")}
+    expected = {
+        name: case.tensors[f"post.instances.{name}"] for name in ("masks", "scores", "classes", "boxes")
+    }
     assert len(found.scores) == len(expected["scores"])
     assert sorted(found.label_indices.tolist()) == sorted(expected["classes"].tolist())
     for mask, label, score in zip(found.masks, found.label_indices, found.scores, strict=True):
         ious = [
-            _iou(mask, other.bool()) if int(c) == int(label) and abs(float(s) - float(score)) <= SCORE else 0.0
+            _iou(mask, other.bool())
+            if int(c) == int(label) and abs(float(s) - float(score)) <= SCORE
+            else 0.0
             for other, c, s in zip(expected["masks"], expected["classes"], expected["scores"], strict=True)
         ]
         best = int(np.argmax(ious))

@@ -40,7 +40,9 @@ class SegConnector(nn.Module):
 
     def forward(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
         """Channels-last SAM states (B, H, W, C), one per level → channels-first pyramid."""
-        return [level(state.permute(0, 3, 1, 2)) for level, state in zip(self.model, hidden_states, strict=True)]
+        return [
+            level(state.permute(0, 3, 1, 2)) for level, state in zip(self.model, hidden_states, strict=True)
+        ]
 
     @staticmethod
     def out_channels(in_channels: int, scales: Sequence[float]) -> list[int]:

@@ -49,7 +49,9 @@ def sample_regions(features: Tensor, points: Tensor, config: RegionSamplerConfig
     maximum of all (released layout).
     """
     grid = points.flip(-1).to(features.dtype) * 2 - 1
-    sampled = F.grid_sample(features, grid[:, :, None], mode="bilinear", align_corners=True).squeeze(-1)  # (R, D, N)
+    sampled = F.grid_sample(features, grid[:, :, None], mode="bilinear", align_corners=True).squeeze(
+        -1
+    )  # (R, D, N)
     if config.pooling_mode == "max":
         return F.adaptive_max_pool1d(sampled, config.pooling_output_size or 1).transpose(1, 2)
     return F.avg_pool1d(sampled, config.pooling_kernel_size or 1).transpose(1, 2)

@@ -86,7 +86,9 @@ class XSamModel(nn.Module):
         shuffled = round(sam.hidden_size / config.downsample_ratio**2)
         self.seg_projector = MlpProjector(shuffled, llm.hidden_size)
         self.llm_projector = MlpProjector(llm.hidden_size, hidden)
-        self.seg_connector = SegConnector(sam.hidden_size, config.connector_hidden_dim, config.connector_scale_factor)
+        self.seg_connector = SegConnector(
+            sam.hidden_size, config.connector_hidden_dim, config.connector_scale_factor
+        )
         self.bg_embeds = nn.Embedding(1, hidden)
 
     @property
@@ -123,7 +125,9 @@ class XSamModel(nn.Module):
         """(R, D, h, w) and (R, N, 2) row/column points → (R, tokens per region, D)."""
         return sample_regions(region_map, points, self.config.sampler)
 
-    def embed(self, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None = None) -> Tensor:
+    def embed(
+        self, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None = None
+    ) -> Tensor:
         """Look up words and put image and region tokens in the place of their placeholders.
 
         Args:

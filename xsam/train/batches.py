@@ -77,7 +77,9 @@ class SceneBatcher:
             pixels = rgb.astype(np.float32) / 255.0
             if self.augment:
                 gain, contrast = rng.uniform(0.75, 1.25), rng.uniform(0.8, 1.2)
-                pixels = np.clip((pixels * gain - 0.5) * contrast + 0.5 + rng.normal(0, 0.02, 3), 0, 1).astype(np.float32)
+                pixels = np.clip(
+                    (pixels * gain - 0.5) * contrast + 0.5 + rng.normal(0, 0.02, 3), 0, 1
+                ).astype(np.float32)
             images.append((pixels, height, width))
             labelled = [item for item in annotations if item.labelled]
             object_masks = [ids == item.instance_id for item in labelled]
@@ -117,7 +119,10 @@ class SceneBatcher:
         for p in range(len(drawn[0])):
             column = [row[p] for row in tokenized]
             length = max(len(t.input_ids) for t in column) - split
-            ids, wanted = np.zeros((len(drawn), length), np.int64), np.full((len(drawn), length), IGNORE, np.int64)
+            ids, wanted = (
+                np.zeros((len(drawn), length), np.int64),
+                np.full((len(drawn), length), IGNORE, np.int64),
+            )
             for b, tokens in enumerate(column):
                 _place(tokens, split, ids[b], wanted[b])
                 seg_positions[b, p] = int(np.flatnonzero(tokens.seg_ids == 0)[0]) - split
@@ -133,7 +138,10 @@ class SceneBatcher:
             cond_ids=[[torch.from_numpy(t.cond_ids[split:]) for t in row] for row in tokenized],
             seg_positions=torch.from_numpy(seg_positions),
             region_masks=[
-                [torch.stack([region_mask(r, config) for r in p.regions]) if p.regions else torch.zeros(0) for p, _ in row]
+                [
+                    torch.stack([region_mask(r, config) for r in p.regions]) if p.regions else torch.zeros(0)
+                    for p, _ in row
+                ]
                 for row in drawn
             ],
             masks=masks,
@@ -171,12 +179,13 @@ def _place(tokens: TokenizedPrompt, split: int, ids: NDArray[np.int64], labels: 
 def _pixels(images: list[tuple[NDArray[np.float32], int, int]], config: XSamConfig) -> tuple[Tensor, Tensor]:
     side = config.vision_encoder.image_size
     vision, seg = [], []
-    mean, std = np.float32(IMAGENET_MEAN), np.float32(IMAGENET_STD)
     for pixels, height, width in images:
         picture = torch.from_numpy(pixels[:height, :width]).permute(2, 0, 1)[None]
-        small = F.interpolate(picture, size=(side, side), mode="bilinear", align_corners=False, antialias=True)
+        small = F.interpolate(
+            picture, size=(side, side), mode="bilinear", align_corners=False, antialias=True
+        )
         vision.append((small[0] - 0.5) / 0.5)
         padded = np.zeros_like(pixels)
-        padded[:height, :width] = (pixels[:height, :width] - mean) / std
+        padded[:height, :width] = (pixels[:height, :width] - IMAGENET_MEAN) / IMAGENET_STD
         seg.append(torch.from_numpy(padded).permute(2, 0, 1))
     return torch.stack(vision), torch.stack(seg)

@@ -104,7 +104,9 @@ def _stage_loss(
     background = class_logits.shape[-1] - 1
     dense_masks = [_at_resolution(m, mask_logits.shape[-2:], sampling) for m in masks]
     found = [
-        _match_image(class_logits[b], mask_logits[b], dense_masks[b], targets[b], weights, sampling, generator)
+        _match_image(
+            class_logits[b], mask_logits[b], dense_masks[b], targets[b], weights, sampling, generator
+        )
         for b in range(len(masks))
     ]
     image = torch.cat([torch.full_like(f[0], b) for b, f in enumerate(found)])

@@ -88,7 +88,7 @@ def _draw(
     if kind == "reasoning":
         questions = reasoning_questions(annotations)
         if questions:
-            question = questions[rng.integers(len(questions))]
+            question = questions[int(rng.integers(len(questions)))]
             if rng.random() < 0.3:
                 return _explained(question, annotations)
             return _phrase(question)
@@ -99,11 +99,11 @@ def _draw(
         return _regions(kind, labelled, annotations, instance_ids, rng)
     if kind == "grounded_conversation" and labelled:
         caption = grounded_caption(annotations)
-        question = conversation_for(Query(task=Task.GROUNDED_CONVERSATION)).question
+        asked = conversation_for(Query(task=Task.GROUNDED_CONVERSATION)).question
         answer = f"{caption.text} The segmentation mask is {SEG_TAG}.{END_TAG}"
         return ScenePrompt(
             kind="grounded_conversation",
-            conversation=Conversation(question=question, answer=answer),
+            conversation=Conversation(question=asked, answer=answer),
             targets=caption.instance_ids,
             stuff_targets={},
         )
@@ -111,7 +111,7 @@ def _draw(
 
 
 def _balanced_choice(expressions: Sequence[Expression], rng: np.random.Generator) -> Expression:
-    """Half the time a relation if there is one; kinds evenly, so that frequent ones don't crowd out others."""
+    """Half the time a relation if there is one; kinds evenly, lest frequent ones crowd out others."""
     relational = [e for e in expressions if e.kind in RELATIONAL_KINDS]
     simple = [e for e in expressions if e.kind not in RELATIONAL_KINDS]
     pool = relational if relational and (not simple or rng.random() < 0.55) else simple
@@ -169,7 +169,7 @@ def _regions(
     rng: np.random.Generator,
 ) -> ScenePrompt:
     if kind == "interactive":
-        chosen = [labelled[rng.integers(len(labelled))]]
+        chosen = [labelled[int(rng.integers(len(labelled)))]]
         targets: tuple[tuple[int, ...], ...] = ((chosen[0].instance_id,),)
     else:
         categories = sorted({item.category for item in labelled})
@@ -179,7 +179,8 @@ def _regions(
             same = [item for item in labelled if item.category == category]
             chosen.append(same[rng.integers(len(same))])
         targets = tuple(
-            tuple(a.instance_id for a in annotations if a.category == item.category and a.labelled) for item in chosen
+            tuple(a.instance_id for a in annotations if a.category == item.category and a.labelled)
+            for item in chosen
         )
     regions = tuple(
         prompt_mask([random_region(instance_ids == item.instance_id, item.box_xyxy, rng)], instance_ids.shape)

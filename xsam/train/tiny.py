@@ -68,7 +68,9 @@ class TinyTrainer:
         m2f = train.config.mask2former
         self.heads = AuxiliaryHeads(m2f.feature_size, m2f.hidden_dim)
         self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self.optimizer = torch.optim.AdamW(_parameter_groups([self.model, self.heads], run), lr=run.learning_rate)
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups([self.model, self.heads], run), lr=run.learning_rate
+        )
         self.step, self.elapsed_s = 0, 0.0
 
     def resume(self) -> bool:
@@ -130,7 +132,11 @@ class TinyTrainer:
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         for group in self.optimizer.param_groups:
             warmup = min(1.0, (self.step + 1) / run.warmup_steps)
-            group["lr"] = run.learning_rate * warmup * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+            group["lr"] = (
+                run.learning_rate
+                * warmup
+                * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
+            )
         indices = rng.integers(len(self.train_data), size=run.batch_size)
         batch = self.train_data.batch(indices, draw_kinds(rng, run.prompts_per_image), rng)
         self.model.train()
@@ -174,7 +180,8 @@ class TinyTrainer:
 
 def _parameter_groups(modules: Sequence[torch.nn.Module], run: TinyRun) -> list[dict[str, object]]:
     """Weight decay for matrices, none for biases, norms and embeddings."""
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for module in modules:
         for name, parameter in module.named_parameters():
             embedding = any(word in name for word in ("embed", "queries_features", "logit_scale"))
@@ -205,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     resumed = trainer.resume()
     count = sum(p.numel() for p in trainer.model.parameters())
-    print(f"{count:,} parameters, {len(trainer.train_data)} scenes, {'resumed at' if resumed else 'step'} {trainer.step}")
+    state = "resumed at" if resumed else "starting at"
+    print(f"{count:,} parameters, {len(trainer.train_data)} scenes, {state} step {trainer.step}")
     trainer.fit()
     return 0
 

@@ -23,7 +23,9 @@ _SHARES = {"referring": 0.5, "absent": 0.12, "reasoning": 0.1, "interactive": 0.
 
 
 @torch.no_grad()
-def validate(model: XSamModel, data: SceneBatcher, scenes: int, *, prompts: int = 4, seed: int = 7) -> dict[str, float]:
+def validate(
+    model: XSamModel, data: SceneBatcher, scenes: int, *, prompts: int = 4, seed: int = 7
+) -> dict[str, float]:
     """Mean IoU by kind of prompt, and how often absent phrases are rejected at p < 0.5.
 
     The answer of a prompt is the union of the queries with p > 0.5, or the best one.
@@ -54,8 +56,8 @@ def validate(model: XSamModel, data: SceneBatcher, scenes: int, *, prompts: int 
     return {
         "referring_miou": float(np.mean(referring or [0.0])),
         "relation_miou": float(np.mean(relations or [0.0])),
-        "absent_rejected": float(np.mean([p < 0.5 for p in absent] or [0.0])),
-        "false_alarm": float(np.mean([p < 0.5 for p in present] or [0.0])),
+        "absent_rejected": float(np.mean(np.array(absent or [1.0]) < 0.5)),
+        "false_alarm": float(np.mean(np.array(present or [1.0]) < 0.5)),
         **{name: round(value, 4) for name, value in scores.items()},
     }
 

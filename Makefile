@@ -1,0 +1,60 @@
+# `make` lists the targets. Everything runs in .venv, which `make setup` makes; nothing is installed elsewhere.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+PYTEST_ARGS ?=
+export PYTHON
+
+.PHONY: help
+help: ## List the targets
+	@echo "Targets (variables in brackets):"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Make .venv and build the ROS package: 5 min the first time [PYTHON=python3.12]
+	@scripts/setup.sh
+
+.PHONY: test
+test: setup ## Run all tests: under 25 min on 2 cores [PYTEST_ARGS="-k rle"]
+	@echo "[test] all tests, with ROS: under 25 minutes on 2 cores"
+	@scripts/run_in_env.sh python -m pytest $(PYTEST_ARGS)
+
+.PHONY: test-fast
+test-fast: setup ## Run the tests that need no ROS and are not slow: about 2 min
+	@echo "[test-fast] unit, agent and documentation tests: about 2 minutes"
+	@scripts/run_in_env.sh python -m pytest -q -m "not slow" $(wildcard tests/unit tests/agent tests/docs) $(PYTEST_ARGS)
+
+.PHONY: check
+check: lint test-fast ## Everything to run before a commit: lint and test-fast, about 4 min
+
+.PHONY: lint
+lint: setup ## Format check, ruff, mypy, import rules: 1 min, seconds when repeated
+	@scripts/lint.sh
+
+.PHONY: format
+format: setup ## Rewrite the code in the project's format and apply ruff's safe fixes
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+.PHONY: demo
+demo: setup ## Ask a simulated camera, or a picture of yours, through ROS: 1 min [IMAGE=photo.jpg]
+	@echo "[demo] about a minute; pictures go to demo_output/"
+	@scripts/run_in_env.sh python examples/demo.py --out demo_output $(if $(IMAGE),--image "$(IMAGE)")
+
+.PHONY: lock
+lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
+	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
+
+.PHONY: clean
+clean: ## Remove build products and caches; .venv stays
+	rm -rf build install log dist *.egg-info demo_output
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
+	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## Remove .venv as well
+	rm -rf .venv

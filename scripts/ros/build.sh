@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Build the ROS package into install/ with the ROS 2 wheels of the project's virtual environment.
+#
+#     scripts/ros/build.sh            build if an interface or a build file changed
+#     scripts/ros/build.sh --force    build from scratch
+#
+# On a machine with a ROS installation use plain `colcon build` instead. Python files are not looked at:
+# scripts/ros/env.sh puts the source folder first, so only the generated interfaces come from install/.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+venv=${VIRTUAL_ENV:-$root/.venv}
+stamp=$root/build/xsam_ros.sha256
+cd "$root"
+
+[[ -x $venv/bin/colcon ]] || {
+  echo "build.sh: no colcon in $venv: install requirements/all.lock there first" >&2
+  exit 1
+}
+mkdir -p build
+exec 9> build/.lock
+flock --timeout 600 9 || { echo "build.sh: another build has held build/.lock for 10 minutes" >&2; exit 1; }
+
+# What the generated code depends on: sources, recipe, and the interpreter and generators that made it.
+fingerprint() {
+  {
+    find msg srv action -type f 2> /dev/null | LC_ALL=C sort | xargs sha256sum
+    sha256sum CMakeLists.txt package.xml scripts/ros/fix_imports.cmake scripts/xsam_*
+    find launch config -type f | LC_ALL=C sort | xargs sha256sum
+    echo "$venv" "$root"
+    "$venv/bin/python" --version
+    ls -d "$venv"/lib/python3*/site-packages/ros_*rosidl*.dist-info 2> /dev/null || true
+  } | sha256sum | cut -d ' ' -f 1
+}
+
+wanted=$(fingerprint)
+if [[ ${1:-} == --force ]]; then
+  rm -rf build/xsam_ros install "$stamp"
+elif [[ -f $stamp && -f install/xsam_ros/share/xsam_ros/package.xml && $(< "$stamp") == "$wanted" ]]; then
+  echo "build.sh: install/ is up to date"
+  exit 0
+fi
+
+start=$SECONDS
+echo "build.sh: building xsam_ros into install/ (about half a minute from scratch)"
+export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv COLCON_LOG_PATH=$root/log
+unset CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
+output=build/colcon.log
+if ! colcon build --paths . --build-base build --install-base install --event-handlers console_direct+ \
+  --cmake-args "-DCMAKE_PROJECT_INCLUDE=$root/scripts/ros/fix_imports.cmake" \
+  "-DPython3_EXECUTABLE=$venv/bin/python" -DBUILD_TESTING=OFF > "$output" 2>&1; then
+  tail -n 40 "$output" >&2
+  echo "build.sh: failed, all of the output is in $output" >&2
+  exit 1
+fi
+echo "$wanted" > "$stamp"
+echo "build.sh: done in $((SECONDS - start)) s"

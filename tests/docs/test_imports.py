@@ -1,0 +1,36 @@
+"""`import xsam` and `import xsam_agent_tools` stay light: no PyTorch and no ROS."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs.documents import ROOT
+
+HEAVY = ("torch", "transformers", "rclpy", "sensor_msgs", "xsam_ros")
+
+
+def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
+    """Which of the modules a fresh interpreter has loaded after the statement."""
+    code = f"import sys; {statement}; print(*sorted(set({names!r}) & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["xsam", "xsam.draw", "xsam.sim", "xsam.cli"])
+def test_xsam_is_light(module: str) -> None:
+    assert loaded_by(f"import {module}", (*HEAVY, "langchain_core", "langgraph", "mcp")) == []
+
+
+def test_agent_tools_are_light() -> None:
+    assert loaded_by("import xsam_agent_tools", HEAVY) == []
+
+
+def test_public_names_resolve_lazily() -> None:
+    """Listing what `xsam` offers must not load the model either."""
+    assert loaded_by("import xsam; dir(xsam); xsam.Frame", HEAVY) == []

@@ -1,0 +1,122 @@
+"""Facts that are written in several places agree, and no file carries traces of one machine."""
+
+from __future__ import annotations
+
+import ast
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+import xsam
+from tests.docs.documents import ROOT, read, tracked_files
+
+# Put together here so that this file does not match itself.
+_HOMES = "|".join(["home", "root", "Users", "work"])
+MACHINE_PATH = re.compile(rf"(?<![\w.$}}~*-])/(?:{_HOMES})/[\w.]")
+INDEX_OPTION = re.compile("--(?:extra-)?" + r"index-url|--find" + r"-links|files\.python" + "hosted")
+
+
+def text_of(path: Path) -> str | None:
+    """The text of a file; None if it is binary."""
+    data = path.read_bytes()
+    if b"\0" in data[:4096]:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+@pytest.mark.parametrize("pattern", [MACHINE_PATH, INDEX_OPTION], ids=["machine path", "package index"])
+def test_no_traces_of_a_machine(pattern: re.Pattern[str]) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked_files()
+        if path.suffix != ".ipynb"
+        for match in [pattern.search(text_of(path) or "")]
+        if match
+    ]
+    assert not found
+
+
+def test_version_is_the_same_everywhere() -> None:
+    package = ET.parse(ROOT / "package.xml").getroot().findtext("version")
+    newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", read("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert package == newest[1] == xsam.__version__
+
+
+def test_ros_package_and_distribution_have_the_same_licence() -> None:
+    assert ET.parse(ROOT / "package.xml").getroot().findtext("license") == "Apache-2.0"
+    assert 'license = "Apache-2.0"' in read("pyproject.toml")
+    assert "Version 2.0, January 2004" in read("LICENSE")
+
+
+def test_programs_are_executable() -> None:
+    """Files that begin with #! are run by name; git records the mode."""
+    plain = [
+        str(path.relative_to(ROOT))
+        for path in tracked_files()
+        if path.read_bytes()[:2] == b"#!" and not path.stat().st_mode & 0o100
+    ]
+    assert not plain
+
+
+def test_locked_versions_are_exact() -> None:
+    lines = [line for line in read("requirements/all.lock").splitlines() if line and not line.startswith("#")]
+    pin = re.compile(r"[a-z0-9-]+==[\w.]+( ; python_version (==|in) \"[\d. ]+\")?")
+    assert [line for line in lines if not pin.fullmatch(line)] == []
+
+
+# What came to the standard library after 3.10 and is easily taken for granted; ruff rejects newer syntax.
+NEWER_MODULES = {"tomllib"}
+NEWER_NAMES = {
+    "asyncio": {"Barrier", "Runner", "TaskGroup", "timeout"},
+    "collections.abc": {"Buffer"},
+    "contextlib": {"chdir"},
+    "datetime": {"UTC"},
+    "enum": {"EnumType", "ReprEnum", "StrEnum", "member", "nonmember", "verify"},
+    "itertools": {"batched"},
+    "typing": {
+        "LiteralString", "Never", "NotRequired", "Required", "Self", "TypeVarTuple", "Unpack",
+        "assert_never", "assert_type", "dataclass_transform", "override", "reveal_type",
+    },
+}  # fmt: skip
+
+
+def newer_than_python_3_10(source: str) -> list[str]:
+    """Names used in a module that Python 3.10 does not have."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in NEWER_MODULES]
+        elif isinstance(node, ast.ImportFrom):
+            newer = NEWER_NAMES.get(node.module or "", set())
+            found += [f"{node.module}.{alias.name}" for alias in node.names if alias.name in newer]
+            found += [node.module] if node.module in NEWER_MODULES else []
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            found += (
+                [f"{node.value.id}.{node.attr}"] if node.attr in NEWER_NAMES.get(node.value.id, ()) else []
+            )
+        elif isinstance(node, ast.Name) and node.id in {"ExceptionGroup", "BaseExceptionGroup"}:
+            found.append(node.id)
+    return found
+
+
+def test_packages_run_on_python_3_10() -> None:
+    """ROS 2 Humble has Python 3.10; the development environment is usually newer."""
+    found = {
+        str(path.relative_to(ROOT)): names
+        for path in tracked_files()
+        if path.suffix == ".py" and path.relative_to(ROOT).parts[0].startswith("xsam")
+        for names in [newer_than_python_3_10(path.read_text(encoding="utf-8"))]
+        if names
+    }
+    assert not found
+
+
+def test_check_for_python_3_10_finds_newer_names() -> None:
+    source = "import tomllib, enum\nfrom typing import Self, Any\nclass A(enum.StrEnum): pass\n"
+    assert newer_than_python_3_10(source) == ["tomllib", "typing.Self", "enum.StrEnum"]
