@@ -88,7 +88,13 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "XSam":
-        from xsam.engine import XSam
-
+        try:
+            from xsam.engine import XSam
+        except ModuleNotFoundError as error:
+            if error.name in ("torch", "transformers", "safetensors", "PIL"):
+                raise ImportError(
+                    f"XSam needs {error.name}, which is not installed: pip install 'xsam[model]'"
+                ) from error
+            raise
         return XSam
     raise AttributeError(f"module 'xsam' has no attribute {name!r}")

@@ -212,6 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     resumed = trainer.resume()
     count = sum(p.numel() for p in trainer.model.parameters())
+    out.mkdir(parents=True, exist_ok=True)
+    command = ["python -m xsam.train.tiny", *(sys.argv[1:] if arguments is None else arguments)]
+    (out / "command.txt").write_text(" ".join(command) + "\n", encoding="utf-8")
     state = "resumed at" if resumed else "starting at"
     print(f"{count:,} parameters, {len(trainer.train_data)} scenes, {state} step {trainer.step}")
     trainer.fit()
