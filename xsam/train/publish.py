@@ -52,19 +52,19 @@ def model_card(scores: Mapping[str, float], *, digest: str, size: int, parameter
     """The README of the checkpoint folder."""
     return f"""# The tiny X-SAM checkpoint
 
-The architecture of X-SAM (arXiv 2508.04655) with {parameters / 1e6:.1f} M parameters, trained on simulated table-top
-scenes only. It is there so that everything in this project runs at once on a CPU. It knows 26 household categories
-and 11 colours, and nothing of the real world.
+The architecture of X-SAM (arXiv 2508.04655) with {parameters / 1e6:.1f} M parameters, trained on
+simulated table-top scenes only. It is there so that everything in this project runs at once on a CPU. It
+knows 26 household categories and 11 colours, and nothing of the real world.
 
 ## Scores
 
-{scores["n"]:.0f} scenes of the test seeds, {scores["questions"]:.0f} questions, 640×480, through `XSam.segment`:
-`python -m xsam.eval.scenes tiny`. All numbers are in `scores.json`.
+{scores["n"]:.0f} scenes of the test seeds, {scores["questions"]:.0f} questions, 640×480, through
+`XSam.segment`: `python -m xsam.eval.scenes tiny`. All numbers are in `scores.json`.
 
 {score_table(scores)}
 
-Weak points: relations between objects, sizes and distances; saying that something is not there; small or partly hidden
-objects; several objects of one category close together.
+Weak points: relations between objects, sizes and distances; saying that something is not there; small or
+partly hidden objects; several objects of one category close together.
 
 ## How it was made
 
@@ -75,10 +75,11 @@ python -m xsam.sim.shards --start 1000000 --count 500 --size 192 --out data/val
 python -m xsam.train.publish runs/tiny --out xsam/assets/tiny
 ```
 
-Two CPU cores. Training seeds 0–23999, validation seeds 1000000–1000499, test seeds 2000000–2000499; nothing was
-trained or chosen on test scenes. A run stops by the clock, so the number of steps depends on the machine. Every
-prompt teaches the masks of all objects, its wording only their classes; category and colour are also read off pixels
-and queries during training. Weights are an exponential average, stored in float16.
+Two CPU cores. Training seeds 0 to 23999, validation seeds 1000000 to 1000499, test seeds 2000000 to
+2000499; nothing was trained or chosen on test scenes. A run stops by the clock, so the number of steps
+depends on the machine. Every prompt teaches the masks of all objects, its wording only their classes;
+category and colour are also read off pixels and queries during training. Weights are an exponential
+average, stored in float16.
 
 `model.safetensors`: {size / 1e6:.1f} MB, sha256 `{digest}`
 
