@@ -6,22 +6,32 @@ Every function returns a new array and never draws into the caller's. Sizes foll
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.draw_ink import (
+    INK,
+    PAPER,
+    Colour,
+    Image,
+    ascii_text,
+    fit_text,
+    paint,
+    put_text,
+    readable_on,
+    round_cover,
+    stroke,
+    text_width,
+)
 from xsam.errors import InvalidImageError
 from xsam.masks import BoolMask, box_of_mask
 from xsam.structures import Segments, VisualPrompt, check_rgb
 
-Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
 Rect = tuple[int, int, int, int]  # xyxy, max exclusive
 XY = tuple[float, float]
 
@@ -40,14 +50,8 @@ PALETTE: tuple[Colour, ...] = (
     (180, 220, 80),  # lime
     (150, 225, 245),  # ice
 )
-INK: Colour = (22, 24, 29)
-PAPER: Colour = (250, 250, 250)
 POSITIVE: Colour = (0, 190, 140)
 NEGATIVE: Colour = (240, 80, 40)
-
-_FONT = cv2.FONT_HERSHEY_DUPLEX
-_FINE = 4  # text and discs are drawn this many times larger, then averaged down
-_SUB = 4  # fractional bits of line coordinates
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +213,12 @@ def draw_prompts(rgb: Image, prompts: Sequence[VisualPrompt]) -> Image:
         elif prompt.box_xyxy is not None:
             x_min_f, y_min_f, x_max, y_max = prompt.box_xyxy
             corners = [(x_min_f, y_min_f), (x_max - 1, y_min_f), (x_max - 1, y_max - 1), (x_min_f, y_max - 1)]
-            _stroke(canvas, [np.array(corners, np.float64)], colour, sizes.line, sizes.halo, closed=True)
+            stroke(canvas, [np.array(corners, np.float64)], colour, sizes.line, sizes.halo, closed=True)
             _draw_disc(canvas, corners[0], sign, colour, sizes)
         elif prompt.points_xy is not None:
             points = prompt.points_xy.astype(np.float64)
             if len(points) > 1:
-                _stroke(canvas, [points], colour, 2 * sizes.line, sizes.halo, closed=False)
+                stroke(canvas, [points], colour, 2 * sizes.line, sizes.halo, closed=False)
             _draw_disc(canvas, (points[0, 0], points[0, 1]), sign, colour, sizes)
     return canvas
 
@@ -268,7 +272,7 @@ def _outline(canvas: Image, piece: _Piece, colour: Colour, sizes: _Sizes, *, bol
     offset = np.array([piece.left - 1, piece.top - 1])
     lines = [_smooth(c[:, 0, :].astype(np.float64)) + offset for c in found]
     line = sizes.line + (sizes.halo if bold else 0)
-    _stroke(canvas, lines, colour, line, sizes.halo, closed=True)
+    stroke(canvas, lines, colour, line, sizes.halo, closed=True)
 
 
 def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -280,109 +284,19 @@ def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)], axis=1)
 
 
-def _stroke(
-    canvas: Image, lines: Sequence[NDArray[np.float64]], colour: Colour, line: int, halo: int, *, closed: bool
-) -> None:
-    """Polylines (n, 2) in pixels with a dark rim."""
-    fixed = [np.round(points * (1 << _SUB)).astype(np.int32) for points in lines]
-    for ink, width in ((INK, line + 2 * halo), (colour, line)):
-        cv2.polylines(canvas, fixed, closed, ink, width, cv2.LINE_AA, _SUB)
-
-
-def _paint(canvas: Image, cover: Image, left: int, top: int, colour: Colour, opacity: float = 1.0) -> None:
-    """Mix `colour` into the canvas where `cover` (h, w) is, cut off at the border."""
-    height, width = canvas.shape[:2]
-    x_min, y_min = max(0, left), max(0, top)
-    x_max, y_max = min(width, left + cover.shape[1]), min(height, top + cover.shape[0])
-    if x_max <= x_min or y_max <= y_min:
-        return
-    window = canvas[y_min:y_max, x_min:x_max]
-    part = cover[y_min - top : y_max - top, x_min - left : x_max - left, None].astype(np.float32)
-    weight = part * (opacity / 255)
-    window[:] = np.rint(window + (np.array(colour, np.float32) - window) * weight).astype(np.uint8)
-
-
-@lru_cache(maxsize=512)
-def _text_cover(text: str, cap_px: int) -> Image:
-    """Coverage (h, w) of a line of text whose capitals are `cap_px` high; h leaves room for descenders."""
-    scale = cv2.getFontScaleFromHeight(_FONT, cap_px * _FINE, 1)
-    thick = max(1, round(cap_px * _FINE / 9))
-    words = text.split(" ")
-    space = round(0.6 * cap_px * _FINE)  # the font's own is far too wide
-    starts = np.cumsum([0] + [cv2.getTextSize(word, _FONT, scale, thick)[0][0] + space for word in words])
-    height, width = round(1.8 * cap_px), -(-int(starts[-1] - space) // _FINE) + 1
-    cover = np.zeros((height * _FINE, width * _FINE), np.uint8)
-    base = round(1.2 * cap_px) * _FINE
-    for word, start in zip(words, starts[:-1], strict=True):
-        cv2.putText(cover, word, (int(start), base), _FONT, scale, (255,), thick, cv2.LINE_AA)
-    return _averaged(cover, width, height)
-
-
-@lru_cache(maxsize=512)
-def _round_cover(width: int, height: int, radius: float) -> Image:
-    """Coverage (h, w) of a rectangle with round corners."""
-    y_px, x_px = np.mgrid[0 : height * _FINE, 0 : width * _FINE] / _FINE + 0.5 / _FINE
-    x_out = np.maximum(np.abs(x_px - width / 2) - (width / 2 - radius), 0)
-    y_out = np.maximum(np.abs(y_px - height / 2) - (height / 2 - radius), 0)
-    inside = np.hypot(x_out, y_out) <= radius
-    return _averaged(np.where(inside, 255, 0).astype(np.uint8), width, height)
-
-
-def _averaged(cover: Image, width: int, height: int) -> Image:
-    small: Any = cv2.resize(cover, (width, height), interpolation=cv2.INTER_AREA)
-    small.flags.writeable = False
-    return np.asarray(small)
-
-
-def _text_width(text: str, cap_px: int) -> int:
-    return int(_text_cover(text, cap_px).shape[1]) if text else 0
-
-
-def _put_text(
-    canvas: Image, text: str, left_middle: tuple[int, float], cap_px: int, colour: Colour, dim: float = 1.0
-) -> None:
-    """Text that starts at a pixel column, its capitals centred on a row."""
-    if text:
-        left, middle = left_middle
-        _paint(canvas, _text_cover(text, cap_px), left, round(middle - 0.7 * cap_px), colour, dim)
-
-
-def _ascii(text: str) -> str:
-    """What the line font can write: accents fall away, other scripts give an empty string."""
-    plain = unicodedata.normalize("NFKD", " ".join(text.split()))
-    kept = "".join(char for char in plain if " " <= char <= "~")
-    return kept if 2 * len(kept) >= len(plain) else ""
-
-
-def _fit(text: str, cap_px: int, room_px: int) -> str:
-    """The text, or its beginning with dots when it is wider than the room; empty when nothing fits."""
-    if _text_width(text, cap_px) <= room_px:
-        return text
-    for end in range(min(len(text), max(0, room_px // max(1, cap_px // 3))), 0, -1):
-        short = text[:end].rstrip() + "..."
-        if _text_width(short, cap_px) <= room_px:
-            return short
-    return ""
-
-
-def _readable_on(colour: Colour) -> Colour:
-    red, green, blue = colour
-    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else PAPER
-
-
 def _draw_disc(canvas: Image, centre: XY, text: str, colour: Colour, sizes: _Sizes) -> None:
     x_px, y_px = round(centre[0]), round(centre[1])
     for radius, ink in ((sizes.radius + sizes.halo, PAPER), (sizes.radius, colour)):
         side = 2 * radius + 1
-        _paint(canvas, _round_cover(side, side, side / 2), x_px - radius, y_px - radius, ink)
+        paint(canvas, round_cover(side, side, side / 2), x_px - radius, y_px - radius, ink)
     cap_px = round(sizes.text * (0.95, 0.85, 0.65)[min(len(text), 3) - 1]) if text else 0
-    left = x_px - (_text_width(text, cap_px) - 1) // 2
-    _put_text(canvas, text, (left, y_px), cap_px, _readable_on(colour))
+    left = x_px - (text_width(text, cap_px) - 1) // 2
+    put_text(canvas, text, (left, y_px), cap_px, readable_on(colour))
 
 
 def _badge_width(badge: str, sizes: _Sizes) -> int:
     """Width of the coloured left end of a chip."""
-    return max(2 * sizes.text, _text_width(badge, sizes.text) + sizes.text) if badge else sizes.text
+    return max(2 * sizes.text, text_width(badge, sizes.text) + sizes.text) if badge else sizes.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -455,14 +369,14 @@ def _place_chips(
     chip_h = 2 * text_px
     chips: list[_Chip] = []
     for piece in sorted(pieces, key=lambda p: p.index):
-        badge, label, score = badges[piece.index], _ascii(labels[piece.index]), scores[piece.index]
+        badge, label, score = badges[piece.index], ascii_text(labels[piece.index]), scores[piece.index]
         detail = f"{score:.2f}" if label and np.isfinite(score) else ""
         if not (badge or label):
             continue
         badge_w = _badge_width(badge, floor.sizes)
-        detail_w = _text_width(detail, text_px) + pad if detail else 0
-        text = _fit(label, text_px, min(width, 40 * text_px) - badge_w - detail_w - 2 * pad)
-        chip_w = badge_w + (pad + _text_width(text, text_px) + detail_w + pad if text else 0)
+        detail_w = text_width(detail, text_px) + pad if detail else 0
+        text = fit_text(label, text_px, min(width, 40 * text_px) - badge_w - detail_w - 2 * pad)
+        chip_w = badge_w + (pad + text_width(text, text_px) + detail_w + pad if text else 0)
         if chip_w > width or chip_h > height:
             continue
         rect = floor.best_place(piece.rect, (chip_w, chip_h), 4.0 if piece.index in numbered else np.inf)
@@ -483,24 +397,24 @@ def _draw_leader(canvas: Image, chip: _Chip, anchor: XY, sizes: _Sizes) -> None:
     start = (min(max(anchor[0], left), right), min(max(anchor[1], top), bottom))
     ends = np.array([start, anchor], np.float64)
     line, halo = max(1, sizes.line // 2), max(1, sizes.halo // 2)
-    _stroke(canvas, [ends], _colour(chip.index), line, halo, closed=False)
+    stroke(canvas, [ends], _colour(chip.index), line, halo, closed=False)
 
 
 def _draw_chip(canvas: Image, chip: _Chip, badge: str, sizes: _Sizes) -> None:
     left, top, right, bottom = chip.rect
-    cover = _round_cover(right - left, bottom - top, sizes.text * 0.55)
+    cover = round_cover(right - left, bottom - top, sizes.text * 0.55)
     middle = (top + bottom) / 2
-    _paint(canvas, cover, left, top, INK, 0.86)
+    paint(canvas, cover, left, top, INK, 0.86)
     badge_w = _badge_width(badge, sizes)
     colour = _colour(chip.index)
-    _paint(canvas, cover[:, :badge_w], left, top, colour)
+    paint(canvas, cover[:, :badge_w], left, top, colour)
     if badge:
-        x_px = left + (badge_w - _text_width(badge, sizes.text)) // 2
-        _put_text(canvas, badge, (x_px, middle), sizes.text, _readable_on(colour))
+        x_px = left + (badge_w - text_width(badge, sizes.text)) // 2
+        put_text(canvas, badge, (x_px, middle), sizes.text, readable_on(colour))
     x_px = left + badge_w + sizes.pad
-    _put_text(canvas, chip.text, (x_px, middle), sizes.text, PAPER)
-    x_px += _text_width(chip.text, sizes.text) + sizes.pad
-    _put_text(canvas, chip.detail, (x_px, middle), sizes.text, PAPER, 0.65)
+    put_text(canvas, chip.text, (x_px, middle), sizes.text, PAPER)
+    x_px += text_width(chip.text, sizes.text) + sizes.pad
+    put_text(canvas, chip.detail, (x_px, middle), sizes.text, PAPER, 0.65)
 
 
 def _draw_title(canvas: Image, title: str, count: int, sizes: _Sizes) -> int:
@@ -508,14 +422,14 @@ def _draw_title(canvas: Image, title: str, count: int, sizes: _Sizes) -> int:
     height, width = canvas.shape[:2]
     bar_px = 3 * sizes.text
     status, colour = (f"{count} found", POSITIVE) if count else ("not found", NEGATIVE)
-    pill_w = _text_width(status, sizes.text) + 2 * sizes.pad
+    pill_w = text_width(status, sizes.text) + 2 * sizes.pad
     if bar_px > height // 3 or pill_w + 2 * sizes.pad > width:
         return 0
-    _paint(canvas, np.full((bar_px, width), 255, np.uint8), 0, 0, INK, 0.8)
+    paint(canvas, np.full((bar_px, width), 255, np.uint8), 0, 0, INK, 0.8)
     pill_h, left = round(2.1 * sizes.text), width - pill_w - sizes.pad
     top = (bar_px - pill_h) // 2
-    _paint(canvas, _round_cover(pill_w, pill_h, pill_h / 2), left, top, colour)
-    _put_text(canvas, status, (left + sizes.pad, top + pill_h / 2), sizes.text, _readable_on(colour))
-    text = _fit(_ascii(title), sizes.text, left - 3 * sizes.pad)
-    _put_text(canvas, text, (2 * sizes.pad, bar_px / 2), sizes.text, PAPER)
+    paint(canvas, round_cover(pill_w, pill_h, pill_h / 2), left, top, colour)
+    put_text(canvas, status, (left + sizes.pad, top + pill_h / 2), sizes.text, readable_on(colour))
+    text = fit_text(ascii_text(title), sizes.text, left - 3 * sizes.pad)
+    put_text(canvas, text, (2 * sizes.pad, bar_px / 2), sizes.text, PAPER)
     return bar_px

@@ -144,7 +144,12 @@ def _explained(question: Expression, annotations: Sequence[ObjectAnnotation]) ->
 
 
 def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generator) -> ScenePrompt:
-    queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 4)))
+    if rng.random() < 0.2:
+        queries = _colored_categories(annotations, rng)
+    else:
+        queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 4)))
+    if rng.random() < 0.4:  # few categories, present or not: the model must also say "none of these"
+        queries = queries[: int(rng.integers(1, 4))]
     names = [query.text for query in queries]
     targets = [query.instance_ids for query in queries]
     if rng.random() < 0.5:
@@ -159,6 +164,28 @@ def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generato
         targets=tuple(targets),
         stuff_targets={index: STUFF[name] for index, name in enumerate(names) if name in STUFF},
     )
+
+
+def _colored_categories(
+    annotations: Sequence[ObjectAnnotation], rng: np.random.Generator
+) -> tuple[Expression, ...]:
+    """Categories with a colour ("red mug"), all objects of each, and some that are not there."""
+    pairs = sorted({(item.color, item.category) for item in annotations if item.labelled})
+    present = [
+        Expression(
+            text=f"{color} {category}",
+            instance_ids=tuple(
+                item.instance_id
+                for item in annotations
+                if item.labelled and (item.color, item.category) == (color, category)
+            ),
+            kind="color_category",
+        )
+        for color, category in pairs
+    ]
+    absent = absent_expressions(annotations, rng, count_per_kind=2, article=False)
+    queries = [*present, *(e for e in absent if e.kind in ("absent_color_category", "absent_wrong_color"))]
+    return tuple(queries[i] for i in rng.permutation(len(queries)))
 
 
 def _regions(

@@ -1,0 +1,54 @@
+"""A table with mugs and a plate, and what a tool answers about it."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import numpy as np
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import BaseTool
+
+from xsam import Frame
+from xsam.masks import BoolMask
+
+HEIGHT, WIDTH = 480, 640
+
+
+def rectangle(x_min: int, y_min: int, x_max: int, y_max: int) -> BoolMask:
+    mask = np.zeros((HEIGHT, WIDTH), np.bool_)
+    mask[y_min:y_max, x_min:x_max] = True
+    return mask
+
+
+# No two alike in x and y, so that swapped axes and mixed-up objects show.
+MASKS = {
+    "mug": [rectangle(100, 100, 200, 240), rectangle(500, 20, 560, 110)],
+    "red mug": [rectangle(500, 20, 560, 110)],
+    "plate": [rectangle(240, 330, 460, 470)],
+    "What can I drink from?": [rectangle(100, 100, 200, 240)],
+}
+
+
+def new_frame(camera: str = "front", *, age_s: float = 0.1, seed: int = 0) -> Frame:
+    rgb = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    stamp_ns = time.time_ns() - int(age_s * 1e9)
+    return Frame(rgb=rgb, camera=camera, frame_id=f"{camera}_optical", stamp_ns=stamp_ns)
+
+
+class Called:
+    """A tool message with its content parsed."""
+
+    def __init__(self, message: ToolMessage) -> None:
+        assert isinstance(message.content, str)
+        self.message = message
+        self.json: dict[str, Any] = json.loads(message.content)
+        self.artifact: dict[str, Any] = message.artifact
+
+    def __getitem__(self, key: str) -> Any:
+        return self.json[key]
+
+
+def as_call(tool: BaseTool, args: dict[str, Any]) -> dict[str, Any]:
+    return {"name": tool.name, "args": args, "id": "call_1", "type": "tool_call"}

@@ -1,0 +1,256 @@
+"""The tools inside the real things: an agent loop, a checkpointer, parallel calls, schema converters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from tests.agent.table import MASKS, as_call
+from xsam import FakeSegmenter
+
+Policy = Callable[[list[BaseMessage]], AIMessage]
+
+
+class ScriptedModel(GenericFakeChatModel):
+    """A chat model that decides by a function of the messages so far."""
+
+    messages: Any = iter(())
+    policy: Any
+    seen: list[list[BaseMessage]] = []  # noqa: RUF012
+
+    def bind_tools(self, tools: Any, **_: Any) -> ScriptedModel:
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
+        self.seen.append(list(messages))
+        return ChatResult(generations=[ChatGeneration(message=self.policy(messages))])
+
+
+def _calls(*arguments: dict[str, Any]) -> AIMessage:
+    return AIMessage(
+        content="",
+        tool_calls=[
+            {
+                "name": "segment_objects",
+                "args": args,
+                "id": f"call_{time.monotonic_ns()}_{i}",
+                "type": "tool_call",
+            }
+            for i, args in enumerate(arguments)
+        ],
+    )
+
+
+def _tool_answers(messages: list[BaseMessage]) -> list[dict[str, Any]]:
+    return [json.loads(m.content) for m in messages if isinstance(m, ToolMessage)]  # type: ignore[arg-type]
+
+
+def _find_the_red_mug(messages: list[BaseMessage]) -> AIMessage:
+    """Looks, follows the hint of a "no match", corrects a refused argument, and names the object."""
+    answers = _tool_answers(messages)
+    if not answers:
+        return _calls(
+            {"queries": ["crimson espresso mug with a handle"], "camera": "/camera/color/image_raw"}
+        )
+    last = answers[-1]
+    if last.get("code") == "UNKNOWN_CAMERA":
+        camera = last["hint"].removeprefix("use one of: ").split(", ")[0]
+        return _calls({"queries": ["crimson espresso mug with a handle"], "camera": camera})
+    if last["status"] == "no_match":
+        assert last["next"] == "segment_objects(['mug'])"
+        return _calls({"queries": ["mug", "red mug"], "image_id": last["image_id"]})
+    same = next(o["same_as"] for o in last["objects"] if o["label"] == "red mug")
+    spot = next(o["where"] for o in last["objects"] if o["id"] == same)
+    return AIMessage(content=f"The red mug is {same}, {spot}.")
+
+
+def _ask(agent: Any, text: str = "Where is the red mug?", **config: Any) -> list[BaseMessage]:
+    result = agent.invoke({"messages": [HumanMessage(text)]}, {"recursion_limit": 20, **config})
+    messages: list[BaseMessage] = result["messages"]
+    return messages
+
+
+def test_agent_recovers_from_errors_and_absence(make_toolkit) -> None:
+    model = ScriptedModel(policy=_find_the_red_mug)
+    messages = _ask(create_agent(model, make_toolkit().get_tools()))
+    assert [a["status"] for a in _tool_answers(messages)] == ["error", "no_match", "ok"]
+    assert messages[-1].content == "The red mug is f1/m2, right, top."
+    assert [m.status for m in messages if isinstance(m, ToolMessage)] == ["error", "success", "success"]
+
+
+@pytest.mark.asyncio
+async def test_agent_async(make_toolkit) -> None:
+    agent = create_agent(ScriptedModel(policy=_find_the_red_mug), make_toolkit().get_tools())
+    result = await agent.ainvoke({"messages": [HumanMessage("Where is the red mug?")]})
+    assert result["messages"][-1].content == "The red mug is f1/m2, right, top."
+
+
+def test_agent_survives_a_broken_segmenter(make_toolkit) -> None:
+    class Broken:
+        def segment(self, source, queries, *, deadline_s):
+            raise RuntimeError("CUDA error")
+
+    def policy(messages: list[BaseMessage]) -> AIMessage:
+        answers = _tool_answers(messages)
+        return AIMessage(content=answers[-1]["code"]) if answers else _calls({"queries": ["mug"]})
+
+    messages = _ask(create_agent(ScriptedModel(policy=policy), make_toolkit(segmenter=Broken()).get_tools()))
+    assert messages[-1].content == "INTERNAL"
+
+
+def test_parallel_tool_calls_of_one_message(make_toolkit) -> None:
+    queries = [["mug"], ["plate"], ["red mug"], ["fork"]]
+
+    def policy(messages: list[BaseMessage]) -> AIMessage:
+        answers = _tool_answers(messages)
+        return AIMessage(content="done") if answers else _calls(*({"queries": q} for q in queries))
+
+    toolkit = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=0.02))
+    messages = _ask(create_agent(ScriptedModel(policy=policy), toolkit.get_tools()))
+    answers = _tool_answers(messages)
+    assert [a["status"] for a in answers] == ["ok", "ok", "ok", "no_match"]
+    assert [[o["label"] for o in a["objects"]] for a in answers] == [
+        ["mug", "mug"],
+        ["plate"],
+        ["red mug"],
+        [],
+    ]
+    assert len({a["image_id"] for a in answers}) == 4
+
+
+def test_many_threads_on_one_image_get_ids_of_their_own(make_toolkit, call) -> None:
+    (tool,) = make_toolkit().get_tools()
+    call(tool, queries=["plate"])
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: call(tool, queries=["mug"], image_id="f1"), range(16)))
+    ids = [o["id"] for a in answers for o in a["objects"]]
+    assert sorted(ids) == sorted(f"f1/m{n}" for n in range(2, 34))
+
+
+def test_the_segmenter_is_asked_by_one_thread_at_a_time(make_toolkit, call) -> None:
+    busy, overlaps = threading.Lock(), []
+
+    class Single(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            overlaps.append(not busy.acquire(blocking=False))
+            time.sleep(0.01)
+            busy.release()
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    (tool,) = make_toolkit(segmenter=Single(MASKS)).get_tools()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: call(tool, queries=["mug"]), range(12)))
+    assert overlaps == [False] * 12
+
+
+@pytest.mark.asyncio
+async def test_async_side_leaves_the_event_loop_free(make_toolkit, acall) -> None:
+    (tool,) = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=0.5)).get_tools()
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.02)
+            ticks += 1
+
+    ticker = asyncio.create_task(tick())
+    answers = await asyncio.gather(acall(tool, queries=["mug"]), acall(tool, queries=["plate"]))
+    ticker.cancel()
+    assert [a["status"] for a in answers] == ["ok", "ok"]
+    assert ticks >= 5
+
+
+@pytest.mark.parametrize("images", ["none", "user"])
+def test_checkpointer_keeps_artifacts(make_toolkit, images: str) -> None:
+    """NumPy scalars and PIL images in an artifact crash the checkpointer in mid-conversation."""
+    saver = InMemorySaver()
+    agent = create_agent(
+        ScriptedModel(policy=_find_the_red_mug), make_toolkit(images=images).get_tools(), checkpointer=saver
+    )
+    config: Any = {"configurable": {"thread_id": "table"}}
+    _ask(agent, **config)
+    kept = [m.artifact for m in agent.get_state(config).values["messages"] if isinstance(m, ToolMessage)]
+    assert [type(artifact) for artifact in kept] == [type(None), dict, dict]
+    assert kept[2]["masks"][0]["rle"]["size"] == [480, 640]
+    assert ("images" in kept[2]) == (images == "user")
+    serde = JsonPlusSerializer()
+    assert serde.loads_typed(serde.dumps_typed(kept[2])) == kept[2]
+
+
+def test_images_do_not_pile_up_in_the_context(make_toolkit) -> None:
+    def policy(messages: list[BaseMessage]) -> AIMessage:
+        return _calls({"queries": ["mug"]}) if len(_tool_answers(messages)) < 5 else AIMessage(content="done")
+
+    model = ScriptedModel(policy=policy, seen=[])
+    _ask(create_agent(model, make_toolkit(images="user").get_tools()))
+    texts = [m.content for m in model.seen[-1]]
+    assert len(model.seen) == 6
+    assert all(isinstance(text, str) for text in texts)
+    assert sum(map(len, texts)) < 5 * 700
+
+
+def _schema(tool: Any) -> dict[str, Any]:
+    return convert_to_openai_tool(tool)["function"]["parameters"]  # type: ignore[no-any-return]
+
+
+def test_schema_is_what_providers_take(tool) -> None:
+    schema = _schema(tool)
+    text = json.dumps(schema)
+    for word in ("prefixItems", "anyOf", "oneOf", "$ref", "$defs", '"const"', "null", '"ge"', '"le"'):
+        assert word not in text, word
+    assert schema["required"] == ["queries"]
+    assert {name: spec["type"] for name, spec in schema["properties"].items()} == {
+        "queries": "array",
+        "camera": "string",
+        "image_id": "string",
+        "max_objects": "integer",
+    }
+    queries, count = schema["properties"]["queries"], schema["properties"]["max_objects"]
+    assert (queries["minItems"], queries["maxItems"], queries["items"]) == (1, 8, {"type": "string"})
+    assert (count["minimum"], count["maximum"], count["default"]) == (1, 50, 10)
+    assert all(spec["description"] for spec in schema["properties"].values())
+    assert tool.args_schema.model_json_schema()["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("cameras", [["wrist"], ["left eye", "right eye"]])
+def test_cameras_are_an_enumeration_with_the_first_as_default(make_toolkit, cameras: list[str]) -> None:
+    (tool,) = make_toolkit(cameras=cameras).get_tools()
+    camera = _schema(tool)["properties"]["camera"]
+    assert (camera["enum"], camera["default"]) == (cameras, cameras[0])
+
+
+def test_description_tells_how_queries_are_read(tool) -> None:
+    assert len(tool.description) <= 1024  # the limit of the strictest provider
+    for words in ("'the ...'", "'?'", "no_match", "ambiguous", "stale", "same_as", "age_s"):
+        assert words in tool.description
+
+
+def test_tools_called_without_a_tool_call_give_text(tool) -> None:
+    assert json.loads(tool.invoke({"queries": ["mug"]}))["status"] == "ok"
+    assert json.loads(tool.invoke({"queries": []}))["code"] == "INVALID_ARGUMENTS"
+    assert tool.invoke(as_call(tool, {"queries": ["mug"]})).tool_call_id == "call_1"
+
+
+@pytest.mark.parametrize("statement", ["import xsam_agent_tools", "from xsam_agent_tools import XSamToolkit"])
+def test_import_is_light(statement: str) -> None:
+    heavy = ("torch", "rclpy", "cv2", "langchain")
+    code = f"{statement}; import sys; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"

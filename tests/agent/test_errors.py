@@ -1,0 +1,241 @@
+"""Failures reach the model as typed JSON, never as an empty list and never as a crash."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from tests.agent.table import MASKS, new_frame
+from xsam import (
+    DeadlineExceededError,
+    FakeSegmenter,
+    InvalidQueryError,
+    ModelError,
+    NoFrameError,
+    OutOfMemoryError,
+    QueueFullError,
+    SegmentationResult,
+    XSamError,
+)
+
+
+class Raising:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def segment(self, source, queries, *, deadline_s):
+        raise self.error
+
+
+def _check(answer: Any, code: str, *, retryable: bool) -> None:
+    assert answer.message.status == "error"
+    assert sorted(answer.json) == ["code", "hint", "message", "retryable", "status"]
+    assert (answer["status"], answer["code"], answer["retryable"]) == ("error", code, retryable)
+    assert answer["message"]
+    assert answer["hint"]
+
+
+def test_unknown_camera(tool, call) -> None:
+    answer = call(tool, queries=["mug"], camera="/camera/image_raw")
+    _check(answer, "UNKNOWN_CAMERA", retryable=False)
+    assert "front, wrist" in answer["hint"]
+
+
+def test_unknown_image(tool, call) -> None:
+    _check(call(tool, queries=["mug"], image_id="f77"), "UNKNOWN_ID", retryable=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({}, "queries: Field required"),
+        ({"queries": []}, "queries: List should have at least 1 item"),
+        ({"queries": ["x"] * 9}, "queries: List should have at most 8 items"),
+        ({"queries": ["mug", "  "]}, "queries: a query is empty"),
+        ({"queries": ["?"]}, "queries: a query is empty"),
+        ({"queries": ["x" * 300]}, "queries: a query has 300 characters"),
+        ({"queries": [1]}, "queries.0: Input should be a valid string"),
+        ({"queries": ["mug"], "max_objects": 0}, "max_objects: Input should be greater than or equal to 1"),
+        ({"queries": ["mug"], "max_objects": 51}, "max_objects: Input should be less than or equal to 50"),
+        ({"queries": ["mug"], "topic": "/rgb"}, "topic: Extra inputs are not permitted"),
+        ({"queries": ["mug"], "image_id": "f" * 65}, "image_id: String should have at most 64 characters"),
+    ],
+)
+def test_the_reason_of_a_validation_error_reaches_the_model(tool, call, arguments, reason: str) -> None:
+    answer = call(tool, **arguments)
+    _check(answer, "INVALID_ARGUMENTS", retryable=False)
+    assert reason in answer["message"]
+    assert len(answer.message.content) < 700
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"queries": "mug"},
+        {"queries": '["mug"]'},
+        {"queries": [" mug ", "MUG"]},
+        {"queries": ["mug"], "camera": None, "image_id": None, "max_objects": None},
+        {"queries": ["mug"], "max_objects": "10"},
+    ],
+)
+def test_common_slips_are_understood(tool, call, arguments) -> None:
+    answer = call(tool, **arguments)
+    assert answer["status"] == "ok"
+    assert len(answer["objects"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "retryable"),
+    [
+        (OutOfMemoryError("the device is full"), "OUT_OF_MEMORY", True),
+        (QueueFullError("8 requests wait"), "QUEUE_FULL", True),
+        (ModelError("NaN in the decoder", hint="reload"), "MODEL_ERROR", False),
+        (NoFrameError("no frame of 'front' yet"), "NO_FRAME", True),
+    ],
+)
+def test_what_the_segmenter_raises(make_toolkit, call, error: XSamError, code: str, retryable: bool) -> None:
+    (tool,) = make_toolkit(segmenter=Raising(error)).get_tools()
+    answer = call(tool, queries=["mug"])
+    _check(answer, code, retryable=retryable)
+    assert answer["message"] == error.message
+
+
+def test_a_camera_without_frames(make_toolkit, call) -> None:
+    (tool,) = make_toolkit(frame_source=lambda _: None).get_tools()
+    _check(call(tool, queries=["mug"]), "NO_FRAME", retryable=True)
+
+    def source(_: str) -> None:
+        raise NoFrameError("camera 'front' is silent")
+
+    (tool,) = make_toolkit(frame_source=source).get_tools()
+    answer = call(tool, queries=["mug"])
+    _check(answer, "NO_FRAME", retryable=True)
+    assert answer["message"] == "camera 'front' is silent"
+
+
+def test_failure_of_every_query_is_an_error_and_not_absence(make_toolkit, call) -> None:
+    """A peer returned an empty list when its detector crashed; the planner reported "nothing there"."""
+
+    class Refusing:
+        def segment(self, source, queries, *, deadline_s):
+            error = InvalidQueryError("too many categories", hint="use fewer")
+            return [SegmentationResult.from_error(error, query, source) for query in queries]
+
+    (tool,) = make_toolkit(segmenter=Refusing()).get_tools()
+    _check(call(tool, queries=["mug", "plate"]), "INVALID_QUERY", retryable=False)
+
+
+def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
+    class Half:
+        def segment(self, source, queries, *, deadline_s):
+            first = SegmentationResult.from_error(ModelError("out of luck"), queries[0], source)
+            return [first, *FakeSegmenter(MASKS).segment(source, queries[1:], deadline_s=deadline_s)]
+
+    (tool,) = make_toolkit(segmenter=Half()).get_tools()
+    answer = call(tool, queries=["mug", "plate", "fork"])
+    assert answer["status"] == "ok"
+    assert [o["label"] for o in answer["objects"]] == ["plate"]
+    assert answer["failed"] == [{"query": "mug", "code": "MODEL_ERROR", "message": "out of luck"}]
+    assert answer["not_found"] == ["fork"]
+
+
+def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
+    class Short(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            return super().segment(source, queries, deadline_s=deadline_s)[:1]
+
+    (tool,) = make_toolkit(segmenter=Short(MASKS)).get_tools()
+    assert call(tool, queries=["mug", "plate"])["code"] == "MODEL_ERROR"
+
+
+def test_bugs_are_logged_and_do_not_end_the_agent(make_toolkit, call, caplog) -> None:
+    (tool,) = make_toolkit(segmenter=Raising(ZeroDivisionError("secret detail"))).get_tools()
+    with caplog.at_level(logging.ERROR, logger="xsam_agent_tools"):
+        answer = call(tool, queries=["mug"])
+    _check(answer, "INTERNAL", retryable=False)
+    assert "ZeroDivisionError" in answer["message"]
+    assert "secret detail" not in answer.message.content
+    assert "secret detail" in caplog.text
+
+
+def test_deadline_of_the_segmenter(make_toolkit, call) -> None:
+    (tool,) = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=5), deadline_s=0.3).get_tools()
+    _check(call(tool, queries=["mug"]), "DEADLINE", retryable=True)
+
+
+@pytest.mark.parametrize("hangs", ["camera", "segmenter"])
+def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> None:
+    """Timeouts of peers covered the discovery of a service and not the call itself."""
+    release = threading.Event()
+
+    class Hanging(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            release.wait(30)
+            return super().segment(source, queries, deadline_s=30)
+
+    def source(camera: str):
+        release.wait(30)
+        return new_frame(camera)
+
+    settings = {"frame_source": source} if hangs == "camera" else {"segmenter": Hanging(MASKS)}
+    (tool,) = make_toolkit(**settings, deadline_s=0.2).get_tools()
+    started = time.monotonic()
+    try:
+        _check(call(tool, queries=["mug"]), "DEADLINE", retryable=True)
+        assert time.monotonic() - started < 5
+    finally:
+        release.set()
+
+
+def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
+    lefts: list[float] = []
+
+    class Noting(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            lefts.append(deadline_s)
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    def slow(camera: str):
+        time.sleep(0.3)
+        return new_frame(camera)
+
+    (tool,) = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=5).get_tools()
+    call(tool, queries=["mug"])
+    assert lefts[0] <= 4.7
+    (tool,) = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=0.2).get_tools()
+    assert call(tool, queries=["mug"])["code"] == "DEADLINE"
+    assert len(lefts) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("error", [DeadlineExceededError("too slow"), RuntimeError("bug")])
+async def test_errors_on_the_async_side(make_toolkit, acall, error: Exception) -> None:
+    (tool,) = make_toolkit(segmenter=Raising(error)).get_tools()
+    answer = await acall(tool, queries=["mug"])
+    assert answer["code"] == ("DEADLINE" if isinstance(error, XSamError) else "INTERNAL")
+    assert (await acall(tool, queries=[]))["code"] == "INVALID_ARGUMENTS"
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"segmenter": object()}, TypeError, "segment"),
+        ({"cameras": []}, ValueError, "camera"),
+        ({"cameras": "front"}, ValueError, "list of names"),
+        ({"cameras": ["a", "a"]}, ValueError, "repeat"),
+        ({"cameras": [" "]}, ValueError, "characters"),
+        ({"mode": "all"}, ValueError, "mode"),
+        ({"images": "always"}, ValueError, "images"),
+        ({"images": "user", "frame_source": None}, ValueError, "frame_source"),
+        ({"deadline_s": 0}, ValueError, "deadline_s"),
+        ({"max_age_s": -1}, ValueError, "max_age_s"),
+        ({"max_image_age_s": float("nan")}, ValueError, "max_image_age_s"),
+    ],
+)
+def test_wrong_settings_are_refused_at_once(make_toolkit, settings, error, match: str) -> None:
+    with pytest.raises(error, match=match):
+        make_toolkit(**settings)

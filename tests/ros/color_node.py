@@ -1,0 +1,89 @@
+"""The segmenter node with a model that really looks at the pixels, but only knows colours.
+
+Words in a query make it behave badly: "slow" works for a while in small stages, "stuck" works on one
+stage, "broken" raises, "memory" runs out of memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from xsam import CheckpointError, Frame, MaskRle, Query, SegmentationResult, Segments, Status, Timing
+from xsam.masks import box_of_mask
+from xsam_ros.parameters import NodeParameters
+from xsam_ros.segmenter_node import main
+
+_COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+_TOLERANCE = 60
+
+
+class ColorEngine:
+    model_id = "colors"
+
+    def __init__(self) -> None:
+        self._weights = np.ones(50_000_000, np.uint8)  # 50 MB that cleanup has to give back
+
+    def warm_up(self) -> None:
+        pass
+
+    def close(self) -> None:
+        del self._weights
+
+    def segment(
+        self,
+        frame: Frame,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: Callable[[str], None] | None = None,
+    ) -> list[SegmentationResult]:
+        assert on_stage is not None
+        assert deadline_s > 0
+        return [self._answer(frame, query, on_stage) for query in queries]
+
+    def _answer(self, frame: Frame, query: Query, on_stage: Callable[[str], None]) -> SegmentationResult:
+        started_s = time.monotonic()
+        if "slow" in query.text:
+            for step in range(30):
+                on_stage(f"step {step}")
+                time.sleep(0.05)
+        if "stuck" in query.text:
+            time.sleep(1.5)
+        if "broken" in query.text:
+            raise RuntimeError("a tensor is on the wrong device")
+        if "memory" in query.text:
+            raise MemoryError("cannot allocate 80 GB")
+        labels = [name for name in _COLORS if name in query.text or name in query.thing_classes]
+        masks = [(np.abs(frame.rgb.astype(int) - _COLORS[name]) < _TOLERANCE).all(axis=2) for name in labels]
+        found = [(index, mask) for index, mask in enumerate(masks) if mask.any()]
+        return SegmentationResult(
+            status=Status.FOUND if found else Status.NOT_FOUND,
+            message="" if found else f"nothing is {query.text!r}",
+            query=query,
+            segments=Segments(
+                image_hw=frame.image_hw,
+                masks=tuple(MaskRle.encode(mask) for _, mask in found),
+                labels=tuple(labels[index] for index, _ in found),
+                label_indices=np.array([index for index, _ in found], np.int32),
+                scores=np.array([0.9 - 0.1 * index for index, _ in found], np.float32),
+                boxes_xyxy=np.array([box_of_mask(mask) for _, mask in found], np.float32).reshape(-1, 4),
+            ),
+            model_id=self.model_id,
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+            timing=Timing(stages_s={"inference": time.monotonic() - started_s}),
+        )
+
+
+def load(parameters: NodeParameters) -> ColorEngine:
+    if parameters.model == "missing":
+        raise CheckpointError(f"no checkpoint in {parameters.model}")
+    return ColorEngine()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(engine_factory=load))

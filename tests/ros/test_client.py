@@ -1,0 +1,219 @@
+"""`RosSegmenter` against a real node: it keeps the contract of `xsam.segmenter.Segmenter`."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from xsam import (
+    CameraRef,
+    DeadlineExceededError,
+    Frame,
+    InvalidImageError,
+    InvalidQueryError,
+    ModelError,
+    NoFrameError,
+    Query,
+    QueueFullError,
+    SegmenterUnavailableError,
+    Status,
+    UnknownCameraError,
+    VisualPrompt,
+)
+from xsam.segmenter import Segmenter
+from xsam_ros.client import RosSegmenter
+
+Eventually = Callable[..., Any]
+_RED = Query(text="the red one")
+
+
+@pytest.fixture(scope="module")
+def node(module_spawn: Callable[..., Any]) -> Any:
+    return module_spawn("tests/ros/color_node.py", params={"cameras": "[dark]", "queue_size": 1})
+
+
+@pytest.fixture(scope="module")
+def segmenter(node: Any, eventually: Eventually) -> Iterator[RosSegmenter]:
+    with RosSegmenter("/xsam", frame_wait_s=0.3) as segmenter:
+        eventually(lambda: segmenter.status(deadline_s=15.0).state == "active", "the active state")
+        yield segmenter
+
+
+@pytest.fixture
+def frame() -> Frame:
+    rgb = np.full((20, 30, 3), 90, np.uint8)
+    rgb[5:15, 10:20] = (255, 0, 0)
+    return Frame(rgb=rgb, camera="elsewhere", frame_id="lens", stamp_ns=123_456_789_012)
+
+
+def test_it_is_a_segmenter(segmenter: RosSegmenter) -> None:
+    assert isinstance(segmenter, Segmenter)
+
+
+def test_answers_are_complete(segmenter: RosSegmenter, frame: Frame) -> None:
+    queries = [_RED, Query(text="purple"), Query(text=""), Query(thing_classes=("blue", "red"))]
+    red, purple, empty, classes = segmenter.segment(frame, queries, deadline_s=10.0)
+    assert [result.status for result in (red, purple, empty, classes)] == [
+        Status.FOUND,
+        Status.NOT_FOUND,
+        Status.REFUSED,
+        Status.FOUND,
+    ]
+    np.testing.assert_array_equal(red.masks[0], (frame.rgb == (255, 0, 0)).all(axis=2))
+    assert red.query is queries[0]
+    assert (red.camera, red.frame_id, red.stamp_ns) == ("elsewhere", "lens", 123_456_789_012)
+    assert (red.model_id, red.segments.labels) == ("colors", ("red",))
+    assert red.segments.boxes_xyxy.tolist() == [[10, 5, 20, 15]]
+    assert {"queue", "image", "inference"} <= set(red.timing.stages_s)
+    assert (empty.code, len(empty)) == ("INVALID_QUERY", 0)
+    assert purple.message
+
+
+def test_answers_wake_the_node_that_waits_for_them(segmenter: RosSegmenter, frame: Frame) -> None:
+    """No image arrives here to wake the executor by chance; sleeping through an answer costs up to 0.1 s."""
+    took_s = []
+    for _ in range(21):
+        started_s = time.perf_counter()
+        segmenter.segment(frame, [_RED], deadline_s=10.0)
+        took_s.append(time.perf_counter() - started_s)
+    assert sorted(took_s)[10] < 0.03
+
+
+@pytest.mark.parametrize(
+    ("source", "queries", "error"),
+    [
+        (CameraRef(name="attic"), [_RED], UnknownCameraError),
+        (CameraRef(name="dark"), [_RED], NoFrameError),
+        (CameraRef(name="dark", max_age_s=-1.0), [_RED], InvalidQueryError),
+        (CameraRef(name="dark", max_age_s=5), [_RED], NoFrameError),
+        (CameraRef(name=None), [_RED], InvalidQueryError),  # type: ignore[arg-type]
+        (CameraRef(name="dark"), [], InvalidQueryError),
+        (CameraRef(name="dark"), [Query(text="nul\0")], InvalidQueryError),
+    ],
+)
+def test_refusals_are_raised(
+    segmenter: RosSegmenter, source: CameraRef, queries: list[Query], error: type[Exception]
+) -> None:
+    with pytest.raises(error) as caught:
+        segmenter.segment(source, queries, deadline_s=10.0)
+    assert type(caught.value) is error
+
+
+def test_a_frame_from_the_future(segmenter: RosSegmenter, frame: Frame) -> None:
+    with pytest.raises(InvalidImageError, match="stamp"):
+        segmenter.segment(Frame(rgb=frame.rgb, stamp_ns=2**62), [_RED], deadline_s=10.0)
+
+
+def test_a_failing_model_is_raised(segmenter: RosSegmenter, frame: Frame) -> None:
+    with pytest.raises(ModelError, match="wrong device"):
+        segmenter.segment(frame, [Query(text="broken")], deadline_s=10.0)
+
+
+def test_a_prompt_outside_the_image_is_one_refused_result(segmenter: RosSegmenter, frame: Frame) -> None:
+    outside = Query(prompts=(VisualPrompt.box(100, 100, 120, 120),))
+    refused, good = segmenter.segment(frame, [outside, _RED], deadline_s=10.0)
+    assert (refused.status, refused.code) == (Status.REFUSED, "INVALID_QUERY")
+    assert good.found
+
+
+def test_the_deadline_covers_a_missing_node() -> None:
+    started_s = time.monotonic()
+    with RosSegmenter("/nobody") as segmenter, pytest.raises(SegmenterUnavailableError, match="/nobody"):
+        segmenter.segment(CameraRef(name="front"), [_RED], deadline_s=0.5)
+    assert 0.5 <= time.monotonic() - started_s < 3.0
+
+
+@pytest.mark.parametrize("text", ["slow", "stuck"])
+def test_the_deadline_covers_inference(
+    segmenter: RosSegmenter, frame: Frame, text: str, eventually: Eventually
+) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(DeadlineExceededError):
+        segmenter.segment(frame, [Query(text=text)], deadline_s=0.4)
+    assert 0.4 <= time.monotonic() - started_s < 1.3
+    if text == "slow":  # 1.5 s in small stages: the node has to know the deadline and stop early
+        eventually(lambda: not segmenter.status().busy, "a model that has given up", 0.7)
+    assert segmenter.segment(frame, [_RED], deadline_s=10.0)[0].found
+
+
+def test_no_time_at_all(segmenter: RosSegmenter, frame: Frame) -> None:
+    with pytest.raises(DeadlineExceededError):
+        segmenter.segment(frame, [_RED], deadline_s=0.0)
+
+
+def test_many_threads_share_one_client(segmenter: RosSegmenter, frame: Frame) -> None:
+    """Room for one in the queue: some get an answer, the others a refusal, nobody waits for ever."""
+    ended: list[str] = []
+
+    def ask() -> None:
+        try:
+            ended.append(segmenter.segment(frame, [Query(text="slow red")], deadline_s=20.0)[0].status.value)
+        except QueueFullError as error:
+            ended.append(error.code)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30.0)
+    assert len(ended) == 6
+    assert set(ended) == {"found", "QUEUE_FULL"}
+    assert ended.count("found") == 2
+
+
+@pytest.mark.asyncio
+async def test_async(segmenter: RosSegmenter, frame: Frame) -> None:
+    """The loop goes on while the node works, and the synchronous call works inside a running loop, too."""
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0.02)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    results = await segmenter.segment_async(frame, [Query(text="slow red")], deadline_s=10.0)
+    ticking.cancel()
+    assert results[0].found
+    assert ticks > 10
+    assert segmenter.segment(frame, [_RED], deadline_s=10.0)[0].found
+
+
+@pytest.mark.asyncio
+async def test_async_cancelled(segmenter: RosSegmenter, frame: Frame) -> None:
+    task = asyncio.create_task(segmenter.segment_async(frame, [Query(text="slow")], deadline_s=10.0))
+    await asyncio.sleep(0.1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def test_a_closed_client_says_so(node: Any, frame: Frame) -> None:
+    segmenter = RosSegmenter("/xsam")
+    segmenter.close()
+    segmenter.close()
+    with pytest.raises(SegmenterUnavailableError, match="closed"):
+        segmenter.segment(frame, [_RED], deadline_s=1.0)
+
+
+def test_a_program_that_forgets_to_close_ends_properly() -> None:
+    """A thread inside ROS at the end of the interpreter would abort the process with code 134."""
+    code = "from xsam_ros.client import RosSegmenter\nsegmenter = RosSegmenter('/xsam')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_node_is_still_alive(node: Any, segmenter: RosSegmenter) -> None:
+    assert node.running
+    assert segmenter.status().failed == 1

@@ -1,0 +1,94 @@
+"""The launch files run, against the real `launch` where ROS is installed and a stand-in elsewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+_MODULES = {
+    "launch": ["LaunchDescription"],
+    "launch.actions": ["DeclareLaunchArgument", "IncludeLaunchDescription", "SetEnvironmentVariable"],
+    "launch.conditions": ["IfCondition"],
+    "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
+    "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"],
+    "launch_ros": [],
+    "launch_ros.actions": ["Node"],
+    "launch_ros.substitutions": ["FindPackageShare"],
+}
+
+
+class _Recorded:
+    """Stands for any class of `launch`: it keeps what it was made of."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self.arguments = arguments
+        self.named = named
+
+    def __repr__(self) -> str:
+        parts = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.named.items())]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+
+@pytest.fixture
+def launch_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the stand-in where `launch` would be; the folder launch/ alone is not the package."""
+    for name, classes in _MODULES.items():
+        module = type(sys)(name)
+        for class_name in classes:
+            setattr(module, class_name, type(class_name, (_Recorded,), {}))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def _describe(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location("launch_file_under_test", ROOT / "launch" / name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.generate_launch_description()
+
+
+def _of(description: Any, kind: str) -> list[Any]:
+    return [item for item in description.arguments[0] if type(item).__name__ == kind]
+
+
+@pytest.mark.usefixtures("launch_package")
+def test_xsam_launch() -> None:
+    description = _describe("xsam.launch.py")
+    declared = {item.arguments[0] for item in _of(description, "DeclareLaunchArgument")}
+    (node,) = _of(description, "Node")
+    assert (node.named["package"], node.named["executable"]) == ("xsam_ros", "xsam_node")
+    used = {part.split("'")[1] for part in repr(description).split("LaunchConfiguration(")[1:]}
+    assert used == declared
+    assert all(item.named["description"] for item in _of(description, "DeclareLaunchArgument"))
+
+
+@pytest.mark.usefixtures("launch_package")
+def test_demo_launch() -> None:
+    description = _describe("demo.launch.py")
+    (camera,) = _of(description, "Node")
+    assert camera.named["executable"] == "xsam_camera_sim"
+    (included,) = _of(description, "IncludeLaunchDescription")
+    declared = {item.arguments[0] for item in _of(_describe("xsam.launch.py"), "DeclareLaunchArgument")}
+    assert dict(included.named["launch_arguments"]).keys() <= declared
+    kinds = [type(item).__name__ for item in description.arguments[0]]
+    assert kinds.index("IncludeLaunchDescription") < kinds.index("Node"), "it sets the profile for the camera"
+
+
+def _launch_is_installed() -> bool:
+    try:
+        import launch
+    except ImportError:
+        return False
+    return hasattr(launch, "LaunchDescription")  # the folder launch/ of this repository has none
+
+
+@pytest.mark.skipif(not _launch_is_installed(), reason="the ROS package launch is not installed here")
+@pytest.mark.parametrize("name", ["xsam.launch.py", "demo.launch.py"])
+def test_with_the_real_launch(name: str) -> None:
+    assert _describe(name).entities

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from xsam import (
+    DeadlineExceededError,
+    ModelError,
+    NotActiveError,
+    OutOfMemoryError,
+    QueueFullError,
+    RequestCancelledError,
+    XSamError,
+)
+from xsam_ros.worker import ModelWorker, StageHook
+
+Eventually = Callable[..., Any]
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def worker(errors: list[str]) -> Iterator[ModelWorker]:
+    worker = ModelWorker(queue_size=2, log_error=errors.append)
+    worker.accept()
+    yield worker
+    assert worker.close(timeout_s=5.0)
+
+
+class Gate:
+    """Work that stops until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.released = threading.Event()
+
+    def __call__(self, on_stage: StageHook) -> str:
+        self.entered.set()
+        assert self.released.wait(10.0)
+        on_stage("after the gate")
+        return "done"
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.released.set()
+
+
+def test_answers_come_in_order(worker: ModelWorker, eventually: Eventually) -> None:
+    outcomes: list[Any] = []
+    for number in range(2):
+        worker.submit(lambda _, number=number: number, outcomes.append, deadline_s=5.0)
+    eventually(lambda: outcomes == [0, 1], "both answers")
+
+
+def test_a_full_queue_refuses_at_once(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+    outcomes: list[Any] = []
+    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    for _ in range(2):
+        worker.submit(lambda _: "next", outcomes.append, deadline_s=10.0)
+    assert (worker.busy, worker.waiting) == (True, 2)
+    with pytest.raises(QueueFullError, match="2 requests"):
+        worker.submit(lambda _: "too many", outcomes.append, deadline_s=10.0)
+    gate.released.set()
+    eventually(lambda: outcomes == ["done", "next", "next"], "everything that was queued")
+
+
+def test_deadlines_hold_while_the_model_is_stuck(
+    worker: ModelWorker, gate: Gate, eventually: Eventually
+) -> None:
+    """Both the running and the waiting job are told in time, although the model does not move."""
+    outcomes: dict[str, Any] = {}
+    ended_s: dict[str, float] = {}
+
+    def note(name: str) -> Callable[[Any], None]:
+        def on_done(outcome: Any) -> None:
+            outcomes[name], ended_s[name] = outcome, time.monotonic()
+
+        return on_done
+
+    started_s = time.monotonic()
+    worker.submit(gate, note("running"), deadline_s=0.2)
+    worker.submit(lambda _: "late", note("waiting"), deadline_s=0.3)
+    eventually(lambda: len(outcomes) == 2, "both refusals", 5.0)
+    assert isinstance(outcomes["running"], DeadlineExceededError)
+    assert isinstance(outcomes["waiting"], DeadlineExceededError)
+    assert "waiting" in outcomes["waiting"].message
+    assert 0.2 <= ended_s["running"] - started_s < 2.0
+    assert not gate.released.is_set()
+    assert worker.waiting == 0, "a job that has ended must not take a place in the queue"
+
+
+def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, eventually: Eventually) -> None:
+    stages: list[int] = []
+
+    def work(on_stage: StageHook) -> None:
+        for step in range(10_000):
+            on_stage(f"step {step}")
+            stages.append(step)
+            time.sleep(0.005)
+
+    outcomes: list[Any] = []
+    job = worker.submit(work, outcomes.append, deadline_s=60.0)
+    eventually(lambda: stages, "the first stage")
+    assert job.end(RequestCancelledError("changed my mind"))
+    eventually(lambda: not worker.busy, "the model to be free", 5.0)
+    assert [type(outcome) for outcome in outcomes] == [RequestCancelledError]
+
+
+def test_an_outcome_is_reported_once(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+    outcomes: list[Any] = []
+    job = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert job.end(RequestCancelledError("no"))
+    assert not job.end(RequestCancelledError("no again"))
+    gate.released.set()
+    eventually(lambda: not worker.busy, "the model to be free")
+    assert len(outcomes) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("bad shape"), ModelError),
+        (MemoryError("no room"), OutOfMemoryError),
+        (QueueFullError("odd"), QueueFullError),
+    ],
+)
+def test_errors_are_typed_and_the_thread_lives_on(
+    worker: ModelWorker,
+    errors: list[str],
+    eventually: Eventually,
+    error: Exception,
+    expected: type[XSamError],
+) -> None:
+    def work(_: StageHook) -> None:
+        raise error
+
+    outcomes: list[Any] = []
+    worker.submit(work, outcomes.append, deadline_s=5.0)
+    worker.submit(lambda _: "alive", outcomes.append, deadline_s=5.0)
+    eventually(lambda: len(outcomes) == 2, "both outcomes")
+    assert type(outcomes[0]) is expected
+    assert error.args[0] in outcomes[0].message
+    assert outcomes[1] == "alive"
+    assert any("Traceback" in line for line in errors) == isinstance(error, ValueError)
+
+
+def test_refuse_ends_what_waits_and_runs(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+    outcomes: list[Any] = []
+    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0)
+    worker.refuse(NotActiveError("off"))
+    assert [type(outcome) for outcome in outcomes] == [NotActiveError, NotActiveError]
+    with pytest.raises(NotActiveError, match="off"):
+        worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0)
+    worker.accept()
+    gate.released.set()
+    worker.submit(lambda _: "again", outcomes.append, deadline_s=10.0)
+    eventually(lambda: outcomes[2:] == ["again"], "an answer after accepting again")
+
+
+def test_nothing_is_taken_before_accept() -> None:
+    worker = ModelWorker(queue_size=1, log_error=print)
+    with pytest.raises(NotActiveError):
+        worker.submit(lambda _: 1, print, deadline_s=1.0)
+    assert worker.close(timeout_s=5.0)
+
+
+def test_no_time_left(worker: ModelWorker) -> None:
+    with pytest.raises(DeadlineExceededError):
+        worker.submit(lambda _: 1, print, deadline_s=0.0)
+
+
+def test_call_runs_in_the_model_thread_and_past_the_gate(worker: ModelWorker) -> None:
+    worker.refuse(NotActiveError("off"))
+    assert worker.call(lambda: threading.current_thread().name, stage="look", timeout_s=5.0) == "xsam_model"
+
+
+def test_call_raises_and_keeps_its_deadline(worker: ModelWorker, gate: Gate) -> None:
+    def work() -> None:
+        raise OutOfMemoryError("no room for the weights")
+
+    with pytest.raises(OutOfMemoryError, match="weights"):
+        worker.call(work, stage="load", timeout_s=5.0)
+    with pytest.raises(DeadlineExceededError):
+        worker.call(lambda: gate(lambda _: None), stage="wait", timeout_s=0.1)
+
+
+def test_afterwards_follows_the_answer_only(
+    worker: ModelWorker, errors: list[str], eventually: Eventually
+) -> None:
+    events: list[Any] = []
+
+    def fail(_: StageHook) -> None:
+        raise ModelError("broken")
+
+    def afterwards(value: Any) -> None:
+        events.append(f"after {value}")
+        raise RuntimeError("a subscriber went away")
+
+    worker.submit(lambda _: "answer", events.append, deadline_s=5.0, afterwards=afterwards)
+    worker.submit(fail, lambda error: events.append(error.code), deadline_s=5.0, afterwards=afterwards)
+    eventually(lambda: events == ["answer", "after answer", "MODEL_ERROR"], "three events")
+    assert "a subscriber went away" in errors[0]
+
+
+def test_close_reports_a_model_that_does_not_stop() -> None:
+    gate = Gate()
+    worker = ModelWorker(queue_size=1, log_error=print)
+    worker.accept()
+    worker.submit(gate, lambda _: None, deadline_s=60.0)
+    assert gate.entered.wait(5.0)
+    assert not worker.close(timeout_s=0.1)
+    gate.released.set()
+    assert worker.close(timeout_s=5.0)

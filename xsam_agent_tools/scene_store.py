@@ -1,0 +1,194 @@
+"""Images and objects that the tools have answered about, by id.
+
+The language model sees ids only ("f7" an image, "f7/m1" an object on it); masks and pixels stay here
+until they are the least recently used and room is needed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from xsam.masks import MaskRle
+from xsam.structures import Frame
+from xsam_agent_tools.errors import ImageFullError, StaleIdError, UnknownIdError
+
+_OBJECT_OVERHEAD_BYTES = 400  # of the Python objects around a mask's counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneObject:
+    """One object on one image. `mark` is its number in overlays of that image."""
+
+    object_id: str = ""  # given by the store
+    mark: int = 0  # given by the store
+    query: str
+    label: str
+    score: float | None
+    box_xyxy: tuple[int, int, int, int]
+    center_xy: tuple[int, int]  # a pixel of the mask
+    mask: MaskRle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scene:
+    """One image and the objects found on it so far."""
+
+    image_id: str
+    camera: str
+    frame_id: str
+    stamp_ns: int
+    image_hw: tuple[int, int]
+    frame: Frame | None = None  # None = the pixels are not known here
+    objects: tuple[SceneObject, ...] = field(default=())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the scene holds on to, roughly."""
+        total = sum(len(found.mask.counts) + _OBJECT_OVERHEAD_BYTES for found in self.objects)
+        if self.frame is not None:
+            total += self.frame.rgb.nbytes
+            total += self.frame.depth_m.nbytes if self.frame.depth_m is not None else 0
+        return total
+
+
+class SceneStore:
+    """Bounded, thread-safe memory of scenes; the least recently used one makes room.
+
+    Ids are never reused within a store. Numbers start at `first_number`: give a fresh range when
+    conversations outlive the process, so that an old "f1" does not name a new image.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_images: int = 64,
+        max_bytes: int = 256 * 1024**2,
+        max_objects_per_image: int = 200,
+        first_number: int = 1,
+    ) -> None:
+        if min(max_images, max_bytes, max_objects_per_image, first_number) < 1:
+            raise ValueError("the bounds of a scene store must be positive")
+        self.max_images = max_images
+        self.max_bytes = max_bytes
+        self.max_objects_per_image = max_objects_per_image
+        self._first_number = first_number
+        self._next_number = first_number
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()  # least recently used first
+        self._nbytes = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._scenes)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all scenes, roughly; at most `max_bytes`."""
+        with self._lock:
+            return self._nbytes
+
+    def add_scene(
+        self,
+        *,
+        camera: str,
+        frame_id: str,
+        stamp_ns: int,
+        image_hw: tuple[int, int],
+        frame: Frame | None = None,
+        objects: Sequence[SceneObject] = (),
+    ) -> Scene:
+        """A new scene with its objects; their ids and marks are filled in.
+
+        The pixels are left out when they alone would exceed `max_bytes`.
+
+        Raises:
+            ImageFullError: more objects than one image may carry.
+        """
+        with self._lock:
+            image_id = f"f{self._next_number}"
+            empty = Scene(
+                image_id=image_id,
+                camera=camera,
+                frame_id=frame_id,
+                stamp_ns=stamp_ns,
+                image_hw=image_hw,
+                frame=frame,
+            )
+            scene = self._with_objects(empty, objects)
+            self._next_number += 1
+            return self._put(scene)
+
+    def add_objects(self, image_id: str, objects: Sequence[SceneObject]) -> Scene:
+        """The scene with more objects, numbered on from those it has.
+
+        Raises:
+            StaleIdError: the scene was dropped.
+            UnknownIdError: there never was one of that id.
+            ImageFullError: more objects than one image may carry.
+        """
+        with self._lock:
+            return self._put(self._with_objects(self._find(image_id), objects))
+
+    def scene(self, image_id: str) -> Scene:
+        """The scene of an image id; counts as a use of it.
+
+        Raises:
+            StaleIdError: the scene was dropped.
+            UnknownIdError: there never was one of that id.
+        """
+        with self._lock:
+            return self._find(image_id)
+
+    def object(self, object_id: str) -> tuple[Scene, SceneObject]:
+        """An object and its scene, by an id like "f7/m1"; counts as a use of the scene.
+
+        Raises:
+            StaleIdError: the scene was dropped.
+            UnknownIdError: there never was an object of that id.
+        """
+        image_id = object_id.partition("/")[0]
+        with self._lock:
+            scene = self._find(image_id)
+        for candidate in scene.objects:
+            if candidate.object_id == object_id:
+                return scene, candidate
+        known = ", ".join(found.object_id for found in scene.objects[:10]) or "no objects"
+        raise UnknownIdError(f"no object {object_id[:40]!r}; on {image_id}: {known}")
+
+    def _find(self, image_id: str) -> Scene:
+        scene = self._scenes.get(image_id)
+        if scene is not None:
+            self._scenes.move_to_end(image_id)
+            return scene
+        digits = image_id[1:]
+        issued = image_id[:1] == "f" and digits.isascii() and digits.isdigit() and len(digits) < 19
+        if issued and self._first_number <= int(digits) < self._next_number:
+            raise StaleIdError(f"image {image_id} was dropped to make room for newer ones")
+        raise UnknownIdError(f"no image {image_id[:40]!r}")
+
+    def _with_objects(self, scene: Scene, objects: Sequence[SceneObject]) -> Scene:
+        if len(scene.objects) + len(objects) > self.max_objects_per_image:
+            raise ImageFullError(
+                f"image {scene.image_id} has {len(scene.objects)} objects,"
+                f" {len(objects)} more would exceed {self.max_objects_per_image}"
+            )
+        marks = range(len(scene.objects) + 1, len(scene.objects) + len(objects) + 1)
+        numbered = tuple(
+            replace(new, object_id=f"{scene.image_id}/m{mark}", mark=mark)
+            for mark, new in zip(marks, objects, strict=True)
+        )
+        return replace(scene, objects=scene.objects + numbered)
+
+    def _put(self, scene: Scene) -> Scene:
+        if scene.nbytes > self.max_bytes:
+            scene = replace(scene, frame=None)
+        old = self._scenes.pop(scene.image_id, None)
+        self._nbytes += scene.nbytes - (old.nbytes if old is not None else 0)
+        self._scenes[scene.image_id] = scene
+        while self._scenes and (len(self._scenes) > self.max_images or self._nbytes > self.max_bytes):
+            _, dropped = self._scenes.popitem(last=False)
+            self._nbytes -= dropped.nbytes
+        return scene

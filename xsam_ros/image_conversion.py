@@ -1,0 +1,154 @@
+"""`sensor_msgs/Image` ↔ NumPy, for every common encoding, padded rows and both byte orders.
+
+The results equal those of `cv_bridge`, which is not needed. An rgb8 image without padding is not
+copied at all, so its conversion takes microseconds; the others take about a millisecond at 720p.
+"""
+
+from __future__ import annotations
+
+import array
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from xsam.errors import InvalidImageError
+from xsam.structures import MAX_IMAGE_SIDE_PX
+
+
+class _Layout(NamedTuple):
+    dtype: str  # of one channel, without byte order
+    channels: int
+
+
+# OpenCV names a Bayer pattern by the second pixels of the second row, ROS by the first of the first.
+_BAYER = {"rggb": "BayerBG", "bggr": "BayerRG", "gbrg": "BayerGR", "grbg": "BayerGB"}
+_YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
+
+_COLOR_LAYOUTS = {
+    **{f"{order}{bits}": _Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{f"{order}a{bits}": _Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{name: _Layout("u1", 1) for name in ("mono8", "8UC1")},
+    **{name: _Layout("u2", 1) for name in ("mono16", "16UC1")},
+    **{name: _Layout("u1", 3) for name in ("8UC3",)},  # OpenCV's order: blue first
+    **{name: _Layout("u1", 4) for name in ("8UC4",)},
+    **{f"bayer_{pattern}{bits}": _Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
+    **{name: _Layout("u1", 2) for name in _YUV},
+}
+_LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": _Layout("f4", 1)}
+
+SUPPORTED_ENCODINGS = tuple(_COLOR_LAYOUTS)
+"""Encodings that `rgb_from_image` takes."""
+
+
+def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[Any]:
+    """The pixels of a message as they are: a read-only view (H, W) or (H, W, C), maybe with swapped bytes.
+
+    Nothing is allocated, and nothing is believed: sizes and step have to fit the data that came.
+
+    Raises:
+        InvalidImageError: unknown encoding, no pixels, sides over `max_side_px`, or too little data.
+    """
+    encoding = message.encoding
+    layout = _LAYOUTS.get(encoding)
+    if layout is None:
+        raise InvalidImageError(
+            f"unknown image encoding {encoding[:40]!r}; supported: {', '.join(SUPPORTED_ENCODINGS)}"
+        )
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if height == 0 or width == 0:
+        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
+    if max(height, width) > max_side_px:
+        raise InvalidImageError(f"the image is {width}×{height}, sides up to {max_side_px} px are allowed")
+    dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
+    row_bytes = width * layout.channels * dtype.itemsize
+    needed = step * (height - 1) + row_bytes
+    if step < row_bytes or len(message.data) < needed:
+        raise InvalidImageError(
+            f"a {width}×{height} {encoding} image needs a step of at least {row_bytes} and "
+            f"{max(needed, row_bytes * height)} bytes; got a step of {step} and {len(message.data)} bytes"
+        )
+    pixels: NDArray[Any] = np.ndarray(
+        (height, width, layout.channels),
+        dtype,
+        np.frombuffer(message.data, np.uint8).data,
+        strides=(step, layout.channels * dtype.itemsize, dtype.itemsize),
+    )
+    pixels.flags.writeable = False
+    return pixels[..., 0] if layout.channels == 1 else pixels
+
+
+def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[np.uint8]:
+    """Any colour or grey image as RGB uint8 (H, W, 3), C-contiguous.
+
+    16-bit values are scaled, alpha is dropped, grey is repeated, Bayer patterns are interpolated
+    bilinearly, YUV is BT.601 in video range, and 8UC3 and 8UC4 count as BGR, as OpenCV makes them.
+
+    Raises:
+        InvalidImageError: the message cannot be read as a colour image; the message says why.
+    """
+    encoding = message.encoding
+    pixels = array_from_image(message, max_side_px=max_side_px)
+    if encoding not in _COLOR_LAYOUTS:
+        raise InvalidImageError(
+            f"image encoding {encoding!r} has no colours; supported: {', '.join(SUPPORTED_ENCODINGS)}"
+        )
+    height, width = pixels.shape[:2]
+    if encoding in _YUV:
+        if width % 2:
+            raise InvalidImageError(f"a {encoding} image needs an even width, got {width}×{height}")
+        return _convert(pixels, f"YUV2RGB_{_YUV[encoding]}")
+    if encoding.startswith("bayer_"):
+        if min(height, width) < 4:
+            raise InvalidImageError(f"a Bayer image needs at least 4×4 pixels, got {width}×{height}")
+        return _as_u8(_convert(pixels, f"{_BAYER[encoding[6:10]]}2RGB"))
+    if pixels.ndim == 2:
+        return _convert(_as_u8(pixels), "GRAY2RGB")
+    source = ("RGB" if encoding.startswith("rgb") else "BGR") + ("A" if pixels.shape[2] == 4 else "")
+    if source == "RGB":
+        return np.ascontiguousarray(_as_u8(pixels))
+    return _convert(_as_u8(pixels), f"{source}2RGB")
+
+
+def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None = None) -> Image:
+    """A message (little-endian, rows not padded) from an array of exactly the encoding's dtype and channels.
+
+    Raises:
+        ValueError: dtype or shape does not fit the encoding; that is a mistake of the calling code.
+    """
+    layout = _LAYOUTS[encoding]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    if pixels.ndim not in (2, 3) or pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels:
+        raise ValueError(f"{pixels.dtype} {pixels.shape} is not a {encoding} image")
+    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
+    message = Image(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        step=pixels.shape[1] * channels * pixels.dtype.itemsize,
+        is_bigendian=0,
+    )
+    if header is not None:
+        message.header = header
+    data = array.array("B")  # assigning bytes or an ndarray is checked byte by byte: 170 ms at 720p
+    data.frombytes(little.data.cast("B") if little.size else b"")
+    message.data = data
+    return message
+
+
+def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """8-bit pixels as they are, 16-bit pixels scaled so that 65535 becomes 255, rounded to nearest."""
+    if pixels.dtype.itemsize == 1:
+        return pixels
+    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _convert(pixels: NDArray[Any], conversion: str) -> NDArray[Any]:
+    """Run an OpenCV colour conversion on native, contiguous memory."""
+    import cv2  # here, because an rgb8 camera never needs it
+
+    native = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
+    converted: NDArray[Any] = cv2.cvtColor(native, getattr(cv2, f"COLOR_{conversion}"))
+    return converted

@@ -1,0 +1,243 @@
+"""The parameters of the segmenter node: one table that declares, documents and validates them.
+
+Each field of `NodeParameters` and `CameraParameters` is a row: default, meaning, unit, range, and when
+it may change. Nothing else in the package has defaults; `config/xsam.yaml` repeats them for people to
+edit, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+_CAMERA_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+class Change(str, Enum):
+    """When a parameter may change."""
+
+    ANY_TIME = "any time"
+    UNCONFIGURED = "while the node is unconfigured"
+    NEVER = "never, only at start"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """One row of the table."""
+
+    text: str
+    unit: str = ""
+    least: float | None = None
+    most: float | None = None
+    choices: tuple[str, ...] = ()
+    change: Change = Change.UNCONFIGURED
+
+
+def _row(default: Any, text: str, **details: Any) -> Any:
+    return field(default=default, metadata={"spec": Spec(text=text, **details)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeParameters:
+    """Parameters of the node."""
+
+    model: str = _row(
+        "tiny", "Which weights to load: 'tiny' (in the package) or a folder with a converted checkpoint."
+    )
+    device: str = _row("auto", "Where the model runs: auto, cpu, cuda, cuda:1, ...")
+    dtype: str = _row(
+        "auto", "Number format of the weights.", choices=("auto", "float32", "bfloat16", "float16")
+    )
+    autostart: bool = _row(
+        True,
+        "Configure and activate at start; false leaves that to a lifecycle manager.",
+        change=Change.NEVER,
+    )
+    cameras: tuple[str, ...] = _row(
+        ("camera",),
+        "Names of the cameras. They become part of topics; each has parameters '<name>.*'. "
+        "Empty = only images that are sent with the request.",
+    )
+    queue_size: int = _row(
+        8, "How many requests may wait for the model; more are refused with QUEUE_FULL.", least=1, most=1024
+    )
+    max_frame_age_s: float = _row(
+        1.0,
+        "Refuse a frame older than this, unless the request says otherwise.",
+        unit="s",
+        least=0.01,
+        most=3600.0,
+        change=Change.ANY_TIME,
+    )
+    default_timeout_s: float = _row(
+        30.0,
+        "Answer or refuse within this time, unless the request says otherwise.",
+        unit="s",
+        least=0.01,
+        most=3600.0,
+        change=Change.ANY_TIME,
+    )
+    max_timeout_s: float = _row(
+        600.0,
+        "Longest time a request may ask for.",
+        unit="s",
+        least=0.01,
+        most=86400.0,
+        change=Change.ANY_TIME,
+    )
+    max_image_side_px: int = _row(
+        4096,
+        "Refuse images wider or higher than this.",
+        unit="px",
+        least=16,
+        most=16384,
+        change=Change.ANY_TIME,
+    )
+    max_queries: int = _row(16, "Most queries of one request.", least=1, most=256, change=Change.ANY_TIME)
+    load_timeout_s: float = _row(
+        900.0, "Configuring fails when loading takes longer.", unit="s", least=1.0, most=86400.0
+    )
+    stop_timeout_s: float = _row(
+        30.0,
+        "How long cleanup waits for a running inference to reach the end of its stage.",
+        unit="s",
+        least=0.1,
+        most=3600.0,
+        change=Change.ANY_TIME,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraParameters:
+    """Parameters of one camera, named '<camera>.<field>'."""
+
+    image_topic: str = _row("", "Topic with sensor_msgs/Image in colour; empty = '/<camera>/image_raw'.")
+    qos: str = _row(
+        "sensor_data",
+        "Reliability asked of the driver: sensor_data (best effort, fits every driver) or reliable.",
+        choices=("sensor_data", "reliable"),
+    )
+
+
+Table = TypeVar("Table", NodeParameters, CameraParameters)
+
+
+def declare(node: Node, table: type[Table], prefix: str = "") -> None:
+    """Declare what is not declared yet, with ranges and descriptions for `ros2 param describe`.
+
+    Raises:
+        rclpy.exceptions.InvalidParameterValueException: a value given at start is not allowed.
+    """
+    for row in fields(table):
+        spec: Spec = row.metadata["spec"]
+        name = prefix + row.name
+        if node.has_parameter(name):
+            continue
+        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        descriptor = ParameterDescriptor(
+            description=f"{spec.text} [unit: {spec.unit}]" if spec.unit else spec.text,
+            additional_constraints=_constraints(spec),
+            read_only=spec.change is Change.NEVER,
+            # YAML makes an integer of `timeout: 30`, which a statically typed double would reject.
+            dynamic_typing=isinstance(row.default, float),
+        )
+        if isinstance(row.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=spec.least, to_value=spec.most, step=0.0)
+            ]
+        elif isinstance(row.default, int) and not isinstance(row.default, bool):
+            descriptor.integer_range = [IntegerRange(from_value=spec.least, to_value=spec.most, step=1)]
+        node.declare_parameter(name, default, descriptor)
+
+
+def read(node: Node, table: type[Table], prefix: str = "") -> Table:
+    """The present values."""
+    values = {}
+    for row in fields(table):
+        value = node.get_parameter(prefix + row.name).value
+        if isinstance(row.default, float):
+            value = float(value)
+        elif isinstance(row.default, tuple):
+            value = tuple(value or ())  # `[]` in YAML arrives as None
+        values[row.name] = value
+    return table(**values)
+
+
+def validator(is_unconfigured: Callable[[], bool]) -> Callable[[Sequence[Parameter]], SetParametersResult]:
+    """The callback for `add_on_set_parameters_callback`; add it before declaring, so that it sees it all."""
+    declared: set[str] = set()
+
+    def on_set(parameters: Sequence[Parameter]) -> SetParametersResult:
+        for parameter in parameters:
+            row = _find(parameter.name)
+            if row is None:
+                continue
+            spec: Spec = row.metadata["spec"]
+            first_time = parameter.name not in declared
+            reason = why_invalid(row.name, parameter.value)
+            if not reason and spec.change is Change.UNCONFIGURED and not (first_time or is_unconfigured()):
+                reason = "it can only change while the node is unconfigured; clean up first"
+            if reason:
+                return SetParametersResult(successful=False, reason=f"{parameter.name}: {reason}")
+            declared.add(parameter.name)
+        return SetParametersResult(successful=True)
+
+    return on_set
+
+
+def why_invalid(name: str, value: Any) -> str:
+    """What is wrong with a value of the parameter `name` (without the camera's prefix); "" = nothing."""
+    row = next(
+        row for table in (NodeParameters, CameraParameters) for row in fields(table) if row.name == name
+    )
+    spec: Spec = row.metadata["spec"]
+    if isinstance(row.default, tuple):
+        return _why_invalid_cameras(value)
+    if isinstance(row.default, float):
+        right_type = isinstance(value, (int, float)) and not isinstance(value, bool)
+    else:
+        right_type = type(value) is type(row.default)
+    if not right_type:
+        return f"expected {type(row.default).__name__}, got {value!r}"
+    if spec.choices and value not in spec.choices:
+        return f"expected one of {', '.join(spec.choices)}, got {value!r}"
+    if spec.least is not None and spec.most is not None and not spec.least <= value <= spec.most:
+        return f"expected {spec.least} to {spec.most} {spec.unit}".rstrip() + f", got {value}"
+    return ""
+
+
+def _why_invalid_cameras(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        return f"expected a list of names, got {value!r}"
+    reserved = {row.name for row in fields(NodeParameters)} | {"use_sim_time", "qos_overrides"}
+    for name in value:
+        if not _CAMERA_NAME.fullmatch(name):
+            return f"{name!r} is no camera name: lower-case letters, digits and _, up to 32, a letter first"
+        if name in reserved:
+            return f"{name!r} is the name of a parameter"
+    if len(set(value)) < len(value):
+        return f"a name is given twice in {list(value)}"
+    return ""
+
+
+def _find(name: str) -> Any:
+    """The row that a full parameter name belongs to, or None."""
+    camera, _, suffix = name.rpartition(".")
+    table: type[NodeParameters | CameraParameters] = CameraParameters if camera else NodeParameters
+    if camera and not _CAMERA_NAME.fullmatch(camera):
+        return None
+    return next((row for row in fields(table) if row.name == suffix), None)
+
+
+def _constraints(spec: Spec) -> str:
+    parts = [f"one of: {', '.join(spec.choices)}"] if spec.choices else []
+    return "; ".join([*parts, f"may change: {spec.change.value}"])
