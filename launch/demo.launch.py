@@ -4,13 +4,12 @@ ros2 launch xsam_ros demo.launch.py
 ros2 service call /xsam/segment xsam_ros/srv/Segment "{camera: table, queries: [{text: the red mug}]}"
 """
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
-
-from launch import LaunchDescription
 
 
 def generate_launch_description():

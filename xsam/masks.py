@@ -30,6 +30,8 @@ class MaskRle:
     def __post_init__(self) -> None:
         if self.height <= 0 or self.width <= 0:
             raise InvalidImageError(f"a mask needs a positive size, got {self.height}×{self.width}")
+        if not self.counts:  # pycocotools would decode it to memory that nobody wrote
+            raise InvalidImageError("a mask needs run lengths; an empty mask has one run of background")
 
     @classmethod
     def encode(cls, mask: BoolMask) -> MaskRle:

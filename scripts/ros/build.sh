@@ -21,28 +21,35 @@ mkdir -p build
 exec 9> build/.lock
 flock --timeout 600 9 || { echo "build.sh: another build has held build/.lock for 10 minutes" >&2; exit 1; }
 
-# What the generated code depends on: sources, recipe, and the interpreter and generators that made it.
-fingerprint() {
+# Where and with what the code is made; CMake's cache does not survive a change of these.
+place() {
   {
-    find msg srv action -type f 2> /dev/null | LC_ALL=C sort | xargs sha256sum
-    sha256sum CMakeLists.txt package.xml scripts/ros/fix_imports.cmake scripts/xsam_*
-    find launch config -type f | LC_ALL=C sort | xargs sha256sum
     echo "$venv" "$root"
     "$venv/bin/python" --version
-    ls -d "$venv"/lib/python3*/site-packages/ros_*rosidl*.dist-info 2> /dev/null || true
+    ls -d "$venv"/lib/python3*/site-packages/ros_*.dist-info 2> /dev/null || true
   } | sha256sum | cut -d ' ' -f 1
 }
 
-wanted=$(fingerprint)
-if [[ ${1:-} == --force ]]; then
+# What it is made of.
+sources() {
+  {
+    find msg srv action -type f 2> /dev/null | LC_ALL=C sort | xargs sha256sum
+    sha256sum CMakeLists.txt package.xml scripts/ros/fix_imports.cmake scripts/xsam_*
+    find launch config -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum
+  } | sha256sum | cut -d ' ' -f 1
+}
+
+wanted="$(place) $(sources)"
+have=$([[ -f $stamp ]] && cat "$stamp" || true)
+if [[ ${1:-} == --force || ${have%% *} != "${wanted%% *}" ]]; then
   rm -rf build/xsam_ros install "$stamp"
-elif [[ -f $stamp && -f install/xsam_ros/share/xsam_ros/package.xml && $(< "$stamp") == "$wanted" ]]; then
+elif [[ $have == "$wanted" && -f install/xsam_ros/share/xsam_ros/package.xml ]]; then
   echo "build.sh: install/ is up to date"
   exit 0
 fi
 
 start=$SECONDS
-echo "build.sh: building xsam_ros into install/ (about half a minute from scratch)"
+echo "build.sh: building xsam_ros into install/ (about a minute from scratch, longer on a busy machine)"
 export PATH=$venv/bin:$PATH AMENT_PREFIX_PATH=$venv COLCON_LOG_PATH=$root/log
 unset CMAKE_PREFIX_PATH COLCON_PREFIX_PATH PYTHONPATH LD_LIBRARY_PATH
 output=build/colcon.log

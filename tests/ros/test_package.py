@@ -45,7 +45,7 @@ def test_interfaces_are_explained(path: Path) -> None:
 def test_the_package_needs_nothing_of_this_environment() -> None:
     for name in ("package.xml", "CMakeLists.txt"):
         text = (ROOT / name).read_text()
-        for word in ("venv", "site-packages", "/opt/", "/home/", "/work/"):
+        for word in ("venv", "site-packages", "/opt/", "/home/", "/root/"):
             assert word not in text, f"{name}: {word}"
 
 
