@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         "--out", type=Path, default=Path("demo_output"), help="folder for pictures and report"
     )
     parser.add_argument("--image", type=Path, help="a picture of your own instead of the simulated camera")
-    parser.add_argument("--seed", type=int, default=2_000_003, help="simulated scene (test range)")
+    parser.add_argument("--seed", type=int, default=2_000_012, help="simulated scene (test range)")
     args = parser.parse_args(argv)
     photo = _read_image(args.image) if args.image else None
     args.out.mkdir(parents=True, exist_ok=True)

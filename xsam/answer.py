@@ -28,7 +28,8 @@ from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.structures import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
 
 _INTERACTIVE_SHARE = 0.5  # candidates: at least this share of the best score
-_PHRASE = re.compile(f"{re.escape(PHRASE_OPEN)}(.*?){re.escape(PHRASE_CLOSE)}", re.DOTALL)
+# From the last opening tag to the next closing one, as `mark_positions` counts conditions.
+_PHRASE = re.compile(f"{PHRASE_OPEN}((?:(?!{PHRASE_OPEN}).)*?){PHRASE_CLOSE}", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +85,15 @@ def compose(
 def plain_text(generated: str) -> str:
     """Generated text without tags and without the sentence that only carries the mask."""
     text = generated.split(END_TAG, maxsplit=1)[0]
-    text = re.sub(rf"(Sure, )?[^.<]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
-    text = re.sub(r"</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
+    text = re.sub(rf"(Sure, )?[^.<>]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
+    text = re.sub(rf"{SEG_TAG}|</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
     return re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split()))
 
 
 def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ...]:
     if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
         return query.thing_classes + query.stuff_classes
-    if task is Task.GROUNDED_CONVERSATION:
+    if task in (Task.GROUNDED_CONVERSATION, Task.CHAT):
         return phrases
     if task is Task.VISUAL_GROUNDED:
         return tuple(f"region {i + 1}" for i in range(sum(p.positive for p in query.prompts)))
@@ -138,7 +139,11 @@ def _segments(
 def _categories(
     class_logits: Tensor, mask_logits: Tensor, query: Query, geometry: MaskGeometry, config: XSamConfig
 ) -> RawSegments:
-    """Things only → instances; stuff only → semantic; both → panoptic."""
+    """Things only → instances; stuff only → semantic; both → panoptic.
+
+    Semantic segmentation gives every pixel to some class, so that one class alone would get the
+    whole picture. Here a class gets a pixel only where a query that reaches the threshold covers it.
+    """
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
     threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold
     if things and stuff:
@@ -148,9 +153,11 @@ def _categories(
     if things:
         return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=threshold))
     classes = semantic(class_logits, mask_logits, geometry)
-    scores = probabilities(class_logits).max(dim=0).values
-    masks = torch.stack([classes == index for index in range(stuff)])
-    keep = scores >= (query.score_threshold or 0.0)
+    p = probabilities(class_logits)
+    scores = p.max(dim=0).values
+    covered = [(geometry.upsample(mask_logits[p[:, c] >= threshold]) > 0).any(dim=0) for c in range(stuff)]
+    masks = torch.stack([(classes == index) & cover for index, cover in enumerate(covered)])
+    keep = scores >= threshold
     return RawSegments(
         masks=masks, label_indices=torch.arange(stuff, device=scores.device), scores=scores
     ).pick(keep)

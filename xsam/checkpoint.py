@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from xsam.config import SPECIAL_TOKENS, XSamConfig
 from xsam.errors import CheckpointError
@@ -111,29 +112,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     tensors: dict[str, Tensor] = {}
     for file in find_weights(path):
-        part: dict[str, Any]
-        try:
-            if file.suffix == ".safetensors":
-                part = load_file(file)
-            else:
-                part = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-            raise CheckpointError(
-                f"{file} is damaged or not a weight file: {str(error).splitlines()[0]}",
-                hint="download it again, and compare its sha256",
-            ) from error
-        except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
-            raise CheckpointError(f"{file} holds more than tensors and is not loaded: {error}") from error
-        if set(part) == {"state_dict"}:
-            part = dict(part["state_dict"])
-        strange = [str(k) for k, v in part.items() if not isinstance(v, Tensor)]
+        part = _read_file(file)
+        if isinstance(part, Mapping) and set(part) == {"state_dict"}:
+            part = part["state_dict"]
+        if not isinstance(part, Mapping):
+            raise CheckpointError(f"{file} holds a {type(part).__name__} instead of named tensors")
+        strange = [str(k) for k, v in part.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
         if strange:
-            raise CheckpointError(f"{file} holds entries that are no tensors: {_first(strange)}")
+            raise CheckpointError(f"{file} holds entries that are no named tensors: {_first(strange)}")
         repeated = sorted(tensors.keys() & part.keys())
         if repeated:
             raise CheckpointError(f"{file} repeats tensors of another shard: {_first(repeated)}")
         tensors.update(part)
     return tensors
+
+
+def _read_file(file: Path) -> Any:
+    """What one weight file holds; never more than tensors in plain containers."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        # Files of torch before 1.6 are no zip archives; those cannot be mapped into memory.
+        mapped = zipfile.is_zipfile(file)
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        raise CheckpointError(
+            f"{file} is damaged or not a weight file: {_one_line(error)}",
+            hint="download it again, and compare its sha256",
+        ) from error
+    except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
+        # Its own message advises to switch the protection off.
+        raise CheckpointError(
+            f"{file} holds more than tensors and is not loaded",
+            hint="it may run code when it is unpickled; get the weights from a source you trust",
+        ) from error
 
 
 def load_weights(
@@ -210,16 +222,25 @@ def _fill_buffers(model: XSamModel) -> None:
         raise CheckpointError(f"buffers were left empty: {_first(left)}")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """Open a tokenizer folder and make sure that it knows X-SAM's tokens."""
+def open_tokenizer(folder: Path) -> Any:
+    """Open `tokenizer.json` exactly as it is.
+
+    `AutoTokenizer` would rebuild Phi-3's tokenizer by the rules of its class when no `config.json` lies
+    beside it, and then splits the words behind a tag differently.
+    """
     if not folder.is_dir():
         raise CheckpointError(f"no tokenizer folder {folder}")
+    if not (folder / "tokenizer.json").is_file():
+        raise CheckpointError(f"no tokenizer.json in {folder}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"cannot open the tokenizer in {folder}: {str(error).splitlines()[0]}"
-        ) from error
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
+        raise CheckpointError(f"cannot open the tokenizer in {folder}: {_one_line(error)}") from error
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Open a tokenizer folder and make sure that it knows X-SAM's tokens."""
+    tokenizer = open_tokenizer(folder)
     unknown = [
         t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
     ]
@@ -263,3 +284,7 @@ def sha256(file: Path) -> str:
 def _first(names: Sequence[str]) -> str:
     more = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
+
+
+def _one_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

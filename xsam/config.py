@@ -285,7 +285,7 @@ def tiny_config(*, vocab_size: int) -> XSamConfig:
         extra_select_layers=(2, 4, 5),
         connector_hidden_dim=96,
         one_mask_per_object=True,
-        reject_below=0.3,
+        reject_below=0.15,
         instance_threshold=0.3,
         sampler=RegionSamplerConfig(pooling_mode="mean", pooling_kernel_size=64),
     )

@@ -35,6 +35,7 @@ from xsam.prompts import (
     IMAGE_ID,
     Conversation,
     TokenizedPrompt,
+    category_name,
     clean_text,
     conversation_for,
     mark_positions,
@@ -164,7 +165,10 @@ class XSam:
         if isinstance(queries, (str, Query)):
             query = Query(text=queries) if isinstance(queries, str) else queries
             query.validate(frame.image_hw)
-            return self._answer(frame, [query], clock)[0]
+            result = self._answer(frame, [query], clock)[0]
+            if result.code == InvalidQueryError.code:  # found invalid once it was tokenised
+                raise InvalidQueryError(result.message, hint=result.hint)
+            return result
         if not queries:
             raise InvalidQueryError("no queries were given")
         return self._answer(frame, list(queries), clock)
@@ -304,6 +308,8 @@ class XSam:
         text = self._tokenizer.decode(generation.token_ids, skip_special_tokens=False)
         ids = np.concatenate([prompt.tokens.input_ids, np.array(generation.token_ids, np.int64)])
         cond_ids, seg_ids = mark_positions(self._tokenizer, ids[: len(generation.hidden_states)])
+        if asked := prompt.tokens.num_conditions:  # phrases in an explanation are not what was asked for
+            cond_ids[cond_ids >= asked] = -1
         if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
             return RawAnswer(class_logits=None, mask_logits=None, text=text)
         clock.begin("decode")
@@ -319,8 +325,8 @@ class XSam:
     def _unknown_words(self, query: Query) -> str:
         """A hint that names the words the tokenizer does not know (word-level vocabularies only)."""
         unknown_id = self._tokenizer.unk_token_id
-        texts = [query.text, *query.thing_classes, *query.stuff_classes]
-        words = [word for text in texts for word in clean_text(text).replace("?", " ").split()]
+        names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
+        words = [word for text in (clean_text(query.text), *names) for word in text.replace("?", " ").split()]
         unknown = [w for w in words if unknown_id in self._tokenizer.encode(w, add_special_tokens=False)]
         return f"the model does not know the word(s): {', '.join(dict.fromkeys(unknown))}" if unknown else ""
 
@@ -339,7 +345,8 @@ class _Stages:
         """Seconds left; −1 (for ever, as `Lock.acquire` reads it) without a deadline."""
         if self._deadline_s is None:
             return -1.0
-        return max(0.0, self._start + self._deadline_s - time.monotonic())
+        left_s = self._start + self._deadline_s - time.monotonic()
+        return min(max(0.0, left_s), threading.TIMEOUT_MAX)
 
     def check(self) -> None:
         if self._deadline_s is not None and self.remaining_s() <= 0:

@@ -2,8 +2,8 @@
 
 ::
 
-    XSamError                          code, message, hint, retryable
-    ├── RequestRefusedError            the request was understood and declined; nothing is broken
+    XSamError                          ERROR              code, message, hint, retryable
+    ├── RequestRefusedError            REFUSED            understood and declined; nothing is broken
     │   ├── InvalidQueryError          INVALID_QUERY      empty text, prompt outside the image, …
     │   ├── InvalidImageError          INVALID_IMAGE      0×0, wrong dtype, unknown encoding, …
     │   ├── CameraUnavailableError     CAMERA_UNAVAILABLE

@@ -169,8 +169,8 @@ def panoptic(
         found.append((mask, label, score))
     return RawSegments(
         masks=torch.stack([f[0] for f in found]) if found else weighted[:0] > 1,
-        label_indices=torch.tensor([f[1] for f in found], dtype=torch.long),
-        scores=torch.tensor([f[2] for f in found]),
+        label_indices=torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
+        scores=torch.tensor([f[2] for f in found], device=scores.device),
     )
 
 

@@ -90,7 +90,8 @@ def _paint(canvas: NDArray[np.uint8], prompt: VisualPrompt) -> None:
         canvas[top : max(top + 1, round(y_max)), left : max(left + 1, round(x_max))] = 1
     else:
         assert prompt.points_xy is not None
-        points = np.round(prompt.points_xy).astype(np.int32)
+        # A point near the right or lower border rounds to a pixel outside.
+        points = np.clip(np.round(prompt.points_xy), 0, (width - 1, height - 1)).astype(np.int32)
         for x_px, y_px in points.tolist():
             cv2.circle(canvas, (x_px, y_px), radius, 1, thickness=-1)
         if prompt.kind is PromptKind.SCRIBBLE:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.errors import InvalidQueryError
 from xsam.structures import Query, Task
 
 IMAGE_ID = -200
@@ -25,8 +26,8 @@ PHRASE_OPEN = "<p>"
 PHRASE_CLOSE = "</p>"
 END_TAG = "<|end|>"
 _PLACEHOLDERS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(REGION_TAG)})")
-_ALL_TAGS = re.compile(r"<\|[a-z]+\|>|<(?:SEG|image|region|/?p|/?s|unk)>", re.IGNORECASE)
-_COCO_SUFFIX = re.compile(r"-(merged|other|stuff)$")
+_ALL_TAGS = re.compile(r"<\|[^|<>]*\|>|<(?:SEG|image|region|/?p|/?s|unk)>", re.IGNORECASE)
+_COCO_SUFFIX = re.compile(r"(-(merged|other|stuff))+$")  # "food-other-merged" has two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,8 @@ def _frame(question: str) -> str:
 
 
 def _conditions(names: Sequence[str]) -> str:
+    if not all(names):
+        raise InvalidQueryError("a phrase or category is empty without its tags")
     return ", ".join(f"{PHRASE_OPEN}{name}{PHRASE_CLOSE}" for name in names)
 
 
@@ -149,7 +152,11 @@ def category_name(name: str) -> str:
 
 
 def conversation_for(query: Query) -> Conversation:
-    """The canonical question for a query, and the answer to force where the task has a fixed one."""
+    """The canonical question for a query, and the answer to force where the task has a fixed one.
+
+    Raises:
+        InvalidQueryError: nothing is left of a text once its tags are taken out.
+    """
     task = query.resolved_task()
     text = clean_text(query.text)
     if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
@@ -179,6 +186,8 @@ def conversation_for(query: Query) -> Conversation:
             "Please output the corresponding segmentation mask."
         )
         answer = f"Sure, {SEG_TAG}."
-    else:
+    elif text:
         question, answer = text, ""
+    else:
+        raise InvalidQueryError("the text is empty without its tags")
     return Conversation(question=_frame(question), answer=f"{answer}{END_TAG}" if answer else "")

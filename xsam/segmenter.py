@@ -126,6 +126,8 @@ def _bare(label: str) -> str:
 
 def _touches(mask: BoolMask, query: Query) -> bool:
     for prompt in query.prompts:
+        if not prompt.positive:
+            continue
         if prompt.points_xy is not None:
             columns, rows = prompt.points_xy.astype(int).T
             if mask[rows, columns].any():

@@ -114,6 +114,7 @@ class VisualPrompt:
     positive: bool = True
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", PromptKind(self.kind))
         given = (self.points_xy is not None, self.box_xyxy is not None, self.mask is not None)
         wanted = {
             PromptKind.POINT: (True, False, False),
@@ -204,6 +205,8 @@ class Query:
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", Task(self.task))
         for name in ("thing_classes", "stuff_classes", "prompts"):
+            if isinstance(getattr(self, name), str):  # tuple("mug") would ask for "m", "u" and "g"
+                raise InvalidQueryError(f"{name} takes several entries, got the text {getattr(self, name)!r}")
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def resolved_task(self) -> Task:
@@ -236,6 +239,8 @@ class Query:
             raise InvalidQueryError(f"{len(classes)} categories, at most {MAX_CATEGORIES} are allowed")
         if any(not name.strip() or len(name) > MAX_TEXT_CHARS for name in classes):
             raise InvalidQueryError("category names must not be empty")
+        if not all(_is_unicode(value) for value in (self.text, *classes)):
+            raise InvalidQueryError("the text holds half a character (a lone surrogate)")
         if len(self.prompts) > MAX_PROMPTS:
             raise InvalidQueryError(f"{len(self.prompts)} prompts, at most {MAX_PROMPTS} are allowed")
         if self.score_threshold is not None and not 0.0 <= self.score_threshold <= 1.0:
@@ -288,9 +293,12 @@ class Segments:
     def __len__(self) -> int:
         return len(self.masks)
 
-    def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | slice) -> Segments:
-        """The chosen segments; every column is filtered together."""
-        chosen = np.arange(len(self))[index if isinstance(index, slice) else np.asarray(index, dtype=np.intp)]
+    def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | NDArray[np.bool_] | slice) -> Segments:
+        """The segments at these places, or where a bool array is True; all columns are filtered together."""
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.dtype == np.bool_ else index.astype(np.intp)
+        chosen = np.arange(len(self))[index]
         return Segments(
             image_hw=self.image_hw,
             masks=tuple(self.masks[i] for i in chosen),
@@ -309,7 +317,7 @@ class Segments:
     def label_map(self) -> NDArray[np.uint16]:
         """Instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
         ids = np.zeros(self.image_hw, np.uint16)
-        for index in reversed(range(len(self))):
+        for index in np.argsort(-self.scores, kind="stable")[::-1]:
             ids[self.masks[index].decode()] = index + 1
         return ids
 
@@ -384,6 +392,15 @@ class SegmentationResult:
             frame_id=frame.frame_id,
             stamp_ns=frame.stamp_ns,
         )
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether `text` can be written as UTF-8; half a surrogate pair from broken JSON cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def check_rgb(rgb: NDArray[Any]) -> None:

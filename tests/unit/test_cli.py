@@ -1,0 +1,352 @@
+"""The `xsam` command: words, tables, exit codes; never a traceback for what goes wrong on purpose."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from xsam import Frame, MaskRle, XSamError, __version__, cli
+from xsam.errors import DownloadError, ModelError, QueueFullError
+from xsam.sim import render, sample_scene
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden" / "data"
+PICTURE = GOLDEN / "a" / "image.png"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def _xsam(*arguments: object) -> Result:
+    """Run the command; an exception that is not an exit is the test's failure."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def _segment(*arguments: object) -> Result:
+    return _xsam("segment", PICTURE, *arguments, "--model", GOLDEN / "a", "--device", "cpu")
+
+
+def _error_line(result: Result, code: int) -> str:
+    """The only thing that is printed."""
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# -- segment
+
+
+def test_what_was_found_is_a_table(tmp_path: Path) -> None:
+    overlay = tmp_path / "pictures" / "overlay.png"
+    result = _segment("the red mug", "--out", overlay)
+    assert result.exit_code == 0
+    assert result.output.startswith("found: in ")
+    assert "with a\n" in result.output
+    assert all(
+        word in result.output for word in ("label", "score", "area px", "the red mug", f"wrote {overlay}")
+    )
+    drawn, original = cv2.imread(str(overlay)), cv2.imread(str(PICTURE))
+    assert drawn.shape == original.shape
+    assert (drawn != original).any()
+
+
+def test_the_overlay_has_the_colours_of_the_picture(tmp_path: Path) -> None:
+    """Red stays red: OpenCV orders its channels the other way round."""
+    picture, overlay = tmp_path / "red.png", tmp_path / "overlay.png"
+    Image.new("RGB", (96, 64), (250, 0, 0)).save(picture)
+    result = _xsam(
+        "segment",
+        picture,
+        "mug",
+        "--threshold",
+        1,
+        "--model",
+        GOLDEN / "a",
+        "--device",
+        "cpu",
+        "--out",
+        overlay,
+    )
+    assert result.exit_code == 3
+    with Image.open(overlay) as drawn:
+        assert drawn.convert("RGB").getpixel((90, 60)) == (250, 0, 0)
+
+
+def test_json_holds_the_masks() -> None:
+    result = _segment("--class", "cat", "--class", "dog", "--stuff", "sky", "--threshold", "0.0", "--json")
+    assert result.exit_code == 0
+    answer = json.loads(result.stdout)
+    assert answer["status"] == "found"
+    assert answer["task"] == "open_vocabulary"
+    assert answer["timing_s"].keys() >= {"encode", "decode"}
+    height, width = cv2.imread(str(PICTURE)).shape[:2]
+    assert answer["image"] == {"width": width, "height": height}
+    for segment in answer["segments"]:
+        assert segment["label"] in ("cat", "dog", "sky")
+        counts = segment["mask"]["counts"].encode()
+        mask = MaskRle(height=height, width=width, counts=counts).decode()
+        assert mask.sum() == segment["area_px"] > 0
+        rows, columns = np.nonzero(mask)
+        corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert segment["box_xyxy"] == [float(v) for v in corners]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "task"),
+    [
+        (["the red mug"], "referring"),
+        (["what can hold coffee?"], "reasoning"),
+        (["--box", "10,10,50,50"], "interactive"),
+        (["--point", "12.5,20"], "interactive"),
+        (["--box", "10,10,50,50", "--point", "3,4"], "visual_grounded"),
+        (["mug", "--task", "reasoning"], "reasoning"),
+    ],
+)
+def test_the_task_follows_from_what_is_given(arguments: list[str], task: str) -> None:
+    answer = json.loads(_segment(*arguments, "--json").stdout)
+    assert answer["task"] == task
+    assert answer["status"] in ("found", "not_found")
+
+
+def test_not_found_has_its_own_exit_code() -> None:
+    result = _segment("the red mug", "--threshold", "1")
+    assert result.exit_code == 3
+    assert result.output.startswith("not found: nothing matches 'the red mug'; best score ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "the query is empty"),
+        (["mug", "--point", "1,1"], "three different questions"),
+        (["mug", "--class", "mug"], "three different questions"),
+        (["--box", "1,2,3"], "--box takes 4 numbers with commas between them, got '1,2,3'"),
+        (["--point", "1;2"], "--point takes 2 numbers"),
+        (["--point", "5000,2"], "lies outside the"),
+        (["--box", "9,9,3,3"], "needs x_min < x_max"),
+        (["--task", "generic"], "needs thing_classes or stuff_classes"),
+        (["mug", "--out", "overlay.docx"], "cannot tell the picture format of 'overlay.docx'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(arguments: list[str], words: str) -> None:
+    assert words in _error_line(_segment(*arguments), 2)
+
+
+@pytest.mark.parametrize("arguments", [["--task", "nonsense"], ["--threshold", "1.5"], ["--unknown"]])
+def test_wrong_usage_has_the_code_of_a_refusal(arguments: list[str]) -> None:
+    assert _segment("mug", *arguments).exit_code == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"this is text"])
+def test_pictures_that_are_none(tmp_path: Path, content: bytes | None) -> None:
+    picture = tmp_path / "picture.png"
+    if content is not None:
+        picture.write_bytes(content)
+    words = "cannot read" if content is None else "is no picture that OpenCV can read"
+    assert words in _error_line(_xsam("segment", picture, "mug"), 2)
+
+
+def test_a_model_that_is_not_there_or_damaged(tmp_path: Path) -> None:
+    line = _error_line(_xsam("segment", PICTURE, "mug", "--model", tmp_path / "nothing"), 1)
+    assert "no model" in line
+    assert "(give a folder written by `xsam convert`" in line
+    folder = shutil.copytree(GOLDEN / "a", tmp_path / "a")
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[:1000])
+    assert "is damaged" in _error_line(_xsam("segment", PICTURE, "mug", "--model", folder), 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (ModelError("it broke", hint="mend it"), 1, "failed"),
+        (QueueFullError("too many"), 2, "refused"),
+        (DownloadError("no net"), 1, "failed"),
+    ],
+)
+def test_errors_of_the_project_become_exit_codes(
+    monkeypatch: pytest.MonkeyPatch, error: XSamError, code: int, status: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "_answer", fail)
+    line = _error_line(_segment("mug"), code)
+    assert line == f"error: {error.message} ({error.hint})"
+    result = _segment("mug", "--json")
+    assert result.exit_code == code
+    assert json.loads(result.stdout) == {
+        "status": status,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+    }
+
+
+def test_an_overlay_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    line = _error_line(_segment("mug", "--out", tmp_path / "file" / "overlay.png"), 1)
+    assert str(tmp_path / "file") in line
+
+
+def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(cli, "_answer", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        _segment("mug")
+
+
+# -- the other commands
+
+
+def test_convert(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(GOLDEN / "c" / "tokenizer", source / "tokenizer")
+    shutil.copy(GOLDEN / "c" / "config.json", source)
+    torch.save(load_file(GOLDEN / "c" / "model.safetensors"), source / "pytorch_model.bin")
+    result = _xsam("convert", source, out, "--dtype", "bfloat16")
+    assert result.exit_code == 0
+    assert "released layout, bfloat16; " in result.output
+    assert "tokenizer: 423 tokens for 423 rows" in result.output
+    assert f"wrote {out} (" in result.output
+    assert len([line for line in result.output.splitlines() if line.endswith("  model.safetensors")]) == 1
+    assert "is not empty (name a new folder, or give --force" in _error_line(_xsam("convert", source, out), 1)
+    assert _xsam("convert", source, out, "--force").exit_code == 0
+    assert _xsam("segment", PICTURE, "mug", "--model", out, "--device", "cpu").exit_code == 0
+
+
+def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    line = _error_line(_xsam("download", "--out", tmp_path / "here"), 1)
+    assert "switched off by HF_HUB_OFFLINE" in line
+    assert f"into {tmp_path / 'here' / 'X-SAM'}" in line
+
+
+def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from xsam.download import DownloadReport
+
+    asked: dict[str, str] = {}
+
+    def pretend(out: Path, *, revisions: dict[str, str]) -> DownloadReport:
+        asked.update(revisions)
+        return DownloadReport(
+            out=out, commits={"hao9610/X-SAM": "0abc"}, file_count=3, size_bytes=9_200_000_000, fetched=("x",)
+        )
+
+    monkeypatch.setattr("xsam.download.download", pretend)
+    out = tmp_path / "my files"
+    result = _xsam("download", "--out", out, "--revision", "hao9610/X-SAM=0abc")
+    assert result.exit_code == 0
+    assert asked == {"hao9610/X-SAM": "0abc"}
+    assert "0abc  hao9610/X-SAM" in result.output
+    assert "9.20 GB checked" in result.output
+    assert result.output.strip().endswith(f"next: xsam convert '{out}' {tmp_path / 'xsam_full'}")
+
+
+@pytest.mark.parametrize("revision", ["hao9610/X-SAM", "=abc", "hao9610/X-SAM="])
+def test_download_wants_revisions_in_full(tmp_path: Path, revision: str) -> None:
+    result = _xsam("download", "--out", tmp_path, "--revision", revision)
+    assert result.exit_code == 2
+    assert "REPO=COMMIT" in result.output
+
+
+def test_scenes(tmp_path: Path) -> None:
+    seed, hw = 2_000_003, (120, 160)
+    result = _xsam("scenes", "--seed", seed, "--out", tmp_path / "new", "--width", hw[1], "--height", hw[0])
+    assert result.exit_code == 0
+    paths = [Path(line) for line in result.output.split()]
+    assert [path.name for path in paths] == [
+        f"scene_{seed}_{name}" for name in ("rgb.png", "depth_mm.png", "instances.png", "truth.json")
+    ]
+    rgb, depth, ids = (cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths[:3])
+    view = render(sample_scene(seed), image_hw=hw)
+    assert np.array_equal(rgb[..., ::-1], view.rgb)
+    assert (depth.dtype, ids.dtype) == (np.uint16, np.uint16)
+    assert np.abs(depth / 1000.0 - view.depth_m).max() <= 0.0006
+    assert np.array_equal(ids, view.instance_ids)
+    truth = json.loads(paths[3].read_text())
+    assert truth["image_hw"] == list(hw)
+    assert truth["intrinsics"] == view.intrinsics.tolist()
+    present = {item["instance_id"] for item in truth["objects"]}
+    assert present == set(np.unique(ids).tolist()) - {0}
+    kinds = {expression["kind"] for expression in truth["expressions"]}
+    assert {"category", "reasoning", "absent_category"} <= kinds
+    assert all(set(e["instance_ids"]) <= present for e in truth["expressions"])
+    Frame(rgb=np.ascontiguousarray(rgb[..., ::-1]), depth_m=(depth / 1000.0).astype(np.float32))
+
+
+def test_version() -> None:
+    lines = _xsam("version").output.splitlines()
+    assert lines[0] == f"xsam {__version__}"
+    assert f"torch {torch.__version__}" in lines
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+    heavy = ("torch", "transformers", "cv2", "huggingface_hub", "PIL", "scipy")
+    done = _python(f"""
+import sys
+from xsam.cli import main
+sys.argv = ["xsam", "--help"]
+try:
+    main()
+except SystemExit as stop:
+    print("loaded:", *sorted(set({heavy!r}) & set(sys.modules)), "code:", stop.code)
+""")
+    assert done.stdout.rstrip().endswith("loaded: code: 0"), done.stdout + done.stderr
+    assert all(name in done.stdout for name in ("segment", "convert", "download", "scenes", "version"))
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "xsam", "segment", "nowhere.png", "mug"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == "error: cannot read nowhere.png: No such file or directory\n"
+
+
+def test_an_install_without_the_model_says_so() -> None:
+    done = _python(f"""
+import sys
+sys.modules["torch"] = None
+from xsam.cli import main
+sys.argv = ["xsam", "segment", {str(PICTURE)!r}, "mug"]
+main()
+""")
+    assert done.returncode == 1
+    assert (
+        done.stderr.strip() == "error: this needs torch, which is not installed (pip install 'xsam[model]')"
+    )

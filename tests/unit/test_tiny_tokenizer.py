@@ -1,0 +1,94 @@
+"""The tiny model's tokenizer: one token a word of its small world, and tags that are nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xsam.checkpoint import load_tokenizer
+from xsam.config import tiny_config
+from xsam.sim.language import VOCABULARY
+from xsam.train.tokenizer import build_tiny_tokenizer, save_tiny_tokenizer
+
+TAGS = ("<|endoftext|>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<SEG>", "<p>", "</p>")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return build_tiny_tokenizer()
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def test_every_word_of_the_simulator_is_one_known_token(tokenizer: Any) -> None:
+    for word in VOCABULARY:
+        ids = _ids(tokenizer, word)
+        assert len(ids) == 1, word
+        assert ids[0] != tokenizer.unk_token_id, word
+    assert len({_ids(tokenizer, word)[0] for word in VOCABULARY}) == len(VOCABULARY)
+
+
+def test_tags_are_single_tokens_wherever_they_stand(tokenizer: Any) -> None:
+    ids = {tag: _ids(tokenizer, tag) for tag in TAGS}
+    assert all(len(tag_ids) == 1 for tag_ids in ids.values())
+    assert len({tag_ids[0] for tag_ids in ids.values()}) == len(TAGS)
+    (mug,) = _ids(tokenizer, "mug")
+    for tag in TAGS:
+        assert _ids(tokenizer, f"mug{tag}mug") == [mug, *ids[tag], mug]
+
+
+def test_the_configuration_names_its_special_tokens(tokenizer: Any) -> None:
+    llm = tiny_config(vocab_size=len(tokenizer)).llm
+    named = tokenizer.convert_ids_to_tokens([llm.pad_token_id, llm.bos_token_id, llm.eos_token_id])
+    assert named == ["<|endoftext|>", "<s>", "</s>"]
+    assert (tokenizer.pad_token, tokenizer.bos_token, tokenizer.eos_token) == (
+        "<|endoftext|>",
+        "<s>",
+        "<|end|>",
+    )
+
+
+def test_case_does_not_matter_and_punctuation_stands_alone(tokenizer: Any) -> None:
+    words = _ids(tokenizer, "what can i drink from ?")
+    assert _ids(tokenizer, "What can I DRINK from?") == words
+    assert len(words) == 6
+    assert tokenizer.unk_token_id not in words
+
+
+def test_tags_in_other_letters_are_words(tokenizer: Any) -> None:
+    """Folding to lower case must not turn text into a tag, nor a tag into text."""
+    seg, open_id = _ids(tokenizer, "<SEG>")[0], _ids(tokenizer, "<p>")[0]
+    for text in ("<seg>", "<Seg>", "< SEG >", "<P>", "seg", "p"):
+        ids = _ids(tokenizer, text)
+        assert seg not in ids
+        assert open_id not in ids
+
+
+def test_unknown_words_are_said_to_be_unknown(tokenizer: Any) -> None:
+    mug, unknown = _ids(tokenizer, "mug")[0], tokenizer.unk_token_id
+    assert _ids(tokenizer, "mug xylophone mug") == [mug, unknown, mug]
+
+
+def test_it_survives_the_disk(tokenizer: Any, tmp_path: Path) -> None:
+    save_tiny_tokenizer(tmp_path / "tokenizer")
+    loaded = load_tokenizer(tmp_path / "tokenizer")
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    text = "<|user|>\nPlease segment <p>the red mug</p> in this image.<|end|>\n<|assistant|>\nSure, <SEG>.<|end|>"
+    assert _ids(loaded, text) == _ids(tokenizer, text)
+    assert loaded.unk_token_id == tokenizer.unk_token_id
+    assert tokenizer.unk_token_id not in _ids(loaded, text)
+    assert len(loaded) == len(tokenizer)
+
+
+def test_words_keep_their_numbers(tokenizer: Any) -> None:
+    """A set in the building must not decide on the order: weights belong to numbers."""
+    assert build_tiny_tokenizer().get_vocab() == tokenizer.get_vocab()
+    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    assert [number for _, number in words] == list(range(len(tokenizer)))
+    plain = [word for word, _ in words if word not in (*TAGS, tokenizer.unk_token)]
+    assert plain == sorted(plain)
