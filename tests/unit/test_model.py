@@ -12,6 +12,7 @@ from torch import Tensor
 from xsam.checkpoint import load_checkpoint
 from xsam.config import RegionSamplerConfig
 from xsam.model.language import generate, packed_hidden_states
+from xsam.model.mask_decoder import _visible_pixels
 from xsam.model.region_sampler import region_points, sample_regions
 from xsam.model.xsam import XSamModel, pad_conditions, span_means
 from xsam.prompts import IMAGE_ID, REGION_ID
@@ -137,6 +138,21 @@ def test_prompts_decoded_together_equal_one_by_one(model: XSamModel, noise: Call
             torch.testing.assert_close(
                 stage.mask_logits[:, p], single.mask_logits[:, 0], atol=1e-3, rtol=1e-4
             )
+
+
+def test_a_query_without_a_mask_looks_everywhere() -> None:
+    """And it alone: attention to nothing would be NaN, but the others keep to their masks."""
+    logits = torch.full((1, 2, 2, 2, 4), -3.0)  # one image, two prompts of two queries, 2×4 pixels
+    logits[0, 0, 1, 0, 3] = 3.0
+    logits[0, 1, 0, 1, :2] = 3.0
+    visible = _visible_pixels(logits, (2, 4))
+    assert visible.shape == (1, 1, 4, 8)
+    assert visible[0, 0].int().tolist() == [
+        [1, 1, 1, 1, 1, 1, 1, 1],
+        [0, 0, 0, 1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1, 1, 0, 0],
+        [1, 1, 1, 1, 1, 1, 1, 1],
+    ]
 
 
 @torch.no_grad()

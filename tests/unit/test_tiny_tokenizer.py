@@ -78,7 +78,8 @@ def test_it_survives_the_disk(tokenizer: Any, tmp_path: Path) -> None:
     save_tiny_tokenizer(tmp_path / "tokenizer")
     loaded = load_tokenizer(tmp_path / "tokenizer")
     assert loaded.get_vocab() == tokenizer.get_vocab()
-    text = "<|user|>\nPlease segment <p>the red mug</p> in this image.<|end|>\n<|assistant|>\nSure, <SEG>.<|end|>"
+    question = "<|user|>\nPlease segment <p>the red mug</p>.<|end|>\n"
+    text = f"{question}<|assistant|>\nSure, <SEG>.<|end|>"
     assert _ids(loaded, text) == _ids(tokenizer, text)
     assert loaded.unk_token_id == tokenizer.unk_token_id
     assert tokenizer.unk_token_id not in _ids(loaded, text)
