@@ -148,7 +148,12 @@ def _categories(
     threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold
     if things and stuff:
         return panoptic(
-            class_logits, mask_logits, geometry, stuff=range(things, things + stuff), threshold=threshold
+            class_logits,
+            mask_logits,
+            geometry,
+            stuff=range(things, things + stuff),
+            threshold=threshold,
+            weigh_own=not config.one_mask_per_object,
         )
     if things:
         return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=threshold))

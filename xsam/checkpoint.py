@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -269,6 +270,7 @@ def write_folder(tensors: Mapping[str, Tensor], config: XSamConfig, tokenizer: A
     tokenizer.save_pretrained(folder / "tokenizer")
     unfinished = folder / "model.safetensors.part"
     save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+    shutil.copymode(folder / "config.json", unfinished)  # safetensors keeps others from reading it
     unfinished.replace(folder / "model.safetensors")
 
 

@@ -347,7 +347,9 @@ def _write_shards(
         )
         ready = {name: _ready(name, tensors[name], kinds[name]) for name in names}
         save_file(ready, folder / file, metadata={"format": "pt"})
+        shutil.copymode(folder / "config.json", folder / file)  # safetensors keeps others from reading it
         total += sum(tensor.nbytes for tensor in ready.values())
+        del ready  # before the next shard is made
         places.update(dict.fromkeys(names, file))
     if len(groups) > 1:
         index = {"metadata": {"total_size": total}, "weight_map": places}

@@ -138,20 +138,26 @@ def panoptic(
     stuff: Collection[int],
     threshold: float = 0.5,
     overlap: float = PANOPTIC_OVERLAP,
+    weigh_own: bool = True,
 ) -> RawSegments:
     """Segments that do not overlap: each pixel belongs to its most likely query or to nothing.
 
     Queries whose best class reaches `threshold` compete with mask probability × class probability.
     A segment of which others took too much is dropped, and those of one stuff class become one.
+
+    Args:
+        weigh_own: a query's own mask, too, is where mask × class probability ≥ 0.5, as in the
+            reference. A score below 0.5 then never gives a segment, whatever the threshold.
     """
-    scores, labels = class_logits.float().softmax(dim=-1).max(dim=-1)
-    keep = (labels < class_logits.shape[-1] - 1) & (scores > threshold)
+    scores, labels = probabilities(class_logits).max(dim=-1)
+    keep = scores >= threshold
     scores, labels = scores[keep], labels[keep]
-    weighted = geometry.upsample(mask_logits[keep]).sigmoid() * scores[:, None, None]
+    mask_probabilities = geometry.upsample(mask_logits[keep]).sigmoid()
+    weighted = mask_probabilities * scores[:, None, None]
+    own = (weighted if weigh_own else mask_probabilities) >= 0.5
     if len(scores) == 0:
-        return RawSegments(masks=weighted > 1, label_indices=labels, scores=scores)
+        return RawSegments(masks=own, label_indices=labels, scores=scores)
     owner = weighted.argmax(dim=0)
-    own = weighted >= 0.5
     found: list[tuple[Tensor, int, float]] = []
     merged: dict[int, int] = {}
     for index, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
@@ -168,7 +174,7 @@ def panoptic(
             merged[label] = len(found)
         found.append((mask, label, score))
     return RawSegments(
-        masks=torch.stack([f[0] for f in found]) if found else weighted[:0] > 1,
+        masks=torch.stack([f[0] for f in found]) if found else own[:0],
         label_indices=torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
         scores=torch.tensor([f[2] for f in found], device=scores.device),
     )

@@ -25,6 +25,7 @@ from xsam.checkpoint import (
     open_tokenizer,
     read_tensors,
     resolve_model,
+    save_checkpoint,
     sha256,
 )
 from xsam.config import XSamConfig
@@ -305,6 +306,17 @@ def test_a_folder_opens_ready_for_use() -> None:
     assert model.dtype is torch.bfloat16
     assert len(tokenizer) == model.config.llm.vocab_size
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def test_a_saved_folder_opens_again_for_everybody(tmp_path: Path) -> None:
+    """safetensors writes files that only their owner may read."""
+    model, tokenizer = load_checkpoint(GOLDEN / "a")
+    save_checkpoint(model, tokenizer, tmp_path)
+    again, _ = load_checkpoint(tmp_path)
+    expected = model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.state_dict().items())
+    modes = {path.stat().st_mode for path in tmp_path.iterdir() if path.is_file()}
+    assert len(modes) == 1
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:

@@ -154,6 +154,13 @@ def test_the_report_lists_every_file_with_its_hash(released: Path, tmp_path: Pat
     assert report.size_bytes == sum(path.stat().st_size for path in files.values())
 
 
+def test_the_weights_can_be_read_by_whoever_can_read_the_rest(released: Path, tmp_path: Path) -> None:
+    """safetensors writes files that only their owner may read; the robot's node may run as another user."""
+    out = tmp_path / "out"
+    convert.convert(released, out)
+    assert len({path.stat().st_mode for path in out.rglob("*") if path.is_file()}) == 1
+
+
 def test_converting_again_gives_the_same_weights_and_configuration(released: Path, tmp_path: Path) -> None:
     first = convert.convert(released, tmp_path / "one")
     second = convert.convert(tmp_path / "one", tmp_path / "two")
