@@ -138,7 +138,10 @@ class XSamConfig:
             raise CheckpointError(f"no such file: {path}") from None
         except (OSError, ValueError) as error:
             raise CheckpointError(f"cannot read {path}: {error}") from error
-        return cls.from_dict(data)
+        try:
+            return cls.from_dict(data)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path} is not a configuration of X-SAM: {error}") from error
 
     def write(self, path: Path) -> None:
         """Write a `config.json`."""
