@@ -339,3 +339,12 @@ def test_models_are_found_by_name_or_folder(tmp_path: Path) -> None:
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "7", '{"llm": 1, "vision_encoder": {}, "sam": {}, "mask2former": {}, "xsam": {}}']
+)
+def test_a_malformed_config_is_a_checkpoint_error(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match="config"):
+        XSamConfig.read(tmp_path / "config.json")
