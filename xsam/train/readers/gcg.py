@@ -1,0 +1,222 @@
+"""GranD-f: captions whose phrases have masks, for grounded conversation."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, clean_text
+from xsam.structures import Query, Task
+from xsam.train.readers.coco import image_records
+from xsam.train.readers.errors import DatasetError, Layout, RecordError
+from xsam.train.readers.files import (
+    holds_list,
+    iterate_json_list,
+    read_json,
+    require_file,
+    require_folder,
+    take,
+)
+from xsam.train.readers.segmentations import decode_segmentation, stack_masks
+from xsam.train.readers.source import FileSource, ask, count_if
+from xsam.train.samples import PromptedImage, TrainPrompt
+
+_FILES = {
+    "grandf": ("GranDf_HA_GCG_train.json", "GranDf_HA_images/train"),
+    "openpsg": ("OpenPsgGCG_train.json", "those of COCO 2017, or the folder above train2017/ and val2017/"),
+    "refcocog": ("RefCOCOg_GCG_train.json", "COCO train2014"),
+    "flickr": ("flickr_mergedGT_GCG_train.json", "Flickr30k"),
+}
+_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for <p> and </p> while tags are taken out of the caption
+_MIN_WORDS = 3  # as in the data set's own reader
+_Span = tuple[int, int]
+
+
+class GroundedCaptions(FileSource):
+    """One of the four parts of GranD-f.
+
+    The answer is the caption in lower case with `<p> … </p>` around its phrases; each phrase has one mask,
+    the union of its regions. Phrases that overlap an earlier one, or whose mask holds no pixel, stay
+    plain text.
+
+    The files have three forms, told apart by what they hold:
+
+    - GranD-f proper and OpenPSG: a list of `{file_name, image_id, caption, groundings: {phrase:
+      {token_positives: [start, end], rle_masks: […]}}}`;
+    - RefCOCOg: a list of `{key: {img_file_name, caption, refs: [{sentence, segmentation}]}}`;
+    - Flickr30k: COCO's form, captions with the pictures and `tokens_positive: [[start, end], …]` and
+      `sam_mask` with the annotations.
+
+    Args:
+        dataset: "grandf", "openpsg", "refcocog" or "flickr", for messages and the name.
+        annotations: the file.
+        images: the folder of the pictures.
+        name: for logs and the mixture.
+
+    Source: Rasheed et al. 2024 (GLaMM, arXiv 2311.03356).
+    """
+
+    def __init__(
+        self, dataset: str, *, annotations: str | Path, images: str | Path, name: str | None = None
+    ) -> None:
+        if dataset not in _FILES:
+            raise DatasetError(f"unknown part of GranD-f {dataset!r}, known: {', '.join(_FILES)}")
+        file, pictures = _FILES[dataset]
+        layout = Layout(
+            dataset=f"GranD-f ({dataset})",
+            folders=f"annotations/train/{file} and the pictures: {pictures}",
+            published="https://huggingface.co/datasets/MBZUAI/GranD-f",
+        )
+        path = require_file(annotations, layout)
+        images = require_folder(images, layout)
+        skipped: Counter[str] = Counter()
+        super().__init__(
+            name=name or f"gcg_{dataset}",
+            annotations=path,
+            images=images,
+            layout=layout,
+            records=_records(path, skipped),
+            skipped=skipped,
+        )
+
+    def _prompted(
+        self,
+        record: dict[str, Any],
+        rgb: NDArray[np.uint8],
+        rng: np.random.Generator,
+        prompts: int,
+        where: str,
+    ) -> PromptedImage:
+        image_hw = rgb.shape[:2]
+        spans, masks = [], []
+        for span, parts in record["phrases"]:
+            mask = np.logical_or.reduce([decode_segmentation(part, image_hw, where) for part in parts])
+            if mask.any():
+                spans.append((span[0], span[1]))
+                masks.append(mask)
+        if not masks:
+            raise RecordError(f"{where}: the masks of all phrases are empty")
+        question = ask(Query(task=Task.GROUNDED_CONVERSATION), where).question
+        answer = f"{_tagged(record['caption'], spans)} The segmentation mask is {SEG_TAG}.{END_TAG}"
+        prompt = TrainPrompt(
+            kind="grounded_conversation",
+            conversation=Conversation(question=question, answer=answer),
+            labels=np.arange(len(masks), dtype=np.int64),
+        )
+        return PromptedImage(rgb=rgb, masks=stack_masks(masks, image_hw), prompts=(prompt,))
+
+
+def _records(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+    parsed = _listed(path) if holds_list(path) else _coco_form(read_json(path), path)
+    for record, found in parsed:
+        if count_if(skipped, "with too short a caption", len(record["caption"].split()) < _MIN_WORDS):
+            continue
+        record["phrases"] = _without_overlap(record["caption"], found)
+        if count_if(skipped, "without a phrase in the caption", not record["phrases"]):
+            continue
+        yield record
+
+
+def _listed(path: Path) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
+    for number, item in enumerate(iterate_json_list(path)):
+        where = f"{path}, record number {number}"
+        if isinstance(item, Mapping) and "groundings" in item:
+            yield _grand_form(item, where)
+        elif isinstance(item, Mapping) and len(item) == 1:
+            yield _refcocog_form(*next(iter(item.items())), where)
+        else:
+            raise RecordError(f"{where}: neither has 'groundings' nor is {{key: {{refs, caption, …}}}}")
+
+
+def _grand_form(item: Any, where: str) -> tuple[dict[str, Any], list[tuple[_Span, Any]]]:
+    identity = take(item, "image_id", (int, str), where)
+    where = f"{where} (picture {identity})"
+    caption = take(item, "caption", str, where).strip('"').strip()
+    found = []
+    for phrase, grounding in take(item, "groundings", dict, where).items():
+        place = f"{where}, phrase {phrase!r}"
+        stated = _span(take(grounding, "token_positives", list, place), place)
+        span = _located(caption, phrase.strip('"').strip(), stated)
+        if span is not None:
+            found.append((span, take(grounding, "rle_masks", list, place)))
+    return {"id": identity, "file_name": take(item, "file_name", str, where), "caption": caption}, found
+
+
+def _refcocog_form(key: str, item: Any, where: str) -> tuple[dict[str, Any], list[tuple[_Span, Any]]]:
+    where = f"{where} ({key})"
+    caption = take(item, "caption", str, where).strip('"').strip()
+    found = []
+    for ref in take(item, "refs", list, where):
+        span = _located(caption, take(ref, "sentence", str, where).strip('"').strip(), None)
+        if span is not None:
+            found.append((span, take(ref, "segmentation", (list, dict), where)))
+    return {"id": key, "file_name": take(item, "img_file_name", str, where), "caption": caption}, found
+
+
+def _coco_form(data: Any, path: Path) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
+    regions: dict[int | str, list[tuple[_Span, Any]]] = defaultdict(list)
+    for number, annotation in enumerate(take(data, "annotations", list, str(path))):
+        where = f"{path}, annotation number {number}"
+        spans = take(annotation, "tokens_positive", list, where)
+        if not spans:
+            raise RecordError(f"{where}: 'tokens_positive' is empty")
+        span = _span(spans[0], where)
+        if not annotation.get("ignore", False):
+            mask = take(annotation, "sam_mask", (dict, list), where)
+            regions[take(annotation, "image_id", (int, str), where)].append((span, mask))
+    for record, image in zip(image_records(data, path), data["images"], strict=True):
+        caption = take(image, "caption", str, f"{path}, picture {record['id']}")
+        yield {**record, "caption": caption}, regions[record["id"]]
+
+
+def _span(value: Any, where: str) -> _Span:
+    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, int) for v in value):
+        raise RecordError(f"{where}: a span must be [start, end] in characters, not {value!r}")
+    return (value[0], value[1])
+
+
+def _located(caption: str, phrase: str, stated: _Span | None) -> _Span | None:
+    """Where a phrase stands: the place nearest to the stated one, else the first; None if nowhere."""
+    if not phrase:
+        return None
+    places = [match.span() for match in re.finditer(re.escape(phrase), caption, re.IGNORECASE)]
+    start = stated[0] if stated else 0
+    return min(places, key=lambda place: abs(place[0] - start), default=None)
+
+
+def _without_overlap(caption: str, found: list[tuple[_Span, Any]]) -> list[tuple[_Span, list[Any]]]:
+    """Phrases in order; the regions of one span together, and of two that overlap the earlier."""
+    parts: dict[_Span, list[Any]] = defaultdict(list)
+    for (start, end), region in found:
+        text = caption[start:end] if 0 <= start < end <= len(caption) else ""
+        start += len(text) - len(text.lstrip())
+        if clean_text(text):
+            parts[start, start + len(text.strip())].append(region)
+    kept: list[tuple[_Span, list[Any]]] = []
+    for span in sorted(parts, key=lambda span: (span[0], -span[1])):
+        if not kept or span[0] >= kept[-1][0][1]:
+            kept.append((span, parts[span]))
+    return kept
+
+
+def _tagged(caption: str, spans: list[_Span]) -> str:
+    """The caption in lower case with tags around its phrases, and none of its own.
+
+    Args:
+        caption: as in the file.
+        spans: in order, without overlap; characters of `caption`.
+    """
+    pieces, last = [], 0
+    plain = caption.replace(_OPEN, " ").replace(_CLOSE, " ")
+    for start, end in spans:
+        pieces += [plain[last:start], _OPEN, plain[start:end], _CLOSE]
+        last = end
+    text = clean_text("".join([*pieces, plain[last:]]).lower())
+    text = text if text.endswith((".", "!", "?")) else f"{text}."
+    return text.replace(_OPEN, PHRASE_OPEN).replace(_CLOSE, PHRASE_CLOSE)

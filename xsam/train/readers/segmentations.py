@@ -1,0 +1,116 @@
+"""COCO segmentations → masks: polygons, run-length codes, or lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from xsam.masks import BoolMask
+from xsam.train.readers.errors import RecordError
+
+_REACH = 16  # a coordinate further out than so many image sizes is no annotation
+
+
+def decode_segmentation(segmentation: Any, image_hw: tuple[int, int], where: str) -> BoolMask:
+    """Union of all parts of a segmentation.
+
+    What lies outside the image is cut off. Polygons of one or two points enclose nothing and are left
+    out; a few are in COCO.
+
+    Args:
+        segmentation: polygons `[[x, y, x, y, …], …]` in pixels; a run-length code `{"size": [H, W],
+            "counts": …}`, compressed or not; or a list of such codes.
+        image_hw: (H, W) in pixels.
+        where: file and record, for the message.
+
+    Returns:
+        (H, W) bool; empty where the segmentation holds no pixel.
+
+    Raises:
+        RecordError: it is none of these, or a code does not fit the image.
+
+    Source: pycocotools, which neither checks that a code is complete (the rest would be memory that
+    nobody wrote) nor that coordinates are sane.
+    """
+    if isinstance(segmentation, dict):
+        return _decode_rle(segmentation, image_hw, where)
+    if not isinstance(segmentation, list):
+        raise RecordError(f"{where}: a segmentation must be polygons or a run-length code")
+    if segmentation and all(isinstance(part, dict) for part in segmentation):
+        return np.logical_or.reduce([_decode_rle(part, image_hw, where) for part in segmentation])
+    polygons = [_polygon(part, image_hw, where) for part in segmentation]
+    polygons = [polygon for polygon in polygons if len(polygon) >= 6]
+    if not polygons:
+        return np.zeros(image_hw, np.bool_)
+    code = coco_mask.merge(coco_mask.frPyObjects(polygons, *image_hw))
+    mask: BoolMask = coco_mask.decode(code).astype(np.bool_)
+    return mask
+
+
+def stack_masks(masks: Sequence[BoolMask], image_hw: tuple[int, int]) -> BoolMask:
+    """(N, H, W) bool, also for no mask at all."""
+    return np.stack(masks) if masks else np.zeros((0, *image_hw), np.bool_)
+
+
+def rle_area(code: Any, where: str) -> int:
+    """Number of object pixels of a compressed run-length code, without decoding it."""
+    return sum(_compressed_runs(code, where)[1::2])
+
+
+def _polygon(part: Any, image_hw: tuple[int, int], where: str) -> list[float]:
+    if not isinstance(part, list) or not all(isinstance(value, (int, float)) for value in part):
+        raise RecordError(f"{where}: a polygon must be a list of numbers x, y, x, y, …")
+    reach = _REACH * max(image_hw)
+    if len(part) % 2 or not all(-reach < value < reach for value in part):
+        raise RecordError(f"{where}: a polygon has half a point, or coordinates far outside the image")
+    return part
+
+
+def _decode_rle(code: dict[str, Any], image_hw: tuple[int, int], where: str) -> BoolMask:
+    if code.get("size") != list(image_hw):
+        raise RecordError(
+            f"{where}: a run-length code is for an image of {code.get('size')} (height, width), not "
+            f"{list(image_hw)}"
+        )
+    counts = code.get("counts")
+    if isinstance(counts, list) and all(isinstance(count, int) for count in counts):
+        runs = counts
+    else:
+        runs = _compressed_runs(code, where)
+    if sum(runs) != image_hw[0] * image_hw[1] or min(runs) < 0:
+        raise RecordError(f"{where}: the runs of a run-length code do not add up to the image")
+    if runs is counts:
+        code = coco_mask.frPyObjects(code, *image_hw)
+    mask: BoolMask = coco_mask.decode(code).astype(np.bool_)
+    return mask
+
+
+def _compressed_runs(code: Any, where: str) -> list[int]:
+    """Run lengths of a compressed code, background first.
+
+    Source: `rleFrString` of the COCO API. Five bits a character, the lowest first; from the fourth
+    run on, the difference to the run two before.
+    """
+    counts = code.get("counts") if isinstance(code, dict) else None
+    if not isinstance(counts, str) or not counts:
+        raise RecordError(f"{where}: a run-length code has no counts")
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise RecordError(f"{where}: a run-length code has the character {character!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift:
+        raise RecordError(f"{where}: a run-length code is cut off")
+    return runs
