@@ -18,7 +18,11 @@
     ├── ModelError                     MODEL_ERROR        inference failed
     │   └── OutOfMemoryError           OUT_OF_MEMORY
     ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not fit
-    └── DownloadError                  DOWNLOAD           fetching released files failed
+    ├── DownloadError                  DOWNLOAD           fetching released files failed
+    ├── TrainingConfigError            TRAINING_CONFIG    a recipe says something impossible
+    └── DatasetError                   DATASET            wrong option, damaged file, nothing to read
+        ├── MissingDataError           DATASET_MISSING    a file or folder is not there
+        └── RecordError                DATASET_RECORD     one record of a file is malformed
 
 A refusal or failure that concerns a single query comes back as a `SegmentationResult` with that
 status; what concerns the whole request (no frame, queue full, deadline …) is raised.
@@ -156,6 +160,30 @@ class DownloadError(XSamError):
     code = "DOWNLOAD"
     default_hint = "check the network connection and run the command again: it resumes"
     retryable = True
+
+
+class TrainingConfigError(XSamError):
+    """A recipe of a training stage is missing or says something impossible."""
+
+    code = "TRAINING_CONFIG"
+
+
+class DatasetError(XSamError):
+    """A data set cannot be read: wrong option, damaged file, nothing usable in it."""
+
+    code = "DATASET"
+
+
+class MissingDataError(DatasetError):
+    """A file or folder of a data set is not where it was looked for."""
+
+    code = "DATASET_MISSING"
+
+
+class RecordError(DatasetError):
+    """A record of a data set is malformed; the message names the file and the record."""
+
+    code = "DATASET_RECORD"
 
 
 def _walk(cls: type[XSamError]) -> list[type[XSamError]]:

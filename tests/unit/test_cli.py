@@ -190,7 +190,7 @@ def test_errors_of_the_project_become_exit_codes(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_answer", fail)
+    monkeypatch.setattr("xsam.cli.segment._answer", fail)
     line = _error_line(_segment("mug"), code)
     assert line == f"error: {error.message} ({error.hint})"
     result = _segment("mug", "--json")
@@ -213,7 +213,7 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(cli, "_answer", broken)
+    monkeypatch.setattr("xsam.cli.segment._answer", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         _segment("mug")
 
@@ -321,7 +321,8 @@ except SystemExit as stop:
     print("loaded:", *sorted(set({heavy!r}) & set(sys.modules)), "code:", stop.code)
 """)
     assert done.stdout.rstrip().endswith("loaded: code: 0"), done.stdout + done.stderr
-    assert all(name in done.stdout for name in ("segment", "convert", "download", "scenes", "version"))
+    commands = ("segment", "eval", "convert", "download", "scenes", "version")
+    assert all(name in done.stdout for name in commands)
 
 
 def test_the_module_runs_as_the_command() -> None:

@@ -1,37 +1,13 @@
-"""What can go wrong with a data set on disk.
-
-::
-
-    XSamError
-    └── DatasetError            DATASET           wrong option, damaged file, nothing to read
-        ├── MissingDataError    DATASET_MISSING   a file or folder is not there
-        └── RecordError         DATASET_RECORD    one record of a file is malformed
-"""
+"""What a user must have on disk for a data set, and the error that says what is missing."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from xsam.errors import XSamError
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
-
-class DatasetError(XSamError):
-    """A data set cannot be read: wrong option, damaged file, nothing usable in it."""
-
-    code = "DATASET"
-
-
-class MissingDataError(DatasetError):
-    """A file or folder of a data set is not where it was looked for."""
-
-    code = "DATASET_MISSING"
-
-
-class RecordError(DatasetError):
-    """A record of a data set is malformed; the message names the file and the record."""
-
-    code = "DATASET_RECORD"
+__all__ = ["DatasetError", "Layout", "MissingDataError", "RecordError", "missing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

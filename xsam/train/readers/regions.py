@@ -108,14 +108,18 @@ class CocoRegions(FileSource):
         path = require_file(annotations, layout)
         images = require_folder(images, layout)
         skipped: Counter[str] = Counter()
+        names: dict[int, str] = {}  # class of a record → its name; complete once the records are read
+        records = _listed(path, skipped, names) if holds_list(path) else _coco_form(path, skipped, names)
         super().__init__(
             name=name or ("coco_interactive" if self._task is Task.INTERACTIVE else "coco_vgd"),
             annotations=path,
             images=images,
             layout=layout,
-            records=_listed(path, skipped) if holds_list(path) else _coco_form(path, skipped),
+            records=records,
             skipped=skipped,
         )
+        self._class_names = tuple(names[class_] for class_ in sorted(names))
+        self._class_index = {class_: index for index, class_ in enumerate(sorted(names))}
 
     def _prompted(
         self,
@@ -138,8 +142,8 @@ class CocoRegions(FileSource):
             for pick in rng.permutation(choices)[:prompts]:
                 labels = np.full(len(masks), NO_CONDITION, np.int64)
                 labels[pick] = 0
-                region = self._region(items[pick], masks[pick], rng, where)
-                drawn.append(self._prompt([region], labels, where))
+                kind, region = self._region(items[pick], masks[pick], rng, where)
+                drawn.append(self._prompt([region], labels, where, f"_{kind}"))
         else:
             for _ in range(prompts):
                 labels = np.full(len(masks), NO_CONDITION, np.int64)
@@ -147,30 +151,45 @@ class CocoRegions(FileSource):
                 wanted = rng.permutation(np.unique(classes[choices]))
                 for number, class_ in enumerate(wanted[: int(rng.integers(1, self._max_regions + 1))]):
                     pick = int(rng.choice(choices[classes[choices] == class_]))
-                    regions.append(self._region(items[pick], masks[pick], rng, where))
+                    regions.append(self._region(items[pick], masks[pick], rng, where)[1])
                     labels[classes == class_] = number
                 drawn.append(self._prompt(regions, labels, where))
-        return PromptedImage(rgb=rgb, masks=masks, prompts=tuple(drawn), ignored=ignored)
-
-    def _prompt(self, regions: list[BoolMask], labels: NDArray[np.int64], where: str) -> TrainPrompt:
-        query = Query(task=self._task, prompts=tuple(VisualPrompt.from_mask(region) for region in regions))
-        return TrainPrompt(
-            kind=self._task.value, conversation=ask(query, where), labels=labels, regions=tuple(regions)
+        return PromptedImage(
+            rgb=rgb,
+            masks=masks,
+            prompts=tuple(drawn),
+            ignored=ignored,
+            classes=np.array([self._class_index[class_] for class_ in classes.tolist()], np.int64),
         )
 
-    def _region(self, item: dict[str, Any], mask: BoolMask, rng: np.random.Generator, where: str) -> BoolMask:
+    def _prompt(
+        self, regions: list[BoolMask], labels: NDArray[np.int64], where: str, suffix: str = ""
+    ) -> TrainPrompt:
+        query = Query(task=self._task, prompts=tuple(VisualPrompt.from_mask(region) for region in regions))
+        return TrainPrompt(
+            kind=f"{self._task.value}{suffix}",
+            conversation=ask(query, where),
+            labels=labels,
+            regions=tuple(regions),
+        )
+
+    def _region(
+        self, item: dict[str, Any], mask: BoolMask, rng: np.random.Generator, where: str
+    ) -> tuple[str, BoolMask]:
+        """A region for an object and its kind: one of the file's, else drawn."""
         where = f"{where}, annotation {item['id']}"
         given = item.get("regions", {})
         kinds = [kind for kind in self._kinds if kind in given and rle_area(given[kind], where) > 0]
         if not kinds:
-            return draw_region(mask, str(rng.choice(self._kinds)), rng)
+            kind = str(rng.choice(self._kinds))
+            return kind, draw_region(mask, kind, rng)
         kind = str(rng.choice(kinds))
         region = decode_segmentation(given[kind], mask.shape, where)
         if item["thin"] and kind in ("point", "scribble"):
             rows, columns = np.nonzero(region)
             points = zip(columns.tolist(), rows.tolist(), strict=True)
             region = prompt_mask([VisualPrompt.point(x_px, y_px) for x_px, y_px in points], mask.shape)
-        return region
+        return kind, region
 
 
 def draw_region(mask: BoolMask, kind: str, rng: np.random.Generator) -> BoolMask:
@@ -205,13 +224,15 @@ def draw_region(mask: BoolMask, kind: str, rng: np.random.Generator) -> BoolMask
     return prompt_mask([VisualPrompt.scribble(stroke)], mask.shape)
 
 
-def _coco_form(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+def _coco_form(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterator[dict[str, Any]]:
     data = read_json(path)
-    _, class_of = read_categories(data, str(path))
+    known, class_of = read_categories(data, str(path))
+    names.update(enumerate(known))
     yield from instance_records(data, class_of, path, skipped)
 
 
-def _listed(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
+def _listed(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """Records of a file that names no categories: their ids serve as names."""
     for number, item in enumerate(iterate_json_list(path)):
         where = f"{path}, record number {number}"
         if not isinstance(item, dict) or not ("annotations" in item or "anns" in item):
@@ -232,6 +253,7 @@ def _listed(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
         objects = [_object(ann, thin, place) for ann in item["anns" if thin else "annotations"]]
         if count_if(skipped, "without an object", all(entry["crowd"] for entry in objects)):
             continue
+        names.update((entry["class"], f"category {entry['class']}") for entry in objects)
         yield {"id": identity, "file_name": file_name, "height": height, "width": width, "objects": objects}
 
 

@@ -102,13 +102,15 @@ def _index(region: NDArray[np.bool_], regions: list[NDArray[np.bool_]]) -> int:
 @pytest.mark.parametrize("task", ["interactive", "visual_grounded"])
 def test_masks_pixel_by_pixel(tmp_path: Path, content: Any, task: str) -> None:
     source = _source(tmp_path, task, content)
-    assert (len(source), source.class_names) == (1, ())
+    assert len(source) == 1
+    assert len(source.class_names) == 2
     sample = source.sample(0, np.random.default_rng(0))
     np.testing.assert_array_equal(sample.masks, MASKS)
     np.testing.assert_array_equal(sample.ignored, CROWD[34])
     np.testing.assert_array_equal(sample.rgb, write_image(tmp_path / "train2017/000000000009.jpg", seed=9))
     (prompt,) = sample.prompts
-    assert prompt.kind == task
+    assert sample.classes.tolist() == [0, 0, 1, 0]
+    assert prompt.kind in ([f"{task}_{kind}" for kind in REGION_KINDS] if task == "interactive" else [task])
     assert len(prompt.regions) == len(phrases(prompt.conversation)) >= 1
     assert set(phrases(prompt.conversation)) == {"<region>"}
 

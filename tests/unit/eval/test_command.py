@@ -1,0 +1,122 @@
+"""`xsam eval`: JSON and tables, pictures, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from xsam import cli
+from xsam.cli.evaluation import score_table
+from xsam.eval.scenes import SCORE_KEYS
+
+
+@pytest.fixture(autouse=True)
+def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def _eval(*arguments: object) -> Result:
+    """Run the command; an exception that is not an exit is the test's failure."""
+    words = ["eval", "tiny", "--device", "cpu", *map(str, arguments)]
+    result = CliRunner().invoke(cli.app, words)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def _error_line(result: Result) -> str:
+    """The only thing that is printed."""
+    assert result.exit_code == 1
+    (line,) = result.output.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_eval_on_scenes_ends_with_json(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "pictures"
+    result = _eval("--scenes", "2000001:9", "--limit", 1, "--json", "--pictures", folder, "--count", 3)
+    assert result.exit_code == 0
+    scores = json.loads(result.stdout, parse_constant=_no_constant)
+    assert (scores["n"], scores["failed"]) == (1, 0)
+    assert 0 <= scores["referring_miou"] <= 1
+    assert scores["iou_ordinal"] is None
+    assert "2000001" not in result.stdout
+    assert f"wrote 3 pictures to {folder}" in result.stderr
+    names = sorted(path.name for path in folder.iterdir())
+    assert [name[:5] for name in names] == ["0_iou", "1_iou", "2_iou"]
+    assert names == sorted(names, key=lambda name: float(name[5:9]))
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def test_eval_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    _pretend(monkeypatch, {"referring_miou": 0.25, "iou_extreme_x": 0.5, "iou_size": None, "gcg_cider": 1.5})
+    result = _eval()
+    assert result.exit_code == 0
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.output.splitlines()]
+    assert ["referring expressions", "mean IoU", "0.250"] in rows
+    assert ["… by kind", "extreme x, mean IoU", "0.500"] in rows
+    assert ["grounded captions", "CIDEr-D, 0 to 10", "1.500"] in rows
+    assert "size" not in result.output
+    assert result.output.endswith("3 pictures, 40 questions: 40 referring\n")
+
+
+def test_eval_says_what_got_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = {"failed": 2, "failures": {"gcg: DEADLINE: no answer within [bold] 1 s": 2}}
+    _pretend(monkeypatch, some)
+    result = _eval()
+    assert result.exit_code == 0
+    assert "2× no answer: gcg: DEADLINE: no answer within [bold] 1 s" in result.stderr
+    assert "40 questions, 2 without an answer" in result.stdout
+    _pretend(monkeypatch, {"failed": 40, "failures": {"gcg: DEADLINE: late": 40}})
+    assert _eval("--json").exit_code == 1
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, scores: dict[str, object]) -> None:
+    rest = {"counts": {"referring": 40}, "questions": 40, "failed": 0, "failures": {}, "n": 3}
+    monkeypatch.setattr("xsam.eval.scenes.evaluate", lambda *_, **__: {**rest, **scores})
+    monkeypatch.setattr("xsam.cli.evaluation._load", lambda *_: None)
+
+
+def test_eval_has_words_for_every_score() -> None:
+    extra = ("instance_ap50", "interactive_iou")
+    table = score_table(dict.fromkeys((*SCORE_KEYS, *extra), 0.5))
+    assert table.row_count == len(SCORE_KEYS) + len(extra)
+    assert score_table({"n": 5, "questions": 3, "skipped": 1, "ms_per_query_median": 2.0}).row_count == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--scenes", "5"], "expected START:COUNT, got '5'"),
+        (["--scenes", "5:1", "--coco", "."], "give one of --scenes, --coco and --source"),
+        (["--source", "refcoco", "--option", "root"], "write NAME=VALUE"),
+        (["--count", "0"], "--count"),
+    ],
+)
+def test_eval_used_wrongly(arguments: list[str], words: str) -> None:
+    result = _eval(*arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_eval_of_data_that_is_not_there(tmp_path: Path) -> None:
+    line = _error_line(_eval("--coco", tmp_path, "--split", "tiny"))
+    assert "has no annotations of tiny" in line
+    assert str(tmp_path / "annotations" / "instances_tiny.json") in line
+    line = _error_line(_eval("--coco", tmp_path, "--task", "boxes"))
+    assert "unknown tasks ['boxes']" in line
+
+
+def test_eval_takes_sources_of_training(tmp_path: Path) -> None:
+    options = ["--option", f"annotations={tmp_path}/none.json", "--option", "images=x"]
+    assert "none.json does not exist" in _error_line(_eval("--source", "coco_instance", *options))
+    assert "unknown kind of data set 'nothing'" in _error_line(_eval("--source", "nothing"))

@@ -1,0 +1,39 @@
+"""The `xsam` command, one module a group of commands.
+
+Exit codes: 0 = found or done, 1 = failed, 2 = refused or used wrongly, 3 = not found. What goes wrong on
+purpose (`XSamError`) is one red line with a hint, never a traceback. PyTorch and OpenCV are imported by the
+commands that need them, so that `xsam --help` is quick.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from xsam.cli import evaluation, scenes, segment, training, versions, weights
+from xsam.cli.console import EXIT_CODES, ErrorGroup
+
+__all__ = ["EXIT_CODES", "app", "main"]
+
+app = typer.Typer(
+    cls=ErrorGroup,
+    help="X-SAM: segment what you can say or point at.",
+    epilog="Exit codes: 0 found or done, 1 failed, 2 refused or used wrongly, 3 not found.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_show_locals=False,
+)
+
+
+# In the order of `xsam --help`.
+app.command()(segment.segment)
+app.command("eval")(evaluation.evaluate)
+app.command()(training.train)
+app.command()(weights.convert)
+app.command()(weights.download)
+app.command()(scenes.scenes)
+app.command()(versions.version)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app(prog_name="xsam")

@@ -1,0 +1,41 @@
+"""`xsam train`: run one stage of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help='YAML file, or a shipped recipe: "tiny/stage1", "full/stage3", …')
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run; continued if it holds one.")],
+    data: Annotated[Path, typer.Option(help="Folder that the paths of the recipe are relative to.")] = Path(
+        "data"
+    ),
+    init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from.")] = None,
+    heads: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run of an earlier stage whose auxiliary heads go on; repeatable."),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe; repeatable.")
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
+) -> None:
+    """Train one stage, or continue it; several processes: accelerate launch -m xsam.train.run."""
+    from xsam.train.run import parse_overrides
+    from xsam.train.run import train as run
+
+    run(
+        recipe,
+        data=data,
+        out=out,
+        init=init,
+        heads=heads or (),
+        overrides=parse_overrides(overrides or []),
+        cpu=cpu,
+    )

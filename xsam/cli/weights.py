@@ -1,0 +1,83 @@
+"""`xsam convert` and `xsam download`: weights of the released checkpoint."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from xsam.cli.console import say
+
+if TYPE_CHECKING:
+    from xsam.convert import ConversionReport
+    from xsam.download import DownloadReport
+
+DEFAULT_DOWNLOAD = Path("data/xsam_download")
+
+
+class Dtype(str, Enum):
+    """Number formats of converted weights."""
+
+    KEEP = "keep"
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Weights: a file, a folder, or the download.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Folder with tokenizer.json.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the written weights.")] = Dtype.KEEP,
+    force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in OUT.")] = False,
+) -> None:
+    """Turn published weights into a folder that --model takes."""
+    from xsam.convert import convert as run
+
+    with Console(stderr=True).status("reading, checking and writing weights …"):
+        report = run(source, out, tokenizer=tokenizer, dtype=dtype.value, force=force)
+    _print_conversion(report)
+
+
+def download(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = DEFAULT_DOWNLOAD,
+    revision: Annotated[list[str] | None, typer.Option(help="REPO=COMMIT to fetch; repeatable.")] = None,
+) -> None:
+    """Fetch the released checkpoint (about 10 GB) from the Hugging Face hub; resumes."""
+    from xsam.download import download as run
+
+    _print_download(run(out, revisions=_pins(revision or [])))
+
+
+def _pins(values: list[str]) -> dict[str, str]:
+    pins = dict(value.partition("=")[::2] for value in values)
+    if not all(repo and commit for repo, commit in pins.items()):
+        raise typer.BadParameter("write REPO=COMMIT, for example hao9610/X-SAM=0123abc…")
+    return pins
+
+
+def _print_conversion(report: ConversionReport) -> None:
+    kinds = ", ".join(report.dtypes)
+    added = f", {' '.join(report.added_tokens)} added" if report.added_tokens else ""
+    say(
+        f"{report.layout} layout, {kinds}; {report.tensor_count} tensors, {report.parameter_count:,} numbers",
+        f"tokenizer: {report.token_count} tokens for {report.vocab_size} rows{added}",
+        *(f"note: {note}" for note in report.notes),
+        *(f"{digest}  {name}" for name, digest in report.sha256.items()),
+        f"wrote {report.out} ({report.size_bytes / 1e6:,.1f} MB)",
+    )
+
+
+def _print_download(report: DownloadReport) -> None:
+    import shlex
+
+    what = f"fetched {', '.join(report.fetched)}" if report.fetched else "everything was there already"
+    target = report.out.parent / "xsam_full"
+    say(
+        *(f"{commit}  {repo}" for repo, commit in report.commits.items()),
+        f"{what}; {report.file_count} files, {report.size_bytes / 1e9:.2f} GB checked in {report.out}",
+        f"next: xsam convert {shlex.quote(str(report.out))} {shlex.quote(str(target))}",
+    )

@@ -1,0 +1,108 @@
+"""Mask AP as COCO defines it, computed by `pycocotools`."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from xsam.masks import MaskRle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AveragePrecision:
+    """In [0, 1]; None when no category has an object."""
+
+    ap: float | None  # mean over IoU 0.50, 0.55, … 0.95
+    ap50: float | None
+    ap75: float | None
+
+
+class MaskAP:
+    """Collects objects and detections of many pictures, by category.
+
+    A category that has no object in any picture does not enter the mean. A category may be left out of
+    a picture by adding neither objects nor detections of it there: nothing is then counted.
+    """
+
+    def __init__(self) -> None:
+        self._sizes: list[tuple[int, int]] = []  # (H, W) of each picture, (0, 0) without masks
+        self._categories: dict[str, int] = {}
+        self._truth: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(
+        self,
+        *,
+        truth: Iterable[tuple[str, MaskRle]],
+        found: Iterable[tuple[str, MaskRle, float]],
+        crowd: Iterable[tuple[str, MaskRle]] = (),
+    ) -> None:
+        """Count one picture; all its masks have one size.
+
+        Args:
+            truth: category and mask of each object.
+            found: category, mask and score of each detection; the 100 best of a category count.
+            crowd: regions of a category in which detections are neither right nor wrong.
+        """
+        self._sizes.append((0, 0))
+        for is_crowd, regions in ((0, truth), (1, crowd)):
+            for category, mask in regions:
+                record = self._record(len(self._truth), category, mask)
+                self._truth.append({**record, "iscrowd": is_crowd})
+        for category, mask, score in found:
+            record = self._record(len(self._found), category, mask)
+            self._found.append({**record, "iscrowd": 0, "score": float(score)})
+
+    def scores(self) -> AveragePrecision:
+        """AP over everything added so far."""
+        if not any(not record["iscrowd"] for record in self._truth):
+            return AveragePrecision(ap=None, ap50=None, ap75=None)
+        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
+            evaluation = COCOeval(self._data_set(self._truth), self._data_set(self._found), "segm")
+            evaluation.params.areaRng = [[0, 1e10]]  # objects of all sizes only: a quarter of the work
+            evaluation.params.areaRngLbl = ["all"]
+            evaluation.evaluate()
+            evaluation.accumulate()
+        precision = evaluation.eval["precision"][:, :, :, 0, -1]  # (IoU, recall, category)
+        ious = evaluation.params.iouThrs
+        return AveragePrecision(
+            ap=_mean(precision),
+            ap50=_mean(precision[np.isclose(ious, 0.5)]),
+            ap75=_mean(precision[np.isclose(ious, 0.75)]),
+        )
+
+    def _record(self, index: int, category: str, mask: MaskRle) -> dict[str, Any]:
+        self._sizes[-1] = (mask.height, mask.width)
+        return {
+            "id": index + 1,  # pycocotools takes 0 for "no match"
+            "image_id": len(self._sizes),
+            "category_id": self._categories.setdefault(category, len(self._categories) + 1),
+            "segmentation": {"size": [mask.height, mask.width], "counts": mask.counts},
+            "area": mask.area,
+        }
+
+    def _data_set(self, annotations: list[dict[str, Any]]) -> COCO:
+        data = COCO()
+        data.dataset = {
+            "images": [
+                {"id": index + 1, "height": height, "width": width}
+                for index, (height, width) in enumerate(self._sizes)
+            ],
+            "categories": [{"id": number, "name": name} for name, number in self._categories.items()],
+            "annotations": annotations,
+        }
+        data.createIndex()
+        return data
+
+
+def _mean(precision: np.ndarray) -> float | None:
+    """Mean of the entries that exist; −1 stands for a category without objects."""
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else None

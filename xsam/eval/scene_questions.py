@@ -1,0 +1,146 @@
+"""Questions of every task on one simulated scene, drawn by its seed: the same on every machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from xsam.eval.questions import (
+    MAX_DETECTIONS,
+    CaptionTruth,
+    InstanceTruth,
+    Question,
+    RegionTruth,
+    interactive_question,
+    layout_questions,
+    region_prompt,
+    visual_grounded_question,
+)
+from xsam.masks import BoolMask
+from xsam.sim.annotate import ObjectAnnotation, annotate, unlabelled_ids
+from xsam.sim.household import CATEGORIES
+from xsam.sim.language import (
+    Expression,
+    absent_expressions,
+    category_queries,
+    grounded_caption,
+    reasoning_questions,
+    referring_expressions,
+)
+from xsam.sim.render import STUFF_NAMES, RenderedView
+from xsam.sim.scene import sample_scene
+from xsam.structures import PromptKind, Query, Task, VisualPrompt
+
+STUFF = STUFF_NAMES[1:]
+_STUFF_ID = 100_000  # segment id of stuff class 0, above all instance ids
+
+
+def scene_questions(seed: int, view: RenderedView, *, per_scene: int) -> Iterator[Question]:
+    """All questions on a scene, single regions first.
+
+    Referring expressions are drawn uniformly from all that hold in the scene. Objects that are not labelled
+    (see `annotate`) are never asked for, and their pixels count neither way where the metric allows it: as
+    crowd of every category asked for in AP, as void in panoptic and semantic scores.
+
+    Args:
+        seed: of the scene, which `view` shows.
+        per_scene: number of referring expressions.
+    """
+    items = annotate(sample_scene(seed), view)
+    # Two generators: what is asked with the first one is pinned by published scores.
+    yield from _region_questions(view, items, np.random.default_rng([seed, 99]), per_scene=per_scene)
+    rng = np.random.default_rng([seed, 100])
+    labelled = [item for item in items if item.labelled]
+    for kind in (PromptKind.SCRIBBLE, PromptKind.MASK):
+        if labelled:
+            truth = _pixels(view, [labelled[int(rng.integers(len(labelled)))].instance_id])
+            yield interactive_question(region_prompt(kind, truth, rng), truth)
+    crowd = _pixels(view, unlabelled_ids(items))
+    yield _category_question(view, items, crowd, rng)
+    if labelled:
+        objects: dict[str, list[BoolMask]] = {}
+        for item in labelled:
+            objects.setdefault(item.category, []).append(_pixels(view, [item.instance_id]))
+        yield visual_grounded_question(objects, {name: [crowd] for name in objects}, rng)
+    yield from _layout_questions(view, items)
+    if labelled:
+        yield _caption_question(view, items)
+
+
+def _pixels(view: RenderedView, ids: Sequence[int]) -> BoolMask:
+    return np.isin(view.instance_ids, ids)
+
+
+def _region_questions(
+    view: RenderedView, items: Sequence[ObjectAnnotation], rng: np.random.Generator, *, per_scene: int
+) -> Iterator[Question]:
+    def some(expressions: Sequence[Expression], count: int) -> list[Expression]:
+        return [expressions[i] for i in rng.permutation(len(expressions))[:count]]
+
+    def asked(expression: Expression, task: Task) -> Question:
+        return Question(
+            group=task.value,
+            kind=expression.kind if task is Task.REFERRING else "",
+            query=Query(task=task, text=expression.text),
+            truth=RegionTruth(mask=_pixels(view, expression.instance_ids)),
+        )
+
+    for expression in some(referring_expressions(items, view.rgb.shape[1]), per_scene):
+        yield asked(expression, Task.REFERRING)
+    for expression in some(reasoning_questions(items), 1):
+        yield asked(expression, Task.REASONING)
+    for expression in some(absent_expressions(items, rng, count_per_kind=1), 2):
+        yield asked(expression, Task.REASONING if expression.kind == "absent_reasoning" else Task.REFERRING)
+    labelled = [item for item in items if item.labelled]
+    if labelled:
+        item = labelled[int(rng.integers(len(labelled)))]
+        truth = _pixels(view, [item.instance_id])
+        yield interactive_question(region_prompt(PromptKind.POINT, truth, rng), truth)
+        yield interactive_question(VisualPrompt.box(*(float(v) for v in item.box_xyxy)), truth)
+
+
+def _category_question(
+    view: RenderedView, items: Sequence[ObjectAnnotation], crowd: BoolMask, rng: np.random.Generator
+) -> Question:
+    """All categories with labelled objects, and four that are not in the picture."""
+    wanted = category_queries(items, rng)
+    names = tuple(query.text for query in wanted)
+    return Question(
+        group="category",
+        query=Query(
+            task=Task.OPEN_VOCABULARY,
+            thing_classes=names,
+            score_threshold=0.0,  # AP ranks all detections itself
+            max_instances=MAX_DETECTIONS,
+        ),
+        truth=InstanceTruth(
+            classes=names,
+            masks=tuple(tuple(_pixels(view, [i]) for i in query.instance_ids) for query in wanted),
+            crowd=tuple((crowd,) for _ in wanted),
+        ),
+    )
+
+
+def _layout_questions(view: RenderedView, items: Sequence[ObjectAnnotation]) -> Iterator[Question]:
+    """The whole picture; objects that are not labelled are void."""
+    classes = {item.instance_id: CATEGORIES.index(item.category) for item in items if item.labelled}
+    ids = np.where(_pixels(view, list(classes)), view.instance_ids, 0).astype(np.int64)
+    for index, name in enumerate(STUFF):
+        ids[view.stuff_ids == STUFF_NAMES.index(name)] = _STUFF_ID + index
+        classes[_STUFF_ID + index] = len(CATEGORIES) + index
+    return layout_questions(ids, classes, things=CATEGORIES, stuff=STUFF)
+
+
+def _caption_question(view: RenderedView, items: Sequence[ObjectAnnotation]) -> Question:
+    caption = grounded_caption(items)
+    return Question(
+        group="gcg",
+        query=Query(task=Task.GROUNDED_CONVERSATION),
+        truth=CaptionTruth(
+            text=re.sub(r"</?p>", "", caption.text),
+            phrases=tuple(re.findall(r"<p>(.*?)</p>", caption.text)),
+            masks=tuple(_pixels(view, ids) for ids in caption.instance_ids),
+        ),
+    )

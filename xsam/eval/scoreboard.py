@@ -1,0 +1,244 @@
+"""Answers in, scores out, whatever was asked.
+
+Every question names the group under which it counts; what is measured follows from the kind of truth:
+
+=============  ==================================================================================
+RegionTruth    `<group>_miou`, `_ciou`, `_giou`, `_p50`, `iou_<kind>`; group "interactive" only
+               `interactive_<kind>_iou`, or `interactive_iou` for questions without a kind
+InstanceTruth  `<group>_ap`, `_ap50`, `_ap75`
+PanopticTruth  `<group>_pq`, `_sq`, `_rq`, `_pq_things`, `_pq_stuff`
+SemanticTruth  `<group>_miou`
+CaptionTruth   `<group>_miou`, `_truth_miou`, `_recall`, `_ap50`, `_caption_f1`, `_cider`
+=============  ==================================================================================
+
+An answer "not found" is an empty answer. One that was refused or failed is no answer: it is counted in
+`failed` and enters no score.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from xsam.eval.average_precision import MaskAP
+from xsam.eval.grounded_captions import GroundedCaptions, GroundedPhrase
+from xsam.eval.overlap import RegionOverlap
+from xsam.eval.panoptic_quality import PanopticQuality, SemanticOverlap
+from xsam.eval.questions import (
+    CaptionTruth,
+    InstanceTruth,
+    PanopticTruth,
+    Question,
+    RegionTruth,
+    SemanticTruth,
+)
+from xsam.masks import BoolMask, MaskRle, mask_iou
+from xsam.structures import SegmentationResult, Segments, Status
+
+Scores = dict[str, Any]
+"""What an evaluation returns: strict JSON, None where nothing was measured."""
+
+INTERACTIVE = "interactive"
+_MAX_REASONS = 20
+
+
+class Scoreboard:
+    """Scores of the questions answered so far."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()
+        self._regions: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
+        self._kinds: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
+        self._rejected: dict[bool, list[bool]] = {True: [], False: []}  # by absence
+        self._ap: dict[str, MaskAP] = defaultdict(MaskAP)
+        self._panoptic: dict[str, PanopticQuality] = {}
+        self._semantic: dict[str, SemanticOverlap] = {}
+        self._captions: dict[str, GroundedCaptions] = defaultdict(GroundedCaptions)
+
+    def add(self, question: Question, result: SegmentationResult) -> float | None:
+        """Count one answer.
+
+        Returns:
+            The IoU of this answer alone, for tasks of which it is a fair summary: of regions, of
+            instances (see `_merged_iou`), of captions. None for others
+            and without an answer.
+        """
+        self.asked["absent" if question.absent else question.group] += 1
+        if result.status in (Status.REFUSED, Status.FAILED):
+            self._count_failure(question, result)
+            return None
+        truth = question.truth
+        if isinstance(truth, RegionTruth):
+            return self._add_region(question, truth, result)
+        if isinstance(truth, InstanceTruth):
+            return self._add_instances(question, truth, result)
+        if isinstance(truth, CaptionTruth):
+            return self._add_caption(question, truth, result)
+        if isinstance(truth, PanopticTruth):
+            self._add_panoptic(question, truth, result)
+        else:
+            self._add_semantic(question, truth, result)
+        return None
+
+    def mean_iou(self, kinds: Iterable[str]) -> float | None:
+        """Mean IoU of the region questions of these kinds that have an answer; None without any."""
+        together = RegionOverlap()
+        for kind in kinds:
+            if (part := self._kinds.get(kind)) is not None:
+                together.intersections += part.intersections
+                together.unions += part.unions
+                together.has_truth += part.has_truth
+        return together.mean_iou
+
+    def scores(self) -> Scores:
+        """Every score that has been measured, and how often what was asked."""
+        found: dict[str, float | None] = {}
+        for group, regions in self._regions.items():
+            found |= {
+                f"{group}_miou": regions.mean_iou,
+                f"{group}_ciou": regions.ciou,
+                f"{group}_giou": regions.giou,
+                f"{group}_p50": regions.precision(0.5),
+            }
+        for kind, regions in self._kinds.items():
+            if kind == INTERACTIVE or kind.startswith(f"{INTERACTIVE}_"):
+                found[f"{kind}_iou"] = regions.mean_iou
+            elif regions.mean_iou is not None:
+                found[f"iou_{kind}"] = regions.mean_iou
+        for group, instances in self._ap.items():
+            found |= {f"{group}_{name}": value for name, value in asdict(instances.scores()).items()}
+        for group, panoptic in self._panoptic.items():
+            quality = panoptic.scores()
+            for name in ("pq", "sq", "rq", "pq_things", "pq_stuff"):
+                found[f"{group}_{name}"] = getattr(quality, name)
+        found |= {f"{group}_miou": semantic.mean_iou for group, semantic in self._semantic.items()}
+        for group, captions in self._captions.items():
+            found |= {f"{group}_{name}": value for name, value in asdict(captions.scores()).items()}
+        if self._regions:
+            found["absent_rejected"] = _share(self._rejected[True])
+            found["false_alarm"] = _share(self._rejected[False])
+        return {
+            **{name: None if value is None else round(value, 4) for name, value in found.items()},
+            "counts": dict(sorted(self.asked.items())),
+            "questions": self.asked.total(),
+            "failed": self.failures.total(),
+            "failures": dict(self.failures),
+        }
+
+    def _count_failure(self, question: Question, result: SegmentationResult) -> None:
+        reason = f"{question.group}: {result.code}: {result.message}"
+        if reason not in self.failures and len(self.failures) >= _MAX_REASONS:
+            reason = "other reasons"
+        self.failures[reason] += 1
+
+    def _add_region(self, question: Question, truth: RegionTruth, result: SegmentationResult) -> float:
+        found = result.masks.any(axis=0) if result.found else np.zeros_like(truth.mask)
+        if question.group == INTERACTIVE:
+            name = f"{INTERACTIVE}_{question.kind}" if question.kind else INTERACTIVE
+            return self._kinds[name].add(found, truth.mask, truth.ignored)
+        self._rejected[question.absent].append(not result.found)
+        if question.kind:
+            self._kinds[question.kind].add(found, truth.mask, truth.ignored)
+        return self._regions[question.group].add(found, truth.mask, truth.ignored)
+
+    def _add_instances(self, question: Question, truth: InstanceTruth, result: SegmentationResult) -> float:
+        segments = result.segments
+        found: list[list[tuple[MaskRle, float]]] = [[] for _ in truth.classes]
+        for label, mask, score in zip(
+            segments.label_indices.tolist(), segments.masks, segments.scores, strict=True
+        ):
+            found[label].append((mask, float(score)))
+        for labels in _without_repeats(truth.classes):
+            self._ap[question.group].add(
+                truth=[(truth.classes[i], MaskRle.encode(m)) for i in labels for m in truth.masks[i]],
+                crowd=[
+                    (truth.classes[i], MaskRle.encode(m))
+                    for i in labels
+                    for m in (truth.crowd[i] if truth.crowd else ())
+                ],
+                found=[(truth.classes[i], mask, score) for i in labels for mask, score in found[i]],
+            )
+        return _merged_iou(truth, segments)
+
+    def _add_caption(self, question: Question, truth: CaptionTruth, result: SegmentationResult) -> float:
+        segments = result.segments
+        phrases = []
+        for index in sorted(set(segments.label_indices.tolist())):
+            mine = segments[segments.label_indices == index]
+            union = MaskRle.encode(mine.decode_masks().any(axis=0))
+            text = result.phrases[index]
+            phrases.append(GroundedPhrase(text=text, mask=union, score=float(mine.scores.max())))
+        return self._captions[question.group].add(
+            caption=result.text,
+            phrases=phrases,
+            true_caption=truth.text,
+            true_phrases=[
+                GroundedPhrase(text=text, mask=MaskRle.encode(mask))
+                for text, mask in zip(truth.phrases, truth.masks, strict=True)
+            ],
+        )
+
+    def _add_panoptic(self, question: Question, truth: PanopticTruth, result: SegmentationResult) -> None:
+        query = question.query
+        names = query.thing_classes + query.stuff_classes
+        if question.group not in self._panoptic:
+            self._panoptic[question.group] = PanopticQuality(names, len(query.thing_classes))
+        quality = self._panoptic[question.group]
+        if quality.class_names != names or quality.thing_count != len(query.thing_classes):
+            raise ValueError(f"all {question.group} questions must ask for the same classes")
+        classes = {i + 1: label for i, label in enumerate(result.segments.label_indices.tolist())}
+        quality.add(truth.segment_ids, truth.classes, result.segments.label_map(), classes, crowd=truth.crowd)
+
+    def _add_semantic(self, question: Question, truth: SemanticTruth, result: SegmentationResult) -> None:
+        names = question.query.thing_classes + question.query.stuff_classes
+        overlap = self._semantic.setdefault(question.group, SemanticOverlap(names))
+        if overlap.class_names != names:
+            raise ValueError(f"all {question.group} questions must ask for the same classes")
+        segments = result.segments
+        classes = np.append(segments.label_indices, -1)  # the last one where there is no segment
+        overlap.add(truth.class_map, classes[segments.label_map().astype(np.int64) - 1])
+
+
+def confident(segments: Segments) -> Segments:
+    """The segments whose score is at least half the best one: what is worth looking at of a ranking."""
+    return segments[segments.scores >= 0.5 * segments.scores.max(initial=0.0)]
+
+
+def _merged_iou(truth: InstanceTruth, segments: Segments) -> float:
+    """Mean over the labels in truth or confident answers of the IoU of all masks together."""
+    kept = confident(segments)
+    ious = []
+    for label, wanted in enumerate(truth.masks):
+        found = kept[kept.label_indices == label]
+        if wanted or len(found):
+            ious.append(mask_iou(_union(wanted, kept.image_hw), found.decode_masks().any(axis=0)))
+    return float(np.mean(ious)) if ious else 1.0
+
+
+def _union(masks: Iterable[BoolMask], image_hw: tuple[int, int]) -> BoolMask:
+    together = np.zeros(image_hw, np.bool_)
+    for mask in masks:
+        together |= mask
+    return together
+
+
+def _without_repeats(names: tuple[str, ...]) -> list[list[int]]:
+    """Indices of the names in lists that hold no name twice."""
+    lists: list[list[int]] = []
+    for index, name in enumerate(names):
+        for used in lists:
+            if all(names[other] != name for other in used):
+                used.append(index)
+                break
+        else:
+            lists.append([index])
+    return lists
+
+
+def _share(flags: list[bool]) -> float | None:
+    return sum(flags) / len(flags) if flags else None
