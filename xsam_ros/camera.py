@@ -1,126 +1,280 @@
-"""The newest image of each camera, kept as it came; only an image that is used gets decoded."""
+"""Cameras: the newest image of each, paired with depth and camera info; only what is used gets decoded."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
+from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
+from xsam_ros.camera_decoding import CameraFrame, FrameDecoder
+from xsam_ros.camera_streams import Arrival, TopicStatistics, TopicStream
+from xsam_ros.parameters import CameraParameters
 
-from xsam.errors import NoFrameError, StaleFrameError
-from xsam.structures import Frame
-from xsam_ros.conversions import frame_from_image, stamp_ns
+__all__ = ["CameraFrame", "CameraSlot", "CameraStatistics", "CameraTopics"]
 
-_MAX_DELAY_S = 60.0
-"""A stamp further from the node's clock than this is of another clock and says nothing about the age."""
-
-
-def image_qos(kind: str) -> QoSProfile:
-    """Quality of service for image subscriptions: only the newest, by default whatever the driver offers."""
-    reliable = kind == "reliable"
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT,
-    )
+_MAX_ARRIVAL_GAP_S = 1.0
+"""Colour and depth that arrived further apart do not belong together, whatever their stamps say: a bag
+that is played in a loop repeats its stamps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Arrival:
-    serialized: bytes
-    monotonic_s: float
-    clock_ns: int  # of the node, when it arrived
+class CameraTopics:
+    """Topic names of a camera; "" = not subscribed."""
+
+    image: str
+    depth: str = ""
+    info: str = ""
+
+    @classmethod
+    def of(cls, name: str, parameters: CameraParameters) -> CameraTopics:
+        """The topics that the parameters of camera `name` mean, before remapping."""
+        image = parameters.image_topic
+        if not image:
+            image = f"/{name}/image_raw" + ("/compressed" if parameters.compressed else "")
+        info = parameters.info_topic
+        if not info and parameters.depth_topic:
+            base = image.removesuffix("/compressed") if parameters.compressed else image
+            folder, slash, _ = base.rpartition("/")
+            info = f"{folder}{slash}camera_info"
+        return cls(image=image, depth=parameters.depth_topic, info=info)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CameraFrame:
-    """A decoded frame and the header it came with."""
+class CameraStatistics:
+    """How one camera is doing, for status and diagnostics."""
 
-    frame: Frame
-    header: Header
+    name: str
+    image: TopicStatistics
+    depth: TopicStatistics | None  # None = not subscribed
+    info: TopicStatistics | None
+    used: int  # colour images that were taken for a request
+    overwritten: int  # colour images that a newer one replaced before anybody wanted them
+    with_depth: int  # used images for which there was a depth image
+    decode_errors: int  # colour, depth and camera info messages that could not be read
+    last_error: str  # why; "" = none
+    no_depth_reason: str  # of the last frame that was used; "" = it had depth, or none was used
+    no_intrinsics_reason: str
+    notes: tuple[str, ...]
 
 
 class CameraSlot:
-    """Newest image of one camera. `store` is called by the subscription, the rest by anybody."""
+    """What arrived from one camera. The streams are filled by subscriptions, the rest is for anybody."""
 
-    def __init__(self, name: str, topic: str, *, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        name: str,
+        topics: CameraTopics,
+        *,
+        settings: Callable[[], CameraParameters],
+        clock_ns: Callable[[], int],
+    ) -> None:
+        """Make an empty slot.
+
+        Args:
+            name: as configured.
+            topics: fully qualified.
+            settings: present parameters of the camera; read for each frame, because some may change.
+            clock_ns: clock of the node.
+        """
         self.name = name
-        self.topic = topic
-        self._clock_ns = clock_ns
+        self._settings = settings
+        fixed = settings()
+        max_lag_s = fixed.max_depth_lag_s if topics.depth else 0.0
+        max_bytes = fixed.buffer_mb * 1_000_000
+        image_bytes = max_bytes if max_lag_s > 0.0 else 0
+        self.image = TopicStream(topics.image, clock_ns=clock_ns, keep_s=max_lag_s, max_bytes=image_bytes)
+        self.depth: TopicStream | None = None
+        self.info: TopicStream | None = None
+        if topics.depth:
+            keep_s = max_lag_s + _MAX_ARRIVAL_GAP_S
+            self.depth = TopicStream(topics.depth, clock_ns=clock_ns, keep_s=keep_s, max_bytes=max_bytes)
+        if topics.info:
+            self.info = TopicStream(topics.info, clock_ns=clock_ns)
         self._lock = threading.Lock()
-        self._newest: _Arrival | None = None
-        self._frames = 0
-        self._arrivals_s: deque[float] = deque(maxlen=30)
+        self._decoder = FrameDecoder(
+            camera=name,
+            compressed=fixed.compressed,
+            depth_compressed=fixed.depth_compressed,
+            rectified=fixed.rectified,
+            on_error=self._count_error,
+        )
+        self._reset()
 
-    def store(self, serialized: bytes) -> None:
-        """Keep a serialised `sensor_msgs/Image`; nothing else happens in the subscription's callback."""
-        now_s = time.monotonic()
-        arrival = _Arrival(serialized=serialized, monotonic_s=now_s, clock_ns=self._clock_ns())
-        with self._lock:
-            self._newest = arrival
-            self._frames += 1
-            self._arrivals_s.append(now_s)
+    def _reset(self) -> None:
+        self._last: CameraFrame | None = None
+        self._last_key: tuple[object, ...] = ()
+        self._used = 0
+        self._last_used = 0  # sequence number
+        self._with_depth = 0
+        self._decode_errors = 0
+        self._last_error = ""
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics it is filled from, fully qualified."""
+        return tuple(stream.topic for stream in (self.image, self.depth, self.info) if stream is not None)
 
     def clear(self) -> None:
         """Forget everything that arrived."""
+        for stream in (self.image, self.depth, self.info):
+            if stream is not None:
+                stream.clear()
         with self._lock:
-            self._newest = None
-            self._frames = 0
-            self._arrivals_s.clear()
+            self._reset()
 
-    @property
-    def frames(self) -> int:
-        """Images since the last `clear`."""
-        with self._lock:
-            return self._frames
-
-    @property
-    def age_s(self) -> float:
-        """Seconds since the newest image arrived; NaN without one."""
-        with self._lock:
-            newest = self._newest
-        return float("nan") if newest is None else time.monotonic() - newest.monotonic_s
-
-    @property
-    def rate_hz(self) -> float:
-        """Mean rate of the last images; NaN with fewer than two."""
-        with self._lock:
-            arrivals_s = tuple(self._arrivals_s)
-        span_s = arrivals_s[-1] - arrivals_s[0] if len(arrivals_s) > 1 else 0.0
-        return (len(arrivals_s) - 1) / span_s if span_s > 0 else float("nan")
+    def wait_newer(self, sequence: int, *, timeout_s: float) -> bool:
+        """Wait until a newer image than `CameraFrame.sequence` has come; False when it did not in time."""
+        return self.image.wait_newer(sequence, timeout_s=timeout_s)
 
     def newest_frame(self, *, max_age_s: float, max_side_px: int) -> CameraFrame:
-        """Decode the newest image.
+        """Decode the newest image, with depth and intrinsics where there are any.
 
-        Its age counts from its stamp if stamp and node clock plausibly agree, else from its arrival.
+        Its age counts from its stamp if stamp and node clock plausibly agree, else from its arrival. An image
+        that is older by `max_depth_lag_s` at most is preferred if only that one has depth. Depth that is
+        missing or broken is no error: `CameraFrame` says why. The same image gives the same object.
+
+        Args:
+            max_age_s: older images are refused.
+            max_side_px: larger ones as well, before they are decoded.
 
         Raises:
             NoFrameError: nothing has arrived.
             StaleFrameError: the newest image is older than `max_age_s`.
             InvalidImageError: it cannot be read.
         """
+        images = self._fresh_images(max_age_s)
+        image, depth, no_depth_reason = self._paired(images)
+        info = self.info.newest() if self.info is not None else None
+        # A camera info with a new stamp and the same content does not make a new frame.
+        key = (image, depth, info and info.serialized[12:], max_side_px)
         with self._lock:
-            newest = self._newest
-        if newest is None:
-            raise NoFrameError(f"camera {self.name!r} has not delivered a frame on {self.topic} yet")
-        since_arrival_s = time.monotonic() - newest.monotonic_s
-        self._check_age(since_arrival_s, max_age_s)
-        message: Image = deserialize_message(newest.serialized, Image)
-        delay_s = (newest.clock_ns - stamp_ns(message.header.stamp)) * 1e-9
-        if 0.0 < delay_s < _MAX_DELAY_S:
-            self._check_age(since_arrival_s + delay_s, max_age_s)
-        frame = frame_from_image(message, camera=self.name, max_side_px=max_side_px)
-        return CameraFrame(frame=frame, header=message.header)
-
-    def _check_age(self, age_s: float, max_age_s: float) -> None:
-        if age_s > max_age_s:
-            raise StaleFrameError(
-                f"the newest frame of camera {self.name!r} is {age_s:.2f} s old, "
-                f"at most {max_age_s:.2f} s are allowed"
+            if self._last is not None and self._last_key == key:
+                return self._last
+            if image.sequence != self._last_used:
+                self._used += 1
+                self._with_depth += depth is not None
+                self._last_used = image.sequence
+        try:
+            decoded = self._decoder.decode(
+                image,
+                depth,
+                info,
+                no_depth_reason=no_depth_reason,
+                no_info_reason="" if info is not None else self._why_no_info(),
+                max_side_px=max_side_px,
             )
+        except InvalidImageError as error:
+            self._count_error(error.message)
+            raise InvalidImageError(f"camera {self.name!r}: {error.message}", hint=error.hint) from error
+        with self._lock:
+            self._last, self._last_key = decoded, key
+        return decoded
+
+    def statistics(self) -> CameraStatistics:
+        """What happened since the last `clear`."""
+        image = self.image.statistics()
+        newest = self.image.newest()
+        with self._lock:
+            waiting = newest is not None and newest.sequence != self._last_used
+            return CameraStatistics(
+                name=self.name,
+                image=image,
+                depth=None if self.depth is None else self.depth.statistics(),
+                info=None if self.info is None else self.info.statistics(),
+                used=self._used,
+                overwritten=max(0, image.received - self._used - waiting),
+                with_depth=self._with_depth,
+                decode_errors=self._decode_errors,
+                last_error=self._last_error,
+                no_depth_reason="" if self._last is None else self._last.no_depth_reason,
+                no_intrinsics_reason="" if self._last is None else self._last.no_intrinsics_reason,
+                notes=() if self._last is None else self._last.notes,
+            )
+
+    def _fresh_images(self, max_age_s: float) -> list[Arrival]:
+        """The images that are young enough, newest first."""
+        images = self.image.recent()
+        if not images:
+            raise NoFrameError(
+                f"camera {self.name!r} has not delivered a frame on {self.image.topic} yet"
+                f"{_qos_words(self.image, f'{self.name}.image_qos')}"
+            )
+        now_s = time.monotonic()
+        fresh = [image for image in images if image.age_s(now_s) <= max_age_s]
+        if not fresh:
+            age_s = images[0].age_s(now_s)
+            arrived_s = now_s - images[0].monotonic_s
+            late = f" (it arrived {arrived_s:.2f} s ago)" if age_s - arrived_s > 0.1 else ""
+            raise StaleFrameError(
+                f"the newest frame of camera {self.name!r} is {age_s:.2f} s old{late}, "
+                f"at most {max_age_s:.2f} s are allowed",
+                hint="its stamp is old: check the delay, and that the clocks of camera and node agree"
+                if late and arrived_s <= max_age_s
+                else None,
+            )
+        return fresh
+
+    def _paired(self, images: Sequence[Arrival]) -> tuple[Arrival, Arrival | None, str]:
+        """The image to use, its depth, and why there is none."""
+        tolerance_s = self._settings().sync_tolerance_s
+        newest = images[0]
+        if self.depth is None:
+            return newest, None, f"no depth topic is configured for camera {self.name!r}"
+        depths = self.depth.recent()
+        for image in images:  # the stream keeps those of the last max_depth_lag_s
+            depth = _nearest(image, depths)
+            if depth is not None and _gap_s(image, depth) <= tolerance_s:
+                return image, depth, ""
+        return newest, None, self._why_unpaired(newest, depths, tolerance_s)
+
+    def _why_unpaired(self, image: Arrival, depths: Sequence[Arrival], tolerance_s: float) -> str:
+        assert self.depth is not None
+        topic = self.depth.topic
+        if not depths:
+            return f"no depth has arrived on {topic}{_qos_words(self.depth, f'{self.name}.depth_qos')}"
+        nearest = _nearest(image, depths)
+        if nearest is None:
+            since_s = time.monotonic() - depths[0].monotonic_s
+            return f"no depth arrived on {topic} with the image; the newest came {since_s:.2f} s ago"
+        return (
+            f"no depth on {topic} belongs to the image: the stamps differ by {_gap_s(image, nearest):.3f} s "
+            f"at least, {tolerance_s:.3f} s are allowed ({self.name}.sync_tolerance_s)"
+        )
+
+    def _why_no_info(self) -> str:
+        if self.info is None:
+            return f"no camera info topic is configured for camera {self.name!r}"
+        words = _qos_words(self.info, f"{self.name}.info_qos")
+        return f"no camera info has arrived on {self.info.topic}{words}"
+
+    def _count_error(self, message: str) -> None:
+        with self._lock:
+            self._decode_errors += 1
+            self._last_error = message
+
+
+def _nearest(image: Arrival, depths: Sequence[Arrival]) -> Arrival | None:
+    """The depth image whose stamp is nearest, the newest of several, of those that arrived about then."""
+    if image.stamp_ns is None:
+        return None
+    candidates = [
+        depth
+        for depth in depths
+        if depth.stamp_ns is not None and abs(depth.monotonic_s - image.monotonic_s) <= _MAX_ARRIVAL_GAP_S
+    ]
+    return min(candidates, key=lambda depth: _gap_s(image, depth), default=None)
+
+
+def _gap_s(image: Arrival, depth: Arrival) -> float:
+    if image.stamp_ns is None or depth.stamp_ns is None:
+        return float("inf")
+    return abs(image.stamp_ns - depth.stamp_ns) * 1e-9
+
+
+def _qos_words(stream: TopicStream, parameter: str) -> str:
+    statistics = stream.statistics()
+    if not statistics.incompatible_qos:
+        return ""
+    return f"; a publisher's {statistics.incompatible_qos} policy does not fit, see {parameter}"

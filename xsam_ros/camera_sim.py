@@ -2,42 +2,47 @@
 
 Run it with `ros2 run xsam_ros xsam_camera_sim` or `python -m xsam_ros.camera_sim`. The scene is rendered
 once at start, or `orbit_views` times for a camera that swings around the table, because rendering takes
-a few hundred milliseconds a view; after that publishing costs next to nothing.
+a few hundred milliseconds a view; after that publishing costs next to nothing. A message is made and sent
+only for a topic that somebody listens to.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
-from sensor_msgs.msg import CameraInfo, Image
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.image_conversion_encode import (
+    DEPTH_ENCODINGS,
+    ENCODINGS,
+    compressed_from_depth,
+    compressed_from_rgb,
+    image_from_depth,
+    image_from_rgb,
+)
 from xsam_ros.spinning import run_node
 
 _ORBIT_PERIOD_S = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """What is published of one view; only the stamps change."""
-
-    color: Image
-    depth: Image
-    info: CameraInfo
-
-
 class CameraSim(Node):
-    """Publishes `<camera>/image_raw` (rgb8), `<camera>/depth` (32FC1, metres) and `<camera>/camera_info`."""
+    """Publishes what a driver of an RGB-D camera does, all images with the same stamp and frame.
+
+    * `<camera>/image_raw`, in `encoding`, and `<camera>/image_raw/compressed`, JPEG or PNG;
+    * `<camera>/depth`, in `depth_encoding`, and `<camera>/depth/compressedDepth`;
+    * `<camera>/camera_info`.
+    """
 
     def __init__(self, node_name: str = "xsam_camera_sim", **options: Any) -> None:
         super().__init__(node_name, **options)
@@ -47,12 +52,41 @@ class CameraSim(Node):
         self._width = self._declare("width", 640, "Image width in px.", (16, 4096))
         self._height = self._declare("height", 480, "Image height in px.", (16, 4096))
         rate_hz = self._declare("rate_hz", 10.0, "Images a second.", (0.1, 120.0))
+        self._encoding = self._declare("encoding", "rgb8", "Encoding of image_raw.", choices=ENCODINGS)
+        self._compression = self._declare(
+            "compression", "jpeg", "File format of image_raw/compressed.", choices=("jpeg", "png")
+        )
+        self._jpeg_quality = self._declare("jpeg_quality", 90, "Quality of JPEG.", (1, 100))
+        self._depth_encoding = self._declare(
+            "depth_encoding", "32FC1", "32FC1 = depth in m, 16UC1 = in mm.", choices=DEPTH_ENCODINGS
+        )
+        qos = self._declare(
+            "qos", "sensor_data", "Reliability of the topics.", choices=("sensor_data", "reliable")
+        )
         self._orbit = self._declare("orbit", False, "Swing around the table instead of standing still.")
         self._orbit_views = self._declare("orbit_views", 24, "Views rendered for the swing.", (2, 200))
-        self._color = self.create_publisher(Image, f"{camera}/image_raw", qos_profile_sensor_data)
-        self._depth = self.create_publisher(Image, f"{camera}/depth", qos_profile_sensor_data)
-        self._info = self.create_publisher(CameraInfo, f"{camera}/camera_info", qos_profile_sensor_data)
-        self._views: list[_View] = []
+        if self._encoding.startswith(("yuv", "nv")) and (self._width % 2 or self._height % 2):
+            raise InvalidParameterValueException("encoding", self._encoding, "it needs even width and height")
+        reliability = ReliabilityPolicy.RELIABLE if qos == "reliable" else ReliabilityPolicy.BEST_EFFORT
+        self._profile = QoSProfile(depth=5, reliability=reliability)
+        color, depth = f"{camera}/image_raw", f"{camera}/depth"
+        self._outputs: list[tuple[Publisher, Callable[[RenderedView], Any]]] = [
+            self._output(Image, color, lambda seen: image_from_rgb(seen.rgb, self._encoding)),
+            self._output(
+                CompressedImage,
+                f"{color}/compressed",
+                lambda seen: compressed_from_rgb(seen.rgb, self._compression, quality=self._jpeg_quality),
+            ),
+            self._output(Image, depth, lambda seen: image_from_depth(seen.depth_m, self._depth_encoding)),
+            self._output(
+                CompressedImage,
+                f"{depth}/compressedDepth",
+                lambda seen: compressed_from_depth(seen.depth_m, self._depth_encoding),
+            ),
+            self._output(CameraInfo, f"{camera}/camera_info", self._camera_info),
+        ]
+        self._views: list[RenderedView] = []
+        self._messages: dict[tuple[int, int], Any] = {}  # by number of view and of output
         self._stopping = threading.Event()
         self._renderer = threading.Thread(target=self._render, name="xsam_camera_sim", daemon=True)
         self._renderer.start()
@@ -62,6 +96,11 @@ class CameraSim(Node):
         """End rendering."""
         self._stopping.set()
         self._renderer.join(timeout=10.0)
+
+    def _output(
+        self, message_type: type[Any], topic: str, make: Callable[[RenderedView], Any]
+    ) -> tuple[Publisher, Callable[[RenderedView], Any]]:
+        return self.create_publisher(message_type, topic, self._profile), make
 
     def _render(self) -> None:
         """Render all views; a swing starts to be published when it is complete."""
@@ -73,43 +112,51 @@ class CameraSim(Node):
             if self._stopping.is_set():
                 return
             camera = orbit_camera(scene, index * _ORBIT_PERIOD_S / count, period_s=_ORBIT_PERIOD_S)
-            views.append(self._view(render(scene, camera=camera, image_hw=(self._height, self._width))))
+            views.append(render(scene, camera=camera, image_hw=(self._height, self._width)))
         self._views = views
         names = ", ".join(f"{item.color} {item.category}" for item in scene.objects)
         self.get_logger().info(
             f"scene {self._seed} ({names}): {count} views in {time.monotonic() - started_s:.1f} s"
         )
 
-    def _view(self, seen: RenderedView) -> _View:
-        header = Header(frame_id=self._frame_id)
+    def _camera_info(self, seen: RenderedView) -> CameraInfo:
         matrix = [float(value) for value in seen.intrinsics.ravel()]
-        return _View(
-            image_from_array(seen.rgb, "rgb8", header),
-            image_from_array(seen.depth_m, "32FC1", header),
-            CameraInfo(
-                header=header,
-                height=self._height,
-                width=self._width,
-                distortion_model="plumb_bob",
-                d=[0.0] * 5,
-                k=matrix,
-                r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-                p=[*matrix[:3], 0.0, *matrix[3:6], 0.0, *matrix[6:], 0.0],
-            ),
+        return CameraInfo(
+            height=self._height,
+            width=self._width,
+            distortion_model="plumb_bob",
+            d=[0.0] * 5,
+            k=matrix,
+            r=[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+            p=[*matrix[:3], 0.0, *matrix[3:6], 0.0, *matrix[6:], 0.0],
         )
 
     def _publish(self) -> None:
         if not self._views:
             return
         turn = time.monotonic() / _ORBIT_PERIOD_S % 1.0
-        view = self._views[int(turn * len(self._views))]
-        view.color.header.stamp = self.get_clock().now().to_msg()  # the three messages share the header
-        self._color.publish(view.color)
-        self._info.publish(view.info)
-        if self._depth.get_subscription_count():
-            self._depth.publish(view.depth)
+        view = int(turn * len(self._views))
+        header = Header(frame_id=self._frame_id, stamp=self.get_clock().now().to_msg())
+        for index, (publisher, make) in enumerate(self._outputs):
+            if publisher.get_subscription_count() == 0:
+                continue
+            if (view, index) not in self._messages:
+                self._messages[view, index] = make(self._views[view])
+            message = self._messages[view, index]
+            message.header = header
+            publisher.publish(message)
 
-    def _declare(self, name: str, default: Any, text: str, limits: tuple[float, float] | None = None) -> Any:
+    def _declare(
+        self,
+        name: str,
+        default: Any,
+        text: str,
+        limits: tuple[float, float] | None = None,
+        *,
+        choices: Sequence[str] = (),
+    ) -> Any:
+        if choices:
+            text = f"{text} One of {', '.join(choices)}."
         descriptor = ParameterDescriptor(description=text, read_only=True)
         if isinstance(default, float) and limits is not None:
             descriptor.dynamic_typing = True  # `rate_hz: 5` in YAML is an integer
@@ -118,7 +165,10 @@ class CameraSim(Node):
             ]
         elif limits is not None:
             descriptor.integer_range = [IntegerRange(from_value=limits[0], to_value=limits[1], step=1)]
-        return self.declare_parameter(name, default, descriptor).value
+        value = self.declare_parameter(name, default, descriptor).value
+        if choices and value not in choices:
+            raise InvalidParameterValueException(name, value, f"expected one of {', '.join(choices)}")
+        return value
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

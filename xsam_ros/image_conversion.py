@@ -1,7 +1,10 @@
 """`sensor_msgs/Image` ↔ NumPy, for every common encoding, padded rows and both byte orders.
 
-The results equal those of `cv_bridge`, which is not needed. An rgb8 image without padding is not
-copied at all, so its conversion takes microseconds; the others take about a millisecond at 720p.
+The results equal those of `cv_bridge`. Where that is installed, it takes the encodings that are unknown
+here; for the others it would only add a copy. An rgb8 image without padding is not copied at all, so its
+conversion takes microseconds; the others take about a millisecond at 720p.
+
+Depth images are in `image_conversion_depth`, compressed ones in `image_conversion_compressed`.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from xsam.structures import MAX_IMAGE_SIDE_PX
 class _Layout(NamedTuple):
     dtype: str  # of one channel, without byte order
     channels: int
+    planar: bool = False  # half as many rows of chroma behind the rows of luma
 
 
 # OpenCV names a Bayer pattern by the second pixels of the second row, ROS by the first of the first.
 _BAYER = {"rggb": "BayerBG", "bggr": "BayerRG", "gbrg": "BayerGR", "grbg": "BayerGB"}
 _YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
+_YUV_PLANAR = {"nv12": "NV12", "nv21": "NV21"}
 
 _COLOR_LAYOUTS = {
     **{f"{order}{bits}": _Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
@@ -36,17 +41,19 @@ _COLOR_LAYOUTS = {
     **{name: _Layout("u1", 4) for name in ("8UC4",)},
     **{f"bayer_{pattern}{bits}": _Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
     **{name: _Layout("u1", 2) for name in _YUV},
+    **{name: _Layout("u1", 1, planar=True) for name in _YUV_PLANAR},
 }
 _LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": _Layout("f4", 1)}
 
 SUPPORTED_ENCODINGS = tuple(_COLOR_LAYOUTS)
-"""Encodings that `rgb_from_image` takes."""
+"""Encodings that `rgb_from_image` takes without `cv_bridge`."""
 
 
 def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[Any]:
     """The pixels of a message as they are: a read-only view (H, W) or (H, W, C), maybe with swapped bytes.
 
-    Nothing is allocated, and nothing is believed: sizes and step have to fit the data that came.
+    Of nv12 and nv21 it is (H + H/2, W): luma, and the interleaved chroma below it. Nothing is allocated,
+    and nothing is believed: sizes and step have to fit the data that came.
 
     Raises:
         InvalidImageError: unknown encoding, no pixels, sides over `max_side_px`, or too little data.
@@ -54,24 +61,21 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
     encoding = message.encoding
     layout = _LAYOUTS.get(encoding)
     if layout is None:
-        raise InvalidImageError(
-            f"unknown image encoding {encoding[:40]!r}; supported: {', '.join(SUPPORTED_ENCODINGS)}"
-        )
-    height, width, step = int(message.height), int(message.width), int(message.step)
-    if height == 0 or width == 0:
-        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
-    if max(height, width) > max_side_px:
-        raise InvalidImageError(f"the image is {width}×{height}, sides up to {max_side_px} px are allowed")
+        raise _unknown(encoding)
+    height, width, step = _checked_size(message, max_side_px)
+    if layout.planar and (height % 2 or width % 2):
+        raise InvalidImageError(f"a {encoding} image needs even sides, got {width}×{height}")
+    rows = height + height // 2 if layout.planar else height
     dtype = np.dtype(layout.dtype).newbyteorder(">" if message.is_bigendian else "<")
     row_bytes = width * layout.channels * dtype.itemsize
-    needed = step * (height - 1) + row_bytes
+    needed = step * (rows - 1) + row_bytes
     if step < row_bytes or len(message.data) < needed:
         raise InvalidImageError(
             f"a {width}×{height} {encoding} image needs a step of at least {row_bytes} and "
-            f"{max(needed, row_bytes * height)} bytes; got a step of {step} and {len(message.data)} bytes"
+            f"{max(needed, row_bytes * rows)} bytes; got a step of {step} and {len(message.data)} bytes"
         )
     pixels: NDArray[Any] = np.ndarray(
-        (height, width, layout.channels),
+        (rows, width, layout.channels),
         dtype,
         np.frombuffer(message.data, np.uint8).data,
         strides=(step, layout.channels * dtype.itemsize, dtype.itemsize),
@@ -89,13 +93,25 @@ def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> N
     Raises:
         InvalidImageError: the message cannot be read as a colour image; the message says why.
     """
-    encoding = message.encoding
+    if message.encoding not in _LAYOUTS:
+        return _through_cv_bridge(message, max_side_px)
     pixels = array_from_image(message, max_side_px=max_side_px)
+    return rgb_from_pixels(pixels, message.encoding)
+
+
+def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
+    """Pixels as `array_from_image` gives them as RGB uint8 (H, W, 3), C-contiguous; see `rgb_from_image`.
+
+    Raises:
+        InvalidImageError: the encoding has no colours, or needs another size.
+    """
     if encoding not in _COLOR_LAYOUTS:
         raise InvalidImageError(
             f"image encoding {encoding!r} has no colours; supported: {', '.join(SUPPORTED_ENCODINGS)}"
         )
     height, width = pixels.shape[:2]
+    if encoding in _YUV_PLANAR:
+        return _convert(pixels, f"YUV2RGB_{_YUV_PLANAR[encoding]}")
     if encoding in _YUV:
         if width % 2:
             raise InvalidImageError(f"a {encoding} image needs an even width, got {width}×{height}")
@@ -122,9 +138,11 @@ def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None 
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.ndim not in (2, 3) or pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels:
         raise ValueError(f"{pixels.dtype} {pixels.shape} is not a {encoding} image")
+    if layout.planar and (pixels.shape[0] % 3 or pixels.shape[1] % 2):
+        raise ValueError(f"{pixels.shape} is not the shape (H + H/2, W) of a {encoding} image")
     little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
     message = Image(
-        height=pixels.shape[0],
+        height=pixels.shape[0] * 2 // 3 if layout.planar else pixels.shape[0],
         width=pixels.shape[1],
         encoding=encoding,
         step=pixels.shape[1] * channels * pixels.dtype.itemsize,
@@ -136,6 +154,41 @@ def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None 
     data.frombytes(little.data.cast("B") if little.size else b"")
     message.data = data
     return message
+
+
+def _checked_size(message: Image, max_side_px: int) -> tuple[int, int, int]:
+    """(height, width, step) of a message whose sides are within the limit."""
+    height, width, step = int(message.height), int(message.width), int(message.step)
+    if height == 0 or width == 0:
+        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
+    if max(height, width) > max_side_px:
+        raise InvalidImageError(f"the image is {width}×{height}, sides up to {max_side_px} px are allowed")
+    return height, width, step
+
+
+def _unknown(encoding: str) -> InvalidImageError:
+    supported = ", ".join(SUPPORTED_ENCODINGS)
+    return InvalidImageError(f"unknown image encoding {encoding[:40]!r}; supported: {supported}")
+
+
+def _through_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
+    """An encoding that is unknown here, if `cv_bridge` is installed and can make rgb8 of it."""
+    try:
+        from cv_bridge import CvBridge
+    except ImportError as error:
+        raise _unknown(message.encoding) from error
+    height, width, step = _checked_size(message, max_side_px)
+    if step < width or len(message.data) < step * height:
+        raise InvalidImageError(
+            f"a {width}×{height} image with a step of {step} has only {len(message.data)} bytes"
+        )
+    try:
+        rgb = np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
+    except Exception as error:  # CvBridgeError, and whatever OpenCV and the bridge's C++ side throw
+        raise _unknown(message.encoding) from error
+    if rgb.shape != (height, width, 3) or rgb.dtype != np.uint8:
+        raise _unknown(message.encoding)
+    return rgb
 
 
 def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -14,8 +14,10 @@ from enum import Enum
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 _CAMERA_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -37,6 +39,7 @@ class Spec:
     least: float | None = None
     most: float | None = None
     choices: tuple[str, ...] = ()
+    topic: bool = False  # the name of a topic, or empty
     change: Change = Change.UNCONFIGURED
 
 
@@ -118,11 +121,70 @@ class NodeParameters:
 class CameraParameters:
     """Parameters of one camera, named '<camera>.<field>'."""
 
-    image_topic: str = _row("", "Topic with sensor_msgs/Image in colour; empty = '/<camera>/image_raw'.")
+    image_topic: str = _row(
+        "",
+        "Topic of the colour image; empty = '/<camera>/image_raw', plus '/compressed' if compressed.",
+        topic=True,
+    )
+    compressed: bool = _row(
+        False, "The colour topic is a sensor_msgs/CompressedImage (JPEG or PNG), not a sensor_msgs/Image."
+    )
+    depth_topic: str = _row(
+        "",
+        "Topic of the depth image, registered to the colour image: 32FC1 in m or 16UC1 in mm; "
+        "empty = no depth, and no 3D.",
+        topic=True,
+    )
+    depth_compressed: bool = _row(
+        False, "The depth topic is a sensor_msgs/CompressedImage of image transport compressedDepth."
+    )
+    info_topic: str = _row(
+        "",
+        "Topic of the colour camera's sensor_msgs/CameraInfo; empty = 'camera_info' beside the colour topic "
+        "when there is a depth topic, else none.",
+        topic=True,
+    )
+    rectified: bool = _row(False, "The colour images are rectified: use matrix P of the camera info, not K.")
     qos: str = _row(
         "sensor_data",
         "Reliability asked of the driver: sensor_data (best effort, fits every driver) or reliable.",
         choices=("sensor_data", "reliable"),
+    )
+    image_qos: str = _row(
+        "", "The same for the colour topic alone; empty = as qos.", choices=("", "sensor_data", "reliable")
+    )
+    depth_qos: str = _row(
+        "", "The same for the depth topic alone; empty = as qos.", choices=("", "sensor_data", "reliable")
+    )
+    info_qos: str = _row(
+        "",
+        "The same for the camera info alone; empty = as qos. latched = reliable and transient local, for a "
+        "driver that publishes it once.",
+        choices=("", "sensor_data", "reliable", "latched"),
+    )
+    sync_tolerance_s: float = _row(
+        0.02,
+        "Colour and depth belong together when their stamps differ by no more than this.",
+        unit="s",
+        least=0.0,
+        most=1.0,
+        change=Change.ANY_TIME,
+    )
+    max_depth_lag_s: float = _row(
+        0.2,
+        "Depth often arrives later than colour: take a frame up to this much older than the newest when its "
+        "depth is there and that of the newest is not; 0 = always the newest frame.",
+        unit="s",
+        least=0.0,
+        most=2.0,
+    )
+    buffer_mb: int = _row(
+        64,
+        "Memory for the frames that may still be paired with depth, colour and depth each; "
+        "the newest message is always kept.",
+        unit="MB",
+        least=1,
+        most=4096,
     )
 
 
@@ -207,7 +269,12 @@ def why_invalid(name: str, value: Any) -> str:
     if not right_type:
         return f"expected {type(row.default).__name__}, got {value!r}"
     if spec.choices and value not in spec.choices:
-        return f"expected one of {', '.join(spec.choices)}, got {value!r}"
+        return f"expected one of {_listed(spec.choices)}, got {value!r}"
+    if spec.topic and value:
+        try:
+            validate_topic_name(value)
+        except InvalidTopicNameException as error:
+            return " ".join(str(error).split())
     if spec.least is not None and spec.most is not None and not spec.least <= value <= spec.most:
         return f"expected {spec.least} to {spec.most} {spec.unit}".rstrip() + f", got {value}"
     return ""
@@ -239,5 +306,9 @@ def _find(name: str) -> Any:
 
 
 def _constraints(spec: Spec) -> str:
-    parts = [f"one of: {', '.join(spec.choices)}"] if spec.choices else []
+    parts = [f"one of: {_listed(spec.choices)}"] if spec.choices else []
     return "; ".join([*parts, f"may change: {spec.change.value}"])
+
+
+def _listed(choices: Sequence[str]) -> str:
+    return ", ".join(choice or "'' (empty)" for choice in choices)

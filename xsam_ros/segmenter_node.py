@@ -11,19 +11,18 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.subscription import Subscription
 from rclpy.task import Future
-from sensor_msgs.msg import Image
 
 from xsam.errors import NotActiveError, XSamError
-from xsam_ros.camera import CameraSlot, image_qos
+from xsam_ros.camera import CameraSlot
+from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
 from xsam_ros.msg import CameraStatus
 from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator
+from xsam_ros.parameters import NodeParameters, declare, read, validator
 from xsam_ros.segment_service import Counts, Engine, SegmentService
 from xsam_ros.spinning import run_node
 from xsam_ros.srv import GetStatus, Segment
@@ -73,7 +72,7 @@ class SegmenterNode(LifecycleNode):
         self._service: SegmentService | None = None
         self._cameras: dict[str, CameraSlot] = {}
         self._outputs: dict[str, CameraOutputs] = {}
-        self._subscriptions_by_camera: dict[str, Subscription] = {}
+        self._camera_subscriptions: list[CameraSubscriptions] = []
         self._counts = Counts()
         self.add_on_set_parameters_callback(validator(lambda: self._state() == "unconfigured"))
         declare(self, NodeParameters)
@@ -99,10 +98,7 @@ class SegmenterNode(LifecycleNode):
                 functools.partial(self._load, parameters), stage="load", timeout_s=parameters.load_timeout_s
             )
             for name in parameters.cameras:
-                declare(self, CameraParameters, prefix=f"{name}.")
-                camera = read(self, CameraParameters, prefix=f"{name}.")
-                topic = self.resolve_topic_name(camera.image_topic or f"/{name}/image_raw")
-                self._cameras[name] = CameraSlot(name, topic, clock_ns=self._clock_ns)
+                self._cameras[name] = make_slot(self, name)
                 self._outputs[name] = CameraOutputs(self, name)
         except BaseException:
             self._free()
@@ -121,18 +117,14 @@ class SegmenterNode(LifecycleNode):
     @_reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
-        for name, slot in self._cameras.items():
-            slot.clear()
-            camera = read(self, CameraParameters, prefix=f"{name}.")
-            self._subscriptions_by_camera[name] = self.create_subscription(
-                Image,
-                slot.topic,
-                slot.store,
-                image_qos(camera.qos),
-                callback_group=MutuallyExclusiveCallbackGroup(),
-                raw=True,  # deserialised only if this very image is used
-            )
-            self.get_logger().info(f"camera {name!r} listens to {slot.topic}")
+        try:
+            for name, slot in self._cameras.items():
+                slot.clear()
+                self._camera_subscriptions.append(CameraSubscriptions(self, slot))
+                self.get_logger().info(f"camera {name!r} listens to {', '.join(slot.topics)}")
+        except BaseException:
+            self._unsubscribe()
+            raise
         if self._worker is not None:
             self._worker.accept()
         return super().on_activate(state)
@@ -187,17 +179,12 @@ class SegmenterNode(LifecycleNode):
         response.state = self._state()
         response.model_id = self._engine.model_id if self._engine is not None else ""
         response.last_error = self.last_error
-        response.cameras = [
-            CameraStatus(
-                name=name,
-                image_topic=slot.topic,
-                frames=slot.frames,
-                age_s=slot.age_s,
-                rate_hz=slot.rate_hz,
-                publishers=self.count_publishers(slot.topic),
-            )
-            for name, slot in list(self._cameras.items())
-        ]
+        for name, slot in list(self._cameras.items()):
+            image = slot.image.statistics()
+            camera = CameraStatus(name=name, image_topic=image.topic, frames=image.received)
+            camera.age_s, camera.rate_hz = image.age_s, image.rate_hz
+            camera.publishers = self.count_publishers(image.topic)
+            response.cameras.append(camera)
         response.queue_size = self._parameters_now().queue_size
         if self._worker is not None:
             response.waiting = self._worker.waiting
@@ -236,9 +223,8 @@ class SegmenterNode(LifecycleNode):
         return stopped
 
     def _unsubscribe(self) -> None:
-        for subscription in self._subscriptions_by_camera.values():
-            self.destroy_subscription(subscription)
-        self._subscriptions_by_camera.clear()
+        while self._camera_subscriptions:
+            self._camera_subscriptions.pop().destroy()
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)
@@ -265,9 +251,6 @@ class SegmenterNode(LifecycleNode):
 
     def _parameters_now(self) -> NodeParameters:
         return read(self, NodeParameters)
-
-    def _clock_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
 
     def _state(self) -> str:
         return str(self._state_machine.current_state[1])

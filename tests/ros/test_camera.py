@@ -1,103 +1,321 @@
+"""A camera's slot: what arrives serialised comes out as a frame, or as a refusal that says why."""
+
 from __future__ import annotations
 
 import math
-import time
+from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import Image
 
+from tests.ros.camera_driver import Camera, Clock
+from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
-from xsam_ros.camera import CameraSlot
+from xsam_ros.camera import CameraTopics
 from xsam_ros.conversions import stamp_from_ns
-from xsam_ros.image_conversion import image_from_array
-
-_LIMITS = {"max_age_s": 1.0, "max_side_px": 100}
-
-
-class Clock:
-    """The node's clock, as the test wants it."""
-
-    def __init__(self) -> None:
-        self.now_ns = 1_000_000_000_000
-
-    def __call__(self) -> int:
-        return self.now_ns
+from xsam_ros.image_conversion_encode import compressed_from_depth, compressed_from_rgb, image_from_rgb
+from xsam_ros.parameters import CameraParameters
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock.installed(monkeypatch)
 
 
 @pytest.fixture
-def slot(clock: Clock) -> CameraSlot:
-    return CameraSlot("front", "/front/image_raw", clock_ns=clock)
+def camera(clock: Clock) -> Camera:
+    return Camera(clock)
 
 
-def _image(stamp_ns: int, *, value: int = 0) -> Image:
-    message = image_from_array(np.full((2, 3, 3), value, np.uint8), "rgb8")
-    message.header.stamp = stamp_from_ns(stamp_ns)
-    message.header.frame_id = "lens"
-    return message
+@pytest.fixture
+def color_only(clock: Clock) -> Camera:
+    return Camera(clock, CameraTopics(image="/front/image_raw"))
 
 
-def test_nothing_arrived(slot: CameraSlot) -> None:
+# --------------------------------------------------------------------------------------- topics
+
+
+@pytest.mark.parametrize(
+    ("parameters", "expected"),
+    [
+        ({}, ("/front/image_raw", "", "")),
+        ({"compressed": True}, ("/front/image_raw/compressed", "", "")),
+        ({"image_topic": "/a/b"}, ("/a/b", "", "")),
+        ({"image_topic": "/a/b", "depth_topic": "/d"}, ("/a/b", "/d", "/a/camera_info")),
+        ({"image_topic": "b", "depth_topic": "/d"}, ("b", "/d", "camera_info")),
+        ({"image_topic": "~/b", "depth_topic": "/d"}, ("~/b", "/d", "~/camera_info")),
+        (
+            {"image_topic": "/a/b/compressed", "compressed": True, "depth_topic": "/d"},
+            ("/a/b/compressed", "/d", "/a/camera_info"),
+        ),
+        ({"depth_topic": "/d", "info_topic": "/i"}, ("/front/image_raw", "/d", "/i")),
+        ({"info_topic": "/i"}, ("/front/image_raw", "", "/i")),
+    ],
+)
+def test_topics_that_follow_from_the_parameters(
+    parameters: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    topics = CameraTopics.of("front", CameraParameters(**parameters))
+    assert (topics.image, topics.depth, topics.info) == expected
+
+
+# --------------------------------------------------------------------------------------- colour
+
+
+def test_nothing_arrived(color_only: Camera) -> None:
     with pytest.raises(NoFrameError, match="/front/image_raw"):
-        slot.newest_frame(**_LIMITS)
-    assert slot.frames == 0
-    assert math.isnan(slot.age_s)
-    assert math.isnan(slot.rate_hz)
+        color_only.frame()
+    statistics = color_only.slot.statistics()
+    assert (statistics.image.received, statistics.used, statistics.overwritten) == (0, 0, 0)
+    assert math.isnan(statistics.image.age_s)
 
 
-def test_the_newest_image_counts(slot: CameraSlot, clock: Clock) -> None:
+def test_a_quality_of_service_that_does_not_fit_is_named(camera: Camera) -> None:
+    """The first thing that goes wrong with a new camera, and the last that people look for."""
+    assert camera.slot.depth is not None
+    camera.slot.image.report_incompatible("RELIABILITY", 1)
+    camera.slot.depth.report_incompatible("DURABILITY", 1)
+    with pytest.raises(NoFrameError, match=r"RELIABILITY.*front\.image_qos"):
+        camera.frame()
+    camera.color()
+    assert "DURABILITY" in camera.frame().no_depth_reason
+
+
+def test_the_newest_image_counts(color_only: Camera, clock: Clock) -> None:
     for value in (1, 2, 3):
-        slot.store(serialize_message(_image(clock(), value=value)))
-    got = slot.newest_frame(**_LIMITS)
-    assert got.frame.rgb[0, 0, 0] == 3
-    assert (got.frame.camera, got.frame.frame_id, got.frame.stamp_ns) == ("front", "lens", clock())
-    assert got.header == _image(clock()).header
-    assert slot.frames == 3
-    assert 0 <= slot.age_s < 1
-    assert slot.rate_hz > 0
+        color_only.color(value)
+        clock.advance(0.1)
+    got = color_only.frame()
+    assert _value(got) == 3
+    assert (got.frame.camera, got.frame.frame_id, got.sequence) == ("front", "lens", 3)
+    assert got.frame.stamp_ns == clock.node() - 100_000_000
+    assert got.header.stamp == stamp_from_ns(got.frame.stamp_ns)
 
 
-def test_storing_decodes_nothing(slot: CameraSlot) -> None:
-    slot.store(b"this is no image")
-    assert slot.frames == 1
+def test_a_stamp_that_makes_no_sense_is_passed_on(color_only: Camera) -> None:
+    message = image_from_rgb(np.zeros((2, 2, 3), np.uint8), "rgb8")
+    message.header.stamp.nanosec = 4_000_000_000
+    color_only.slot.image.store(serialize_message(message))
+    assert color_only.frame().header.stamp.nanosec == 4_000_000_000
 
 
-def test_a_camera_that_stopped_is_stale(slot: CameraSlot, clock: Clock) -> None:
-    slot.store(serialize_message(_image(clock())))
-    until = time.monotonic() + 5.0
-    while slot.age_s < 0.05:
-        assert time.monotonic() < until
-    with pytest.raises(StaleFrameError, match=r"at most 0\.05 s"):
-        slot.newest_frame(max_age_s=0.05, max_side_px=100)
+def test_storing_decodes_nothing(camera: Camera) -> None:
+    for stream in (camera.slot.image, camera.slot.depth, camera.slot.info):
+        assert stream is not None
+        stream.store(b"this is no message")
+    assert camera.slot.statistics().decode_errors == 0
 
 
-def test_an_image_that_took_long_to_arrive_is_stale(slot: CameraSlot, clock: Clock) -> None:
+def test_an_image_that_cannot_be_read_is_an_error_that_is_counted(camera: Camera) -> None:
+    camera.slot.image.store(b"this is no message")
+    for _ in range(2):
+        with pytest.raises(InvalidImageError, match=r"camera 'front'.*18 bytes"):
+            camera.frame()
+    statistics = camera.slot.statistics()
+    assert (statistics.decode_errors, statistics.used) == (2, 1)
+    assert "18 bytes" in statistics.last_error
+    camera.color(7)
+    assert _value(camera.frame()) == 7
+
+
+def test_a_camera_that_stopped_is_stale(color_only: Camera, clock: Clock) -> None:
+    color_only.color()
+    clock.advance(0.9)
+    color_only.frame(max_age_s=1.0)
+    clock.advance(0.2)
+    with pytest.raises(StaleFrameError, match=r"1\.10 s old, at most 1\.00 s") as caught:
+        color_only.frame(max_age_s=1.0)
+    assert "still publishes" in str(caught.value)
+
+
+def test_an_image_that_took_long_to_arrive_is_stale(color_only: Camera) -> None:
     """The time since the arrival alone would call a picture from two seconds ago fresh."""
-    slot.store(serialize_message(_image(clock() - 2_000_000_000)))
-    with pytest.raises(StaleFrameError, match=r"2\.0"):
-        slot.newest_frame(**_LIMITS)
+    color_only.color(ago_s=2.0)
+    with pytest.raises(StaleFrameError, match=r"2\.00 s old \(it arrived 0\.00 s ago\)") as caught:
+        color_only.frame()
+    assert "clocks" in str(caught.value)
 
 
 @pytest.mark.parametrize("offset_s", [-3600, 3600, -1_000])
-def test_a_stamp_of_another_clock_says_nothing(slot: CameraSlot, clock: Clock, offset_s: int) -> None:
-    slot.store(serialize_message(_image(clock() + offset_s * 1_000_000_000)))
-    assert slot.newest_frame(**_LIMITS).frame.image_hw == (2, 3)
+def test_a_stamp_of_another_clock_says_nothing(color_only: Camera, offset_s: float) -> None:
+    color_only.color(ago_s=offset_s)
+    assert color_only.frame().frame.image_hw == (4, 6)
 
 
-def test_too_large(slot: CameraSlot, clock: Clock) -> None:
-    slot.store(serialize_message(_image(clock())))
-    with pytest.raises(InvalidImageError, match="3×2"):
-        slot.newest_frame(max_age_s=1.0, max_side_px=2)
+def test_too_large(color_only: Camera) -> None:
+    color_only.color()
+    with pytest.raises(InvalidImageError, match="6×4"):
+        color_only.frame(max_side_px=5)
 
 
-def test_clear(slot: CameraSlot, clock: Clock) -> None:
-    slot.store(serialize_message(_image(clock())))
-    slot.clear()
+def test_size_and_encoding_may_change(color_only: Camera, clock: Clock) -> None:
+    rgb = np.zeros((8, 10, 3), np.uint8)
+    rgb[..., 0] = 200
+    for encoding, hw in (("rgb8", (8, 10)), ("bgr8", (4, 4)), ("bayer_grbg8", (8, 6)), ("nv12", (2, 10))):
+        picture = np.ascontiguousarray(rgb[: hw[0], : hw[1]])
+        color_only.slot.image.store(serialize_message(image_from_rgb(picture, encoding)))
+        got = color_only.frame().frame
+        assert got.image_hw == hw
+        np.testing.assert_allclose(got.rgb[0, 0].astype(int), (200, 0, 0), atol=4)
+        clock.advance(0.1)
+
+
+def test_the_same_image_is_decoded_once(camera: Camera, clock: Clock) -> None:
+    """Several queries on one frame give the engine one and the same `Frame`."""
+    camera.color(1)
+    camera.depth()
+    camera.info()
+    first = camera.frame()
+    camera.info()  # comes with every image, and says the same
+    assert camera.frame() is first
+    assert camera.slot.statistics().used == 1
+    camera.info(focal_px=9.0)
+    second = camera.frame()
+    assert second is not first
+    assert second.frame.intrinsics is not None
+    assert second.frame.intrinsics[0, 0] == 9.0
+    clock.advance(0.1)
+    camera.color(2)
+    camera.depth()
+    assert _value(camera.frame()) == 2
+    assert camera.slot.statistics().used == 2
+
+
+def test_a_smaller_limit_applies_to_an_image_that_was_decoded(color_only: Camera) -> None:
+    color_only.color()
+    color_only.frame(max_side_px=6)
+    with pytest.raises(InvalidImageError):
+        color_only.frame(max_side_px=5)
+
+
+def test_clear(camera: Camera) -> None:
+    camera.color()
+    camera.depth()
+    camera.frame()
+    camera.slot.clear()
     with pytest.raises(NoFrameError):
-        slot.newest_frame(**_LIMITS)
+        camera.frame()
+    assert camera.slot.statistics().used == 0
+    camera.color()
+    assert camera.frame().frame.depth_m is None, "depth from before belongs to nothing"
+
+
+def test_compressed_colour_and_depth(clock: Clock) -> None:
+    camera = Camera(clock, compressed=True, depth_compressed=True)
+    rgb = np.zeros((8, 10, 3), np.uint8)
+    rgb[2:, 3:] = (10, 200, 30)
+    depth_m = np.where(rgb[..., 1] > 0, np.float32(1.5), np.float32(0))
+    assert camera.slot.depth is not None
+    camera.slot.image.store(camera.serialized(compressed_from_rgb(rgb, "png"), 0.0))
+    camera.slot.depth.store(camera.serialized(compressed_from_depth(depth_m, "32FC1"), 0.0))
+    got = camera.frame()
+    np.testing.assert_array_equal(got.frame.rgb, rgb)
+    assert got.frame.depth_m is not None
+    np.testing.assert_allclose(got.frame.depth_m, depth_m, atol=1e-3)
+
+
+# ----------------------------------------------------------------------------------- intrinsics
+
+
+def test_intrinsics(camera: Camera) -> None:
+    camera.info(focal_px=5.0)
+    camera.color(hw=(8, 12))
+    got = camera.frame()
+    assert got.frame.intrinsics is not None
+    np.testing.assert_allclose(got.frame.intrinsics, [[10, 0, 5.5], [0, 10, 3.5], [0, 0, 1]])
+    assert got.no_intrinsics_reason == ""
+
+
+def test_intrinsics_stay_when_the_camera_info_stops(camera: Camera, clock: Clock) -> None:
+    """Some drivers publish it once."""
+    camera.info()
+    clock.advance(1000.0)
+    camera.color()
+    assert camera.frame().frame.intrinsics is not None
+
+
+def test_no_camera_info_yet(camera: Camera) -> None:
+    camera.color()
+    got = camera.frame()
+    assert got.frame.intrinsics is None
+    assert "no camera info has arrived on /front/camera_info" in got.no_intrinsics_reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"k": [0.0] * 9}, "not calibrated"), ({"hw": (4, 4)}, "another aspect ratio")],
+)
+def test_a_camera_info_that_cannot_be_used(camera: Camera, fields: dict[str, Any], words: str) -> None:
+    camera.info(**fields)
+    camera.color()
+    got = camera.frame()
+    assert got.frame.intrinsics is None
+    assert words in got.no_intrinsics_reason
+    assert camera.slot.statistics().decode_errors == 1
+
+
+def test_rectified_images(clock: Clock) -> None:
+    p = [7.0, 0.0, 2.0, 0.0, 0.0, 8.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    camera = Camera(clock, rectified=True)
+    camera.info(p=p, d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    camera.color()
+    got = camera.frame()
+    assert got.frame.intrinsics is not None
+    assert (got.frame.intrinsics[0, 0], got.frame.intrinsics[1, 1]) == (7.0, 8.0)
+    assert got.notes == ()
+
+
+def test_distortion_is_pointed_out(camera: Camera) -> None:
+    camera.info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
+    camera.color()
+    assert "distortion" in camera.frame().notes[0]
+
+
+# ----------------------------------------------------------------------------------- statistics
+
+
+def test_counts(camera: Camera, clock: Clock) -> None:
+    """Ten images, of which the fourth and the tenth are used: eight came in vain."""
+    for index in range(1, 11):
+        camera.color(index)
+        camera.depth()
+        clock.advance(0.1)
+        if index in (4, 10):
+            camera.frame()
+    camera.frame()
+    statistics = camera.slot.statistics()
+    assert (statistics.name, statistics.image.received) == ("front", 10)
+    assert (statistics.used, statistics.overwritten, statistics.with_depth) == (2, 8, 2)
+    assert statistics.depth is not None
+    assert statistics.depth.received == 10
+    assert statistics.info is not None
+    assert statistics.info.received == 0
+    camera.color(11)
+    assert camera.slot.statistics().overwritten == 8, "the newest may still be used"
+
+
+def test_memory_is_bounded(clock: Clock) -> None:
+    """Colour is kept for max_depth_lag_s, depth a second longer, both within buffer_mb."""
+    camera = Camera(clock, buffer_mb=1)
+    for _ in range(200):
+        camera.color(hw=(100, 100))
+        camera.depth(hw=(100, 100))
+        clock.advance(0.01)
+    statistics = camera.slot.statistics()
+    assert 0.19 <= statistics.image.held * 0.01 <= 0.22
+    assert statistics.depth is not None
+    assert 900_000 < statistics.depth.held_bytes <= 1_000_000
+
+
+def test_colour_alone_keeps_one_image(color_only: Camera) -> None:
+    for _ in range(3):
+        color_only.color()
+    assert color_only.slot.statistics().image.held == 1
+
+
+def test_waiting(camera: Camera) -> None:
+    assert not camera.slot.wait_newer(0, timeout_s=0.0)
+    camera.color()
+    assert camera.slot.wait_newer(0, timeout_s=0.0)
+    assert not camera.slot.wait_newer(camera.frame().sequence, timeout_s=0.0)

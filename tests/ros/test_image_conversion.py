@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import array
+import sys
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -45,9 +48,7 @@ def _native(rgb: np.ndarray, encoding: str) -> np.ndarray:
     return ordered
 
 
-_EXACT = [
-    name for name in SUPPORTED_ENCODINGS if "bayer" not in name and "yu" not in name and "uy" not in name
-]
+_EXACT = [name for name in SUPPORTED_ENCODINGS if not name.startswith(("bayer", "yu", "uy", "nv"))]
 
 
 @given(
@@ -97,20 +98,51 @@ def test_bayer_of_one_colour_gives_that_colour(pattern: str, bits: int, color: t
     assert (got == np.array(color, np.uint8)).all()
 
 
-@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
-@pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE, (128, 128, 128)])
-def test_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
+def _yuv(color: tuple[int, int, int]) -> tuple[int, int, int]:
+    """ITU-R BT.601 in video range, by the formula of the standard."""
     red, green, blue = color
     luma = 16 + (65.738 * red + 129.057 * green + 25.064 * blue) / 256
     u = 128 + (-37.945 * red - 74.494 * green + 112.439 * blue) / 256
     v = 128 + (112.439 * red - 94.154 * green - 18.285 * blue) / 256
+    return round(luma), round(u), round(v)
+
+
+@pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
+@pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE, (128, 128, 128)])
+def test_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
+    luma, u, v = _yuv(color)
     luma_first = encoding in ("yuv422_yuy2", "yuyv")
     pixels = np.empty((2, 4, 2), np.uint8)
-    pixels[..., 0 if luma_first else 1] = round(luma)
-    pixels[:, 0::2, 1 if luma_first else 0] = round(u)
-    pixels[:, 1::2, 1 if luma_first else 0] = round(v)
+    pixels[..., 0 if luma_first else 1] = luma
+    pixels[:, 0::2, 1 if luma_first else 0] = u
+    pixels[:, 1::2, 1 if luma_first else 0] = v
     got = rgb_from_image(_message(pixels, encoding, padding=2))
     np.testing.assert_allclose(got, np.broadcast_to(np.array(color, np.uint8), got.shape), atol=4)
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+@pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE, (128, 128, 128)])
+def test_planar_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
+    luma, u, v = _yuv(color)
+    pixels = np.full((6, 6), luma, np.uint8)  # a 6×4 image: four rows of luma, two of chroma
+    pixels[4:, 0::2] = u if encoding == "nv12" else v
+    pixels[4:, 1::2] = v if encoding == "nv12" else u
+    message = _message(pixels, encoding, padding=2)
+    message.height = 4
+    got = rgb_from_image(message)
+    assert got.shape == (4, 6, 3)
+    np.testing.assert_allclose(got, np.broadcast_to(np.array(color, np.uint8), got.shape), atol=4)
+    message.data = message.data[: 5 * message.step]
+    with pytest.raises(InvalidImageError, match="bytes"):
+        rgb_from_image(message)
+
+
+def test_planar_yuv_of_odd_sides() -> None:
+    for height, width in ((3, 4), (4, 3)):
+        message = _message(np.zeros((6, width), np.uint8), "nv12")
+        message.height = height
+        with pytest.raises(InvalidImageError, match="even sides"):
+            rgb_from_image(message)
 
 
 @given(
@@ -196,3 +228,81 @@ def test_max_side_is_a_parameter() -> None:
 def test_wrong_dtype_is_a_mistake_of_the_caller() -> None:
     with pytest.raises(ValueError, match="not a mono16 image"):
         image_from_array(np.zeros((2, 2), np.uint8), "mono16")
+
+
+# ------------------------------------------------------------------------------------ cv_bridge
+
+
+class _Bridge:
+    """Stands for `cv_bridge.CvBridge` where it knows one encoding more."""
+
+    def imgmsg_to_cv2(self, message: Image, desired_encoding: str) -> np.ndarray:
+        if message.encoding != "nv24" or desired_encoding != "rgb8":
+            raise RuntimeError(f"[{message.encoding}] is not a color format")
+        return np.full((message.height, message.width, 3), 7, np.uint8)
+
+
+@pytest.fixture
+def bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("cv_bridge")
+    module.CvBridge = _Bridge  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "cv_bridge", module)
+
+
+def _nv24(**changes: int) -> Image:
+    message = Image(height=2, width=3, encoding="nv24", step=3, data=array.array("B", bytes(18)))
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+@pytest.mark.usefixtures("bridge")
+def test_cv_bridge_takes_the_encodings_that_are_unknown_here() -> None:
+    assert rgb_from_image(_nv24()).tolist() == np.full((2, 3, 3), 7).tolist()
+    with pytest.raises(InvalidImageError, match="unknown image encoding 'strange'"):
+        rgb_from_image(_message(np.zeros((2, 2, 3), np.uint8), "strange"))
+
+
+@pytest.mark.usefixtures("bridge")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"height": 20_000}, "sides up to"),
+        ({"width": 0}, "no pixels"),
+        ({"height": 7}, "bytes"),
+        ({"step": 2}, "step"),
+    ],
+)
+def test_sizes_are_checked_before_cv_bridge_sees_them(changes: dict[str, int], message: str) -> None:
+    with pytest.raises(InvalidImageError, match=message):
+        rgb_from_image(_nv24(**changes))
+
+
+_NOT_IN_CV_BRIDGE = ("nv12", "nv21", "8UC1", "8UC3", "8UC4", "16UC1")  # it converts colour encodings only
+
+
+@pytest.mark.skipif(find_spec("cv_bridge") is None, reason="cv_bridge is not installed (it comes with ROS)")
+def test_equal_to_cv_bridge() -> None:
+    from cv_bridge import CvBridge
+
+    random = np.random.default_rng(0)
+    for encoding in SUPPORTED_ENCODINGS:
+        if encoding in _NOT_IN_CV_BRIDGE:
+            continue
+        dtype, channels = _layout_of(encoding)
+        shape = (8, 12, channels) if channels > 1 else (8, 12)
+        pixels = random.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        for padding in (0, 6):
+            message = _message(pixels, encoding, padding=padding)
+            expected = CvBridge().imgmsg_to_cv2(message, "rgb8")
+            np.testing.assert_array_equal(rgb_from_image(message), expected, err_msg=encoding)
+
+
+def _layout_of(encoding: str) -> tuple[np.dtype, int]:
+    """dtype and channels of an encoding, by its name."""
+    channels = 1
+    if encoding.startswith(("rgb", "bgr")):
+        channels = 4 if "a" in encoding else 3
+    elif encoding in ("yuv422", "uyvy", "yuv422_yuy2", "yuyv"):
+        channels = 2
+    return np.dtype(np.uint16 if encoding.endswith("16") else np.uint8), channels

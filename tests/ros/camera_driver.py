@@ -1,0 +1,82 @@
+"""A camera driver without DDS: it serialises messages and puts them into a slot, by a clock of the test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.serialization import serialize_message
+from sensor_msgs.msg import CameraInfo
+
+from xsam_ros import camera as camera_module
+from xsam_ros import camera_streams
+from xsam_ros.camera import CameraFrame, CameraSlot, CameraTopics
+from xsam_ros.conversions import stamp_from_ns
+from xsam_ros.image_conversion_encode import image_from_depth, image_from_rgb
+from xsam_ros.parameters import CameraParameters
+
+_START_NS = 1_700_000_000_000_000_000
+TOPICS = CameraTopics(image="/front/image_raw", depth="/front/depth", info="/front/camera_info")
+
+
+class Clock:
+    """`time` for the modules, and the node's clock."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.offset_ns = 0
+
+    @classmethod
+    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> Clock:
+        """A clock that the modules under test take for `time`."""
+        clock = cls()
+        monkeypatch.setattr(camera_streams, "time", clock)
+        monkeypatch.setattr(camera_module, "time", clock)
+        return clock
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def node(self) -> int:
+        return _START_NS + round((self.now_s - 100.0) * 1e9) + self.offset_ns
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+class Camera:
+    """A driver that feeds a slot directly."""
+
+    def __init__(self, clock: Clock, topics: CameraTopics = TOPICS, **parameters: Any) -> None:
+        self.clock = clock
+        self.parameters = CameraParameters(**parameters)
+        self.slot = CameraSlot("front", topics, settings=lambda: self.parameters, clock_ns=clock.node)
+
+    def color(self, value: int = 0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
+        rgb = np.full((*hw, 3), value, np.uint8)
+        self.slot.image.store(self.serialized(image_from_rgb(rgb, "rgb8"), ago_s))
+
+    def depth(self, metres: float = 1.0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
+        assert self.slot.depth is not None
+        message = image_from_depth(np.full(hw, metres, np.float32), "32FC1")
+        self.slot.depth.store(self.serialized(message, ago_s))
+
+    def info(self, *, focal_px: float = 5.0, hw: tuple[int, int] = (4, 6), **fields: Any) -> None:
+        assert self.slot.info is not None
+        k = [focal_px, 0.0, 2.5, 0.0, focal_px, 1.5, 0.0, 0.0, 1.0]
+        message = CameraInfo(**{"height": hw[0], "width": hw[1], "k": k, **fields})
+        self.slot.info.store(self.serialized(message, 0.0))
+
+    def frame(self, *, max_age_s: float = 1.0, max_side_px: int = 100) -> CameraFrame:
+        return self.slot.newest_frame(max_age_s=max_age_s, max_side_px=max_side_px)
+
+    def serialized(self, message: Any, ago_s: float) -> bytes:
+        message.header.stamp = stamp_from_ns(self.clock.node() - round(ago_s * 1e9))
+        message.header.frame_id = message.header.frame_id or "lens"
+        return serialize_message(message)
+
+
+def first_value(frame: CameraFrame) -> int:
+    """Red of the first pixel: what the picture was filled with."""
+    return int(frame.frame.rgb[0, 0, 0])

@@ -1,0 +1,217 @@
+"""Which depth image belongs to which colour image, and what is said when there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.ros.camera_driver import Camera, Clock
+from tests.ros.camera_driver import first_value as _value
+from xsam_ros.camera import CameraTopics
+from xsam_ros.image_conversion_encode import image_from_depth, image_from_rgb
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock.installed(monkeypatch)
+
+
+@pytest.fixture
+def camera(clock: Clock) -> Camera:
+    return Camera(clock)
+
+
+@pytest.fixture
+def color_only(clock: Clock) -> Camera:
+    return Camera(clock, CameraTopics(image="/front/image_raw"))
+
+
+def test_depth_of_the_same_stamp(camera: Camera) -> None:
+    camera.depth(1.0, ago_s=0.1)
+    camera.depth(2.0, ago_s=0.05)
+    camera.color(1, ago_s=0.1)
+    got = camera.frame()
+    assert got.frame.depth_m is not None
+    assert got.frame.depth_m.tolist() == np.full((4, 6), 1.0).tolist()
+    assert (got.no_depth_reason, got.notes) == ("", ())
+    assert camera.slot.statistics().with_depth == 1
+
+
+@pytest.mark.parametrize(
+    ("gap_s", "expected"), [(0.019, True), (0.021, False), (-0.019, True), (-0.021, False)]
+)
+def test_the_tolerance(camera: Camera, gap_s: float, expected: bool) -> None:
+    camera.color(ago_s=0.1)
+    camera.depth(ago_s=0.1 + gap_s)
+    got = camera.frame()
+    assert (got.frame.depth_m is not None) is expected
+    if not expected:
+        assert "0.021 s" in got.no_depth_reason
+        assert "front.sync_tolerance_s" in got.no_depth_reason
+
+
+def test_the_tolerance_may_change_at_any_time(camera: Camera) -> None:
+    camera.color(ago_s=0.1)
+    camera.depth(ago_s=0.15)
+    assert camera.frame().frame.depth_m is None
+    camera.parameters = replace(camera.parameters, sync_tolerance_s=0.06)
+    assert camera.frame().frame.depth_m is not None
+
+
+def test_the_nearest_depth_wins_whatever_its_order(camera: Camera) -> None:
+    camera.color(ago_s=0.1)
+    for metres, ago_s in ((1.0, 0.09), (2.0, 0.101), (3.0, 0.115)):
+        camera.depth(metres, ago_s=ago_s)
+    got = camera.frame().frame.depth_m
+    assert got is not None
+    assert got[0, 0] == 2.0
+
+
+def test_a_frame_waits_for_its_depth(camera: Camera, clock: Clock) -> None:
+    """Depth takes 60 ms longer than colour, at 30 Hz: the newest image never has depth yet. Taking it
+    nevertheless would mean 3D never; the image before the last has it."""
+    for index in range(8):
+        camera.color(index)
+        if index >= 2:
+            camera.depth(float(index - 2), ago_s=2 / 30)
+        clock.advance(1 / 30)
+    got = camera.frame()
+    assert _value(got) == 5
+    assert got.frame.depth_m is not None
+    assert got.frame.depth_m[0, 0] == 5.0
+
+
+def test_it_does_not_wait_longer_than_allowed(camera: Camera, clock: Clock) -> None:
+    camera.color(1)
+    camera.depth()
+    clock.advance(0.25)
+    camera.color(2)
+    got = camera.frame()
+    assert _value(got) == 2
+    assert got.frame.depth_m is None
+    assert "0.250 s" in got.no_depth_reason
+
+
+def test_with_no_lag_it_is_always_the_newest_frame(clock: Clock) -> None:
+    camera = Camera(clock, max_depth_lag_s=0.0)
+    camera.color(1)
+    camera.depth()
+    clock.advance(0.05)
+    camera.color(2)
+    assert _value(camera.frame()) == 2
+
+
+def test_an_older_frame_with_depth_has_to_be_young_enough(camera: Camera, clock: Clock) -> None:
+    camera.color(1)
+    camera.depth()
+    clock.advance(0.15)
+    camera.color(2)
+    assert _value(camera.frame(max_age_s=0.2)) == 1
+    got = camera.frame(max_age_s=0.1)
+    assert _value(got) == 2
+    assert got.frame.depth_m is None
+
+
+def test_depth_that_stopped(camera: Camera, clock: Clock) -> None:
+    camera.depth()
+    for index in range(30):
+        camera.color(index)
+        clock.advance(0.1)
+    got = camera.frame()
+    assert _value(got) == 29
+    assert "2.9" in got.no_depth_reason or "3.0" in got.no_depth_reason
+    assert "/front/depth" in camera.slot.statistics().no_depth_reason
+
+
+def test_no_depth_yet(camera: Camera) -> None:
+    camera.color()
+    got = camera.frame()
+    assert got.frame.depth_m is None
+    assert "no depth has arrived on /front/depth" in got.no_depth_reason
+
+
+def test_no_depth_configured(color_only: Camera) -> None:
+    color_only.color()
+    got = color_only.frame()
+    assert "no depth topic is configured" in got.no_depth_reason
+    assert "no camera info topic is configured" in got.no_intrinsics_reason
+
+
+def test_a_bag_in_a_loop(camera: Camera, clock: Clock) -> None:
+    """The second round repeats the stamps of the first, and its depth is missing: depth of the first
+    round must not be taken for it."""
+    camera.color(1)
+    camera.depth()
+    clock.advance(1.1)
+    clock.offset_ns = -1_100_000_000
+    camera.color(2)
+    got = camera.frame()
+    assert _value(got) == 2
+    assert got.frame.depth_m is None
+    assert "/front/depth" in got.no_depth_reason
+
+
+@pytest.mark.parametrize("jump_s", [-1000.0, 1000.0, -0.5, 0.5])
+def test_a_clock_that_jumps(camera: Camera, clock: Clock, jump_s: float) -> None:
+    """`use_sim_time` with a simulation that is reset, or paused and continued."""
+    for index in range(10):
+        camera.color(index)
+        camera.depth(float(index + 1))
+        if index == 4:
+            clock.offset_ns += round(jump_s * 1e9)
+        got = camera.frame()
+        assert _value(got) == index
+        assert got.frame.depth_m is not None
+        assert got.frame.depth_m[0, 0] == index + 1
+        clock.advance(0.1)
+
+
+def test_depth_of_another_resolution(camera: Camera) -> None:
+    camera.color(hw=(4, 6))
+    camera.depth(2.0, hw=(8, 12))
+    got = camera.frame()
+    assert got.frame.depth_m is not None
+    assert got.frame.depth_m.shape == (4, 6)
+    assert "12×8" in got.notes[0]
+
+
+@pytest.mark.parametrize("broken", ["shape", "content", "encoding"])
+def test_depth_that_cannot_be_used(camera: Camera, clock: Clock, broken: str) -> None:
+    """Colour still gives masks; 3D says what is wrong instead of guessing."""
+    camera.color(1)
+    assert camera.slot.depth is not None
+    if broken == "shape":
+        camera.depth(hw=(5, 6))
+    elif broken == "content":
+        stamp = camera.serialized(image_from_depth(np.zeros((1, 1), np.float32), "32FC1"), 0.0)[:12]
+        camera.slot.depth.store(stamp + b"nonsense")
+    else:
+        message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
+        camera.slot.depth.store(camera.serialized(message, 0.0))
+    got = camera.frame()
+    assert _value(got) == 1
+    assert got.frame.depth_m is None
+    assert "the depth image cannot be used" in got.no_depth_reason
+    words = {"shape": "not registered", "content": "deserialised", "encoding": "'rgb8'"}[broken]
+    assert words in got.no_depth_reason
+    statistics = camera.slot.statistics()
+    assert (statistics.decode_errors, statistics.last_error) == (1, got.no_depth_reason)
+    clock.advance(0.1)
+    camera.color(2)
+    camera.depth()
+    assert camera.frame().frame.depth_m is not None
+    assert camera.slot.statistics().no_depth_reason == ""
+
+
+def test_depth_in_another_frame_is_pointed_out(camera: Camera) -> None:
+    camera.color()
+    message = image_from_depth(np.ones((4, 6), np.float32), "32FC1")
+    message.header.frame_id = "infrared"
+    assert camera.slot.depth is not None
+    camera.slot.depth.store(camera.serialized(message, 0.0))
+    got = camera.frame()
+    assert got.frame.depth_m is not None
+    assert "'infrared'" in got.notes[0]
+    assert "registered" in got.notes[0]

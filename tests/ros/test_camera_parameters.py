@@ -1,0 +1,101 @@
+"""Parameters of cameras: what is refused, and the YAML files for common cameras."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rcl_interfaces.srv import DescribeParameters
+from rclpy.parameter import Parameter
+
+from xsam_ros.camera import CameraTopics
+from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator, why_invalid
+
+_CONFIG = Path(__file__).resolve().parents[2] / "config"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("image_topic", ""),
+        ("image_topic", "/camera/color/image_raw"),
+        ("depth_topic", "~/depth"),
+        ("info_topic", "camera_info"),
+        ("info_qos", "latched"),
+        ("image_qos", ""),
+        ("sync_tolerance_s", 0),
+        ("max_depth_lag_s", 2.0),
+    ],
+)
+def test_right_values(name: str, value: object) -> None:
+    assert why_invalid(name, value) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("image_topic", "/no spaces", "must not contain characters"),
+        ("depth_topic", "/ends/", "must not end with"),
+        ("info_topic", "1st", "must not start with a number"),
+        ("image_topic", 3, "expected str"),
+        ("compressed", "jpeg", "expected bool"),
+        ("qos", "", "sensor_data, reliable"),
+        ("image_qos", "latched", "'' (empty), sensor_data, reliable"),
+        ("sync_tolerance_s", -0.01, "0.0 to 1.0 s"),
+        ("max_depth_lag_s", 2.5, "0.0 to 2.0 s"),
+        ("buffer_mb", 0, "1 to 4096 MB"),
+    ],
+)
+def test_wrong_values(name: str, value: object, words: str) -> None:
+    reason = why_invalid(name, value)
+    assert words in reason
+    assert "\n" not in reason
+
+
+def test_on_a_node(ros: Any) -> None:
+    """The tolerance may change while the node runs; topics and memory only while it is unconfigured."""
+    ros.node.add_on_set_parameters_callback(validator(lambda: False))
+    declare(ros.node, CameraParameters, prefix="front.")
+
+    def put(name: str, value: Any) -> Any:
+        return ros.node.set_parameters([Parameter(f"front.{name}", value=value)])[0]
+
+    assert put("sync_tolerance_s", 0.05).successful
+    assert read(ros.node, CameraParameters, prefix="front.").sync_tolerance_s == 0.05
+    for name, value in (("depth_topic", "/d"), ("buffer_mb", 3), ("compressed", True)):
+        refused = put(name, value)
+        assert not refused.successful
+        assert refused.reason.startswith(f"front.{name}: it can only change while the node is unconfigured")
+    assert not put("sync_tolerance_s", 5.0).successful
+    name = f"{ros.node.get_fully_qualified_name()}/describe_parameters"
+    request = DescribeParameters.Request(names=["front.info_qos", "front.max_depth_lag_s"])
+    quality, lag = ros.call(DescribeParameters, name, request).descriptors
+    assert "latched" in quality.additional_constraints
+    assert (lag.floating_point_range[0].from_value, lag.floating_point_range[0].to_value) == (0.0, 2.0)
+    assert "[unit: s]" in lag.description
+
+
+@pytest.mark.parametrize("path", sorted(_CONFIG.glob("camera_*.yaml")), ids=lambda path: path.stem)
+def test_the_files_for_common_cameras(path: Path) -> None:
+    text = path.read_text()
+    assert text.startswith("# ")
+    parameters = yaml.safe_load(text)["/**"]["ros__parameters"]
+    assert parameters.pop("use_sim_time", True) is True
+    names = parameters.pop("cameras")
+    assert why_invalid("cameras", names) == ""
+    for name in names:
+        camera = parameters.pop(name)
+        assert set(camera) <= {row.name for row in fields(CameraParameters)}
+        for key, value in camera.items():
+            assert why_invalid(key, value) == "", key
+        topics = CameraTopics.of(name, CameraParameters(**camera))
+        assert len({topics.image, topics.depth, topics.info} - {""}) == (3 if topics.depth else 1)
+    assert set(parameters) <= {row.name for row in fields(NodeParameters)}
+
+
+def test_the_main_file_names_them() -> None:
+    main = (_CONFIG / "xsam.yaml").read_text()
+    assert [path.name for path in _CONFIG.glob("camera_*.yaml") if path.name not in main] == []

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rclpy.serialization import deserialize_message, serialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from xsam_ros import camera_streams
+from xsam_ros.camera_streams import TopicStream, peek_stamp_ns
+
+
+class Clock:
+    """Stands for `time` in the module, and for the node's clock: they go when the test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.node_ns = 1_700_000_000_000_000_000
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def node(self) -> int:
+        return self.node_ns
+
+    def advance(self, seconds: float) -> None:
+        self.now_s += seconds
+        self.node_ns += round(seconds * 1e9)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(camera_streams, "time", clock)
+    return clock
+
+
+# -------------------------------------------------------------------------------- peeking stamps
+
+_seconds = st.integers(-(2**31), 2**31 - 1)
+_nanoseconds = st.integers(0, 2**32 - 1)
+
+
+@given(
+    seconds=_seconds,
+    nanoseconds=_nanoseconds,
+    frame_id=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
+    message_type=st.sampled_from([Image, CompressedImage, CameraInfo]),
+)
+def test_the_stamp_is_what_rclpy_serialised(
+    seconds: int, nanoseconds: int, frame_id: str, message_type: Any
+) -> None:
+    message = message_type()
+    message.header.stamp.sec, message.header.stamp.nanosec = seconds, nanoseconds
+    message.header.frame_id = frame_id
+    assert peek_stamp_ns(serialize_message(message)) == seconds * 1_000_000_000 + nanoseconds
+
+
+def _big_endian_image(seconds: int, nanoseconds: int) -> bytes:
+    """A 1×1 mono8 image by the rules of CDR: numbers are aligned, strings have a length and a NUL."""
+    body = struct.pack(">iI", seconds, nanoseconds)
+    body += struct.pack(">I", 5) + b"lens\0" + bytes(3)  # frame_id
+    body += struct.pack(">III", 1, 1, 6) + b"mono8\0"  # height, width, encoding
+    body += b"\0" + bytes(1)  # is_bigendian
+    body += struct.pack(">II", 1, 1) + b"\x2a"  # step, data
+    return b"\0\0\0\0" + body
+
+
+@given(seconds=_seconds, nanoseconds=_nanoseconds)
+def test_big_endian_machines(seconds: int, nanoseconds: int) -> None:
+    serialized = _big_endian_image(seconds, nanoseconds)
+    message = deserialize_message(serialized, Image)
+    assert (message.encoding, message.header.frame_id, list(message.data)) == ("mono8", "lens", [42])
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (seconds, nanoseconds)
+    assert peek_stamp_ns(serialized) == seconds * 1_000_000_000 + nanoseconds
+
+
+@pytest.mark.parametrize(
+    "serialized",
+    [
+        b"",
+        b"\0\1\0\0",
+        b"\0\1\0\0" + bytes(7),
+        b"this is no image",
+        b"\0\x0b\0\0" + bytes(20),
+        b"\1\0" + bytes(20),
+    ],
+)
+def test_what_has_no_stamp(serialized: bytes) -> None:
+    assert peek_stamp_ns(serialized) is None
+
+
+def test_version_2_of_cdr() -> None:
+    plain = serialize_message(Image())
+    for second, stamp in ((7, struct.pack("<iI", 3, 4)), (6, struct.pack(">iI", 3, 4))):
+        assert peek_stamp_ns(bytes([0, second, 0, 0]) + stamp + bytes(plain[12:])) == 3_000_000_004
+
+
+# ------------------------------------------------------------------------------------- the ring
+
+
+def test_without_limits_only_the_newest_is_kept(clock: Clock) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node)
+    assert (stream.newest(), stream.recent()) == (None, ())
+    for content in (b"first", b"second"):
+        stream.store(content)
+    assert [arrival.serialized for arrival in stream.recent()] == [b"second"]
+    assert stream.newest() is stream.recent()[0]
+
+
+def test_old_messages_go(clock: Clock) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node, keep_s=1.0, max_bytes=1000)
+    for content in (b"a", b"b", b"c"):
+        stream.store(content)
+        clock.advance(0.5)
+    assert [arrival.serialized for arrival in stream.recent()] == [b"c", b"b", b"a"]
+    stream.store(b"d")
+    assert [arrival.serialized for arrival in stream.recent()] == [b"d", b"c", b"b"]
+    clock.advance(60.0)
+    stream.store(b"e")
+    assert [arrival.serialized for arrival in stream.recent()] == [b"e"]
+
+
+@given(sizes=st.lists(st.integers(0, 100), min_size=1, max_size=30))
+def test_memory_is_bounded(sizes: list[int]) -> None:
+    """At any time: no more than the limit, except for the newest message, which is always there."""
+    stream = TopicStream("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=150)
+    for size in sizes:
+        stream.store(bytes(size))
+        held = [len(arrival.serialized) for arrival in stream.recent()]
+        statistics = stream.statistics()
+        assert held[0] == size
+        assert sum(held) <= 150
+        assert (statistics.held, statistics.held_bytes) == (len(held), sum(held))
+    assert statistics.received_bytes == sum(sizes)
+
+
+def test_a_single_message_over_the_limit_is_kept() -> None:
+    stream = TopicStream("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=10)
+    for size in (5, 50, 6):
+        stream.store(bytes(size))
+    assert [len(arrival.serialized) for arrival in stream.recent()] == [6]
+    stream.store(bytes(50))
+    assert [len(arrival.serialized) for arrival in stream.recent()] == [50]
+
+
+def test_sequence_numbers_go_on_after_clear(clock: Clock) -> None:
+    """Who waits for a frame newer than 2 must not be served number 1 of a restarted camera."""
+    stream = TopicStream("/t", clock_ns=clock.node)
+    stream.store(b"a")
+    stream.store(b"b")
+    stream.clear()
+    assert (stream.newest(), stream.statistics().received) == (None, 0)
+    stream.store(b"c")
+    newest = stream.newest()
+    assert newest is not None
+    assert newest.sequence == 3
+
+
+def test_waiting_for_a_newer_message() -> None:
+    stream = TopicStream("/t", clock_ns=lambda: 0)
+    assert not stream.wait_newer(0, timeout_s=0.0)
+    stream.store(b"a")
+    assert stream.wait_newer(0, timeout_s=0.0)
+    assert not stream.wait_newer(1, timeout_s=0.0)
+    outcomes: list[bool] = []
+    waiter = threading.Thread(target=lambda: outcomes.append(stream.wait_newer(1, timeout_s=20.0)))
+    waiter.start()
+    stream.store(b"b")
+    waiter.join(10.0)
+    assert outcomes == [True]
+
+
+# ------------------------------------------------------------------------------------------ age
+
+
+def _stamped(stamp_ns: int) -> bytes:
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    return b"\0\1\0\0" + struct.pack("<iI", seconds, nanoseconds)
+
+
+@pytest.mark.parametrize(
+    ("stamp_offset_s", "expected_s"),
+    [
+        (0.0, 0.25),  # arrived at once
+        (-2.0, 2.25),  # 2 s on the way
+        (0.5, 0.25),  # a stamp in the future, by a clock that is a little ahead
+        (-3600.0, 0.25),  # another clock
+        (3600.0, 0.25),
+    ],
+)
+def test_age_counts_the_delay_unless_the_clocks_differ(
+    clock: Clock, stamp_offset_s: float, expected_s: float
+) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node)
+    stream.store(_stamped(clock.node_ns + round(stamp_offset_s * 1e9)))
+    clock.advance(0.25)
+    newest = stream.newest()
+    assert newest is not None
+    assert newest.age_s(clock.now_s) == pytest.approx(expected_s, abs=1e-6)
+
+
+def test_a_node_clock_that_jumps_later_does_not_age_the_message(clock: Clock) -> None:
+    """`use_sim_time`: the simulation is reset while a frame is waiting."""
+    stream = TopicStream("/t", clock_ns=clock.node)
+    stream.store(_stamped(clock.node_ns))
+    clock.node_ns += 20_000_000_000
+    newest = stream.newest()
+    assert newest is not None
+    assert newest.age_s(clock.now_s) == pytest.approx(0.0)
+
+
+# ----------------------------------------------------------------------------------- statistics
+
+
+def test_rate_and_age(clock: Clock) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node)
+    assert math.isnan(stream.statistics().rate_hz)
+    assert math.isnan(stream.statistics().age_s)
+    stream.store(b"a")
+    assert math.isnan(stream.statistics().rate_hz)
+    for _ in range(10):
+        clock.advance(0.05)
+        stream.store(b"a")
+    assert stream.statistics().rate_hz == pytest.approx(20.0)
+    clock.advance(0.06)
+    assert stream.statistics().rate_hz == pytest.approx(20.0)
+    assert stream.statistics().age_s == pytest.approx(0.06)
+
+
+def test_the_rate_of_a_camera_that_stopped_falls(clock: Clock) -> None:
+    """ "30 Hz" in diagnostics, of a camera that was unplugged ten minutes ago."""
+    stream = TopicStream("/t", clock_ns=clock.node)
+    for _ in range(11):
+        stream.store(b"a")
+        clock.advance(0.1)
+    clock.advance(98.9)
+    assert stream.statistics().rate_hz == pytest.approx(0.1)
+
+
+def test_only_the_last_arrivals_make_the_rate(clock: Clock) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node)
+    for interval_s in [1.0] * 10 + [0.01] * 40:
+        clock.advance(interval_s)
+        stream.store(b"a")
+    assert stream.statistics().rate_hz == pytest.approx(100.0)
+
+
+def test_what_the_middleware_reports(clock: Clock) -> None:
+    stream = TopicStream("/t", clock_ns=clock.node)
+    assert stream.statistics().incompatible_qos == ""
+    stream.report_lost(2)
+    stream.report_lost(3)
+    stream.report_incompatible("RELIABILITY", 1)
+    stream.report_incompatible("DURABILITY", 1)
+    stream.report_incompatible("RELIABILITY", 2)
+    statistics = stream.statistics()
+    assert (statistics.topic, statistics.lost) == ("/t", 5)
+    assert (statistics.incompatible_qos, statistics.incompatible_publishers) == ("RELIABILITY, DURABILITY", 4)
+    stream.clear()
+    assert (stream.statistics().lost, stream.statistics().incompatible_qos) == (0, "")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import array
+import contextlib
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sensor_msgs.msg import CompressedImage
+
+from xsam import InvalidImageError
+from xsam_ros.image_conversion_compressed import picture_pixels, rgb_from_compressed
+
+
+def _message(pixels: np.ndarray, text: str, extension: str = ".png") -> CompressedImage:
+    """What a driver that uses OpenCV sends for pixels in OpenCV's order."""
+    content = cv2.imencode(extension, pixels)[1].tobytes()
+    return CompressedImage(format=text, data=array.array("B", content))
+
+
+def _picture() -> np.ndarray:
+    """Smooth, without symmetry: RGB (48, 64, 3)."""
+    y, x = np.mgrid[0:48, 0:64]
+    return np.stack([x * 4, y * 5, 255 - 2 * (x + y)], axis=2).clip(0, 255).astype(np.uint8)
+
+
+def _bgr() -> np.ndarray:
+    return np.ascontiguousarray(_picture()[..., ::-1])
+
+
+@pytest.mark.parametrize("extension", [".png", ".jpg"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "jpeg",
+        "png",
+        "rgb8",
+        "bgr8",
+        "rgb8; jpeg compressed bgr8",
+        "bgr8; png compressed bgr8",
+        "mono8; jpeg",
+    ],
+)
+def test_as_opencv_decodes_it(text: str, extension: str) -> None:
+    """Red stays red, whatever the camera's own order was; what the file is decides the decoder."""
+    message = _message(_bgr(), text, extension)
+    expected = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    got = rgb_from_compressed(message)
+    assert (got.dtype, got.shape, got.flags.c_contiguous) == (np.uint8, (48, 64, 3), True)
+    np.testing.assert_allclose(got.astype(int), expected, atol=0 if extension == ".png" else 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["rgb8; png compressed rgb8", "bgr8; png compressed rgb8", "rgb8; png compressed "]
+)
+def test_files_with_exchanged_colours(text: str) -> None:
+    """COMPRESSED_PIXFMT rgb8: the publisher handed RGB to an encoder that takes BGR."""
+    np.testing.assert_array_equal(rgb_from_compressed(_message(_picture(), text)), _picture())
+
+
+@pytest.mark.parametrize("text", ["mono8; png compressed ", "jpeg", "rgb8; jpeg compressed rgb8"])
+def test_grey(text: str) -> None:
+    grey = np.ascontiguousarray(_picture()[..., 1])
+    got = rgb_from_compressed(_message(grey, text))
+    np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_16_bits_are_scaled() -> None:
+    grey = np.array([[0, 128, 129, 65535]], np.uint16)
+    assert rgb_from_compressed(_message(grey, "mono16; png compressed "))[0, :, 0].tolist() == [0, 0, 1, 255]
+    color = _bgr().astype(np.uint16) * 257
+    got = rgb_from_compressed(_message(color, "bgr16; png compressed bgr16"))
+    np.testing.assert_array_equal(got, _picture())
+
+
+def test_alpha_is_dropped() -> None:
+    pixels = np.dstack([_bgr(), np.full((48, 64), 3, np.uint8)])
+    np.testing.assert_array_equal(rgb_from_compressed(_message(pixels, "png")), _picture())
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_a_compressed_mosaic_is_interpolated(pattern: str) -> None:
+    """image_transport compresses a Bayer image as the grey mosaic it is."""
+    color = {"r": 200, "g": 100, "b": 50}
+    mosaic = np.empty((8, 8), np.uint8)
+    for index, letter in enumerate(pattern):
+        mosaic[index // 2 :: 2, index % 2 :: 2] = color[letter]
+    got = rgb_from_compressed(_message(mosaic, f"bayer_{pattern}8; png compressed "))
+    assert (got == (200, 100, 50)).all()
+
+
+def test_an_orientation_tag_is_not_obeyed() -> None:
+    """Turned upright, the picture would fit neither depth nor camera info."""
+    plain = bytes(_message(_bgr(), "", ".jpg").data)
+    tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # Orientation = 6
+    exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
+    turned = plain[:2] + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
+    got = rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", turned)))
+    np.testing.assert_array_equal(got, rgb_from_compressed(_message(_bgr(), "", ".jpg")))
+
+
+# -------------------------------------------------------------------------------------- refusals
+
+
+def _png(width: int, height: int, pixels: bytes = b"") -> bytes:
+    """A PNG whose header says what it likes."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def _jpeg(width: int, height: int) -> bytes:
+    plain = bytes(_message(_bgr(), "", ".jpg").data)
+    start = plain.index(b"\xff\xc0") + 5
+    return plain[:start] + struct.pack(">HH", height, width) + plain[start + 4 :]
+
+
+@pytest.mark.parametrize("width", [4097, 20_000, 65_500])
+@pytest.mark.parametrize("make", [_png, _jpeg])
+def test_a_decompression_bomb_is_refused_by_its_header(make: object, width: int) -> None:
+    """A few hundred bytes that claim up to 12 GB of pixels; nothing is decoded, so nothing is complained
+    about but the size."""
+    content = make(width, width)  # type: ignore[operator]
+    assert len(content) < 5000
+    message = CompressedImage(format="jpeg", data=array.array("B", content))
+    with pytest.raises(InvalidImageError, match="sides up to 4096"):
+        rgb_from_compressed(message, max_side_px=4096)
+
+
+def test_the_limit_is_the_parameter() -> None:
+    message = _message(_bgr(), "png")
+    assert rgb_from_compressed(message, max_side_px=64).shape == (48, 64, 3)
+    with pytest.raises(InvalidImageError, match="64×48, sides up to 63"):
+        rgb_from_compressed(message, max_side_px=63)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_a_truncated_file_is_refused(extension: str) -> None:
+    """OpenCV gives the half that is there, and grey below."""
+    content = bytes(_message(_bgr(), "", extension).data)
+    half = content[: len(content) * 2 // 3]
+    with pytest.raises(InvalidImageError, match=f"{len(half)} bytes"):
+        rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", half)))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"GIF89a", bytes(100), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", _png(8, 8)]
+)
+def test_what_is_no_picture(content: bytes) -> None:
+    with pytest.raises(InvalidImageError, match="JPEG or PNG"):
+        rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", content)))
+
+
+@pytest.mark.parametrize("extension", [".bmp", ".tiff", ".webp"])
+def test_other_formats_are_not_opened(extension: str) -> None:
+    """Each format is a decoder that a stranger may feed."""
+    with pytest.raises(InvalidImageError, match="JPEG or PNG"):
+        rgb_from_compressed(_message(_bgr(), "jpeg", extension))
+
+
+@given(
+    content=st.binary(max_size=200), start=st.sampled_from([b"", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n"])
+)
+def test_any_bytes_are_decoded_or_refused(content: bytes, start: bytes) -> None:
+    with pytest.raises(InvalidImageError):
+        picture_pixels(start + content, formats=("JPEG", "PNG"), max_side_px=100)
+
+
+@given(place=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_a_flipped_byte_is_decoded_or_refused(place: int, value: int) -> None:
+    content = bytearray(_message(_bgr(), "", ".jpg").data)
+    content[place % len(content)] = value
+    with contextlib.suppress(InvalidImageError):
+        pixels = picture_pixels(bytes(content), formats=("JPEG", "PNG"), max_side_px=100)
+        assert max(pixels.shape[:2]) <= 100
+        assert pixels.dtype == np.uint8

@@ -1,0 +1,155 @@
+"""Serialised colour, depth and camera info → one `Frame`, with the reasons for what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
+
+from xsam.errors import InvalidImageError
+from xsam.structures import Frame
+from xsam_ros.camera_info import intrinsics_for, is_distorted
+from xsam_ros.camera_streams import Arrival
+from xsam_ros.conversions import stamp_ns
+from xsam_ros.image_conversion import rgb_from_image
+from xsam_ros.image_conversion_compressed import rgb_from_compressed
+from xsam_ros.image_conversion_depth import depth_from_compressed, depth_from_image, resized_depth
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraFrame:
+    """A decoded frame, the header it came with, and why something is missing."""
+
+    frame: Frame
+    header: Header
+    sequence: int = 0  # of the colour image: 1, 2, ... on its topic
+    no_depth_reason: str = ""  # "" = the frame has depth
+    no_intrinsics_reason: str = ""  # "" = the frame has intrinsics
+    notes: tuple[str, ...] = ()  # what makes 3D less exact than it looks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameDecoder:
+    """Decodes what one camera sends."""
+
+    camera: str
+    compressed: bool  # colour is a CompressedImage
+    depth_compressed: bool
+    rectified: bool  # colour is rectified: matrix P counts
+    on_error: Callable[[str], None]  # told why depth or camera info cannot be used
+
+    def decode(
+        self,
+        image: Arrival,
+        depth: Arrival | None,
+        info: Arrival | None,
+        *,
+        no_depth_reason: str,
+        no_info_reason: str,
+        max_side_px: int,
+    ) -> CameraFrame:
+        """Decode an image and what belongs to it.
+
+        Args:
+            image: the colour image.
+            depth: the depth image that belongs to it.
+            info: the camera info that belongs to it.
+            no_depth_reason: why there is no depth image.
+            no_info_reason: why there is no camera info.
+            max_side_px: larger images are refused before they are decoded.
+
+        Raises:
+            InvalidImageError: the colour image cannot be read.
+        """
+        message, rgb = self._image(image, max_side_px)
+        header = message.header
+        notes: list[str] = []
+        depth_m = None
+        if depth is not None:
+            try:
+                depth_m, no_depth_reason = self._depth(depth, rgb.shape[:2], header, max_side_px, notes), ""
+            except InvalidImageError as error:
+                no_depth_reason = f"the depth image cannot be used: {error}"
+                self.on_error(no_depth_reason)
+        intrinsics = None
+        if info is not None:
+            try:
+                intrinsics, no_info_reason = self._intrinsics(info, rgb.shape[:2], notes), ""
+            except InvalidImageError as error:
+                no_info_reason = f"the camera info cannot be used: {error}"
+                self.on_error(no_info_reason)
+        frame = Frame(
+            rgb=rgb,
+            camera=self.camera,
+            frame_id=header.frame_id,
+            stamp_ns=stamp_ns(header.stamp),
+            depth_m=depth_m,
+            intrinsics=intrinsics,
+        )
+        return CameraFrame(
+            frame=frame,
+            header=header,
+            sequence=image.sequence,
+            no_depth_reason=no_depth_reason,
+            no_intrinsics_reason=no_info_reason,
+            notes=tuple(notes),
+        )
+
+    def _image(self, image: Arrival, max_side_px: int) -> tuple[Any, NDArray[np.uint8]]:
+        if self.compressed:
+            compressed = _deserialized(image, CompressedImage)
+            return compressed, rgb_from_compressed(compressed, max_side_px=max_side_px)
+        raw = _deserialized(image, Image)
+        return raw, rgb_from_image(raw, max_side_px=max_side_px)
+
+    def _depth(
+        self,
+        depth: Arrival,
+        image_hw: tuple[int, int],
+        color_header: Header,
+        max_side_px: int,
+        notes: list[str],
+    ) -> NDArray[np.float32]:
+        message: Any
+        if self.depth_compressed:
+            message = _deserialized(depth, CompressedImage)
+            depth_m = depth_from_compressed(message, max_side_px=max_side_px)
+        else:
+            message = _deserialized(depth, Image)
+            depth_m = depth_from_image(message, max_side_px=max_side_px)
+        resized_m = resized_depth(depth_m, image_hw)
+        if resized_m.shape != depth_m.shape:
+            notes.append(
+                f"depth came with {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to colour"
+            )
+        if message.header.frame_id != color_header.frame_id:
+            notes.append(
+                f"depth is in frame {message.header.frame_id!r} and colour in {color_header.frame_id!r}: "
+                "check that depth is registered to colour"
+            )
+        return resized_m
+
+    def _intrinsics(self, info: Arrival, image_hw: tuple[int, int], notes: list[str]) -> NDArray[np.float64]:
+        message = _deserialized(info, CameraInfo)
+        matrix = intrinsics_for(message, image_hw, rectified=self.rectified)
+        if not self.rectified and is_distorted(message):
+            notes.append("the lens distortion of the camera info is not corrected; use rectified images")
+        return matrix
+
+
+def _deserialized(arrival: Arrival, message_type: type[T]) -> T:
+    try:
+        message: T = deserialize_message(arrival.serialized, message_type)
+    except Exception as error:  # RMWError has no public name, and other middlewares raise others
+        raise InvalidImageError(
+            f"a message of {len(arrival.serialized)} bytes cannot be deserialised: {error}"
+        ) from error
+    return message
