@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
 PYTEST_ARGS ?=
+TRAIN_ARGS ?=
 export PYTHON
 
 .PHONY: help
@@ -45,13 +46,18 @@ demo: setup ## Ask a simulated camera, or a picture of yours, through ROS: 1 min
 	@echo "[demo] about a minute; pictures go to demo_output/"
 	@scripts/run_in_env.sh python examples/demo.py --out demo_output $(if $(IMAGE),--image "$(IMAGE)")
 
+.PHONY: train-tiny
+train-tiny: setup ## Train, publish and score a tiny model at smoke size: 2 min [TRAIN_ARGS="--set steps=50"]
+	@echo "[train-tiny] scenes, three stages of a few steps, a checkpoint: about 2 minutes; all goes to runs/smoke/"
+	@scripts/run_in_env.sh python -m xsam.train.pipeline --smoke --data runs/smoke/data --out runs/smoke $(TRAIN_ARGS)
+
 .PHONY: lock
 lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
 
 .PHONY: clean
 clean: ## Remove build products and caches; .venv stays
-	rm -rf build install log dist *.egg-info demo_output
+	rm -rf build install log dist *.egg-info demo_output runs/smoke
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 

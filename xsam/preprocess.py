@@ -98,20 +98,31 @@ def _paint(canvas: NDArray[np.uint8], prompt: VisualPrompt) -> None:
             cv2.polylines(canvas, [points.reshape(-1, 1, 2)], False, 1, thickness=2 * radius + 1)
 
 
+def square_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
+    """A mask in original pixels → the SAM branch's square, the way the image goes but nearest.
+
+    Returns:
+        (S, S) bool.
+    """
+    side = config.sam.image_size
+    height, width = scaled_hw((mask.shape[0], mask.shape[1]), side)
+    resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
+    square = torch.zeros(side, side, dtype=torch.bool)
+    square[:height, :width] = torch.from_numpy(np.array(resized) > 0)
+    return square
+
+
 def region_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
-    """A region in original pixels → the SAM branch's square, the way the image goes but nearest.
+    """A region with at least one pixel → the SAM branch's square.
 
     A region too small to survive the resize keeps its nearest pixel.
 
     Returns:
         (S, S) uint8, at least one pixel set.
     """
-    side = config.sam.image_size
-    height, width = scaled_hw((mask.shape[0], mask.shape[1]), side)
-    resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    square = torch.zeros(side, side, dtype=torch.uint8)
-    square[:height, :width] = torch.from_numpy(np.array(resized))
+    square = square_mask(mask, config).to(torch.uint8)
     if not square.any():
+        height, width = scaled_hw((mask.shape[0], mask.shape[1]), config.sam.image_size)
         rows, columns = np.nonzero(mask)
         middle = len(rows) // 2
         square[

@@ -128,7 +128,8 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
     return ids
 
 
-def _frame(question: str) -> str:
+def frame_question(question: str) -> str:
+    """A question as the model reads it: behind the picture, ready for the answer."""
     return f"<|user|>\n{IMAGE_TAG}\n{question}{END_TAG}\n<|assistant|>\n"
 
 
@@ -190,4 +191,4 @@ def conversation_for(query: Query) -> Conversation:
         question, answer = text, ""
     else:
         raise InvalidQueryError("the text is empty without its tags")
-    return Conversation(question=_frame(question), answer=f"{answer}{END_TAG}" if answer else "")
+    return Conversation(question=frame_question(question), answer=f"{answer}{END_TAG}" if answer else "")

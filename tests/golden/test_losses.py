@@ -44,7 +44,7 @@ def test_losses(golden_loss: GoldenCase) -> None:
     _, (hidden,) = packed_hidden_states(model.llm, embeds[None, :split], [embeds[None, split:]])
     wanted = torch.full((1, len(ids)), -100)
     wanted[0, expanded.answer_start : expanded.answer_end] = ids[expanded.answer_start : expanded.answer_end]
-    losses = {"loss_llm": language_loss(model.llm.lm_head, [hidden], [wanted[:, split:]])}
+    losses = {"loss_llm": language_loss(model.llm.lm_head, hidden, wanted[:, split:])}
 
     projected = model.llm_projector(hidden)
     conditions, valid = pad_conditions(span_means(projected, [torch.from_numpy(expanded.cond_ids[split:])]))

@@ -9,7 +9,8 @@ import pytest
 
 from xsam.checkpoint import load_tokenizer
 from xsam.config import tiny_config
-from xsam.sim.language import VOCABULARY
+from xsam.sim import language
+from xsam.sim.conversation import VOCABULARY
 from xsam.train.tokenizer import build_tiny_tokenizer, save_tiny_tokenizer
 
 TAGS = ("<|endoftext|>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<SEG>", "<p>", "</p>")
@@ -26,6 +27,7 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def test_every_word_of_the_simulator_is_one_known_token(tokenizer: Any) -> None:
+    assert set(language.VOCABULARY) < set(VOCABULARY)
     for word in VOCABULARY:
         ids = _ids(tokenizer, word)
         assert len(ids) == 1, word

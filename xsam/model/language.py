@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import DynamicCache, Phi3ForCausalLM
 
 
@@ -26,25 +27,46 @@ def packed_hidden_states(
     Returns:
         (B, T, D) states of the prefix and P tensors (B, L, D) of the texts.
     """
-    batch, shared, _ = prefix.shape
     device = prefix.device
     lengths = [text.shape[1] for text in texts]
     owner = torch.repeat_interleave(
-        torch.arange(len(texts) + 1, device=device), torch.tensor([shared, *lengths], device=device)
+        torch.arange(1, len(texts) + 1, device=device), torch.tensor(lengths, device=device)
     )
-    positions = torch.cat([torch.arange(shared), *(shared + torch.arange(n) for n in lengths)]).to(device)
-    distance = positions[:, None] - positions[None]
-    visible = (distance >= 0) & ((owner[None] == 0) | (owner[:, None] == owner[None]))
+    offset = torch.cat([torch.arange(n, device=device) for n in lengths])
+    first, rest = packed_row_states(llm, prefix, torch.cat(list(texts), dim=1), owner[None], offset[None])
+    return first, list(rest.split(lengths, dim=1))
+
+
+def packed_row_states(
+    llm: Phi3ForCausalLM, prefix: Tensor, rows: Tensor, owner: Tensor, offset: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Last hidden states of rows in which several texts stand one after the other.
+
+    Args:
+        prefix: (B, T, D) embeddings that all texts of a row follow.
+        rows: (B, L, D) embeddings of the texts.
+        owner: (B or 1, L) int64, which text a position belongs to, counted from 1.
+        offset: (B or 1, L) int64, the position within its text.
+
+    Returns:
+        (B, T, D) states of the prefix and (B, L, D) of the rows.
+    """
+    batch, shared, _ = prefix.shape
+    positions = torch.cat(
+        [torch.arange(shared, device=prefix.device).expand(len(offset), -1), shared + offset], dim=1
+    )
+    owner = F.pad(owner, (shared, 0))  # the prefix is everyone's
+    distance = positions[:, :, None] - positions[:, None]
+    visible = (distance >= 0) & ((owner[:, None] == 0) | (owner[:, :, None] == owner[:, None]))
     if llm.config.sliding_window is not None:
         visible &= distance < llm.config.sliding_window
     hidden = llm.model(
-        inputs_embeds=torch.cat([prefix, *texts], dim=1),
-        attention_mask=visible[None, None].expand(batch, 1, -1, -1),
-        position_ids=positions[None].expand(batch, -1),
+        inputs_embeds=torch.cat([prefix, rows], dim=1),
+        attention_mask=visible[:, None].expand(batch, 1, -1, -1),
+        position_ids=positions.expand(batch, -1),
         use_cache=False,
     ).last_hidden_state
-    first, *rest = hidden.split([shared, *lengths], dim=1)
-    return first, rest
+    return hidden[:, :shared], hidden[:, shared:]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,16 @@ from xsam.prompts import IMAGE_ID, REGION_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentorFeatures:
+    """What the segmentation branch alone computes from an image."""
+
+    top: Tensor  # (B, h, w, C) SAM state that the language model sees
+    pyramid: tuple[Tensor, ...]  # connector outputs, fine to coarse
+    multi_scale: tuple[Tensor, ...]  # (B, C, h, w), coarse to fine
+    mask_features: Tensor  # (B, C, H, W)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFeatures:
     """All that is computed from the image alone; reusable for every prompt on the frame."""
 
@@ -106,20 +116,38 @@ class XSamModel(nn.Module):
             vision_pixels: (B, 3, s, s) for SigLIP.
             seg_pixels: (B, 3, S, S) for SAM.
         """
+        seg = self.encode_segmentation(seg_pixels)
+        return ImageFeatures(
+            visual_tokens=self.visual_tokens(vision_pixels),
+            seg_tokens=self.seg_tokens(seg.top),
+            pyramid=seg.pyramid,
+            multi_scale=seg.multi_scale,
+            mask_features=seg.mask_features,
+        )
+
+    def encode_segmentation(self, seg_pixels: Tensor) -> SegmentorFeatures:
+        """Run the SAM encoder, the connector and the pixel decoder on (B, 3, S, S)."""
         config = self.config
-        visual = siglip_hidden_state(self.vision_encoder, vision_pixels, config.visual_select_layer)
         layers = config.connector_layers
         top = config.sam.num_hidden_layers + 1 + config.visual_select_layer
         states = sam_hidden_states(self.segmentor.encoder, seg_pixels, (*layers, top))
         pyramid = self.seg_connector([states[index] for index in layers])
         pixel = self.segmentor.pixel_decoder(pyramid)
-        return ImageFeatures(
-            visual_tokens=self.visual_projector(visual),
-            seg_tokens=self.seg_projector(shuffle_grid(states[top], config.downsample_ratio).flatten(1, 2)),
+        return SegmentorFeatures(
+            top=states[top],
             pyramid=tuple(pyramid),
             multi_scale=tuple(pixel.multi_scale_features),
             mask_features=pixel.mask_features,
         )
+
+    def visual_tokens(self, vision_pixels: Tensor) -> Tensor:
+        """(B, 3, s, s) → (B, T, D): SigLIP and its projector."""
+        state = siglip_hidden_state(self.vision_encoder, vision_pixels, self.config.visual_select_layer)
+        return self.visual_projector(state)
+
+    def seg_tokens(self, top: Tensor) -> Tensor:
+        """(B, h, w, C) SAM states → (B, T, D): pixel shuffle and projector."""
+        return self.seg_projector(shuffle_grid(top, self.config.downsample_ratio).flatten(1, 2))
 
     def region_tokens(self, region_map: Tensor, points: Tensor) -> Tensor:
         """(R, D, h, w) and (R, N, 2) row/column points → (R, tokens per region, D)."""
@@ -146,7 +174,11 @@ class XSamModel(nn.Module):
         return embeds
 
     def decode(
-        self, features: ImageFeatures, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
+        self,
+        features: ImageFeatures | SegmentorFeatures,
+        seg_embeds: Tensor,
+        conditions: Tensor,
+        condition_valid: Tensor,
     ) -> list[DecoderStage]:
         """Masks and classes for P prompts of each image.
 

@@ -26,6 +26,7 @@ class LossWeights:
     mask: float = 5.0
     dice: float = 5.0
     no_object: float = 0.1
+    auxiliary: float = 0.7  # class and attribute heads, where a stage has them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class MaskSampling:
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_ratio: float = 0.75
+    match_stride: int = 1  # matching looks at maps averaged down by this; not for `points`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Matching:
 def segmentation_loss(
     stages: Sequence[tuple[Tensor, Tensor]],
     masks: Sequence[Tensor],
-    targets: Sequence[Sequence[PromptTarget]],
+    targets: Sequence[Sequence[PromptTarget | None]],
     *,
     weights: LossWeights,
     sampling: MaskSampling,
@@ -76,7 +78,7 @@ def segmentation_loss(
         stages: per stage (class_logits (B, P, Q, K + 1), mask_logits (B, P, Q, h, w)); the last
             stage is the answer.
         masks: B tensors (N, H, W), 0 … 1.
-        targets: [B][P].
+        targets: [B][P]; `None` where an image has fewer prompts, which counts for nothing.
 
     Returns:
         `loss_cls`, `loss_mask`, `loss_dice` of the last stage and `…_i` of stage i before it, and
@@ -96,7 +98,7 @@ def _stage_loss(
     class_logits: Tensor,
     mask_logits: Tensor,
     masks: Sequence[Tensor],
-    targets: Sequence[Sequence[PromptTarget]],
+    targets: Sequence[Sequence[PromptTarget | None]],
     weights: LossWeights,
     sampling: MaskSampling,
     generator: torch.Generator | None,
@@ -117,8 +119,10 @@ def _stage_loss(
     target_class[image, prompt, query] = torch.where(label < 0, background, label)
     class_weight = torch.full(class_logits.shape[:3], weights.no_object, device=class_logits.device)
     class_weight[image, prompt, query] = 1.0
+    asked = [[target is not None for target in row] for row in targets]
+    class_weight *= torch.tensor(asked, device=class_logits.device)[:, :, None]
     entropy = F.cross_entropy(class_logits.flatten(0, 2).float(), target_class.flatten(), reduction="none")
-    loss_cls = (entropy * class_weight.flatten()).sum() / class_weight.sum()
+    loss_cls = (entropy * class_weight.flatten()).sum() / class_weight.sum().clamp(min=1e-6)
 
     logits = mask_logits[image, prompt, query].float()  # (M, h, w)
     if len(logits) == 0:
@@ -145,7 +149,7 @@ def _match_image(
     class_logits: Tensor,
     mask_logits: Tensor,
     masks: Tensor,
-    targets: Sequence[PromptTarget],
+    targets: Sequence[PromptTarget | None],
     weights: LossWeights,
     sampling: MaskSampling,
     generator: torch.Generator | None,
@@ -159,7 +163,11 @@ def _match_image(
             points = torch.rand(1, sampling.num_points, 2, generator=generator).to(device)
             flat, truth = _sample_shared(logits, points), _sample_shared(masks.float(), points)
         else:
-            flat, truth = _dense_logits(logits, masks.shape[-2:]).flatten(1), masks.flatten(1)
+            dense = _dense_logits(logits, masks.shape[-2:])
+            if sampling.match_stride > 1 and len(masks):
+                dense = F.avg_pool2d(dense[None], sampling.match_stride)[0]
+                masks = F.avg_pool2d(masks[None], sampling.match_stride)[0]
+            flat, truth = dense.flatten(1), masks.flatten(1)
         bce = (F.softplus(flat).sum(dim=1, keepdim=True) - flat @ truth.T) / flat.shape[1]
         overlap = flat.sigmoid()
         dice = 1 - (2 * overlap @ truth.T + 1) / (overlap.sum(dim=1)[:, None] + truth.sum(dim=1)[None] + 1)
@@ -167,6 +175,8 @@ def _match_image(
         probabilities = class_logits.detach().float().softmax(dim=-1)
         rows: list[tuple[int, int, int, int]] = []
         for p, target in enumerate(targets):
+            if target is None:
+                continue
             labels = target.labels.to(device)
             class_cost = torch.where(labels[None] < 0, 0.0, probabilities[p][:, labels.clamp(min=0)])
             cost = mask_cost[p] - weights.classification * class_cost

@@ -1,9 +1,9 @@
-"""Turn a finished run into the checkpoint that ships: weights, scores, and a model card.
+"""Turn finished runs into the checkpoint that ships: weights, scores, pictures, curves, and a model card.
 
     python -m xsam.train.publish runs/tiny --out xsam/assets/tiny
 
-The weights are the run's averaged ones in float16. The scores come from `xsam.eval.scenes` on the
-test seeds, through the same engine that users load.
+The folder holds the runs of the three stages. The weights are the last stage's averaged ones in
+float16. The scores come from `xsam.eval.scenes` on the test seeds, through the engine that users load.
 """
 
 from __future__ import annotations
@@ -13,104 +13,61 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from xsam.checkpoint import load_weights, read_tensors, save_checkpoint, sha256
-from xsam.config import tiny_config
+from xsam.checkpoint import load_tokenizer, load_weights, read_tensors, save_checkpoint
+from xsam.config import XSamConfig
 from xsam.engine import XSam
 from xsam.eval.scenes import evaluate, parse_seeds
 from xsam.model.xsam import XSamModel
 from xsam.sim.scene import TEST_SEEDS
-from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.train.card import model_card
 
-_ROWS = (
-    ("referring expressions, mean IoU", "referring_miou"),
-    ('… category ("the mug")', "iou_category"),
-    ('… colour + category ("the red mug")', "iou_color_category"),
-    ('… colour ("the red object")', "iou_color"),
-    ("… left-/rightmost", "iou_extreme_x"),
-    ("… second from the left, …", "iou_ordinal"),
-    ("… largest, smallest", "iou_size"),
-    ("… nearest, farthest", "iou_distance"),
-    ("… left of, right of, between", "iou_relation"),
-    ("reasoning questions, mean IoU", "reasoning_miou"),
-    ("point prompts, mean IoU", "interactive_point_iou"),
-    ("box prompts, mean IoU", "interactive_box_iou"),
-    ('absent phrases answered "not found"', "absent_rejected"),
-    ('present phrases answered "not found"', "false_alarm"),
-)
+LAST_STAGE = "stage3"
 
 
-def score_table(scores: Mapping[str, float]) -> str:
-    """Markdown table of the scores."""
-    lines = ["| | |", "|---|---|"]
-    return "\n".join([*lines, *(f"| {words} | {scores[name]:.2f} |" for words, name in _ROWS)])
+def publish(
+    runs: Path, out: Path, seeds: range, *, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write the checkpoint folder and score it.
 
+    Args:
+        runs: folder with the runs of the stages.
+        out: folder of the checkpoint.
+        seeds: test scenes.
+        settings: own settings of `XSamConfig` to change, such as `reject_below`: chosen on validation
+            scenes after training.
 
-def model_card(scores: Mapping[str, float], *, digest: str, size: int, parameters: int, run: str) -> str:
-    """The README of the checkpoint folder."""
-    return f"""# The tiny X-SAM checkpoint
-
-The architecture of X-SAM (arXiv 2508.04655) with {parameters / 1e6:.1f} M parameters, trained on
-simulated table-top scenes only. It is there so that everything in this project runs at once on a CPU. It
-knows 26 household categories and 11 colours, and nothing of the real world.
-
-## Scores
-
-{scores["n"]:.0f} scenes of the test seeds, {scores["questions"]:.0f} questions, 640×480, through
-`XSam.segment`: `python -m xsam.eval.scenes tiny`. All numbers are in `scores.json`.
-
-{score_table(scores)}
-
-Weak points: relations between objects, sizes and distances; saying that something is not there; small or
-partly hidden objects; several objects of one category close together.
-
-## How it was made
-
-```bash
-python -m xsam.sim.shards --start 0 --count 24000 --size 192 --out data/train
-python -m xsam.sim.shards --start 1000000 --count 500 --size 192 --out data/val
-{run}
-python -m xsam.train.publish runs/tiny --out xsam/assets/tiny
-```
-
-Two CPU cores. Training seeds 0 to 23999, validation seeds 1000000 to 1000499, test seeds 2000000 to
-2000499; nothing was trained or chosen on test scenes. A run stops by the clock, so the number of steps
-depends on the machine. Every prompt teaches the masks of all objects, its wording only their classes;
-category and colour are also read off pixels and queries during training. Weights are an exponential
-average, stored in float16.
-
-`model.safetensors`: {size / 1e6:.1f} MB, sha256 `{digest}`
-
-Licence: Apache-2.0, like the project.
-"""
+    Returns:
+        The scores, also in `scores.json`.
+    """
+    trained = runs / LAST_STAGE / "checkpoint"
+    config = XSamConfig.read(trained / "config.json")
+    if settings:
+        config = XSamConfig.from_dict({**config.to_dict(), "xsam": {**config.to_dict()["xsam"], **settings}})
+    model = XSamModel(config)
+    load_weights(model, read_tensors(trained))
+    save_checkpoint(model, load_tokenizer(trained / "tokenizer"), out, dtype=torch.float16)
+    scores = evaluate(XSam.load(out), seeds, show_progress=True)
+    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    (out / "README.md").write_text(model_card(out, runs, scores), encoding="utf-8")
+    return scores
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m xsam.train.publish`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.publish", description="Ship a finished run.")
-    parser.add_argument("run", type=Path, help="folder of `xsam.train.tiny`")
+    parser = argparse.ArgumentParser(prog="xsam.train.publish", description="Ship finished runs.")
+    parser.add_argument("runs", type=Path, help="folder with the runs of the stages")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=parse_seeds, default=range(TEST_SEEDS.start, TEST_SEEDS.start + 500))
+    parser.add_argument("--reject-below", type=float, help="least score of phrases; default: the run's")
+    parser.add_argument("--instance-threshold", type=float, help="least score of instances")
     options = parser.parse_args(arguments)
-    tokenizer = build_tiny_tokenizer()
-    model = XSamModel(tiny_config(vocab_size=len(tokenizer)))
-    load_weights(model, read_tensors(options.run / "checkpoint"))
-    save_checkpoint(model, tokenizer, options.out, dtype=torch.float16)
-    scores = evaluate(XSam.load(options.out), options.scenes, show_progress=True)
-    (options.out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
-    weights = options.out / "model.safetensors"
-    settings = (options.run / "command.txt").read_text(encoding="utf-8").strip()
-    card = model_card(
-        scores,
-        digest=sha256(weights),
-        size=weights.stat().st_size,
-        parameters=sum(p.numel() for p in model.parameters()),
-        run=settings,
-    )
-    (options.out / "README.md").write_text(card, encoding="utf-8")
-    print(json.dumps(scores))
+    chosen = {"reject_below": options.reject_below, "instance_threshold": options.instance_threshold}
+    settings = {name: value for name, value in chosen.items() if value is not None}
+    print(json.dumps(publish(options.runs, options.out, options.scenes, settings=settings)))
     return 0
 
 

@@ -1,4 +1,7 @@
-"""Simulated scenes → training prompts of every task, with their targets."""
+"""Simulated scenes → training prompts of every task, with their targets.
+
+`scene_source` packs them; here they are drawn.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from xsam.masks import BoolMask
 from xsam.preprocess import prompt_mask
 from xsam.prompts import END_TAG, SEG_TAG, Conversation, conversation_for
 from xsam.sim.annotate import ObjectAnnotation
+from xsam.sim.household import CATEGORIES
 from xsam.sim.language import (
     Expression,
     absent_expressions,
@@ -144,22 +148,29 @@ def _explained(question: Expression, annotations: Sequence[ObjectAnnotation]) ->
 
 
 def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generator) -> ScenePrompt:
-    if rng.random() < 0.2:
+    """A list of categories: those in the picture and a few others, everything there is, or surfaces alone."""
+    form = rng.choice(["some", "few", "everything", "surfaces"], p=[0.35, 0.35, 0.22, 0.08])
+    if form == "everything":
+        queries = category_queries(annotations, rng, absent_count=len(CATEGORIES))
+        if rng.random() < 0.5:
+            queries = tuple(sorted(queries, key=lambda query: CATEGORIES.index(query.text)))
+    elif rng.random() < 0.2:
         queries = _colored_categories(annotations, rng)
     else:
         queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 4)))
-    if rng.random() < 0.4:  # few categories, present or not: the model must also say "none of these"
+    if form == "few":  # present or not: the model must also say "none of these"
         queries = queries[: int(rng.integers(1, 4))]
-    names = [query.text for query in queries]
-    targets = [query.instance_ids for query in queries]
-    if rng.random() < 0.5:
+    names = [] if form == "surfaces" else [query.text for query in queries]
+    targets = [] if form == "surfaces" else [query.instance_ids for query in queries]
+    if form == "surfaces" or rng.random() < 0.5:
         for name in STUFF:
-            place = int(rng.integers(len(names) + 1))
+            # People list surfaces last, like `Query.stuff_classes`; the model should not depend on it.
+            place = len(names) if rng.random() < 0.7 else int(rng.integers(len(names) + 1))
             names.insert(place, name)
             targets.insert(place, ())
     query = Query(task=Task.OPEN_VOCABULARY, thing_classes=tuple(names))
     return ScenePrompt(
-        kind="category",
+        kind="category_list",
         conversation=conversation_for(query),
         targets=tuple(targets),
         stuff_targets={index: STUFF[name] for index, name in enumerate(names) if name in STUFF},

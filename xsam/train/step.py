@@ -1,170 +1,207 @@
-"""One training step's forward pass: batch → losses. Shared by training and validation."""
+"""One training step's forward pass, stage by stage: batch → losses. Shared by training and validation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xsam.model.language import packed_hidden_states
+from xsam.model.language import packed_row_states
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import ImageFeatures, XSamModel, pad_conditions, span_means
-from xsam.sim.household import ALL_COLORS, CATEGORIES
-from xsam.train.batches import IGNORE, SceneBatch
-from xsam.train.losses import LossWeights, MaskSampling, Matching, segmentation_loss
+from xsam.model.xsam import ImageFeatures, XSamModel
+from xsam.train.collate import IGNORE, TrainBatch
+from xsam.train.heads import AttributeHeads, ClosedSetHead, GroundingHead
+from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
+from xsam.train.stages import Stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Forward:
-    """What the network says about a batch."""
+class TextStates:
+    """What the language model makes of a batch of texts."""
 
-    features: ImageFeatures
-    hidden: list[Tensor]  # P × (B, L, D) last hidden states of the texts
-    stages: list[tuple[Tensor, Tensor]]  # see `XSamModel.decode`
+    hidden: Tensor  # (B, L, D) last hidden states
+    seg_embeds: Tensor  # (B, P, C) projected states at `<SEG>`
+    conditions: Tensor  # (B, P, K, C) mean projected state of each condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the mask decoder says; see `XSamModel.decode`."""
+
+    stages: list[tuple[Tensor, Tensor]]  # class and mask logits; none in a batch of texts without masks
     query_states: Tensor  # (B, P, Q, C) of the last stage
 
 
-class AuxiliaryHeads(nn.Module):
-    """Category and colour read off pixels and matched queries; used in training, then thrown away."""
-
-    def __init__(self, feature_size: int, hidden_dim: int) -> None:
-        super().__init__()
-        self.pixels = nn.Conv2d(feature_size, 1 + len(CATEGORIES) + len(ALL_COLORS), 1)
-        self.queries = nn.Linear(hidden_dim, len(CATEGORIES) + len(ALL_COLORS))
-
-
-def run_batch(model: XSamModel, batch: SceneBatch, *, generator: torch.Generator | None = None) -> Forward:
-    """Encode every image once and answer all of its prompts in one packed pass."""
-    features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
-    image_tokens = features.image_tokens
-    prefix = torch.stack([model.embed(batch.prefix_ids, tokens) for tokens in image_tokens])
-    count, prompts = batch.seg_positions.shape
-    texts = [
-        torch.stack(
-            [
-                model.embed(
-                    batch.text_ids[p][b],
-                    None,
-                    _regions(model, features.region_map[b], batch.region_masks[b][p], generator),
-                )
-                for b in range(count)
-            ]
-        )
-        for p in range(prompts)
-    ]
-    _, hidden = packed_hidden_states(model.llm, prefix, texts)
-    everyone = torch.arange(count)
-    seg_embeds, means = [], []
-    for p, states in enumerate(hidden):
-        projected = model.llm_projector(states)
-        seg_embeds.append(projected[everyone, batch.seg_positions[:, p]])
-        means += span_means(projected, [row[p] for row in batch.cond_ids])
-    conditions, valid = pad_conditions(means)
-    conditions = conditions.unflatten(0, (prompts, count)).transpose(0, 1)
-    valid = valid.unflatten(0, (prompts, count)).transpose(0, 1)
-    stages = model.decode(
-        features,
-        torch.stack(seg_embeds, dim=1),
-        conditions,
-        valid,
-    )
-    return Forward(
-        features=features,
+def read_texts(
+    model: XSamModel, features: ImageFeatures, batch: TrainBatch, generator: torch.Generator | None = None
+) -> TextStates:
+    """Run the language model over all texts of every picture in one packed pass."""
+    tokens = features.image_tokens
+    prefix = torch.stack([model.embed(batch.prefix_ids, image) for image in tokens])
+    regions = _region_tokens(model, features.region_map, batch, generator)
+    rows = model.embed(batch.text_ids.flatten(), None, regions).unflatten(0, batch.text_ids.shape)
+    _, hidden = packed_row_states(model.llm, prefix, rows, batch.owner, batch.offset)
+    projected = model.llm_projector(hidden)
+    everyone = torch.arange(len(projected), device=projected.device)[:, None]
+    return TextStates(
         hidden=hidden,
-        stages=[(stage.class_logits, stage.mask_logits) for stage in stages],
-        query_states=stages[-1].states,
+        seg_embeds=projected[everyone, batch.seg_positions],
+        conditions=torch.einsum("bpkl,blc->bpkc", batch.span_weights.to(projected.dtype), projected),
     )
 
 
-def _regions(
-    model: XSamModel, region_map: Tensor, masks: Tensor, generator: torch.Generator | None
+def _region_tokens(
+    model: XSamModel, region_map: Tensor, batch: TrainBatch, generator: torch.Generator | None
 ) -> Tensor | None:
-    if masks.numel() == 0:
+    """(R, tokens, D) of all regions of the batch, in the order of their placeholders."""
+    owners = [b for b, masks in enumerate(batch.region_masks) for _ in masks]
+    if not owners:
         return None
     count = model.config.sampler.num_sample_point
-    points = torch.stack([region_points(mask, count, generator=generator) for mask in masks])
-    return model.region_tokens(region_map.expand(len(masks), -1, -1, -1), points)
+    points = [region_points(m, count, generator=generator) for masks in batch.region_masks for m in masks]
+    return model.region_tokens(region_map[owners], torch.stack(points))
 
 
-def language_loss(lm_head: nn.Module, hidden: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+def language_loss(lm_head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     """Next-token cross-entropy, computed at the positions that predict an answer token only.
 
     Args:
-        hidden: P tensors (B, L, D) of last hidden states.
-        labels: P tensors (B, L), IGNORE where nothing is to be predicted.
+        lm_head: (…, D) → (…, vocabulary).
+        hidden: (B, L, D) last hidden states.
+        labels: (B, L), IGNORE where nothing is to be predicted.
     """
-    states, wanted = [], []
-    for state, label in zip(hidden, labels, strict=True):
-        chosen = label[:, 1:] != IGNORE
-        states.append(state[:, :-1][chosen])
-        wanted.append(label[:, 1:][chosen])
-    return F.cross_entropy(lm_head(torch.cat(states)).float(), torch.cat(wanted))
+    wanted = labels[:, 1:] != IGNORE
+    if not wanted.any():
+        return hidden.sum() * 0.0
+    return F.cross_entropy(lm_head(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
 
 
-def batch_losses(
-    model: XSamModel,
-    forward: Forward,
-    batch: SceneBatch,
-    heads: AuxiliaryHeads | None,
-    *,
-    weights: LossWeights,
-    sampling: MaskSampling,
-    generator: torch.Generator | None = None,
-) -> dict[str, Tensor]:
-    """Language, segmentation and (with `heads`) auxiliary losses; their sum is what is minimised."""
-    losses = {"loss_llm": language_loss(model.llm.lm_head, forward.hidden, batch.text_labels)}
-    masks = [mask.float() for mask in batch.masks]
-    seg, matchings = segmentation_loss(
-        forward.stages, masks, batch.targets, weights=weights, sampling=sampling, generator=generator
+def answer_batch(
+    model: XSamModel, batch: TrainBatch, *, generator: torch.Generator | None = None
+) -> tuple[ImageFeatures, TextStates, Answer]:
+    """Encode every image once and answer all of its prompts."""
+    features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
+    text = read_texts(model, features, batch, generator)
+    if not batch.seg_positions.shape[1]:  # nobody asks for masks
+        return features, text, Answer(stages=[], query_states=text.seg_embeds[:, :, None])
+    stages = model.decode(features, text.seg_embeds, text.conditions, batch.condition_valid)
+    answer = Answer(
+        stages=[(stage.class_logits, stage.mask_logits) for stage in stages], query_states=stages[-1].states
     )
-    losses.update(seg)
-    if heads is not None:
-        losses["loss_aux_queries"] = _query_attributes(heads, forward.query_states, matchings[-1], batch)
-        losses["loss_aux_pixels"] = _pixel_attributes(heads, forward.features.multi_scale[-1], batch)
-    return losses
+    return features, text, answer
 
 
-def _query_attributes(heads: AuxiliaryHeads, states: Tensor, matching: Matching, batch: SceneBatch) -> Tensor:
-    logits = heads.queries(states[matching.image, matching.prompt, matching.query])
-    pairs = list(zip(matching.image.tolist(), matching.mask.tolist(), strict=True))
-    return _attribute_loss(logits, _gather(batch.categories, pairs), _gather(batch.colors, pairs))
+class StageModule(nn.Module):
+    """Model and heads of one stage; `forward` gives its losses, as data-parallel wrappers need it.
 
+    Args:
+        attributes: name → number of values; None = no attribute heads.
+        classes: size of the closed set; stage 1 and the attribute heads need one.
+        grounding: with the grounding head.
+    """
 
-def _gather(per_image: Sequence[Tensor], pairs: Sequence[tuple[int, int]]) -> Tensor:
-    return torch.stack([per_image[b][n] for b, n in pairs])
+    def __init__(
+        self,
+        model: XSamModel,
+        stage: Stage,
+        *,
+        weights: LossWeights,
+        sampling: MaskSampling,
+        classes: int = 0,
+        attributes: Mapping[str, int] | None = None,
+        grounding: bool = False,
+    ) -> None:
+        super().__init__()
+        m2f = model.config.mask2former
+        self.model = model
+        self.stage = stage
+        self.weights = weights
+        self.sampling = sampling
+        self.closed_set = ClosedSetHead(classes, m2f.hidden_dim) if stage is Stage.SEGMENTOR else None
+        with_attributes = attributes is not None and stage is not Stage.ALIGNMENT
+        self.attributes = (
+            AttributeHeads(
+                classes, attributes or {}, feature_size=m2f.feature_size, hidden_dim=m2f.hidden_dim
+            )
+            if with_attributes
+            else None
+        )
+        self.grounding = (
+            GroundingHead(hidden_dim=m2f.hidden_dim, feature_size=m2f.feature_size)
+            if grounding and stage is not Stage.SEGMENTOR
+            else None
+        )
 
+    def forward(self, batch: TrainBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Weighted losses of a batch; their sum is what is minimised."""
+        if self.stage is Stage.SEGMENTOR:
+            return self._segmentor(batch, generator)
+        if self.stage is Stage.ALIGNMENT:
+            return self._alignment(batch, generator)
+        features, text, answer = answer_batch(self.model, batch, generator=generator)
+        losses = {"loss_llm": language_loss(self.model.llm.lm_head, text.hidden, batch.text_labels)}
+        losses.update(self._masks(answer, batch, batch.targets, features.multi_scale[-1], generator))
+        return losses
 
-def _attribute_loss(logits: Tensor, categories: Tensor, colors: Tensor) -> Tensor:
-    split = len(CATEGORIES)
-    if not (categories != IGNORE).any():
-        return logits.sum() * 0.0
-    return F.cross_entropy(logits[:, :split], categories, ignore_index=IGNORE) + F.cross_entropy(
-        logits[:, split:], colors, ignore_index=IGNORE
-    )
+    def _segmentor(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        assert self.closed_set is not None
+        features = self.model.encode_segmentation(batch.seg_pixels)
+        count = len(batch.seg_pixels)
+        conditions = self.closed_set.conditions(count)
+        stages = self.model.decode(
+            features,
+            conditions.new_zeros(count, 1, conditions.shape[-1]),
+            conditions,
+            torch.ones(conditions.shape[:3], dtype=torch.bool, device=conditions.device),
+        )
+        answer = Answer(
+            stages=[(stage.class_logits, stage.mask_logits) for stage in stages],
+            query_states=stages[-1].states,
+        )
+        targets: list[list[PromptTarget | None]] = [[PromptTarget(labels=c)] for c in batch.classes]
+        return self._masks(answer, batch, targets, features.multi_scale[-1], generator)
 
+    def _alignment(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
+        model = self.model
+        with torch.no_grad():  # the segmentation branch is frozen in this stage
+            seg = model.encode_segmentation(batch.seg_pixels)
+        features = ImageFeatures(
+            visual_tokens=model.visual_tokens(batch.vision_pixels),
+            seg_tokens=model.seg_tokens(seg.top),
+            pyramid=seg.pyramid,
+            multi_scale=seg.multi_scale,
+            mask_features=seg.mask_features,
+        )
+        text = read_texts(model, features, batch, generator)
+        losses = {"loss_llm": language_loss(model.llm.lm_head, text.hidden, batch.text_labels)}
+        if self.grounding is not None and batch.seg_positions.shape[1]:
+            losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
+        return losses
 
-def _pixel_attributes(heads: AuxiliaryHeads, features: Tensor, batch: SceneBatch) -> Tensor:
-    """Per-pixel category (0 = no object) and colour on the finest feature map."""
-    logits = heads.pixels(features)
-    height, width = logits.shape[-2:]
-    categories, colors = [], []
-    for masks, category, color, ignored in zip(
-        batch.masks, batch.categories, batch.colors, batch.ignored, strict=True
-    ):
-        step = masks.shape[-1] // width
-        small = masks[:, step // 2 :: step, step // 2 :: step][:, :height, :width]
-        label, tint = torch.zeros(height, width, dtype=torch.long), torch.full((height, width), IGNORE)
-        for mask, cat, col in zip(small, category, color, strict=True):
-            if cat != IGNORE:
-                label[mask], tint[mask] = cat + 1, col
-        label[ignored[step // 2 :: step, step // 2 :: step][:height, :width]] = IGNORE
-        categories.append(label)
-        colors.append(tint)
-    split = 1 + len(CATEGORIES)
-    weight = torch.ones(split)
-    weight[0] = 0.15
-    loss = F.cross_entropy(logits[:, :split], torch.stack(categories), weight=weight, ignore_index=IGNORE)
-    return loss + 0.5 * F.cross_entropy(logits[:, split:], torch.stack(colors), ignore_index=IGNORE)
+    def _masks(
+        self,
+        answer: Answer,
+        batch: TrainBatch,
+        targets: list[list[PromptTarget | None]],
+        finest: Tensor,
+        generator: torch.Generator | None,
+    ) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        if answer.stages:
+            losses, matchings = segmentation_loss(
+                answer.stages,
+                [mask.float() for mask in batch.masks],
+                targets,
+                weights=self.weights,
+                sampling=self.sampling,
+                generator=generator,
+            )
+            if self.attributes is not None:
+                aux = self.attributes.query_loss(answer.query_states, matchings[-1], batch)
+                losses["loss_aux_queries"] = self.weights.auxiliary * aux
+        if self.attributes is not None:
+            losses["loss_aux_pixels"] = self.weights.auxiliary * self.attributes.pixel_loss(finest, batch)
+        return losses

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, conversation_for
-from xsam.sim.language import VOCABULARY
+from xsam.sim.conversation import VOCABULARY
 from xsam.structures import Query, Task, VisualPrompt
 
 PAD, BOS, EOS, UNKNOWN = "<|endoftext|>", "<s>", "</s>", "<unk>"

@@ -1,73 +1,172 @@
-"""Quick validation inside a run: referring, reasoning, categories, regions and absent phrases.
+"""Scores and pictures inside a run, at the training resolution and in seconds.
 
-The engine's own numbers on full-size pictures come from `xsam.eval`; these use the training
-resolution and take seconds.
+The engine's own numbers on full-size pictures come from `xsam.eval`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from xsam.masks import BoolMask
 from xsam.model.xsam import XSamModel
-from xsam.train.batches import SceneBatcher
-from xsam.train.scene_prompts import RELATIONAL_KINDS, draw_kinds
-from xsam.train.step import run_batch
+from xsam.preprocess import IMAGENET_MEAN, IMAGENET_STD
+from xsam.sim.language import EXPRESSION_KINDS
+from xsam.train.collate import Collator, TrainBatch
+from xsam.train.heads import ClosedSetHead
+from xsam.train.samples import Source
+from xsam.train.scene_prompts import RELATIONAL_KINDS
+from xsam.train.stages import Stage, StageConfig
+from xsam.train.step import answer_batch, language_loss, read_texts
 
 _BATCH = 8
-_SHARES = {"referring": 0.5, "absent": 0.12, "reasoning": 0.1, "interactive": 0.15, "visual_grounded": 0.13}
+_FOUND = 0.5  # probability from which a query answers
+_TILES = 12
+_TILE_PX = 192
 
 
-@torch.no_grad()
-def validate(
-    model: XSamModel, data: SceneBatcher, scenes: int, *, prompts: int = 4, seed: int = 7
-) -> dict[str, float]:
-    """Mean IoU by kind of prompt, and how often absent phrases are rejected at p < 0.5.
+class Validation:
+    """A fixed choice of pictures and prompts of a source."""
 
-    The answer of a prompt is the union of the queries with p > 0.5, or the best one.
-    """
-    model.eval()
-    rng = np.random.default_rng(seed)
-    ious: dict[str, list[float]] = defaultdict(list)
-    present: list[float] = []
-    absent: list[float] = []
-    for start in range(0, min(scenes, len(data)), _BATCH):
-        indices = np.arange(start, min(start + _BATCH, scenes, len(data)))
-        batch = data.batch(indices, draw_kinds(rng, prompts, _SHARES), rng)
-        answer = run_batch(model, batch).stages[-1]
+    def __init__(self, source: Source, collate: Collator, config: StageConfig, *, seed: int = 7) -> None:
+        count = min(config.validate_pictures, len(source))
+        self.stage = config.stage
+        prompts = max(4, config.prompts_per_image)
+        self.batches = [
+            collate(
+                [
+                    source.sample(i, np.random.default_rng([seed, i]), prompts=prompts)
+                    for i in range(start, min(start + _BATCH, count))
+                ]
+            )
+            for start in range(0, count, _BATCH)
+        ]
+
+    @torch.no_grad()
+    def run(
+        self, model: XSamModel, *, closed_set: ClosedSetHead | None = None, picture: Path | None = None
+    ) -> dict[str, float]:
+        """Scores of the model; with `picture`, a grid of pictures with answers (left truth, right answer)."""
+        was_training = model.training
+        model.eval()
+        tally = _Tally()
+        tiles: list[NDArray[np.uint8]] = []
+        for batch in self.batches:
+            batch = batch.to(model.device)
+            if self.stage is Stage.SEGMENTOR:
+                assert closed_set is not None
+                self._score_closed_set(model, closed_set, batch, tally, tiles)
+            elif self.stage is Stage.ALIGNMENT:
+                _score_text(model, batch, tally)
+            else:
+                self._score_prompts(model, batch, tally, tiles)
+        model.train(was_training)
+        if picture is not None and tiles:
+            cv2.imwrite(str(picture), _grid(tiles[:_TILES])[..., ::-1])
+        return tally.scores()
+
+    def _score_prompts(
+        self, model: XSamModel, batch: TrainBatch, tally: _Tally, tiles: list[NDArray[np.uint8]]
+    ) -> None:
+        _, text, answer = answer_batch(model, batch)
+        tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
+        if not answer.stages:
+            return
+        class_logits, mask_logits = answer.stages[-1]
         for b, row in enumerate(batch.kinds):
             for p, kind in enumerate(row):
-                probability = answer[0][b, p].softmax(dim=-1)[:, 0]
-                wanted = batch.targets[b][p].labels == 0
-                if not wanted.any():
-                    absent.append(float(probability.max()))
+                target = batch.targets[b][p]
+                assert target is not None
+                conditions = int(batch.condition_valid[b, p].sum())
+                probability = class_logits[b, p].softmax(dim=-1)[:, :conditions]
+                for k in range(conditions):
+                    wanted = target.labels == k
+                    best = float(probability[:, k].max())
+                    single = conditions == 1
+                    if not wanted.any():
+                        tally.add("absent_rejected" if single else "absent_condition", float(best < _FOUND))
+                        continue
+                    truth = batch.masks[b][wanted].any(dim=0)
+                    found = _union(mask_logits[b, p], probability[:, k], truth.shape)
+                    tally.add(f"iou_{kind}", _iou(found, truth))
+                    if single and not kind.startswith(("visual", "interactive")):
+                        tally.add("false_alarm", float(best < _FOUND))
+                    if p == 0 and k == 0:
+                        tiles.append(_tile(batch, b, truth, found))
+
+    def _score_closed_set(
+        self,
+        model: XSamModel,
+        head: ClosedSetHead,
+        batch: TrainBatch,
+        tally: _Tally,
+        tiles: list[NDArray[np.uint8]],
+    ) -> None:
+        features = model.encode_segmentation(batch.seg_pixels)
+        conditions = head.conditions(len(batch.seg_pixels))
+        answer = model.decode(
+            features,
+            conditions.new_zeros(len(conditions), 1, conditions.shape[-1]),
+            conditions,
+            torch.ones(conditions.shape[:3], dtype=torch.bool, device=conditions.device),
+        )[-1]
+        for b, (masks, classes) in enumerate(zip(batch.masks, batch.classes, strict=True)):
+            probability = answer.class_logits[b, 0].softmax(dim=-1)[:, :-1]
+            logits = F.interpolate(answer.mask_logits[b], size=masks.shape[-2:], mode="bilinear")[0] > 0
+            overlap = _pairwise_iou(logits, masks)
+            for n, label in enumerate(classes.tolist()):
+                if label < 0:
                     continue
-                if not kind.startswith(("category", "visual")):
-                    present.append(float(probability.max()))
-                truth = batch.masks[b][wanted].any(dim=0)
-                ious[kind].append(_iou(_union(answer[1][b, p], probability, truth.shape), truth))
-    scores = {f"iou_{kind}": float(np.mean(values)) for kind, values in sorted(ious.items())}
-    referring = [v for kind, values in ious.items() if _is_referring(kind) for v in values]
-    relations = [v for kind, values in ious.items() if kind in RELATIONAL_KINDS for v in values]
-    return {
-        "referring_miou": float(np.mean(referring or [0.0])),
-        "relation_miou": float(np.mean(relations or [0.0])),
-        "absent_rejected": float(np.mean(np.array(absent or [1.0]) < 0.5)),
-        "false_alarm": float(np.mean(np.array(present or [1.0]) < 0.5)),
-        **{name: round(value, 4) for name, value in scores.items()},
-    }
+                best = int(overlap[:, n].argmax())
+                tally.add("iou_oracle", float(overlap[best, n]))
+                tally.add("class_of_best_query", float(int(probability[best].argmax()) == label))
+                tally.add("iou_class", float(overlap[int(probability[:, label].argmax()), n]))
+            kept = probability.max(dim=-1).values > _FOUND
+            tiles.append(_tile(batch, b, masks.any(dim=0), logits[kept].any(dim=0)))
 
 
-def _is_referring(kind: str) -> bool:
-    return kind in (*RELATIONAL_KINDS, "category", "color", "color_category")
+class _Tally:
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, name: str, value: float) -> None:
+        self.values[name].append(value)
+
+    def scores(self) -> dict[str, float]:
+        scores = {name: float(np.mean(values)) for name, values in sorted(self.values.items())}
+        for group, kinds in (("referring_miou", EXPRESSION_KINDS), ("relation_miou", RELATIONAL_KINDS)):
+            values = [v for kind in kinds for v in self.values.get(f"iou_{kind}", [])]
+            if values:
+                scores[group] = float(np.mean(values))
+        return scores
+
+
+def _score_text(model: XSamModel, batch: TrainBatch, tally: _Tally) -> None:
+    """Share of answers of which every token is the most likely one, given those before."""
+    features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
+    text = read_texts(model, features, batch)
+    tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
+    guess = model.llm.lm_head(text.hidden[:, :-1]).argmax(dim=-1)
+    wanted = batch.text_labels[:, 1:]
+    asked = wanted >= 0
+    right = guess == wanted
+    owner = batch.owner[:, 1:]
+    for b, kinds in enumerate(batch.text_kinds):
+        for number, kind in enumerate(kinds, start=1):
+            mine = asked[b] & (owner[b] == number)
+            tally.add(f"text_{kind}", float(right[b][mine].all()))
 
 
 def _union(mask_logits: Tensor, probability: Tensor, size: torch.Size) -> Tensor:
-    chosen = probability > 0.5
+    chosen = probability > _FOUND
     chosen[probability.argmax()] = True
     upsampled = F.interpolate(mask_logits[chosen][None], size=size, mode="bilinear", align_corners=False)[0]
     return (upsampled > 0).any(dim=0)
@@ -76,3 +175,36 @@ def _union(mask_logits: Tensor, probability: Tensor, size: torch.Size) -> Tensor
 def _iou(first: Tensor, second: Tensor) -> float:
     union = int((first | second).sum())
     return int((first & second).sum()) / union if union else 0.0
+
+
+def _pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """(M, H, W), (N, H, W) bool → (M, N)."""
+    a, b = first.flatten(1).float(), second.flatten(1).float()
+    inter = a @ b.T
+    return inter / (a.sum(1)[:, None] + b.sum(1)[None] - inter).clamp(min=1)
+
+
+def _tile(batch: TrainBatch, index: int, truth: Tensor, answer: Tensor) -> NDArray[np.uint8]:
+    """Picture twice: the truth in green on the left, the answer in red on the right."""
+    rgb = batch.seg_pixels[index].permute(1, 2, 0).cpu().numpy() * IMAGENET_STD + IMAGENET_MEAN
+    halves = [
+        _tinted(rgb, mask.cpu().numpy(), color)
+        for mask, color in ((truth, (0.1, 0.9, 0.2)), (answer, (1.0, 0.15, 0.1)))
+    ]
+    small = [cv2.resize(half, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_AREA) for half in halves]
+    return np.concatenate(small, axis=1)
+
+
+def _tinted(
+    rgb: NDArray[np.floating], mask: BoolMask, color: tuple[float, float, float]
+) -> NDArray[np.uint8]:
+    out = rgb.copy()
+    out[mask] = 0.45 * out[mask] + 0.55 * np.array(color)
+    return (np.clip(out, 0, 1) * 255).astype(np.uint8)
+
+
+def _grid(tiles: Sequence[NDArray[np.uint8]], columns: int = 3) -> NDArray[np.uint8]:
+    blank = np.zeros_like(tiles[0])
+    padded = [*tiles, *[blank] * (-len(tiles) % columns)]
+    rows = [np.concatenate(padded[i : i + columns], axis=1) for i in range(0, len(padded), columns)]
+    return np.concatenate(rows, axis=0)

@@ -9,11 +9,9 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xsam.train.batches import IGNORE
 from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
-from xsam.train.step import language_loss
 
 LABEL, POINTS = MaskSampling(mode="label"), MaskSampling(mode="points", num_points=64)
 WEIGHTS = LossWeights()
@@ -32,7 +30,7 @@ def _loss(
     class_logits: Tensor,
     mask_logits: Tensor,
     masks: Tensor,
-    *targets: PromptTarget,
+    *targets: PromptTarget | None,
     weights: LossWeights = WEIGHTS,
     sampling: MaskSampling = LABEL,
 ) -> dict[str, Tensor]:
@@ -203,10 +201,14 @@ def test_more_masks_than_queries_leave_some_out() -> None:
     assert len(set(matching.mask.tolist())) == 2
 
 
+@pytest.mark.parametrize("match_stride", [1, 2])
 @pytest.mark.parametrize("mode", ["points", "label", "mask"])
-def test_a_picture_without_masks_teaches_background(mode: Literal["points", "label", "mask"]) -> None:
+def test_a_picture_without_masks_teaches_background(
+    mode: Literal["points", "label", "mask"], match_stride: int
+) -> None:
+    """Averaging no masks down for the matching was once an error of the pooling."""
     classes, mask_logits = _noise(0, 2, 3, 2).requires_grad_(), _noise(1, 2, 3, 4, 5).requires_grad_()
-    sampling = MaskSampling(mode=mode, num_points=16)
+    sampling = MaskSampling(mode=mode, num_points=16, match_stride=match_stride)
     losses = _loss(classes, mask_logits, torch.zeros(0, 8, 10), _target(), _target(), sampling=sampling)
     expected = -2 * classes.detach().log_softmax(dim=-1)[..., 1].mean()
     torch.testing.assert_close(losses["loss_cls"].detach(), expected)
@@ -214,6 +216,102 @@ def test_a_picture_without_masks_teaches_background(mode: Literal["points", "lab
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert classes.grad is not None
     assert classes.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("mode", ["label", "mask"])
+def test_a_coarse_matching_finds_the_same_pairs_in_clear_cases(mode: Literal["label", "mask"]) -> None:
+    """Each query is a blurred copy of one mask; which one, only a look at the masks can tell."""
+    order = [3, 0, 2, 1]
+    masks = torch.zeros(4, 16, 24)
+    for n, (row, column) in enumerate([(0, 0), (0, 12), (8, 0), (8, 12)]):
+        masks[n, row : row + 8, column : column + 12] = 1
+    mask_logits = (masks[order] - 0.5) * 4 + 0.3 * _noise(0, 4, 16, 24)
+    matchings = []
+    for stride in (1, 2, 4):
+        _, (matching,) = segmentation_loss(
+            [(_noise(1, 1, 1, 4, 2), mask_logits[None, None])],
+            [masks],
+            [[_target(0, 0, -1, -1)]],
+            weights=WEIGHTS,
+            sampling=MaskSampling(mode=mode, match_stride=stride),
+        )
+        matchings.append(dict(zip(matching.query.tolist(), matching.mask.tolist(), strict=True)))
+    assert matchings == [dict(enumerate(order))] * 3
+
+
+def test_a_coarse_matching_changes_the_matching_only() -> None:
+    """Where it finds the same pairs, the losses are those of the full resolution."""
+    masks = torch.zeros(2, 8, 8)
+    masks[0, :, :4], masks[1, :, 4:] = 1, 1
+    mask_logits = ((masks - 0.5) * 3 + _noise(0, 2, 8, 8))[None]
+    classes = _noise(1, 1, 2, 3)
+    fine = _loss(classes, mask_logits, masks, _target(0, 1), sampling=MaskSampling(mode="mask"))
+    coarse = _loss(
+        classes, mask_logits, masks, _target(0, 1), sampling=MaskSampling(mode="mask", match_stride=4)
+    )
+    for name, value in fine.items():
+        assert torch.equal(coarse[name], value), name
+
+
+@pytest.mark.parametrize("mode", ["points", "label", "mask"])
+def test_prompts_that_a_picture_lacks_count_for_nothing(mode: Literal["points", "label", "mask"]) -> None:
+    """The second picture has one prompt: whatever the model says in the place of another is the same."""
+    sampling = MaskSampling(mode=mode, num_points=16)
+    classes, mask_logits = _noise(0, 2, 2, 3, 3), _noise(1, 2, 2, 3, 4, 6)
+    masks = [(_noise(2, 2, 8, 12) > 0).float(), (_noise(3, 1, 8, 12) > 0).float()]
+    targets = [[_target(0, 1), _target(-1, 0)], [_target(1), None]]
+
+    def ask(at_none: float) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+        said, drawn = classes.clone(), mask_logits.clone()
+        said[1, 1, :, 0] = at_none
+        drawn[1, 1] = at_none
+        said.requires_grad_()
+        drawn.requires_grad_()
+        losses, (matching,) = segmentation_loss(
+            [(said, drawn)],
+            masks,
+            targets,
+            weights=WEIGHTS,
+            sampling=sampling,
+            generator=torch.Generator().manual_seed(3),
+        )
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        assert said.grad is not None
+        assert drawn.grad is not None
+        pairs = set(zip(matching.image.tolist(), matching.prompt.tolist(), strict=True))
+        assert pairs == {(0, 0), (0, 1), (1, 0)}
+        return losses, said.grad, drawn.grad
+
+    first, class_grad, mask_grad = ask(0.0)
+    second, *_ = ask(9.0)
+    for name, value in first.items():
+        assert torch.isfinite(value)
+        assert torch.equal(value, second[name]), name
+    assert not class_grad[1, 1].any()
+    assert not mask_grad[1, 1].any()
+    assert torch.isfinite(class_grad).all()
+    assert class_grad[0, 1].any()
+
+
+def test_the_mean_is_over_the_prompts_that_are_there() -> None:
+    """A prompt that is not there must not thin out the others."""
+    classes, mask_logits, masks = _hand_case()
+    alone = _loss(classes, mask_logits, masks, _target(0))
+    padded = _loss(
+        torch.cat([classes, _noise(0, 1, 2, 2)]),
+        torch.cat([mask_logits, _noise(1, 1, 2, 2, 3)]),
+        masks,
+        _target(0),
+        None,
+    )
+    for name, value in alone.items():
+        assert float(padded[name]) == pytest.approx(float(value), rel=1e-6), name
+
+
+def test_a_batch_of_absent_prompts_costs_nothing() -> None:
+    classes, mask_logits, masks = _hand_case()
+    losses = _loss(classes, mask_logits, masks, None)
+    assert {name: float(value) for name, value in losses.items()} == dict.fromkeys(losses, 0.0)
 
 
 # ------------------------------------------------------------------------------------- sampling
@@ -286,19 +384,3 @@ def test_labels_are_averaged_down_to_the_logits() -> None:
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
     assert losses[0.0] == pytest.approx(5 * entropy, rel=1e-5)
     assert losses[0.0] < min(losses[-0.1], losses[0.1])
-
-
-# ------------------------------------------------------------------------------------- language
-
-
-def test_only_answer_tokens_are_learned_and_each_from_the_one_before() -> None:
-    """Hidden states are one-hot and the head counts: state i says "i + 1" with certainty."""
-    head = nn.Linear(6, 6, bias=False).requires_grad_(False)
-    head.weight.copy_(torch.roll(torch.eye(6), 1, dims=0) * SURE)
-    hidden = torch.eye(6)[None]
-    right, wrong = (
-        torch.tensor([[IGNORE, IGNORE, 2, 3, IGNORE, 5]]),
-        torch.tensor([[IGNORE, IGNORE, 2, 3, 3, 5]]),
-    )
-    assert float(language_loss(head, [hidden], [right])) < 1e-6
-    assert float(language_loss(head, [hidden], [wrong])) == pytest.approx(SURE / 4, rel=1e-4)

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
-from xsam.config import tiny_config
+from tests.unit.train.scene_truth import Sample, meant, phrases
 from xsam.preprocess import PROMPT_RADIUS_SHARE
 from xsam.prompts import REGION_ID, tokenize
-from xsam.sim.annotate import ObjectAnnotation, annotate, mirror
+from xsam.sim.annotate import annotate
 from xsam.sim.language import plural
 from xsam.sim.render import STUFF_NAMES, render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.sim.shards import SceneShards
 from xsam.structures import PromptKind
-from xsam.train.batches import IGNORE, SceneBatcher
 from xsam.train.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
 from xsam.train.tokenizer import build_tiny_tokenizer
 
@@ -30,27 +24,6 @@ SEEDS = VALIDATION_SEEDS[:8]
 KINDS = tuple(TASK_SHARES)
 DRAWS = 4
 HEIGHT, WIDTH = 72, 96
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A scene as a picture, possibly mirrored."""
-
-    rgb: NDArray[np.uint8]
-    instance_ids: NDArray[np.uint8]
-    stuff_ids: NDArray[np.uint8]
-    annotations: tuple[ObjectAnnotation, ...]
-
-    def mirrored(self) -> Sample:
-        flipped = (array[:, ::-1] for array in (self.rgb, self.instance_ids, self.stuff_ids))
-        return Sample(*flipped, mirror(self.annotations, WIDTH))
-
-    def labelled(self) -> dict[int, ObjectAnnotation]:
-        return {item.instance_id: item for item in self.annotations if item.labelled}
-
-    def column(self, instance: int) -> float:
-        """Mean column of an object, counted in the picture and not in its annotation."""
-        return float(np.nonzero(self.instance_ids == instance)[1].mean())
 
 
 @functools.cache
@@ -78,12 +51,6 @@ def drawn() -> tuple[tuple[Sample, ScenePrompt], ...]:
     return tuple(pairs)
 
 
-def _phrases(prompt: ScenePrompt) -> list[str]:
-    """The texts of the conditions, in order."""
-    text = prompt.conversation.question + prompt.conversation.answer
-    return re.findall(r"<p>(.*?)</p>", text)
-
-
 # ------------------------------------------------------------------------------------- targets
 
 
@@ -106,7 +73,7 @@ def test_every_target_has_a_condition() -> None:
     tokenizer = build_tiny_tokenizer()
     for _, prompt in drawn():
         tokens = tokenize(tokenizer, prompt.conversation)
-        assert tokens.num_conditions == len(prompt.targets) == len(_phrases(prompt))
+        assert tokens.num_conditions == len(prompt.targets) == len(phrases(prompt.conversation))
         assert tokens.num_seg == 1
         assert tokens.answer_start < tokens.answer_end
         assert int((tokens.input_ids == REGION_ID).sum()) == len(prompt.regions)
@@ -126,7 +93,7 @@ def test_categories_mean_all_of_their_objects() -> None:
     for sample, prompt in drawn():
         if "following categories" not in prompt.conversation.question:
             continue
-        for index, (name, ids) in enumerate(zip(_phrases(prompt), prompt.targets, strict=True)):
+        for index, (name, ids) in enumerate(zip(phrases(prompt.conversation), prompt.targets, strict=True)):
             if name in STUFF:
                 assert ids == ()
                 assert STUFF_NAMES[prompt.stuff_targets[index]] == name
@@ -148,7 +115,7 @@ def test_absent_phrases_mean_nothing() -> None:
     assert absent
     for sample, prompt in absent:
         assert prompt.targets == ((),)
-        (text,) = _phrases(prompt)
+        (text,) = phrases(prompt.conversation)
         if prompt.kind in ("absent_category", "absent_color_category"):
             assert not any(text.endswith(item.category) for item in sample.annotations)
 
@@ -158,7 +125,7 @@ def test_captions_name_what_they_point_at() -> None:
     assert captions
     for sample, prompt in captions:
         columns = []
-        for phrase, ids in zip(_phrases(prompt), prompt.targets, strict=True):
+        for phrase, ids in zip(phrases(prompt.conversation), prompt.targets, strict=True):
             items = [sample.labelled()[number] for number in ids]
             assert len({(item.color, item.category) for item in items}) == 1
             noun = items[0].category if len(items) == 1 else plural(items[0].category)
@@ -171,34 +138,6 @@ def test_captions_name_what_they_point_at() -> None:
 # ----------------------------------------------------------------------------- left and right
 
 
-def _named(sample: Sample, noun: str) -> list[int]:
-    """Visible objects that a noun such as "mug", "red mug" or "object" may mean."""
-    return [
-        item.instance_id
-        for item in sample.annotations
-        if noun in ("object", item.category, f"{item.color} {item.category}")
-    ]
-
-
-def _meant(sample: Sample, text: str) -> list[int] | None:
-    """What a phrase about left and right means, read off the picture; None = about something else."""
-    if match := re.fullmatch(r"(leftmost|rightmost) (.+)", text):
-        order = sorted(_named(sample, match[2]), key=sample.column)
-        return [order[0] if match[1] == "leftmost" else order[-1]]
-    if match := re.fullmatch(r"(second|third|fourth|fifth) (.+) from the (left|right)", text):
-        order = sorted(_named(sample, match[2]), key=sample.column, reverse=match[3] == "right")
-        return [order[("second", "third", "fourth", "fifth").index(match[1]) + 1]]
-    if match := re.fullmatch(r"(.+) (left|right) of the (.+)", text):
-        (anchor,) = _named(sample, match[3])
-        side = -1 if match[2] == "left" else 1
-        return [
-            number
-            for number in _named(sample, match[1])
-            if side * (sample.column(number) - sample.column(anchor)) > 0
-        ]
-    return None
-
-
 @pytest.mark.parametrize("flip", [False, True])
 def test_left_and_right_are_those_of_the_picture(flip: bool) -> None:
     """Also when the picture and its annotations were mirrored."""
@@ -207,10 +146,10 @@ def test_left_and_right_are_those_of_the_picture(flip: bool) -> None:
         seen = sample.mirrored() if flip else sample
         rng = np.random.default_rng([9, number])
         for prompt in draw_prompts(seen.annotations, seen.instance_ids, rng, ["referring"] * 60):
-            (text,) = _phrases(prompt)
-            meant = _meant(seen, text.removeprefix("the "))
-            if meant is not None:
-                assert list(prompt.targets[0]) == meant, text
+            (text,) = phrases(prompt.conversation)
+            expected = meant(seen, text.removeprefix("the "))
+            if expected is not None:
+                assert list(prompt.targets[0]) == expected, text
                 kinds[prompt.kind] += 1
     assert kinds["extreme_x"] > 5
     assert kinds["relation"] > 5
@@ -278,98 +217,6 @@ def test_an_interactive_region_stays_near_its_object() -> None:
             box = np.zeros((HEIGHT, WIDTH), np.bool_)
             box[y_min:y_max, x_min:x_max] = True
             assert not (prompt.regions[0] & ~_near(box, reach)).any()
-
-
-# ------------------------------------------------------------------------------------- batches
-
-
-def _shards() -> SceneShards:
-    """The samples as training data: 4:3 pictures in the upper part of the encoder's square."""
-    side = tiny_config(vocab_size=300).sam.image_size
-    scenes = []
-    for seed in SEEDS[:2]:
-        scene = sample_scene(seed)
-        view = render(scene, image_hw=(side * 3 // 4, side))
-        below = side - view.rgb.shape[0]
-        scenes.append(
-            (
-                np.pad(view.rgb, ((0, below), (0, 0), (0, 0))),
-                np.pad(view.instance_ids, ((0, below), (0, 0))),
-                np.pad(view.stuff_ids, ((0, below), (0, 0))),
-                annotate(scene, view),
-            )
-        )
-    rgb, instance_ids, stuff_ids, annotations = zip(*scenes, strict=True)
-    return SceneShards(
-        rgb=np.stack(rgb),
-        instance_ids=np.stack(instance_ids),
-        stuff_ids=np.stack(stuff_ids),
-        image_hw=np.array([[side * 3 // 4, side]] * len(scenes)),
-        seeds=np.array(SEEDS[: len(scenes)]),
-        annotations=annotations,
-    )
-
-
-def test_batches_agree_with_their_prompts() -> None:
-    """The label of each mask is the condition that means it; the answer is all that is to be said."""
-    tokenizer = build_tiny_tokenizer()
-    config = tiny_config(vocab_size=len(tokenizer))
-    shards = _shards()
-    batcher = SceneBatcher(shards, config, tokenizer, augment=False)
-    kinds: Sequence[str] = ("category", "interactive", "grounded_conversation", "referring")
-    batch = batcher.batch(np.array([1, 0]), kinds, np.random.default_rng(0))
-    seg_id = tokenizer.convert_tokens_to_ids("<SEG>")
-    assert (batch.prefix_ids < 0).sum() == config.num_image_tokens
-    for b, scene in enumerate((1, 0)):
-        labelled = [item for item in shards.annotations[scene] if item.labelled]
-        assert len(batch.masks[b]) == len(labelled) + len(STUFF)
-        for mask, item in zip(batch.masks[b], labelled, strict=False):
-            assert int(mask.sum()) == item.area_px
-        for p in range(len(kinds)):
-            words = batch.text_ids[p][b]
-            assert int(words[batch.seg_positions[b, p]]) == seg_id
-            said = batch.text_labels[p][b]
-            assert torch.equal(said[said != IGNORE], words[said != IGNORE])
-            assert (said == seg_id).sum() == 1
-            labels = batch.targets[b][p].labels
-            assert len(labels) == len(batch.masks[b])
-            assert int(labels.max()) <= int(batch.cond_ids[b][p].max())
-
-
-def test_mirrored_batches_show_the_mirrored_scene() -> None:
-    """Masks, picture and words must turn together: else "left" teaches right."""
-    tokenizer = build_tiny_tokenizer()
-    config = tiny_config(vocab_size=len(tokenizer))
-    shards = _shards()
-    turned = Counter[bool]()
-    width, height = (int(v) for v in shards.image_hw[0][::-1])
-    for seed in range(6):
-        batcher = SceneBatcher(shards, config, tokenizer, augment=True)
-        batch = batcher.batch(np.array([0]), ["referring"] * 6, np.random.default_rng(seed))
-        labelled = [item for item in shards.annotations[0] if item.labelled]
-        original = shards.instance_ids[0][:height, :width] == labelled[0].instance_id
-        mask = batch.masks[0][0].numpy()[:height, :width]
-        flipped = not np.array_equal(mask, original)
-        assert np.array_equal(mask, original[:, ::-1] if flipped else original)
-        turned[flipped] += 1
-        seen = Sample(
-            rgb=shards.rgb[0][:height, :width],
-            instance_ids=shards.instance_ids[0][:height, :width][:, :: -1 if flipped else 1],
-            stuff_ids=shards.stuff_ids[0][:height, :width],
-            annotations=mirror(shards.annotations[0], width) if flipped else shards.annotations[0],
-        )
-        grey = seen.rgb.mean(axis=2)[:, :: -1 if flipped else 1]
-        assert (
-            np.corrcoef(batch.seg_pixels[0].mean(dim=0)[:height, :width].flatten(), grey.ravel())[0, 1] > 0.9
-        )
-        for p in range(6):
-            text = tokenizer.decode(batch.text_ids[p][0], skip_special_tokens=False)
-            phrase = re.findall(r"<p>(.*?)</p>", text)[0].strip().removeprefix("the ")
-            meant = _meant(seen, phrase)
-            if meant is not None:
-                chosen = (batch.targets[0][p].labels == 0).nonzero().flatten().tolist()
-                assert [labelled[i].instance_id for i in chosen] == meant, phrase
-    assert set(turned) == {True, False}
 
 
 def test_kinds_follow_their_shares() -> None:

@@ -1,0 +1,25 @@
+"""What `test_processes.py` starts twice: `xsam.train.run`, which then writes the weights it ended with."""
+
+from __future__ import annotations
+
+import sys
+
+from safetensors.torch import save_file
+
+from xsam.train.run import main
+from xsam.train.trainer import Trainer
+
+_fit = Trainer.fit
+
+
+def _fit_and_write(trainer: Trainer) -> None:
+    rank = trainer.accelerator.process_index
+    _fit(trainer)
+    module = trainer.accelerator.unwrap_model(trainer.module)
+    weights = {name: value.detach().clone() for name, value in module.state_dict().items()}
+    save_file(weights, trainer.out / f"rank{rank}.safetensors")
+
+
+if __name__ == "__main__":
+    Trainer.fit = _fit_and_write  # type: ignore[method-assign]
+    sys.exit(main())

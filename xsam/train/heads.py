@@ -1,0 +1,135 @@
+"""Heads that exist in training only: they read off what the features should hold, and are thrown away.
+
+The closed-set classifier is stage 1 of the paper. The others are this project's: they make small
+models learn in hours, and are off by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from xsam.train.collate import IGNORE, TrainBatch
+from xsam.train.losses import Matching
+
+BACKGROUND_WEIGHT = 0.15
+
+
+class ClosedSetHead(nn.Module):
+    """Embeddings of a fixed list of classes, in the place of what the language model says of phrases."""
+
+    def __init__(self, classes: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.classes = nn.Embedding(classes, hidden_dim)
+
+    def conditions(self, batch: int) -> Tensor:
+        """(B, 1, classes, C), as `XSamModel.decode` takes them."""
+        return self.classes.weight.expand(batch, 1, -1, -1)
+
+
+class AttributeHeads(nn.Module):
+    """Class and attributes of objects, read off pixels and off matched queries.
+
+    Args:
+        classes: size of the closed set.
+        attributes: name → number of values, for `PromptedImage.attributes`.
+        feature_size: channels of the pixel decoder.
+        hidden_dim: channels of the queries.
+    """
+
+    def __init__(
+        self, classes: int, attributes: Mapping[str, int], *, feature_size: int, hidden_dim: int
+    ) -> None:
+        super().__init__()
+        self.sizes = {"class": classes, **attributes}
+        self.pixels = nn.Conv2d(feature_size, 1 + sum(self.sizes.values()), 1)
+        self.queries = nn.Linear(hidden_dim, sum(self.sizes.values()))
+
+    def query_loss(self, states: Tensor, matching: Matching, batch: TrainBatch) -> Tensor:
+        """Cross-entropy of class and attributes of the matched queries, states (B, P, Q, C)."""
+        parts = self.queries(states[matching.image, matching.prompt, matching.query]).split(
+            list(self.sizes.values()), dim=1
+        )
+        pairs = list(zip(matching.image.tolist(), matching.mask.tolist(), strict=True))
+        total = states.sum() * 0.0
+        for (name, _), logits in zip(self.sizes.items(), parts, strict=True):
+            per_image = batch.classes if name == "class" else batch.attributes.get(name)
+            if per_image is None or not pairs:
+                continue
+            wanted = torch.stack([per_image[b][n] for b, n in pairs])
+            if (wanted >= 0).any():
+                total = total + F.cross_entropy(logits, wanted, ignore_index=-1)
+        return total
+
+    def pixel_loss(self, features: Tensor, batch: TrainBatch) -> Tensor:
+        """Per-pixel class (0 = no object) and attributes on a feature map (B, C, h, w)."""
+        logits = self.pixels(features)
+        size = features.shape[-2:]
+        ids = _small_labels(batch.masks, batch.classes, batch.ignored, size)
+        weight = torch.ones(1 + self.sizes["class"], device=features.device)
+        weight[0] = BACKGROUND_WEIGHT
+        first = 1 + self.sizes["class"]
+        loss = F.cross_entropy(logits[:, :first], ids, weight=weight, ignore_index=IGNORE)
+        for name, size_of in list(self.sizes.items())[1:]:
+            if name in batch.attributes:
+                labels = _small_labels(batch.masks, batch.attributes[name], batch.ignored, size) - 1
+                labels = labels.masked_fill(labels < 0, IGNORE)
+                if (labels >= 0).any():
+                    part = logits[:, first : first + size_of]
+                    loss = loss + 0.5 * F.cross_entropy(part, labels, ignore_index=IGNORE)
+            first += size_of
+        return loss
+
+
+class GroundingHead(nn.Module):
+    """Where the target is, read off the `<SEG>` embedding alone: a coarse mask by dot product.
+
+    It teaches the language model to ground without running the mask decoder.
+    """
+
+    def __init__(self, *, hidden_dim: int, feature_size: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(hidden_dim, feature_size)
+        self.bias = nn.Parameter(torch.tensor(-2.0))
+
+    def forward(self, seg_embeds: Tensor, features: Tensor, batch: TrainBatch) -> Tensor:
+        """BCE and dice of (B, P, C) embeddings against the union of each prompt's targets."""
+        height, width = features.shape[-2:]
+        normed = F.group_norm(features, 1)
+        logits = torch.einsum("bpc,bchw->bphw", self.query(seg_embeds), normed) / features.shape[1] ** 0.5
+        logits = logits + self.bias
+        truth, asked = [], []
+        for masks, row in zip(batch.masks, batch.targets, strict=True):
+            small = F.interpolate(masks[None].float(), size=(height, width), mode="area")[0]
+            for target in row:
+                asked.append(target is not None)
+                chosen = small[:0] if target is None else small[target.labels >= 0]
+                truth.append(chosen.sum(dim=0).clamp(max=1))
+        wanted = torch.stack(truth).unflatten(0, logits.shape[:2]).flatten(2)
+        flat = logits.flatten(2)
+        weight = torch.tensor(asked, device=flat.device).unflatten(0, logits.shape[:2]).float()
+        bce = F.binary_cross_entropy_with_logits(flat, wanted, reduction="none").mean(dim=-1)
+        overlap = flat.sigmoid()
+        dice = 1 - (2 * (overlap * wanted).sum(-1) + 1) / (overlap.sum(-1) + wanted.sum(-1) + 1)
+        return ((5 * bce + dice) * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _small_labels(
+    masks: Sequence[Tensor], labels: Sequence[Tensor], ignored: Tensor, size: torch.Size
+) -> Tensor:
+    """(B, h, w) int64: label + 1 of the object at the middle of each cell, 0 = none, IGNORE = unknown."""
+    height, width = size
+    out = []
+    for mask, label, unknown in zip(masks, labels, ignored, strict=True):
+        step = unknown.shape[-1] // width
+        grid = slice(step // 2, None, step)
+        small = mask[:, grid, grid][:, :height, :width]
+        ids = torch.zeros(height, width, dtype=torch.long, device=mask.device)
+        for area, value in zip(small, label.tolist(), strict=True):
+            ids[area] = value + 1
+        ids[unknown[grid, grid][:height, :width]] = IGNORE
+        out.append(ids)
+    return torch.stack(out)

@@ -1,0 +1,101 @@
+"""Parameter groups, optimizers and the learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from xsam.errors import TrainingConfigError
+from xsam.train.muon import Muon
+from xsam.train.stages import Stage, StageConfig
+
+NEVER_RUN = (
+    "vision_encoder.head.",
+    "segmentor.encoder.neck.",
+    "segmentor.shared_image_embedding.",
+    "vision_encoder.post_layernorm.",
+)
+"""Parameters of the checkpoint that no output depends on; the last SigLIP layer joins them."""
+
+_ENCODERS = ("vision_encoder.", "segmentor.encoder.")
+_REACHED = {
+    Stage.SEGMENTOR: ("segmentor.", "seg_connector.", "bg_embeds."),
+    Stage.ALIGNMENT: ("visual_projector.", "seg_projector."),
+    Stage.MIXED: ("",),
+}
+_NO_DECAY = ("embed", "queries_features", "logit_scale", "pos_embed", "rel_pos")
+
+
+def freeze(model: nn.Module, config: StageConfig, *, last_vision_layer: int) -> list[str]:
+    """Switch off the gradient of what the stage does not train; returns the names that it does.
+
+    Raises:
+        TrainingConfigError: a prefix of `config.trainable` or `config.frozen` fits no parameter.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    prefixes = (*config.trainable, *config.frozen)
+    strange = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]
+    if strange:
+        raise TrainingConfigError(f"trainable, frozen: no parameter begins with {', '.join(strange)}")
+    unused = (*NEVER_RUN, f"vision_encoder.encoder.layers.{last_vision_layer}.")
+    wanted = config.trainable or _REACHED[config.stage]
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.startswith(wanted) and not name.startswith(unused))
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def build_optimizers(module: nn.Module, config: StageConfig) -> list[torch.optim.Optimizer]:
+    """AdamW over everything, or Muon over the hidden weight matrices and AdamW over the rest.
+
+    Image encoders learn `encoder_lr_factor` times as fast; biases, norms and embeddings do not decay.
+    Each group remembers its peak rate as `peak_lr`.
+    """
+    groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
+    for full_name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        name = full_name.removeprefix("model.")
+        encoder = name.startswith(_ENCODERS)
+        decays = parameter.ndim >= 2 and not any(word in name for word in _NO_DECAY)
+        matrix = config.optimizer == "muon" and parameter.ndim == 2 and decays and "lm_head" not in name
+        groups.setdefault((matrix, encoder, decays), []).append(parameter)
+
+    def settings(encoder: bool, decays: bool, rate: float) -> dict[str, float]:
+        rate *= config.encoder_lr_factor if encoder else 1.0
+        return {"lr": rate, "peak_lr": rate, "weight_decay": config.weight_decay if decays else 0.0}
+
+    adamw = [
+        {"params": parameters, **settings(encoder, decays, config.learning_rate)}
+        for (matrix, encoder, decays), parameters in groups.items()
+        if not matrix
+    ]
+    muon = [
+        {"params": parameters, **settings(encoder, decays, config.muon_learning_rate)}
+        for (matrix, encoder, decays), parameters in groups.items()
+        if matrix
+    ]
+    optimizers: list[torch.optim.Optimizer] = []
+    if adamw:
+        optimizers.append(torch.optim.AdamW(adamw, betas=config.betas))
+    if muon:
+        optimizers.append(Muon(muon))
+    return optimizers
+
+
+def schedule(progress: float, config: StageConfig) -> float:
+    """Factor of the peak learning rate at a share of the run: linear warm-up, then cosine."""
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < config.warmup:
+        return max(progress / config.warmup, 0.01)
+    after = (progress - config.warmup) / (1 - config.warmup)
+    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * after))
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
+    """Set every group's rate to a share of its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor

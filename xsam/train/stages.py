@@ -1,0 +1,200 @@
+"""The three stages of training as data: one YAML file a stage, the same fields for tiny and full size.
+
+Source of the recipe: section 4 of the paper (arXiv 2508.04655). `recipes/` holds the shipped files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from xsam.errors import TrainingConfigError
+from xsam.train.losses import LossWeights, MaskSampling
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class Stage(str, Enum):
+    """What is trained."""
+
+    SEGMENTOR = "segmentor"  # SAM encoder, connector and mask decoder, with a closed-set class head
+    ALIGNMENT = "alignment"  # projectors (and what is listed), on text about pictures
+    MIXED = "mixed"  # everything, on all tasks together
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceConfig:
+    """One data source; `options` are the arguments of its reader, paths relative to the data folder."""
+
+    kind: str
+    name: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageConfig:
+    """Everything that determines a run, apart from folders.
+
+    Exactly one of `steps`, `epochs` and `minutes` is positive. Learning rate: linear warm-up over
+    `warmup` of the run, then a cosine down to `final_lr` of the peak.
+    """
+
+    stage: Stage
+    model: Literal["tiny", "full"] = "tiny"
+    sources: tuple[SourceConfig, ...] = ()
+    validation: SourceConfig | None = None
+    balance: float = 0.1  # t of the repeat factor max(1, sqrt(t / f))
+
+    steps: int = 0
+    epochs: float = 0.0
+    minutes: float = 0.0
+    batch_size: int = 8  # pictures a process and step
+    accumulation: int = 1  # steps whose gradients are added up
+    prompts_per_image: int = 1
+    workers: int = 0
+
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 1e-4
+    muon_learning_rate: float = 2e-3  # of weight matrices, with `optimizer: muon`
+    encoder_lr_factor: float = 0.1  # both image encoders
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    warmup: float = 0.03
+    final_lr: float = 0.0
+    ema_decay: float = 0.0  # 0 = no averaged weights
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    gradient_checkpointing: bool = False
+    trainable: tuple[str, ...] = ()  # prefixes of parameter names; empty = all that the stage reaches
+
+    frozen: tuple[str, ...] = ()  # prefixes of parameters that rest for the first part of the run
+    frozen_until: float = 0.0  # … up to this share of it
+
+    losses: LossWeights = field(default_factory=LossWeights)
+    sampling: MaskSampling = field(default_factory=MaskSampling)
+    attributes: Mapping[str, int] | None = None  # auxiliary heads: attribute → number of values
+    grounding: bool = False  # auxiliary coarse mask from the `<SEG>` embedding
+
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 500
+    validate_pictures: int = 96
+
+    def __post_init__(self) -> None:
+        lengths = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) > 0]
+        if len(lengths) != 1:
+            raise TrainingConfigError(
+                f"exactly one of steps, epochs and minutes must be positive, got {lengths or 'none'}"
+            )
+        for name in ("batch_size", "accumulation", "prompts_per_image", "log_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise TrainingConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.warmup < 1:
+            raise TrainingConfigError(f"warmup is a share of the run, got {self.warmup}")
+        if not 0 <= self.frozen_until <= 1 or bool(self.frozen) != (self.frozen_until > 0):
+            raise TrainingConfigError("frozen and frozen_until, a share of the run, need each other")
+
+
+def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StageConfig:
+    """Read a stage from YAML.
+
+    Args:
+        path: a file, or the name of a shipped recipe such as "tiny/stage1".
+        overrides: fields that replace those of the file.
+
+    Raises:
+        TrainingConfigError: no such file, unknown field, or a value of the wrong kind.
+    """
+    file = Path(path)
+    if not file.is_file():
+        file = RECIPES / f"{path}.yaml"
+    if not file.is_file():
+        known = sorted(str(p.relative_to(RECIPES).with_suffix("")) for p in RECIPES.rglob("*.yaml"))
+        raise TrainingConfigError(
+            f"no such recipe: {path}", hint=f"a YAML file, or one of {', '.join(known)}"
+        )
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise TrainingConfigError(f"{file} is not YAML: {error}") from error
+    if not isinstance(data, dict):
+        raise TrainingConfigError(f"{file} does not hold fields with values")
+    try:
+        return _build(StageConfig, {**data, **(overrides or {})})
+    except TrainingConfigError as error:
+        raise TrainingConfigError(f"{file}: {error.message}", hint=error.hint) from error
+
+
+def _build(cls: type, data: Mapping[str, Any]) -> Any:
+    """A dataclass from what YAML holds, field by field."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(str(name) for name in set(data) - set(known))
+    if unknown:
+        raise TrainingConfigError(f"unknown field(s) {', '.join(unknown)}", hint=f"known: {', '.join(known)}")
+    missing = [
+        f.name
+        for f in known.values()
+        if f.default is dataclasses.MISSING
+        and f.default_factory is dataclasses.MISSING
+        and f.name not in data
+    ]
+    if missing:
+        raise TrainingConfigError(f"missing field(s) {', '.join(missing)}")
+    kinds = typing.get_type_hints(cls)
+    return cls(**{name: _read(name, kinds[name], value) for name, value in data.items()})
+
+
+def _read(name: str, kind: Any, value: Any) -> Any:
+    """A value of the annotated kind.
+
+    Raises:
+        TrainingConfigError: it is of another kind.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if type(None) in arguments:
+        return None if value is None else _read(name, arguments[0], value)
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, _checked(name, value, Mapping, "fields with values"))
+    if origin is Literal or issubclass(origin or kind, Enum):
+        choices = arguments or tuple(member.value for member in kind)
+        if value is False and "no" in choices:
+            value = "no"  # YAML 1.1 reads a bare `no` as false
+        if isinstance(value, bool) or value not in choices:
+            raise TrainingConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        return value if origin is Literal else kind(value)
+    if origin is tuple:
+        items = _checked(name, value, (list, tuple), "a list")
+        wanted = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+        if len(items) != len(wanted):
+            raise TrainingConfigError(f"{name} must be {len(wanted)} values, got {value!r}")
+        return tuple(_read(f"{name}[{i}]", k, v) for i, (k, v) in enumerate(zip(wanted, items, strict=True)))
+    if origin is Mapping:
+        pairs = _checked(name, value, Mapping, "names with values")
+        return {str(key): _read(f"{name}.{key}", arguments[1], item) for key, item in pairs.items()}
+    if kind is float:
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 reads 1e-4 as text
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise TrainingConfigError(f"{name} must be a number, got {value!r}")
+        return number
+    if type(value) is not kind:
+        raise TrainingConfigError(f"{name} must be {kind.__name__}, got {value!r}")
+    return value
+
+
+def _checked(name: str, value: Any, kinds: type | tuple[type, ...], words: str) -> Any:
+    if not isinstance(value, kinds):
+        raise TrainingConfigError(f"{name} must be {words}, got {value!r}")
+    return value
