@@ -19,7 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
-from xsam.masks import BoolMask, MaskRle
+from xsam.masks import BoolMask
+from xsam.segments import Segments, read_only
+
+__all__ = [
+    "MAX_CATEGORIES",
+    "MAX_IMAGE_SIDE_PX",
+    "MAX_PROMPTS",
+    "MAX_TEXT_CHARS",
+    "CameraRef",
+    "Frame",
+    "PromptKind",
+    "Query",
+    "SegmentationResult",
+    "Segments",
+    "Status",
+    "Task",
+    "Timing",
+    "VisualPrompt",
+    "check_rgb",
+]
 
 MAX_TEXT_CHARS = 2000
 MAX_CATEGORIES = 256
@@ -59,13 +78,6 @@ class Status(str, Enum):
     FAILED = "failed"
 
 
-def _read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` itself when nobody can write to it, else a read-only view."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frame:
     """One camera image with what is known about it."""
@@ -79,16 +91,16 @@ class Frame:
 
     def __post_init__(self) -> None:
         check_rgb(self.rgb)
-        object.__setattr__(self, "rgb", _read_only(self.rgb))
+        object.__setattr__(self, "rgb", read_only(self.rgb))
         if self.depth_m is not None:
             if self.depth_m.shape != self.rgb.shape[:2] or self.depth_m.dtype != np.float32:
                 got = f"{self.depth_m.dtype} {self.depth_m.shape}"
                 raise InvalidImageError(f"depth must be float32 {self.rgb.shape[:2]}, got {got}")
-            object.__setattr__(self, "depth_m", _read_only(self.depth_m))
+            object.__setattr__(self, "depth_m", read_only(self.depth_m))
         if self.intrinsics is not None:
             if self.intrinsics.shape != (3, 3):
                 raise InvalidImageError(f"intrinsics must be (3, 3), got {self.intrinsics.shape}")
-            object.__setattr__(self, "intrinsics", _read_only(self.intrinsics.astype(np.float64)))
+            object.__setattr__(self, "intrinsics", read_only(self.intrinsics.astype(np.float64)))
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -133,7 +145,7 @@ class VisualPrompt:
                 )
             if not np.isfinite(points).all():
                 raise InvalidQueryError("prompt points must be finite numbers")
-            object.__setattr__(self, "points_xy", _read_only(points))
+            object.__setattr__(self, "points_xy", read_only(points))
         if self.box_xyxy is not None:
             x_min, y_min, x_max, y_max = (float(v) for v in self.box_xyxy)
             if not np.isfinite([x_min, y_min, x_max, y_max]).all() or x_max <= x_min or y_max <= y_min:
@@ -146,7 +158,7 @@ class VisualPrompt:
                 raise InvalidQueryError(
                     "a mask prompt must be a bool (H, W) array with at least one pixel set"
                 )
-            object.__setattr__(self, "mask", _read_only(self.mask))
+            object.__setattr__(self, "mask", read_only(self.mask))
 
     @classmethod
     def point(cls, x_px: float, y_px: float, *, positive: bool = True) -> VisualPrompt:
@@ -262,64 +274,6 @@ class Query:
             for prompt in self.prompts:
                 prompt.check_inside(image_hw)
         return task
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Segments:
-    """Segments of one answer as parallel columns, best score first."""
-
-    image_hw: tuple[int, int]
-    masks: tuple[MaskRle, ...] = ()
-    labels: tuple[str, ...] = ()
-    label_indices: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,)
-    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # (N,) in [0, 1]
-    boxes_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (N, 4)
-
-    def __post_init__(self) -> None:
-        count = len(self.masks)
-        shapes = {
-            "labels": (len(self.labels),) == (count,),
-            "label_indices": self.label_indices.shape == (count,),
-            "scores": self.scores.shape == (count,),
-            "boxes_xyxy": self.boxes_xyxy.shape == (count, 4),
-            "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
-        }
-        wrong = [name for name, right in shapes.items() if not right]
-        if wrong:
-            raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
-        for name in ("label_indices", "scores", "boxes_xyxy"):
-            object.__setattr__(self, name, _read_only(getattr(self, name)))
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | NDArray[np.bool_] | slice) -> Segments:
-        """The segments at these places, or where a bool array is True; all columns are filtered together."""
-        if not isinstance(index, slice):
-            index = np.asarray(index)
-            index = index if index.dtype == np.bool_ else index.astype(np.intp)
-        chosen = np.arange(len(self))[index]
-        return Segments(
-            image_hw=self.image_hw,
-            masks=tuple(self.masks[i] for i in chosen),
-            labels=tuple(self.labels[i] for i in chosen),
-            label_indices=self.label_indices[chosen],
-            scores=self.scores[chosen],
-            boxes_xyxy=self.boxes_xyxy[chosen],
-        )
-
-    def decode_masks(self) -> BoolMask:
-        """All masks as bool (N, H, W)."""
-        if not self.masks:
-            return np.zeros((0, *self.image_hw), np.bool_)
-        return np.stack([mask.decode() for mask in self.masks])
-
-    def label_map(self) -> NDArray[np.uint16]:
-        """Instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
-        ids = np.zeros(self.image_hw, np.uint16)
-        for index in np.argsort(-self.scores, kind="stable")[::-1]:
-            ids[self.masks[index].decode()] = index + 1
-        return ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -144,6 +144,8 @@ class StageModule(nn.Module):
         features, text, answer = answer_batch(self.model, batch, generator=generator)
         losses = {"loss_llm": language_loss(self.model.llm.lm_head, text.hidden, batch.text_labels)}
         losses.update(self._masks(answer, batch, batch.targets, features.multi_scale[-1], generator))
+        if self.grounding is not None and batch.seg_positions.shape[1]:
+            losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
         return losses
 
     def _segmentor(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:

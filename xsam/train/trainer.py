@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
 from xsam.checkpoint import save_checkpoint
-from xsam.errors import TrainingConfigError
+from xsam.errors import ModelError, TrainingConfigError
 from xsam.model.xsam import XSamModel
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.mixture import BatchPlan
@@ -203,7 +203,12 @@ class Trainer:
 
         Returns:
             The names of the tensors that were taken.
+
+        Raises:
+            TrainingConfigError: the run has left no heads.
         """
+        if not (run / HEADS_FILE).is_file():
+            raise TrainingConfigError(f"no {HEADS_FILE} in {run}", hint="has that stage been saved?")
         found = load_file(run / HEADS_FILE)
         own = self._heads()
         fitting = {name: found[name] for name, value in own.items() if _same_shape(found.get(name), value)}
@@ -276,6 +281,11 @@ class Trainer:
             with accelerator.autocast(), _sync(accelerator, self.module, last):
                 losses = self.module(batch, generator)
                 total = torch.stack([value.float() for value in losses.values()]).sum()
+                if not torch.isfinite(total):
+                    raise ModelError(
+                        f"the loss of step {self.progress.step} is not finite",
+                        hint="the last save is untouched; lower the learning rate and start again",
+                    )
                 accelerator.backward(total / config.accumulation)
             for name, value in {**losses, "loss": total}.items():
                 if not name[-1].isdigit():  # the decoder's earlier layers

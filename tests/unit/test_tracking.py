@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from xsam import MaskRle, Segments
+from xsam.masks import BoolMask, box_of_mask
+from xsam.sim import orbit_camera, render, sample_scene
+from xsam.tracking import InstanceTracker
+
+_HW = (120, 160)
+_STEP_S = 0.1
+
+
+def _disc(x_px: float, y_px: float = 60.0, radius_px: float = 10.0) -> BoolMask:
+    y, x = np.mgrid[: _HW[0], : _HW[1]]
+    disc: BoolMask = (x - x_px) ** 2 + (y - y_px) ** 2 <= radius_px**2
+    return disc
+
+
+def _segments(masks: Sequence[BoolMask], labels: Sequence[str] | str = "mug") -> Segments:
+    labels = (labels,) * len(masks) if isinstance(labels, str) else tuple(labels)
+    return Segments(
+        image_hw=masks[0].shape if masks else _HW,  # type: ignore[arg-type]
+        masks=tuple(MaskRle.encode(mask) for mask in masks),
+        labels=labels,
+        label_indices=np.zeros(len(masks), np.int32),
+        scores=np.ones(len(masks), np.float32),
+        boxes_xyxy=np.array([box_of_mask(mask) for mask in masks], np.float32).reshape(-1, 4),
+    )
+
+
+def _update(
+    tracker: InstanceTracker, stamp_s: float, *masks: BoolMask, labels: Sequence[str] | str = "mug"
+) -> list[int]:
+    ids = tracker.update(_segments(masks, labels), stamp_s=stamp_s)
+    assert ids.dtype == np.uint32
+    return ids.tolist()
+
+
+# ----------------------------------------------------------------------------- simulated camera
+
+
+def _orbit(seed: int, count: int) -> tuple[list[str], list[NDArray[np.uint16]]]:
+    """Categories and instance images of a scene that a camera swings around, ten images a second."""
+    scene = sample_scene(seed)
+    images = [
+        render(scene, camera=orbit_camera(scene, index * _STEP_S), image_hw=_HW, supersample=1).instance_ids
+        for index in range(count)
+    ]
+    return [item.category for item in scene.objects], images
+
+
+@pytest.fixture(scope="module", params=[1_000_003, 1_000_010])
+def orbit(request: pytest.FixtureRequest) -> tuple[list[str], list[NDArray[np.uint16]]]:
+    return _orbit(request.param, 25)
+
+
+def _ids_by_object(
+    orbit: tuple[list[str], list[NDArray[np.uint16]]],
+    *,
+    labels: Sequence[str] | None = None,
+    hidden: Iterable[tuple[int, int]] = (),
+) -> dict[int, set[int]]:
+    """The track ids of each object; `hidden` are pairs of frame and object. Segments come in any order."""
+    categories, images = orbit
+    names = categories if labels is None else labels
+    rng = np.random.default_rng(0)
+    tracker = InstanceTracker()
+    got: dict[int, set[int]] = {}
+    for index, image in enumerate(images):
+        seen = [k for k in np.unique(image[image > 0]).tolist() if (index, k) not in set(hidden)]
+        seen = [k for k in rng.permutation(seen).tolist() if np.count_nonzero(image == k) >= 15]
+        segments = _segments([image == k for k in seen], [names[k - 1] for k in seen])
+        for k, track_id in zip(seen, tracker.update(segments, stamp_s=index * _STEP_S).tolist(), strict=True):
+            got.setdefault(k, set()).add(track_id)
+    return got
+
+
+def _assert_one_id_each(got: dict[int, set[int]]) -> None:
+    assert len(got) >= 3
+    assert {k: len(ids) for k, ids in got.items()} == dict.fromkeys(got, 1)
+    assert len(set.union(*got.values())) == len(got)
+    assert 0 not in set.union(*got.values())
+
+
+def test_ids_stay_while_the_camera_moves(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
+    _assert_one_id_each(_ids_by_object(orbit))
+
+
+def test_ids_stay_when_everything_has_one_name(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
+    _assert_one_id_each(_ids_by_object(orbit, labels=["thing"] * len(orbit[0])))
+
+
+def test_objects_lost_for_less_than_a_second_are_found_again(
+    orbit: tuple[list[str], list[NDArray[np.uint16]]],
+) -> None:
+    """Each object in turn is out of sight in eight images, which is 0.9 s from image to image."""
+    hidden = [
+        (frame, k)
+        for k in range(1, len(orbit[0]) + 1)
+        for start in [3 + 2 * k]
+        for frame in range(start, start + 8)
+    ]
+    _assert_one_id_each(_ids_by_object(orbit, hidden=hidden))
+
+
+def test_an_object_lost_for_longer_is_a_new_one() -> None:
+    tracker = InstanceTracker(max_lost_s=1.0)
+    assert _update(tracker, 0.0, _disc(50), _disc(120)) == [1, 2]
+    assert _update(tracker, 0.5, _disc(120)) == [2]
+    assert _update(tracker, 1.0, _disc(50), _disc(120)) == [1, 2]
+    assert _update(tracker, 1.5, _disc(120)) == [2]
+    assert _update(tracker, 2.1, _disc(50), _disc(120)) == [3, 2]
+
+
+# ------------------------------------------------------------------------------------- crossing
+
+
+@pytest.mark.parametrize("speed_px_s", [30, 60, 150])
+@pytest.mark.parametrize("front_moves", [False, True])
+def test_an_object_that_passes_behind_another_one(speed_px_s: float, front_moves: bool) -> None:
+    """Both have one label; the one behind disappears piece by piece and comes out on the other side."""
+    tracker = InstanceTracker()
+    behind_ids, front_ids, hidden = set(), set(), 0
+    for index in range(int(140 / speed_px_s / _STEP_S)):
+        travelled = speed_px_s * index * _STEP_S
+        front = _disc(150 - travelled if front_moves else 80, radius_px=15)
+        behind = _disc(10 + travelled) & ~front
+        if behind.sum() < 20:
+            front_ids |= set(_update(tracker, index * _STEP_S, front))
+            hidden += 1
+            continue
+        behind_id, front_id = _update(tracker, index * _STEP_S, behind, front)
+        behind_ids.add(behind_id)
+        front_ids.add(front_id)
+    assert (behind_ids, front_ids) == ({1}, {2})
+    assert hidden > 0 or speed_px_s > 100
+
+
+def test_an_object_is_found_where_its_motion_leads() -> None:
+    """Another one of its kind stands where it was lost; the one that moved on is the same object."""
+    tracker = InstanceTracker()
+    for index in range(5):
+        assert _update(tracker, index * 0.1, _disc(20 + 8 * index)) == [1]
+    assert _update(tracker, 0.5) == []
+    assert _update(tracker, 0.9, _disc(52), _disc(52 + 40)) == [2, 1]
+
+
+def test_fast_objects_do_not_overlap_from_frame_to_frame() -> None:
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(20), _disc(130)) == [1, 2]
+    assert _update(tracker, 0.5, _disc(36), _disc(130)) == [1, 2]  # nearly its size away
+    assert _update(tracker, 1.0, _disc(61), _disc(130)) == [1, 2]  # now its speed is known
+    assert _update(tracker, 1.5, _disc(86), _disc(130)) == [1, 2]
+
+
+def test_something_far_away_is_something_else() -> None:
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(30)) == [1]
+    assert _update(tracker, 0.1, _disc(80)) == [2]
+    assert _update(tracker, 5.0, _disc(30, radius_px=20)) == [3]
+    assert _update(tracker, 5.1, _disc(66, radius_px=10)) == [4]  # hardly in reach, and a quarter of the size
+
+
+def test_what_was_seen_a_moment_ago_goes_first() -> None:
+    """A mask halfway between a lost object and one that was just there continues the latter."""
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(50), _disc(70)) == [1, 2]
+    assert _update(tracker, 0.1, _disc(70)) == [2]
+    assert _update(tracker, 0.2, _disc(60)) == [2]
+
+
+# --------------------------------------------------------------------------------------- labels
+
+
+def test_a_label_that_flickers() -> None:
+    """An open vocabulary cannot decide between a mug and a cup; the object remains one."""
+    tracker = InstanceTracker()
+    for index, label in enumerate(["mug", "cup", "cup", "mug", "coffee mug"]):
+        assert _update(tracker, index * 0.1, _disc(50 + index), labels=label) == [1]
+
+
+def test_of_two_masks_in_one_place_the_label_decides() -> None:
+    tracker = InstanceTracker()
+    mug, book = _disc(60, radius_px=14), _disc(62, radius_px=15)
+    assert _update(tracker, 0.0, mug, book, labels=["mug", "book"]) == [1, 2]
+    assert _update(tracker, 0.1, book, mug, labels=["mug", "book"]) == [1, 2]
+    assert _update(tracker, 0.2, mug, book, labels=["book", "mug"]) == [2, 1]
+
+
+# --------------------------------------------------------------------------------------- stamps
+
+
+def test_late_frames_are_not_tracked_and_change_nothing() -> None:
+    tracker = InstanceTracker()
+    assert _update(tracker, 10.0, _disc(50)) == [1]
+    assert _update(tracker, 9.5, _disc(90), _disc(20)) == [0, 0]
+    assert _update(tracker, 10.1, _disc(50)) == [1]
+    assert tracker.next_id == 2
+
+
+def test_a_clock_that_is_set_back_starts_anew_with_new_ids() -> None:
+    tracker = InstanceTracker()
+    assert _update(tracker, 1000.0, _disc(50)) == [1]
+    assert _update(tracker, 3.0, _disc(50)) == [2]
+    assert _update(tracker, 3.1, _disc(50)) == [2]
+
+
+def test_the_same_frame_twice() -> None:
+    tracker = InstanceTracker()
+    _update(tracker, 0.0, _disc(20))
+    assert _update(tracker, 0.1, _disc(28)) == [1]
+    assert _update(tracker, 0.1, _disc(28)) == [1]
+    assert _update(tracker, 0.3, _disc(44)) == [1]
+
+
+@pytest.mark.parametrize("stamp_s", [float("nan"), float("inf")])
+def test_stamps_that_are_no_time(stamp_s: float) -> None:
+    with pytest.raises(ValueError, match="stamp_s"):
+        InstanceTracker().update(_segments([]), stamp_s=stamp_s)
+
+
+# ------------------------------------------------------------------------------------------ ids
+
+
+def test_ids_are_never_given_twice() -> None:
+    tracker = InstanceTracker(first_id=5)
+    assert _update(tracker, 0.0, _disc(50)) == [5]
+    tracker.reset()
+    assert _update(tracker, 0.1, _disc(50)) == [6]
+    assert InstanceTracker(first_id=tracker.next_id).next_id == 7
+
+
+def test_empty_masks_are_not_tracked() -> None:
+    tracker = InstanceTracker()
+    empty = np.zeros(_HW, np.bool_)
+    assert _update(tracker, 0.0, empty, _disc(50)) == [0, 1]
+    assert _update(tracker, 0.1, _disc(50), empty) == [1, 0]
+    assert _update(tracker, 0.2) == []
+    assert _update(tracker, 0.3, _disc(50)) == [1]
+
+
+def test_another_image_size_starts_anew() -> None:
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(50)) == [1]
+    assert _update(tracker, 0.1, np.ones((60, 80), np.bool_)) == [2]
+    assert _update(tracker, 0.2, np.ones((60, 80), np.bool_)) == [2]
+
+
+@pytest.mark.parametrize("options", [{"max_lost_s": -1.0}, {"max_lost_s": float("nan")}, {"first_id": 0}])
+def test_options_are_checked(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        InstanceTracker(**options)  # type: ignore[arg-type]

@@ -1,0 +1,91 @@
+"""The segments of one answer: masks, labels, scores and boxes, and what tracking and depth add to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.location import Location3D
+from xsam.masks import BoolMask, MaskRle
+
+
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """`array` itself when nobody can write to it, else a read-only view."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Segments:
+    """Segments of one answer as parallel columns, best score first.
+
+    `track_ids` and `locations` come from `xsam.tracking` and `xsam.geometry`; left out they say "not
+    tracked" and "not located" for every segment. `dataclasses.replace` adds them to segments.
+    """
+
+    image_hw: tuple[int, int]
+    masks: tuple[MaskRle, ...] = ()
+    labels: tuple[str, ...] = ()
+    label_indices: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,)
+    scores: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))  # (N,) in [0, 1]
+    boxes_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (N, 4)
+    track_ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))  # (N,) 0 = none
+    locations: tuple[Location3D | None, ...] = ()  # (N,) None = no depth was asked for or given
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        if self.track_ids.size == 0:
+            object.__setattr__(self, "track_ids", np.zeros(count, np.uint32))
+        object.__setattr__(self, "locations", tuple(self.locations) or (None,) * count)
+        shapes = {
+            "labels": (len(self.labels),) == (count,),
+            "label_indices": self.label_indices.shape == (count,),
+            "scores": self.scores.shape == (count,),
+            "boxes_xyxy": self.boxes_xyxy.shape == (count, 4),
+            "track_ids": self.track_ids.shape == (count,) and self.track_ids.dtype == np.uint32,
+            "locations": len(self.locations) == count,
+            "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
+        }
+        wrong = [name for name, right in shapes.items() if not right]
+        if wrong:
+            raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
+        for name in ("label_indices", "scores", "boxes_xyxy", "track_ids"):
+            object.__setattr__(self, name, read_only(getattr(self, name)))
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | NDArray[np.bool_] | slice) -> Segments:
+        """The segments at these places, or where a bool array is True; all columns are filtered together."""
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.dtype == np.bool_ else index.astype(np.intp)
+        chosen = np.arange(len(self))[index]
+        return Segments(
+            image_hw=self.image_hw,
+            masks=tuple(self.masks[i] for i in chosen),
+            labels=tuple(self.labels[i] for i in chosen),
+            label_indices=self.label_indices[chosen],
+            scores=self.scores[chosen],
+            boxes_xyxy=self.boxes_xyxy[chosen],
+            track_ids=self.track_ids[chosen],
+            locations=tuple(self.locations[i] for i in chosen),
+        )
+
+    def decode_masks(self) -> BoolMask:
+        """All masks as bool (N, H, W)."""
+        if not self.masks:
+            return np.zeros((0, *self.image_hw), np.bool_)
+        return np.stack([mask.decode() for mask in self.masks])
+
+    def label_map(self) -> NDArray[np.uint16]:
+        """Instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
+        ids = np.zeros(self.image_hw, np.uint16)
+        for index in np.argsort(-self.scores, kind="stable")[::-1]:
+            ids[self.masks[index].decode()] = index + 1
+        return ids
