@@ -8,21 +8,37 @@ One definition works in LangChain and LangGraph and in whatever takes LangChain 
 
 `segmenter` is anything that fulfils `xsam.Segmenter`: the model in this process, the client of a
 ROS node, or a fake. Nothing here imports PyTorch or ROS; LangChain is loaded with the toolkit.
+`xsam_agent_tools.middleware` shows the overlays to models that can see.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from xsam_agent_tools.errors import ImageFullError, ImageNotKeptError, StaleIdError, UnknownIdError
+from xsam_agent_tools.errors import (
+    ArgumentsError,
+    ImageFullError,
+    ImageNotKeptError,
+    NoDepthError,
+    NotLookedError,
+    NoTransformError,
+    RepeatedQueryError,
+    StaleIdError,
+    UnknownIdError,
+)
 from xsam_agent_tools.scene_store import Scene, SceneObject, SceneStore
 
 if TYPE_CHECKING:
     from xsam_agent_tools.toolkit import XSamToolkit
 
 __all__ = [
+    "ArgumentsError",
     "ImageFullError",
     "ImageNotKeptError",
+    "NoDepthError",
+    "NoTransformError",
+    "NotLookedError",
+    "RepeatedQueryError",
     "Scene",
     "SceneObject",
     "SceneStore",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xsam.errors import XSamError, error_for_code
-from xsam.masks import BoolMask, box_of_mask, centroid_of_mask
+from xsam.masks import BoolMask, MaskRle, box_of_mask, centroid_of_mask
 from xsam.structures import SegmentationResult, Status
 from xsam_agent_tools.perception import Look
 from xsam_agent_tools.phrases import means_one
@@ -17,12 +17,12 @@ from xsam_agent_tools.scene_store import Scene, SceneObject, SceneStore
 SAME_IOU = 0.8  # masks that overlap more show the same object
 MAX_LABEL_CHARS = 40
 
-_FAILURES = (Status.REFUSED, Status.FAILED)
+FAILURES = (Status.REFUSED, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Answer:
-    """What one call of `segment_objects` found, phrase by phrase."""
+    """What one look found, phrase by phrase."""
 
     scene: Scene
     objects: tuple[SceneObject, ...]  # new ones, in the order of the phrases, best score first
@@ -31,11 +31,10 @@ class Answer:
     ambiguous: tuple[str, ...]  # phrases that mean one object and fit several
     failed: tuple[tuple[str, XSamError], ...]
     truncated: int  # objects left out
+    hints: tuple[str, ...] = ()  # what the segmenter itself advises, for example words it does not know
 
 
-def answer_from(
-    look: Look, phrases: Sequence[str], camera: str, *, max_objects: int, store: SceneStore
-) -> Answer:
+def answer_from(look: Look, phrases: Sequence[str], *, max_objects: int, store: SceneStore) -> Answer:
     """Give the found objects ids and put them into the store.
 
     Raises:
@@ -43,27 +42,15 @@ def answer_from(
     """
     raise_if_all_failed(look.results)
     asked = list(zip(phrases, look.results, strict=True))
-    found = [_with_pixels(result) for result in look.results]
+    found = [with_pixels(result) for result in look.results]
     shares = _fair_shares([len(indices) for indices in found], max_objects)
     chosen = [
-        _object(phrase, result, index)
+        object_of(result, index, query=phrase)
         for (phrase, result), indices, share in zip(asked, found, shares, strict=True)
         for index in indices[:share]
     ]
-    if look.scene is not None:
-        scene = store.add_objects(look.scene.image_id, chosen)
-    else:
-        answered = next(result for result in look.results if result.status not in _FAILURES)
-        scene = store.add_scene(
-            camera=camera,
-            frame_id=answered.frame_id,
-            stamp_ns=int(answered.stamp_ns),
-            image_hw=answered.segments.image_hw,
-            frame=look.frame,
-            objects=chosen,
-        )
-    objects = scene.objects[len(scene.objects) - len(chosen) :]
-    same_as = _same_as(scene, objects)
+    scene, objects = put(look, chosen, store)
+    same_as = same_objects(scene, objects)
     return Answer(
         scene=scene,
         objects=objects,
@@ -71,30 +58,82 @@ def answer_from(
         not_found=tuple(
             phrase
             for (phrase, result), indices in zip(asked, found, strict=True)
-            if not indices and result.status not in _FAILURES
+            if not indices and result.status not in FAILURES
         ),
         ambiguous=tuple(phrase for phrase in phrases if _is_ambiguous(phrase, objects, same_as)),
         failed=tuple(
             (phrase, error_for_code(result.code, result.message, hint=result.hint))
             for phrase, result in asked
-            if result.status in _FAILURES
+            if result.status in FAILURES
         ),
         truncated=sum(map(len, found)) - len(chosen),
+        hints=tuple(dict.fromkeys(r.hint for r in look.results if r.hint and r.status not in FAILURES)),
     )
+
+
+def put(
+    look: Look, chosen: Sequence[SceneObject], store: SceneStore
+) -> tuple[Scene, tuple[SceneObject, ...]]:
+    """The scene of a look, and the chosen objects with the ids they got on it.
+
+    Raises:
+        XSamError: the image is full or was dropped meanwhile.
+    """
+    if look.scene is not None:
+        scene = store.add_objects(look.scene.image_id, chosen)
+    else:
+        answered = next((r for r in look.results if r.status not in FAILURES), look.results[0])
+        scene = store.add_scene(
+            camera=look.camera,
+            frame_id=answered.frame_id,
+            stamp_ns=int(answered.stamp_ns),
+            image_hw=answered.segments.image_hw,
+            arrived_ns=look.arrived_ns,
+            frame=look.frame,
+            objects=chosen,
+        )
+    return scene, scene.objects[len(scene.objects) - len(chosen) :]
 
 
 def raise_if_all_failed(results: Sequence[SegmentationResult]) -> None:
     """Raise the first query's error when no query got an answer: a failure must not look like absence."""
-    if all(result.status in _FAILURES for result in results):
+    if all(result.status in FAILURES for result in results):
         first = results[0]
         raise error_for_code(first.code, first.message, hint=first.hint)
 
 
-def _with_pixels(result: SegmentationResult) -> list[int]:
+def with_pixels(result: SegmentationResult) -> list[int]:
     """Indices of the segments that show something, best score first."""
     if result.status is not Status.FOUND:
         return []
     return [index for index, mask in enumerate(result.segments.masks) if mask.area > 0]
+
+
+def object_of(
+    result: SegmentationResult, index: int, *, query: str, parent_id: str = "", label: str = ""
+) -> SceneObject:
+    """One segment as an object that has no id yet; `label` replaces the segment's own."""
+    segments = result.segments
+    mask = segments.masks[index].decode()
+    score = float(segments.scores[index])
+    return SceneObject(
+        parent_id=parent_id,
+        query=query,
+        label=_short(label or segments.labels[index] or query),
+        score=score if np.isfinite(score) else None,
+        box_xyxy=box_of_mask(mask),
+        center_xy=_point_on(mask),
+        mask=segments.masks[index],
+        location=segments.locations[index],
+    )
+
+
+def union(masks: Sequence[MaskRle], image_hw: tuple[int, int]) -> BoolMask:
+    """All masks together, bool (H, W)."""
+    whole = np.zeros(image_hw, np.bool_)
+    for mask in masks:
+        whole |= mask.decode()
+    return whole
 
 
 def _fair_shares(counts: Sequence[int], room: int) -> list[int]:
@@ -106,21 +145,6 @@ def _fair_shares(counts: Sequence[int], room: int) -> list[int]:
                 shares[i] += 1
                 room -= 1
     return shares
-
-
-def _object(phrase: str, result: SegmentationResult, index: int) -> SceneObject:
-    """One segment as an object that has no id yet."""
-    segments = result.segments
-    mask = segments.masks[index].decode()
-    score = float(segments.scores[index])
-    return SceneObject(
-        query=phrase,
-        label=_short(segments.labels[index] or phrase),
-        score=score if np.isfinite(score) else None,
-        box_xyxy=box_of_mask(mask),
-        center_xy=_point_on(mask),
-        mask=segments.masks[index],
-    )
 
 
 def _point_on(mask: BoolMask) -> tuple[int, int]:
@@ -139,7 +163,7 @@ def _short(label: str) -> str:
     return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1].rstrip() + "…"
 
 
-def _same_as(scene: Scene, new: Sequence[SceneObject]) -> dict[str, str]:
+def same_objects(scene: Scene, new: Sequence[SceneObject]) -> dict[str, str]:
     """Which new objects show what an earlier one of the scene shows."""
     same: dict[str, str] = {}
     for item in new:

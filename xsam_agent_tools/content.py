@@ -1,24 +1,25 @@
 """The text that the language model reads: one compact JSON string an answer.
 
-An object takes about 60 tokens. Numbers are rounded, nothing is repeated, a score that does not
-exist is left out; `next` names a call that makes sense and that this toolkit offers.
+An object takes about 60 tokens. Numbers are rounded, nothing is repeated, a score that does not exist
+is left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from xsam.errors import XSamError
-from xsam_agent_tools.answers import Answer
-from xsam_agent_tools.errors import STALE_CODES
-from xsam_agent_tools.phrases import simpler_noun
-from xsam_agent_tools.scene_store import SceneObject
+from xsam.location import Location3D
+from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
+from xsam_agent_tools.perception import Age
+from xsam_agent_tools.scene_store import Scene, SceneObject
 
 MAX_MESSAGE_CHARS = 400
+MAX_TRIED = 12
 
 _COLUMNS = ("left", "center", "right")
 _ROWS = ("top", "middle", "bottom")
@@ -29,41 +30,22 @@ def to_text(payload: dict[str, Any]) -> str:
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def answer_payload(
-    answer: Answer, *, age_s: float | None, cameras: Sequence[str], tools: Collection[str]
-) -> dict[str, Any]:
-    """What `segment_objects` found.
-
-    Args:
-        answer: the new objects and what went wrong.
-        age_s: of the image; None = unknown.
-        cameras: all names, for the advice to look elsewhere.
-        tools: names of the tools that the model has; no other is suggested.
-    """
-    height, width = answer.scene.image_hw
-    status = "ambiguous" if answer.ambiguous else "ok" if answer.objects else "no_match"
-    payload: dict[str, Any] = {
-        "status": status,
-        "image_id": answer.scene.image_id,
-        "camera": answer.scene.camera,
-    }
-    if age_s is not None:
-        payload["age_s"] = round(age_s, 2)
-    payload["size"] = [width, height]
-    payload["objects"] = [
-        object_payload(item, answer.scene.image_hw, same_as=answer.same_as.get(item.object_id))
-        for item in answer.objects
-    ]
-    payload["truncated"] = answer.truncated
-    if answer.objects and answer.not_found:
-        payload["not_found"] = list(answer.not_found)
-    if answer.failed:
-        payload["failed"] = [
-            {"query": phrase, "code": error.code, "message": _cut(error.message)}
-            for phrase, error in answer.failed
-        ]
-    payload.update(_advice(answer, status, cameras, tools))
+def header(status: str, scene: Scene, age: Age | None, *, size: bool = True) -> dict[str, Any]:
+    """How every answer about one image begins."""
+    payload: dict[str, Any] = {"status": status, "image_id": scene.image_id, "camera": scene.camera}
+    payload.update(age_payload(age))
+    if size:
+        height, width = scene.image_hw
+        payload["size"] = [int(width), int(height)]
     return payload
+
+
+def age_payload(age: Age | None) -> dict[str, Any]:
+    """`age_s`, and `age_from` when the image has no usable stamp."""
+    if age is None:
+        return {}
+    known = {"age_s": round(age.seconds, 2)}
+    return {**known, "age_from": "arrival"} if age.from_arrival else known
 
 
 def object_payload(
@@ -80,11 +62,34 @@ def object_payload(
     payload["box_xyxy"] = list(item.box_xyxy)
     payload["center_xy"] = list(item.center_xy)
     if same_as is None:
-        payload["area_pct"] = _percent(item.mask.area / (height * width))
+        payload["area_pct"] = percent(item.mask.area / (height * width))
     payload["where"] = where(item.center_xy, image_hw)
     if same_as is not None:
         payload["same_as"] = same_as
     return payload
+
+
+def location_payload(item: SceneObject, location: Location3D, frame: str = "") -> dict[str, Any]:
+    """Where one object is in space, in metres to the millimetre, or why that is not known.
+
+    `frame`: named here only when the objects of an answer are not all in the same one.
+    """
+    payload: dict[str, Any] = {"id": item.object_id, "label": item.label}
+    if not location.valid:
+        return {**payload, "located": False, "reason": cut(location.reason, 120)}
+    x, y, z = (round(value, 3) for value in location.position_m)
+    payload["position_m"] = {"x": x, "y": y, "z": z}
+    if frame:
+        payload["frame"] = frame
+    payload["distance_m"] = round(location.distance_m, 2)
+    payload["size_cm"] = size_cm(location)
+    payload["depth_valid_pct"] = round(100 * location.depth_valid_ratio)
+    return payload
+
+
+def size_cm(location: Location3D) -> list[int]:
+    """Length, width and thickness of what is visible, in whole centimetres: few tokens."""
+    return sorted((round(100 * value) for value in location.size_m), reverse=True)
 
 
 def where(point_xy: tuple[int, int], image_hw: tuple[int, int]) -> str:
@@ -97,13 +102,16 @@ def where(point_xy: tuple[int, int], image_hw: tuple[int, int]) -> str:
 
 def error_payload(error: XSamError) -> dict[str, Any]:
     """A typed refusal or failure. "stale" is a status of its own: old knowledge, not a broken tool."""
-    return {
+    payload: dict[str, Any] = {
         "status": "stale" if error.code in STALE_CODES else "error",
         "code": error.code,
-        "message": _cut(error.message),
-        "hint": _cut(error.hint),
+        "message": cut(error.message),
+        "hint": cut(error.hint),
         "retryable": bool(error.retryable),
     }
+    if isinstance(error, RepeatedQueryError):
+        payload["tried"] = list(error.tried[-MAX_TRIED:])
+    return payload
 
 
 def invalid_arguments_payload(error: ValidationError) -> dict[str, Any]:
@@ -115,46 +123,25 @@ def invalid_arguments_payload(error: ValidationError) -> dict[str, Any]:
     return {
         "status": "error",
         "code": "INVALID_ARGUMENTS",
-        "message": _cut("; ".join(reasons)),
+        "message": cut("; ".join(reasons)),
         "hint": "correct the arguments and call again",
         "retryable": False,
     }
 
 
-def _advice(answer: Answer, status: str, cameras: Sequence[str], tools: Collection[str]) -> dict[str, Any]:
-    if status == "no_match":
-        advice: dict[str, Any] = {"tried": [*answer.not_found], "hint": _absence_hint(answer, cameras)}
-        simpler = list(dict.fromkeys(filter(None, map(simpler_noun, answer.not_found))))
-        if simpler:
-            advice["next"] = _call("segment_objects", simpler)
-        return advice
-    if status == "ambiguous":
-        return {
-            "ambiguous": list(answer.ambiguous),
-            "hint": "several objects fit: pick one by id, add its colour or position, or ask the user",
-        }
-    ids = [item.object_id for item in answer.objects if item.object_id not in answer.same_as]
-    if ids and "locate_objects_3d" in tools:
-        return {"next": _call("locate_objects_3d", ids[:3])}
-    return {}
+def call_of(tool: str, values: Sequence[str], **options: str) -> str:
+    """A call to suggest, in Python's syntax: `segment_objects(['mug'],camera='wrist')`."""
+    more = "".join(f",{name}={value!r}" for name, value in options.items())
+    return f"{tool}([{','.join(map(repr, values))}]{more})"
 
 
-def _absence_hint(answer: Answer, cameras: Sequence[str]) -> str:
-    others = [name for name in cameras if name != answer.scene.camera][:3]
-    hint = "not in this image; the same query gives the same answer: use a simpler noun or a synonym"
-    return f"{hint}, or another camera ({', '.join(others)})" if others else hint
-
-
-def _call(tool: str, values: Sequence[str]) -> str:
-    return f"{tool}([{','.join(map(repr, values))}])"
-
-
-def _percent(share: float) -> float:
+def percent(share: float) -> float:
     """Percent with one decimal, small ones with one significant digit."""
-    percent = 100 * share
-    return round(percent, 1) if percent >= 0.1 else float(f"{percent:.1g}")
+    value = 100 * share
+    return round(value, 1) if value >= 0.1 else float(f"{value:.1g}")
 
 
-def _cut(text: str) -> str:
+def cut(text: str, limit: int = MAX_MESSAGE_CHARS) -> str:
+    """The text in one line, cut to a number of characters."""
     text = " ".join(text.split())
-    return text if len(text) <= MAX_MESSAGE_CHARS else text[: MAX_MESSAGE_CHARS - 1] + "…"
+    return text if len(text) <= limit else text[: limit - 1] + "…"

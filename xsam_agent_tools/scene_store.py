@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
+from xsam.location import Location3D
 from xsam.masks import MaskRle
 from xsam.structures import Frame
 from xsam_agent_tools.errors import ImageFullError, StaleIdError, UnknownIdError
@@ -24,12 +25,15 @@ class SceneObject:
 
     object_id: str = ""  # given by the store
     mark: int = 0  # given by the store
-    query: str
+    parent_id: str = ""  # the object it was refined from, or that was tracked; may be gone by now
+    dropped: bool = False  # left out of overlays and sets by `filter_objects`; the id stays valid
+    query: str  # the phrase that found it; empty when it was pointed at
     label: str
     score: float | None
     box_xyxy: tuple[int, int, int, int]
     center_xy: tuple[int, int]  # a pixel of the mask
     mask: MaskRle
+    location: Location3D | None = None  # as the segmenter measured it; None = it did not
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,8 +45,14 @@ class Scene:
     frame_id: str
     stamp_ns: int
     image_hw: tuple[int, int]
+    arrived_ns: int = 0  # when it came, by the toolkit's clock; 0 = unknown
     frame: Frame | None = None  # None = the pixels are not known here
     objects: tuple[SceneObject, ...] = field(default=())
+
+    @property
+    def shown(self) -> tuple[SceneObject, ...]:
+        """The objects that were not dropped."""
+        return tuple(item for item in self.objects if not item.dropped)
 
     @property
     def nbytes(self) -> int:
@@ -51,6 +61,7 @@ class Scene:
         if self.frame is not None:
             total += self.frame.rgb.nbytes
             total += self.frame.depth_m.nbytes if self.frame.depth_m is not None else 0
+            total += self.frame.intrinsics.nbytes if self.frame.intrinsics is not None else 0
         return total
 
 
@@ -97,6 +108,7 @@ class SceneStore:
         frame_id: str,
         stamp_ns: int,
         image_hw: tuple[int, int],
+        arrived_ns: int = 0,
         frame: Frame | None = None,
         objects: Sequence[SceneObject] = (),
     ) -> Scene:
@@ -115,6 +127,7 @@ class SceneStore:
                 frame_id=frame_id,
                 stamp_ns=stamp_ns,
                 image_hw=image_hw,
+                arrived_ns=arrived_ns,
                 frame=frame,
             )
             scene = self._with_objects(empty, objects)
@@ -131,6 +144,24 @@ class SceneStore:
         """
         with self._lock:
             return self._put(self._with_objects(self._find(image_id), objects))
+
+    def keep(self, image_id: str, shown: Collection[str]) -> Scene:
+        """The scene with exactly these objects shown and the others dropped; all ids stay valid.
+
+        Raises:
+            StaleIdError: the scene was dropped.
+            UnknownIdError: there never was one of that id.
+        """
+        with self._lock:
+            scene = self._find(image_id)
+            objects = tuple(replace(item, dropped=item.object_id not in shown) for item in scene.objects)
+            return self._put(replace(scene, objects=objects))
+
+    def newest(self, camera: str) -> Scene | None:
+        """The newest image of a camera that is still there; does not count as a use."""
+        with self._lock:
+            own = [scene for scene in self._scenes.values() if scene.camera == camera]
+        return max(own, key=lambda scene: int(scene.image_id[1:]), default=None)
 
     def scene(self, image_id: str) -> Scene:
         """The scene of an image id; counts as a use of it.

@@ -1,7 +1,8 @@
 """Arguments of the tools, in shapes that every provider's converter takes.
 
-No unions, no tuples (`prefixItems`), enumerations as `enum`. What models commonly send by mistake
-(a bare string for a list, null for a default) is understood; anything else is refused with a reason.
+No unions, no tuples (`prefixItems`), no references, enumerations as `enum`, at least one property. What
+models commonly send by mistake (a bare string for a list, null for a default) is understood; anything
+else is refused with a reason.
 """
 
 from __future__ import annotations
@@ -20,54 +21,135 @@ from pydantic import (
     create_model,
 )
 
+from xsam_agent_tools.prompt_arguments import marks, prompts
+from xsam_agent_tools.relations import RELATIONS
+
 MAX_QUERIES = 8
 MAX_QUERY_CHARS = 200
+MAX_QUESTION_CHARS = 500
 MAX_OBJECTS = 50
 DEFAULT_OBJECTS = 10
+MAX_IDS = 10
+MAX_FILTERED = 50
+MAX_CLASSES = 40
 MAX_CAMERAS = 32
 MAX_NAME_CHARS = 64
+ALL_CAMERAS, SAME_CAMERA = "all", "same"
+
+Fields = dict[str, Any]
 
 
 def segment_objects_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
     """Arguments of `segment_objects` for these cameras; the first one is the default."""
-    fields: dict[str, Any] = {
-        "queries": (
-            Annotated[
-                list[str],
-                Field(
-                    min_length=1,
-                    max_length=MAX_QUERIES,
-                    description="1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']",
-                ),
-                BeforeValidator(_as_list),
-                AfterValidator(_clean_queries),
-            ],
-            ...,
+    fields: Fields = {
+        "queries": _phrases(
+            "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
         ),
-        "camera": _camera(cameras),
-    }
-    if with_image_id:
-        fields["image_id"] = (
+        **_image(cameras, with_image_id=with_image_id),
+        "max_objects": (
             Annotated[
-                str,
-                Field(
-                    max_length=MAX_NAME_CHARS,
-                    description="ask about this earlier image, e.g. 'f7', not a fresh one; camera is ignored",
-                ),
-                BeforeValidator(_none_as("")),
+                int,
+                Field(ge=1, le=MAX_OBJECTS, description="list at most this many objects"),
+                BeforeValidator(_none_as(DEFAULT_OBJECTS)),
             ],
-            "",
-        )
-    fields["max_objects"] = (
-        Annotated[
-            int,
-            Field(ge=1, le=MAX_OBJECTS, description="list at most this many objects"),
-            BeforeValidator(_none_as(DEFAULT_OBJECTS)),
-        ],
-        DEFAULT_OBJECTS,
+            DEFAULT_OBJECTS,
+        ),
+    }
+    return _model("segment_objects", fields)
+
+
+def ask_scene_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
+    """Arguments of `ask_scene`."""
+    question = _text("e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
+    return _model("ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id)})
+
+
+def segment_everything_args(cameras: Sequence[str]) -> type[BaseModel]:
+    """Arguments of `segment_everything`."""
+    classes = _phrases(
+        "only these categories, e.g. ['mug','plate']; empty = the usual household things",
+        MAX_CLASSES,
+        optional=True,
     )
-    model: type[BaseModel] = create_model("segment_objects", __config__=ConfigDict(extra="forbid"), **fields)
-    return model
+    return _model("segment_everything", {"camera": _camera(cameras), "classes": classes})
+
+
+def segment_with_prompt_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
+    """Arguments of `segment_with_prompt`."""
+    scopes = ("one", "all_similar")
+    fields: Fields = {
+        "prompts": (prompts(), ...),
+        "scope": _choice(
+            scopes, "one = the object that is marked; all_similar = everything that looks like it"
+        ),
+        **_image(cameras, with_image_id=with_image_id),
+    }
+    return _model("segment_with_prompt", fields)
+
+
+def refine_object_args() -> type[BaseModel]:
+    """Arguments of `refine_object`."""
+    fields: Fields = {
+        "object_id": _object_id(),
+        "add": (marks("marks on what belongs to the object and is missing from its outline"), []),
+        "remove": (marks("marks on what does not belong to the object"), []),
+    }
+    return _model("refine_object", fields)
+
+
+def inspect_object_args() -> type[BaseModel]:
+    """Arguments of `inspect_object`."""
+    return _model("inspect_object", {"object_id": _object_id()})
+
+
+def track_object_args(cameras: Sequence[str]) -> type[BaseModel]:
+    """Arguments of `track_object`; without a camera the object's own is used."""
+    names = (SAME_CAMERA, *(name for name in cameras if name != SAME_CAMERA))
+    camera = _choice(names, "where to look; same = the camera that saw it")
+    return _model("track_object", {"object_id": _object_id(), "camera": camera})
+
+
+def locate_objects_3d_args() -> type[BaseModel]:
+    """Arguments of `locate_objects_3d`."""
+    frame = _optional_name("frame to give positions in, e.g. 'base_link'; empty = the camera's own frame")
+    return _model("locate_objects_3d", {"object_ids": _ids("ids of the objects", 1, MAX_IDS), "frame": frame})
+
+
+def compare_objects_args() -> type[BaseModel]:
+    """Arguments of `compare_objects`."""
+    ids = _ids("ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS)
+    relation = _choice(RELATIONS, "what to find out", required=True)
+    return _model("compare_objects", {"object_ids": ids, "relation": relation})
+
+
+def filter_objects_args() -> type[BaseModel]:
+    """Arguments of `filter_objects`."""
+    image_id = (
+        Annotated[str, Field(max_length=MAX_NAME_CHARS, description="the image, e.g. 'f7'"), _clean_id()],
+        ...,
+    )
+    fields: Fields = {
+        "image_id": image_id,
+        "keep": _ids("ids or marks to keep, all others are dropped", 0, MAX_FILTERED),
+        "drop": _ids("or: ids or marks to drop, all others are kept", 0, MAX_FILTERED),
+    }
+    return _model("filter_objects", fields)
+
+
+def report_not_found_args() -> type[BaseModel]:
+    """Arguments of `report_not_found`."""
+    fields: Fields = {
+        "query": _text("what was wanted", MAX_QUERY_CHARS),
+        "tried": _phrases("the queries that were tried", 20),
+        "reason": _text("why it is taken to be absent", MAX_QUESTION_CHARS),
+    }
+    return _model("report_not_found", fields)
+
+
+def perception_status_args(cameras: Sequence[str]) -> type[BaseModel]:
+    """Arguments of `perception_status`: none is needed, but Google refuses tools without any."""
+    names = (ALL_CAMERAS, *(name for name in cameras if name != ALL_CAMERAS))
+    return _model("perception_status", {"camera": _choice(names, "which camera; default all")})
 
 
 def check_camera_names(cameras: Sequence[str]) -> tuple[str, ...]:
@@ -89,10 +171,67 @@ def check_camera_names(cameras: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
+# ------------------------------------------------------------------------------------- fields
+
+
+def _model(name: str, fields: Fields) -> type[BaseModel]:
+    model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **fields)
+    return model
+
+
+def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
+    """Which image: the newest of a camera, or, where pixels are kept, an earlier one."""
+    fields: Fields = {"camera": _camera(cameras)}
+    if with_image_id:
+        fields["image_id"] = _optional_name(
+            "ask about this earlier image, e.g. 'f7', not a fresh one; camera is ignored"
+        )
+    return fields
+
+
 def _camera(cameras: Sequence[str]) -> tuple[Any, str]:
-    # The enumeration is for the model; the tool checks the name itself, to answer with a typed error.
-    schema = {"type": "string", "enum": list(cameras), "description": f"which camera; default {cameras[0]}"}
-    return (Annotated[str, BeforeValidator(_none_as(cameras[0])), WithJsonSchema(schema)], cameras[0])
+    return _choice(cameras, f"which camera; default {cameras[0]}")
+
+
+def _choice(names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:
+    """One of several names, the first by default.
+
+    The enumeration is for the model; the tool checks the name itself, to answer with a typed error.
+    """
+    schema = {"type": "string", "enum": list(names), "description": description}
+    if required:
+        return (Annotated[str, Field(max_length=MAX_NAME_CHARS), WithJsonSchema(schema)], ...)
+    return (Annotated[str, BeforeValidator(_none_as(names[0])), WithJsonSchema(schema)], names[0])
+
+
+def _phrases(description: str, most: int, *, optional: bool = False) -> tuple[Any, Any]:
+    limits = Field(min_length=None if optional else 1, max_length=most, description=description)
+    kind = Annotated[list[str], limits, BeforeValidator(_as_list), AfterValidator(_clean_queries)]
+    return (kind, [] if optional else ...)
+
+
+def _text(description: str, most: int) -> tuple[Any, Any]:
+    return (Annotated[str, Field(description=description), AfterValidator(_clean_text(most))], ...)
+
+
+def _ids(description: str, least: int, most: int) -> tuple[Any, Any]:
+    limits = Field(min_length=least or None, max_length=most, description=description)
+    kind = Annotated[list[str], limits, BeforeValidator(_as_list), AfterValidator(_clean_ids)]
+    return (kind, ... if least else [])
+
+
+def _object_id() -> tuple[Any, Any]:
+    limits = Field(max_length=MAX_NAME_CHARS, description="id from an earlier answer, e.g. 'f7/m1'")
+    return (Annotated[str, limits, _clean_id()], ...)
+
+
+def _optional_name(description: str) -> tuple[Any, Any]:
+    limits = Field(max_length=MAX_NAME_CHARS, description=description)
+    return (Annotated[str, limits, BeforeValidator(_none_as(""))], "")
+
+
+def _clean_id() -> AfterValidator:
+    return AfterValidator(str.strip)
 
 
 def _none_as(default: Any) -> Any:
@@ -100,7 +239,9 @@ def _none_as(default: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    """A bare string as a list of one, a list that was written as JSON text as the list."""
+    """A bare string as a list of one, a list that was written as JSON text as the list, null as none."""
+    if value is None:
+        return []
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -109,6 +250,26 @@ def _as_list(value: Any) -> Any:
         except ValueError:
             pass
     return [value]
+
+
+def _clean_text(most: int) -> Any:
+    def clean(text: str) -> str:
+        phrase = " ".join(text.split())
+        if not phrase.strip("?.!,;: "):
+            raise ValueError("it is empty")
+        if len(phrase) > most:
+            raise ValueError(f"it has {len(phrase)} characters, at most {most} are allowed")
+        return phrase
+
+    return clean
+
+
+def _clean_ids(ids: list[str]) -> list[str]:
+    """Without repetitions."""
+    for object_id in ids:
+        if len(object_id) > MAX_NAME_CHARS:
+            raise ValueError(f"an id has {len(object_id)} characters: copy it from an earlier answer")
+    return list(dict.fromkeys(object_id.strip() for object_id in ids))
 
 
 def _clean_queries(queries: list[str]) -> list[str]:

@@ -9,16 +9,22 @@ from typing import Literal, get_args
 from langchain_core.tools import BaseTool
 
 from xsam.segmenter import Segmenter
-from xsam_agent_tools.perception import FrameSource, Limits, Perception
+from xsam_agent_tools.history import History
+from xsam_agent_tools.perception import FrameSource, Limits, Perception, TransformSource
 from xsam_agent_tools.scene_store import SceneStore
 from xsam_agent_tools.schemas import check_camera_names
-from xsam_agent_tools.tools import Images, segment_objects
+from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, Toolbox, ToolSpec
+from xsam_agent_tools.tools.definition import Images, langchain_tool
 
 Mode = Literal["core", "full"]
 
-# name → how to build it; a tool is offered from its mode upwards
-_BUILDERS = {"segment_objects": segment_objects}
-_TOOLS_OF_MODE: dict[Mode, tuple[str, ...]] = {"core": ("segment_objects",), "full": ("segment_objects",)}
+HOUSEHOLD_THINGS = (
+    *("person", "cat", "dog", "mug", "cup", "glass", "bowl", "plate", "bottle", "can", "box", "book", "ball"),
+    *("block", "apple", "orange", "banana", "lemon", "pear", "carrot", "fork", "spoon", "knife", "scissors"),
+    *("screwdriver", "hammer", "pan", "pot", "tape", "vase", "teapot", "duck", "teddy bear", "phone"),
+    *("laptop", "keyboard", "mouse", "remote", "bag", "chair"),
+)
+"""What `segment_everything` looks for unless it is told otherwise."""
 
 
 class XSamToolkit:
@@ -38,10 +44,15 @@ class XSamToolkit:
         mode: Mode = "core",
         images: Images = "none",
         frame_source: FrameSource | None = None,
+        transforms: TransformSource | None = None,
         store: SceneStore | None = None,
+        thing_classes: Sequence[str] = HOUSEHOLD_THINGS,
+        stuff_classes: Sequence[str] = (),
         deadline_s: float = 30.0,
         max_age_s: float | None = 5.0,
         max_image_age_s: float | None = 120.0,
+        max_position_age_s: float | None = 30.0,
+        repeat_within_s: float = 60.0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Check the settings; nothing is asked of the segmenter yet.
@@ -50,20 +61,26 @@ class XSamToolkit:
             segmenter: the model in this process, the client of a node, or a fake.
             cameras: names that the model may choose from; the first is the default.
             mode: "core" or "full" set of tools.
-            images: "user" and "tool" put an overlay into each artifact and say in which message a
+            images: "user" and "tool" put pictures into each artifact and say in which message a
                 middleware may show the newest one; the text for the model never contains images.
-            frame_source: gives the newest frame of a camera. The frame itself is then segmented, so image
-                and masks belong together, and earlier images can be asked about again. Without it
+            frame_source: gives the newest frame of a camera. The frame itself is then segmented, so image,
+                masks and depth belong together, and earlier images can be asked about again. Without it
                 the segmenter takes the frame from its own camera of that name.
+            transforms: (target frame, source frame, stamp in ns) → (4, 4) matrix or None, such as a look-up
+                in TF. Without it positions are given in the camera's own frame only.
             store: give one to share it between toolkits or to set its bounds.
+            thing_classes, stuff_classes: what `segment_everything` looks for by default.
             deadline_s: of one tool call; covers frame, waiting for the model, and inference.
             max_age_s: of a camera's newest frame; None = whatever the segmenter allows.
             max_image_age_s: of an earlier image that is asked about again; None = any.
+            max_position_age_s: of an image whose positions in space are asked for; None = any.
+            repeat_within_s: a query that found nothing is refused for so long while the picture stays the
+                same; 0 = it may be repeated at will.
             clock_ns: now, in nanoseconds of the clock that stamps the frames (simulated time: the node's).
 
         Raises:
             TypeError: the segmenter has no `segment`.
-            ValueError: a setting is out of range, or overlays are wanted without a frame source.
+            ValueError: a setting is out of range, or pictures are wanted without a frame source.
         """
         if not isinstance(segmenter, Segmenter):
             raise TypeError(f"a segmenter needs a method `segment`, {type(segmenter).__name__} has none")
@@ -73,19 +90,38 @@ class XSamToolkit:
             raise ValueError(f"images must be one of {get_args(Images)}, got {images!r}")
         if images != "none" and frame_source is None:
             raise ValueError(f"images={images!r} needs a frame_source: a segmenter's answers carry no pixels")
+        if isinstance(thing_classes, str) or isinstance(stuff_classes, str):
+            raise ValueError("thing_classes and stuff_classes must be lists of names, not one string")
+        if not (thing_classes or stuff_classes):
+            raise ValueError("segment_everything needs thing_classes or stuff_classes")
         self.mode: Mode = mode
         self.images: Images = images
         self.store = store if store is not None else SceneStore()
-        self._perception = Perception(
+        perception = Perception(
             segmenter,
             check_camera_names(cameras),
             store=self.store,
-            limits=Limits(deadline_s=deadline_s, max_age_s=max_age_s, max_image_age_s=max_image_age_s),
+            limits=Limits(
+                deadline_s=deadline_s,
+                max_age_s=max_age_s,
+                max_image_age_s=max_image_age_s,
+                max_position_age_s=max_position_age_s,
+            ),
+            history=History(repeat_within_s=repeat_within_s),
             frame_source=frame_source,
+            transforms=transforms,
             clock_ns=clock_ns,
         )
+        builders = CORE_BUILDERS if mode == "core" else BUILDERS
+        box = Toolbox(
+            perception=perception,
+            images=images,
+            names=tuple(builders),
+            thing_classes=tuple(thing_classes),
+            stuff_classes=tuple(stuff_classes),
+        )
+        self.specs: tuple[ToolSpec, ...] = tuple(build(box) for build in builders.values())
 
     def get_tools(self) -> list[BaseTool]:
         """The tools of the mode, ready for an agent."""
-        names = _TOOLS_OF_MODE[self.mode]
-        return [_BUILDERS[name](self._perception, images=self.images, tools=names) for name in names]
+        return [langchain_tool(spec) for spec in self.specs]

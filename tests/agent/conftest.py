@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from langchain_core.tools import BaseTool
 
+from tests.agent.sim_table import SimTable
 from tests.agent.table import MASKS, Called, as_call, new_frame
 from xsam import FakeSegmenter
+from xsam.sim import CATEGORIES
 from xsam_agent_tools import XSamToolkit
 
 
@@ -33,7 +35,34 @@ def make_toolkit(segmenter: FakeSegmenter) -> Callable[..., XSamToolkit]:
 
 @pytest.fixture
 def tool(make_toolkit: Callable[..., XSamToolkit]) -> BaseTool:
+    """`segment_objects`, the first of them all."""
     return make_toolkit().get_tools()[0]
+
+
+@pytest.fixture
+def make_tools(make_toolkit: Callable[..., XSamToolkit]) -> Callable[..., dict[str, BaseTool]]:
+    """All tools by name; keywords replace settings."""
+
+    def make(**settings: Any) -> dict[str, BaseTool]:
+        return {tool.name: tool for tool in make_toolkit(mode="full", **settings).get_tools()}
+
+    return make
+
+
+@pytest.fixture
+def tools(make_tools: Callable[..., dict[str, BaseTool]]) -> dict[str, BaseTool]:
+    return make_tools()
+
+
+@pytest.fixture
+def table() -> SimTable:
+    return SimTable()
+
+
+@pytest.fixture
+def sim_tools(make_tools: Callable[..., dict[str, BaseTool]], table: SimTable) -> dict[str, BaseTool]:
+    """All tools over a simulated table with depth; every mask is the truth."""
+    return make_tools(segmenter=table, frame_source=table.frame, thing_classes=CATEGORIES)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 
-from xsam import Frame
+from xsam import CameraRef, Frame, MaskRle, Query, SegmentationResult, Segments, Status
 from xsam.masks import BoolMask
 
 HEIGHT, WIDTH = 480, 640
@@ -35,6 +35,32 @@ def new_frame(camera: str = "front", *, age_s: float = 0.1, seed: int = 0) -> Fr
     rgb = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     stamp_ns = time.time_ns() - int(age_s * 1e9)
     return Frame(rgb=rgb, camera=camera, frame_id=f"{camera}_optical", stamp_ns=stamp_ns)
+
+
+class Scripted:
+    """A segmenter that answers with given masks and scores, and remembers what it was asked."""
+
+    def __init__(self, masks: list[Any], scores: list[float] | None = None, label: str = "thing") -> None:
+        self.masks, self.label = masks, label
+        self.scores = np.array(scores if scores is not None else [0.9] * len(masks), np.float32)
+        self.asked: list[tuple[Frame | CameraRef, list[Query], float]] = []
+
+    def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
+        self.asked.append((source, list(queries), deadline_s))
+        hw = self.masks[0].shape if self.masks else (480, 640)
+        segments = Segments(
+            image_hw=hw,
+            masks=tuple(map(MaskRle.encode, self.masks)),
+            labels=(self.label,) * len(self.masks),
+            label_indices=np.zeros(len(self.masks), np.int32),
+            scores=self.scores,
+            boxes_xyxy=np.zeros((len(self.masks), 4), np.float32),
+        )
+        status = Status.FOUND if self.masks else Status.NOT_FOUND
+        stamp_ns = source.stamp_ns if isinstance(source, Frame) else time.time_ns()
+        return [
+            SegmentationResult(status=status, query=q, segments=segments, stamp_ns=stamp_ns) for q in queries
+        ]
 
 
 class Called:

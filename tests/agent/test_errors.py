@@ -98,20 +98,20 @@ def test_common_slips_are_understood(tool, call, arguments) -> None:
     ],
 )
 def test_what_the_segmenter_raises(make_toolkit, call, error: XSamError, code: str, retryable: bool) -> None:
-    (tool,) = make_toolkit(segmenter=Raising(error)).get_tools()
+    tool = make_toolkit(segmenter=Raising(error)).get_tools()[0]
     answer = call(tool, queries=["mug"])
     _check(answer, code, retryable=retryable)
     assert answer["message"] == error.message
 
 
 def test_a_camera_without_frames(make_toolkit, call) -> None:
-    (tool,) = make_toolkit(frame_source=lambda _: None).get_tools()
+    tool = make_toolkit(frame_source=lambda _: None).get_tools()[0]
     _check(call(tool, queries=["mug"]), "NO_FRAME", retryable=True)
 
     def source(_: str) -> None:
         raise NoFrameError("camera 'front' is silent")
 
-    (tool,) = make_toolkit(frame_source=source).get_tools()
+    tool = make_toolkit(frame_source=source).get_tools()[0]
     answer = call(tool, queries=["mug"])
     _check(answer, "NO_FRAME", retryable=True)
     assert answer["message"] == "camera 'front' is silent"
@@ -125,7 +125,7 @@ def test_failure_of_every_query_is_an_error_and_not_absence(make_toolkit, call) 
             error = InvalidQueryError("too many categories", hint="use fewer")
             return [SegmentationResult.from_error(error, query, source) for query in queries]
 
-    (tool,) = make_toolkit(segmenter=Refusing()).get_tools()
+    tool = make_toolkit(segmenter=Refusing()).get_tools()[0]
     _check(call(tool, queries=["mug", "plate"]), "INVALID_QUERY", retryable=False)
 
 
@@ -135,7 +135,7 @@ def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
             first = SegmentationResult.from_error(ModelError("out of luck"), queries[0], source)
             return [first, *FakeSegmenter(MASKS).segment(source, queries[1:], deadline_s=deadline_s)]
 
-    (tool,) = make_toolkit(segmenter=Half()).get_tools()
+    tool = make_toolkit(segmenter=Half()).get_tools()[0]
     answer = call(tool, queries=["mug", "plate", "fork"])
     assert answer["status"] == "ok"
     assert [o["label"] for o in answer["objects"]] == ["plate"]
@@ -148,12 +148,12 @@ def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
         def segment(self, source, queries, *, deadline_s):
             return super().segment(source, queries, deadline_s=deadline_s)[:1]
 
-    (tool,) = make_toolkit(segmenter=Short(MASKS)).get_tools()
+    tool = make_toolkit(segmenter=Short(MASKS)).get_tools()[0]
     assert call(tool, queries=["mug", "plate"])["code"] == "MODEL_ERROR"
 
 
 def test_bugs_are_logged_and_do_not_end_the_agent(make_toolkit, call, caplog) -> None:
-    (tool,) = make_toolkit(segmenter=Raising(ZeroDivisionError("secret detail"))).get_tools()
+    tool = make_toolkit(segmenter=Raising(ZeroDivisionError("secret detail"))).get_tools()[0]
     with caplog.at_level(logging.ERROR, logger="xsam_agent_tools"):
         answer = call(tool, queries=["mug"])
     _check(answer, "INTERNAL", retryable=False)
@@ -163,7 +163,7 @@ def test_bugs_are_logged_and_do_not_end_the_agent(make_toolkit, call, caplog) ->
 
 
 def test_deadline_of_the_segmenter(make_toolkit, call) -> None:
-    (tool,) = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=5), deadline_s=0.3).get_tools()
+    tool = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=5), deadline_s=0.3).get_tools()[0]
     _check(call(tool, queries=["mug"]), "DEADLINE", retryable=True)
 
 
@@ -182,7 +182,7 @@ def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> 
         return new_frame(camera)
 
     settings = {"frame_source": source} if hangs == "camera" else {"segmenter": Hanging(MASKS)}
-    (tool,) = make_toolkit(**settings, deadline_s=0.2).get_tools()
+    tool = make_toolkit(**settings, deadline_s=0.2).get_tools()[0]
     started = time.monotonic()
     try:
         _check(call(tool, queries=["mug"]), "DEADLINE", retryable=True)
@@ -203,10 +203,10 @@ def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
         time.sleep(0.3)
         return new_frame(camera)
 
-    (tool,) = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=5).get_tools()
+    tool = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=5).get_tools()[0]
     call(tool, queries=["mug"])
     assert lefts[0] <= 4.7
-    (tool,) = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=0.2).get_tools()
+    tool = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=0.2).get_tools()[0]
     assert call(tool, queries=["mug"])["code"] == "DEADLINE"
     assert len(lefts) == 1
 
@@ -214,7 +214,7 @@ def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("error", [DeadlineExceededError("too slow"), RuntimeError("bug")])
 async def test_errors_on_the_async_side(make_toolkit, acall, error: Exception) -> None:
-    (tool,) = make_toolkit(segmenter=Raising(error)).get_tools()
+    tool = make_toolkit(segmenter=Raising(error)).get_tools()[0]
     answer = await acall(tool, queries=["mug"])
     assert answer["code"] == ("DEADLINE" if isinstance(error, XSamError) else "INTERNAL")
     assert (await acall(tool, queries=[]))["code"] == "INVALID_ARGUMENTS"
@@ -232,6 +232,10 @@ async def test_errors_on_the_async_side(make_toolkit, acall, error: Exception) -
         ({"images": "always"}, ValueError, "images"),
         ({"images": "user", "frame_source": None}, ValueError, "frame_source"),
         ({"deadline_s": 0}, ValueError, "deadline_s"),
+        ({"deadline_s": float("inf")}, ValueError, "deadline_s"),
+        ({"max_position_age_s": 0}, ValueError, "max_position_age_s"),
+        ({"thing_classes": "mug"}, ValueError, "thing_classes"),
+        ({"thing_classes": [], "stuff_classes": []}, ValueError, "thing_classes"),
         ({"max_age_s": -1}, ValueError, "max_age_s"),
         ({"max_image_age_s": float("nan")}, ValueError, "max_image_age_s"),
     ],

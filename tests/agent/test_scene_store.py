@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,6 +118,44 @@ def test_first_number_keeps_old_conversations_apart() -> None:
 def test_bounds_must_be_positive() -> None:
     with pytest.raises(ValueError, match="positive"):
         SceneStore(max_images=0)
+
+
+def test_kept_and_dropped_objects() -> None:
+    store = SceneStore()
+    _add(store, objects=3)
+    assert [o.mark for o in store.keep("f1", {"f1/m1", "f1/m3"}).shown] == [1, 3]
+    assert store.object("f1/m2")[1].dropped
+    assert [o.mark for o in store.scene("f1").objects] == [1, 2, 3]
+    assert [o.mark for o in store.keep("f1", {"f1/m2"}).shown] == [2]
+    assert store.add_objects("f1", [_object()]).shown[-1].object_id == "f1/m4"
+    with pytest.raises(UnknownIdError):
+        store.keep("f2", set())
+
+
+def test_the_newest_image_of_a_camera() -> None:
+    store = SceneStore(max_images=12)
+    for _ in range(11):  # "f9" is not newer than "f11"
+        _add(store)
+    store.scene("f3")
+    newest = store.newest("front")
+    assert newest is not None
+    assert newest.image_id == "f11"
+    assert store.newest("wrist") is None
+    _add(store)
+    _add(store)
+    assert len(store) == 12
+    with pytest.raises(StaleIdError):  # asking for the newest is no use of the older ones
+        store.scene("f1")
+
+
+def test_a_parent_may_be_gone() -> None:
+    store = SceneStore(max_images=1)
+    _add(store)
+    child = replace(_object(), parent_id="f1/m1")
+    store.add_scene(camera="front", frame_id="", stamp_ns=1, image_hw=(40, 50), objects=[child])
+    assert store.object("f2/m1")[1].parent_id == "f1/m1"
+    with pytest.raises(StaleIdError):
+        store.object("f1/m1")
 
 
 def test_threads_never_share_an_id() -> None:

@@ -1,43 +1,64 @@
-"""LangChain's own suites for tools."""
+"""LangChain's own suites for tools, over every tool."""
 
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import pytest
 from langchain_core.tools import BaseTool
 from langchain_tests.integration_tests import ToolsIntegrationTests
 from langchain_tests.unit_tests import ToolsUnitTests
 
+from xsam_agent_tools.tools import BUILDERS
+
 for _, _test in inspect.getmembers(ToolsIntegrationTests, inspect.iscoroutinefunction):
     pytest.mark.asyncio(_test)  # the suite leaves that to a setting of pytest-asyncio
 
+# Over a table with a mug (f1/m1) and a second one (f1/m2) that were found before.
+EXAMPLES: dict[str, dict[str, Any]] = {
+    "segment_objects": {"queries": ["mug", "the plate"], "camera": "wrist", "max_objects": 3},
+    "ask_scene": {"question": "what can i drink from?"},
+    "inspect_object": {"object_id": "f1/m1"},
+    "locate_objects_3d": {"object_ids": ["f1/m1", "f1/m2"]},
+    "report_not_found": {"query": "fork", "tried": ["mug"], "reason": "not in view"},
+    "segment_with_prompt": {"prompts": [{"type": "point", "x": 809, "y": 525}], "image_id": "f1"},
+    "refine_object": {"object_id": "f1/m1", "remove": [{"type": "point", "x": 5, "y": 990}]},
+    "filter_objects": {"image_id": "f1", "drop": ["2"]},
+    "compare_objects": {"object_ids": ["f1/m1", "f1/m2"], "relation": "left_of"},
+    "segment_everything": {"classes": ["mug", "book"]},
+    "track_object": {"object_id": "f1/m1"},
+    "perception_status": {},
+}
 
-class _OverTheFake:
-    @pytest.fixture(autouse=True)
-    def _build(self, make_toolkit) -> None:
-        self._tool = make_toolkit().get_tools()[0]
+
+class _OverTheTable:
+    @pytest.fixture(autouse=True, params=list(BUILDERS))
+    def _build(self, request: pytest.FixtureRequest, sim_tools, call) -> None:
+        call(sim_tools["segment_objects"], queries=["mug"])
+        self._tool = sim_tools[request.param]
 
     @property
     def tool_constructor(self) -> BaseTool:
         return self._tool
 
     @property
-    def tool_invoke_params_example(self) -> dict[str, object]:
-        return {"queries": ["mug", "the plate"], "camera": "wrist", "max_objects": 3}
+    def tool_invoke_params_example(self) -> dict[str, Any]:
+        return EXAMPLES[self._tool.name]
 
 
-class TestSegmentObjectsUnit(_OverTheFake, ToolsUnitTests):
+class TestUnit(_OverTheTable, ToolsUnitTests):
     pass
 
 
-class TestSegmentObjectsIntegration(_OverTheFake, ToolsIntegrationTests):
+class TestIntegration(_OverTheTable, ToolsIntegrationTests):
     pass
 
 
-def test_the_suites_run_over_tools_that_find_something(make_toolkit, call) -> None:
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_suites_run_over_calls_that_succeed(sim_tools, call, name: str) -> None:
     """The standard suite also passes with a tool that answers nothing but errors."""
-    tool = make_toolkit().get_tools()[0]
-    answer = call(tool, queries=["mug", "the plate"], camera="wrist", max_objects=3)
-    assert answer.message.status == "success"
-    assert len(answer["objects"]) == 3
+    call(sim_tools["segment_objects"], queries=["mug"])
+    answer = call(sim_tools[name], **EXAMPLES[name])
+    assert answer.message.status == "success", answer.json
+    assert answer["status"] == ("no_match" if name == "report_not_found" else "ok")

@@ -10,7 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from xsam import InvalidImageError, MaskRle, Segments, VisualPrompt, draw
-from xsam.draw import PALETTE, draw_depth, draw_overlay, draw_prompts
+from xsam.draw import PALETTE, draw_depth, draw_outline, draw_overlay, draw_prompts
+from xsam.draw_labels import Chip
+from xsam.draw_shapes import Sizes
 from xsam.masks import BoolMask, box_of_mask
 
 
@@ -45,16 +47,16 @@ def _table(count: int = 10) -> Segments:
 
 
 @pytest.fixture
-def placed(monkeypatch: pytest.MonkeyPatch) -> list[draw._Chip]:
+def placed(monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
     """The labels that `draw_overlay` places."""
-    seen: list[draw._Chip] = []
-    place = draw._place_chips
+    seen: list[Chip] = []
+    place = draw.place_chips
 
-    def spy(*args: object) -> list[draw._Chip]:
+    def spy(*args: object) -> list[Chip]:
         seen.extend(chips := place(*args))  # type: ignore[arg-type]
         return chips
 
-    monkeypatch.setattr(draw, "_place_chips", spy)
+    monkeypatch.setattr(draw, "place_chips", spy)
     return seen
 
 
@@ -63,7 +65,7 @@ def test_pixels_away_from_masks_and_labels_stay_as_they_were(style, placed) -> N
     rgb, masks = _noise(480, 640), [_circle(480, 640, 150, 300, 40), _circle(480, 640, 480, 120, 25)]
     overlay = draw_overlay(rgb, _segments(masks), style=style)
 
-    allowed = cv2.dilate((masks[0] | masks[1]).astype(np.uint8), np.ones((11, 11))) > 0
+    allowed = cv2.dilate((masks[0] | masks[1]).astype(np.uint8), np.ones((15, 15))) > 0
     assert len(placed) == 2
     for chip in placed:
         left, top, right, bottom = chip.rect
@@ -82,6 +84,27 @@ def test_outline_leaves_the_colours_inside_alone_and_fill_does_not() -> None:
     assert np.array_equal(outline[inner], rgb[inner])
     assert (fill[inner] != rgb[inner]).any(axis=1).mean() > 0.99
     assert (outline[mask & ~inner] != rgb[mask & ~inner]).any()
+
+
+def test_an_outline_hides_nothing_of_a_small_object() -> None:
+    """A lemon of 30 pixels disappeared under its own outline and number."""
+    rgb, lemon, bead = _noise(480, 640), _circle(480, 640, 200, 240, 15), _circle(480, 640, 400, 100, 4)
+    overlay = draw_overlay(rgb, _segments([lemon, bead], ["lemon", "bead"]), style="outline")
+    for mask in (lemon, bead):
+        changed = (overlay != rgb).any(axis=2) & mask
+        assert changed.sum() <= 0.15 * mask.sum()  # where the anti-aliased rim begins
+        around = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9))).astype(bool) & ~mask
+        assert (overlay != rgb).any(axis=2)[around].mean() > 0.5
+
+
+def test_a_number_that_finds_no_place_beside_goes_on_the_object(monkeypatch, placed) -> None:
+    discs: list[str] = []
+    monkeypatch.setattr(draw, "draw_disc", lambda _c, _xy, text, *_: discs.append(text))
+    crowd = [_circle(120, 160, 8 + 16 * (i % 10), 8 + 16 * (i // 10), 6) for i in range(70)]
+    segments = _segments(crowd, ["a rather long label"] * 70, image_hw=(120, 160))
+    draw_overlay(_noise(120, 160), segments, style="outline")
+    assert {str(chip.index + 1) for chip in placed}.isdisjoint(discs)
+    assert len(placed) + len(discs) == 70
 
 
 def test_alpha_mixes_the_segments_colour() -> None:
@@ -126,7 +149,7 @@ def test_deterministic() -> None:
 def test_labels_stay_inside_and_apart(placed, count: int, title: str | None) -> None:
     draw_overlay(_noise(480, 640), _table(count), title=title)
     assert len(placed) >= min(count, 10)
-    bar_px = 3 * draw._Sizes.for_image((480, 640)).text if title else 0
+    bar_px = 3 * Sizes.for_image((480, 640)).text if title else 0
     for chip in placed:
         left, top, right, bottom = chip.rect
         assert 0 <= left < right <= 640
@@ -154,7 +177,7 @@ def test_labels_do_not_hide_small_objects(placed, image_hw: tuple[int, int], rad
 def test_numbers_stand_on_their_objects(monkeypatch) -> None:
     """The centroid of a ring or a crescent is off the object; the number must not be."""
     discs: dict[str, tuple[float, float]] = {}
-    monkeypatch.setattr(draw, "_draw_disc", lambda _c, xy, text, *_: discs.update({text: xy}))
+    monkeypatch.setattr(draw, "draw_disc", lambda _c, xy, text, *_: discs.update({text: xy}))
     ring = _circle(480, 640, 200, 240, 90) & ~_circle(480, 640, 200, 240, 50)
     crescent = _circle(480, 640, 450, 240, 90) & ~_circle(480, 640, 485, 240, 90)
     covered = _circle(480, 640, 120, 60, 50)
@@ -170,7 +193,7 @@ def test_numbers_stand_on_their_objects(monkeypatch) -> None:
 
 def test_numbers_can_be_given(monkeypatch, placed) -> None:
     discs: list[str] = []
-    monkeypatch.setattr(draw, "_draw_disc", lambda _c, _xy, text, *_: discs.append(text))
+    monkeypatch.setattr(draw, "draw_disc", lambda _c, _xy, text, *_: discs.append(text))
     segments = _segments([_circle(480, 640, 150, 300, 40), _circle(480, 640, 480, 120, 25)])
     draw_overlay(_noise(480, 640), segments, numbers=[4, 9])
     assert sorted(discs) == ["4", "9"]
@@ -211,7 +234,7 @@ def test_any_size(image_hw: tuple[int, int]) -> None:
 
 
 def test_marks_grow_with_the_image() -> None:
-    small, large = draw._Sizes.for_image((480, 640)), draw._Sizes.for_image((2160, 3840))
+    small, large = Sizes.for_image((480, 640)), Sizes.for_image((2160, 3840))
     assert large.text == pytest.approx(4.5 * small.text, rel=0.1)
     assert large.line > 3 * small.line
 
@@ -233,6 +256,22 @@ def test_size_mismatch_is_refused() -> None:
         draw_overlay(_noise(100, 100), _segments([]))
     with pytest.raises(InvalidImageError, match="uint8"):
         draw_overlay(np.zeros((480, 640, 3), np.float32), _segments([]))  # type: ignore[arg-type]
+
+
+def test_outline_of_one_mask_is_drawn_around_it_and_nowhere_else() -> None:
+    rgb, mask = _noise(480, 640), _circle(480, 640, 500, 120, 60)
+    before = rgb.copy()
+    drawn = draw_outline(rgb, mask)
+    changed = (drawn != rgb).any(axis=2)
+    assert np.array_equal(rgb, before)
+    rim = cv2.dilate(mask.astype(np.uint8), np.ones((11, 11))) > cv2.erode(
+        mask.astype(np.uint8), np.ones((11, 11))
+    )
+    assert changed[120, 555:566].any()
+    assert not (changed & ~rim).any()
+    assert np.array_equal(draw_outline(rgb, np.zeros((480, 640), np.bool_)), rgb)
+    with pytest.raises(InvalidImageError, match="the mask is"):
+        draw_outline(rgb, mask[:100])
 
 
 def test_prompts_are_drawn_where_they_are_and_differ_by_sign() -> None:

@@ -1,0 +1,144 @@
+"""`ask_scene`: reasoning, descriptions with ids in the text, and what becomes of words without masks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.agent.sim_table import view_of
+from tests.agent.table import rectangle
+from xsam import MaskRle, ModelError, Query, SegmentationResult, Segments, Status, Task
+from xsam.masks import box_of_mask
+from xsam_agent_tools.tools.asking import queries_for
+
+
+class Speaking:
+    """A segmenter that answers the n-th query of a call with the n-th prepared answer."""
+
+    def __init__(self, *answers: dict) -> None:
+        self.answers, self.asked = answers, []
+
+    def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
+        self.asked += queries
+        return [self._result(source, q, **a) for q, a in zip(queries, self.answers, strict=True)]
+
+    def _result(self, source, query: Query, *, text="", phrases=(), masks=(), indices=(), error=None):
+        if error is not None:
+            return SegmentationResult.from_error(error, query, source)
+        segments = Segments(
+            image_hw=source.image_hw,
+            masks=tuple(map(MaskRle.encode, masks)),
+            labels=tuple(phrases[i] if phrases else "region" for i in indices),
+            label_indices=np.array(indices, np.int32),
+            scores=np.full(len(masks), 0.5, np.float32),
+            boxes_xyxy=np.array([box_of_mask(m) for m in masks], np.float32).reshape(-1, 4),
+        )
+        return SegmentationResult(
+            status=Status.FOUND if masks else Status.NOT_FOUND,
+            query=query,
+            segments=segments,
+            text=text,
+            phrases=tuple(phrases),
+            stamp_ns=source.stamp_ns,
+        )
+
+
+@pytest.mark.parametrize(
+    ("question", "task"),
+    [
+        ("What can I drink from?", Task.REASONING),
+        ("Which of these is hot?", Task.REASONING),
+        ("What is on the plate used for?", Task.GROUNDED_CONVERSATION),
+        ("Describe the scene.", Task.GROUNDED_CONVERSATION),
+        ("please describe what is there", Task.GROUNDED_CONVERSATION),
+        ("What do you see?", Task.GROUNDED_CONVERSATION),
+        ("What is in front of you?", Task.GROUNDED_CONVERSATION),
+        ("Where would you describe a song?", Task.REASONING),
+    ],
+)
+def test_questions_are_reasoned_about_and_descriptions_described(question: str, task: Task) -> None:
+    queries = queries_for(question)
+    assert {query.resolved_task() for query in queries} == {task}
+    assert [query.explain for query in queries] == ([False, True] if task is Task.REASONING else [False])
+
+
+def test_the_words_of_a_description_carry_the_ids_of_their_objects(make_tools, call) -> None:
+    masks = [rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200), rectangle(500, 300, 600, 400)]
+    says = {"text": "A red mug and two books; a Mug again.", "phrases": ("a red mug", "two books", "a mug")}
+    segmenter = Speaking({**says, "masks": masks, "indices": [0, 1, 1]})
+    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="Describe the scene.")
+    assert answer["answer"] == "A red mug [f1/m1] and two books [f1/m2, f1/m3]; a Mug again."
+    assert [o["label"] for o in answer["objects"]] == ["a red mug", "two books", "two books"]
+    assert [o["box_xyxy"] for o in answer["objects"]][1] == [300, 100, 380, 200]
+
+
+def test_a_description_of_the_simulated_table_names_all_that_is_labelled(sim_tools, table, call) -> None:
+    answer = call(sim_tools["ask_scene"], question="What do you see?")
+    assert len(answer["objects"]) == len(table.items)
+    for item in answer["objects"]:
+        assert answer["answer"].count(item["id"]) == 1
+
+
+def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(make_tools, call) -> None:
+    """A generated explanation may talk itself into another object than the one that was asked for."""
+    first, second = rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200)
+    segmenter = Speaking(
+        {"masks": [first], "indices": [0]},
+        {"text": "The mug holds water.", "masks": [second], "indices": [0]},
+    )
+    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
+    assert answer["answer"] == "The mug holds water."
+    assert [o["box_xyxy"] for o in answer["objects"]] == [[10, 20, 60, 90]]
+    assert answer["objects"][0]["label"] == "answer"
+
+
+def test_masks_of_the_explanation_are_better_than_none(make_tools, call) -> None:
+    segmenter = Speaking(
+        {}, {"text": "The mug holds water.", "masks": [rectangle(300, 100, 380, 200)], "indices": [0]}
+    )
+    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
+    assert answer["answer"] == "The mug holds water."
+    assert [o["box_xyxy"] for o in answer["objects"]] == [[300, 100, 380, 200]]
+
+
+def test_one_thing_under_two_phrases_is_not_two_things(make_tools, call) -> None:
+    mask = rectangle(10, 20, 60, 90)
+    says = {"text": "A mug beside a cup.", "phrases": ("a mug", "a cup"), "masks": [mask, mask]}
+    answer = call(
+        make_tools(segmenter=Speaking({**says, "indices": [0, 1]}))["ask_scene"], question="Describe it."
+    )
+    assert [o.get("same_as") for o in answer["objects"]] == [None, "f1/m1"]
+
+
+def test_words_without_any_mask_are_an_answer_but_nothing_is_not(make_tools, call) -> None:
+    words = call(
+        make_tools(segmenter=Speaking({}, {"text": "Nothing is hot."}))["ask_scene"], question="Is it hot?"
+    )
+    assert (words["status"], words["objects"], words["answer"]) == ("ok", [], "Nothing is hot.")
+    silent = call(make_tools(segmenter=Speaking({}, {}))["ask_scene"], question="Is it hot?")
+    assert (silent["status"], silent["tried"]) == ("no_match", ["Is it hot?"])
+    assert "wrist" in silent["hint"]
+
+
+def test_one_failing_half_does_not_hide_the_other(make_tools, call) -> None:
+    error = {"error": ModelError("out of tokens")}
+    good = {"masks": [rectangle(300, 100, 380, 200)], "indices": [0]}
+    assert call(make_tools(segmenter=Speaking(error, good))["ask_scene"], question="What?")["status"] == "ok"
+    both = call(make_tools(segmenter=Speaking(error, error))["ask_scene"], question="What?")
+    assert (both["status"], both["code"]) == ("error", "MODEL_ERROR")
+
+
+def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call) -> None:
+    image_id = call(sim_tools["segment_objects"], queries=["mug"])["image_id"]
+    table.t_s = 3.0
+    answer = call(sim_tools["ask_scene"], question="what can i drink from?", image_id=image_id)
+    drinkable = {"mug", "cup", "bottle", "can", "bowl", "teapot"}
+    truth = [a for a in view_of(table.seed, 0.0)[2] if a.labelled and a.category in drinkable]
+    assert sorted(o["box_xyxy"] for o in answer["objects"]) == sorted(list(a.box_xyxy) for a in truth)
+    assert answer["image_id"] == image_id
+
+
+def test_long_answers_are_cut(make_tools, call) -> None:
+    segmenter = Speaking({}, {"text": "word " * 1000})
+    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What is it for?")
+    assert len(answer["answer"]) <= 1200

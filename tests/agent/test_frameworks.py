@@ -1,0 +1,188 @@
+"""The contracts of frameworks that take LangChain tools, written out where the package is not installed."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import pickle
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langchain_core.tools import StructuredTool, ToolException
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.prebuilt import ToolNode
+
+from tests.agent.table import as_call
+from tests.agent.test_standard import EXAMPLES
+from xsam_agent_tools.tools import BUILDERS
+
+
+@pytest.fixture
+def looked(make_tools, table, call):
+    """All tools with pictures, after a look that found mugs."""
+
+    def make(images: str = "none"):
+        tools = make_tools(segmenter=table, frame_source=table.frame, images=images)
+        call(tools["segment_objects"], queries=["mug"])
+        return tools
+
+    return make
+
+
+# ------------------------------------------------------------------------------------ NASA ROSA
+
+
+class RosaTools:
+    """What ROSA does with a list of tools: it takes those with a name and a `func`, and may wrap that.
+
+    After `ROSATools` in nasa-jpl/rosa, which passes over any other tool without a word.
+    """
+
+    def __init__(self, tools: list[Any], blacklist: list[str]) -> None:
+        self.kept = []
+        for tool in tools:
+            if hasattr(tool, "name") and hasattr(tool, "func"):
+                if blacklist and "blacklist" in tool.func.__code__.co_varnames:
+                    tool.func = functools.partial(tool.func, blacklist=blacklist)
+                self.kept.append(tool)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_rosa_keeps_and_runs_every_tool(looked, name: str) -> None:
+    tools = looked()
+    rosa = RosaTools(list(tools.values()), blacklist=["/secret"])
+    assert [tool.name for tool in rosa.kept] == list(BUILDERS)
+    tool = next(tool for tool in rosa.kept if tool.name == name)
+    observation = tool.run(EXAMPLES[name])  # as AgentExecutor calls it
+    assert isinstance(observation, str)
+    assert json.loads(observation)["status"] in ("ok", "no_match")
+    failed = tool.run({"nonsense": 1})
+    assert json.loads(failed)["code"] == "INVALID_ARGUMENTS"
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_tool_is_a_structured_tool_with_both_sides(tools, name: str) -> None:
+    tool = tools[name]
+    assert type(tool) is StructuredTool
+    assert inspect.isfunction(tool.func)
+    assert inspect.iscoroutinefunction(tool.coroutine)
+    assert tool.response_format == "content_and_artifact"
+
+
+# ------------------------------------------------------------------------------------------ RAI
+
+
+def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
+    """The messages that RAI makes of one tool call.
+
+    After `ToolRunner` and `ToolMultimodalMessage` in RobotecAI/rai: an artifact must be a dict and is
+    pickled; one with images makes a multimodal message, whose content must be a string and whose images
+    are base64 PNGs.
+    """
+    output = tool.invoke(as_call(tool, arguments), {"max_concurrency": 1})
+    artifact = output.artifact
+    if artifact is not None:
+        if not isinstance(artifact, dict):
+            raise ValueError("Artifact must be a dictionary with optional keys: 'images', 'audios'")
+        pickle.dumps({output.tool_call_id: [artifact]})
+    if artifact is None or not (artifact.get("images", []) or artifact.get("audios", [])):
+        return [output]
+    if not isinstance(output.content, str):
+        raise ValueError("Content must be a string")
+    urls = [f"data:image/png;base64,{image}" for image in artifact["images"]]
+    blocks = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    return [ToolMessage(output.content, tool_call_id=output.tool_call_id), HumanMessage(blocks)]
+
+
+@pytest.mark.parametrize("images", ["none", "tool"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_rai_takes_every_answer(looked, images: str, name: str) -> None:
+    messages = rai_messages(looked(images)[name], EXAMPLES[name])
+    without = images == "none" or name in ("report_not_found", "perception_status")
+    assert len(messages) == (1 if without else 2)
+    assert isinstance(messages[0].content, str)
+    if not without:
+        for block in messages[1].content:
+            assert block["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
+
+
+def test_rai_takes_errors(looked) -> None:
+    (message,) = rai_messages(looked("tool")["inspect_object"], {"object_id": "f99/m1"})
+    assert (message.status, message.artifact) == ("error", None)
+
+
+# ------------------------------------------------------------------------------------ LangGraph
+
+
+def _assert_plain(value: object) -> None:
+    """NumPy scalars pass `isinstance(…, float)` and crash checkpointers."""
+    if type(value) is dict:
+        for key, item in value.items():
+            assert type(key) is str
+            _assert_plain(item)
+    elif type(value) is list:
+        for item in value:
+            _assert_plain(item)
+    else:
+        assert value is None or type(value) in (str, int, float, bool), type(value)
+
+
+@pytest.mark.parametrize("images", ["none", "user"])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_artifacts_are_plain_and_survive_a_checkpoint(looked, call, images: str, name: str) -> None:
+    answer = call(looked(images)[name], **EXAMPLES[name])
+    artifact = answer.artifact
+    _assert_plain(artifact)
+    assert artifact["schema"].startswith("xsam_agent_tools/")
+    assert artifact["result"] == answer.json
+    assert {"masks", "frame"} <= artifact.keys()
+    serde = JsonPlusSerializer()
+    assert serde.loads_typed(serde.dumps_typed(artifact)) == artifact
+    assert json.loads(json.dumps(artifact)) == artifact
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_answers_hold_together(looked, call, name: str) -> None:
+    answer = call(looked()[name], **EXAMPLES[name])
+    assert answer["status"] in ("ok", "no_match", "ambiguous", "stale", "error")
+    assert "NaN" not in answer.message.content
+    assert '": ' not in answer.message.content  # compact
+    if name == "perception_status":
+        assert all("age_s" in camera for camera in answer["cameras"])
+    else:
+        assert answer["age_s"] >= 0
+    for mask in answer.artifact["masks"]:
+        assert sorted(mask["rle"]) == ["counts", "size"]
+
+
+def test_all_tools_in_one_tool_node(looked) -> None:
+    """Several calls of one message run on threads of their own, over one scene store."""
+    from langgraph.graph import END, START, MessagesState, StateGraph
+
+    tools = looked()
+    graph = StateGraph(MessagesState).add_node("tools", ToolNode(list(tools.values())))
+    graph.add_edge(START, "tools").add_edge("tools", END)
+    calls = [as_call(tools[name], EXAMPLES[name]) | {"id": name} for name in BUILDERS]
+    messages = graph.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]})["messages"]
+    answers = {m.tool_call_id: m for m in messages if isinstance(m, ToolMessage)}
+    assert answers.keys() == BUILDERS.keys()
+    assert {m.status for m in answers.values()} == {"success"}
+
+
+# ------------------------------------------------------------------------- no framework: the specs
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_spec_runs_without_langchain_messages(make_toolkit, table, name: str) -> None:
+    """What a server for another protocol builds on: name, text, schema, and a call with plain arguments."""
+    toolkit = make_toolkit(mode="full", segmenter=table, frame_source=table.frame)
+    specs = {spec.name: spec for spec in toolkit.specs}
+    specs["segment_objects"].call({"queries": ["mug"]})
+    content, artifact = specs[name].call(EXAMPLES[name])
+    assert json.loads(content)["status"] in ("ok", "no_match")
+    assert artifact["result"] == json.loads(content)
+    with pytest.raises(ToolException) as caught:
+        specs[name].call({"nonsense": 1})
+    assert json.loads(str(caught.value))["code"] == "INVALID_ARGUMENTS"

@@ -1,0 +1,268 @@
+"""`segment_with_prompt` and `refine_object`: places in pixels, parents, and marks that were ignored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.agent.table import MASKS, new_frame, rectangle
+from xsam import FakeSegmenter, MaskRle, PromptKind, Query, SegmentationResult, Segments, Status, Task
+from xsam.masks import box_of_mask
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, to_prompts
+
+
+class Obedient:
+    """Answers with the union of the positive marks' masks less the negative ones; or, deaf, with `fixed`."""
+
+    def __init__(self, fixed: np.ndarray | None = None) -> None:
+        self.fixed, self.asked = fixed, []
+
+    def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
+        self.asked += queries
+        return [self._answer(source, query) for query in queries]
+
+    def _answer(self, source, query: Query) -> SegmentationResult:
+        mask = self.fixed
+        if mask is None:
+            mask = np.zeros((480, 640), np.bool_)
+            for prompt in sorted(query.prompts, key=lambda p: not p.positive):
+                if prompt.mask is not None:
+                    mask |= prompt.mask
+                elif prompt.box_xyxy is not None:
+                    x_min, y_min, x_max, y_max = map(round, prompt.box_xyxy)
+                    mask[y_min:y_max, x_min:x_max] = prompt.positive
+                elif prompt.points_xy is not None:
+                    for x_px, y_px in prompt.points_xy.astype(int).tolist():
+                        mask[max(0, y_px - 10) : y_px + 11, max(0, x_px - 10) : x_px + 11] = prompt.positive
+        found = int(mask.any())
+        segments = Segments(
+            image_hw=(480, 640),
+            masks=(MaskRle.encode(mask),) if found else (),
+            labels=("region",) * found,
+            label_indices=np.zeros(found, np.int32),
+            scores=np.full(found, 0.7, np.float32),
+            boxes_xyxy=np.array([box_of_mask(mask)] * found, np.float32).reshape(-1, 4),
+        )
+        status = Status.FOUND if found else Status.NOT_FOUND
+        return SegmentationResult(
+            status=status, query=query, segments=segments, camera=source.camera, stamp_ns=source.stamp_ns
+        )
+
+
+def _mark(**values) -> PromptArguments:
+    return PromptArguments.model_validate(values)
+
+
+def test_places_are_thousandths_of_width_and_height() -> None:
+    """x goes with the width and y with the height; swapped, a point near the right border is outside."""
+    marks = [
+        _mark(type="point", x=900, y=100),
+        _mark(type="box", x=100, y=500, x2=250, y2=1000, label="negative"),
+        _mark(type="scribble", x=0, y=1000, path=[{"x": 1000, "y": 0}]),
+    ]
+    point, box, scribble = to_prompts(marks, (480, 640))
+    assert point.points_xy.tolist() == [[576.0, 48.0]]
+    assert (box.box_xyxy, box.positive) == ((64.0, 240.0, 160.0, 480.0), False)
+    assert scribble.kind is PromptKind.SCRIBBLE
+    assert scribble.points_xy.tolist() == [[0.0, 479.0], [639.0, 0.0]]
+    for prompt in (point, box, scribble):
+        prompt.check_inside((480, 640))
+
+
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        ({"type": "point", "x": 1001, "y": 5}, "less than or equal to 1000"),
+        ({"type": "point", "x": 5}, "y: Field required"),
+        ({"type": "box", "x": 500, "y": 5, "x2": 400, "y2": 50}, "x2 > x"),
+        ({"type": "scribble", "x": 5, "y": 5}, "further points in path"),
+        ({"type": "circle", "x": 5, "y": 5}, "'point', 'box' or 'scribble'"),
+        ({"type": "point", "x": 5, "y": 5, "label": "maybe"}, "'positive' or 'negative'"),
+        ({"type": "point", "x": 5, "y": 5, "z": 1}, "z: Extra inputs"),
+    ],
+)
+def test_marks_that_make_no_sense_are_refused_with_the_reason(tools, call, mark, reason: str) -> None:
+    answer = call(tools["segment_with_prompt"], prompts=[mark])
+    assert answer["code"] == "INVALID_ARGUMENTS"
+    assert reason in answer["message"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [{"type": "box", "x1": 100, "y1": 200, "x2": 300, "y2": 400}],
+        [{"type": "box", "x_min": 100, "y_min": 200, "x_max": 300, "y_max": 400, "path": None}],
+        {"kind": "box", "x": 100, "y": 200, "x2": 300, "y2": 400},
+        '[{"type": "box", "x": 100, "y": 200, "x2": 300, "y2": 400}]',
+    ],
+)
+def test_common_ways_to_write_a_box_are_understood(make_tools, call, sent) -> None:
+    segmenter = Obedient()
+    call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=sent)
+    assert segmenter.asked[0].prompts[0].box_xyxy == (64.0, 96.0, 192.0, 192.0)
+
+
+def test_one_object_under_a_point(tools, call) -> None:
+    x_px, y_px = 530, 64  # on the mug on the right
+    point = {"type": "point", "x": 1000 * x_px / 640, "y": 1000 * y_px / 480}
+    answer = call(tools["segment_with_prompt"], prompts=[point])
+    assert answer["status"] == "ok"
+    assert [o["box_xyxy"] for o in answer["objects"]] == [[500, 20, 560, 110]]
+    assert "ignored" not in answer.json
+    swapped = {"type": "point", "x": point["y"], "y": point["x"]}
+    assert call(tools["segment_with_prompt"], prompts=[swapped])["status"] == "no_match"
+
+
+def test_scope_decides_the_task(make_tools, call) -> None:
+    segmenter = Obedient()
+    tool = make_tools(segmenter=segmenter)["segment_with_prompt"]
+    points = [{"type": "point", "x": 100, "y": 100}, {"type": "point", "x": 300, "y": 300}]
+    call(tool, prompts=points)
+    call(tool, prompts=points, scope="all_similar")
+    assert [q.resolved_task() for q in segmenter.asked] == [Task.INTERACTIVE, Task.VISUAL_GROUNDED]
+    assert call(tool, prompts=points, scope="some")["code"] == "INVALID_ARGUMENTS"
+
+
+def test_all_similar_gives_every_one(sim_tools, table, call) -> None:
+    first = call(sim_tools["segment_objects"], queries=["mug"])
+    x_px, y_px = first["objects"][0]["center_xy"]
+    width, height = first["size"]
+    point = {"type": "point", "x": 1000 * x_px / width, "y": 1000 * y_px / height}
+    answer = call(
+        sim_tools["segment_with_prompt"], prompts=[point], scope="all_similar", image_id=first["image_id"]
+    )
+    assert [o["box_xyxy"] for o in answer["objects"]] == [o["box_xyxy"] for o in first["objects"]]
+    assert len(answer["objects"]) == sum(a.category == "mug" for a in table.items) == 3
+
+
+NEGATIVE = [
+    {"type": "box", "x": 0, "y": 0, "x2": 500, "y2": 500},
+    {"type": "point", "x": 250, "y": 250, "label": "negative"},
+]
+
+
+def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> None:
+    """A peer's model ignored negative points, and its agent believed the outline was corrected."""
+    deaf = Obedient(fixed=rectangle(0, 0, 320, 240))
+    answer = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
+    assert answer["iou_without_negatives"] == 1.0
+    assert answer["ignored"] == ["prompt 2"]
+    assert "hint" in answer.json
+
+
+def test_a_negative_mark_that_works_is_visible_too(make_tools, call) -> None:
+    answer = call(make_tools(segmenter=Obedient())["segment_with_prompt"], prompts=NEGATIVE)
+    area, cut_out = 320 * 240, 21 * 21
+    assert answer["iou_without_negatives"] == pytest.approx((area - cut_out) / area, abs=1e-3)
+    assert "ignored" not in answer.json
+
+
+def test_both_looks_are_at_one_frame(make_tools, call) -> None:
+    segmenter = Obedient()
+    call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=NEGATIVE)
+    with_negative, without = segmenter.asked
+    assert [p.positive for p in with_negative.prompts] == [True, False]
+    assert [p.positive for p in without.prompts] == [True]
+
+
+def test_only_negative_marks_are_refused(tools, call) -> None:
+    answer = call(tools["segment_with_prompt"], prompts=[NEGATIVE[1]])
+    assert answer["code"] == "INVALID_ARGUMENTS"
+    assert "positive" in answer["message"]
+
+
+def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, call) -> None:
+    frames = {"front": new_frame("front")}
+    tools = make_tools(segmenter=FakeSegmenter(MASKS, frames=frames), frame_source=None)
+    point = {"type": "point", "x": 234, "y": 354}  # on the left mug
+    early = call(tools["segment_with_prompt"], prompts=[point])
+    assert (early["code"], early["hint"]) == ("INVALID_ARGUMENTS", "look with segment_objects first")
+    call(tools["segment_objects"], queries=["mug"])
+    answer = call(tools["segment_with_prompt"], prompts=[point])
+    assert [o["box_xyxy"] for o in answer["objects"]] == [[100, 100, 200, 240]]
+
+
+# ---------------------------------------------------------------------------------- refine_object
+
+
+@pytest.fixture
+def refined(make_tools, call):
+    """The tools over a segmenter that finds the left mug by words and obeys marks, and the mug's id."""
+
+    class Both(Obedient):
+        def segment(self, source, queries, *, deadline_s):
+            if queries[0].prompts:
+                return super().segment(source, queries, deadline_s=deadline_s)
+            return FakeSegmenter(MASKS).segment(source, queries, deadline_s=deadline_s)
+
+    segmenter = Both()
+    tools = make_tools(segmenter=segmenter)
+    call(tools["segment_objects"], queries=["mug"])
+    return tools, segmenter
+
+
+def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
+    tools, segmenter = refined
+    add = {"type": "box", "x": 1000 * 200 / 640, "y": 1000 * 100 / 480, "x2": 1000 * 230 / 640, "y2": 500}
+    answer = call(tools["refine_object"], object_id="f1/m1", add=[add])
+    # The mug is 100 × 140 px; a strip of 30 × 140 px beside it was added.
+    assert answer["objects"][0]["id"] == "f1/m3"
+    assert answer["objects"][0]["label"] == "mug"
+    assert answer["objects"][0]["box_xyxy"] == [100, 100, 230, 240]
+    assert answer["parent"] == "f1/m1"
+    assert answer["iou_with_parent"] == pytest.approx(100 / 130, abs=1e-3)
+    assert (answer["added_pct"], answer["removed_pct"]) == (30.0, 0.0)
+    query = segmenter.asked[-1]
+    assert query.resolved_task() is Task.INTERACTIVE
+    assert query.prompts[0].mask is not None
+    assert np.array_equal(query.prompts[0].mask, MASKS["mug"][0])
+    again = call(tools["inspect_object"], object_id="f1/m1")
+    assert again["objects"][0]["box_xyxy"] == [100, 100, 200, 240]
+    assert call(tools["inspect_object"], object_id="f1/m3")["parent"] == "f1/m1"
+
+
+def test_removing_leaves_out_what_is_marked(refined, call) -> None:
+    tools, _ = refined
+    lower = {"type": "box", "x": 0, "y": 1000 * 170 / 480, "x2": 500, "y2": 1000}
+    answer = call(tools["refine_object"], object_id="f1/m1", remove=[lower])
+    assert answer["objects"][0]["box_xyxy"] == [100, 100, 200, 170]
+    assert (answer["iou_with_parent"], answer["removed_pct"]) == (0.5, 50.0)
+
+
+def test_a_model_that_ignores_the_marks_is_found_out(refined, call) -> None:
+    tools, segmenter = refined
+    segmenter.fixed = MASKS["mug"][0]
+    on_the_mug = {"type": "point", "x": 1000 * 150 / 640, "y": 1000 * 170 / 480}
+    beside_it = {"type": "point", "x": 500, "y": 500}
+    answer = call(tools["refine_object"], object_id="f1/m1", add=[beside_it], remove=[on_the_mug])
+    assert answer["iou_with_parent"] == 1.0
+    assert answer["ignored"] == ["add 1", "remove 1"]
+    assert "ignored" in answer["hint"]
+
+
+def test_refining_to_nothing_is_no_match_and_the_parent_stays(refined, call) -> None:
+    tools, segmenter = refined
+    segmenter.fixed = np.zeros((480, 640), np.bool_)
+    everything = {"type": "box", "x": 0, "y": 0, "x2": 1000, "y2": 1000}
+    answer = call(tools["refine_object"], object_id="f1/m1", remove=[everything])
+    assert (answer["status"], answer["objects"], answer["parent"]) == ("no_match", [], "f1/m1")
+    assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
+
+
+def test_refining_needs_marks_and_pixels(refined, make_tools, call) -> None:
+    tools, _ = refined
+    assert call(tools["refine_object"], object_id="f1/m1")["code"] == "INVALID_ARGUMENTS"
+    blind = make_tools(
+        segmenter=FakeSegmenter(MASKS, frames={"front": new_frame("front")}), frame_source=None
+    )
+    call(blind["segment_objects"], queries=["mug"])
+    mark = {"type": "point", "x": 5, "y": 5}
+    assert call(blind["refine_object"], object_id="f1/m1", add=[mark])["code"] == "IMAGE_NOT_KEPT"
+
+
+def test_marks_without_a_label_count_as_their_list_says() -> None:
+    mark = MarkArguments(type="point", x=5, y=5)
+    assert [to_prompts([mark], (480, 640), positive=sign)[0].positive for sign in (True, False)] == [
+        True,
+        False,
+    ]

@@ -1,0 +1,148 @@
+"""A query that cannot have another answer is refused, with what was tried; looking afresh is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.agent.table import MASKS, new_frame
+from xsam import FakeSegmenter, Frame
+from xsam_agent_tools.appearance import same_picture, signature
+from xsam_agent_tools.errors import RepeatedQueryError
+from xsam_agent_tools.history import History
+
+
+def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> None:
+    """Agents asked for a missing fork until their budget was gone."""
+    call(tools["segment_objects"], queries=["spoon"])
+    call(tools["segment_objects"], queries=["fork"])
+    answer = call(tools["segment_objects"], queries=["Fork"])
+    assert answer.message.status == "error"
+    assert (answer["status"], answer["code"], answer["retryable"]) == ("error", "REPEATED_QUERY", False)
+    assert answer["tried"] == ["spoon", "fork"]
+    assert "f2" in answer["message"]
+    assert "report_not_found" in answer["hint"]
+
+
+def test_other_words_other_cameras_and_mixed_queries_are_not_refused(tools, call) -> None:
+    call(tools["segment_objects"], queries=["fork", "spoon"])
+    assert call(tools["segment_objects"], queries=["fork"])["code"] == "REPEATED_QUERY"
+    assert call(tools["segment_objects"], queries=["silver fork"])["status"] == "no_match"
+    assert call(tools["segment_objects"], queries=["fork", "mug"])["status"] == "ok"
+    assert call(tools["segment_objects"], queries=["fork"], camera="wrist")["status"] == "no_match"
+
+
+def test_looking_again_for_what_is_there_is_always_allowed(tools, call) -> None:
+    """A fresh position may be needed; a refusal would leave the agent with stale ids only."""
+    for _ in range(3):
+        assert call(tools["segment_objects"], queries=["mug"])["status"] == "ok"
+
+
+def test_a_changed_picture_may_be_asked_again(make_tools, call) -> None:
+    picture = new_frame("front").rgb.copy()
+    segmenter = FakeSegmenter(MASKS)
+    tools = make_tools(
+        segmenter=segmenter,
+        frame_source=lambda camera: Frame(rgb=picture.copy(), camera=camera, stamp_ns=new_frame().stamp_ns),
+    )
+    call(tools["segment_objects"], queries=["fork"])
+    assert call(tools["segment_objects"], queries=["fork"])["code"] == "REPEATED_QUERY"
+    picture[300:310, 400:450] = 255  # somebody lays down a fork
+    assert call(tools["segment_objects"], queries=["fork"])["status"] == "no_match"
+
+
+def test_a_refused_query_reaches_no_model(make_tools, call) -> None:
+    asked = []
+
+    class Counting(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            asked.append(queries)
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    tools = make_tools(segmenter=Counting(MASKS))
+    for _ in range(5):
+        call(tools["segment_objects"], queries=["fork"])
+    assert len(asked) == 1
+
+
+def test_the_same_query_on_the_same_image_is_refused_with_its_ids(tools, call) -> None:
+    call(tools["segment_objects"], queries=["mug"])
+    answer = call(tools["segment_objects"], queries=["MUG"], image_id="f1")
+    assert answer["code"] == "REPEATED_QUERY"
+    assert "f1/m1, f1/m2" in answer["message"]
+    assert answer["hint"] == "use those ids"
+    call(tools["segment_objects"], queries=["fork"], image_id="f1")
+    absent = call(tools["segment_objects"], queries=["fork"], image_id="f1")
+    assert "nothing was found" in absent["message"]
+    assert absent["tried"] == ["mug", "fork"]
+
+
+def test_questions_are_not_repeated_either(sim_tools, call) -> None:
+    question = "What can I fly with?"
+    assert call(sim_tools["ask_scene"], question=question)["status"] == "no_match"
+    assert call(sim_tools["ask_scene"], question=question)["code"] == "REPEATED_QUERY"
+    assert call(sim_tools["segment_objects"], queries=[question])["status"] == "no_match"  # another tool
+
+
+def test_it_can_be_switched_off(make_tools, call) -> None:
+    tools = make_tools(repeat_within_s=0)
+    for _ in range(2):
+        assert call(tools["segment_objects"], queries=["fork"])["status"] == "no_match"
+        assert call(tools["segment_objects"], queries=["mug"], image_id="f1")["status"] == "ok"
+    with pytest.raises(ValueError, match="repeat_within_s"):
+        make_tools(repeat_within_s=-1)
+
+
+def test_without_pixels_the_time_decides(make_tools, call) -> None:
+    frames = {"front": new_frame("front")}
+    tools = make_tools(segmenter=FakeSegmenter(MASKS, frames=frames), frame_source=None)
+    call(tools["segment_objects"], queries=["fork"])
+    assert call(tools["segment_objects"], queries=["fork"])["code"] == "REPEATED_QUERY"
+
+
+def _remember(history: History, scope: str = "", phrase: str = "fork") -> None:
+    history.add(
+        scope,
+        tool="t",
+        camera="front",
+        image_id="f1",
+        phrases=[phrase],
+        absent=[phrase],
+        found=[],
+        picture=None,
+    )
+
+
+def test_a_refusal_ends_after_a_while() -> None:
+    now_s = [100.0]
+    history = History(repeat_within_s=30, clock_s=lambda: now_s[0])
+    _remember(history)
+    now_s[0] += 29
+    with pytest.raises(RepeatedQueryError, match="29 s ago"):
+        history.refuse_repeat("", "t", "front", ["fork"], None)
+    now_s[0] += 2
+    history.refuse_repeat("", "t", "front", ["fork"], None)
+
+
+def test_the_history_is_bounded() -> None:
+    history = History()
+    for n in range(200):
+        _remember(history, phrase=f"thing {n}")
+        _remember(history, scope=f"conversation {n}")
+    _remember(history)
+    assert len(history.looks("")) <= 64
+    assert history.looks("conversation 0") == ()
+    assert len(history.looks("conversation 199")) == 1
+
+
+def test_pictures_are_compared_by_blocks() -> None:
+    rng = np.random.default_rng(0)
+    still = rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)
+    noisy = np.clip(still + rng.normal(0, 8, still.shape), 0, 255).astype(np.uint8)
+    fork = still.copy()
+    fork[200:208, 300:360] = 250
+    lamp = np.clip(still * 0.8, 0, 255).astype(np.uint8)
+    assert same_picture(signature(still), signature(noisy))
+    assert not same_picture(signature(still), signature(fork))
+    assert not same_picture(signature(still), signature(lamp))
+    assert signature(still[:100, :50]).shape == signature(still).shape

@@ -1,0 +1,177 @@
+"""`track_object`: the same thing on a fresh image, and honest words when it is not there or not unique."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from tests.agent.sim_table import SimTable
+from tests.agent.table import new_frame, rectangle
+from xsam import FakeSegmenter, Frame, MaskRle
+from xsam_agent_tools.matching import Sighting, best_matches, likeness
+from xsam_agent_tools.tools.tracking import POINTED_LABELS
+
+
+def _instance(table: SimTable, mask: MaskRle, t_s: float) -> int:
+    """Which labelled object of the simulator a mask shows; 0 = none."""
+    ids = [a.instance_id for a in table.items]
+    return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s))) > 0.99), 0)
+
+
+@pytest.mark.parametrize("t_s", [1.0, 4.0])
+def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s: float) -> None:
+    results: Counter[str] = Counter()
+    for seed in range(2_000_012, 2_000_015):
+        table = SimTable(seed)
+        toolkit = make_toolkit(segmenter=table, frame_source=table.frame, mode="full", repeat_within_s=0)
+        tools = {tool.name: tool for tool in toolkit.get_tools()}
+        categories = sorted({a.category for a in table.items})[:8]
+        found = call(tools["segment_objects"], queries=categories, max_objects=20)
+        for item in found["objects"]:
+            table.t_s = 0.0
+            instance = _instance(table, toolkit.store.object(item["id"])[1].mask, 0.0)
+            table.t_s = t_s
+            if instance not in [a.instance_id for a in table.items]:
+                continue
+            answer = call(tools["track_object"], object_id=item["id"])
+            assert answer["parent"] == item["id"]
+            if answer["status"] == "ok":
+                mask = toolkit.store.object(answer["objects"][0]["id"])[1].mask
+                results["right" if _instance(table, mask, t_s) == instance else "wrong"] += 1
+            else:
+                results[answer["status"]] += 1
+        table.t_s = 0.0
+    assert results["wrong"] == 0
+    assert results["right"] / results.total() >= 0.9
+    assert results.total() >= 12
+
+
+def test_a_fresh_image_a_new_id_and_how_far_it_moved(make_tools, call) -> None:
+    """Red at the left; then the same red 40 px to the right and 30 px lower."""
+    place = {"now": rectangle(100, 100, 200, 240)}
+
+    class Moving(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            self._masks_by_label = {"mug": (place["now"],)}
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    def source(camera: str) -> Frame:
+        rgb = np.full((480, 640, 3), 128, np.uint8)
+        rgb[place["now"]] = (200, 30, 30)
+        return Frame(rgb=rgb, camera=camera, stamp_ns=new_frame().stamp_ns)
+
+    tools = make_tools(segmenter=Moving({}), frame_source=source)
+    call(tools["segment_objects"], queries=["mug"])
+    place["now"] = rectangle(140, 130, 240, 270)
+    answer = call(tools["track_object"], object_id="f1/m1")
+    assert (answer["status"], answer["image_id"], answer["parent"]) == ("ok", "f2", "f1/m1")
+    assert [o["id"] for o in answer["objects"]] == ["f2/m1"]
+    assert answer["moved_px"] == [40, 30]
+    overlap = 60 * 110
+    assert answer["iou_with_parent"] == pytest.approx(overlap / (2 * 100 * 140 - overlap), abs=0.01)
+    assert call(tools["inspect_object"], object_id="f2/m1")["parent"] == "f1/m1"
+    assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
+
+
+def test_what_was_taken_away_is_no_match(sim_tools, table, call) -> None:
+    call(sim_tools["segment_objects"], queries=["bottle"])
+    bottle = next(a.instance_id for a in table.items if a.category == "bottle")
+    table.hidden = {bottle}
+    answer = call(sim_tools["track_object"], object_id="f1/m1")
+    assert (answer["status"], answer["objects"]) == ("no_match", [])
+    assert "not in view" in answer["hint"]
+    assert answer["next"] == "segment_objects(['bottle'])"
+
+
+def test_twins_that_may_have_changed_places_are_ambiguous(make_tools, call) -> None:
+    """Two equal cans, and the camera has moved: the tool must not pick one."""
+    left, right = rectangle(100, 200, 160, 300), rectangle(400, 200, 460, 300)
+    rgb = np.full((480, 640, 3), 128, np.uint8)
+    rgb[left | right] = (200, 30, 30)
+    masks = {"front": [rectangle(250, 200, 310, 300)], "wrist": [left, right]}
+    rgb_front = np.full((480, 640, 3), 128, np.uint8)
+    rgb_front[masks["front"][0]] = (200, 30, 30)
+    pixels = {"front": rgb_front, "wrist": rgb}
+
+    class PerCamera(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s):
+            self._masks_by_label = {"can": tuple(masks[source.camera])}
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    def source(camera: str) -> Frame:
+        return Frame(rgb=pixels[camera], camera=camera, stamp_ns=new_frame().stamp_ns)
+
+    tools = make_tools(segmenter=PerCamera({}), frame_source=source)
+    call(tools["segment_objects"], queries=["can"])
+    answer = call(tools["track_object"], object_id="f1/m1", camera="wrist")
+    assert answer["status"] == "ambiguous"
+    assert answer["camera"] == "wrist"
+    assert sorted(answer["match"]) == [o["id"] for o in answer["objects"]] == ["f2/m1", "f2/m2"]
+    assert answer["differ"] == {"f2/m1": "left", "f2/m2": "right"}
+    assert "moved_px" not in answer.json
+
+
+def test_pointed_objects_are_found_by_their_place(make_tools, call) -> None:
+    tools = make_tools()
+    point = {"type": "point", "x": 234, "y": 354}
+    call(tools["segment_with_prompt"], prompts=[point])
+    answer = call(tools["track_object"], object_id="f1/m1")
+    assert (answer["status"], answer["objects"][0]["label"]) == ("ok", "marked")
+    assert answer["objects"][0]["label"] in POINTED_LABELS
+    assert answer["iou_with_parent"] == 1.0
+
+
+def test_it_looks_with_the_camera_that_saw_it_unless_told_otherwise(tools, call) -> None:
+    call(tools["segment_objects"], queries=["plate"], camera="wrist")
+    assert call(tools["track_object"], object_id="f1/m1")["camera"] == "wrist"
+    assert call(tools["track_object"], object_id="f1/m1", camera="same")["camera"] == "wrist"
+    assert call(tools["track_object"], object_id="f1/m1", camera="front")["camera"] == "front"
+    assert call(tools["track_object"], object_id="f1/m1", camera="rear")["code"] == "UNKNOWN_CAMERA"
+
+
+def test_works_without_pixels(make_tools, call) -> None:
+    frames = {"front": new_frame("front")}
+    masks = {"mug": [rectangle(100, 100, 200, 240), rectangle(500, 20, 560, 110)]}
+    tools = make_tools(segmenter=FakeSegmenter(masks, frames=frames), frame_source=None)
+    call(tools["segment_objects"], queries=["mug"])
+    answer = call(tools["track_object"], object_id="f1/m2")
+    assert (answer["status"], answer["objects"][0]["box_xyxy"]) == ("ok", [500, 20, 560, 110])
+
+
+def _sighting(rgb: tuple[int, int, int], x_px: int, *, camera: str = "front", size: int = 60) -> Sighting:
+    mask = rectangle(x_px, 200, x_px + size, 200 + size)
+    image = np.full((480, 640, 3), 128, np.uint8)
+    image[mask] = rgb
+    return Sighting(
+        mask=MaskRle.encode(mask),
+        center_xy=(x_px + size // 2, 200 + size // 2),
+        frame=Frame(rgb=image),
+        camera=camera,
+    )
+
+
+def test_colour_decides_where_place_does_not() -> None:
+    red, blue = (200, 30, 30), (30, 30, 200)
+    before = _sighting(red, 300)
+    moved, other = _sighting(red, 360), _sighting(blue, 300)
+    assert [index for index, _ in best_matches(before, [other, moved])] == [1]
+    assert likeness(before, before) == pytest.approx(1.0)
+
+
+def test_size_and_place_say_nothing_between_cameras() -> None:
+    red = (200, 30, 30)
+    before = _sighting(red, 20)
+    far = _sighting(red, 500, camera="wrist", size=20)
+    assert likeness(before, far) == pytest.approx(1.0, abs=0.05)
+    assert likeness(before, _sighting(red, 500, size=20)) < 0.75
+
+
+def test_what_took_its_place_is_another_thing() -> None:
+    """Same spot, same size, another colour: somebody swapped the red can for a blue one."""
+    assert best_matches(_sighting((200, 30, 30), 300), [_sighting((30, 30, 200), 300)]) == []
+
+
+def test_a_shrunken_stranger_of_another_colour_is_no_match() -> None:
+    assert best_matches(_sighting((200, 30, 30), 20), [_sighting((30, 200, 30), 500, size=15)]) == []

@@ -1,0 +1,59 @@
+"""Where the objects of a scene are in space, from their masks and the depth of their image.
+
+A segmenter with a depth camera of its own (the ROS node) sends the places along with the masks. Where the
+toolkit has the frames, the places are computed here; the numbers are the same, from `xsam.geometry`.
+"""
+
+from __future__ import annotations
+
+from xsam.geometry import locate_mask
+from xsam.location import Location3D
+from xsam_agent_tools.errors import NoDepthError, NoTransformError
+from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.scene_store import Scene, SceneObject
+
+
+def has_place(scene: Scene, item: SceneObject) -> bool:
+    """Whether `locate` has something to go by."""
+    frame = scene.frame
+    computable = frame is not None and frame.depth_m is not None and frame.intrinsics is not None
+    return item.location is not None or computable
+
+
+def locate(scene: Scene, item: SceneObject) -> Location3D:
+    """The place of an object, or an unknown one with the reason; see `frame_of_location` for its frame.
+
+    Raises:
+        NoDepthError: the image has no depth or no intrinsics.
+        InvalidImageError: the intrinsics are not those of the image.
+    """
+    if item.location is not None:
+        return item.location
+    frame = scene.frame
+    if frame is None:
+        raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without depth")
+    if frame.depth_m is None or frame.intrinsics is None:
+        missing = "depth" if frame.depth_m is None else "camera matrix"
+        raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without {missing}")
+    return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics)
+
+
+def frame_of_location(location: Location3D, scene: Scene) -> str:
+    """Name of the frame that a place is given in: its own, else the camera's optical frame."""
+    return location.frame_id or scene.frame_id or f"{scene.camera} (optical)"
+
+
+def in_frame(location: Location3D, target: str, scene: Scene, perception: Perception) -> Location3D:
+    """The place in the target frame; "" keeps the frame it is given in.
+
+    Raises:
+        NoTransformError: nothing provides the transform, or what is provided is none.
+    """
+    source = location.frame_id or scene.frame_id
+    if target in ("", source) or not location.valid:
+        return location
+    matrix = perception.transform(target, source, scene)
+    try:
+        return location.transformed(matrix, target)
+    except ValueError as error:
+        raise NoTransformError(f"the transform from {source!r} to {target!r}: {error}") from error

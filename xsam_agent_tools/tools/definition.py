@@ -1,0 +1,133 @@
+"""What a tool is, whatever framework offers it, and how it becomes a LangChain tool.
+
+What a tool raises on purpose reaches the model as JSON with code, message, hint and retryable; it
+never ends the agent. Anything unexpected is logged with its traceback and reported as INTERNAL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.runnables.config import ensure_config
+from langchain_core.tools import StructuredTool, ToolException
+from pydantic import BaseModel, ValidationError
+
+from xsam.errors import XSamError
+from xsam.structures import Frame
+from xsam_agent_tools.artifact import overlay_png
+from xsam_agent_tools.content import error_payload, invalid_arguments_payload, to_text
+from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.scene_store import Scene, SceneObject
+
+Images = Literal["none", "user", "tool"]
+Output = tuple[str, dict[str, Any]]  # content for the model, artifact for the program
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Toolbox:
+    """What every tool of a toolkit is built from."""
+
+    perception: Perception
+    images: Images
+    names: tuple[str, ...]  # of the tools that are offered; no other is ever suggested
+    thing_classes: tuple[str, ...]  # what `segment_everything` looks for
+    stuff_classes: tuple[str, ...]
+
+    def pictures(self, scene: Scene, objects: Sequence[SceneObject], title: str) -> list[str] | None:
+        """The overlay for the artifact; None when no pictures are wanted."""
+        if self.images == "none":
+            return None
+        return [overlay_png(scene.frame, objects, title)] if scene.frame is not None else []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """One tool: a name, a text, a shape of arguments and a function. Nothing of any framework.
+
+    No tool moves or changes anything in the world, so each is read-only for clients that ask.
+    """
+
+    name: str
+    description: str
+    args: type[BaseModel]
+    run: Callable[..., Output]  # blocking; takes the fields of `args` as keywords
+
+    def call(self, arguments: dict[str, Any]) -> Output:
+        """Validate the arguments and run.
+
+        Raises:
+            ToolException: the text is the JSON for the model: code, message, hint, retryable.
+        """
+        try:
+            valid = self.args.model_validate(arguments)
+        except ValidationError as error:
+            raise ToolException(to_text(invalid_arguments_payload(error))) from error
+        return self.run_safely(**{name: getattr(valid, name) for name in type(valid).model_fields})
+
+    def run_safely(self, **arguments: Any) -> Output:
+        """`run`, with every exception as a `ToolException` whose text is the JSON for the model."""
+        try:
+            return self.run(**arguments)
+        except XSamError as error:
+            raise ToolException(to_text(error_payload(error))) from error
+        except Exception as error:
+            _LOG.exception("tool %s failed", self.name)
+            reason = XSamError(
+                f"{self.name} failed inside: {type(error).__name__}", hint="tell the user; see the log"
+            )
+            raise ToolException(to_text({**error_payload(reason), "code": "INTERNAL"})) from error
+
+
+def langchain_tool(spec: ToolSpec) -> StructuredTool:
+    """The tool for LangChain; the async side runs the blocking function on a thread of its own."""
+
+    @functools.wraps(spec.run)
+    def func(**kwargs: Any) -> Output:
+        return spec.run_safely(**kwargs)
+
+    @functools.wraps(spec.run)
+    async def coroutine(**kwargs: Any) -> Output:
+        return await asyncio.to_thread(func, **kwargs)
+
+    return StructuredTool.from_function(
+        func=func,
+        coroutine=coroutine,
+        name=spec.name,
+        description=spec.description,
+        args_schema=spec.args,
+        response_format="content_and_artifact",
+        handle_tool_error=_tool_error_text,
+        handle_validation_error=_validation_error_text,
+    )
+
+
+def conversation() -> str:
+    """Which conversation a tool call belongs to: LangGraph's thread id, "" where there is none."""
+    configurable = ensure_config().get("configurable") or {}
+    return str(configurable.get("thread_id") or "")
+
+
+def picture_signature(frame: Frame | None) -> Any:
+    """What tells whether a later frame shows the same; None when the pixels are not known."""
+    if frame is None:
+        return None
+    from xsam_agent_tools.appearance import signature
+
+    return signature(frame.rgb)
+
+
+def _tool_error_text(error: ToolException) -> str:
+    return str(error.args[0]) if error.args else to_text(error_payload(XSamError("the tool failed")))
+
+
+def _validation_error_text(error: Any) -> str:
+    if isinstance(error, ValidationError):
+        return to_text(invalid_arguments_payload(error))
+    return to_text({**error_payload(XSamError(str(error))), "code": "INVALID_ARGUMENTS"})

@@ -1,0 +1,150 @@
+"""Objects that were found before: `inspect_object` and `filter_objects`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xsam.errors import InvalidImageError
+from xsam.masks import BoolMask
+from xsam_agent_tools.artifact import crop_pngs, segmentation_artifact
+from xsam_agent_tools.content import cut, header, object_payload, size_cm, to_text
+from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
+from xsam_agent_tools.places import has_place, locate
+from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
+
+_INSPECT_OBJECT = """\
+Look closely at one object that was found before: its main colour, how wide and high it is in pixels, in \
+how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
+it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
+pictures are on, shows the object and its surroundings, without and with its outline.\
+"""
+
+_FILTER_OBJECTS = """\
+Correct a wrong set: keep only some of the objects of an image, or drop some. Give either keep or drop, \
+ids ('f7/m2') or marks ('2'). Dropped objects vanish from overlays; their ids stay valid and keep brings \
+them back.\
+"""
+
+_MIN_PIECE_SHARE = 0.02  # of the largest piece; smaller specks do not count
+
+
+def inspect_object(box: Toolbox) -> ToolSpec:
+    """Crop and details of one mask."""
+    perception = box.perception
+
+    def run(object_id: str) -> Output:
+        scene, item = perception.store.object(object_id)
+        perception.refuse_old_scene(scene)
+        payload = header("ok", scene, perception.age(scene))
+        payload["objects"] = [object_payload(item, scene.image_hw)]
+        payload.update(_details(scene, item))
+        pictures = None
+        if box.images != "none":
+            pictures = crop_pngs(scene.frame, item) if scene.frame is not None else []
+        return to_text(payload), segmentation_artifact(scene, [item], payload, images=pictures)
+
+    return ToolSpec(name="inspect_object", description=_INSPECT_OBJECT, args=inspect_object_args(), run=run)
+
+
+def filter_objects(box: Toolbox) -> ToolSpec:
+    """Which objects of an image are meant."""
+    perception = box.perception
+
+    def run(image_id: str, keep: Sequence[str] = (), drop: Sequence[str] = ()) -> Output:
+        if bool(keep) == bool(drop):
+            raise ArgumentsError("give either keep or drop, and not both")
+        scene = perception.store.scene(image_id)
+        perception.refuse_old_scene(scene)
+        named = _named(scene, [*keep, *drop])
+        before = {item.object_id for item in scene.shown}
+        shown = named if keep else before - named
+        scene = perception.store.keep(image_id, shown)
+        payload = header("ok", scene, perception.age(scene), size=False)
+        payload["kept"] = [{"id": item.object_id, "label": item.label} for item in scene.shown]
+        payload["dropped"] = [item.object_id for item in scene.objects if item.dropped]
+        if not scene.shown:
+            payload["hint"] = "nothing is left on this image; keep brings objects back"
+        pictures = box.pictures(scene, scene.shown, "kept")
+        return to_text(payload), segmentation_artifact(scene, scene.shown, payload, images=pictures)
+
+    return ToolSpec(name="filter_objects", description=_FILTER_OBJECTS, args=filter_objects_args(), run=run)
+
+
+def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
+    mask = item.mask.decode()
+    x_min, y_min, x_max, y_max = item.box_xyxy
+    details: dict[str, Any] = {"size_px": [x_max - x_min, y_max - y_min], "pieces": _pieces(mask)}
+    borders = [
+        side
+        for side, edge in (
+            ("left", mask[:, 0]),
+            ("top", mask[0]),
+            ("right", mask[:, -1]),
+            ("bottom", mask[-1]),
+        )
+        if edge.any()
+    ]
+    if borders:
+        details["cut_off_at"] = borders
+    if scene.frame is not None:
+        from xsam_agent_tools.appearance import colour_name
+
+        if colour := colour_name(scene.frame.rgb, mask):
+            details["colour"] = colour
+    details.update(_place(scene, item))
+    overlaps = {
+        other.object_id: round(iou, 2)
+        for other in scene.objects
+        if other.object_id != item.object_id and (iou := other.mask.iou(item.mask)) >= 0.05
+    }
+    if overlaps:
+        details["overlaps"] = dict(sorted(overlaps.items(), key=lambda pair: -pair[1])[:5])
+    if item.parent_id:
+        details["parent"] = item.parent_id
+    if item.query and item.query != item.label:
+        details["query"] = item.query
+    return details
+
+
+def _place(scene: Scene, item: SceneObject) -> dict[str, Any]:
+    """Distance and size where there is depth, or why it cannot be used."""
+    if not has_place(scene, item):
+        return {}
+    try:
+        location = locate(scene, item)
+    except InvalidImageError as error:
+        return {"depth_problem": cut(error.message, 160)}
+    place: dict[str, Any] = {}
+    if location.valid:
+        place = {"distance_m": round(location.distance_m, 2), "size_cm": size_cm(location)}
+    return {**place, "depth_valid_pct": round(100 * location.depth_valid_ratio)}
+
+
+def _pieces(mask: BoolMask) -> int:
+    """How many separate regions a mask has, specks aside."""
+    import cv2
+
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return int(np.count_nonzero(areas >= _MIN_PIECE_SHARE * areas.max())) if len(areas) else 0
+
+
+def _named(scene: Scene, names: Sequence[str]) -> set[str]:
+    """The ids that names such as "f7/m2", "m2" or "2" stand for on this image.
+
+    Raises:
+        UnknownIdError: a name fits no object of the image.
+    """
+    known = {item.object_id: item.object_id for item in scene.objects}
+    for item in scene.objects:
+        known[f"m{item.mark}"] = known[str(item.mark)] = item.object_id
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        have = ", ".join(item.object_id for item in scene.objects[:20]) or "none"
+        raise UnknownIdError(f"no object {unknown[0][:40]!r} on image {scene.image_id}; it has: {have}")
+    return {known[name] for name in names}

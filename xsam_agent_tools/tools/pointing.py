@@ -1,0 +1,191 @@
+"""Pointing instead of naming: `segment_with_prompt` and `refine_object`.
+
+Both say what the marks did: a model may well ignore a negative one, and that must not look like success.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xsam.errors import error_for_code
+from xsam.masks import BoolMask, mask_iou
+from xsam.structures import Query, SegmentationResult, Task, VisualPrompt
+from xsam_agent_tools.answers import FAILURES, object_of, put, union, with_pixels
+from xsam_agent_tools.artifact import segmentation_artifact
+from xsam_agent_tools.content import header, object_payload, percent, to_text
+from xsam_agent_tools.errors import ArgumentsError
+from xsam_agent_tools.perception import Look
+from xsam_agent_tools.progress import progress_of
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, honoured, to_prompts
+from xsam_agent_tools.scene_store import SceneObject
+from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
+
+UNCHANGED_IOU = 0.98  # masks that overlap more are the same outline
+
+_SEGMENT_WITH_PROMPT = """\
+Segment what you point at, for when words do not tell it apart. prompts: marks on the image with x, y \
+from 0 to 1000 (0,0 = upper left corner, 1000,1000 = lower right), whatever its size in pixels: a point, \
+a box (x,y to x2,y2) or a scribble (x,y and further points in path); label negative = not this. Give the \
+image_id you saw the place on. scope one = the object under the marks; all_similar = everything that looks \
+like it. ignored lists marks that the result does not obey; iou_without_negatives = overlap with the result \
+without the negative marks (1.0 = they changed nothing).\
+"""
+
+_REFINE_OBJECT = """\
+Correct the outline of one object: add = marks on what is missing, remove = marks on what does not belong \
+to it (x, y from 0 to 1000, as in segment_with_prompt). Gives a new object id; the old one (parent) stays \
+valid. iou_with_parent = overlap of new and old outline (1.0 = nothing changed); ignored lists marks that \
+the new outline does not obey: the model may not follow them, so check before you use it.\
+"""
+
+
+def segment_with_prompt(box: Toolbox) -> ToolSpec:
+    """Interactive and visual-grounded segmentation."""
+    perception = box.perception
+    name = "segment_with_prompt"
+
+    def run(
+        prompts: list[PromptArguments],
+        scope: str = "one",
+        camera: str = perception.cameras[0],
+        image_id: str = "",
+    ) -> Output:
+        if scope not in ("one", "all_similar"):
+            raise ArgumentsError(f"scope is 'one' or 'all_similar', not {scope[:40]!r}")
+        if all(item.label == "negative" for item in prompts):
+            raise ArgumentsError("at least one mark must be positive")
+        task = Task.INTERACTIVE if scope == "one" else Task.VISUAL_GROUNDED
+        marks: list[VisualPrompt] = []
+
+        def queries(image_hw: tuple[int, int]) -> list[Query]:
+            marks[:] = to_prompts(prompts, image_hw)
+            positive = [mark for mark in marks if mark.positive]
+            asked = [Query(task=task, prompts=tuple(marks))]
+            return (
+                asked if len(positive) == len(marks) else [*asked, Query(task=task, prompts=tuple(positive))]
+            )
+
+        progress = progress_of(name)
+        progress("looking", camera=camera, image_id=image_id, queries=[scope])
+        look = perception.look(queries, camera=camera, image_id=image_id)
+        result = _answered(look.results[0])
+        indices = with_pixels(result)
+        if scope == "one":
+            indices = indices[:1]
+        label = "marked" if scope == "one" else "similar"
+        kept = indices[:DEFAULT_OBJECTS]
+        scene, objects = put(
+            look, [object_of(result, index, query="", label=label) for index in kept], perception.store
+        )
+        payload = header("ok" if objects else "no_match", scene, perception.age(scene))
+        payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
+        payload["truncated"] = len(indices) - len(kept)
+        whole = union([item.mask for item in objects], scene.image_hw)
+        payload.update(_obedience(marks, [f"prompt {n}" for n in range(1, len(marks) + 1)], whole))
+        if len(look.results) > 1 and objects:
+            payload["iou_without_negatives"] = _iou_without(look, whole, best_only=scope == "one")
+        if not objects:
+            payload["hint"] = "nothing was found at these marks: use a box around the object, or name it"
+        progress("answered", status=payload["status"], image_id=scene.image_id)
+        pictures = box.pictures(scene, objects, "marked" if scope == "one" else "all similar")
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=pictures)
+
+    args = segment_with_prompt_args(perception.cameras, with_image_id=perception.keeps_frames)
+    return ToolSpec(name=name, description=_SEGMENT_WITH_PROMPT, args=args, run=run)
+
+
+def refine_object(box: Toolbox) -> ToolSpec:
+    """A new outline for an object; the old one stays."""
+    perception = box.perception
+    name = "refine_object"
+
+    def run(
+        object_id: str, add: Sequence[MarkArguments] = (), remove: Sequence[MarkArguments] = ()
+    ) -> Output:
+        if not (add or remove):
+            raise ArgumentsError("give marks in add, in remove, or in both")
+        scene, parent = perception.store.object(object_id)
+        old = parent.mask.decode()
+        added = to_prompts(add, scene.image_hw, positive=True)
+        removed = to_prompts(remove, scene.image_hw, positive=False)
+        query = Query(
+            task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(old), *added, *removed), max_instances=1
+        )
+        progress = progress_of(name)
+        progress("looking", camera=scene.camera, image_id=scene.image_id, queries=[object_id])
+        look = perception.look([query], camera=scene.camera, image_id=scene.image_id)
+        result = _answered(look.results[0])
+        chosen = [
+            object_of(result, index, query=parent.query, parent_id=parent.object_id, label=parent.label)
+            for index in with_pixels(result)[:1]
+        ]
+        scene, objects = put(look, chosen, perception.store)
+        payload = header("ok" if objects else "no_match", scene, perception.age(scene))
+        payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
+        payload["parent"] = parent.object_id
+        if objects:
+            names = [
+                f"{kind} {n}"
+                for kind, count in (("add", len(add)), ("remove", len(remove)))
+                for n in range(1, count + 1)
+            ]
+            payload.update(_change(old, objects[0], [*added, *removed], names))
+        else:
+            payload["hint"] = f"the model gave no outline; {parent.object_id} is still valid"
+        progress("answered", status=payload["status"], image_id=scene.image_id)
+        pictures = box.pictures(scene, objects, f"{parent.label}, refined")
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=pictures)
+
+    return ToolSpec(name=name, description=_REFINE_OBJECT, args=refine_object_args(), run=run)
+
+
+def _answered(result: SegmentationResult) -> SegmentationResult:
+    """The result, unless it is a refusal or failure: that is raised."""
+    if result.status in FAILURES:
+        raise error_for_code(result.code, result.message, hint=result.hint)
+    return result
+
+
+def _iou_without(look: Look, whole: BoolMask, *, best_only: bool) -> float | None:
+    """Overlap with what the same marks give without the negative ones; None when that was not answered."""
+    other = look.results[1]
+    if other.status in FAILURES:
+        return None
+    indices = with_pixels(other)[: 1 if best_only else DEFAULT_OBJECTS]
+    return round(
+        mask_iou(whole, union([other.segments.masks[i] for i in indices], other.segments.image_hw)), 3
+    )
+
+
+def _obedience(marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask) -> dict[str, Any]:
+    """Which marks the result does not obey, and what to do about it."""
+    ignored = [name for name, mark in zip(names, marks, strict=True) if not honoured(mark, mask)]
+    if not ignored or not mask.any():
+        return {}
+    return {"ignored": ignored, "hint": "the result does not obey every mark: try a box, or more marks"}
+
+
+def _change(
+    old: BoolMask, new: SceneObject, marks: Sequence[VisualPrompt], names: Sequence[str]
+) -> dict[str, Any]:
+    """How the new outline differs from the old one."""
+    mask = new.mask.decode()
+    before = np.count_nonzero(old)
+    iou = mask_iou(old, mask)
+    change: dict[str, Any] = {
+        "iou_with_parent": round(iou, 3),
+        "added_pct": percent(np.count_nonzero(mask & ~old) / before) if (mask & ~old).any() else 0.0,
+        "removed_pct": percent(np.count_nonzero(old & ~mask) / before) if (old & ~mask).any() else 0.0,
+    }
+    change.update(_obedience(marks, names, mask))
+    if iou >= UNCHANGED_IOU and "ignored" not in change:
+        change["hint"] = "the outline did not change: it obeyed these marks before"
+    elif iou >= UNCHANGED_IOU:
+        change["hint"] = (
+            "the outline did not change: the marks were ignored; draw a box with segment_with_prompt"
+        )
+    return change

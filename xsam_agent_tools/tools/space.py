@@ -1,0 +1,129 @@
+"""Geometry from masks and depth, not from a model's arithmetic: `locate_objects_3d`, `compare_objects`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xsam_agent_tools.artifact import COMPARISON, LOCATION, frame_of, mask_of, place_of, segmentation_artifact
+from xsam_agent_tools.content import age_payload, cut, header, location_payload, to_text
+from xsam_agent_tools.differences import body_of
+from xsam_agent_tools.errors import ArgumentsError, NoDepthError
+from xsam_agent_tools.perception import Age
+from xsam_agent_tools.places import frame_of_location, in_frame, locate
+from xsam_agent_tools.relations import UNCLEAR, compare
+from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
+
+_LOCATE_OBJECTS_3D = """\
+Position, size and distance of objects in metres, from their masks and the camera's depth image. position_m \
+is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z forward. \
+size_cm is length, width, thickness of what is visible; distance_m is from the camera; depth_valid_pct is \
+how much of the object has depth (below 30: do not trust it). Give frame only if positions are needed in \
+another one, such as 'base_link'. stale = too old to act on: look again.\
+"""
+
+_COMPARE_OBJECTS = """\
+Compare objects of one image; do not work it out from boxes yourself. left_of, right_of, above, below \
+(in the image), nearer, farther (depth), larger, smaller, inside, on: is it so for the first object and each \
+of the others? answer yes, no or unclear. between: is the first between the other two? leftmost, rightmost, \
+topmost, bottommost, nearest, farthest, largest, smallest: answer is the object's id, order sorts all. \
+closest_to: which of the others is closest to the first? unclear = within the margin: they differ too little \
+to say.\
+"""
+
+
+def locate_objects_3d(box: Toolbox) -> ToolSpec:
+    """Where objects are in space."""
+    perception = box.perception
+
+    def run(object_ids: list[str], frame: str = "") -> Output:
+        found = [perception.store.object(object_id) for object_id in object_ids]
+        for scene, _ in found:
+            perception.refuse_old_scene(scene, position=True)
+        places = []
+        for scene, item in found:
+            location = in_frame(locate(scene, item), frame, scene, perception)
+            places.append((scene, item, location, frame or frame_of_location(location, scene)))
+        if not any(location.valid for _, _, location, _ in places):
+            reasons = "; ".join(f"{item.object_id}: {place.reason}" for _, item, place, _ in places)
+            raise NoDepthError(
+                f"none of the objects can be located: {cut(reasons, 300)}",
+                hint="the depth camera may not see the surface (glass, metal, too near): look from elsewhere",
+            )
+        ages = [age for scene, _ in found if (age := perception.age(scene)) is not None]
+        payload: dict[str, Any] = {"status": "ok"}
+        payload.update(age_payload(_oldest(ages)))
+        names = {name for _, _, _, name in places}
+        if len(names) == 1:
+            payload["frame"] = names.pop()
+        payload["objects"] = [
+            location_payload(item, place, "" if "frame" in payload else name)
+            for _, item, place, name in places
+        ]
+        artifact: dict[str, Any] = {
+            "schema": LOCATION,
+            "result": payload,
+            "masks": [mask_of(item) for _, item in found],
+            "places": [place_of(scene, item, place, name) for scene, item, place, name in places],
+            "frame": frame_of(found[0][0]),
+        }
+        if box.images != "none":
+            scenes = {scene.image_id: scene for scene, _ in found}
+            artifact["images"] = []
+            for scene in scenes.values():
+                own = [item for other, item in found if other.image_id == scene.image_id]
+                artifact["images"] += box.pictures(scene, own, "located") or []
+        return to_text(payload), artifact
+
+    args = locate_objects_3d_args()
+    return ToolSpec(name="locate_objects_3d", description=_LOCATE_OBJECTS_3D, args=args, run=run)
+
+
+def compare_objects(box: Toolbox) -> ToolSpec:
+    """A spatial relation, with a margin."""
+    perception = box.perception
+
+    def run(object_ids: list[str], relation: str) -> Output:
+        scene, items = _on_one_image(box, object_ids)
+        perception.refuse_old_scene(scene)
+        verdict = compare(relation, [body_of(scene, item) for item in items])
+        unclear = verdict.answer == UNCLEAR
+        payload = header("ambiguous" if unclear else "ok", scene, perception.age(scene), size=False)
+        payload["relation"] = relation
+        payload["answer"] = verdict.answer
+        payload["why"] = verdict.why
+        if verdict.order:
+            payload["order"] = list(verdict.order)
+        if verdict.values:
+            payload["values"] = verdict.values
+        if unclear:
+            payload["hint"] = "treat them as equal in this, compare something else, or look from elsewhere"
+        pictures = box.pictures(scene, items, relation.replace("_", " "))
+        return to_text(payload), segmentation_artifact(
+            scene, items, payload, schema=COMPARISON, images=pictures
+        )
+
+    args = compare_objects_args()
+    return ToolSpec(name="compare_objects", description=_COMPARE_OBJECTS, args=args, run=run)
+
+
+def _oldest(ages: Sequence[Age]) -> Age | None:
+    return max(ages, key=lambda age: age.seconds, default=None)
+
+
+def _on_one_image(box: Toolbox, object_ids: Sequence[str]) -> tuple[Scene, list[SceneObject]]:
+    """The objects and the image they are all on.
+
+    Raises:
+        ArgumentsError: they are on different images.
+    """
+    found = [box.perception.store.object(object_id) for object_id in object_ids]
+    images = list(dict.fromkeys(scene.image_id for scene, _ in found))
+    if len(images) > 1:
+        raise ArgumentsError(
+            f"the objects are on different images: {', '.join(images)}",
+            hint="find them all on one image: segment_objects with all queries at once",
+        )
+    return found[0][0], [item for _, item in found]
