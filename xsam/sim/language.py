@@ -91,7 +91,8 @@ def plural(category: str) -> str:
     return _IRREGULAR_PLURALS.get(category, category + "s")
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """For example "an apple"."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
@@ -314,7 +315,7 @@ def grounded_caption(
     for group in groups:
         item = group[0]
         if len(group) == 1:
-            phrase = _with_article(f"{item.color} {item.category}")
+            phrase = with_article(f"{item.color} {item.category}")
         else:
             phrase = f"{_NUMBERS[min(len(group), 8) - 2]} {item.color} {plural(item.category)}"
         phrases.append(f"<p>{phrase}</p>")

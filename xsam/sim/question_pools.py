@@ -25,6 +25,7 @@ from xsam.sim.language import (
     reasoning_questions,
     referring_expressions,
     split_words,
+    with_article,
 )
 
 GRID_SIZE = 12
@@ -155,12 +156,8 @@ def _one_sided(pairs: Mapping[str, list[Pair]], weights: Mapping[str, float]) ->
     return [Stratum(weight=weights.get(key, 1.0), sides=(found,)) for key, found in pairs.items()]
 
 
-def _with_article(noun: str) -> str:
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
-
-
 def _description(item: ObjectAnnotation) -> str:
-    return f"{_with_article(f'{item.color} {item.category}')} ."
+    return f"{with_article(f'{item.color} {item.category}')} ."
 
 
 def _cell_words(item: ObjectAnnotation, image_hw: tuple[int, int]) -> str:
@@ -244,7 +241,7 @@ def _colors(view: View) -> list[Stratum]:
 
 def _categories(view: View) -> list[Stratum]:
     found = [
-        (_WHAT.format(e.text), f"{_with_article(item.category)} .") for e, item in view.targets(("color",))
+        (_WHAT.format(e.text), f"{with_article(item.category)} .") for e, item in view.targets(("color",))
     ]
     return [Stratum(weight=1.0, sides=(found,))]
 
@@ -255,16 +252,16 @@ def _presences(view: View) -> list[Stratum]:
     visible = {item.category for item in view.annotations}
     colored = [*view.absent["absent_wrong_color"], *view.absent["absent_color_category"]]
     asked: list[tuple[float, Iterable[str], Iterable[str]]] = [
-        (1.0, map(_with_article, categories), map(_with_article, view.absent["absent_category"])),
+        (1.0, map(with_article, categories), map(with_article, view.absent["absent_category"])),
         (
             1.0,
-            (_with_article(f"{item.color} object") for item in labelled),
-            map(_with_article, view.absent["absent_color"]),
+            (with_article(f"{item.color} object") for item in labelled),
+            map(with_article, view.absent["absent_color"]),
         ),
         (
             2.0,
-            (_with_article(f"{item.color} {item.category}") for item in labelled),
-            map(_with_article, colored),
+            (with_article(f"{item.color} {item.category}") for item in labelled),
+            map(with_article, colored),
         ),
         (
             1.0,

@@ -9,8 +9,8 @@ from typing import Any
 
 from xsam.checkpoint import sha256
 from xsam.sim.household import ALL_COLORS, CATEGORIES
+from xsam.train.stages import STAGE_NAMES
 
-STAGES = ("stage1", "stage2", "stage3")
 _STAGE_TEXT = {
     "stage1": "segmentor: all objects and surfaces, closed set of 29 classes",
     "stage2": "alignment: questions and answers about scenes, and where a phrase's objects are",
@@ -51,7 +51,7 @@ def score_table(scores: Mapping[str, Any]) -> str:
 def stage_table(runs: Path) -> str:
     """Markdown table of how long each stage was trained."""
     lines = ["| stage | what | steps | minutes |", "|---|---|---|---|"]
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         last = last_record(runs / stage)
         lines.append(f"| {stage[-1]} | {_STAGE_TEXT[stage]} | {last['step']:,} | {last['minutes']:.0f} |")
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xsam.errors import TrainingConfigError
+from xsam.train.stages import STAGE_NAMES
 
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # title, group of the log, names
@@ -100,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=Path, help="folder with stage1, stage2, stage3, as far as there are")
     parser.add_argument("--out", type=Path, required=True, help="PNG or SVG file")
     options = parser.parse_args(arguments)
-    stages = [run for name in ("stage1", "stage2", "stage3") if (run := options.runs / name).is_dir()]
+    stages = [run for name in STAGE_NAMES if (run := options.runs / name).is_dir()]
     if not stages:
         raise TrainingConfigError(f"no stage1, stage2 or stage3 in {options.runs}")
     plot(stages, options.out)

@@ -21,8 +21,8 @@ from xsam.sim.scene import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from xsam.sim.shards import render_shards
 from xsam.train.publish import publish
 from xsam.train.run import parse_overrides, train
+from xsam.train.stages import STAGE_NAMES
 
-STAGES = ("stage1", "stage2", "stage3")
 SCENE_SIDE_PX = 192
 
 
@@ -68,14 +68,14 @@ def run_pipeline(
         _say(f"rendering {count} {name} scenes of {SCENE_SIDE_PX} px")
         render_shards(data / name, start=seeds.start, count=count, size=SCENE_SIDE_PX, show_progress=True)
     init: Path | None = None
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         _say(f"training {stage}")
         train(
             f"tiny/{stage}",
             data=data,
             out=out / stage,
             init=init,
-            heads=[out / done for done in STAGES[: STAGES.index(stage)]],
+            heads=[out / done for done in STAGE_NAMES[: STAGE_NAMES.index(stage)]],
             overrides={**size.overrides, **overrides},
             cpu=cpu,
         )

@@ -51,7 +51,7 @@ def publish(
     load_weights(model, read_tensors(trained))
     save_checkpoint(model, load_tokenizer(trained / "tokenizer"), out, dtype=torch.float16)
     scores = evaluate(XSam.load(out), seeds, show_progress=True)
-    (out / "scores.json").write_text(json.dumps(scores, indent=2) + "\n", encoding="utf-8")
+    (out / "scores.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (out / "README.md").write_text(model_card(out, runs, scores), encoding="utf-8")
     return scores
 

@@ -20,6 +20,8 @@ from xsam.errors import TrainingConfigError
 from xsam.train.losses import LossWeights, MaskSampling
 
 RECIPES = Path(__file__).parent / "recipes"
+STAGE_NAMES = ("stage1", "stage2", "stage3")
+"""Recipes of a size, and folders of their runs, in order."""
 
 
 class Stage(str, Enum):
