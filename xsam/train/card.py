@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xsam.checkpoint import sha256
+from xsam.checkpoint import read_tensors, sha256
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.train.stages import STAGE_NAMES
 
@@ -72,7 +72,7 @@ def model_card(folder: Path, runs: Path, scores: Mapping[str, Any], *, remarks: 
         remarks: what a person saw in the pictures; Markdown.
     """
     weights = folder / "model.safetensors"
-    parameters = weights.stat().st_size / 2 / 1e6  # float16
+    parameters = sum(tensor.numel() for tensor in read_tensors(folder).values()) / 1e6
     return f"""# The tiny X-SAM checkpoint
 
 The architecture of X-SAM (arXiv 2508.04655) with {parameters:.1f} M parameters, trained on simulated

@@ -62,6 +62,7 @@ class StageConfig:
     accumulation: int = 1  # steps whose gradients are added up
     prompts_per_image: int = 1
     workers: int = 0
+    max_unreadable: int = 20  # pictures a loader process may leave out because their files are damaged
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4

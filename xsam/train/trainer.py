@@ -19,13 +19,14 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from xsam.checkpoint import save_checkpoint
 from xsam.errors import ModelError, TrainingConfigError
 from xsam.model.xsam import XSamModel
-from xsam.train.collate import Collator, TrainBatch
+from xsam.train.batches import PlannedBatches
+from xsam.train.collate import Collator
 from xsam.train.mixture import BatchPlan
 from xsam.train.optimizer import build_optimizers, freeze, schedule, set_rates
 from xsam.train.samples import Source
@@ -48,38 +49,6 @@ class Progress:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.step, self.elapsed_s = int(state["step"]), float(state["elapsed_s"])
-
-
-class _Batches(IterableDataset[TrainBatch]):
-    """This process's share of every planned batch, from a step on; prompts are drawn by number."""
-
-    def __init__(
-        self, sources: Sequence[Source], plan: BatchPlan, collate: Collator, config: StageConfig
-    ) -> None:
-        self.sources, self.plan, self.collate, self.config = sources, plan, collate, config
-        self.first, self.rank, self.processes = 0, 0, 1
-
-    def __iter__(self) -> Any:
-        worker = torch.utils.data.get_worker_info()
-        number = self.first + (worker.id if worker else 0)
-        stride = worker.num_workers if worker else 1
-        while True:
-            yield self.make(number)
-            number += stride
-
-    def make(self, number: int) -> TrainBatch:
-        planned = self.plan[number]
-        source = self.sources[planned.source]
-        samples = [
-            source.sample(
-                index,
-                np.random.default_rng([*planned.seed, row]),
-                prompts=self.config.prompts_per_image,
-            )
-            for row, index in enumerate(planned.indices)
-            if row % self.processes == self.rank
-        ]
-        return self.collate(samples)
 
 
 class Trainer:
@@ -148,7 +117,7 @@ class Trainer:
             balance=config.balance,
             seed=config.seed,
         )
-        self.batches = _Batches(sources, self.plan, Collator(model.config, tokenizer), config)
+        self.batches = PlannedBatches(sources, self.plan, Collator(model.config, tokenizer), config)
         self.batches.rank, self.batches.processes = self.accelerator.process_index, processes
         self.validation = None if validation is None else Validation(validation, self.batches.collate, config)
         self.total_steps = config.steps or math.ceil(
@@ -167,7 +136,12 @@ class Trainer:
             state = self.out / "state.old"  # stopped between the two renames of `save`
         if not state.is_dir():
             return False
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        settings = [(group["peak_lr"], group["weight_decay"]) for group in groups]
         self.accelerator.load_state(str(state))
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        for group, (peak_lr, weight_decay) in zip(groups, settings, strict=True):
+            group["peak_lr"], group["weight_decay"] = peak_lr, weight_decay  # the recipe's, not the file's
         return True
 
     def save(self) -> None:

@@ -129,3 +129,14 @@ def test_a_finished_state_has_its_checkpoint(
     again.resume()
     again.fit()
     assert load_checkpoint(tmp_path / "checkpoint")
+
+
+def test_a_changed_learning_rate_holds_from_where_the_run_is_continued(start: Start, tmp_path: Path) -> None:
+    """It used to be ignored: the optimizer's file brought the old peak rate back."""
+    start(tmp_path, steps=2, learning_rate=1e-3).fit()
+    rest = start(tmp_path, steps=4, learning_rate=2.5e-4)
+    assert rest.resume()
+    encoder = {"learning_rate": 2.5e-4 * rest.config.encoder_lr_factor, "rest": 2.5e-4}
+    peaks = {group["peak_lr"] for optimizer in rest.optimizers for group in optimizer.param_groups}
+    assert peaks <= {*encoder.values(), rest.config.muon_learning_rate}
+    assert 2.5e-4 in peaks

@@ -1,0 +1,62 @@
+"""The batches of a run, made when they are asked for: planned pictures, prompts drawn by number."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset
+
+from xsam.errors import DatasetError
+from xsam.train.collate import Collator, TrainBatch
+from xsam.train.mixture import BatchPlan
+from xsam.train.samples import PromptedImage, Source
+from xsam.train.stages import StageConfig
+
+_log = logging.getLogger(__name__)
+
+
+class PlannedBatches(IterableDataset[TrainBatch]):
+    """This process's share of every planned batch, from a step on; prompts are drawn by number."""
+
+    def __init__(
+        self, sources: Sequence[Source], plan: BatchPlan, collate: Collator, config: StageConfig
+    ) -> None:
+        self.sources, self.plan, self.collate, self.config = sources, plan, collate, config
+        self.first, self.rank, self.processes = 0, 0, 1
+        self.unreadable: set[tuple[str, int]] = set()
+
+    def __iter__(self) -> Any:
+        worker = torch.utils.data.get_worker_info()
+        number = self.first + (worker.id if worker else 0)
+        stride = worker.num_workers if worker else 1
+        while True:
+            yield self.make(number)
+            number += stride
+
+    def make(self, number: int) -> TrainBatch:
+        planned = self.plan[number]
+        source = self.sources[planned.source]
+        samples = [
+            self._sample(source, index, [*planned.seed, row])
+            for row, index in enumerate(planned.indices)
+            if row % self.processes == self.rank
+        ]
+        return self.collate(samples)
+
+    def _sample(self, source: Source, index: int, seed: Sequence[int]) -> PromptedImage:
+        """The picture, or the next readable one: a bad file among a million ends no run."""
+        while True:
+            try:
+                return source.sample(
+                    index, np.random.default_rng(seed), prompts=self.config.prompts_per_image
+                )
+            except DatasetError as error:
+                self.unreadable.add((source.name, index))
+                if len(self.unreadable) > self.config.max_unreadable:
+                    raise
+                _log.warning("left out (%d so far): %s", len(self.unreadable), error)
+                index = (index + 1) % len(source)
