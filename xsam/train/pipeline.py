@@ -54,9 +54,21 @@ SMOKE = Size(
 
 
 def run_pipeline(
-    size: Size, *, data: Path, out: Path, overrides: Mapping[str, Any], test_seeds: range, cpu: bool
+    size: Size,
+    *,
+    data: Path,
+    out: Path,
+    overrides: Mapping[str, Any],
+    test_seeds: range,
+    cpu: bool,
+    init: Path | None = None,
 ) -> dict[str, Any]:
     """Run what is not done yet.
+
+    Args:
+        data: folder for rendered scenes.
+        out: folder for the runs of the stages.
+        init: checkpoint folder to go on from; None = from nothing.
 
     Returns:
         The scores of the published checkpoint, `out / "published"`.
@@ -67,7 +79,6 @@ def run_pipeline(
     ):
         _say(f"rendering {count} {name} scenes of {SCENE_SIDE_PX} px")
         render_shards(data / name, start=seeds.start, count=count, size=SCENE_SIDE_PX, show_progress=True)
-    init: Path | None = None
     for stage in STAGE_NAMES:
         _say(f"training {stage}")
         train(
@@ -93,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="xsam.train.pipeline", description="Train the tiny checkpoint.")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder for rendered scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs of the stages")
+    parser.add_argument("--init", type=Path, help="checkpoint folder to go on from; default: from nothing")
     parser.add_argument("--smoke", action="store_true", help="a few steps on a few scenes")
     parser.add_argument("--scenes", type=parse_seeds, help="START:COUNT of the test scenes")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
@@ -107,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         overrides=parse_overrides(options.overrides),
         test_seeds=test_seeds,
         cpu=options.cpu,
+        init=options.init,
     )
     return 0
 

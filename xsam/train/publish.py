@@ -29,7 +29,12 @@ LAST_STAGE = "stage3"
 
 
 def publish(
-    runs: Path, out: Path, seeds: range, *, settings: Mapping[str, Any] | None = None
+    runs: Path,
+    out: Path,
+    seeds: range,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    remarks: str = "",
 ) -> dict[str, Any]:
     """Write the checkpoint folder and score it.
 
@@ -39,6 +44,7 @@ def publish(
         seeds: test scenes.
         settings: own settings of `XSamConfig` to change, such as `reject_below`: chosen on validation
             scenes after training.
+        remarks: Markdown for the card, such as what a person saw in the pictures.
 
     Returns:
         The scores, also in `scores.json`.
@@ -52,7 +58,7 @@ def publish(
     save_checkpoint(model, load_tokenizer(trained / "tokenizer"), out, dtype=torch.float16)
     scores = evaluate(XSam.load(out), seeds, show_progress=True)
     (out / "scores.json").write_text(json.dumps(scores, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    (out / "README.md").write_text(model_card(out, runs, scores), encoding="utf-8")
+    (out / "README.md").write_text(model_card(out, runs, scores, remarks=remarks), encoding="utf-8")
     return scores
 
 
@@ -64,10 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=parse_seeds, default=range(TEST_SEEDS.start, TEST_SEEDS.start + 500))
     parser.add_argument("--reject-below", type=float, help="least score of phrases; default: the run's")
     parser.add_argument("--instance-threshold", type=float, help="least score of instances")
+    parser.add_argument("--remarks", type=Path, help="Markdown file that goes into the card")
     options = parser.parse_args(arguments)
+    remarks = options.remarks.read_text(encoding="utf-8") if options.remarks else ""
     chosen = {"reject_below": options.reject_below, "instance_threshold": options.instance_threshold}
     settings = {name: value for name, value in chosen.items() if value is not None}
-    print(json.dumps(publish(options.runs, options.out, options.scenes, settings=settings)))
+    scores = publish(options.runs, options.out, options.scenes, settings=settings, remarks=remarks)
+    print(json.dumps(scores))
     return 0
 
 
