@@ -206,7 +206,7 @@ def test_each_object_is_located_with_the_depth_of_its_own_image(sim_tools, table
     assert answer["frame"] == "front_optical"
     for item, t_s in ((first, 0.0), (second, 2.0)):
         _, view, _ = view_of(table.seed, t_s)
-        mask = table.mask(1, t_s)  # instance 1 is the first mug
+        mask = table.mask(1, t_s=t_s)  # instance 1 is the first mug
         truth = locate_mask(mask, view.depth_m, view.intrinsics).position_m
         assert list(item["position_m"].values()) == pytest.approx(truth, abs=0.001)
     assert first["position_m"] != second["position_m"]

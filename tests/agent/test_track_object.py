@@ -17,7 +17,7 @@ from xsam_agent_tools.tools.tracking import POINTED_LABELS
 def _instance(table: SimTable, mask: MaskRle, t_s: float) -> int:
     """Which labelled object of the simulator a mask shows; 0 = none."""
     ids = [a.instance_id for a in table.items]
-    return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s))) > 0.99), 0)
+    return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s=t_s))) > 0.99), 0)
 
 
 @pytest.mark.parametrize("t_s", [1.0, 4.0])
