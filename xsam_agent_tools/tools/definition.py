@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +30,7 @@ Images = Literal["none", "user", "tool"]
 Output = tuple[str, dict[str, Any]]  # content for the model, artifact for the program
 
 _LOG = logging.getLogger(__name__)
+_CONVERSATION: ContextVar[str] = ContextVar("xsam_conversation", default="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +112,21 @@ def langchain_tool(spec: ToolSpec) -> StructuredTool:
 
 
 def conversation() -> str:
-    """Which conversation a tool call belongs to: LangGraph's thread id, "" where there is none."""
+    """Which conversation a tool call belongs to: `in_conversation`, else LangGraph's thread id, else ""."""
+    if named := _CONVERSATION.get():
+        return named
     configurable = ensure_config().get("configurable") or {}
     return str(configurable.get("thread_id") or "")
+
+
+@contextmanager
+def in_conversation(name: str) -> Iterator[None]:
+    """Tool calls inside belong to this conversation; for callers other than LangGraph."""
+    token = _CONVERSATION.set(name)
+    try:
+        yield
+    finally:
+        _CONVERSATION.reset(token)
 
 
 def picture_signature(frame: Frame | None) -> Any:

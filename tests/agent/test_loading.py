@@ -1,0 +1,60 @@
+"""A model that takes its time to load: calls wait for it, and say so when it fails."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from tests.agent.table import MASKS, new_frame
+from xsam import CheckpointError, DeadlineExceededError, FakeSegmenter, ModelError, Query
+from xsam_agent_tools.loading import LoadingSegmenter
+
+QUERIES = [Query(text="the plate")]
+
+
+def test_requests_wait_for_the_model_and_no_longer_than_allowed() -> None:
+    may_load = threading.Event()
+
+    def load() -> FakeSegmenter:
+        assert may_load.wait(30)
+        return FakeSegmenter(MASKS)
+
+    segmenter = LoadingSegmenter(load)
+    assert segmenter.status(deadline_s=1).state == "loading"
+    with pytest.raises(DeadlineExceededError, match="still being loaded") as caught:
+        segmenter.segment(new_frame(), QUERIES, deadline_s=0.05)
+    assert caught.value.retryable
+    may_load.set()
+    (result,) = segmenter.segment(new_frame(), QUERIES, deadline_s=30)
+    assert result.found
+    assert segmenter.status(deadline_s=1).state == "ready"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "words"),
+    [
+        (CheckpointError("no model"), CheckpointError, "no model"),
+        (OSError("disk"), ModelError, "OSError: disk"),
+    ],
+)
+def test_what_kept_it_from_loading_is_said_by_every_call(error: Exception, kind: type, words: str) -> None:
+    def load() -> FakeSegmenter:
+        raise error
+
+    segmenter = LoadingSegmenter(load)
+    for _ in range(2):
+        with pytest.raises(kind, match=words):
+            segmenter.segment(new_frame(), QUERIES, deadline_s=30)
+    status = segmenter.status(deadline_s=1)
+    assert (status.state, words in status.last_error) == ("failed", True)
+
+
+def test_the_status_tool_says_that_it_is_loading(make_tools, call) -> None:
+    may_load = threading.Event()
+    segmenter = LoadingSegmenter(lambda: may_load.wait(30) and FakeSegmenter(MASKS))
+    tools = make_tools(segmenter=segmenter, deadline_s=0.2)
+    assert call(tools["perception_status"])["state"] == "loading"
+    answer = call(tools["segment_objects"], queries=["mug"])
+    assert (answer["code"], answer["retryable"]) == ("DEADLINE", True)
+    may_load.set()

@@ -1,0 +1,65 @@
+"""A segmenter that is still being loaded: a server answers at once, and calls wait for the model."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xsam.errors import DeadlineExceededError, ModelError, XSamError
+from xsam.segmenter import Segmenter
+from xsam.structures import CameraRef, Frame, Query, SegmentationResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadingStatus:
+    """What `perception_status` says about it."""
+
+    state: str  # "loading", "ready" or "failed"
+    last_error: str = ""
+
+
+class LoadingSegmenter:
+    """Loads a segmenter on a thread of its own; every request waits for it within its own deadline."""
+
+    def __init__(self, load: Callable[[], Any]) -> None:
+        """`load` gives a `Segmenter`; it starts now."""
+        self._load = load
+        self._loaded = threading.Event()
+        self._segmenter: Segmenter | None = None
+        self._error: XSamError | None = None
+        threading.Thread(target=self._run, name="xsam-load", daemon=True).start()
+
+    def segment(
+        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+    ) -> list[SegmentationResult]:
+        """See `xsam.segmenter.Segmenter.segment`; the deadline covers loading, too."""
+        ends_s = time.monotonic() + deadline_s
+        if not self._loaded.wait(deadline_s):
+            raise DeadlineExceededError("the model is still being loaded", hint="try again in a while")
+        if self._segmenter is None:
+            raise self._error or ModelError("the model could not be loaded")
+        left_s = ends_s - time.monotonic()
+        if left_s <= 0:
+            raise DeadlineExceededError("the model was loaded too late for this request")
+        return self._segmenter.segment(source, queries, deadline_s=left_s)
+
+    def status(self, *, deadline_s: float) -> LoadingStatus:
+        """How far it is; answers at once."""
+        if not self._loaded.is_set():
+            return LoadingStatus(state="loading")
+        if self._segmenter is None:
+            return LoadingStatus(state="failed", last_error=str(self._error))
+        return LoadingStatus(state="ready")
+
+    def _run(self) -> None:
+        try:
+            self._segmenter = self._load()
+        except XSamError as error:
+            self._error = error
+        except Exception as error:  # whatever it is, later calls must say it instead of waiting
+            self._error = ModelError(f"the model could not be loaded: {type(error).__name__}: {error}")
+        finally:
+            self._loaded.set()
