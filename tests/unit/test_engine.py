@@ -354,7 +354,7 @@ def test_what_the_network_raises_is_typed(
         raise raised
 
     with monkeypatch.context() as patch:
-        patch.setattr(XSamModel, "decode", fail)
+        patch.setattr(XSamModel, "answer", fail)
         with pytest.raises(expected) as caught:
             one_engine.segment(_picture(), "mug")
     assert type(caught.value) is expected

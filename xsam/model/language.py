@@ -1,14 +1,16 @@
-"""Running the LLM: many prompts behind one image in a single pass, and greedy generation."""
+"""Running the LLM: a prefix read once, many prompts behind it in a single pass, greedy generation."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import DynamicCache, Phi3ForCausalLM
+from transformers import Phi3ForCausalLM
+from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 
 
 def packed_hidden_states(
@@ -69,12 +71,153 @@ def packed_row_states(
     return hidden[:, :shared], hidden[:, shared:]
 
 
+class PrefixCache:
+    """Keys and values of a prefix, in fixed buffers with room behind for what follows it.
+
+    The prefix is kept whole, whatever the sliding window: each query masks what it must not see. What
+    is behind the prefix is scratch space that every text and every generation overwrites, so one cache
+    serves one call at a time.
+    """
+
+    def __init__(self, llm: Phi3ForCausalLM, batch: int, capacity: int) -> None:
+        config, weight = llm.config, llm.model.norm.weight
+        head_dim = llm.model.layers[0].self_attn.head_dim
+        shape = (batch, config.num_key_value_heads, capacity, head_dim)
+        self.length = 0  # T, positions of the prefix
+        self.keys = [weight.new_empty(shape) for _ in llm.model.layers]  # rotated; (B, heads, capacity, d)
+        self.values = [weight.new_empty(shape) for _ in llm.model.layers]
+
+    @property
+    def capacity(self) -> int:
+        return self.keys[0].shape[2]
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all buffers."""
+        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
+
+    def reserve(self, room: int) -> None:
+        """Make room for this many positions behind the prefix."""
+        missing = self.length + room - self.capacity
+        if missing > 0:
+            for buffers in (self.keys, self.values):
+                for layer, buffer in enumerate(buffers):
+                    larger = buffer.new_empty((*buffer.shape[:2], self.length + room, buffer.shape[3]))
+                    larger[:, :, : self.length] = buffer[:, :, : self.length]
+                    buffers[layer] = larger
+
+
+@torch.no_grad()
+def cache_prefix(llm: Phi3ForCausalLM, prefix: Tensor, *, room: int = 0) -> PrefixCache:
+    """Read a prefix once for all texts that follow it.
+
+    The last layer computes its keys and values alone: nobody reads the states of the prefix itself.
+
+    Args:
+        prefix: (B, T, D) embeddings, T ≥ 1.
+        room: positions to allocate behind the prefix; more are allocated when they are needed.
+    """
+    batch, length, _ = prefix.shape
+    cache = PrefixCache(llm, batch, length + room)
+    positions = torch.arange(length, device=prefix.device)[None]
+    mask = None if _window(llm) >= length else _visible(positions, positions, None, None, _window(llm))
+    _run_layers(llm, prefix, positions, cache, mask, states=False)
+    cache.length = length
+    return cache
+
+
+@torch.no_grad()
+def following_states(llm: Phi3ForCausalLM, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
+    """Last hidden states of P texts that each follow the cached prefix, in one pass.
+
+    Equals `packed_hidden_states` without reading the prefix again.
+
+    Args:
+        texts: P tensors (B, L, D), each with a length of its own.
+    """
+    lengths = [text.shape[1] for text in texts]
+    rows = torch.cat(list(texts), dim=1)
+    owner = torch.cat([torch.full((1, n), i + 1, device=rows.device) for i, n in enumerate(lengths)], dim=1)
+    own = cache.length + torch.cat([torch.arange(n, device=rows.device) for n in lengths])[None]
+    shared = torch.arange(cache.length, device=rows.device)[None]
+    mask = _visible(
+        own, torch.cat([shared, own], dim=1), owner, F.pad(owner, (cache.length, 0)), _window(llm)
+    )
+    cache.reserve(rows.shape[1])
+    hidden = _run_layers(llm, rows, own, cache, mask)
+    return list(hidden.split(lengths, dim=1))
+
+
+def _window(llm: Phi3ForCausalLM) -> int:
+    return llm.config.sliding_window or sys.maxsize
+
+
+def _visible(
+    queries: Tensor, keys: Tensor, owner: Tensor | None, key_owner: Tensor | None, window: int
+) -> Tensor:
+    """(1, 1, queries, keys) bool: which positions (1, N) see which; owner 0 is everyone's."""
+    distance = queries[:, :, None] - keys[:, None]
+    visible = (distance >= 0) & (distance < window)
+    if owner is not None and key_owner is not None:
+        visible &= (key_owner[:, None] == 0) | (owner[:, :, None] == key_owner[:, None])
+    return visible[:, None]
+
+
+def _run_layers(
+    llm: Phi3ForCausalLM,
+    x: Tensor,
+    positions: Tensor,
+    cache: PrefixCache,
+    mask: Tensor | None,
+    *,
+    start: int | None = None,
+    first: int = 0,
+    states: bool = True,
+) -> Tensor:
+    """Run the stock layers over (B, L, D), with keys and values in the cache's buffers.
+
+    Args:
+        positions: (1, L), for the rotary embedding.
+        mask: (1, 1, L, keys) bool; None = causal for a prefix, everything for a single token.
+        start: where in the buffers the L positions go; right behind the prefix if None.
+        first: keys before this place are out of sight.
+        states: whether the result is needed; if not, the last layer stops at its keys and values.
+    """
+    start = cache.length if start is None else start
+    end = start + x.shape[1]
+    cos, sin = llm.model.rotary_emb(x, position_ids=positions)
+    for index, layer in enumerate(llm.model.layers):
+        attention = layer.self_attn
+        heads, groups = llm.config.num_attention_heads, llm.config.num_key_value_heads
+        widths = [n * attention.head_dim for n in (heads, groups, groups)]
+        qkv = attention.qkv_proj(layer.input_layernorm(x)).split(widths, dim=-1)
+        query, key, value = (t.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for t in qkv)
+        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        keys, values = cache.keys[index], cache.values[index]
+        keys[:, :, start:end] = key
+        values[:, :, start:end] = value
+        if not states and index == len(llm.model.layers) - 1:
+            break
+        attended = F.scaled_dot_product_attention(
+            query,
+            keys[:, :, first:end],
+            values[:, :, first:end],
+            attn_mask=mask,
+            is_causal=mask is None and x.shape[1] > 1,
+            scale=attention.scaling,
+            enable_gqa=heads != groups,
+        )
+        x = x + attention.o_proj(attended.transpose(1, 2).flatten(2))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return llm.model.norm(x) if states else x
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """A greedy continuation."""
 
     token_ids: list[int]  # generated tokens, the stop token included
-    hidden_states: Tensor  # (T + N − 1, D): of the prompt and of every generated token but the last
+    hidden_states: Tensor  # (L + N − 1, D) of the prompt and the generated tokens; L + N after a final one
 
 
 @torch.no_grad()
@@ -84,33 +227,46 @@ def generate(
     *,
     max_new_tokens: int,
     stop_ids: Sequence[int],
+    final_ids: Sequence[int] = (),
+    prefix: PrefixCache | None = None,
     forced_ids: Sequence[int] | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> Generation:
     """Continue one prompt greedily, keeping the last hidden states.
 
     Args:
-        prompt: (T, D) embeddings.
+        prompt: (L, D) embeddings, of what follows the prefix if there is one.
         stop_ids: generation ends after any of these.
+        final_ids: generation ends after any of these, too, but with the token's own state computed.
+        prefix: what comes before the prompt.
         forced_ids: take these tokens instead of the most likely ones (tests, teacher forcing).
         on_token: called with each new token; may raise to cancel.
     """
-    cache = DynamicCache(config=llm.config)
-    step = prompt[None]
-    states: list[Tensor] = []
-    token_ids: list[int] = []
     limit = max_new_tokens if forced_ids is None else len(forced_ids)
-    position = 0
-    while len(token_ids) < limit:
-        length = step.shape[1]
-        hidden = llm.model(
-            inputs_embeds=step,
-            past_key_values=cache,
-            position_ids=torch.arange(position, position + length, device=step.device)[None],
-            use_cache=True,
-        ).last_hidden_state
-        position += length
-        states.append(hidden[0])
+    room = len(prompt) + limit
+    cache = PrefixCache(llm, 1, room) if prefix is None else prefix
+    cache.reserve(room)
+    place = torch.arange(cache.length + room, device=prompt.device)[None]
+    window = _window(llm)
+
+    start, step = cache.length, prompt[None]
+    mask = None
+    if start or len(prompt) > window:
+        end = start + len(prompt)
+        mask = _visible(place[:, start:end], place[:, :end], None, None, window)
+    states = prompt.new_empty((room, prompt.shape[1]))
+    count = 0
+    token_ids: list[int] = []
+    while len(token_ids) < limit or (token_ids and token_ids[-1] in final_ids):
+        end = start + step.shape[1]
+        first = max(0, end - window) if mask is None and step.shape[1] == 1 else 0
+        positions = place[:, start:end]
+        hidden = _run_layers(llm, step, positions, cache, mask, start=start, first=first)
+        start, mask = end, None
+        states[count : count + hidden.shape[1]] = hidden[0]
+        count += hidden.shape[1]
+        if token_ids and token_ids[-1] in final_ids:
+            break
         if forced_ids is None:
             token = int(llm.lm_head(hidden[:, -1]).argmax())
         else:
@@ -120,5 +276,5 @@ def generate(
             on_token(token)
         if token in stop_ids:
             break
-        step = llm.model.embed_tokens(torch.tensor([[token]], device=step.device))
-    return Generation(token_ids=token_ids, hidden_states=torch.cat(states))
+        step = llm.model.embed_tokens(torch.tensor([[token]], device=prompt.device)).to(prompt.dtype)
+    return Generation(token_ids=token_ids, hidden_states=states[:count])

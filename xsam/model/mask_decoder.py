@@ -1,7 +1,8 @@
 """Mask2Former's masked-attention decoder, conditioned on the LLM, for many prompts of one image.
 
 The parameters are those of `transformers`' `Mask2FormerTransformerModule`; the forward pass is our
-own so that P prompts share the keys and values of their image instead of repeating them.
+own so that P prompts share the keys and values of their image instead of repeating them, and so that
+what depends on the image alone is computed once an image (`decoder_memory`).
 """
 
 from __future__ import annotations
@@ -40,54 +41,113 @@ class QueryPrediction:
     mask_logits: Tensor  # (B, P, Q, H, W) at the resolution of the mask features
 
 
-def decode_queries(
-    module: Mask2FormerTransformerModule,
-    multi_scale: Sequence[Tensor],
-    mask_features: Tensor,
-    seg_embeds: Tensor,
-) -> list[QueryPrediction]:
-    """Run the decoder for P prompts of each image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderMemory:
+    """What the decoder computes from the image alone; reusable for every prompt on it."""
+
+    keys: tuple[Tensor, ...]  # one a layer, (B, heads, h·w, C / heads)
+    values: tuple[Tensor, ...]
+    mask_features: Tensor  # (B, C, H, W)
+    level_mask_features: tuple[Tensor, ...]  # (B, C, h, w), resized to each scale, coarse to fine
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*self.keys, *self.values, self.mask_features, *self.level_mask_features)
+
+
+def decoder_memory(
+    module: Mask2FormerTransformerModule, multi_scale: Sequence[Tensor], mask_features: Tensor
+) -> DecoderMemory:
+    """Project an image's features to the keys and values of every decoder layer.
 
     Args:
         multi_scale: three maps (B, C, H, W), coarse to fine, from the pixel decoder.
         mask_features: (B, C, H, W).
-        seg_embeds: (B, P, C), the projected state at `<SEG>`; added to every query feature.
-
-    Returns:
-        One prediction before the first layer and one after each, the last being the answer.
     """
-    batch, prompts, _ = seg_embeds.shape
-    decoder = module.decoder
-    memory, keys, sizes = [], [], []
+    memory, places = [], []
     for level, features in enumerate(multi_scale):
         position = module.position_embedder(features.shape, features.device, features.dtype, None)
         tokens = module.input_projections[level](features).flatten(2).transpose(1, 2)
         tokens = tokens + module.level_embed.weight[level]
         memory.append(tokens)
-        keys.append(tokens + position.flatten(2).transpose(1, 2))
-        sizes.append(features.shape[-2:])
-
-    num_queries, width = module.queries_features.weight.shape
-    query_position = module.queries_embedder.weight
-    x = (module.queries_features.weight + seg_embeds[:, :, None]).expand(batch, prompts, num_queries, width)
-    flat_features = mask_features.flatten(2)
-
-    def predict(states: Tensor) -> QueryPrediction:
-        normed = decoder.layernorm(states)
-        embeds = decoder.mask_predictor.mask_embedder(normed)
-        logits = embeds.reshape(batch, prompts * num_queries, -1) @ flat_features
-        return QueryPrediction(
-            states=normed,
-            mask_logits=logits.reshape(batch, prompts, num_queries, *mask_features.shape[-2:]),
-        )
-
-    predictions = [predict(x)]
-    for index, layer in enumerate(decoder.layers):
+        places.append(tokens + position.flatten(2).transpose(1, 2))
+    keys, values = [], []
+    for index, layer in enumerate(module.decoder.layers):
         level = index % len(memory)
-        visible = _visible_pixels(predictions[-1].mask_logits, sizes[level])
-        x = _layer(layer, x, query_position, keys[level], memory[level], visible)
-        predictions.append(predict(x))
+        attention = layer.cross_attn
+        _, weight_k, weight_v = attention.in_proj_weight.chunk(3)
+        _, bias_k, bias_v = attention.in_proj_bias.chunk(3)
+        keys.append(_split_heads(F.linear(places[level], weight_k, bias_k), attention.num_heads))
+        values.append(_split_heads(F.linear(memory[level], weight_v, bias_v), attention.num_heads))
+    return DecoderMemory(
+        keys=tuple(keys),
+        values=tuple(values),
+        mask_features=mask_features,
+        level_mask_features=tuple(
+            mask_features
+            if m.shape[-2:] == mask_features.shape[-2:]
+            else F.interpolate(mask_features, size=m.shape[-2:], mode="bilinear", align_corners=False)
+            for m in multi_scale
+        ),
+    )
+
+
+def decode_queries(
+    module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
+) -> list[QueryPrediction]:
+    """Run the decoder for P prompts of each image, with a prediction at every depth (training).
+
+    Args:
+        seg_embeds: (B, P, C), the projected state at `<SEG>`; added to every query feature.
+
+    Returns:
+        One prediction before the first layer and one after each, the last being the answer.
+    """
+    x = _first_states(module, seg_embeds)
+    predictions = [_predict(module, x, memory.mask_features)]
+    for index, layer in enumerate(module.decoder.layers):
+        level = index % len(memory.level_mask_features)
+        size = memory.level_mask_features[level].shape[-2:]
+        visible = _visible_pixels(predictions[-1].mask_logits, size)
+        x = _layer(
+            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible
+        )
+        predictions.append(_predict(module, x, memory.mask_features))
     return predictions
+
+
+def answer_queries(
+    module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
+) -> QueryPrediction:
+    """The last prediction of `decode_queries` alone.
+
+    In between, masks only say where to look next, at the size of the next scale. Resizing is linear, so
+    they come from mask features that were resized once for the image, not from resized masks.
+    """
+    x = _first_states(module, seg_embeds)
+    for index, layer in enumerate(module.decoder.layers):
+        features = memory.level_mask_features[index % len(memory.level_mask_features)]
+        visible = _visible_pixels(_predict(module, x, features).mask_logits, features.shape[-2:])
+        x = _layer(
+            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible
+        )
+    return _predict(module, x, memory.mask_features)
+
+
+def _first_states(module: Mask2FormerTransformerModule, seg_embeds: Tensor) -> Tensor:
+    """(B, P, C) → (B, P, Q, C)."""
+    return module.queries_features.weight + seg_embeds[:, :, None]
+
+
+def _predict(module: Mask2FormerTransformerModule, x: Tensor, mask_features: Tensor) -> QueryPrediction:
+    batch, prompts, queries, _ = x.shape
+    decoder = module.decoder
+    states = decoder.layernorm(x)
+    embeds = decoder.mask_predictor.mask_embedder(states)
+    logits = embeds.reshape(batch, prompts * queries, -1) @ mask_features.flatten(2)
+    return QueryPrediction(
+        states=states, mask_logits=logits.reshape(batch, prompts, queries, *mask_features.shape[-2:])
+    )
 
 
 def _visible_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
@@ -95,10 +155,16 @@ def _visible_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
     batch, prompts, queries = mask_logits.shape[:3]
     with torch.no_grad():
         logits = mask_logits.detach().flatten(1, 2)
-        resized = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        visible = resized.sigmoid().flatten(2) >= 0.5
+        if logits.shape[-2:] != size:
+            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
+        visible = logits.flatten(2) >= 0
         visible = visible | ~visible.any(dim=-1, keepdim=True)
     return visible.reshape(batch, 1, prompts * queries, -1)
+
+
+def _split_heads(t: Tensor, heads: int) -> Tensor:
+    """(N, S, C) → (N, heads, S, C / heads)."""
+    return t.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def _layer(
@@ -113,18 +179,10 @@ def _layer(
     batch, prompts, queries, width = x.shape
     heads = layer.cross_attn.num_heads
 
-    def split(t: Tensor) -> Tensor:  # (N, S, C) → (N, heads, S, C / heads)
-        return t.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    weight_q, weight_k, weight_v = layer.cross_attn.in_proj_weight.chunk(3)
-    bias_q, bias_k, bias_v = layer.cross_attn.in_proj_bias.chunk(3)
+    weight_q, _, _ = layer.cross_attn.in_proj_weight.chunk(3)
+    bias_q, _, _ = layer.cross_attn.in_proj_bias.chunk(3)
     query = F.linear(x + query_position, weight_q, bias_q).reshape(batch, prompts * queries, width)
-    attended = F.scaled_dot_product_attention(
-        split(query),
-        split(F.linear(keys, weight_k, bias_k)),
-        split(F.linear(values, weight_v, bias_v)),
-        attn_mask=visible,
-    )
+    attended = F.scaled_dot_product_attention(_split_heads(query, heads), keys, values, attn_mask=visible)
     attended = layer.cross_attn.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.cross_attn_layer_norm(x + attended.reshape(x.shape))
 
@@ -132,7 +190,7 @@ def _layer(
     flat = x.flatten(0, 1)
     placed = flat + query_position
     attended = F.scaled_dot_product_attention(
-        split(own.q_proj(placed)), split(own.k_proj(placed)), split(own.v_proj(flat))
+        *(_split_heads(t, heads) for t in (own.q_proj(placed), own.k_proj(placed), own.v_proj(flat)))
     )
     attended = own.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.self_attn_layer_norm(x + attended.reshape(x.shape))

@@ -19,7 +19,15 @@ from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisi
 from xsam.config import XSamConfig
 from xsam.model.connector import SegConnector
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
-from xsam.model.mask_decoder import ClassPredictor, decode_queries
+from xsam.model.mask_decoder import (
+    ClassPredictor,
+    DecoderMemory,
+    QueryPrediction,
+    answer_queries,
+    decode_queries,
+    decoder_memory,
+)
+from xsam.model.pixel_decoder import decode_pixels
 from xsam.model.projectors import MlpProjector, shuffle_grid
 from xsam.model.region_sampler import sample_regions
 from xsam.prompts import IMAGE_ID, REGION_ID
@@ -106,7 +114,13 @@ class XSamModel(nn.Module):
         return self.bg_embeds.weight.device
 
     @property
+    def llm_device(self) -> torch.device:
+        """Where the language model is; the rest may be elsewhere."""
+        return self.llm.model.norm.weight.device
+
+    @property
     def dtype(self) -> torch.dtype:
+        """What the model computes with; matrices may be stored narrower."""
         return self.bg_embeds.weight.dtype
 
     def encode_image(self, vision_pixels: Tensor, seg_pixels: Tensor) -> ImageFeatures:
@@ -132,12 +146,9 @@ class XSamModel(nn.Module):
         top = config.sam.num_hidden_layers + 1 + config.visual_select_layer
         states = sam_hidden_states(self.segmentor.encoder, seg_pixels, (*layers, top))
         pyramid = self.seg_connector([states[index] for index in layers])
-        pixel = self.segmentor.pixel_decoder(pyramid)
+        multi_scale, mask_features = decode_pixels(self.segmentor.pixel_decoder, pyramid)
         return SegmentorFeatures(
-            top=states[top],
-            pyramid=tuple(pyramid),
-            multi_scale=tuple(pixel.multi_scale_features),
-            mask_features=pixel.mask_features,
+            top=states[top], pyramid=tuple(pyramid), multi_scale=multi_scale, mask_features=mask_features
         )
 
     def visual_tokens(self, vision_pixels: Tensor) -> Tensor:
@@ -170,7 +181,7 @@ class XSamModel(nn.Module):
         for marker, tokens in ((IMAGE_ID, image_tokens), (REGION_ID, regions)):
             if tokens is not None:
                 place = (expanded_ids == marker)[:, None].expand_as(embeds)
-                embeds = embeds.masked_scatter(place, tokens.to(embeds.dtype))
+                embeds = embeds.masked_scatter(place, tokens.to(embeds))
         return embeds
 
     def decode(
@@ -190,22 +201,34 @@ class XSamModel(nn.Module):
         Returns:
             One stage before the first decoder layer and one after each; the last is the answer.
         """
-        predictions = decode_queries(
-            self.segmentor.decoder, features.multi_scale, features.mask_features, seg_embeds
-        )
+        memory = self.decoder_memory(features)
+        predictions = decode_queries(self.segmentor.decoder, memory, seg_embeds)
+        return [self._classify(p, conditions, condition_valid) for p in predictions]
+
+    def decoder_memory(self, features: ImageFeatures | SegmentorFeatures) -> DecoderMemory:
+        """What the mask decoder needs of an image, for every prompt on it."""
+        return decoder_memory(self.segmentor.decoder, features.multi_scale, features.mask_features)
+
+    def answer(
+        self, memory: DecoderMemory, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
+    ) -> DecoderStage:
+        """The last stage of `decode` alone, from what was computed once for the image."""
+        prediction = answer_queries(self.segmentor.decoder, memory, seg_embeds)
+        return self._classify(prediction, conditions, condition_valid)
+
+    def _classify(
+        self, prediction: QueryPrediction, conditions: Tensor, condition_valid: Tensor
+    ) -> DecoderStage:
+        """Add class logits; background is the last class, padded conditions are −inf."""
         background = self.bg_embeds.weight.expand(*conditions.shape[:2], 1, -1).to(conditions.dtype)
         classes = torch.cat([conditions, background], dim=2)
-        padding = F.pad(~condition_valid, (0, 1), value=False)
-        return [
-            DecoderStage(
-                class_logits=self.segmentor.class_predictor(p.states, classes).masked_fill(
-                    padding[:, :, None], float("-inf")
-                ),
-                mask_logits=p.mask_logits,
-                states=p.states,
-            )
-            for p in predictions
-        ]
+        padding = F.pad(~condition_valid, (0, 1), value=False)[:, :, None]
+        logits = self.segmentor.class_predictor(prediction.states, classes)
+        return DecoderStage(
+            class_logits=logits.masked_fill(padding, float("-inf")),
+            mask_logits=prediction.mask_logits,
+            states=prediction.states,
+        )
 
 
 def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:

@@ -1,0 +1,86 @@
+"""What was computed from a frame alone, kept for the next query on the same frame."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xsam.model.language import PrefixCache
+from xsam.model.mask_decoder import DecoderMemory
+
+
+@dataclass(slots=True, kw_only=True)
+class EncodedFrame:
+    """Everything that no query changes."""
+
+    image_tokens: Tensor | None  # (1, T, D); given up once the language model has read them
+    region_map: Tensor  # (1, D, h, w) for the region sampler
+    memory: DecoderMemory
+    prefix: PrefixCache | None = None  # the language model's keys and values up to the last image token
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tensors."""
+        tensors = [self.region_map, *self.memory.tensors]
+        if self.image_tokens is not None:
+            tensors.append(self.image_tokens)
+        own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+        return sum(own.values()) + (self.prefix.nbytes if self.prefix is not None else 0)
+
+
+class FrameCache:
+    """The frames used last, as many as fit into a number of bytes.
+
+    A frame is known by its pixels, not by its stamp or by the array that holds them: an array may be
+    overwritten by the camera's next picture. Hashing a frame of 640×480 takes about a millisecond.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self._frames: OrderedDict[bytes, EncodedFrame] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that the kept frames take."""
+        return sum(frame.nbytes for frame in self._frames.values())
+
+    @staticmethod
+    def key(rgb: NDArray[np.uint8]) -> bytes:
+        """Digest of shape and pixels."""
+        digest = hashlib.sha256(repr(rgb.shape).encode())
+        digest.update(np.ascontiguousarray(rgb).data)
+        return digest.digest()
+
+    def get(self, key: bytes) -> EncodedFrame | None:
+        """The frame of that key, which becomes the one used last."""
+        frame = self._frames.get(key)
+        if frame is not None:
+            self._frames.move_to_end(key)
+        return frame
+
+    def make_room(self) -> None:
+        """Drop the oldest frame if another of its size would not fit; called before one is computed."""
+        while self._frames:
+            largest = max(frame.nbytes for frame in self._frames.values())
+            if self.nbytes + largest <= self.limit_bytes:
+                return
+            self._frames.popitem(last=False)
+
+    def put(self, key: bytes, frame: EncodedFrame) -> None:
+        """Keep a frame, or its new size; the oldest are dropped until all fit, if need be this one too."""
+        self._frames[key] = frame
+        self._frames.move_to_end(key)
+        while self._frames and self.nbytes > self.limit_bytes:
+            self._frames.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drop all frames."""
+        self._frames.clear()
