@@ -1,0 +1,69 @@
+"""`python -m benchmarks --size tiny mid node`: progress on stderr, one line of JSON at the end."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.sizes import size
+from benchmarks.speed import measure
+
+SIZES = ("tiny", "mid", "full", "node")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--size", nargs="+", choices=SIZES, default=["tiny", "mid", "node"])
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/bench"), help="where checkpoints are written"
+    )
+    parser.add_argument("--threads", type=int, help="of PyTorch; all cores if not given")
+    parser.add_argument("--out", type=Path, help="write the JSON to this file, too")
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    began = time.perf_counter()
+
+    def log(message: str) -> None:
+        print(f"[bench {time.perf_counter() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
+
+    report: dict[str, Any] = {"machine": describe()}
+    for name in arguments.size:
+        if name == "node":
+            from benchmarks.node import measure_node
+
+            report[name] = measure_node(log)
+        else:
+            report[name] = measure(size(name, arguments.cache), log)
+            for line in roofline(report["machine"], report[name]):
+                log(f"{name}: {line}")
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(report))
+
+
+def roofline(machine: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+    """Each stage's time against the time its operations take at the speed of a large matrix product."""
+    lines = []
+    for kind in ("first", "next"):
+        for stage, gflop in figures["gflop"].get(kind, {}).items():
+            seconds = figures["stages"][kind].get(stage, figures[f"{kind}_prompt_s"])
+            if gflop >= 0.01:
+                share = gflop / machine["gflop_per_s"] / seconds
+                lines.append(
+                    f"{kind} {stage}: {gflop:.1f} GFLOP in {seconds:.3f} s = {gflop / seconds:.1f} GFLOP/s, "
+                    f"{share:.0%} of {machine['gflop_per_s']:.0f}"
+                )
+    return lines
+
+
+if __name__ == "__main__":
+    main()

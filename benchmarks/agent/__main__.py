@@ -1,0 +1,116 @@
+"""Scores planners that see through the tools: `python -m benchmarks.agent`. The last line is one JSON object.
+
+make bench-agent                                       both scripted policies, true and tiny segmenter
+python -m benchmarks.agent --model openai:gpt-5-mini --record runs/gpt.json     any chat model of LangChain
+python -m benchmarks.agent --model replay:runs/gpt.json                         the same again, offline
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from langchain_core.language_models import BaseChatModel
+
+from benchmarks.agent.judge import metrics
+from benchmarks.agent.models import PolicyModel, ReplayModel
+from benchmarks.agent.policies import POLICIES
+from benchmarks.agent.recording import Conversations, load_recording, save_recording, spoken
+from benchmarks.agent.run import run_tasks
+from benchmarks.agent.tasks import Task, load_tasks
+from xsam.segmenter import Segmenter
+from xsam.sim.oracle import SimulatedTable
+
+RESULTS = Path(__file__).with_name("results")
+ORACLE, TINY = "oracle", "tiny"
+DEFAULT_RUNS = [(f"policy:{policy}", segmenter) for segmenter in (ORACLE, TINY) for policy in POLICIES]
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Run, write a file a run, print the summary; also returned."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", help="policy:naive, policy:hints, replay:FILE, or e.g. openai:gpt-5-mini")
+    parser.add_argument("--segmenter", help="oracle, tiny, or a folder; default tiny, without --model both")
+    parser.add_argument("--task", action="append", help="name or kind; may be given again; default all")
+    parser.add_argument("--images", action="store_true", help="show overlays to models that can see")
+    parser.add_argument("--record", type=Path, help="keep the conversations in this file")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    options = parser.parse_args(argv)
+    tasks = [t for t in load_tasks() if not options.task or {t.name, t.kind} & set(options.task)]
+    if not tasks:
+        parser.error(f"no task is called {options.task}")
+    runs = [(options.model, options.segmenter or TINY)] if options.model else DEFAULT_RUNS
+    if options.segmenter and not options.model:
+        runs = [(model, segmenter) for model, segmenter in runs if segmenter == options.segmenter]
+    summary: dict[str, Any] = {"benchmark": "agent", "tasks": len(tasks), "runs": {}}
+    engines: dict[str, Any] = {}
+    for model, segmenter in runs:
+        name = f"{_short(model)}-{Path(segmenter).name}"
+        print(f"[bench-agent] {name}: {len(tasks)} tasks", file=sys.stderr, flush=True)
+        model_for, recorded = _model(model)
+        segmenter_for, model_id = _segmenter(segmenter, engines)
+        run = run_tasks(tasks, model_for, segmenter_for, recorded=recorded, images=options.images)
+        numbers = metrics(run.outcomes, tasks)
+        result = {
+            "model": model,
+            "segmenter": model_id,
+            "metrics": numbers,
+            "outcomes": [_compact(asdict(outcome)) for outcome in run.outcomes],
+        }
+        options.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(result, indent=1, ensure_ascii=False)
+        (options.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        if options.record:
+            save_recording(options.record, run.conversations, model=model, segmenter=model_id)
+        summary["runs"][name] = {k: v for k, v in numbers.items() if k != "success_by_kind"}
+    print(json.dumps(summary))
+    return summary
+
+
+def _model(name: str) -> tuple[Callable[[Task], BaseChatModel], Conversations]:
+    """A chat model for each task, and what it said before."""
+    kind, _, rest = name.partition(":")
+    if kind == "policy":
+        if rest not in POLICIES:
+            sys.exit(f"no policy {rest!r}; there are: {', '.join(POLICIES)}")
+        return (lambda task: PolicyModel(policy=POLICIES[rest])), {}
+    if kind == "replay":
+        _, conversations = load_recording(Path(rest))
+        return (lambda task: ReplayModel(recorded=spoken(conversations.get(task.name, ())))), conversations
+    from langchain.chat_models import init_chat_model
+
+    chat = init_chat_model(name)
+    return (lambda task: chat), {}
+
+
+def _segmenter(name: str, engines: dict[str, Any]) -> tuple[Callable[[SimulatedTable], Segmenter], str]:
+    """What sees a table, and its name with that of its weights."""
+    if name == ORACLE:
+        return (lambda table: table), "truth"
+    if name not in engines:
+        from xsam import XSam
+
+        engines[name] = XSam.load(name)
+    return (lambda table: engines[name]), engines[name].model_id
+
+
+def _short(model: str) -> str:
+    kind, _, rest = model.partition(":")
+    name = Path(rest).stem if kind == "replay" else rest or kind
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _compact(outcome: dict[str, Any]) -> dict[str, Any]:
+    """Without what is as usual."""
+    return {key: value for key, value in outcome.items() if value not in (False, "", 0)}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""What a scripted policy understands of a request. A chat model brings this along; both policies share it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from xsam.sim import CATEGORIES, COLORS
+from xsam.sim.language import plural
+
+_ORDINALS = {"second": 2, "third": 3, "fourth": 4, "fifth": 5}
+_FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("exists", re.compile(r"is there (?:a|an) (?P<noun>.+) on the table\?")),
+    ("count", re.compile(r"how many (?P<noun>.+) are on the table\?")),
+    ("nearer", re.compile(r"which is nearer to the camera, the (?P<noun>.+) or the (?P<other>.+)\?")),
+    ("place", re.compile(r"where is the (?P<noun>.+?)\?.*")),
+    ("purpose", re.compile(r"bring me (?P<noun>something to (?P<other>.+))\.")),
+    ("ordinal", re.compile(r"give me the (?P<word>\w+) (?P<noun>.+) from the (?P<other>left|right)\.")),
+    ("relation", re.compile(r"give me the (?P<noun>.+) (?P<word>left|right) of the (?P<other>.+)\.")),
+    ("extreme", re.compile(r"give me the (?P<word>largest|smallest) (?P<noun>.+)\.")),
+    ("fetch", re.compile(r"(?:bring|hand|give) me the (?P<noun>.+)\.")),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A request taken apart.
+
+    Attributes:
+        kind: name of the form.
+        noun: what is wanted, without article.
+        other: the second object, the side or the purpose.
+        word: ordinal, side or superlative.
+    """
+
+    kind: str
+    noun: str
+    other: str = ""
+    word: str = ""
+
+    @property
+    def rank(self) -> int:
+        return _ORDINALS[self.word]
+
+    @property
+    def color(self) -> str:
+        first = self.noun.split()[0]
+        return first if first in COLORS else ""
+
+    @property
+    def bare(self) -> str:
+        """The noun without its colour."""
+        return self.noun.removeprefix(self.color).strip()
+
+
+def understand(text: str) -> Request:
+    """Take a request apart.
+
+    Raises:
+        ValueError: none of the known forms fits.
+    """
+    said = " ".join(text.lower().split())
+    for kind, form in _FORMS:
+        if match := form.fullmatch(said):
+            return Request(kind=kind, **{k: v for k, v in match.groupdict().items() if v})
+    raise ValueError(f"not understood: {text!r}")
+
+
+def singular(noun: str) -> str:
+    """ "knives" → "knife", as far as the simulator's household goes."""
+    return next((category for category in CATEGORIES if plural(category) == noun), noun.removesuffix("s"))

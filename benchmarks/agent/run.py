@@ -1,0 +1,100 @@
+"""One conversation a task through LangChain's own agent loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from langchain.agents import create_agent
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage, HumanMessage
+
+from benchmarks.agent.judge import Outcome, judge
+from benchmarks.agent.recording import Conversations
+from benchmarks.agent.tasks import CAMERAS, Task
+from xsam.segmenter import Segmenter
+from xsam.sim.oracle import SimulatedTable
+from xsam_agent_tools import XSamToolkit
+from xsam_agent_tools.middleware import perception_middleware
+
+SYSTEM_PROMPT = """\
+You plan for a robot arm at a table. What you know of the table comes from your tools: two cameras, "front" \
+and "side". "The table" is what the front camera sees; fetch things that only the side camera sees, too. \
+"left" and "right" are those of the front camera's image. Do not guess.
+End with one line, ANSWER: and one of: the id of the one object to hand over (f3/m1) · yes or no · a number \
+· a position as three numbers x y z · none, when there is no such thing · ask, when several fit and the user \
+must say which.\
+"""
+MAX_TOOL_CALLS = 15
+DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What came of the tasks."""
+
+    outcomes: list[Outcome]
+    conversations: Conversations
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    model_for: Callable[[Task], BaseChatModel],
+    segmenter_for: Callable[[SimulatedTable], Segmenter],
+    *,
+    recorded: Conversations | None = None,
+    images: bool = False,
+) -> Run:
+    """Hold a conversation for each task and judge it.
+
+    Args:
+        tasks: what to ask.
+        model_for: the chat model of a task.
+        segmenter_for: the segmenter that sees a table.
+        recorded: earlier conversations whose tool answers are compared with today's.
+        images: show the overlays to a model whose profile says that it can see.
+    """
+    outcomes, conversations = [], {}
+    for number, task in enumerate(tasks, start=1):
+        table = task.table()
+        toolkit = XSamToolkit(
+            segmenter_for(table),
+            cameras=CAMERAS,
+            mode="full",
+            images="user" if images else "none",
+            frame_source=table.frame,
+            deadline_s=DEADLINE_S,
+            max_position_age_s=None,  # the table stands still; slow models must not fail for it
+            max_image_age_s=None,
+        )
+        agent = create_agent(
+            model_for(task),
+            toolkit.get_tools(),
+            system_prompt=SYSTEM_PROMPT,
+            middleware=perception_middleware(tool_calls=MAX_TOOL_CALLS),
+        )
+        messages, failed = _talk(agent, task.request)
+        before = (recorded or {}).get(task.name, ())
+        outcome = judge(task, messages, toolkit.store, failed=failed, recorded=before)
+        outcomes.append(outcome)
+        conversations[task.name] = messages
+        mark = "ok  " if outcome.success else "FAIL"
+        print(
+            f"[{number}/{len(tasks)}] {mark} {task.name}: {task.request} → {outcome.answer or failed}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return Run(outcomes=outcomes, conversations=conversations)
+
+
+def _talk(agent: Any, request: str) -> tuple[list[BaseMessage], str]:
+    """The messages, and why the conversation broke off; a provider's error ends one task, not the run."""
+    messages: list[BaseMessage] = [HumanMessage(request)]
+    try:
+        for state in agent.stream({"messages": messages}, {"recursion_limit": 100}, stream_mode="values"):
+            messages = state["messages"]
+    except Exception as error:
+        return messages, f"{type(error).__name__}: {error}"[:300]
+    return messages, ""

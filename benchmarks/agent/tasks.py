@@ -1,0 +1,110 @@
+"""Table-top tasks with answers from the simulator. `tasks.json` lists them; `make_tasks.py` wrote it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from xsam.sim import Camera, ObjectAnnotation, Scene, orbit_camera, sample_scene
+from xsam.sim.oracle import SimulatedTable
+
+TASKS_FILE = Path(__file__).with_name("tasks.json")
+IMAGE_HW = (480, 640)
+SIDE_S = 5.0  # the side camera stands where the swinging one is after so many seconds
+CAMERAS = ("front", "side")
+
+Front = Literal["whole", "left", "right"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """The right answer; exactly one field is set.
+
+    Attributes:
+        objects: instance ids, any of which is right; others are wrong.
+        yes: whether it is there.
+        count: how many.
+        place: the instance id whose position in the front camera's frame is asked for.
+        absent: nothing of the kind is in view of any camera; saying so is right.
+        ask: several fit and nothing tells which is meant; asking back is right.
+    """
+
+    objects: tuple[int, ...] = ()
+    yes: bool | None = None
+    count: int | None = None
+    place: int = 0
+    absent: bool = False
+    ask: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a user asks of an agent with two cameras, "front" and "side", on a simulated table.
+
+    `front`: the part of the table that the front camera sees; the side camera sees all of it.
+    """
+
+    name: str
+    kind: str
+    seed: int
+    request: str
+    wanted: Wanted
+    front: Front = "whole"
+
+    @property
+    def nothing_there(self) -> bool:
+        """Whether the honest answer is that there is no such thing."""
+        return self.wanted.absent or self.wanted.yes is False
+
+    def table(self) -> SimulatedTable:
+        """The table with its cameras; also the segmenter that knows the truth."""
+        return table_of(self.seed, self.front)
+
+
+def table_of(seed: int, front: Front = "whole") -> SimulatedTable:
+    """A table with a front camera that sees all of it, or one half, and a side camera."""
+    cameras: dict[str, Camera | float] = {"front": 0.0, "side": SIDE_S}
+    if front != "whole":
+        cameras["front"] = _half(sample_scene(seed), front)
+    return SimulatedTable(seed, cameras=cameras, image_hw=IMAGE_HW)
+
+
+def load_tasks() -> list[Task]:
+    """The tasks of `tasks.json`."""
+    rows = json.loads(TASKS_FILE.read_text(encoding="utf-8"))
+    tasks = []
+    for row in rows:
+        wanted = dict(row.pop("wanted"))
+        if "objects" in wanted:
+            wanted["objects"] = tuple(wanted["objects"])
+        tasks.append(Task(**row, wanted=Wanted(**wanted)))
+    return tasks
+
+
+def save_tasks(tasks: list[Task]) -> None:
+    """Write `tasks.json`, a task a line."""
+    rows = []
+    for task in tasks:
+        row = asdict(task)
+        row["wanted"] = {k: v for k, v in row["wanted"].items() if v != getattr(Wanted(), k)}
+        rows.append(json.dumps(row))
+    TASKS_FILE.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+
+
+def labelled(items: tuple[ObjectAnnotation, ...]) -> list[ObjectAnnotation]:
+    """What language may speak of."""
+    return [item for item in items if item.labelled]
+
+
+def _half(scene: Scene, side: Front) -> Camera:
+    """The scene's camera turned to one side and zoomed in."""
+    camera = orbit_camera(scene, 0.0)
+    eye, target = np.array(camera.eye_m), np.array(camera.target_m)
+    right = camera.world_from_camera()[:3, 0]
+    shift = (0.2 if side == "right" else -0.2) * float(np.linalg.norm(target - eye)) * right
+    x, y, z = (target + shift).tolist()
+    return replace(camera, target_m=(x, y, z), fovy_rad=0.55 * camera.fovy_rad)

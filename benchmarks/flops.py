@@ -1,0 +1,54 @@
+"""Floating-point operations of each stage, counted while it runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.plain import PlainXSam
+from xsam.engine import XSam
+
+
+def stage_flops(
+    engine: XSam, plain: PlainXSam, rgb: NDArray[np.uint8], phrase: str
+) -> dict[str, dict[str, float]]:
+    """Billions of operations (a multiplication and an addition are two) by path and stage."""
+    engine._frames.clear()
+    counts = {"first": _count_fast(engine, rgb, phrase)}
+    counts["next"] = _count_fast(engine, rgb, phrase)
+    with _counter() as counter:
+        plain.segment(rgb, phrase)
+    counts["plain"] = {"total": counter.get_total_flops() / 1e9}
+    return {
+        kind: {stage: round(value, 3) for stage, value in stages.items()} for kind, stages in counts.items()
+    }
+
+
+def _count_fast(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, float]:
+    marks: list[tuple[str, int]] = []
+    with _counter() as counter:
+        engine.segment(rgb, phrase, on_stage=lambda stage: marks.append((stage, counter.get_total_flops())))
+        marks.append(("", counter.get_total_flops()))
+    stages = {
+        stage: (following - count) / 1e9
+        for (stage, count), (_, following) in zip(marks, marks[1:], strict=False)
+    }
+    return {**stages, "total": marks[-1][1] / 1e9}
+
+
+def _counter() -> FlopCounterMode:
+    flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default
+    return FlopCounterMode(display=False, custom_mapping={flash: _flash_flops})
+
+
+def _flash_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    """Two products over all keys; for a causal mask, too, though the kernel skips half."""
+    query_shape, key_shape = (t.shape if isinstance(t, Tensor) else t for t in (query, key))
+    *outer, queries, width = query_shape
+    return int(4 * math.prod(outer) * queries * key_shape[-2] * width)

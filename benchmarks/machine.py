@@ -1,0 +1,105 @@
+"""What was measured on: processor, memory, versions, and the two speeds that bound every stage."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import transformers
+
+_MIB = 2**20
+
+
+def describe() -> dict[str, Any]:
+    """Processor, memory, versions, and measured limits."""
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        platform.processor(),
+    )
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "simd": torch.backends.cpu.get_cpu_capability(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "gflop_per_s": round(matrix_flop_per_s() / 1e9, 1),
+        "read_gb_per_s": round(read_bytes_per_s() / 1e9, 1),
+    }
+
+
+def matrix_flop_per_s() -> float:
+    """Speed of a float32 matrix product of 1024³."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return 2 * 1024**3 / _best(lambda: a @ b)
+
+
+def read_bytes_per_s() -> float:
+    """Speed of reading a float32 matrix of 256 MB once (matrix times vector)."""
+    a, b = torch.randn(8192, 8192), torch.randn(8192)
+    return a.numel() * 4 / _best(lambda: a @ b)
+
+
+def _best(work: Callable[[], object]) -> float:
+    work()
+    times = []
+    for _ in range(7):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return median(sorted(times)[:3])
+
+
+def peak_extra_mib(work: Callable[[], object]) -> float:
+    """Resident memory that `work` takes at its peak beyond what is resident before it (Linux)."""
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from now
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / _MIB
+
+
+def peak_mib() -> float:
+    """Highest resident memory since the peak was last reset."""
+    return _status("VmHWM") / _MIB
+
+
+def _status(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"no {name} in /proc/self/status")
+
+
+def drop_from_memory(folder: Path) -> None:
+    """Let the kernel forget the files of a folder, so that reading them reads the disk."""
+    for file in folder.iterdir():
+        if file.is_file():
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_seconds(folder: Path) -> float:
+    """Time to read all files of a folder from the disk."""
+    drop_from_memory(folder)
+    start = time.perf_counter()
+    for file in folder.iterdir():
+        if file.is_file():
+            with file.open("rb", buffering=0) as stream:
+                while stream.read(8 * _MIB):
+                    pass
+    return time.perf_counter() - start

@@ -1,0 +1,143 @@
+"""The same weights run as the reference runs them: the denominator of every ratio.
+
+Each prompt encodes both images again, with the last SigLIP layer, its pooling head, the SAM neck and eager
+SAM attention; the pixel decoder samples with `grid_sample`; the template is generated token by token with
+the states of all layers kept; every token goes through the projector; all masks are up-sampled to the
+encoder's square and again to the camera image before one is picked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.models.sam.modeling_sam import SamVisionAttention
+
+from xsam.masks import MaskRle
+from xsam.model.projectors import shuffle_grid
+from xsam.model.xsam import ImageFeatures, XSamModel, pad_conditions, span_means
+from xsam.postprocess import MaskGeometry, probabilities
+from xsam.preprocess import segmentation_pixels, vision_pixels
+from xsam.prompts import conversation_for, tokenize
+from xsam.structures import Query
+
+
+class PlainXSam:
+    """Answers one referring prompt at a time."""
+
+    def __init__(self, model: XSamModel, tokenizer: Any) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self.stages_s: dict[str, float] = {}
+
+    @torch.inference_mode()
+    def segment(self, rgb: NDArray[np.uint8], phrase: str) -> tuple[MaskRle, float]:
+        """The mask and score of the query that fits a phrase best."""
+        model, self.stages_s = self._model, {}
+        with self._stage("preprocess"):
+            tokens = tokenize(
+                self._tokenizer, conversation_for(Query(text=phrase)), bos=model.config.bos_before_user
+            ).expand(model.config.num_image_tokens, model.config.sampler.tokens_per_region)
+            vision = vision_pixels(rgb, model.config)[None]
+            seg = segmentation_pixels(rgb, model.config)[None]
+        with self._stage("encode"):
+            features = self._encode(vision, seg)
+        with self._stage("language"):
+            states = self._read_and_generate(features, tokens.input_ids, tokens.answer_start)
+            projected = model.llm_projector(states)
+        with self._stage("decode"):
+            conditions, valid = pad_conditions(
+                span_means(projected, [torch.from_numpy(tokens.cond_ids[: projected.shape[1]])])
+            )
+            seg_embed = projected[:, int(np.flatnonzero(tokens.seg_ids == 0)[0])]
+            answer = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
+        with self._stage("postprocess"):
+            geometry = MaskGeometry.for_image((rgb.shape[0], rgb.shape[1]), model.config.sam.image_size)
+            masks = geometry.upsample(answer.mask_logits[0, 0]).sigmoid()
+            scores, queries = probabilities(answer.class_logits[0, 0]).max(dim=0)
+            best = masks[int(queries[0])] > 0.5
+            return MaskRle.encode(best.numpy()), float(scores[0])
+
+    @torch.inference_mode()
+    def seconds_per_token(self, rgb: NDArray[np.uint8], count: int) -> float:
+        """Seconds a generated token takes once the prompt is read."""
+        model = self._model
+        features = self._encode(
+            vision_pixels(rgb, model.config)[None], segmentation_pixels(rgb, model.config)[None]
+        )
+        cache, step = DynamicCache(config=model.config.llm), features.image_tokens
+        kept = []
+        start = 0.0
+        for index in range(count + 1):
+            out = model.llm.model(
+                inputs_embeds=step, past_key_values=cache, use_cache=True, output_hidden_states=True
+            )
+            kept.append(out.hidden_states)
+            token = model.llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
+            step = model.llm.model.embed_tokens(token[None])
+            if index == 0:
+                start = time.perf_counter()
+        return (time.perf_counter() - start) / count
+
+    def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:
+        model, config = self._model, self._model.config
+        state = model.vision_encoder(vision, output_hidden_states=True).hidden_states[
+            config.visual_select_layer
+        ]
+        with _eager_attention(model):
+            states = model.segmentor.encoder(seg, output_hidden_states=True).hidden_states
+        pyramid = model.seg_connector([states[index] for index in config.connector_layers])
+        pixel = model.segmentor.pixel_decoder(pyramid)
+        top = shuffle_grid(states[config.visual_select_layer], config.downsample_ratio)
+        return ImageFeatures(
+            visual_tokens=model.visual_projector(state),
+            seg_tokens=model.seg_projector(top.flatten(1, 2)),
+            pyramid=tuple(pyramid),
+            multi_scale=tuple(pixel.multi_scale_features),
+            mask_features=pixel.mask_features,
+        )
+
+    def _read_and_generate(
+        self, features: ImageFeatures, input_ids: NDArray[np.int64], answer_start: int
+    ) -> Tensor:
+        """Last hidden states of prompt and template; the template one token after the other."""
+        llm = self._model.llm
+        ids = torch.from_numpy(input_ids)
+        embeds = self._model.embed(ids[:answer_start], features.image_tokens[0])[None]
+        cache, kept = DynamicCache(config=llm.config), []
+        for position in range(answer_start, len(ids) + 1):
+            out = llm.model(
+                inputs_embeds=embeds, past_key_values=cache, use_cache=True, output_hidden_states=True
+            )
+            kept.append(out.hidden_states)
+            llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
+            if position < len(ids):  # the weights are random: the template's token, not the likeliest
+                embeds = llm.model.embed_tokens(ids[position : position + 1])[None]
+        return torch.cat([states[-1] for states in kept], dim=1)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.stages_s[name] = time.perf_counter() - start
+
+
+@contextmanager
+def _eager_attention(model: XSamModel) -> Iterator[None]:
+    """SAM's attention as the class without SDPA computes it."""
+    attentions = [layer.attn for layer in model.segmentor.encoder.layers]
+    classes = [type(attention) for attention in attentions]
+    for attention in attentions:
+        attention.__class__ = SamVisionAttention
+    try:
+        yield
+    finally:
+        for attention, cls in zip(attentions, classes, strict=True):
+            attention.__class__ = cls
