@@ -9,8 +9,9 @@ from xsam_agent_tools.answers import Answer
 from xsam_agent_tools.content import MAX_TRIED, call_of, cut, header, object_payload
 from xsam_agent_tools.differences import distinguish
 from xsam_agent_tools.perception import Age
-from xsam_agent_tools.phrases import simpler_noun
+from xsam_agent_tools.phrases import simpler_nouns
 from xsam_agent_tools.places import has_place
+from xsam_agent_tools.schemas import MAX_QUERIES
 
 
 def answer_payload(
@@ -67,9 +68,10 @@ def absence_advice(
         hint += f"; {cut(own, 120)}"
     advice: dict[str, Any] = {"tried": [*absent], "hint": hint}
     done = {phrase.lower() for phrase in tried}
-    simpler = [noun for noun in dict.fromkeys(map(simpler_noun, absent)) if noun and noun not in done]
+    nouns = dict.fromkeys(noun for phrase in absent for noun in simpler_nouns(phrase))
+    simpler = [noun for noun in nouns if noun not in done]
     if simpler:
-        advice["next"] = call_of("segment_objects", simpler)
+        advice["next"] = call_of("segment_objects", simpler[:MAX_QUERIES])
     elif elsewhere:
         advice["next"] = call_of("segment_objects", absent[:3], camera=elsewhere[0])
     elif "report_not_found" in tools:

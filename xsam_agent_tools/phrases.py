@@ -38,12 +38,18 @@ def means_one(phrase: str) -> bool:
     return not noun.endswith("s") or noun.endswith(_SINGULAR_ENDINGS)
 
 
-def simpler_noun(phrase: str) -> str:
-    """The bare noun of a longer phrase, "" when the phrase is that already or is a question."""
+def simpler_nouns(phrase: str) -> list[str]:
+    """What to look for instead of a longer phrase: its last two words and its last one.
+
+    Both, because only a dictionary could tell "teddy bear" from "red mug". [] when the phrase is a bare noun
+    already, or a question.
+    """
     if phrase.rstrip().endswith("?"):
-        return ""
-    noun = _noun(phrase)
-    return noun if noun and noun != _without_determiners(phrase).lower() else ""
+        return []
+    words = _noun_words(phrase)
+    whole = _without_determiners(phrase).lower()
+    shorter = [" ".join(words[-2:]), *words[-1:]]
+    return [noun for noun in dict.fromkeys(shorter) if noun and noun != whole]
 
 
 def _words(phrase: str) -> list[str]:
@@ -59,9 +65,15 @@ def _without_determiners(phrase: str) -> str:
 
 def _noun(phrase: str) -> str:
     """The last word before the first preposition: "the red mug on the tray" → "mug"."""
-    noun = ""
+    return next(iter(_noun_words(phrase)[::-1]), "")
+
+
+def _noun_words(phrase: str) -> list[str]:
+    """The words up to the first preposition, without determiners and signs: red, mug."""
+    words: list[str] = []
     for word in _words(_without_determiners(phrase)):
-        if noun and word in _AFTER_THE_NOUN:
+        if words and word in _AFTER_THE_NOUN:
             break
-        noun = word.strip(",.;:!'\"")
-    return noun
+        if cleaned := word.strip(",.;:!'\""):
+            words.append(cleaned)
+    return words

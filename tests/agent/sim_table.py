@@ -37,7 +37,7 @@ class SimTable(SimulatedTable):
     def frame(self, camera: str = "front") -> Frame:
         return super().frame(camera)
 
-    def _position(self, camera: str) -> float:
+    def _eye(self, camera: str) -> float:
         return self.t_s
 
 

@@ -73,7 +73,7 @@ def _find_the_red_mug(messages: list[BaseMessage]) -> AIMessage:
         camera = last["hint"].removeprefix("use one of: ").split(", ")[0]
         return _calls({"queries": ["crimson espresso mug with a handle"], "camera": camera})
     if last["status"] == "no_match":
-        assert last["next"] == "segment_objects(['mug'])"
+        assert last["next"] == "segment_objects(['espresso mug','mug'])"
         return _calls({"queries": ["mug", "red mug"], "image_id": last["image_id"]})
     same = next(o["same_as"] for o in last["objects"] if o["label"] == "red mug")
     spot = next(o["where"] for o in last["objects"] if o["id"] == same)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from xsam import Task
-from xsam_agent_tools.phrases import means_one, query_for, simpler_noun
+from xsam_agent_tools.phrases import means_one, query_for, simpler_nouns
 
 
 @pytest.mark.parametrize(
@@ -47,16 +49,27 @@ def test_means_one(phrase: str, one: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phrase", "noun"),
+    ("phrase", "nouns"),
     [
-        ("the small red mug on the tray", "mug"),
-        ("red mug", "mug"),
-        ("the left mug", "mug"),
-        ("a mug", ""),
-        ("mug", ""),
-        ("the", ""),
-        ("What is that?", ""),
+        ("the small red mug on the tray", ["red mug", "mug"]),
+        ("red mug", ["mug"]),
+        ("the left mug", ["mug"]),
+        ("the old teddy bear", ["teddy bear", "bear"]),
+        ("a mug", []),
+        ("mug", []),
+        ("the", []),
+        ("What is that?", []),
     ],
 )
-def test_simpler_noun(phrase: str, noun: str) -> None:
-    assert simpler_noun(phrase) == noun
+def test_simpler_nouns(phrase: str, nouns: list[str]) -> None:
+    assert simpler_nouns(phrase) == nouns
+
+
+def test_advice_never_asks_more_than_one_call_can_take(make_tools, call) -> None:
+    """Eight long phrases have sixteen shorter forms."""
+    phrases = [f"small {color} thing{n}" for n, color in enumerate(["red", "blue", "green", "pink"] * 2)]
+    tools = make_tools()
+    answer = call(tools["segment_objects"], queries=phrases)
+    assert answer["status"] == "no_match"
+    nouns = ast.literal_eval(answer["next"].removeprefix("segment_objects(").removesuffix(")"))
+    assert call(tools["segment_objects"], queries=nouns)["status"] == "no_match"
