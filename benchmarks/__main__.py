@@ -25,23 +25,32 @@ def main() -> None:
         "--cache", type=Path, default=Path("runs/bench"), help="where checkpoints are written"
     )
     parser.add_argument("--threads", type=int, help="of PyTorch; all cores if not given")
+    parser.add_argument(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu: processor time, for a machine that others use as well; with --threads 1",
+    )
     parser.add_argument("--out", type=Path, help="write the JSON to this file, too")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.clock == "cpu" and torch.get_num_threads() != 1:
+        parser.error("--clock cpu adds up the threads: give --threads 1")
+    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     began = time.perf_counter()
 
     def log(message: str) -> None:
         print(f"[bench {time.perf_counter() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
 
-    report: dict[str, Any] = {"machine": describe()}
+    report: dict[str, Any] = {"machine": {**describe(clock), "clock": arguments.clock}}
     for name in arguments.size:
         if name == "node":
             from benchmarks.node import measure_node
 
             report[name] = measure_node(log)
         else:
-            report[name] = measure(size(name, arguments.cache), log)
+            report[name] = measure(size(name, arguments.cache), clock, log)
             for line in roofline(report["machine"], report[name]):
                 log(f"{name}: {line}")
     if arguments.out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -16,9 +17,11 @@ from xsam.engine import XSam
 
 
 def stage_flops(
-    engine: XSam, plain: PlainXSam, rgb: NDArray[np.uint8], phrase: str
+    engine: XSam, plain: PlainXSam | None, rgb: NDArray[np.uint8], phrase: str, skip: bool
 ) -> dict[str, dict[str, float]]:
     """Billions of operations (a multiplication and an addition are two) by path and stage."""
+    if skip or plain is None:
+        return {}
     engine._frames.clear()
     counts = {"first": _count_fast(engine, rgb, phrase)}
     counts["next"] = _count_fast(engine, rgb, phrase)
@@ -36,8 +39,7 @@ def _count_fast(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, 
         engine.segment(rgb, phrase, on_stage=lambda stage: marks.append((stage, counter.get_total_flops())))
         marks.append(("", counter.get_total_flops()))
     stages = {
-        stage: (following - count) / 1e9
-        for (stage, count), (_, following) in zip(marks, marks[1:], strict=False)
+        stage: (following - count) / 1e9 for (stage, count), (_, following) in itertools.pairwise(marks)
     }
     return {**stages, "total": marks[-1][1] / 1e9}
 

@@ -8,8 +8,7 @@ encoder's square and again to the camera image before one is picked.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,8 +31,9 @@ from xsam.structures import Query
 class PlainXSam:
     """Answers one referring prompt at a time."""
 
-    def __init__(self, model: XSamModel, tokenizer: Any) -> None:
+    def __init__(self, model: XSamModel, tokenizer: Any, clock: Callable[[], float]) -> None:
         self._model = model
+        self._clock = clock
         self._tokenizer = tokenizer
         self.stages_s: dict[str, float] = {}
 
@@ -83,8 +83,8 @@ class PlainXSam:
             token = model.llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
             step = model.llm.model.embed_tokens(token[None])
             if index == 0:
-                start = time.perf_counter()
-        return (time.perf_counter() - start) / count
+                start = self._clock()
+        return (self._clock() - start) / count
 
     def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:
         model, config = self._model, self._model.config
@@ -124,9 +124,9 @@ class PlainXSam:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = self._clock()
         yield
-        self.stages_s[name] = time.perf_counter() - start
+        self.stages_s[name] = self._clock() - start
 
 
 @contextmanager

@@ -33,8 +33,8 @@ class Size:
     folder: Path
     dtype: Literal["float32", "bfloat16"]
     repetitions: int
-    plain_eight: bool  # measure eight plain prompts; else they are eight times one
     generated_tokens: int
+    once: bool = False  # one frame, no warm-up: it takes minutes
 
 
 def size(name: str, cache: Path) -> Size:
@@ -45,7 +45,6 @@ def size(name: str, cache: Path) -> Size:
             folder=resolve_model("tiny")[0],
             dtype="float32",
             repetitions=5,
-            plain_eight=True,
             generated_tokens=32,
         )
     folder = cache / name
@@ -57,14 +56,11 @@ def size(name: str, cache: Path) -> Size:
             folder=folder,
             dtype="float32",
             repetitions=3,
-            plain_eight=True,
             generated_tokens=16,
         )
     if not (folder / "pytorch_model.bin").exists():
         write_random(folder, full_config(), torch.bfloat16, released=True)
-    return Size(
-        name=name, folder=folder, dtype="bfloat16", repetitions=1, plain_eight=False, generated_tokens=4
-    )
+    return Size(name=name, folder=folder, dtype="bfloat16", repetitions=1, generated_tokens=4, once=True)
 
 
 def mid_config() -> XSamConfig:
