@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -42,9 +43,13 @@ from xsam.structures import (
     Timing,
     VisualPrompt,
 )
+from xsam_ros.action import Segment as SegmentAction
+from xsam_ros.conversions_location import location_from_message, location_to_message
 from xsam_ros.image_conversion import image_from_array, rgb_from_image
 from xsam_ros.rle import area_and_centroid, check_counts
 from xsam_ros.srv import Segment
+
+Response = TypeVar("Response", Segment.Response, SegmentAction.Result)
 
 MAX_POINTS = 10_000
 """Points of one visual prompt."""
@@ -229,6 +234,7 @@ def instances_from_segments(segments: Segments, *, first_id: int = 1) -> list[me
         instances.append(
             messages.Instance(
                 id=first_id + index,
+                track_id=int(segments.track_ids[index]),
                 label=_printable(segments.labels[index]),
                 label_index=int(segments.label_indices[index]),
                 score=float(segments.scores[index]),
@@ -236,6 +242,7 @@ def instances_from_segments(segments: Segments, *, first_id: int = 1) -> list[me
                 mask=mask_to_message(mask),
                 area=area,
                 centroid=messages.PixelPoint(x=x_px, y=y_px),
+                location=location_to_message(segments.locations[index]),
             )
         )
     return instances
@@ -251,6 +258,8 @@ def segments_from_instances(instances: Sequence[messages.Instance], image_hw: tu
         label_indices=np.array([item.label_index for item in instances], np.int32),
         scores=np.array([item.score for item in instances], np.float32),
         boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        track_ids=np.array([item.track_id for item in instances], np.uint32),
+        locations=tuple(location_from_message(item.location) for item in instances),
     )
 
 
@@ -333,8 +342,8 @@ def result_from_message(
 # --------------------------------------------------------------------------------------- errors
 
 
-def error_to_response(error: XSamError, response: Segment.Response) -> Segment.Response:
-    """Write a refusal or failure of the whole request into a response."""
+def error_to_response(error: XSamError, response: Response) -> Response:
+    """Write a refusal or failure of the whole request into a response, or into the result of an action."""
     refused = error.code in REFUSAL_CODES
     response.status = Segment.Response.STATUS_REFUSED if refused else Segment.Response.STATUS_FAILED
     response.code = error.code
@@ -344,7 +353,7 @@ def error_to_response(error: XSamError, response: Segment.Response) -> Segment.R
     return response
 
 
-def raise_for_response(response: Segment.Response) -> None:
+def raise_for_response(response: Segment.Response | SegmentAction.Result) -> None:
     """Raise the error in a response; do nothing when the request was answered."""
     if response.status != Segment.Response.STATUS_ANSWERED:
         raise error_for_code(

@@ -104,6 +104,19 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     max_queries: int = _row(16, "Most queries of one request.", least=1, most=256, change=Change.ANY_TIME)
+    target_frame: str = _row(
+        "",
+        "Frame in which places are given, through TF at the stamp of the image; empty = that of the image.",
+        change=Change.ANY_TIME,
+    )
+    track_lost_s: float = _row(
+        1.0,
+        "In streams, how long an object may be out of sight and keep its track id; from the next start on.",
+        unit="s",
+        least=0.0,
+        most=60.0,
+        change=Change.ANY_TIME,
+    )
     load_timeout_s: float = _row(
         900.0, "Configuring fails when loading takes longer.", unit="s", least=1.0, most=86400.0
     )
@@ -185,6 +198,14 @@ class CameraParameters:
         unit="MB",
         least=1,
         most=4096,
+    )
+    stream_text: str = _row(
+        "",
+        "Phrase or question that is asked continuously from activation on; empty = none. SetStreamQuery can "
+        "start, change and stop the same stream, also with several queries.",
+    )
+    stream_rate_hz: float = _row(
+        0.0, "Its answers a second, at most; 0 = as many as the model can.", unit="Hz", least=0.0, most=1000.0
     )
 
 

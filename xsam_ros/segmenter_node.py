@@ -7,8 +7,7 @@ the memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.seg
 from __future__ import annotations
 
 import functools
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -17,18 +16,24 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.task import Future
 
 from xsam.errors import NotActiveError, XSamError
+from xsam_ros.answering import Answer, Answerer, Engine
 from xsam_ros.camera import CameraSlot
 from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
-from xsam_ros.msg import CameraStatus
+from xsam_ros.lifecycle import answer_invalid_transitions, reported, state_of
+from xsam_ros.msg import SegmentQuery
 from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import NodeParameters, declare, read, validator
-from xsam_ros.segment_service import Counts, Engine, SegmentService
+from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator
+from xsam_ros.segment_action import SegmentAction
+from xsam_ros.segment_service import SegmentService
 from xsam_ros.spinning import run_node
-from xsam_ros.srv import GetStatus, Segment
-from xsam_ros.worker import ModelWorker
+from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
+from xsam_ros.statistics import NodeStatistics, QueueStatistics, StreamStatistics
+from xsam_ros.status import camera_to_message
+from xsam_ros.streams import StreamQuery, Streams
+from xsam_ros.transforms import Transforms
+from xsam_ros.worker import Job, ModelWorker
 
-Transition = Callable[["SegmenterNode", LifecycleState], TransitionCallbackReturn]
 EngineFactory = Callable[[NodeParameters], Engine]
 
 
@@ -38,24 +43,6 @@ def load_engine(parameters: NodeParameters) -> Engine:
 
     dtype: Any = parameters.dtype  # one of the choices in the table
     return XSam.load(parameters.model, device=parameters.device, dtype=dtype)
-
-
-def _reported(transition: Transition) -> Transition:
-    """Log what goes wrong in a transition and fail it; rclpy would swallow the exception."""
-
-    @functools.wraps(transition)
-    def guarded(node: SegmenterNode, state: LifecycleState) -> TransitionCallbackReturn:
-        try:
-            return transition(node, state)
-        except XSamError as error:
-            node.last_error = str(error)
-            node.get_logger().error(f"{transition.__name__}: {error.code}: {error}")
-        except Exception as error:  # whatever it is, the node stays up and says so
-            node.last_error = f"{type(error).__name__}: {error}"
-            node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
-        return TransitionCallbackReturn.FAILURE
-
-    return guarded
 
 
 class SegmenterNode(LifecycleNode):
@@ -70,23 +57,29 @@ class SegmenterNode(LifecycleNode):
         self._engine: Engine | None = None
         self._worker: ModelWorker | None = None
         self._service: SegmentService | None = None
+        self._streams: Streams | None = None
         self._cameras: dict[str, CameraSlot] = {}
         self._outputs: dict[str, CameraOutputs] = {}
         self._camera_subscriptions: list[CameraSubscriptions] = []
-        self._counts = Counts()
-        self.add_on_set_parameters_callback(validator(lambda: self._state() == "unconfigured"))
+        self._statistics = NodeStatistics(queue=self._queue, streams=self._stream_statistics)
+        self.add_on_set_parameters_callback(validator(lambda: state_of(self) == "unconfigured"))
         declare(self, NodeParameters)
-        self._answer_invalid_transitions()
+        answer_invalid_transitions(self)
         requests = ReentrantCallbackGroup()
         self.create_service(Segment, "~/segment", self._on_segment, callback_group=requests)
         self.create_service(GetStatus, "~/get_status", self._on_get_status, callback_group=requests)
+        self.create_service(
+            SetStreamQuery, "~/set_stream_query", self._on_set_stream, callback_group=requests
+        )
+        self._action = SegmentAction(self, lambda: self._service, self._ahead_of, group=requests)
+        self._transforms = Transforms(self)
         if self._parameters_now().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
 
     # ---------------------------------------------------------------------------- lifecycle
 
-    @_reported
+    @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up; create what does not need images."""
         parameters = self._parameters_now()
@@ -103,18 +96,21 @@ class SegmenterNode(LifecycleNode):
         except BaseException:
             self._free()
             raise
-        self._service = SegmentService(
-            engine=self._engine,
-            worker=self._worker,
-            cameras=self._cameras,
-            outputs=self._outputs,
-            parameters=self._parameters_now,
-        )
+        answerer = Answerer(self._engine, self._transforms, self._cameras, self._parameters_now)
+        shared: dict[str, Any] = {
+            "answerer": answerer,
+            "worker": self._worker,
+            "outputs": self._outputs,
+            "parameters": self._parameters_now,
+            "statistics": self._statistics,
+        }
+        self._service = SegmentService(**shared)
+        self._streams = Streams(**shared, log_error=self.get_logger().error)
         self.last_error = ""
         self.get_logger().info(f"model {self._engine.model_id} is ready")
         return TransitionCallbackReturn.SUCCESS
 
-    @_reported
+    @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
         try:
@@ -127,28 +123,31 @@ class SegmenterNode(LifecycleNode):
             raise
         if self._worker is not None:
             self._worker.accept()
+        self._start_configured_streams()
         return super().on_activate(state)
 
-    @_reported
+    @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and refuse what waits; a running inference ends at its next stage."""
+        if self._streams is not None:
+            self._streams.stop_all()
         if self._worker is not None:
             self._worker.refuse(NotActiveError("the node was deactivated"))
         self._unsubscribe()
         return super().on_deactivate(state)
 
-    @_reported
+    @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Free the model and its memory."""
         return TransitionCallbackReturn.SUCCESS if self._free() else TransitionCallbackReturn.FAILURE
 
-    @_reported
+    @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop everything."""
         self.stop()
         return TransitionCallbackReturn.SUCCESS
 
-    @_reported
+    @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured."""
         self.stop()
@@ -167,31 +166,51 @@ class SegmenterNode(LifecycleNode):
         future.add_done_callback(lambda _: None)
         try:
             if self._service is None:
-                raise NotActiveError(f"the node is {self._state()}")
+                raise NotActiveError(f"the node is {state_of(self)}")
             self._service.submit(request, future.set_result)
         except XSamError as error:
-            future.set_result(error_to_response(error, response))
-        answer: Segment.Response = await future
-        self._counts.add(answer)
-        return answer
+            future.set_result(error)
+        outcome: Answer | XSamError = await future
+        if isinstance(outcome, XSamError):
+            return error_to_response(outcome, response)
+        response.status = Segment.Response.STATUS_ANSWERED
+        response.results = outcome.messages
+        return response
+
+    def _on_set_stream(
+        self, request: SetStreamQuery.Request, response: SetStreamQuery.Response
+    ) -> SetStreamQuery.Response:
+        try:
+            if self._streams is None or state_of(self) != "active":
+                raise NotActiveError(f"the node is {state_of(self)}")
+            if not request.queries:
+                was_running = self._streams.stop(request.camera)
+                response.status = response.STATUS_STOPPED
+                response.message = "" if was_running else "no stream was running"
+            else:
+                asked = StreamQuery.checked(request.queries, request.rate_hz)
+                was_running = self._streams.start(request.camera, asked)
+                response.status = response.STATUS_CHANGED if was_running else response.STATUS_STARTED
+                response.result_topic = self.resolve_topic_name(f"~/{request.camera}/result")
+        except XSamError as error:
+            response.status = response.STATUS_REFUSED
+            response.code, response.message, response.hint = error.code, error.message, error.hint or ""
+        return response
 
     def _on_get_status(self, _: GetStatus.Request, response: GetStatus.Response) -> GetStatus.Response:
-        response.state = self._state()
+        snapshot = self._statistics.snapshot()
+        response.state = state_of(self)
         response.model_id = self._engine.model_id if self._engine is not None else ""
         response.last_error = self.last_error
         for name, slot in list(self._cameras.items()):
-            image = slot.image.statistics()
-            camera = CameraStatus(name=name, image_topic=image.topic, frames=image.received)
-            camera.age_s, camera.rate_hz = image.age_s, image.rate_hz
-            camera.publishers = self.count_publishers(image.topic)
-            response.cameras.append(camera)
-        response.queue_size = self._parameters_now().queue_size
-        if self._worker is not None:
-            response.waiting = self._worker.waiting
-            response.busy = self._worker.busy
-        response.answered = self._counts.answered
-        response.refused = self._counts.refused
-        response.failed = self._counts.failed
+            publishers = self.count_publishers(slot.image.topic)
+            stream = snapshot.streams.get(name, StreamStatistics())
+            response.cameras.append(camera_to_message(slot.statistics(), stream, publishers=publishers))
+        queue = snapshot.queue
+        response.queue_size, response.waiting, response.busy = queue.size, queue.waiting, queue.busy
+        response.answered = snapshot.answered
+        response.refused = snapshot.refused
+        response.failed = snapshot.failed
         return response
 
     # ------------------------------------------------------------------------------ helpers
@@ -203,7 +222,9 @@ class SegmenterNode(LifecycleNode):
 
     def _free(self) -> bool:
         """Give everything back that configure made; False if the model did not stop in time."""
-        engine, self._engine, self._service = self._engine, None, None
+        if self._streams is not None:
+            self._streams.stop_all()
+        engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
         if worker is not None:
@@ -226,34 +247,32 @@ class SegmenterNode(LifecycleNode):
         while self._camera_subscriptions:
             self._camera_subscriptions.pop().destroy()
 
+    def _start_configured_streams(self) -> None:
+        for name in self._cameras:
+            camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
+            if self._streams is not None and camera.stream_text:
+                query = SegmentQuery(text=camera.stream_text)
+                self._streams.start(name, StreamQuery.checked([query], camera.stream_rate_hz))
+
+    def _queue(self) -> QueueStatistics:
+        size, worker = self._parameters_now().queue_size, self._worker
+        if worker is None:
+            return QueueStatistics(size=size)
+        return QueueStatistics(size=size, waiting=worker.waiting, busy=worker.busy)
+
+    def _stream_statistics(self) -> Mapping[str, StreamStatistics]:
+        return {} if self._streams is None else self._streams.statistics()
+
+    def _ahead_of(self, job: Job[Answer]) -> int:
+        return 0 if self._worker is None else self._worker.ahead_of(job)
+
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _answer_invalid_transitions(self) -> None:
-        """Answer an impossible transition with "no"; rclpy raises instead, and its caller waits for ever."""
-        service = getattr(self, "_service_change_state", None)
-        if service is None:
-            return
-        change_state = service.callback
-
-        def guarded(request: Any, response: Any) -> Any:
-            try:
-                return change_state(request, response)
-            except Exception as error:  # rclpy's RCLError has no public name
-                wanted = request.transition.label or request.transition.id
-                self.get_logger().warning(f"transition {wanted} is impossible from {self._state()}: {error}")
-                response.success = False
-                return response
-
-        service.callback = guarded
-
     def _parameters_now(self) -> NodeParameters:
         return read(self, NodeParameters)
-
-    def _state(self) -> str:
-        return str(self._state_machine.current_state[1])
 
 
 def main(arguments: Sequence[str] | None = None, *, engine_factory: EngineFactory = load_engine) -> int:

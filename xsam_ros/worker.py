@@ -88,6 +88,7 @@ class ModelWorker:
         self._log_error = log_error
         self._changed = threading.Condition()
         self._waiting: deque[Job[object]] = deque()
+        self._background: deque[Job[object]] = deque()
         self._running: Job[object] | None = None
         self._gate: XSamError | None = NotActiveError("the node is not active")
         self._closed = False
@@ -103,6 +104,13 @@ class ModelWorker:
         """Jobs in the queue."""
         return len(self._waiting)
 
+    def ahead_of(self, job: Job[T]) -> int:
+        """Jobs that run before a waiting one; 0 for one that does not wait."""
+        with self._changed:
+            queue = list(self._waiting)
+            place = queue.index(job) if job in queue else 0  # type: ignore[arg-type, comparison-overlap]
+            return place + (self._running is not None and job in queue)  # type: ignore[comparison-overlap]
+
     @property
     def busy(self) -> bool:
         """A job is running."""
@@ -115,6 +123,7 @@ class ModelWorker:
         *,
         deadline_s: float,
         afterwards: Callable[[T], None] | None = None,
+        background: bool = False,
     ) -> Job[T]:
         """Queue a job.
 
@@ -123,6 +132,8 @@ class ModelWorker:
             on_done: gets the value or the error, once, in any thread; must be quick.
             deadline_s: seconds from now.
             afterwards: runs in the model's thread after a success was reported.
+            background: run it when no other job waits, and give it no place in the queue; whoever submits
+                such jobs has one at a time.
 
         Raises:
             NotActiveError: no jobs are taken now.
@@ -137,9 +148,12 @@ class ModelWorker:
                 raise NotActiveError("the node is shutting down")
             if self._gate is not None:
                 raise _copy(self._gate)
-            if len(self._waiting) >= self._queue_size:
+            if background:
+                self._background.append(job)  # type: ignore[arg-type]
+            elif len(self._waiting) >= self._queue_size:
                 raise QueueFullError(f"{len(self._waiting)} requests are already waiting for the model")
-            self._waiting.append(job)  # type: ignore[arg-type]
+            else:
+                self._waiting.append(job)  # type: ignore[arg-type]
             self._changed.notify_all()
         return job
 
@@ -184,8 +198,9 @@ class ModelWorker:
         """Take no jobs from now on, and end those that wait or run with the same error."""
         with self._changed:
             self._gate = error
-            ending = [*self._waiting, *([self._running] if self._running else [])]
+            ending = [*self._waiting, *self._background, *([self._running] if self._running else [])]
             self._waiting.clear()
+            self._background.clear()
         for job in ending:
             self._end(job, error)
 
@@ -208,11 +223,12 @@ class ModelWorker:
         while True:
             with self._changed:
                 self._running = None
-                self._changed.wait_for(lambda: self._waiting or self._closed)
-                if not self._waiting:
+                self._changed.wait_for(lambda: self._waiting or self._background or self._closed)
+                queue = self._waiting or self._background
+                if not queue:
                     self._changed.notify_all()
                     return
-                job = self._running = self._waiting.popleft()
+                job = self._running = queue.popleft()
             self._run(job)
             del job  # the last reference to images and results, while the thread waits for the next job
 
@@ -245,14 +261,16 @@ class ModelWorker:
     def _watch_deadlines(self) -> None:
         while True:
             with self._changed:
-                if self._closed and not self._waiting and self._running is None:
+                queued = (*self._waiting, *self._background)
+                if self._closed and not queued and self._running is None:
                     return
-                jobs = [job for job in (*self._waiting, self._running) if job is not None and not job.ended]
+                jobs = [job for job in (*queued, self._running) if job is not None and not job.ended]
                 now = time.monotonic()
                 late = [job for job in jobs if job.deadline <= now]
                 for job in late:
-                    if job in self._waiting:
-                        self._waiting.remove(job)
+                    for queue in (self._waiting, self._background):
+                        if job in queue:
+                            queue.remove(job)
                 if not late:
                     next_s = min((job.deadline - now for job in jobs), default=None)
                     self._changed.wait(next_s)

@@ -33,7 +33,7 @@ place() {
 # What it is made of.
 sources() {
   {
-    find msg srv action -type f 2> /dev/null | LC_ALL=C sort | xargs sha256sum
+    find action msg srv -type f 2> /dev/null | LC_ALL=C sort | xargs sha256sum
     sha256sum CMakeLists.txt package.xml scripts/ros/fix_imports.cmake scripts/xsam_*
     find launch config -type f -not -path '*/__pycache__/*' | LC_ALL=C sort | xargs sha256sum
   } | sha256sum | cut -d ' ' -f 1

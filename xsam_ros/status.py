@@ -1,0 +1,47 @@
+"""Statistics → the messages of `GetStatus`."""
+
+from __future__ import annotations
+
+from xsam_ros.camera import CameraStatistics
+from xsam_ros.msg import CameraStatus, StreamStatus
+from xsam_ros.statistics import StreamStatistics
+
+
+def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, publishers: int) -> CameraStatus:
+    """How one camera and its stream are doing.
+
+    Args:
+        publishers: on the colour topic, compatible or not.
+    """
+    policies = {
+        policy
+        for topic in (camera.image, camera.depth, camera.info)
+        if topic is not None and topic.incompatible_qos
+        for policy in topic.incompatible_qos.split(", ")
+    }
+    return CameraStatus(
+        name=camera.name,
+        image_topic=camera.image.topic,
+        depth_topic="" if camera.depth is None else camera.depth.topic,
+        info_topic="" if camera.info is None else camera.info.topic,
+        frames=camera.image.received,
+        age_s=camera.image.age_s,
+        rate_hz=camera.image.rate_hz,
+        publishers=publishers,
+        incompatible_qos=", ".join(sorted(policies)),
+        no_depth_reason=camera.no_depth_reason,
+        no_intrinsics_reason=camera.no_intrinsics_reason,
+        decode_errors=camera.decode_errors,
+        last_error=camera.last_error,
+        stream=StreamStatus(
+            running=stream.running,
+            queries=list(stream.queries),
+            requested_hz=stream.requested_hz,
+            rate_hz=stream.rate_hz,
+            latency_s=stream.latency_s,
+            answers=stream.answers,
+            dropped=stream.dropped,
+            refused=stream.refused,
+            last_error=stream.last_error,
+        ),
+    )
