@@ -1,0 +1,218 @@
+"""`/diagnostics` once a second: cameras, queue, latency, refusals, memory, in words a person can act on.
+
+Source: REP 107 and diagnostic_msgs. The package diagnostic_updater is not needed.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.node import Node
+
+from xsam_ros.camera import CameraSlot, CameraStatistics
+from xsam_ros.camera_streams import TopicStatistics
+from xsam_ros.statistics import NodeStatistics, StatisticsSnapshot, StreamStatistics
+
+_PERIOD_S = 1.0
+_LATE_S = 1.0
+"""A camera whose newest frame is older than this is late, and after ten times as long it is silent."""
+
+_SILENT_FACTOR = 10.0
+
+
+class Diagnostics:
+    """Publishes while it is started."""
+
+    def __init__(
+        self,
+        node: Node,
+        statistics: NodeStatistics,
+        cameras: Mapping[str, CameraSlot],
+        *,
+        model: Callable[[], str],
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            node: its full name begins the name of every status.
+            statistics: of the node.
+            cameras: by name; looked at each time.
+            model: identity of the model and where it runs, for people.
+        """
+        self._node = node
+        self._statistics = statistics
+        self._cameras = cameras
+        self._model = model
+        self._publisher: Any = None
+        self._timer: Any = None
+        self._before: StatisticsSnapshot | None = None
+
+    def start(self) -> None:
+        """Publish once a second from now on. May be called again."""
+        if self._timer is None:
+            self._publisher = self._node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            steady = Clock(clock_type=ClockType.STEADY_TIME)  # also when simulated time stands still
+            self._timer = self._node.create_timer(_PERIOD_S, self.publish, clock=steady)
+
+    def stop(self) -> None:
+        """Publish no more. May be called again."""
+        if self._timer is not None:
+            self._node.destroy_timer(self._timer)
+            self._node.destroy_publisher(self._publisher)
+        self._timer = self._publisher = None
+
+    def publish(self) -> None:
+        """Send the present state."""
+        message = DiagnosticArray(status=self.statuses())
+        message.header.stamp = self._node.get_clock().now().to_msg()
+        self._publisher.publish(message)
+
+    def statuses(self) -> list[DiagnosticStatus]:
+        """One status for the model and one a camera."""
+        now = self._statistics.snapshot()
+        before, self._before = self._before, now
+        name, model = self._node.get_fully_qualified_name(), self._model()
+        return [
+            model_status(name, model, now, before),
+            *(
+                camera_status(name, slot.statistics(), now.streams.get(camera, StreamStatistics()))
+                for camera, slot in list(self._cameras.items())
+            ),
+        ]
+
+
+def model_status(
+    node: str, model: str, now: StatisticsSnapshot, before: StatisticsSnapshot | None
+) -> DiagnosticStatus:
+    """Queue, latency, refusals and memory. What went wrong since `before` decides the level."""
+    fresh = {
+        code: count - (before.by_code.get(code, 0) if before else 0) for code, count in now.by_code.items()
+    }
+    wrong = {code: count for code, count in fresh.items() if count > 0}
+    failed = now.failed - (before.failed if before else 0)
+    words = ", ".join(f"{count} × {code}" for code, count in sorted(wrong.items()))
+    values: dict[str, Any] = {
+        "model": model,
+        "busy": now.queue.busy,
+        "waiting": f"{now.queue.waiting} of {now.queue.size}",
+        "answered": now.answered,
+        "refused": now.refused,
+        "failed": now.failed,
+        **{f"ended with {code}": count for code, count in sorted(now.by_code.items())},
+    }
+    for stage, times_s in now.stages_s.items():
+        if times_s:
+            p50_ms, p99_ms = np.percentile(times_s, [50, 99]) * 1000
+            values[f"{stage} p50 / p99 [ms]"] = f"{p50_ms:.1f} / {p99_ms:.1f}"
+    values["resident memory [MB]"] = f"{resident_mb():.0f}"
+    gpu_mb = gpu_memory_mb()
+    if gpu_mb is not None:
+        values["GPU memory [MB]"] = f"{gpu_mb:.0f}"
+    level, text = DiagnosticStatus.OK, "ready"
+    if failed > 0:
+        level, text = DiagnosticStatus.ERROR, f"the model failed: {words}"
+    elif wrong.get("OUT_OF_MEMORY"):
+        level, text = DiagnosticStatus.ERROR, f"out of memory: {words}"
+    elif wrong.get("QUEUE_FULL") or wrong.get("DEADLINE"):
+        level, text = DiagnosticStatus.WARN, f"too many requests for the model: {words}"
+    elif wrong:
+        text = f"ready; refused in the last second: {words}"
+    return _status(level, f"{node}: model", text, node, values)
+
+
+def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics) -> DiagnosticStatus:
+    """Frames, their age and rate, depth, QoS, and the camera's stream."""
+    values: dict[str, Any] = {
+        "image topic": camera.image.topic,
+        "frames": camera.image.received,
+        "rate [Hz]": _number(camera.image.rate_hz),
+        "age of the newest [s]": _number(camera.image.age_s),
+        "lost on the way": camera.image.lost,
+        "used": camera.used,
+        "passed over for newer ones": camera.overwritten,
+        "not readable": camera.decode_errors,
+    }
+    for kind, topic in (("depth", camera.depth), ("camera info", camera.info)):
+        if topic is not None:
+            values |= {f"{kind} topic": topic.topic, f"{kind} messages": topic.received}
+    if camera.no_depth_reason:
+        values["no depth"] = camera.no_depth_reason
+    if camera.no_intrinsics_reason:
+        values["no camera matrix"] = camera.no_intrinsics_reason
+    if stream.running:
+        values |= {
+            "stream": ", ".join(stream.queries),
+            "stream rate [Hz]": _number(stream.rate_hz),
+            "stream latency [s]": _number(stream.latency_s),
+            "stream answers": stream.answers,
+            "stream dropped frames": stream.dropped,
+            "stream refused": stream.refused,
+        }
+    level, text = _camera_state(camera, stream)
+    return _status(level, f"{node}: camera {camera.name}", text, camera.image.topic, values)
+
+
+def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[bytes, str]:
+    image = camera.image
+    topics = [topic for topic in (image, camera.depth, camera.info) if topic is not None]
+    for topic in topics:
+        if topic.incompatible_qos and not topic.received:
+            return DiagnosticStatus.ERROR, _qos_words(topic)
+    if not image.received:
+        return DiagnosticStatus.STALE, f"no frame on {image.topic} yet; is its driver running?"
+    if image.age_s > _LATE_S * _SILENT_FACTOR:
+        return DiagnosticStatus.ERROR, f"no frame on {image.topic} for {image.age_s:.0f} s"
+    if image.age_s > _LATE_S:
+        return DiagnosticStatus.WARN, f"no frame on {image.topic} for {image.age_s:.1f} s"
+    if camera.last_error and camera.decode_errors:
+        return DiagnosticStatus.WARN, f"{camera.decode_errors} messages not readable: {camera.last_error}"
+    for topic in topics:
+        if topic.incompatible_qos:
+            return DiagnosticStatus.WARN, _qos_words(topic)
+    if stream.running and stream.last_error:
+        return DiagnosticStatus.WARN, f"the stream gives no answers: {stream.last_error}"
+    for topic in topics[1:]:
+        if not topic.received:
+            return DiagnosticStatus.WARN, f"nothing on {topic.topic} yet, so there are no places in space"
+    return DiagnosticStatus.OK, f"{_number(image.rate_hz)} Hz"
+
+
+def _qos_words(topic: TopicStatistics) -> str:
+    return (
+        f"{topic.incompatible_publishers} publisher(s) on {topic.topic} offer another "
+        f"{topic.incompatible_qos} than the node asks for; change the camera's qos parameter"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "unknown"
+
+
+def _status(level: bytes, name: str, text: str, hardware: str, values: Mapping[str, Any]) -> DiagnosticStatus:
+    pairs: Sequence[KeyValue] = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
+    return DiagnosticStatus(level=level, name=name, message=text, hardware_id=hardware, values=pairs)
+
+
+def resident_mb() -> float:
+    """Memory of this process in MB (10^6 bytes); NaN where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
+        return math.nan
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def gpu_memory_mb() -> float | None:
+    """GPU memory of this process's PyTorch in MB; None without PyTorch or GPU."""
+    torch = sys.modules.get("torch")  # diagnostics is no reason to load it
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return float(torch.cuda.memory_reserved()) / 1e6
