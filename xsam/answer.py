@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from xsam.config import XSamConfig
@@ -19,7 +18,7 @@ from xsam.postprocess import (
     most_overlapping,
     panoptic,
     probabilities,
-    semantic,
+    stuff_regions,
     to_segments,
     without_duplicates,
 )
@@ -60,7 +59,7 @@ def compose(
     if raw.class_logits is not None and raw.mask_logits is not None:
         labels = _labels(query, task, phrases)
         found = _segments(raw.class_logits, raw.mask_logits, query, task, frame, config)
-        segments = to_segments(found, labels, frame.image_hw, max_instances=query.max_instances)
+        segments = to_segments(found, labels, max_instances=query.max_instances)
         best = float(probabilities(raw.class_logits).max()) if raw.class_logits.shape[1] > 1 else 0.0
         message = f"nothing matches {_asked(query, task)}; best score {best:.2f}"
     elif task is not Task.CHAT:
@@ -124,8 +123,7 @@ def _segments(
         else:
             wide = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
             candidates = wide if len(wide.scores) else candidates
-        region = torch.from_numpy(prompt_mask(query.prompts, frame.image_hw)).to(candidates.masks.device)
-        best = most_overlapping(candidates, region)
+        best = most_overlapping(candidates, prompt_mask(query.prompts, frame.image_hw))
         return best.pick(best.scores >= (threshold or 0.0))
     limit = config.reject_below if threshold is None else threshold
     found = (
@@ -139,11 +137,7 @@ def _segments(
 def _categories(
     class_logits: Tensor, mask_logits: Tensor, query: Query, geometry: MaskGeometry, config: XSamConfig
 ) -> RawSegments:
-    """Things only → instances; stuff only → semantic; both → panoptic.
-
-    Semantic segmentation gives every pixel to some class, so that one class alone would get the
-    whole picture. Here a class gets a pixel only where a query that reaches the threshold covers it.
-    """
+    """Things only → instances; stuff only → regions; both → panoptic."""
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
     threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold
     if things and stuff:
@@ -157,12 +151,4 @@ def _categories(
         )
     if things:
         return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=threshold))
-    classes = semantic(class_logits, mask_logits, geometry)
-    p = probabilities(class_logits)
-    scores = p.max(dim=0).values
-    covered = [(geometry.upsample(mask_logits[p[:, c] >= threshold]) > 0).any(dim=0) for c in range(stuff)]
-    masks = torch.stack([(classes == index) & cover for index, cover in enumerate(covered)])
-    keep = scores >= threshold
-    return RawSegments(
-        masks=masks, label_indices=torch.arange(stuff, device=scores.device), scores=scores
-    ).pick(keep)
+    return stuff_regions(class_logits, mask_logits, geometry, threshold=threshold)

@@ -5,6 +5,7 @@ A mask is a bool array (H, W), True = object. A box is `xyxy`, max exclusive.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,38 @@ class MaskRle:
         code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
         return cls(height=height, width=width, counts=bytes(code["counts"]))
 
+    @classmethod
+    def encode_crop(cls, crop: BoolMask, *, top: int, left: int, image_hw: tuple[int, int]) -> MaskRle:
+        """Encode a mask of `image_hw` that is False outside a crop, without ever making it.
+
+        Args:
+            crop: bool (h, w), of which (0, 0) is pixel (top, left) of the image.
+        """
+        height, width = image_hw
+        if crop.ndim != 2 or crop.dtype != np.bool_:
+            raise InvalidImageError(f"a mask must be bool (H, W), got {crop.dtype} {crop.shape}")
+        if top < 0 or left < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
+            raise InvalidImageError(f"a crop of {crop.shape} at {(top, left)} is not inside {image_hw}")
+        # Runs go down the columns. A row of background above and below ends each at the crop's border.
+        bordered = np.zeros((crop.shape[1], crop.shape[0] + 2), np.int8)
+        bordered[:, 1:-1] = crop.T
+        change = np.diff(bordered, axis=1)
+        starts, ends = (
+            (columns + left) * height + rows + top
+            for columns, rows in (np.nonzero(change == step) for step in (1, -1))
+        )
+        apart = starts[1:] != ends[:-1]  # a run that reaches the bottom may go on at the top
+        bounds = np.zeros(2 * int(np.count_nonzero(apart)) + 2 + 2 * (len(starts) > 0), np.int64)
+        if len(starts):
+            bounds[1:-1:2] = np.concatenate([starts[:1], starts[1:][apart]])
+            bounds[2:-1:2] = np.concatenate([ends[:-1][apart], ends[-1:]])
+        bounds[-1] = height * width
+        counts = np.diff(bounds)
+        if counts[-1] == 0:
+            counts = counts[:-1]
+        code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+        return cls(height=height, width=width, counts=bytes(code["counts"]))
+
     def decode(self) -> BoolMask:
         """The mask as bool (H, W)."""
         decoded: BoolMask = coco_mask.decode(self._coco()).astype(np.bool_)
@@ -61,6 +94,16 @@ class MaskRle:
                 f"masks differ in size: {self.height}×{self.width} and {other.height}×{other.width}"
             )
         return float(coco_mask.iou([self._coco()], [other._coco()], [0])[0, 0])
+
+    @staticmethod
+    def iou_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
+        """Intersection over union of each with each, (N, M); all masks have the same size."""
+        if not first or not second:
+            return np.zeros((len(first), len(second)))
+        overlaps: NDArray[np.float64] = coco_mask.iou(
+            [mask._coco() for mask in first], [mask._coco() for mask in second], [0] * len(second)
+        )
+        return overlaps
 
     def _coco(self) -> dict[str, object]:
         return {"size": [self.height, self.width], "counts": self.counts}

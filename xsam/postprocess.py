@@ -1,12 +1,14 @@
 """Class and mask logits → segments in camera pixels, one function per kind of answer.
 
-Masks are up-sampled for the queries that are kept, not for all of them: the decision which to keep
-needs only class probabilities, except where the score itself contains the mask (instances).
+Which queries to keep is decided first, from class probabilities. A kept mask is then up-sampled inside the
+box where it can be positive, and coded from that crop. Where queries compete for pixels (semantic,
+panoptic), the picture is made in bands of rows. Nothing is ever made at the encoder's size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,17 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.masks import MaskRle, box_of_mask
+from xsam.masks import BoolMask, MaskRle, box_of_mask
 from xsam.preprocess import scaled_hw
 from xsam.structures import Segments
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7
+_BAND_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskGeometry:
-    """How the encoder's square relates to the camera image."""
+    """How the encoder's square relates to the camera image.
+
+    Decoder logits are resized to the square, the padding is cut off, and the rest is resized to the camera
+    image, both bilinearly and before any threshold. Both steps are linear and work on rows and columns
+    separately, so that together they are one matrix for the rows and one for the columns.
+    """
 
     side: int  # S, the encoder's input side
     scaled_hw: tuple[int, int]  # the picture inside the square
@@ -37,7 +45,7 @@ class MaskGeometry:
         return cls(side=side, scaled_hw=scaled_hw(image_hw, side), image_hw=image_hw)
 
     def upsample(self, mask_logits: Tensor) -> Tensor:
-        """(N, h, w) decoder logits → (N, H, W) logits in camera pixels, before any threshold."""
+        """(N, h, w) decoder logits → (N, H, W) logits in camera pixels, step by step as the reference."""
         if len(mask_logits) == 0:
             return mask_logits.new_zeros((0, *self.image_hw))
         square = F.interpolate(
@@ -48,19 +56,133 @@ class MaskGeometry:
             square[..., :height, :width], size=self.image_hw, mode="bilinear", align_corners=False
         )[0]
 
+    def crop(self, mask_logits: Tensor) -> tuple[Tensor, int, int]:
+        """The part of `upsample` that holds everything above 0.
+
+        Args:
+            mask_logits: (h, w) of one mask.
+
+        Returns:
+            (height, width) logits, which may be empty, and the row and column where they begin.
+        """
+        positive = mask_logits > 0
+        rows = self._axis(0, mask_logits.shape[0])
+        columns = self._axis(1, mask_logits.shape[1])
+        spans = []
+        for axis, some in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
+            where = some.nonzero()[:, 0]
+            spans.append(axis.reach(int(where[0]), int(where[-1])) if len(where) else (0, 0))
+        (top, bottom), (left, right) = spans
+        logits = mask_logits.float()
+        if bottom > top and right > left:
+            logits = rows.resize(logits, top, bottom)
+            logits = columns.resize(logits.T, left, right).T
+        else:
+            logits = logits[:0, :0]
+        return logits, top, left
+
+    def bands(self, mask_logits: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The result of `upsample` in bands of rows: the first row, and (N, rows, W) logits."""
+        height, width = self.image_hw
+        count = max(1, len(mask_logits))
+        rows, columns = (self._axis(axis, mask_logits.shape[axis + 1]) for axis in (0, 1))
+        wide = mask_logits.float() @ columns.matrix.to(mask_logits.device).T  # (N, h, W)
+        step = max(1, _BAND_BYTES // (count * width * 4))
+        for top in range(0, height, step):
+            yield top, rows.resize(wide, top, min(top + step, height))
+
+    def _axis(self, axis: int, cells: int) -> _Axis:
+        return _axis(cells, self.side, self.scaled_hw[axis], self.image_hw[axis])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Axis:
+    """How cells of the decoder become pixels along rows or columns."""
+
+    matrix: Tensor  # (pixels, cells) float32
+    first: NDArray[np.int64]  # (pixels,) first and last cell that a pixel takes from; both never fall
+    last: NDArray[np.int64]
+
+    def reach(self, first_cell: int, last_cell: int) -> tuple[int, int]:
+        """The pixels, end exclusive, that take from any of these cells."""
+        start = int(np.searchsorted(self.last, first_cell, side="left"))
+        end = int(np.searchsorted(self.first, last_cell, side="right"))
+        return start, end
+
+    def resize(self, cells: Tensor, start: int, end: int) -> Tensor:
+        """(…, cells, M) → (…, end − start, M)."""
+        some = slice(int(self.first[start]), int(self.last[end - 1]) + 1)
+        return self.matrix[start:end, some].to(cells.device) @ cells[..., some, :]
+
+
+@functools.lru_cache(maxsize=32)
+def _axis(cells: int, side: int, scaled: int, pixels: int) -> _Axis:
+    with torch.inference_mode(False), torch.no_grad():
+        square = F.interpolate(torch.eye(cells)[None], size=side, mode="linear", align_corners=False)
+        resized = F.interpolate(square[..., :scaled], size=pixels, mode="linear", align_corners=False)[0]
+    taken = resized.numpy() != 0
+    return _Axis(
+        matrix=resized.T.contiguous(),
+        first=taken.argmax(axis=0).astype(np.int64),
+        last=(cells - 1 - taken[::-1].argmax(axis=0)).astype(np.int64),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CodedMask:
+    """A mask as run lengths with its tight box, (0, 0, 0, 0) when it is empty."""
+
+    rle: MaskRle
+    box_xyxy: tuple[int, int, int, int]
+
+    @classmethod
+    def of_crop(cls, crop: BoolMask, top: int, left: int, image_hw: tuple[int, int]) -> CodedMask:
+        """Code a mask that is False outside a crop which begins at (top, left)."""
+        x_min, y_min, x_max, y_max = box_of_mask(crop)
+        rle = MaskRle.encode_crop(
+            crop[y_min:y_max, x_min:x_max], top=top + y_min, left=left + x_min, image_hw=image_hw
+        )
+        empty = x_max == 0
+        box = (0, 0, 0, 0) if empty else (x_min + left, y_min + top, x_max + left, y_max + top)
+        return cls(rle=rle, box_xyxy=box)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawSegments:
-    """Segments before labels and run-length codes."""
+    """Segments before labels."""
 
-    masks: Tensor  # (N, H, W) bool
+    image_hw: tuple[int, int]
+    coded: tuple[CodedMask, ...]  # (N,)
     label_indices: Tensor  # (N,) int64
     scores: Tensor  # (N,) float32
 
+    @classmethod
+    def of_masks(
+        cls, masks: BoolMask, label_indices: Tensor, scores: Tensor, image_hw: tuple[int, int]
+    ) -> RawSegments:
+        """Code whole masks (N, H, W)."""
+        return cls(
+            image_hw=image_hw,
+            coded=tuple(CodedMask.of_crop(mask, 0, 0, image_hw) for mask in masks),
+            label_indices=label_indices,
+            scores=scores,
+        )
+
+    @property
+    def masks(self) -> Tensor:
+        """(N, H, W) bool, decoded."""
+        if not self.coded:
+            return torch.zeros((0, *self.image_hw), dtype=torch.bool)
+        return torch.from_numpy(np.stack([mask.rle.decode() for mask in self.coded]))
+
     def pick(self, order: Tensor) -> RawSegments:
         """The segments `order`, an index or bool mask."""
+        places = torch.arange(len(self.coded))[order.cpu()]
         return RawSegments(
-            masks=self.masks[order], label_indices=self.label_indices[order], scores=self.scores[order]
+            image_hw=self.image_hw,
+            coded=tuple(self.coded[i] for i in places.tolist()),
+            label_indices=self.label_indices[order],
+            scores=self.scores[order],
         )
 
 
@@ -76,10 +198,8 @@ def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry
         One segment a condition, in their order; the score is the probability.
     """
     scores, queries = probabilities(class_logits).max(dim=0)
-    masks = geometry.upsample(mask_logits[queries]) > 0
-    return RawSegments(
-        masks=masks, label_indices=torch.arange(len(scores), device=scores.device), scores=scores
-    )
+    labels = torch.arange(len(scores), device=scores.device)
+    return _coded(mask_logits, geometry, queries, labels, scores)
 
 
 def matching_queries(
@@ -93,9 +213,7 @@ def matching_queries(
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    masks = geometry.upsample(mask_logits[queries]) > 0
-    segments = RawSegments(masks=masks, label_indices=labels, scores=p[queries, labels])
-    return without_duplicates(segments)
+    return without_duplicates(_coded(mask_logits, geometry, queries, labels, p[queries, labels]))
 
 
 def instances(
@@ -108,26 +226,78 @@ def instances(
     queries, labels = flat // classes, flat % classes
     possible = top >= threshold  # the mask factor can only lower the score
     top, queries, labels = top[possible], queries[possible], labels[possible]
-    logits = geometry.upsample(mask_logits[queries])
-    masks = logits > 0
-    inside = (logits.sigmoid() * masks).flatten(1).sum(dim=1) / (masks.flatten(1).sum(dim=1) + 1e-6)
-    scores = top * inside
-    return RawSegments(masks=masks, label_indices=labels, scores=scores).pick(scores >= threshold)
+    coded: dict[int, CodedMask] = {}
+    certainty: dict[int, float] = {}
+    for query in dict.fromkeys(queries.tolist()):  # one query may stand for several classes
+        logits, row, column = geometry.crop(mask_logits[query])
+        inside = logits > 0
+        total = float(logits.sigmoid()[inside].sum())
+        certainty[query] = total / (int(inside.sum()) + 1e-6)
+        coded[query] = CodedMask.of_crop(inside.cpu().numpy(), row, column, geometry.image_hw)
+    scores = top * top.new_tensor([certainty[query] for query in queries.tolist()])
+    return RawSegments(
+        image_hw=geometry.image_hw,
+        coded=tuple(coded[query] for query in queries.tolist()),
+        label_indices=labels,
+        scores=scores,
+    ).pick(scores >= threshold)
 
 
-def most_overlapping(candidates: RawSegments, prompt: Tensor) -> RawSegments:
+def _coded(
+    mask_logits: Tensor, geometry: MaskGeometry, queries: Tensor, labels: Tensor, scores: Tensor
+) -> RawSegments:
+    """The masks of chosen queries, which may repeat."""
+    coded: dict[int, CodedMask] = {}
+    for query in dict.fromkeys(queries.tolist()):
+        logits, row, column = geometry.crop(mask_logits[query])
+        coded[query] = CodedMask.of_crop((logits > 0).cpu().numpy(), row, column, geometry.image_hw)
+    return RawSegments(
+        image_hw=geometry.image_hw,
+        coded=tuple(coded[query] for query in queries.tolist()),
+        label_indices=labels,
+        scores=scores,
+    )
+
+
+def most_overlapping(candidates: RawSegments, prompt: BoolMask) -> RawSegments:
     """Interactive: the candidate whose mask overlaps the prompt region (H, W) most, by IoU."""
     if len(candidates.scores) == 0:
         return candidates
-    both = (candidates.masks & prompt).flatten(1).sum(dim=1)
-    either = (candidates.masks | prompt).flatten(1).sum(dim=1).clamp(min=1)
-    return candidates.pick((both / either).argmax()[None])
+    overlaps = MaskRle.iou_matrix([m.rle for m in candidates.coded], [MaskRle.encode(prompt)])
+    return candidates.pick(torch.tensor([int(overlaps[:, 0].argmax())]))
 
 
 def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> Tensor:
     """Class index of each pixel, (H, W) int64: argmax of the queries' class × mask probabilities."""
-    masks = geometry.upsample(mask_logits).sigmoid()
-    return torch.einsum("qc,qhw->chw", probabilities(class_logits), masks).argmax(dim=0)
+    p = probabilities(class_logits)
+    bands = [_band_classes(p, logits) for _, logits in geometry.bands(mask_logits)]
+    return torch.cat(bands)
+
+
+def _band_classes(p: Tensor, logits: Tensor) -> Tensor:
+    """(Q, K) probabilities and (Q, rows, W) logits → (rows, W) class of each pixel."""
+    classes = (p.T @ logits.sigmoid().flatten(1)).argmax(dim=0)
+    return classes.reshape(logits.shape[1:])
+
+
+def stuff_regions(
+    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float
+) -> RawSegments:
+    """One region a class that some query means with p ≥ `threshold`.
+
+    Semantic segmentation gives every pixel to some class, so that one class alone would get the whole
+    picture. Here a class gets a pixel only where a query that reaches the threshold covers it.
+    """
+    p = probabilities(class_logits)
+    scores = p.max(dim=0).values
+    masks = np.zeros((p.shape[1], *geometry.image_hw), np.bool_)
+    for top, logits in geometry.bands(mask_logits):
+        classes = _band_classes(p, logits)
+        for index in (scores >= threshold).nonzero()[:, 0].tolist():
+            covered = (logits[p[:, index] >= threshold] > 0).any(dim=0)
+            masks[index, top : top + len(classes)] = ((classes == index) & covered).cpu().numpy()
+    labels = torch.arange(len(scores), device=scores.device)
+    return RawSegments.of_masks(masks, labels, scores, geometry.image_hw).pick(scores >= threshold)
 
 
 def panoptic(
@@ -152,63 +322,70 @@ def panoptic(
     scores, labels = probabilities(class_logits).max(dim=-1)
     keep = scores >= threshold
     scores, labels = scores[keep], labels[keep]
-    mask_probabilities = geometry.upsample(mask_logits[keep]).sigmoid()
-    weighted = mask_probabilities * scores[:, None, None]
-    own = (weighted if weigh_own else mask_probabilities) >= 0.5
-    if len(scores) == 0:
-        return RawSegments(masks=own, label_indices=labels, scores=scores)
-    owner = weighted.argmax(dim=0)
-    found: list[tuple[Tensor, int, float]] = []
-    merged: dict[int, int] = {}
-    for index, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
-        taken = owner == index
-        area = int(own[index].sum())
-        if area == 0 or int(taken.sum()) / area <= overlap:
-            continue
-        mask = taken & own[index]
-        if label in stuff and label in merged:
-            before, _, best = found[merged[label]]
-            found[merged[label]] = (before | mask, label, max(best, score))
-            continue
-        if label in stuff:
-            merged[label] = len(found)
-        found.append((mask, label, score))
-    return RawSegments(
-        masks=torch.stack([f[0] for f in found]) if found else own[:0],
-        label_indices=torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
-        scores=torch.tensor([f[2] for f in found], device=scores.device),
+    found: list[tuple[BoolMask, int, float]] = []
+    if len(scores):
+        owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own)
+        taken = np.bincount(owner.ravel(), minlength=len(scores))
+        merged: dict[int, int] = {}
+        for index, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
+            if areas[index] == 0 or taken[index] / areas[index] <= overlap:
+                continue
+            mask = (owner == index) & owned
+            if label in stuff and label in merged:
+                before, _, best = found[merged[label]]
+                found[merged[label]] = (before | mask, label, max(best, score))
+                continue
+            if label in stuff:
+                merged[label] = len(found)
+            found.append((mask, label, score))
+    return RawSegments.of_masks(
+        np.array([f[0] for f in found], np.bool_).reshape(-1, *geometry.image_hw),
+        torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
+        torch.tensor([f[2] for f in found], device=scores.device),
+        geometry.image_hw,
     )
+
+
+def _compete(
+    mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool
+) -> tuple[NDArray[np.int64], BoolMask, NDArray[np.int64]]:
+    """Who owns each pixel (H, W), whether it lies in its owner's own mask (H, W), area of each own mask."""
+    owners, owned = [], []
+    areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    for _, logits in geometry.bands(mask_logits):
+        chances = logits.sigmoid()
+        weighted = chances * scores[:, None, None]
+        own = (weighted if weigh_own else chances) >= 0.5
+        owner = weighted.argmax(dim=0)
+        areas += own.flatten(1).sum(dim=1)
+        owners.append(owner.cpu().numpy())
+        owned.append(own.gather(0, owner[None])[0].cpu().numpy())
+    return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy()
 
 
 def without_duplicates(segments: RawSegments, iou: float = DUPLICATE_IOU) -> RawSegments:
     """Drop segments that repeat a better one of the same label."""
-    order = segments.scores.argsort(descending=True, stable=True)
-    flat = segments.masks.flatten(1).float()
-    both = flat @ flat.T
-    area = flat.sum(dim=1)
-    overlap = both / (area[:, None] + area[None] - both).clamp(min=1)
+    order = segments.scores.argsort(descending=True, stable=True).tolist()
+    codes = [mask.rle for mask in segments.coded]
+    overlap = MaskRle.iou_matrix(codes, codes)
+    labels = segments.label_indices.tolist()
     kept: list[int] = []
-    for index in order.tolist():
-        same = [k for k in kept if segments.label_indices[k] == segments.label_indices[index]]
-        if all(overlap[index, k] < iou for k in same):
+    for index in order:
+        if all(overlap[index, k] < iou for k in kept if labels[k] == labels[index]):
             kept.append(index)
-    return segments.pick(torch.tensor(kept, dtype=torch.long, device=segments.scores.device))
+    return segments.pick(torch.tensor(kept, dtype=torch.long))
 
 
-def to_segments(
-    raw: RawSegments, labels: tuple[str, ...], image_hw: tuple[int, int], *, max_instances: int
-) -> Segments:
+def to_segments(raw: RawSegments, labels: Sequence[str], *, max_instances: int) -> Segments:
     """Best score first, at most `max_instances`, empty masks left out."""
-    filled = raw.masks.flatten(1).any(dim=1) if len(raw.scores) else torch.zeros(0, dtype=torch.bool)
-    raw = raw.pick(filled)
+    raw = raw.pick(torch.tensor([mask.box_xyxy[2] > 0 for mask in raw.coded], dtype=torch.bool))
     raw = raw.pick(raw.scores.argsort(descending=True, stable=True)[:max_instances])
-    masks: NDArray[np.bool_] = raw.masks.cpu().numpy()
     indices = raw.label_indices.cpu().numpy().astype(np.int32)
     return Segments(
-        image_hw=image_hw,
-        masks=tuple(MaskRle.encode(mask) for mask in masks),
+        image_hw=raw.image_hw,
+        masks=tuple(mask.rle for mask in raw.coded),
         labels=tuple(labels[i] for i in indices),
         label_indices=indices,
         scores=raw.scores.detach().cpu().numpy().astype(np.float32).clip(0, 1),
-        boxes_xyxy=np.array([box_of_mask(mask) for mask in masks], np.float32).reshape(-1, 4),
+        boxes_xyxy=np.array([mask.box_xyxy for mask in raw.coded], np.float32).reshape(-1, 4),
     )

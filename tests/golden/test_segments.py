@@ -63,7 +63,7 @@ def test_segments(golden_case: GoldenCase) -> None:
             assert _iou(painted == value, tensors["post.segmentation"] == value) >= 0.999
     elif task == "img_intseg":
         candidates = instances(class_logits, mask_logits, geometry, threshold=threshold)
-        found = most_overlapping(candidates, _prompt_region(case, geometry))
+        found = most_overlapping(candidates, _prompt_region(case, geometry).numpy())
         _same_map(found.masks[0], tensors["post.segmentation"])
         assert float(found.scores[0]) == pytest.approx(info["score"], abs=SCORE)
     elif "post.instances.masks" in tensors:

@@ -167,18 +167,15 @@ def test_an_empty_mask_scores_nothing() -> None:
 def _raw(
     pictures: Sequence[Sequence[Sequence[int]]], scores: Sequence[float], labels: Sequence[int]
 ) -> RawSegments:
-    return RawSegments(
-        masks=torch.tensor(pictures, dtype=torch.bool).reshape(-1, 2, 3),
-        label_indices=torch.tensor(labels),
-        scores=torch.tensor(scores),
-    )
+    masks = np.array(pictures, np.bool_).reshape(-1, 2, 3)
+    return RawSegments.of_masks(masks, torch.tensor(labels), torch.tensor(scores), (2, 3))
 
 
 def test_the_tightest_mask_around_the_prompt_wins() -> None:
     """The large mask holds more of the prompt and scores better, but overlaps it less."""
     large, tight, beside = [[1, 1, 1], [1, 1, 1]], [[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]
     candidates = _raw([large, tight, beside], [0.9, 0.3, 0.8], [0, 0, 0])
-    prompt = torch.tensor([[False, True, True], [False, False, False]])
+    prompt = np.array([[False, True, True], [False, False, False]])
     chosen = most_overlapping(candidates, prompt)  # 2/6, 1/2, 0/3
     assert len(chosen.scores) == 1
     assert float(chosen.scores[0]) == pytest.approx(0.3)
@@ -187,7 +184,7 @@ def test_the_tightest_mask_around_the_prompt_wins() -> None:
 
 def test_nothing_overlaps_with_nothing() -> None:
     none = _raw([], [], [])
-    assert len(most_overlapping(none, torch.ones(2, 3, dtype=torch.bool)).scores) == 0
+    assert len(most_overlapping(none, np.ones((2, 3), np.bool_)).scores) == 0
 
 
 # ----------------------------------------------------------------------------------------- semantic
@@ -291,7 +288,7 @@ def test_segments_come_best_first_without_empty_ones() -> None:
         [0.4, 0.99, 0.7, 0.5],
         [1, 0, 2, 0],
     )
-    packed = to_segments(raw, ("a", "b", "c"), (2, 3), max_instances=2)
+    packed = to_segments(raw, ("a", "b", "c"), max_instances=2)
     assert packed.labels == ("c", "a")
     assert packed.label_indices.tolist() == [2, 0]
     assert packed.scores.tolist() == pytest.approx([0.7, 0.5])
@@ -302,7 +299,7 @@ def test_segments_come_best_first_without_empty_ones() -> None:
 
 
 def test_nothing_is_packed_as_nothing() -> None:
-    packed = to_segments(_raw([], [], []), ("a",), (2, 3), max_instances=5)
+    packed = to_segments(_raw([], [], []), ("a",), max_instances=5)
     assert (len(packed), packed.boxes_xyxy.shape, packed.image_hw) == (0, (0, 4), (2, 3))
 
 
