@@ -24,7 +24,9 @@ from xsam_ros.parameters import NodeParameters
 from xsam_ros.transforms import Transforms
 from xsam_ros.worker import StageHook
 
-TextHook = Callable[[str], None]
+TextHook = Callable[[int, str], None]
+"""Gets the number of a query and the text that its answer has so far."""
+
 Refine = Callable[[int, SegmentationResult], SegmentationResult]
 """Gets the number of a query and its answer; gives the answer to send."""
 
@@ -32,7 +34,7 @@ Refine = Callable[[int, SegmentationResult], SegmentationResult]
 class Engine(Protocol):
     """What the node needs of a model; `xsam.engine.XSam` is one.
 
-    `segment` may also take `on_text`, which gets the text generated so far.
+    `segment` may also take `on_text`: it gets the index of a query and the text generated for it so far.
     """
 
     @property
@@ -132,13 +134,14 @@ class Answerer:
             remaining_s: time that is left.
             on_stage: called between stages; may raise.
             before_s: seconds by stage before this call, for the timing of the answers.
-            on_text: gets the generated text so far, if the engine tells it.
+            on_text: gets the number of a query and its text so far, if the engine tells it.
             refine: changes an answer before it becomes a message, such as to add track ids.
         """
         frame = source.frame
         outcomes: list[SegmentationResult | None] = []
         valid: list[Query] = []
-        for message in queries:
+        numbers: list[int] = []  # of the valid ones
+        for number, message in enumerate(queries):
             try:
                 query = query_from_message(message, image_hw=frame.image_hw)
                 query.validate(frame.image_hw)
@@ -147,10 +150,13 @@ class Answerer:
             else:
                 outcomes.append(None)
                 valid.append(query)
+                numbers.append(number)
         answers: list[SegmentationResult] = []
         if valid:
             on_stage("inference")
-            extra: dict[str, Any] = {"on_text": on_text} if on_text and self._takes_text else {}
+            extra: dict[str, Any] = {}
+            if on_text is not None and self._takes_text:
+                extra["on_text"] = lambda index, text: on_text(numbers[index], text)
             answers = self._engine.segment(frame, valid, deadline_s=remaining_s, on_stage=on_stage, **extra)
             if len(answers) != len(valid):
                 raise ModelError(f"the model gave {len(answers)} answers to {len(valid)} queries")
@@ -195,6 +201,7 @@ class Answerer:
         for query, result in zip(queries, results, strict=True):
             message = result_to_message(result, header=source.header, query=query, first_id=first_id)
             message.camera = source.frame.camera
+            message.notes = list(source.notes)
             message.timing = [*before, *message.timing]
             made.append(message)
             first_id += len(result)

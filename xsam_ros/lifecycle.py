@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import XSamError
@@ -63,3 +64,6 @@ def answer_invalid_transitions(node: LifecycleNode) -> None:
             return response
 
     service.callback = guarded
+    # A group of its own: loading takes seconds, in which get_state and the parameters still answer.
+    service.callback_group = MutuallyExclusiveCallbackGroup()
+    service.callback_group.add_entity(service)

@@ -20,6 +20,9 @@ from xsam_ros.segment_service import SegmentService
 from xsam_ros.worker import Job
 
 _CANCEL_S = 1.0
+_RESULT_S = 10
+"""How long goals are kept after their end, with image and masks; rclpy's default is 15 minutes."""
+
 _FEEDBACK_S = 0.2
 """Text so far is told no more often than this; every stage is told."""
 
@@ -55,6 +58,7 @@ class SegmentAction:
             execute_callback=self._execute,
             cancel_callback=self._on_cancel,
             callback_group=group,
+            result_timeout=_RESULT_S,
         )
 
     def destroy(self) -> None:
@@ -102,6 +106,9 @@ class SegmentAction:
             )
         except XSamError as error:
             return error
+        goal.service = service
+        if goal.ending is not None:  # cancelled or replaced before there was a job
+            goal.end(goal.ending)
         goal.tell("waiting", ahead=self._ahead_of(goal.job))
         outcome: Answer | XSamError = await future
         return outcome
@@ -120,7 +127,9 @@ class _Goal:
 
     def __init__(self, handle: ServerGoalHandle, node: LifecycleNode) -> None:
         self.handle = handle
+        self.service: SegmentService | None = None
         self.job: Job[Answer] | None = None
+        self.ending: XSamError | None = None
         self._node = node
         self._started_s = time.monotonic()
         self._told_s = 0.0
@@ -130,10 +139,10 @@ class _Goal:
         """The next stage has begun."""
         self.tell(stage)
 
-    def on_text(self, text: str) -> None:
-        """The model has generated this much."""
+    def on_text(self, query: int, text: str) -> None:
+        """The model has generated this much for a query."""
         if time.monotonic() - self._told_s >= _FEEDBACK_S:
-            self.tell(self._stage, text=text)
+            self.tell(self._stage, query=query, text=text)
 
     def tell(self, stage: str, **fields: Any) -> None:
         """Send feedback."""
@@ -151,5 +160,6 @@ class _Goal:
 
     def end(self, error: XSamError) -> None:
         """End the job with an error; the model stops at its next stage."""
-        if self.job is not None:
-            self.job.end(error)
+        self.ending = error
+        if self.job is not None and self.service is not None:
+            self.service.cancel(self.job, error)

@@ -64,7 +64,7 @@ class SegmentService:
             request: of service or action.
             on_done: called in any thread; must be quick.
             on_stage: called between stages, in the model's thread; may raise to end the request.
-            on_text: called with the text generated so far, in the model's thread.
+            on_text: called with the number of a query and its text so far, in the model's thread.
 
         Raises:
             RequestRefusedError: what can be said at once: queue full, not active, and mistakes that
@@ -75,6 +75,10 @@ class SegmentService:
         except XSamError as error:
             self._statistics.count_request(error.code)
             raise
+
+    def cancel(self, job: Job[Answer], error: XSamError) -> None:
+        """End a request; the model stops at its next stage."""
+        self._worker.cancel(job, error)
 
     def _submit(
         self,

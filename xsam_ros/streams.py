@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from xsam.errors import InvalidQueryError, NoFrameError, NotActiveError, XSamError
+from xsam.errors import InvalidQueryError, NotActiveError, XSamError
 from xsam.structures import SegmentationResult
 from xsam.tracking import InstanceTracker
 from xsam_ros.answering import Answer, Answerer
@@ -28,6 +28,7 @@ _POLL_S = 0.1
 _KEPT = 30
 """Answers that rate and latency are taken from."""
 _RETRY_S = 0.05
+_DEPTH_WAIT_S = 0.01
 _STOP_S = 1.0
 _MAX_TRACK_ID = 2**31
 
@@ -75,7 +76,7 @@ class StreamQuery:
         if not math.isfinite(rate_hz) or rate_hz < 0.0:
             raise InvalidQueryError(f"rate_hz must be 0 (no limit) or positive, got {rate_hz}")
         for query in queries:
-            query_from_message(query)
+            query_from_message(query).validate()
         return cls(queries=tuple(queries), rate_hz=float(rate_hz))
 
     @property
@@ -123,7 +124,7 @@ class CameraStream:
         self._last_error = ""
         self._sequence = 0
         self._arrived_s = 0.0
-        self._job: Job[Answer] | None = None
+        self._job: Job[Answer | None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"xsam_stream_{slot.name}", daemon=True)
         self._thread.start()
 
@@ -137,7 +138,7 @@ class CameraStream:
         self._stopping.set()
         job = self._job
         if job is not None:
-            job.end(NotActiveError("the stream was stopped"))
+            self._worker.cancel(job, NotActiveError("the stream was stopped"))
         self._thread.join(_STOP_S)
 
     def statistics(self) -> StreamStatistics:
@@ -174,23 +175,23 @@ class CameraStream:
     def _ask(self) -> None:
         """Answer one frame, and wait until it is answered or refused."""
         ended = threading.Event()
-        outcomes: list[Answer | XSamError] = []
+        outcomes: list[Answer | XSamError | None] = []
         parameters = self._parameters()
         deadline_s = parameters.default_timeout_s
         submitted_s = time.monotonic()
 
-        def work(on_stage: StageHook) -> Answer:
+        def work(on_stage: StageHook) -> Answer | None:
             on_stage("image")
             started_s = time.monotonic()
             source = self._slot.newest_frame(
                 max_age_s=parameters.max_frame_age_s, max_side_px=parameters.max_image_side_px
             )
             if source.sequence <= self._sequence:
-                raise NoFrameError("the newest frame has been answered")
+                return None  # the newer image has no depth yet: it is worth the wait
             if self._sequence:
                 self._dropped += max(0, source.sequence - self._sequence - 1)
             self._sequence = source.sequence
-            self._arrived_s = started_s
+            self._arrived_s = self._arrival_s(source.sequence, started_s)
             return self._answerer.answer(
                 source,
                 self.asked.queries,
@@ -200,7 +201,7 @@ class CameraStream:
                 refine=self._tracks.add_to,
             )
 
-        def on_done(outcome: Answer | XSamError) -> None:
+        def on_done(outcome: Answer | XSamError | None) -> None:
             outcomes.append(outcome)
             ended.set()
 
@@ -208,18 +209,28 @@ class CameraStream:
             work, on_done, deadline_s=deadline_s, afterwards=self._publish, background=True
         )
         if self._stopping.is_set():  # `stop` may have looked before the job was there
-            self._job.end(NotActiveError("the stream was stopped"))
+            self._worker.cancel(self._job, NotActiveError("the stream was stopped"))
         ended.wait(deadline_s + 1.0)  # the worker ends every job at its deadline
         outcome = outcomes[0] if outcomes else self._job.deadline_error()
         if isinstance(outcome, XSamError):
             raise outcome
+        if outcome is None:
+            self._stopping.wait(_DEPTH_WAIT_S)
+            return
         self._answers += 1
         self._last_error = ""
         self._answered_s.append(time.monotonic())
         self._latency_s.append(time.monotonic() - self._arrived_s)
         self._statistics.add_times(outcome.stages_s)
 
-    def _publish(self, answer: Answer) -> None:
+    def _arrival_s(self, sequence: int, default_s: float) -> float:
+        """When an image arrived, on the monotonic clock."""
+        arrived_s = (item.monotonic_s for item in self._slot.image.recent() if item.sequence == sequence)
+        return next(arrived_s, default_s)
+
+    def _publish(self, answer: Answer | None) -> None:
+        if answer is None:
+            return
         segments = [result.segments for result in answer.results]
         self._outputs.publish(answer.source.frame, answer.messages, segments)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
@@ -19,6 +19,7 @@ try:
 except ImportError:  # not everywhere: the Python wheels of ROS lack it
     tf2_ros = None
 
+_POLL_S = 0.005
 _WAIT_S = 0.1
 """Longest wait for a transform that is on its way: TF usually comes a little later than the image."""
 
@@ -74,12 +75,14 @@ class Transforms:
         if not header.frame_id:
             raise _NoTransformError(f"{wanted}: the image names no frame")
         try:
-            found = self._buffer.lookup_transform(
-                target_frame,
-                header.frame_id,
-                Time.from_msg(header.stamp),
-                timeout=Duration(nanoseconds=int(_WAIT_S * 1e9)),
-            ).transform
+            # Its own timeout goes by the clock of the node, which stands still when a simulation is paused.
+            stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + _WAIT_S
+            while (
+                not self._buffer.can_transform(target_frame, header.frame_id, stamp)
+                and time.monotonic() < until_s
+            ):
+                time.sleep(_POLL_S)
+            found = self._buffer.lookup_transform(target_frame, header.frame_id, stamp).transform
         except tf2_ros.TransformException as error:
             raise _NoTransformError(f"{wanted}: {error}") from error
         matrix = np.eye(4)

@@ -157,6 +157,14 @@ class ModelWorker:
             self._changed.notify_all()
         return job
 
+    def cancel(self, job: Job[T], error: XSamError) -> None:
+        """End a job, and give up its place in the queue; a running one stops at its next stage."""
+        with self._changed:
+            for queue in (self._waiting, self._background):
+                if job in queue:
+                    queue.remove(job)  # type: ignore[arg-type]
+        self._end(job, error)  # type: ignore[arg-type]
+
     def call(self, work: Callable[[], T], *, stage: str, timeout_s: float) -> T:
         """Run something in the model's thread, before everything that waits and past the gate; wait for it.
 
