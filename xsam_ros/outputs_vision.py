@@ -1,0 +1,67 @@
+"""Answers as vision_msgs detections, where that package is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xsam_ros.msg import Instance, SegmentationResult
+
+try:
+    from vision_msgs.msg import (
+        Detection2D,
+        Detection2DArray,
+        Detection3D,
+        Detection3DArray,
+        ObjectHypothesisWithPose,
+    )
+except ImportError:  # not everywhere: the Python wheels of ROS lack it
+    DETECTIONS: tuple[type[Any], type[Any]] | None = None
+else:
+    DETECTIONS = (Detection2DArray, Detection3DArray)
+
+
+def detections_2d(results: Sequence[SegmentationResult]) -> Any:
+    """vision_msgs/Detection2DArray: the box of every instance, `id` its track, or its number without one."""
+    message = Detection2DArray(header=results[0].header)
+    for result in results:
+        for instance in result.instances:
+            detection = Detection2D(header=result.header, id=_id(instance))
+            box = instance.box
+            detection.bbox.center.position.x = (box.x_min + box.x_max) / 2
+            detection.bbox.center.position.y = (box.y_min + box.y_max) / 2
+            detection.bbox.size_x = float(box.x_max - box.x_min)
+            detection.bbox.size_y = float(box.y_max - box.y_min)
+            detection.results = [_hypothesis(instance)]
+            message.detections.append(detection)
+    return message
+
+
+def detections_3d(results: Sequence[SegmentationResult]) -> Any:
+    """vision_msgs/Detection3DArray: the oriented box of every instance whose place is known."""
+    message = Detection3DArray(header=results[0].header)
+    for result in results:
+        for instance in result.instances:
+            place = instance.location
+            if not place.valid:
+                continue
+            # All places of an answer are in one frame: that of the image, or the target frame.
+            message.header.frame_id = place.frame_id
+            detection = Detection3D(header=message.header, id=_id(instance))
+            detection.bbox.center, detection.bbox.size = place.box_pose, place.box_size
+            hypothesis = _hypothesis(instance)
+            hypothesis.pose.pose = place.box_pose
+            detection.results = [hypothesis]
+            message.detections.append(detection)
+    return message
+
+
+def _id(instance: Instance) -> str:
+    return str(instance.track_id or instance.id)
+
+
+def _hypothesis(instance: Instance) -> Any:
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = instance.label
+    hypothesis.hypothesis.score = float(instance.score)
+    return hypothesis
