@@ -20,6 +20,7 @@ from xsam_ros.answering import Answer, Answerer, Engine
 from xsam_ros.camera import CameraSlot
 from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
+from xsam_ros.diagnostics import Diagnostics
 from xsam_ros.lifecycle import answer_invalid_transitions, reported, state_of
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.outputs import CameraOutputs
@@ -73,6 +74,7 @@ class SegmenterNode(LifecycleNode):
         )
         self._action = SegmentAction(self, lambda: self._service, self._ahead_of, group=requests)
         self._transforms = Transforms(self)
+        self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_words)
         if self._parameters_now().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
@@ -124,11 +126,13 @@ class SegmenterNode(LifecycleNode):
         if self._worker is not None:
             self._worker.accept()
         self._start_configured_streams()
+        self._diagnostics.start()
         return super().on_activate(state)
 
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and refuse what waits; a running inference ends at its next stage."""
+        self._diagnostics.stop()
         if self._streams is not None:
             self._streams.stop_all()
         if self._worker is not None:
@@ -155,6 +159,7 @@ class SegmenterNode(LifecycleNode):
 
     def stop(self) -> None:
         """Unsubscribe, refuse requests, free the model. May be called more than once."""
+        self._diagnostics.stop()
         self._unsubscribe()
         self._free()
 
@@ -262,6 +267,11 @@ class SegmenterNode(LifecycleNode):
 
     def _stream_statistics(self) -> Mapping[str, StreamStatistics]:
         return {} if self._streams is None else self._streams.statistics()
+
+    def _model_words(self) -> str:
+        if self._engine is None:
+            return "none"
+        return f"{self._engine.model_id} on {self._parameters_now().device}"
 
     def _ahead_of(self, job: Job[Answer]) -> int:
         return 0 if self._worker is None else self._worker.ahead_of(job)
