@@ -161,9 +161,7 @@ class Answerer:
             if len(answers) != len(valid):
                 raise ModelError(f"the model gave {len(answers)} answers to {len(valid)} queries")
         on_stage("location")
-        started_s = time.monotonic()
         answers = [self._located(source, result) for result in answers]
-        before_s = {**before_s, "location": time.monotonic() - started_s}
         on_stage("response")
         remaining = iter(answers)
         results = [
@@ -183,10 +181,14 @@ class Answerer:
         segments = result.segments
         if not len(segments):
             return result
+        started_s = time.monotonic()
         places: Sequence[Location3D | None] = _places(source, segments)
         target = self._parameters().target_frame
         places = self._transforms.relocate(places, source.header, target)
-        return replace(result, segments=replace(segments, locations=tuple(places)))
+        located = replace(result, segments=replace(segments, locations=tuple(places)))
+        if source.frame.depth_m is None:
+            return located
+        return located.with_timing({**result.timing.stages_s, "location": time.monotonic() - started_s})
 
     @staticmethod
     def _messages(
