@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,7 +124,6 @@ def write_random(folder: Path, config: XSamConfig, dtype: torch.dtype, *, releas
     unfinished = folder / "pytorch_model.part"
     torch.save(renamed, unfinished)
     unfinished.replace(folder / "pytorch_model.bin")
-    (folder / "names.json").write_text(json.dumps(sorted(renamed)), encoding="utf-8")
 
 
 def _released(name: str) -> str:

@@ -11,6 +11,6 @@ _PIECES = re.compile(r"[^\W\d_]+|\d{1,3}|[^\w\s]+|_")
 def estimate_tokens(text: str) -> int:
     """A quarter of the characters; or words, digits by threes and runs of signs, one each; the larger.
 
-    The first is too kind to JSON. See docs/agents.md for how it compares with four real tokenizers.
+    The first is too kind to JSON. tests/agent/test_tokens.py says how it compares with four real tokenizers.
     """
     return math.ceil(max(len(text) / 4, len(_PIECES.findall(text))))

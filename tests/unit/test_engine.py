@@ -519,6 +519,33 @@ def test_a_phrase_that_was_opened_twice(one_engine: XSam, say: Callable[[str], N
     assert sorted(result.segments.labels) == ["a cube", "mug"]
 
 
+def test_text_is_heard_while_it_is_generated(one_engine: XSam, say: Callable[[str], None]) -> None:
+    say("I see <p>a mug</p> here. The segmentation mask is <SEG>.<|end|>")
+    heard: list[tuple[int, str]] = []
+    mug, caption = one_engine.segment(
+        _picture(),
+        [Query(text="mug"), Query(task=Task.GROUNDED_CONVERSATION)],
+        on_text=lambda index, text: heard.append((index, text)),
+    )
+    assert {index for index, _ in heard} == {1}  # a template is not generated
+    texts = [text for _, text in heard]
+    assert texts[-1] == caption.text == "I see a mug here."
+    assert any(text.endswith("a mug") for text in texts)
+    assert not any("<" in text for text in texts)
+    assert mug.text == ""
+
+
+def test_an_explanation_ends_with_its_mask(one_engine: XSam, say: Callable[[str], None]) -> None:
+    """What would follow `<SEG>` is not generated; a second `<SEG>` cannot take the mask away."""
+    heard: list[str] = []
+    say("Because it is hot. The segmentation mask is <SEG>. And so on <SEG>.<|end|>")
+    result = one_engine.segment(
+        _picture(), Query(text="What is hot?", explain=True), on_text=lambda _, text: heard.append(text)
+    )
+    assert result.segments.labels == ("What is hot?",)
+    assert result.text == heard[-1] == "Because it is hot."
+
+
 # ------------------------------------------------------------------------------------------- hints
 
 

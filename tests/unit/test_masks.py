@@ -133,3 +133,36 @@ def test_codes_of_other_sizes_do_not_overlap() -> None:
     """24 pixels both, but not the same picture: COCO's own function reads past the end."""
     with pytest.raises(InvalidImageError, match="size"):
         MaskRle.encode(np.ones((4, 6), np.bool_)).iou(MaskRle.encode(np.ones((6, 4), np.bool_)))
+
+
+# ---------------------------------------------------------------------------------------- crops
+
+
+@FEW
+@given(
+    crop=st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(_masks_of),
+    margins=st.tuples(*[st.integers(0, 3)] * 4),
+)
+def test_a_crop_is_coded_like_the_whole_mask(crop: BoolMask, margins: tuple[int, int, int, int]) -> None:
+    """Byte by byte, also where a run goes on from the bottom of a column to the top of the next."""
+    top, bottom, left, right = margins
+    whole = np.pad(crop, ((top, bottom), (left, right)))
+    if 0 in whole.shape:
+        return
+    coded = MaskRle.encode_crop(crop, top=top, left=left, image_hw=whole.shape)
+    assert coded == MaskRle.encode(whole)
+
+
+@pytest.mark.parametrize(("top", "left"), [(-1, 0), (0, -1), (2, 0), (0, 3)])
+def test_a_crop_must_lie_inside_its_image(top: int, left: int) -> None:
+    with pytest.raises(InvalidImageError, match="not inside"):
+        MaskRle.encode_crop(np.ones((2, 2), np.bool_), top=top, left=left, image_hw=(3, 4))
+
+
+@FEW
+@given(pair=PAIRS)
+def test_overlaps_of_all_with_all(pair: tuple[BoolMask, BoolMask]) -> None:
+    codes = [MaskRle.encode(mask) for mask in pair]
+    expected = [[mask_iou(first, second) for second in pair] for first in pair]
+    np.testing.assert_allclose(MaskRle.iou_matrix(codes, codes), expected)
+    assert MaskRle.iou_matrix([], codes).shape == (0, 2)

@@ -303,6 +303,41 @@ def test_nothing_is_packed_as_nothing() -> None:
     assert (len(packed), packed.boxes_xyxy.shape, packed.image_hw) == (0, (0, 4), (2, 3))
 
 
+# --------------------------------------------------------------------------- crops and bands
+
+GEOMETRIES = [((64, 128), 128), ((97, 31), 64), ((3, 200), 96), ((480, 640), 512), ((1, 1), 32)]
+
+
+@pytest.mark.parametrize(("image_hw", "side"), GEOMETRIES)
+def test_a_crop_holds_all_that_is_positive(image_hw: tuple[int, int], side: int) -> None:
+    geometry = MaskGeometry.for_image(image_hw, side)
+    generator = torch.Generator().manual_seed(0)
+    for size, islands in ((16, 1), (16, 3), (12, 40), (16, 0)):
+        logits = torch.randn(size, size, generator=generator) - 4.0
+        logits.view(-1)[torch.randperm(size * size, generator=generator)[:islands]] = 5.0
+        whole = geometry.upsample(logits[None])[0]
+        crop, top, left = geometry.crop(logits)
+        outside = whole.clone()
+        outside[top : top + crop.shape[0], left : left + crop.shape[1]] = -1.0
+        assert not (outside > 0).any()
+        part = whole[top : top + crop.shape[0], left : left + crop.shape[1]]
+        torch.testing.assert_close(crop, part, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("image_hw", "side"), GEOMETRIES)
+def test_bands_make_up_the_whole(
+    image_hw: tuple[int, int], side: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geometry = MaskGeometry.for_image(image_hw, side)
+    logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
+    whole = geometry.upsample(logits)
+    for rows in (1, 7, 10_000):
+        monkeypatch.setattr("xsam.postprocess._BAND_BYTES", rows * 3 * image_hw[1] * 4)
+        bands = list(geometry.bands(logits))
+        assert [top for top, _ in bands] == list(range(0, image_hw[0], rows))
+        torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), whole, atol=1e-4, rtol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------ answers
 
 CONFIG = dataclasses.replace(GOLDEN, instance_threshold=0.5, reject_below=0.0, one_mask_per_object=False)

@@ -1,0 +1,240 @@
+"""Mixed load on a real node while cameras and lifecycle misbehave: does every request end?
+
+    python -m benchmarks.ros.soak --minutes 3
+
+Two simulated cameras, a stream, eight clients. Cameras are stopped, killed, restarted with another size or
+encoding; the node is deactivated in the middle of its work. The last line is JSON; the exit code is 1 when
+a request was lost.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+
+from benchmarks.ros.load import RosSide, Tally
+from examples.ros_processes import RosProcesses
+from xsam.sim import render, sample_scene
+from xsam_ros.image_conversion import image_from_array
+from xsam_ros.msg import PixelPoint, SegmentationResult, SegmentQuery, VisualPrompt
+from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
+
+CAMERAS = ("front", "rear")
+_CLIENTS = 8
+_START_S = 120.0
+_DISTURB_EVERY_S = 4.0
+_PHRASES = ("the mug", "the red object", "the leftmost object", "what can I drink from?", "the green teapot")
+_LISTS = (("mug", "book"), ("apple", "ball", "box"), ("bottle",))
+_SHAPES = ((320, 240, "rgb8"), (640, 480, "bgr8"), (480, 360, "mono8"), (640, 480, "yuv422"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the soak; 0 when no request was lost."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("soak_output"), help="folder for logs")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    print(f"[soak] {options.minutes:g} minutes, seed {options.seed}; logs go to {options.out}/", flush=True)
+    with RosProcesses(log_dir=options.out) as processes, RosSide("soak_control") as control:
+        report = _Soak(processes, control, options.out, options.seed).run(60 * options.minutes)
+    print(json.dumps(report, allow_nan=False))
+    return 1 if report["lost"] else 0
+
+
+class _Soak:
+    def __init__(self, processes: RosProcesses, control: RosSide, out: Path, seed: int) -> None:
+        self._processes = processes
+        self._control = control
+        self._parameters = out / "parameters.yaml"
+        self._random = random.Random(seed)
+        self._seed = seed
+        self._tally = Tally()
+        self._ending = threading.Event()
+        self._disturbances: Counter[str] = Counter()
+        self._stream_results = 0
+        self._errors: list[str] = []
+
+    def run(self, seconds: float) -> dict[str, Any]:
+        """Load for so long, then the report."""
+        cameras: dict[str, Any] = {"cameras": list(CAMERAS), "model": "tiny", "device": "cpu"}
+        for name in CAMERAS:
+            cameras[name] = {"depth_topic": f"/{name}/depth"}
+        self._parameters.write_text(yaml.safe_dump({"/xsam": {"ros__parameters": cameras}}), encoding="utf-8")
+        for name in CAMERAS:
+            self._start_camera(name, _SHAPES[1])
+        self._processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", self._parameters)
+        self._wait_until_active()
+        self._control.node.create_subscription(
+            SegmentationResult, "/xsam/front/result", self._on_stream_result, 10
+        )
+        self._stream("the mug", 5.0)
+        rss_start_mb = 0.0
+        threads = [
+            threading.Thread(target=self._guarded, args=(self._client, number)) for number in range(_CLIENTS)
+        ]
+        for thread in threads:
+            thread.start()
+        began_s = time.monotonic()
+        disturb_at_s = began_s + _DISTURB_EVERY_S
+        kinds = (self._restart, self._kill, self._cycle, self._change_stream)
+        number = 0
+        while (now_s := time.monotonic()) - began_s < seconds and not self._errors:
+            if not rss_start_mb and now_s - began_s > min(20.0, seconds / 3):
+                rss_start_mb = self._processes.resident_mb("segmenter")  # when its caches are filled
+            if now_s >= disturb_at_s and now_s - began_s < seconds - 5.0:
+                kinds[number % len(kinds)]()
+                number += 1
+                disturb_at_s = time.monotonic() + _DISTURB_EVERY_S
+            time.sleep(0.1)
+        self._ending.set()
+        for thread in threads:
+            thread.join(60.0)
+        took_s = time.monotonic() - began_s
+        return self._report(took_s, rss_start_mb)
+
+    def _report(self, took_s: float, rss_start_mb: float) -> dict[str, Any]:
+        status = self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
+        tally = self._tally
+        latency_ms = 1000 * np.percentile(tally.latency_s, [50, 99]) if tally.latency_s else (0.0, 0.0)
+        return {
+            "minutes": round(took_s / 60, 2),
+            "requests": tally.requests,
+            "answers": tally.answers,
+            "refusals": dict(sorted(tally.refusals.items())),
+            "failures": dict(sorted(tally.failures.items())),
+            "lost": len(tally.lost) + len(self._errors),
+            "lost_requests": [*tally.lost[:20], *self._errors[:5]],
+            "p50_ms": round(float(latency_ms[0]), 1),
+            "p99_ms": round(float(latency_ms[1]), 1),
+            "rss_start_mb": round(rss_start_mb, 1),
+            "rss_end_mb": round(self._processes.resident_mb("segmenter"), 1),
+            "stream_results": self._stream_results,
+            "drops": 0 if status is None else sum(int(c.stream.dropped) for c in status.cameras),
+            "disturbances": dict(self._disturbances),
+            "clients": _CLIENTS,
+            "seed": self._seed,
+        }
+
+    # ------------------------------------------------------------------------------ clients
+
+    def _guarded(self, work: Any, number: int) -> None:
+        try:
+            work(number)
+        except Exception as error:  # a client that dies has lost its request, and the report says so
+            self._errors.append(f"client {number}: {type(error).__name__}: {error}")
+
+    def _client(self, number: int) -> None:
+        chance = random.Random(1000 * self._seed + number)
+        picture = image_from_array(render(sample_scene(2_000_000 + number)).rgb, "rgb8")
+        with RosSide(f"soak_client_{number}") as side:
+            while not self._ending.is_set():
+                request, words = _request(chance, picture)
+                self._tally.ask(side, "/xsam/segment", request, words)
+                time.sleep(chance.uniform(0.0, 0.1))
+
+    # -------------------------------------------------------------------------- disturbances
+
+    def _restart(self) -> None:
+        """A camera ends, is away for a second, and comes back with another size and encoding."""
+        name = self._random.choice(CAMERAS)
+        self._processes.stop(name)
+        time.sleep(1.0)
+        self._start_camera(name, self._random.choice(_SHAPES))
+        self._disturbances["restart"] += 1
+
+    def _kill(self) -> None:
+        name = self._random.choice(CAMERAS)
+        self._processes.stop(name, sign=signal.SIGKILL)
+        self._start_camera(name, self._random.choice(_SHAPES))
+        self._disturbances["kill"] += 1
+
+    def _cycle(self) -> None:
+        """The node is deactivated while it works, and activated again."""
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            response = self._control.call(ChangeState, "/xsam/change_state", request, timeout_s=30.0)
+            if response is None or not response.success:
+                self._errors.append(f"transition {transition}: {response}")
+            time.sleep(0.5)
+        self._disturbances["deactivate"] += 1
+        self._stream(self._random.choice(_PHRASES), 5.0)
+
+    def _change_stream(self) -> None:
+        self._stream(self._random.choice(_PHRASES), self._random.choice((0.0, 2.0, 10.0)))
+        self._disturbances["stream"] += 1
+
+    def _stream(self, text: str, rate_hz: float) -> None:
+        request = SetStreamQuery.Request(camera="front", queries=[SegmentQuery(text=text)], rate_hz=rate_hz)
+        response = self._control.call(SetStreamQuery, "/xsam/set_stream_query", request, timeout_s=10.0)
+        if response is None or response.status == response.STATUS_UNKNOWN:
+            self._errors.append("set_stream_query was not answered")
+
+    def _on_stream_result(self, _: SegmentationResult) -> None:
+        self._stream_results += 1
+
+    def _start_camera(self, name: str, shape: tuple[int, int, str]) -> None:
+        width, height, encoding = shape
+        values = {"camera": name, "width": width, "height": height, "encoding": encoding, "rate_hz": 10.0}
+        arguments = [text for key, value in values.items() for text in ("-p", f"{key}:={value}")]
+        self._processes.start(name, "xsam_ros.camera_sim", "-r", f"__node:={name}_camera", *arguments)
+
+    def _wait_until_active(self) -> None:
+        until = time.monotonic() + _START_S
+        while time.monotonic() < until:
+            self._processes.check()
+            status = self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
+            if status is not None and status.state == "active" and all(c.frames for c in status.cameras):
+                return
+            time.sleep(0.2)
+        raise RuntimeError(f"the node and its cameras were not ready within {_START_S:.0f} s")
+
+
+def _request(chance: random.Random, picture: Any) -> tuple[Segment.Request, str]:
+    """Something a robot may ask, now and then something it should not."""
+    kind = chance.choice(
+        ("phrase", "phrase", "list", "several", "point", "inline", "short", "unknown", "none")
+    )
+    request = Segment.Request(camera=chance.choice(CAMERAS), timeout_s=chance.choice((2.0, 5.0, 10.0)))
+    phrase = SegmentQuery(text=chance.choice(_PHRASES))
+    request.queries = [phrase]
+    if kind == "list":
+        request.queries = [SegmentQuery(thing_classes=list(chance.choice(_LISTS)))]
+    elif kind == "several":
+        request.queries = [SegmentQuery(text=text) for text in chance.sample(_PHRASES, 3)]
+    elif kind == "point":
+        point = PixelPoint(x=chance.uniform(-5.0, 330.0), y=chance.uniform(-5.0, 250.0))
+        prompt = VisualPrompt(kind=VisualPrompt.KIND_POINT, points=[point])
+        request.queries = [SegmentQuery(prompts=[prompt])]
+    elif kind == "inline":
+        request.camera, request.image = "", picture
+    elif kind == "short":
+        request.timeout_s = chance.choice((0.001, 0.05))
+    elif kind == "unknown":
+        request.camera = "basement"
+    elif kind == "none":
+        request.queries = []
+    return request, f"{kind} on {request.camera or 'inline image'} within {request.timeout_s} s"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Frames are computed once, found again by their pixels, and given up when memory is short."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from xsam import (
+    ModelError,
+    OutOfMemoryError,
+    Query,
+    RequestCancelledError,
+    SegmentationResult,
+    Task,
+    VisualPrompt,
+    XSam,
+)
+from xsam.checkpoint import load_checkpoint
+from xsam.frame_cache import EncodedFrame, FrameCache
+from xsam.model.mask_decoder import DecoderMemory
+from xsam.model.xsam import XSamModel
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+
+
+def _frame(values: int) -> EncodedFrame:
+    tensor = torch.zeros(values)
+    memory = DecoderMemory(keys=(tensor,), values=(), mask_features=tensor, level_mask_features=(tensor,))
+    return EncodedFrame(image_tokens=None, region_map=tensor[:1], memory=memory)
+
+
+def _key(value: int) -> bytes:
+    return FrameCache.key(np.full((2, 3, 3), value, np.uint8))
+
+
+# ------------------------------------------------------------------------------------- by itself
+
+
+def test_a_frame_is_known_by_its_pixels() -> None:
+    rgb = np.arange(2 * 6 * 3, dtype=np.uint8).reshape(2, 6, 3)
+    key = FrameCache.key(rgb)
+    assert FrameCache.key(rgb.copy()) == key
+    assert FrameCache.key(np.asfortranarray(rgb)) == key
+    assert FrameCache.key(rgb.reshape(6, 2, 3)) != key
+    assert FrameCache.key(rgb[::-1]) != key
+    rgb[1, 5, 2] += 1
+    assert FrameCache.key(rgb) != key
+
+
+def test_shared_memory_counts_once() -> None:
+    assert _frame(100).nbytes == 400
+
+
+def test_the_frame_used_longest_ago_goes_first() -> None:
+    cache = FrameCache(1000)
+    for value in (1, 2):
+        cache.put(_key(value), _frame(100))
+    assert cache.get(_key(1)) is not None
+    cache.put(_key(3), _frame(100))
+    assert cache.get(_key(2)) is None
+    assert cache.get(_key(1)) is not None
+    assert (len(cache), cache.nbytes) == (2, 800)
+
+
+def test_a_frame_that_grew_drops_others_and_one_too_large_itself() -> None:
+    cache = FrameCache(1000)
+    cache.put(_key(1), _frame(100))
+    cache.put(_key(2), _frame(100))
+    cache.put(_key(2), _frame(200))
+    assert (cache.get(_key(1)), len(cache)) == (None, 1)
+    cache.put(_key(3), _frame(300))
+    assert len(cache) == 0
+
+
+def test_room_is_made_before_a_frame_is_computed() -> None:
+    cache = FrameCache(1000)
+    cache.put(_key(1), _frame(100))
+    cache.make_room()
+    assert len(cache) == 1
+    cache.put(_key(2), _frame(100))
+    cache.make_room()
+    assert cache.get(_key(1)) is None
+    assert cache.get(_key(2)) is not None
+
+
+# --------------------------------------------------------------------------------- in the engine
+
+
+@functools.cache
+def _parts() -> tuple[XSamModel, Any]:
+    torch.set_num_threads(1)
+    return load_checkpoint(GOLDEN / "c")  # its window is shorter than the image
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every picture that is encoded."""
+    calls: list[int] = []
+    encode = XSamModel.encode_image
+
+    def counted(self: XSamModel, *args: Any) -> Any:
+        calls.append(1)
+        return encode(self, *args)
+
+    monkeypatch.setattr(XSamModel, "encode_image", counted)
+    return calls
+
+
+def _picture(seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+def _engine(mib: float = 512.0) -> XSam:
+    return XSam(*_parts(), model_id="c", frame_cache_mib=mib)
+
+
+def _same(first: SegmentationResult, second: SegmentationResult) -> None:
+    assert first.segments.masks == second.segments.masks
+    assert first.segments.scores.tolist() == second.segments.scores.tolist()
+
+
+QUERIES = (
+    Query(text="mug", score_threshold=0.0),
+    Query(prompts=(VisualPrompt.box(5, 5, 30, 30),)),
+    Query(thing_classes=("mug", "cube"), stuff_classes=("sky",), score_threshold=0.0),
+)
+
+
+def test_a_second_query_on_a_frame_does_not_encode_it_again(encoded: list[int]) -> None:
+    engine, fresh = _engine(), _engine(0)
+    for query in QUERIES:
+        _same(engine.segment(_picture(0), query), fresh.segment(_picture(0), query))
+    assert len(encoded) == 1 + len(QUERIES)
+
+
+def test_two_cameras_may_take_turns(encoded: list[int]) -> None:
+    engine = _engine()
+    first = engine.segment(_picture(1), QUERIES[0])
+    other = engine.segment(_picture(2), QUERIES[0])
+    _same(engine.segment(_picture(1), QUERIES[0]), first)
+    _same(engine.segment(_picture(2), QUERIES[0]), other)
+    assert first.segments.scores.tolist() != other.segments.scores.tolist()
+    assert len(encoded) == 2
+
+
+def test_an_array_that_is_overwritten_is_another_frame(encoded: list[int]) -> None:
+    """Cameras reuse their buffers."""
+    engine, buffer = _engine(), _picture(3)
+    engine.segment(buffer, QUERIES[0])
+    buffer[:] = _picture(4)
+    _same(engine.segment(buffer, QUERIES[0]), _engine(0).segment(_picture(4), QUERIES[0]))
+    assert len(encoded) == 3
+
+
+def test_without_memory_nothing_is_kept(encoded: list[int]) -> None:
+    engine = _engine(0)
+    for _ in range(2):
+        engine.segment(_picture(5), QUERIES[0])
+    assert len(encoded) == 2
+
+
+def test_out_of_memory_gives_up_the_kept_frames(monkeypatch: pytest.MonkeyPatch, encoded: list[int]) -> None:
+    engine = _engine()
+    engine.segment(_picture(6), QUERIES[0])
+
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(XSamModel, "answer", fail)
+        with pytest.raises(OutOfMemoryError):
+            engine.segment(_picture(6), QUERIES[0])
+    engine.segment(_picture(6), QUERIES[0])
+    assert len(encoded) == 2
+
+
+def test_closing_gives_up_the_kept_frames() -> None:
+    engine = _engine()
+    engine.segment(_picture(7), QUERIES[0])
+    assert len(engine._frames) == 1
+    engine.close()
+    assert len(engine._frames) == 0
+    with pytest.raises(ModelError, match="closed"):
+        engine.segment(_picture(7), QUERIES[0])
+
+
+def test_a_query_that_was_taken_back_leaves_the_frame(encoded: list[int]) -> None:
+    """The next try does not begin from nothing."""
+    engine = _engine()
+
+    def cancel(*_: Any) -> None:
+        raise RequestCancelledError("changed my mind")
+
+    with pytest.raises(RequestCancelledError):
+        engine.segment(_picture(8), Query(task=Task.CHAT, text="talk"), on_text=cancel)
+    engine.segment(_picture(8), QUERIES[0])
+    assert len(encoded) == 1
