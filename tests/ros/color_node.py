@@ -1,7 +1,7 @@
 """The segmenter node with a model that really looks at the pixels, but only knows colours.
 
 Words in a query make it behave badly: "slow" works for a while in small stages, "stuck" works on one
-stage, "broken" raises, "memory" runs out of memory.
+stage, "broken" raises, "memory" runs out of memory. "tell" makes it generate words, one by one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from xsam_ros.segmenter_node import main
 
 _COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 _TOLERANCE = 60
+_WORDS = [f"word{number}" for number in range(12)]
 
 
 class ColorEngine:
@@ -39,9 +40,14 @@ class ColorEngine:
         *,
         deadline_s: float,
         on_stage: Callable[[str], None] | None = None,
+        on_text: Callable[[int, str], None] | None = None,
     ) -> list[SegmentationResult]:
         assert on_stage is not None
         assert deadline_s > 0
+        for index, query in enumerate(queries):
+            for count in range(1, 13 if "tell" in query.text and on_text is not None else 0):
+                on_text(index, " ".join(_WORDS[:count]))
+                time.sleep(0.05)
         return [self._answer(frame, query, on_stage) for query in queries]
 
     def _answer(self, frame: Frame, query: Query, on_stage: Callable[[str], None]) -> SegmentationResult:
