@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 from agent_in_process import ScriptedModel
 from demo_requests import DemoRequest, requests_for_photo, requests_for_scene
+from demo_stream import stream
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from rich.console import Console
@@ -36,7 +37,7 @@ from xsam_ros.client import RosSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 PARAMETERS = ROOT / "config" / "demo.yaml"
-CAMERA = "table"
+CAMERA, MOVING_CAMERA = "table", "moving"
 IMAGE_HW = (480, 640)  # what config/demo.yaml asks of the camera
 START_S, ANSWER_S = 90.0, 30.0
 
@@ -62,9 +63,9 @@ def main(argv: list[str] | None = None) -> int:
     started = time.monotonic()
     with RosProcesses(log_dir=args.out) as processes:
         if photo is None:
-            processes.start(
-                "camera", "xsam_ros.camera_sim", "--params-file", PARAMETERS, "-p", f"seed:={args.seed}"
-            )
+            seed = ("--params-file", PARAMETERS, "-p", f"seed:={args.seed}")
+            processes.start("camera", "xsam_ros.camera_sim", *seed)
+            processes.start("moving_camera", "xsam_ros.camera_sim", *seed, "-r", "__node:=xsam_moving_camera")
         processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", PARAMETERS)
         console.print(f"\\[demo] started {', '.join(processes.names)}; logs are in {args.out}/")
         with RosSegmenter("/xsam") as segmenter:
@@ -84,17 +85,24 @@ def main(argv: list[str] | None = None) -> int:
                 for i, request in enumerate(requests, start=1)
             ]
             agent = _run_agent(segmenter, requests, args.out) if photo is None else None
+            streamed = None
+            if photo is None:
+                console.print("\\[demo] streaming a question on a camera that swings around the table")
+                streamed = stream(segmenter, MOVING_CAMERA, _categories(requests), args.out)
     report = {
         "model": next((row["model"] for row in rows if row["model"]), ""),
         "source": str(args.image or f"simulated scene {args.seed}"),
         "seconds": round(time.monotonic() - started, 1),
         "requests": rows,
         "agent": agent,
+        "stream": streamed,
     }
     (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _print_table(console, rows)
     if agent is not None:
         console.print(f"[bold]agent[/] asked {agent['calls']} → {agent['answer']}")
+    if streamed is not None:
+        _print_tracks(console, streamed)
     console.print(f"\\[demo] {report['seconds']} s; pictures and report.json are in {args.out}/")
     return 1 if any(row["status"] in ("failed", "refused") for row in rows) else 0
 
@@ -183,6 +191,22 @@ def _run_agent(segmenter: RosSegmenter, requests: list[DemoRequest], out: Path) 
     (out / "agent.txt").write_text("\n\n".join(transcript) + "\n", encoding="utf-8")
     calls = [call for m in messages for call in getattr(m, "tool_calls", [])]
     return {"calls": [{"tool": c["name"], "args": c["args"]} for c in calls], "answer": messages[-1].text}
+
+
+def _categories(requests: list[DemoRequest]) -> tuple[str, ...]:
+    return next(r.query.thing_classes for r in requests if r.name == "categories")
+
+
+def _print_tracks(console: Console, streamed: dict[str, Any]) -> None:
+    title = f"{streamed['answers']} answers at {streamed['rate_hz']} Hz on camera {streamed['camera']}"
+    table = Table(title=title)
+    for column in ("track", "label", "answers", "distance, from … to"):
+        table.add_column(column)
+    for row in streamed["tracks"]:
+        metres = row["distance_m"]
+        words = "unknown" if metres is None else f"{metres[0]:.2f} … {metres[1]:.2f} m"
+        table.add_row(str(row["track"]), row["label"], str(row["answers"]), words)
+    console.print(table)
 
 
 def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:

@@ -40,6 +40,15 @@ class RosProcesses:
                 start_new_session=True,
             )
 
+    def stop(self, name: str, *, sign: signal.Signals = signal.SIGINT) -> None:
+        """End one process; `SIGKILL` ends it without a chance to say goodbye."""
+        _end([self._running.pop(name)], first=sign)
+
+    def resident_mb(self, name: str) -> float:
+        """Memory of a process in MB (10^6 bytes)."""
+        status = Path(f"/proc/{self._running[name].pid}/status").read_text(encoding="ascii")
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024 / 1e6
+
     def check(self) -> None:
         """Raise if a process has ended by itself."""
         for name, process in self._running.items():
@@ -54,13 +63,17 @@ class RosProcesses:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The first SIGINT may get lost inside the middleware, hence the second.
-        for sign in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-            alive = [p for p in self._running.values() if p.poll() is None]
-            for process in alive:
-                os.killpg(process.pid, sign)
-            for process in alive:
-                try:
-                    process.wait(_PATIENCE_S)
-                except subprocess.TimeoutExpired:
-                    continue
+        _end(list(self._running.values()))
+
+
+def _end(processes: list[subprocess.Popen[bytes]], *, first: signal.Signals = signal.SIGINT) -> None:
+    # The first SIGINT may get lost inside the middleware, hence the second.
+    for sign in (first, signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        alive = [process for process in processes if process.poll() is None]
+        for process in alive:
+            os.killpg(process.pid, sign)
+        for process in alive:
+            try:
+                process.wait(_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                continue

@@ -1,9 +1,11 @@
-"""The in-process example runs from end to end; the model is a fake that knows the simulator's truth."""
+"""The examples run from end to end, with scripted models; no sockets but those of ROS on this machine."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import pytest
@@ -13,7 +15,7 @@ from tests.agent.table import MASKS, new_frame
 from xsam import FakeSegmenter
 from xsam.sim import annotate, render, sample_scene
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "agent_in_process.py"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def _load(monkeypatch: pytest.MonkeyPatch, segmenter: FakeSegmenter):
@@ -24,7 +26,11 @@ def _load(monkeypatch: pytest.MonkeyPatch, segmenter: FakeSegmenter):
             return segmenter
 
     monkeypatch.setitem(xsam.__dict__, "XSam", Loader)  # setattr would load the engine
-    spec = importlib.util.spec_from_file_location("agent_in_process", EXAMPLE)
+    return _example("agent_in_process")
+
+
+def _example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -51,3 +57,56 @@ def test_picture_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert reply == "ok; the plate (f1/m1): center, bottom"
     reply = example.main(["--image", str(path), "--find", "unicorn"])
     assert reply.startswith("no_match; not in this image")
+
+
+# ------------------------------------------------------------------------------- the robot planner
+
+
+def test_the_planner_grasps_what_was_asked_for() -> None:
+    plan = _example("agent_robot_planner").main(["the blue mug"])
+    assert plan["report"] == "I hold the blue mug."
+    assert plan["pose"]["frame"] == "base_link"
+    assert len(plan["pose"]["orientation_xyzw"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("request_", "report"), [("the mug", "Several fit 'the mug'"), ("the fork", "I do not see 'the fork'")]
+)
+def test_the_planner_does_not_move_for_what_it_is_not_sure_of(request_: str, report: str) -> None:
+    plan = _example("agent_robot_planner").main([request_])
+    assert plan["report"].startswith(report)
+    assert "pose" not in plan
+
+
+def test_the_gripper_of_the_planner_can_miss() -> None:
+    example = _example("agent_robot_planner")
+    gripper = example.SimulatedGripper(example.SEED)
+    assert gripper.grasp([0.0, 0.0, 0.8]) == ""
+    thing = sample_scene(example.SEED).objects[2]
+    assert gripper.grasp(list(thing.position_m)) == f"{thing.color} {thing.category}"
+
+
+# ---------------------------------------------------------------------------------------- ROS, MCP
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_an_agent_over_ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Camera and segmenter are processes; the agent's only way to them is DDS."""
+    pytest.importorskip("xsam_ros.client", exc_type=ImportError)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    reply = _example("agent_over_ros").main(["--find", "mug"])
+    assert reply.startswith("ok; mug (f1/m1): ")
+
+
+def test_the_mcp_configuration_starts_the_server() -> None:
+    pytest.importorskip("mcp")
+    from xsam_agent_tools.mcp_options import options_of
+
+    servers = json.loads((EXAMPLES / "mcp.json").read_text())["mcpServers"]
+    for server in servers.values():
+        assert (EXAMPLES.parent / server["command"]).is_file()
+        assert server["args"][:3] == ["python", "-m", "xsam_agent_tools.mcp_server"]
+        options = options_of(server["args"][3:])
+        assert options.transport == "stdio"
+    assert servers.keys() == {"xsam-robot", "xsam-simulated-table"}
