@@ -1,4 +1,4 @@
-"""Start a simulated camera and the segmenter node with the tiny model.
+"""Start two simulated cameras, one of them moving, and the segmenter node with the tiny model.
 
 ros2 launch xsam_ros demo.launch.py
 ros2 service call /xsam/segment xsam_ros/srv/Segment "{camera: table, queries: [{text: the red mug}]}"
@@ -42,4 +42,11 @@ def generate_launch_description():
         parameters=[LaunchConfiguration("params_file")],
         output="screen",
     )
-    return LaunchDescription([*arguments, segmenter, camera])
+    moving_camera = Node(
+        package="xsam_ros",
+        executable="xsam_camera_sim",
+        name="xsam_moving_camera",
+        parameters=[LaunchConfiguration("params_file")],
+        output="screen",
+    )
+    return LaunchDescription([*arguments, segmenter, camera, moving_camera])

@@ -89,13 +89,14 @@ def _inconsistent_image(request: Any, chance: random.Random) -> None:
 
 def _prompts(request: Any, chance: random.Random) -> None:
     number = lambda: chance.choice((*_FLOATS, 10.0, 47.9, 64.0, -5.0))  # noqa: E731
+    points, prompts = chance.choice(((0, 1), (1, 1), (2, 3), (5, 2), (20_000, 1), (1, 300)))
     prompt = VisualPrompt(
         kind=chance.choice((0, 1, 2, 3, 4, 5, 255)),
         negative=chance.random() < 0.3,
-        points=[PixelPoint(x=number(), y=number()) for _ in range(chance.choice((0, 1, 2, 5, 20_000)))],
+        points=[PixelPoint(x=number(), y=number()) for _ in range(points)],
         box=PixelBox(x_min=number(), y_min=number(), x_max=number(), y_max=number()),
     )
-    request.queries = [SegmentQuery(prompts=[prompt] * chance.choice((1, 2, 3, 300)))]
+    request.queries = [SegmentQuery(prompts=[prompt] * prompts)]
 
 
 def _mask(request: Any, chance: random.Random) -> None:

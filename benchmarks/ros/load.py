@@ -17,7 +17,7 @@ from xsam_ros.srv import Segment
 SLACK_S = 5.0
 """A request that has not ended so long after its own deadline is lost."""
 
-_DISCOVERY_S = 60.0
+_DISCOVERY_S = 120.0  # a node that is just starting counts too
 
 
 class RosSide:
