@@ -51,13 +51,23 @@ train-tiny: setup ## Train, publish and score a tiny model at smoke size: 2 min 
 	@echo "[train-tiny] scenes, three stages of a few steps, a checkpoint: about 2 minutes; all goes to runs/smoke/"
 	@scripts/run_in_env.sh python -m xsam.train.pipeline --smoke --data runs/smoke/data --out runs/smoke $(TRAIN_ARGS)
 
+.PHONY: soak
+soak: setup ## Load the node and disturb it; is a request lost? 3 min and set-up of the load [MINUTES=60 SEED=0]
+	@echo "[soak] $(or $(MINUTES),3) minutes of mixed load, then a line of JSON"
+	@scripts/run_in_env.sh python -m benchmarks.ros.soak --minutes $(or $(MINUTES),3) --seed $(or $(SEED),0)
+
+.PHONY: fuzz
+fuzz: setup ## Send hostile requests to the node: about 3 min [REQUESTS=1000 SEED=1]
+	@echo "[fuzz] $(or $(REQUESTS),1000) hostile requests, then a line of JSON"
+	@scripts/run_in_env.sh python -m benchmarks.ros.fuzz --requests $(or $(REQUESTS),1000) $(if $(SEED),--seed $(SEED))
+
 .PHONY: lock
 lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
 
 .PHONY: clean
 clean: ## Remove build products and caches; .venv stays
-	rm -rf build install log dist *.egg-info demo_output runs/smoke
+	rm -rf build install log dist *.egg-info demo_output soak_output fuzz_output runs/smoke
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 
