@@ -86,6 +86,8 @@ class ColorEngine:
 
 
 def load(parameters: NodeParameters) -> ColorEngine:
+    if parameters.model == "large":
+        time.sleep(3.0)
     if parameters.model == "missing":
         raise CheckpointError(f"no checkpoint in {parameters.model}")
     return ColorEngine()

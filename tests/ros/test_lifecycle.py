@@ -11,7 +11,7 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameters, SetParameters
 
 import xsam_ros.msg as messages
 from xsam_ros.image_conversion import image_from_array
@@ -105,6 +105,54 @@ def test_the_whole_way_round(spawn: Spawn, node: Node, eventually: Eventually) -
     assert node.ask() == ""
     assert node.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert node.status.state == "finalized"
+
+
+def test_everything_else_answers_while_the_model_loads_and_runs(
+    spawn: Spawn, node: Node, ros: Any, eventually: Eventually
+) -> None:
+    """The executor never waits for the model: 3 s of loading and 1.5 s of inference hold nobody up."""
+    spawn("tests/ros/color_node.py", params={"autostart": "false", "model": "large"})
+    assert node.state == "unconfigured"
+    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
+    client = ros.node.create_client(ChangeState, "/xsam/change_state")
+    eventually(client.service_is_ready, "service")
+
+    def answers() -> list[str]:
+        """States, from two services, and whether parameters answer."""
+        timeout = {"type": ParameterType.PARAMETER_DOUBLE, "double_value": 20.0}
+        assert node.put("default_timeout_s", **timeout).successful
+        get = GetParameters.Request(names=["queue_size"])
+        assert ros.call(GetParameters, "/xsam/get_parameters", get).values[0].integer_value == 8
+        return [node.state, node.status.state]
+
+    configured = client.call_async(request)
+    eventually(lambda: node.state == "configuring", "loading to begin", 2.0)
+    assert answers() == ["configuring", "configuring"]
+    assert not configured.done(), "all that was answered while the model was loading"
+    eventually(configured.done, "the end of loading")
+    assert configured.result().success
+    assert node.change(Transition.TRANSITION_ACTIVATE)
+    running = node.ask_later("stuck slow red")
+    eventually(lambda: node.status.busy, "a running request")
+    assert answers() == ["active", "active"]
+    assert not running.done(), "and while it was running"
+    assert node.change(Transition.TRANSITION_DEACTIVATE)
+    eventually(running.done, "the refusal")
+    assert running.result().code == "NOT_ACTIVE"
+    assert node.change(Transition.TRANSITION_ACTIVATE)
+
+
+def test_read_only_parameters_say_why_they_cannot_change(spawn: Spawn, node: Node) -> None:
+    spawn("tests/ros/color_node.py")
+    refused = node.put("autostart", type=ParameterType.PARAMETER_BOOL, bool_value=False)
+    assert not refused.successful
+    assert "read-only" in refused.reason
+    too_long = node.put("track_lost_s", type=ParameterType.PARAMETER_DOUBLE, double_value=1e6)
+    assert not too_long.successful
+    assert "track_lost_s" in too_long.reason
+    wrong_type = node.put("target_frame", type=ParameterType.PARAMETER_INTEGER, integer_value=1)
+    assert not wrong_type.successful
+    assert node.put("target_frame", type=ParameterType.PARAMETER_STRING, string_value="base_link").successful
 
 
 def test_a_model_that_cannot_be_loaded(spawn: Spawn, node: Node, eventually: Eventually) -> None:

@@ -224,3 +224,64 @@ def test_close_reports_a_model_that_does_not_stop() -> None:
     assert not worker.close(timeout_s=0.1)
     gate.released.set()
     assert worker.close(timeout_s=5.0)
+
+
+def test_background_jobs_wait_for_every_request_and_take_no_place(
+    worker: ModelWorker, gate: Gate, eventually: Eventually
+) -> None:
+    outcomes: list[Any] = []
+    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    for number in range(3):
+        worker.submit(lambda _, n=number: f"stream {n}", outcomes.append, deadline_s=10.0, background=True)
+    for number in range(2):
+        worker.submit(lambda _, n=number: f"request {n}", outcomes.append, deadline_s=10.0)
+    assert worker.waiting == 2, "the queue counts requests only"
+    gate.released.set()
+    expected = ["done", "request 0", "request 1", "stream 0", "stream 1", "stream 2"]
+    eventually(lambda: outcomes == expected, "requests first")
+
+
+def test_background_jobs_have_deadlines_and_end_with_the_node(
+    worker: ModelWorker, gate: Gate, eventually: Eventually
+) -> None:
+    outcomes: list[Any] = []
+    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    worker.submit(lambda _: "late", outcomes.append, deadline_s=0.1, background=True)
+    eventually(lambda: len(outcomes) == 1, "the deadline")
+    assert isinstance(outcomes[0], DeadlineExceededError)
+    worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0, background=True)
+    worker.refuse(NotActiveError("off"))
+    assert [type(outcome) for outcome in outcomes[1:]] == [NotActiveError, NotActiveError]
+
+
+def test_a_cancelled_job_gives_up_its_place(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+    outcomes: list[Any] = []
+    running = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    first, second = (
+        worker.submit(lambda _, n=number: n, outcomes.append, deadline_s=10.0) for number in range(2)
+    )
+    assert [worker.ahead_of(job) for job in (running, first, second)] == [0, 1, 2]
+    worker.cancel(first, RequestCancelledError("not any more"))
+    assert [outcome.message for outcome in outcomes] == ["not any more"]
+    assert (worker.waiting, worker.ahead_of(second)) == (1, 1)
+    third = worker.submit(lambda _: "third", outcomes.append, deadline_s=10.0)
+    assert worker.ahead_of(third) == 2
+    worker.cancel(first, RequestCancelledError("again"))
+    gate.released.set()
+    eventually(lambda: outcomes[1:] == ["done", 1, "third"], "the others")
+
+
+def test_a_running_job_is_cancelled_at_its_next_stage(
+    worker: ModelWorker, gate: Gate, eventually: Eventually
+) -> None:
+    outcomes: list[Any] = []
+    job = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    assert gate.entered.wait(5.0)
+    worker.cancel(job, RequestCancelledError("not any more"))
+    assert len(outcomes) == 1
+    gate.released.set()
+    eventually(lambda: not worker.busy, "the model to stop")
+    assert [type(outcome) for outcome in outcomes] == [RequestCancelledError]
