@@ -94,7 +94,7 @@ def stream(segmenter: RosSegmenter, camera: str, categories: tuple[str, ...], ou
     }
 
 
-def wait_until_sent(segmenter: RosSegmenter, camera: str, *, patience_s: float = 60.0) -> None:
+def wait_until_sent(segmenter: RosSegmenter, camera: str, *, patience_s: float = 120.0) -> None:
     """Until the camera has sent a frame: it renders its swing first.
 
     Raises:

@@ -1,0 +1,129 @@
+"""What /diagnostics says of a node and its cameras, in words a person can act on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+
+from xsam_ros.camera import CameraStatistics
+from xsam_ros.camera_streams import TopicStatistics
+from xsam_ros.diagnostics import camera_status, model_status
+from xsam_ros.statistics import NodeStatistics, StreamStatistics
+
+Eventually = Callable[..., Any]
+NO_STREAM = StreamStatistics()
+
+TOPIC = TopicStatistics(
+    topic="/front/image_raw",
+    received=50,
+    received_bytes=1,
+    lost=0,
+    rate_hz=9.9,
+    age_s=0.05,
+    held=1,
+    held_bytes=1,
+    incompatible_qos="",
+    incompatible_publishers=0,
+)
+CAMERA = CameraStatistics(
+    name="front",
+    image=TOPIC,
+    depth=None,
+    info=None,
+    used=10,
+    overwritten=39,
+    with_depth=0,
+    decode_errors=0,
+    last_error="",
+    no_depth_reason="",
+    no_intrinsics_reason="",
+    notes=(),
+)
+
+
+def _camera(**image: Any) -> CameraStatistics:
+    return replace(CAMERA, image=replace(TOPIC, **image))
+
+
+@pytest.mark.parametrize(
+    ("camera", "stream", "level", "words"),
+    [
+        (CAMERA, NO_STREAM, DiagnosticStatus.OK, "9.90 Hz"),
+        (_camera(received=0, age_s=math.nan), NO_STREAM, DiagnosticStatus.STALE, "is its driver running"),
+        (_camera(age_s=2.0), NO_STREAM, DiagnosticStatus.WARN, "no frame on /front/image_raw for 2.0 s"),
+        (_camera(age_s=40.0), NO_STREAM, DiagnosticStatus.ERROR, "for 40 s"),
+        (
+            _camera(received=0, incompatible_qos="RELIABILITY", incompatible_publishers=1),
+            NO_STREAM,
+            DiagnosticStatus.ERROR,
+            "1 publisher(s) on /front/image_raw offer another RELIABILITY",
+        ),
+        (
+            replace(CAMERA, decode_errors=3, last_error="encoding 8UC7"),
+            NO_STREAM,
+            DiagnosticStatus.WARN,
+            "3 messages not readable: encoding 8UC7",
+        ),
+        (
+            CAMERA,
+            StreamStatistics(running=True, last_error="MODEL_ERROR: broken"),
+            DiagnosticStatus.WARN,
+            "the stream gives no answers: MODEL_ERROR: broken",
+        ),
+        (
+            replace(CAMERA, depth=replace(TOPIC, topic="/front/depth", received=0)),
+            NO_STREAM,
+            DiagnosticStatus.WARN,
+            "nothing on /front/depth yet",
+        ),
+    ],
+)
+def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: bytes, words: str) -> None:
+    status = camera_status("/xsam", camera, stream)
+    assert status.level == level
+    assert words in status.message
+    assert status.name == "/xsam: camera front"
+    values = {pair.key: pair.value for pair in status.values}
+    assert values["image topic"] == "/front/image_raw"
+
+
+def test_what_went_wrong_in_the_last_second_decides_the_level() -> None:
+    statistics = NodeStatistics()
+    statistics.count_request("MODEL_ERROR")
+    old = statistics.snapshot()
+    assert model_status("/xsam", "tiny", old, None).level == DiagnosticStatus.ERROR
+    statistics.count_request("")
+    fine = statistics.snapshot()
+    assert model_status("/xsam", "tiny", fine, old).level == DiagnosticStatus.OK
+    statistics.count_request("QUEUE_FULL")
+    full = model_status("/xsam", "tiny", statistics.snapshot(), fine)
+    assert full.level == DiagnosticStatus.WARN
+    assert "1 × QUEUE_FULL" in full.message
+
+
+def test_latency_and_memory_are_numbers() -> None:
+    statistics = NodeStatistics()
+    for milliseconds in range(1, 101):
+        statistics.add_times({"inference": milliseconds / 1000})
+    values = {
+        pair.key: pair.value for pair in model_status("/xsam", "tiny", statistics.snapshot(), None).values
+    }
+    assert values["inference p50 / p99 [ms]"] == "50.5 / 99.0"
+    assert float(values["resident memory [MB]"]) > 10.0
+
+
+def test_the_node_publishes_them(spawn: Callable[..., Any], ros: Any, eventually: Eventually) -> None:
+    """A camera that is configured and sends nothing is named."""
+    spawn("-m", "tests.ros.color_node", params={"cameras": "[front]"})
+    received = ros.collect(DiagnosticArray, "/diagnostics")
+    eventually(lambda: received, "diagnostics", 30.0)
+    levels = {status.name: (status.level, status.message) for status in received[-1].status}
+    assert levels["/xsam: model"][0] == DiagnosticStatus.OK
+    level, message = levels["/xsam: camera front"]
+    assert level == DiagnosticStatus.STALE
+    assert "/front/image_raw" in message
