@@ -8,12 +8,13 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTEST_ARGS ?=
 TRAIN_ARGS ?=
+BENCH_ARGS ?=
 export PYTHON
 
 .PHONY: help
 help: ## List the targets
 	@echo "Targets (variables in brackets):"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make .venv and build the ROS package: 5 min the first time [PYTHON=python3.12]
@@ -60,6 +61,10 @@ soak: setup ## Load the node and disturb it; is a request lost? 3 min and set-up
 fuzz: setup ## Send hostile requests to the node: about 3 min [REQUESTS=1000 SEED=1]
 	@echo "[fuzz] $(or $(REQUESTS),1000) hostile requests, then a line of JSON"
 	@scripts/run_in_env.sh python -m benchmarks.ros.fuzz --requests $(or $(REQUESTS),1000) $(if $(SEED),--seed $(SEED))
+
+.PHONY: bench-agent
+bench-agent: setup ## Score scripted planners that use the tools: 5 min [BENCH_ARGS="--model openai:gpt-5-mini"]
+	@scripts/run_in_env.sh python -m benchmarks.agent $(BENCH_ARGS)
 
 .PHONY: lock
 lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]

@@ -54,7 +54,7 @@ def size(name: str, cache: Path) -> Size:
             name=name,
             folder=folder,
             dtype="float32",
-            repetitions=3,
+            repetitions=2,
             generated_tokens=16,
         )
     if not (folder / "pytorch_model.bin").exists():

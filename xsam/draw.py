@@ -42,6 +42,7 @@ from xsam.draw_shapes import (
     draw_disc,
     nearest_pixel,
     outline,
+    part_at,
     pieces_of,
 )
 from xsam.errors import InvalidImageError
@@ -126,7 +127,8 @@ def draw_overlay(
     badges = shown if numbered else [""] * len(segments)
     floor = Floor.of(pieces, owner, taken, sizes)
     scores = segments.scores if show_scores else np.full(len(segments), np.nan, np.float32)
-    chips = place_chips(pieces, badges, segments.labels, scores, floor, {index for index, _ in discs})
+    boxes = {piece.index: part_at(piece, anchors[piece.index]) for piece in pieces}
+    chips = place_chips(pieces, badges, segments.labels, scores, floor, {index for index, _ in discs}, boxes)
     if numbered:  # where no label found room, the number goes on the object after all
         known = {chip.index for chip in chips} | {index for index, _ in discs}
         discs += [(p.index, anchors[p.index]) for p in pieces if p.index not in known]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,10 +98,12 @@ def place_chips(
     scores: NDArray[np.float32],
     floor: Floor,
     numbered: Collection[int],
+    boxes: Mapping[int, Rect],
 ) -> list[Chip]:
     """A place for each label, inside the image and clear of the others; the best score chooses first.
 
-    A label without room is left out; one whose object is `numbered` already also when it would land far away.
+    It stands at the object's box in `boxes`: of a mask in several parts, that of one part. A label without
+    room is left out; one whose object is `numbered` already also when it would land far away.
     """
     height, width = floor.image_hw
     text_px, pad = floor.sizes.text, floor.sizes.pad
@@ -118,9 +120,10 @@ def place_chips(
         chip_w = badge_w + (pad + text_width(text, text_px) + detail_w + pad if text else 0)
         if chip_w > width or chip_h > height:
             continue
-        rect = floor.best_place(piece.rect, (chip_w, chip_h), 4.0 if piece.index in numbered else np.inf)
+        box = boxes[piece.index]
+        rect = floor.best_place(box, (chip_w, chip_h), 4.0 if piece.index in numbered else np.inf)
         if rect is not None:
-            chips.append(Chip(piece.index, piece.rect, text, detail if text else "", rect))
+            chips.append(Chip(piece.index, box, text, detail if text else "", rect))
             floor.blocked.append(rect)
     return chips
 

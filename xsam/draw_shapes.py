@@ -78,6 +78,23 @@ class Piece:
         return (slice(y_min, y_max), slice(x_min, x_max))
 
 
+def part_at(piece: Piece, point: XY) -> Rect:
+    """The box of the connected part of a mask that a pixel lies in; of the whole mask when in none."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(piece.crop.astype(np.uint8), connectivity=8)
+    height, width = piece.crop.shape
+    column, row = round(point[0]) - piece.left, round(point[1]) - piece.top
+    inside = 0 <= row < height and 0 <= column < width
+    if count <= 2 or not inside or not piece.crop[row, column]:
+        return piece.rect
+    left, top, part_w, part_h = (int(value) for value in stats[parts[row, column], :4])
+    return (
+        piece.left + left,
+        piece.top + top,
+        piece.left + left + part_w,
+        piece.top + top + part_h,
+    )
+
+
 def colour_of(index: int) -> Colour:
     """The colour of segment `index`."""
     return PALETTE[index % len(PALETTE)]

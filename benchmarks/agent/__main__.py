@@ -65,8 +65,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
             "outcomes": [_compact(asdict(outcome)) for outcome in run.outcomes],
         }
         options.out.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(result, indent=1, ensure_ascii=False)
-        (options.out / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+        (options.out / f"{name}.json").write_text(_text(result), encoding="utf-8")
         if options.record:
             save_recording(options.record, run.conversations, model=model, segmenter=model_id)
         summary["runs"][name] = {k: v for k, v in numbers.items() if k != "success_by_kind"}
@@ -105,6 +104,14 @@ def _short(model: str) -> str:
     kind, _, rest = model.partition(":")
     name = Path(rest).stem if kind == "replay" else rest or kind
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
+
+
+def _text(result: dict[str, Any]) -> str:
+    """JSON with an outcome a line, so that two results can be compared by eye."""
+    outcomes = [json.dumps(outcome, ensure_ascii=False) for outcome in result["outcomes"]]
+    head = json.dumps({**result, "outcomes": []}, indent=1, ensure_ascii=False)
+    rows = ",\n  ".join(outcomes)
+    return head.removesuffix("[]\n}") + f"[\n  {rows}\n ]\n}}\n"
 
 
 def _compact(outcome: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -44,6 +45,39 @@ def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
     assert max(errors) < 0.01
     assert located["frame"] == "front_optical"
     assert list(located.json) == ["status", "age_s", "frame", "objects"]
+
+
+class Rough(SimTable):
+    """Outlines two pixels too wide, depth with noise of 0.5 % and a tenth of it missing, as from a camera."""
+
+    def _mask(self, instance_id: int, eye) -> np.ndarray:
+        wide = cv2.dilate(super()._mask(instance_id, eye).astype(np.uint8), np.ones((5, 5), np.uint8))
+        return wide.astype(np.bool_)
+
+    def frame(self, camera: str = "front") -> Frame:
+        frame, rng = super().frame(camera), np.random.default_rng(self.seed)
+        depth = frame.depth_m * rng.normal(1.0, 0.005, frame.image_hw)
+        depth[rng.random(frame.image_hw) < 0.1] = 0.0
+        return replace(frame, depth_m=depth.astype(np.float32))
+
+
+def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, call) -> None:
+    """Median within 1 cm, 95 % within 3 cm, over every labelled object of ten tables."""
+    errors = []
+    for seed in range(2_000_000, 2_000_010):
+        table = Rough(seed)
+        tools = make_tools(segmenter=table, frame_source=table.frame)
+        for category in sorted({item.category for item in table.items}):
+            seen = [item for item in table.visible("front") if item.category == category]
+            found = call(tools["segment_objects"], queries=[category])
+            answer = call(tools["locate_objects_3d"], object_ids=_ids(found))
+            for item, located in zip(seen, answer["objects"], strict=True):
+                if item.labelled:
+                    position = [located["position_m"][axis] for axis in "xyz"]
+                    errors.append(float(np.linalg.norm(np.subtract(position, item.position_camera_m))))
+    assert len(errors) >= 40
+    assert np.median(errors) <= 0.01
+    assert np.percentile(errors, 95) <= 0.03
 
 
 def test_another_frame_needs_a_transform_and_gets_it_at_the_stamp(make_tools, table, call) -> None:

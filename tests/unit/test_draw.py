@@ -251,6 +251,22 @@ def test_labels_in_any_script_do_not_turn_into_question_marks(placed) -> None:
     assert [chip.text for chip in sorted(placed, key=lambda c: c.index)] == ["cafe creme", "", "a b"]
 
 
+def test_the_label_of_a_mask_in_two_parts_stands_at_one_of_them(placed) -> None:
+    """It stood in the middle of both, on whatever was there."""
+    mask = np.zeros((480, 640), np.bool_)
+    mask[200:260, 60:120] = mask[200:260, 500:560] = True
+    draw_overlay(_noise(480, 640), _segments([mask], ["pads"]), style="outline")
+    (chip,) = placed
+    left, top, right, bottom = chip.rect
+    for x_min, x_max in ((60, 120), (500, 560)):
+        if right >= x_min - 20 and left <= x_max + 20:
+            assert bottom >= 180
+            assert top <= 280
+            break
+    else:
+        pytest.fail(f"the label stands at {chip.rect}, at neither part")
+
+
 def test_size_mismatch_is_refused() -> None:
     with pytest.raises(InvalidImageError, match="segments are for"):
         draw_overlay(_noise(100, 100), _segments([]))
