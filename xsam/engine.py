@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xsam.acceleration import compile_fixed_shapes, cpu_threads, quantize_language_model
 from xsam.answer import RawAnswer, compose, plain_text
 from xsam.checkpoint import load_checkpoint, resolve_model
 from xsam.config import XSamConfig
@@ -81,8 +82,10 @@ class XSam:
         *,
         model_id: str,
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
+        threads: int | None = None,
     ) -> None:
         self._model: XSamModel | None = model.eval()
+        self._threads = threads
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._frames = FrameCache(int(frame_cache_mib * 2**20))
@@ -95,6 +98,10 @@ class XSam:
         *,
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        llm_device: str | None = None,
+        llm_weights: Literal["as_loaded", "int8"] = "as_loaded",
+        compiled: bool = False,
+        threads: int | None = None,
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
     ) -> XSam:
         """Open a checkpoint.
@@ -103,10 +110,15 @@ class XSam:
             model: "tiny" (shipped with the package) or a folder written by `xsam convert`.
             device: "auto" (CUDA when there is one), "cpu", "cuda", "cuda:1" …
             dtype: "auto" is bfloat16 on CUDA and float32 on the CPU.
+            llm_device: where the language model goes, if not with the rest.
+            llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao.
+            compiled: compile the encoders with `torch.compile`; the first frame then takes a minute or more.
+            threads: CPU threads of PyTorch during a call; None leaves PyTorch's own number.
             frame_cache_mib: memory for what was computed from frames; 0 keeps nothing.
 
         Raises:
             CheckpointError: files are missing, damaged, or do not fit together.
+            ModelError: an option needs a package that is not installed.
         """
         folder, model_id = resolve_model(model)
         target = torch.device(
@@ -114,9 +126,16 @@ class XSam:
         )
         automatic = torch.bfloat16 if target.type == "cuda" else torch.float32
         network, tokenizer = load_checkpoint(
-            folder, device=target, dtype=automatic if dtype == "auto" else getattr(torch, dtype)
+            folder,
+            device=target,
+            llm_device=llm_device,
+            dtype=automatic if dtype == "auto" else getattr(torch, dtype),
         )
-        return cls(network, tokenizer, model_id=model_id, frame_cache_mib=frame_cache_mib)
+        if llm_weights == "int8":
+            quantize_language_model(network)
+        if compiled:
+            compile_fixed_shapes(network)
+        return cls(network, tokenizer, model_id=model_id, frame_cache_mib=frame_cache_mib, threads=threads)
 
     @property
     def config(self) -> XSamConfig:
@@ -201,7 +220,7 @@ class XSam:
         if not self._lock.acquire(timeout=clock.remaining_s()):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
         try:
-            with torch.inference_mode(), _model_errors():
+            with torch.inference_mode(), cpu_threads(self._threads), _model_errors():
                 return self._run(frame, queries, clock, on_text)
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit

@@ -1,0 +1,67 @@
+"""Options of the engine: threads, eight-bit weights, two devices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from xsam import ModelError, XSam
+from xsam.acceleration import cpu_threads
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_threads_are_put_back() -> None:
+    with cpu_threads(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+    with pytest.raises(ZeroDivisionError), cpu_threads(3):
+        _ = 1 / 0
+    assert torch.get_num_threads() == 1
+    with cpu_threads(None):
+        assert torch.get_num_threads() == 1
+
+
+def test_threads_are_used_within_a_call_only() -> None:
+    engine = XSam.load(GOLDEN / "a", device="cpu", threads=2)
+    seen: list[int] = []
+    engine.segment(PICTURE, "mug", on_stage=lambda _: seen.append(torch.get_num_threads()))
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
+
+
+def test_the_language_model_may_have_a_device_of_its_own() -> None:
+    """There is one device here; "cpu:0" is at least another name for it."""
+    engine = XSam.load(GOLDEN / "a", device="cpu", llm_device="cpu:0")
+    expected = XSam.load(GOLDEN / "a", device="cpu").segment(PICTURE, "mug")
+    assert engine.segment(PICTURE, "mug").segments.masks == expected.segments.masks
+
+
+def test_without_torchao_there_are_no_eight_bits() -> None:
+    pytest.importorskip("torch")
+    try:
+        import torchao  # noqa: F401
+    except ImportError:
+        with pytest.raises(ModelError, match="torchao"):
+            XSam.load(GOLDEN / "a", device="cpu", llm_weights="int8")
+    else:
+        pytest.skip("torchao is installed")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_eight_bits_answer_alike(dtype: str) -> None:
+    pytest.importorskip("torchao")
+    exact = XSam.load(GOLDEN / "a", device="cpu").segment(PICTURE, "mug")
+    engine = XSam.load(GOLDEN / "a", device="cpu", dtype=dtype, llm_weights="int8")  # type: ignore[arg-type]
+    rough = engine.segment(PICTURE, "mug")
+    assert rough.segments.scores.tolist() == pytest.approx(exact.segments.scores.tolist(), abs=0.05)
