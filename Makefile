@@ -8,6 +8,7 @@ MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 PYTEST_ARGS ?=
 TRAIN_ARGS ?=
+SIZE ?=
 BENCH_ARGS ?=
 export PYTHON
 
@@ -65,6 +66,11 @@ fuzz: setup ## Send hostile requests to the node: about 3 min [REQUESTS=1000 SEE
 .PHONY: bench-agent
 bench-agent: setup ## Score scripted planners that use the tools: 5 min [BENCH_ARGS="--model openai:gpt-5-mini"]
 	@scripts/run_in_env.sh python -m benchmarks.agent $(BENCH_ARGS)
+
+.PHONY: bench
+bench: setup ## Measure speed and memory against the plain way: 15 min at most [SIZE=full for 4.6 G parameters]
+	@echo "[bench] sizes: $(or $(SIZE),tiny mid node); checkpoints with random weights are written to runs/bench/ once"
+	@scripts/run_in_env.sh python -m benchmarks --size $(or $(SIZE),tiny mid node)
 
 .PHONY: lock
 lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
