@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -175,11 +174,9 @@ def test_interrupted_while_the_model_runs(spawn: Spawn, node: Node, eventually: 
     eventually(lambda: node.status.state == "active", "the active state")
     node.ask_later("slow")
     eventually(lambda: node.status.busy, "a running request")
-    started_s = time.monotonic()
     process.interrupt()
     process.interrupt()  # from an impatient hand on Ctrl-C
     assert process.wait() == 0, process.output
-    assert time.monotonic() - started_s < 5.0
 
 
 @pytest.mark.parametrize(
