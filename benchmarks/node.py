@@ -23,6 +23,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = 120
 WARM_UP = 10
+IDLE_CALLS = 50
 INSTANCES = 20
 ENGINE_STAGES = ("preprocess", "encode", "language", "decode", "postprocess")
 _READY_S = 60.0
@@ -49,7 +50,7 @@ def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]:
-    import domain_coordinator
+    import domain_coordinator  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     from xsam.structures import CameraRef, Query
     from xsam_ros.client import RosSegmenter
@@ -74,6 +75,8 @@ def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]
                     )
                 time.sleep(0.1)
             log("node: active")
+            idle = [_seconds(lambda: segmenter.status(deadline_s=_READY_S)) for _ in range(IDLE_CALLS)]
+            log(f"node: a call that does nothing takes {np.median(idle) * 1e3:.2f} ms")
             overheads, waits = [], []
             stages: dict[str, list[float]] = {}
             for number in range(WARM_UP + REQUESTS):
@@ -88,6 +91,12 @@ def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]
                     waits.append(waited * 1e3)
             log("node: ms by stage " + str({k: round(float(np.median(v)), 2) for k, v in stages.items()}))
             return overheads, waits
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import time
@@ -67,25 +68,24 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
             stages[kind][stage].append(until - since)
         log(f"{size.name}: {kind} {seconds[kind][-1]:.3f} s")
 
-    def ask_plain(rgb: NDArray[np.uint8]) -> tuple[MaskRle, float]:
+    def ask_plain(rgb: NDArray[np.uint8], answers: list[tuple[MaskRle, float]]) -> None:
         began = clock()
-        answer = plain.segment(rgb, PHRASES[0])
+        answers.append(plain.segment(rgb, PHRASES[0]))
         seconds["plain"].append(clock() - began)
         for stage, spent in plain.stages_s.items():
             stages["plain"][stage].append(spent)
         log(f"{size.name}: plain {seconds['plain'][-1]:.3f} s")
-        return answer
 
     if not size.once:  # so that nobody pays for what happens once in a process
         ask("warm-up", frames.next(), PHRASES[:1])
         plain.segment(frames.next(), PHRASES[0])
-    peaks = {}
+    peaks: dict[str, float] = {}
     same = True
     for _ in range(1 if size.once else size.repetitions):
         rgb = frames.next()
         engine._frames.clear()
         if not peaks:
-            peaks["fast"] = peak_extra_mib(lambda rgb=rgb: ask("first", rgb, PHRASES[:1]))
+            peaks["fast"] = peak_extra_mib(functools.partial(ask, "first", rgb, PHRASES[:1]))
             peaks["total"] = peak_mib()
         else:
             ask("first", rgb, PHRASES[:1])
@@ -101,9 +101,9 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
         gc.collect()
         answers: list[tuple[MaskRle, float]] = []
         if "plain" not in peaks:
-            peaks["plain"] = peak_extra_mib(lambda rgb=rgb, kept=answers: kept.append(ask_plain(rgb)))
+            peaks["plain"] = peak_extra_mib(functools.partial(ask_plain, rgb, answers))
         else:
-            answers.append(ask_plain(rgb))
+            ask_plain(rgb, answers)
         same = same and _agree(agree, answers[0])
     if size.once:
         seconds["plain_eight"].append(len(PHRASES) * median(seconds["plain"]))
