@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent_in_process import ScriptedModel
@@ -22,7 +24,7 @@ from xsam_agent_tools import XSamToolkit
 from xsam_ros.client import RosSegmenter
 
 PARAMETERS = Path(__file__).parents[1] / "config" / "demo.yaml"
-START_S = 120.0
+START_S = 300.0  # a busy machine takes long to load PyTorch
 
 
 def ask(node: str, llm, words: str) -> str:
@@ -46,28 +48,37 @@ def main(argv: list[str] | None = None) -> str:
     words = ", ".join(args.find)
     if args.node:
         return ask(args.node, args.llm, words)
+    with running_node() as node:
+        return ask(node, args.llm, words)
+
+
+@contextmanager
+def running_node() -> Iterator[str]:
+    """A simulated camera and a segmenter node, ready to answer; gives the node's name."""
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     with tempfile.TemporaryDirectory() as logs, RosProcesses(log_dir=Path(logs)) as processes:
         processes.start("camera", "xsam_ros.camera_sim", "--params-file", PARAMETERS, "-p", "seed:=2000012")
         processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", PARAMETERS)
         wait_until_active("/xsam", processes)
-        return ask("/xsam", args.llm, words)
+        yield "/xsam"
 
 
 def wait_until_active(node: str, processes: RosProcesses) -> None:
     """Until the node has its model and the first frame."""
-    until = time.monotonic() + START_S
+    until, state = time.monotonic() + START_S, "not there yet"
     with RosSegmenter(node) as segmenter:
         while time.monotonic() < until:
             processes.check()
             try:
                 status = segmenter.status(deadline_s=2.0)
-            except XSamError:
-                continue
-            if status.state == "active" and all(camera.frames for camera in status.cameras):
-                return
+            except XSamError as error:
+                state = error.message
+            else:
+                state = status.last_error or status.state
+                if status.state == "active" and all(camera.frames for camera in status.cameras):
+                    return
             time.sleep(0.2)
-    sys.exit(f"the segmenter was not ready within {START_S:.0f} s")
+    sys.exit(f"the segmenter was not ready within {START_S:.0f} s: {state}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
+import os
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -90,13 +93,30 @@ def test_the_gripper_of_the_planner_can_miss() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_an_agent_over_ros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Camera and segmenter are processes; the agent's only way to them is DDS."""
+@pytest.mark.timeout(600)
+@pytest.mark.asyncio
+async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Camera, segmenter and MCP server are processes; the only way from one to the other is DDS."""
     pytest.importorskip("xsam_ros.client", exc_type=ImportError)
+    mcp = pytest.importorskip("mcp")
     monkeypatch.syspath_prepend(str(EXAMPLES))
-    reply = _example("agent_over_ros").main(["--find", "mug"])
-    assert reply.startswith("ok; mug (f1/m1): ")
+    example = _example("agent_over_ros")
+    arguments = ["-m", "xsam_agent_tools.mcp_server", "--ros", "/xsam", "--mode", "full"]
+    with example.running_node() as node:
+        reply = await asyncio.to_thread(example.main, ["--node", node, "--find", "mug"])
+        assert reply.startswith("ok; mug (f1/m1): ")
+        server = mcp.StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
+        async with mcp.Client(server, read_timeout_seconds=120) as client:
+            tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+            cameras = tools["segment_objects"].input_schema["properties"]["camera"]["enum"]
+            found = (await client.call_tool("segment_objects", {"queries": ["mug"]})).structured_content
+            ids = {"object_ids": [found["objects"][0]["id"]]}
+            located = (await client.call_tool("locate_objects_3d", ids)).structured_content
+            status = (await client.call_tool("perception_status", {})).structured_content
+    assert cameras == ["table"]  # as the node says
+    assert (found["status"], found["camera"]) == ("ok", "table")
+    assert 0.3 < located["objects"][0]["distance_m"] < 2.0  # measured by the node
+    assert status["state"] == "active"
 
 
 def test_the_mcp_configuration_starts_the_server() -> None:

@@ -36,29 +36,19 @@ print(json.dumps([found["status"], again["status"], len(tools)]))
 """
 
 
+def _run(program: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", f"ABSENT = {ABSENT!r}\n{program}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+
 def test_all_tools_work_with_the_extra_agent_alone() -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", f"ABSENT = {ABSENT!r}\n{PROGRAM}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    run = _run(PROGRAM)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == ["ok", "ok", 12]
 
 
 @pytest.mark.parametrize("module", ["xsam_agent_tools.middleware", "xsam_agent_tools.mcp_server"])
 def test_what_needs_another_extra_says_which_module_is_missing(module: str) -> None:
-    program = PROGRAM.partition("from xsam.sim")[0] + f"import {module}"
-    run = subprocess.run(
-        [sys.executable, "-c", f"ABSENT = {ABSENT!r}\n{program}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    run = _run(PROGRAM.partition("from xsam.sim")[0] + f"import {module}")
     assert run.returncode == 1
     assert "ModuleNotFoundError: No module named" in run.stderr
