@@ -34,7 +34,6 @@ class SegmentAction:
         self,
         node: LifecycleNode,
         service: Callable[[], SegmentService | None],
-        ahead_of: Callable[[Job[Answer]], int],
         *,
         group: CallbackGroup,
     ) -> None:
@@ -43,12 +42,10 @@ class SegmentAction:
         Args:
             node: the segmenter node.
             service: takes the requests; None while the node has no model.
-            ahead_of: how many jobs run before one.
             group: reentrant, so that goals don't wait for each other here.
         """
         self._node = node
         self._service = service
-        self._ahead_of = ahead_of
         self._lock = threading.Lock()
         self._goals: dict[bytes, _Goal] = {}
         self._server = ActionServer(
@@ -102,14 +99,17 @@ class SegmentAction:
             return NotActiveError("the node has no model; it is not configured")
         try:
             goal.job = service.submit(
-                goal.handle.request, future.set_result, on_stage=goal.on_stage, on_text=goal.on_text
+                goal.handle.request,
+                future.set_result,
+                on_stage=goal.on_stage,
+                on_text=goal.on_text,
+                on_moved=goal.on_moved,
             )
         except XSamError as error:
             return error
         goal.service = service
         if goal.ending is not None:  # cancelled or replaced before there was a job
             goal.end(goal.ending)
-        goal.tell("waiting", ahead=self._ahead_of(goal.job))
         outcome: Answer | XSamError = await future
         return outcome
 
@@ -138,6 +138,11 @@ class _Goal:
     def on_stage(self, stage: str) -> None:
         """The next stage has begun."""
         self.tell(stage)
+
+    def on_moved(self, ahead: int) -> None:
+        """So many requests go first."""
+        if self._stage in ("", "waiting"):  # else it has begun meanwhile
+            self.tell("waiting", ahead=ahead)
 
     def on_text(self, query: int, text: str) -> None:
         """The model has generated this much for a query."""

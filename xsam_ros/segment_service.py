@@ -57,6 +57,7 @@ class SegmentService:
         *,
         on_stage: StageHook = _nothing,
         on_text: TextHook | None = None,
+        on_moved: Callable[[int], None] | None = None,
     ) -> Job[Answer]:
         """Queue a request; `on_done` gets its outcome, once, whatever happens to it from here on.
 
@@ -65,13 +66,14 @@ class SegmentService:
             on_done: called in any thread; must be quick.
             on_stage: called between stages, in the model's thread; may raise to end the request.
             on_text: called with the number of a query and its text so far, in the model's thread.
+            on_moved: called with the number of requests that go first, when that changes.
 
         Raises:
             RequestRefusedError: what can be said at once: queue full, not active, and mistakes that
                 show without the image.
         """
         try:
-            return self._submit(request, on_done, on_stage, on_text)
+            return self._submit(request, on_done, on_stage, on_text, on_moved)
         except XSamError as error:
             self._statistics.count_request(error.code)
             raise
@@ -86,6 +88,7 @@ class SegmentService:
         on_done: Callable[[Answer | XSamError], None],
         on_stage: StageHook,
         on_text: TextHook | None,
+        on_moved: Callable[[int], None] | None,
     ) -> Job[Answer]:
         parameters = self._parameters()
         timeout_s = seconds("timeout_s", request.timeout_s) or parameters.default_timeout_s
@@ -124,7 +127,9 @@ class SegmentService:
                 self._statistics.add_times(outcome.stages_s)
             on_done(outcome)
 
-        return self._worker.submit(work, report, deadline_s=deadline_s, afterwards=self._publish)
+        return self._worker.submit(
+            work, report, deadline_s=deadline_s, afterwards=self._publish, on_moved=on_moved
+        )
 
     def _publish(self, answer: Answer) -> None:
         outputs = self._outputs.get(answer.source.frame.camera)

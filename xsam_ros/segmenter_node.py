@@ -33,7 +33,7 @@ from xsam_ros.statistics import NodeStatistics, QueueStatistics, StreamStatistic
 from xsam_ros.status import camera_to_message
 from xsam_ros.streams import StreamQuery, Streams
 from xsam_ros.transforms import Transforms
-from xsam_ros.worker import Job, ModelWorker
+from xsam_ros.worker import ModelWorker
 
 EngineFactory = Callable[[NodeParameters], Engine]
 
@@ -72,7 +72,7 @@ class SegmenterNode(LifecycleNode):
         self.create_service(
             SetStreamQuery, "~/set_stream_query", self._on_set_stream, callback_group=requests
         )
-        self._action = SegmentAction(self, lambda: self._service, self._ahead_of, group=requests)
+        self._action = SegmentAction(self, lambda: self._service, group=requests)
         self._transforms = Transforms(self)
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_words)
         if self._parameters_now().autostart:
@@ -120,24 +120,19 @@ class SegmenterNode(LifecycleNode):
                 slot.clear()
                 self._camera_subscriptions.append(CameraSubscriptions(self, slot))
                 self.get_logger().info(f"camera {name!r} listens to {', '.join(slot.topics)}")
+            if self._worker is not None:
+                self._worker.accept()
+            self._start_configured_streams()
+            self._diagnostics.start()
         except BaseException:
-            self._unsubscribe()
+            self._stop_working("the node could not be activated")
             raise
-        if self._worker is not None:
-            self._worker.accept()
-        self._start_configured_streams()
-        self._diagnostics.start()
         return super().on_activate(state)
 
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Unsubscribe and refuse what waits; a running inference ends at its next stage."""
-        self._diagnostics.stop()
-        if self._streams is not None:
-            self._streams.stop_all()
-        if self._worker is not None:
-            self._worker.refuse(NotActiveError("the node was deactivated"))
-        self._unsubscribe()
+        self._stop_working("the node was deactivated")
         return super().on_deactivate(state)
 
     @reported
@@ -159,8 +154,7 @@ class SegmenterNode(LifecycleNode):
 
     def stop(self) -> None:
         """Unsubscribe, refuse requests, free the model. May be called more than once."""
-        self._diagnostics.stop()
-        self._unsubscribe()
+        self._stop_working("the node is shutting down")
         self._free()
 
     # ----------------------------------------------------------------------------- services
@@ -227,8 +221,6 @@ class SegmenterNode(LifecycleNode):
 
     def _free(self) -> bool:
         """Give everything back that configure made; False if the model did not stop in time."""
-        if self._streams is not None:
-            self._streams.stop_all()
         engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
@@ -248,7 +240,12 @@ class SegmenterNode(LifecycleNode):
         self._cameras.clear()
         return stopped
 
-    def _unsubscribe(self) -> None:
+    def _stop_working(self, why: str) -> None:
+        self._diagnostics.stop()
+        if self._worker is not None:
+            self._worker.refuse(NotActiveError(why))
+        if self._streams is not None:
+            self._streams.stop_all()
         while self._camera_subscriptions:
             self._camera_subscriptions.pop().destroy()
 
@@ -272,9 +269,6 @@ class SegmenterNode(LifecycleNode):
         if self._engine is None:
             return "none"
         return f"{self._engine.model_id} on {self._parameters_now().device}"
-
-    def _ahead_of(self, job: Job[Answer]) -> int:
-        return 0 if self._worker is None else self._worker.ahead_of(job)
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

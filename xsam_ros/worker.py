@@ -39,9 +39,11 @@ class Job(Generic[T]):
         *,
         deadline_s: float,
         afterwards: Callable[[T], None] | None = None,
+        on_moved: Callable[[int], None] | None = None,
     ) -> None:
         self.work = work
         self.afterwards = afterwards
+        self.on_moved = on_moved
         self.allowed_s = deadline_s
         self.deadline = time.monotonic() + deadline_s
         self.stage = "waiting"
@@ -104,13 +106,6 @@ class ModelWorker:
         """Jobs in the queue."""
         return len(self._waiting)
 
-    def ahead_of(self, job: Job[T]) -> int:
-        """Jobs that run before a waiting one; 0 for one that does not wait."""
-        with self._changed:
-            queue = list(self._waiting)
-            place = queue.index(job) if job in queue else 0  # type: ignore[arg-type, comparison-overlap]
-            return place + (self._running is not None and job in queue)  # type: ignore[comparison-overlap]
-
     @property
     def busy(self) -> bool:
         """A job is running."""
@@ -123,6 +118,7 @@ class ModelWorker:
         *,
         deadline_s: float,
         afterwards: Callable[[T], None] | None = None,
+        on_moved: Callable[[int], None] | None = None,
         background: bool = False,
     ) -> Job[T]:
         """Queue a job.
@@ -132,6 +128,7 @@ class ModelWorker:
             on_done: gets the value or the error, once, in any thread; must be quick.
             deadline_s: seconds from now.
             afterwards: runs in the model's thread after a success was reported.
+            on_moved: gets the number of requests that go first, when it is queued and when that changes.
             background: run it when no other job waits, and give it no place in the queue; whoever submits
                 such jobs has one at a time.
 
@@ -140,7 +137,7 @@ class ModelWorker:
             QueueFullError: too many jobs are waiting.
             DeadlineExceededError: no time is left.
         """
-        job = Job(work, on_done, deadline_s=deadline_s, afterwards=afterwards)
+        job = Job(work, on_done, deadline_s=deadline_s, afterwards=afterwards, on_moved=on_moved)
         if deadline_s <= 0.0:
             raise job.deadline_error()
         with self._changed:
@@ -154,7 +151,10 @@ class ModelWorker:
                 raise QueueFullError(f"{len(self._waiting)} requests are already waiting for the model")
             else:
                 self._waiting.append(job)  # type: ignore[arg-type]
+            queue = self._queue()
             self._changed.notify_all()
+        if not background:
+            self._tell_places(queue[-1:])
         return job
 
     def cancel(self, job: Job[T], error: XSamError) -> None:
@@ -163,6 +163,8 @@ class ModelWorker:
             for queue in (self._waiting, self._background):
                 if job in queue:
                     queue.remove(job)  # type: ignore[arg-type]
+            moved = self._queue()
+        self._tell_places(moved)
         self._end(job, error)  # type: ignore[arg-type]
 
     def call(self, work: Callable[[], T], *, stage: str, timeout_s: float) -> T:
@@ -237,6 +239,9 @@ class ModelWorker:
                     self._changed.notify_all()
                     return
                 job = self._running = queue.popleft()
+                moved = self._queue()
+            self._tell_places(moved)
+            del moved
             self._run(job)
             del job  # the last reference to images and results, while the thread waits for the next job
 
@@ -258,6 +263,19 @@ class ModelWorker:
                 job.afterwards(outcome)
             except Exception:  # the answer is out; what follows it must not take the thread down
                 self._log_error(f"error after an answer:\n{traceback.format_exc()}")
+
+    def _queue(self) -> list[tuple[Job[object], int]]:
+        """The requests that wait, each with the number of those that go first."""
+        running = self._running is not None
+        return [(job, place + running) for place, job in enumerate(self._waiting)]
+
+    def _tell_places(self, queue: list[tuple[Job[object], int]]) -> None:
+        for job, ahead in queue:
+            if job.on_moved is not None and not job.ended:
+                try:
+                    job.on_moved(ahead)
+                except Exception:  # a broken callback concerns its caller only
+                    self._log_error(f"error while telling a place in the queue:\n{traceback.format_exc()}")
 
     def _end(self, job: Job[object], outcome: object) -> bool:
         try:

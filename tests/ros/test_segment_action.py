@@ -150,12 +150,16 @@ def test_a_waiting_goal_is_cancelled_at_once_and_gives_up_its_place(
 ) -> None:
     first = Goal(action, "slow red")
     eventually(lambda: "step 0" in first.stages, "the first to run")
-    waiting = [Goal(action, "red") for _ in range(2)]
-    eventually(lambda: all(goal.feedback for goal in waiting), "both to wait")
-    assert sorted(goal.feedback[0].ahead for goal in waiting) == [1, 2]
+    waiting = []
+    for ahead in (1, 2):
+        goal = Goal(action, "red")
+        waiting.append(goal)
+        eventually(lambda goal=goal: goal.feedback, "it to wait")
+        assert goal.feedback[0].ahead == ahead
     assert {goal.feedback[0].stage for goal in waiting} == {"waiting"}
     waiting[0].handle.cancel_goal_async()
     eventually(lambda: waiting[0].ended, "the end of the cancelled one")
+    eventually(lambda: waiting[1].feedback[-1].ahead == 1, "the other to move up")
     assert waiting[0].end == (GoalStatus.STATUS_CANCELED, "CANCELLED")
     assert not first.ended
     third = Goal(action, "red")  # the queue has room for two

@@ -258,20 +258,24 @@ def test_background_jobs_have_deadlines_and_end_with_the_node(
 
 def test_a_cancelled_job_gives_up_its_place(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
     outcomes: list[Any] = []
-    running = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    ahead: dict[str, list[int]] = {name: [] for name in ("first", "second", "third")}
+
+    def submit(name: str) -> Any:
+        return worker.submit(lambda _: name, outcomes.append, deadline_s=10.0, on_moved=ahead[name].append)
+
+    worker.submit(gate, outcomes.append, deadline_s=10.0)
     assert gate.entered.wait(5.0)
-    first, second = (
-        worker.submit(lambda _, n=number: n, outcomes.append, deadline_s=10.0) for number in range(2)
-    )
-    assert [worker.ahead_of(job) for job in (running, first, second)] == [0, 1, 2]
+    first = submit("first")
+    submit("second")
+    assert ahead == {"first": [1], "second": [2], "third": []}
     worker.cancel(first, RequestCancelledError("not any more"))
     assert [outcome.message for outcome in outcomes] == ["not any more"]
-    assert (worker.waiting, worker.ahead_of(second)) == (1, 1)
-    third = worker.submit(lambda _: "third", outcomes.append, deadline_s=10.0)
-    assert worker.ahead_of(third) == 2
+    submit("third")
+    assert (worker.waiting, ahead["second"], ahead["third"]) == (2, [2, 1], [2])
     worker.cancel(first, RequestCancelledError("again"))
     gate.released.set()
-    eventually(lambda: outcomes[1:] == ["done", 1, "third"], "the others")
+    eventually(lambda: outcomes[1:] == ["done", "second", "third"], "the others")
+    assert (ahead["first"], ahead["third"][-1]) == ([1], 1)
 
 
 def test_a_running_job_is_cancelled_at_its_next_stage(
