@@ -23,6 +23,7 @@ MAX_POSITION_ERROR_M = 0.03
 
 _ANSWER = re.compile(r"\bANSWER[\s*_]*:[\s*_`]*([^\n]*?)[\s*_`.]*$", re.IGNORECASE | re.MULTILINE)
 _ID = re.compile(r"f\d+/m\d+")
+_AGE = re.compile(r'"age_s":\d+(?:\.\d+)?')  # its digits are no matter of the planner's
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -81,7 +82,7 @@ def judge(
         poor_outline=poor,
         said_absent=word == "no" or word.startswith("none"),
         calls=len(calls),
-        tool_tokens=sum(map(estimate_tokens, said)),
+        tool_tokens=sum(estimate_tokens(_AGE.sub('"age_s":0.12', text)) for text in said),
         tools={name: calls.count(name) for name in dict.fromkeys(calls)},
         failed=failed,
         diverged=sum(_timeless(a) != _timeless(b) for a, b in zip(said, told, strict=False)),

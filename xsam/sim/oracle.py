@@ -23,6 +23,7 @@ import numpy as np
 from xsam.errors import DeadlineExceededError, InvalidImageError, InvalidQueryError, UnknownCameraError
 from xsam.masks import BoolMask, MaskRle, box_of_mask
 from xsam.sim.annotate import ObjectAnnotation, annotate
+from xsam.sim.camera import Camera
 from xsam.sim.language import grounded_caption, plural, reasoning_questions, referring_expressions
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import Scene, orbit_camera, sample_scene
@@ -37,11 +38,18 @@ _Found = list[tuple[int, str, int]]  # (label index, label, instance id)
 
 @lru_cache(maxsize=64)
 def simulated_view(
-    seed: int, t_s: float = 0.0, image_hw: tuple[int, int] = (480, 640)
+    seed: int, eye: Camera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
 ) -> tuple[Scene, RenderedView, tuple[ObjectAnnotation, ...]]:
-    """The scene of a seed, seen by its swinging camera after some seconds, and what is in view."""
+    """The scene of a seed as a camera sees it, and what is in view.
+
+    Args:
+        seed: of the scene.
+        eye: the camera; a number is the scene's own one after so many seconds of `orbit_camera`.
+        image_hw: (H, W) in pixels.
+    """
     scene = sample_scene(seed)
-    view = render(scene, camera=orbit_camera(scene, t_s), image_hw=image_hw)
+    camera = eye if isinstance(eye, Camera) else orbit_camera(scene, eye)
+    view = render(scene, camera=camera, image_hw=image_hw)
     return scene, view, annotate(scene, view)
 
 
@@ -52,7 +60,7 @@ class SimulatedTable:
 
     Attributes:
         seed: of the scene.
-        cameras: name → position of the camera, as the time in seconds of `orbit_camera`; change it to move.
+        cameras: name → the camera, as in `simulated_view`; change one to move it.
         hidden: instance ids of objects that were taken away.
     """
 
@@ -60,17 +68,17 @@ class SimulatedTable:
         self,
         seed: int,
         *,
-        cameras: Mapping[str, float] = FRONT,
+        cameras: Mapping[str, Camera | float] = FRONT,
         image_hw: tuple[int, int] = (480, 640),
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Nothing is rendered yet."""
         self.seed = seed
-        self.cameras = dict(cameras)
+        self.cameras: dict[str, Camera | float] = dict(cameras)
         self.hidden: set[int] = set()
         self.image_hw = image_hw
         self._clock_ns = clock_ns
-        self._taken_at: OrderedDict[int, float] = OrderedDict()  # stamp of a frame → position of its camera
+        self._taken_at: OrderedDict[int, Camera | float] = OrderedDict()  # stamp of a frame → its camera
         self._lock = threading.Lock()
 
     def frame(self, camera: str) -> Frame:
@@ -79,15 +87,15 @@ class SimulatedTable:
         Raises:
             UnknownCameraError: there is no such camera.
         """
-        t_s = self._position(camera)
-        _, view, _ = simulated_view(self.seed, t_s, self.image_hw)
+        eye = self._eye(camera)
+        _, view, _ = simulated_view(self.seed, eye, self.image_hw)
         rgb = view.rgb
         if self.hidden:
             gone = np.isin(view.instance_ids, list(self.hidden))
             rgb = np.where(gone[..., None], PATCH_LEVEL, rgb).astype(np.uint8)
         with self._lock:
             stamp_ns = max(self._clock_ns(), next(reversed(self._taken_at), 0) + 1)  # no two alike
-            self._taken_at[stamp_ns] = t_s
+            self._taken_at[stamp_ns] = eye
             while len(self._taken_at) > _KEPT_FRAMES:
                 self._taken_at.popitem(last=False)
         return Frame(
@@ -101,11 +109,11 @@ class SimulatedTable:
 
     def visible(self, camera: str) -> tuple[ObjectAnnotation, ...]:
         """Every object of which a camera sees a pixel now, the hidden ones left out."""
-        return self._visible(self._position(camera))
+        return self._visible(self._eye(camera))
 
     def mask(self, instance_id: int, camera: str) -> BoolMask:
         """(H, W): the pixels of one object that a camera sees now."""
-        return self._mask(instance_id, self._position(camera))
+        return self._mask(instance_id, self._eye(camera))
 
     def segment(
         self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
@@ -117,31 +125,31 @@ class SimulatedTable:
             raise DeadlineExceededError(f"no answer within {deadline_s:.3f} s")
         frame = self.frame(source.name) if isinstance(source, CameraRef) else source
         with self._lock:
-            t_s = self._taken_at.get(frame.stamp_ns)
-        if t_s is None or frame.image_hw != self.image_hw:
+            eye = self._taken_at.get(frame.stamp_ns)
+        if eye is None or frame.image_hw != self.image_hw:
             raise InvalidImageError("the truth is known of this table's own newer frames only")
-        return [self._answer(frame, t_s, query) for query in queries]
+        return [self._answer(frame, eye, query) for query in queries]
 
-    def _position(self, camera: str) -> float:
+    def _eye(self, camera: str) -> Camera | float:
         if camera not in self.cameras:
             known = ", ".join(sorted(self.cameras))
             raise UnknownCameraError(f"unknown camera {camera[:40]!r}; configured: {known}")
         return self.cameras[camera]
 
-    def _visible(self, t_s: float) -> tuple[ObjectAnnotation, ...]:
-        _, _, items = simulated_view(self.seed, t_s, self.image_hw)
+    def _visible(self, eye: Camera | float) -> tuple[ObjectAnnotation, ...]:
+        _, _, items = simulated_view(self.seed, eye, self.image_hw)
         return tuple(item for item in items if item.instance_id not in self.hidden)
 
-    def _mask(self, instance_id: int, t_s: float) -> BoolMask:
-        mask: BoolMask = simulated_view(self.seed, t_s, self.image_hw)[1].instance_ids == instance_id
+    def _mask(self, instance_id: int, eye: Camera | float) -> BoolMask:
+        mask: BoolMask = simulated_view(self.seed, eye, self.image_hw)[1].instance_ids == instance_id
         return mask
 
-    def _answer(self, frame: Frame, t_s: float, query: Query) -> SegmentationResult:
+    def _answer(self, frame: Frame, eye: Camera | float, query: Query) -> SegmentationResult:
         try:
             query.validate(frame.image_hw)
         except InvalidQueryError as error:
             return SegmentationResult.from_error(error, query, frame)
-        items = self._visible(t_s)
+        items = self._visible(eye)
         text = ""
         phrases: tuple[str, ...] = ()
         if query.thing_classes or query.stuff_classes:
@@ -151,12 +159,12 @@ class SimulatedTable:
             text, phrases = _plain(caption.text)
             found = [(n, phrases[n], i) for n, ids in enumerate(caption.instance_ids) for i in ids]
         elif query.prompts:
-            found = [(0, "region", i) for i in self._pointed_at(query, t_s, items)]
+            found = [(0, "region", i) for i in self._pointed_at(query, eye, items)]
         else:
             ids = _meant(query.text, items, self.image_hw[1])
             found = [(0, query.text, instance_id) for instance_id in ids]
         found = found[: query.max_instances]
-        masks = [self._mask(instance_id, t_s) for _, _, instance_id in found]
+        masks = [self._mask(instance_id, eye) for _, _, instance_id in found]
         return SegmentationResult(
             status=Status.FOUND if found else Status.NOT_FOUND,
             message="" if found else "nothing fits",
@@ -177,7 +185,7 @@ class SimulatedTable:
             stamp_ns=frame.stamp_ns,
         )
 
-    def _pointed_at(self, query: Query, t_s: float, items: Sequence[ObjectAnnotation]) -> list[int]:
+    def _pointed_at(self, query: Query, eye: Camera | float, items: Sequence[ObjectAnnotation]) -> list[int]:
         """The object that the positive prompts cover most and no negative one touches."""
         height, width = self.image_hw
         wanted, unwanted = np.zeros(self.image_hw, np.bool_), np.zeros(self.image_hw, np.bool_)
@@ -191,7 +199,7 @@ class SimulatedTable:
             elif prompt.points_xy is not None:
                 columns, rows = np.clip(prompt.points_xy.astype(int), 0, (width - 1, height - 1)).T
                 canvas[rows, columns] = True
-        masks = {item.instance_id: self._mask(item.instance_id, t_s) for item in items}
+        masks = {item.instance_id: self._mask(item.instance_id, eye) for item in items}
         scored = [
             (int(np.count_nonzero(masks[item.instance_id] & wanted)), item)
             for item in items
