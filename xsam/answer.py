@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xsam.config import XSamConfig
+from xsam.pointing import CANDIDATE_SHARE, pointed_at
 from xsam.postprocess import (
     MaskGeometry,
     RawSegments,
@@ -26,7 +27,6 @@ from xsam.preprocess import prompt_mask
 from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.structures import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
 
-_INTERACTIVE_SHARE = 0.5  # candidates: at least this share of the best score
 # From the last opening tag to the next closing one, as `mark_positions` counts conditions.
 _PHRASE = re.compile(f"{PHRASE_OPEN}((?:(?!{PHRASE_OPEN}).)*?){PHRASE_CLOSE}", re.DOTALL)
 
@@ -116,14 +116,14 @@ def _segments(
         limit = config.instance_threshold if threshold is None else threshold
         return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=limit))
     if task is Task.INTERACTIVE:
-        floor = _INTERACTIVE_SHARE * float(probabilities(class_logits).max())
-        candidates = best_query(class_logits, mask_logits, geometry)
         if config.one_mask_per_object:
+            floor = CANDIDATE_SHARE * float(probabilities(class_logits).max())
             candidates = matching_queries(class_logits, mask_logits, geometry, threshold=floor)
+            best = pointed_at(candidates, query.prompts, frame.image_hw)
         else:
             wide = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
-            candidates = wide if len(wide.scores) else candidates
-        best = most_overlapping(candidates, prompt_mask(query.prompts, frame.image_hw))
+            candidates = wide if len(wide.scores) else best_query(class_logits, mask_logits, geometry)
+            best = most_overlapping(candidates, prompt_mask(query.prompts, frame.image_hw))
         return best.pick(best.scores >= (threshold or 0.0))
     limit = config.reject_below if threshold is None else threshold
     found = (
