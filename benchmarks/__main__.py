@@ -31,6 +31,11 @@ def main() -> None:
         default="wall",
         help="cpu: processor time, for a machine that others use as well; with --threads 1",
     )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="one repetition without warm-up, eight plain prompts taken as eight times one",
+    )
     parser.add_argument("--out", type=Path, help="write the JSON to this file, too")
     arguments = parser.parse_args()
     if arguments.threads:
@@ -50,7 +55,7 @@ def main() -> None:
 
             report[name] = measure_node(log)
         else:
-            report[name] = measure(size(name, arguments.cache), clock, log)
+            report[name] = measure(size(name, arguments.cache, once=arguments.once), clock, log)
             for line in roofline(report["machine"], report[name]):
                 log(f"{name}: {line}")
     if arguments.out:

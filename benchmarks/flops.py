@@ -12,28 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.plain import PlainXSam
 from xsam.engine import XSam
 
 
-def stage_flops(
-    engine: XSam, plain: PlainXSam | None, rgb: NDArray[np.uint8], phrase: str, skip: bool
-) -> dict[str, dict[str, float]]:
-    """Billions of operations (a multiplication and an addition are two) by path and stage."""
-    if skip or plain is None:
-        return {}
+def stage_flops(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, dict[str, float]]:
+    """Billions of operations (a multiplication and an addition are two) of the fast path, by stage."""
     engine._frames.clear()
-    counts = {"first": _count_fast(engine, rgb, phrase)}
-    counts["next"] = _count_fast(engine, rgb, phrase)
-    with _counter() as counter:
-        plain.segment(rgb, phrase)
-    counts["plain"] = {"total": counter.get_total_flops() / 1e9}
-    return {
-        kind: {stage: round(value, 3) for stage, value in stages.items()} for kind, stages in counts.items()
-    }
+    return {kind: _count(engine, rgb, phrase) for kind in ("first", "next")}
 
 
-def _count_fast(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, float]:
+def _count(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, float]:
     marks: list[tuple[str, int]] = []
     with _counter() as counter:
         engine.segment(rgb, phrase, on_stage=lambda stage: marks.append((stage, counter.get_total_flops())))
@@ -41,7 +29,7 @@ def _count_fast(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, 
     stages = {
         stage: (following - count) / 1e9 for (stage, count), (_, following) in itertools.pairwise(marks)
     }
-    return {**stages, "total": marks[-1][1] / 1e9}
+    return {name: round(n, 3) for name, n in {**stages, "total": marks[-1][1] / 1e9}.items()}
 
 
 def _counter() -> FlopCounterMode:

@@ -36,7 +36,7 @@ class Size:
     once: bool = False  # one frame, no warm-up: it takes minutes
 
 
-def size(name: str, cache: Path) -> Size:
+def size(name: str, cache: Path, *, once: bool = False) -> Size:
     """One of tiny, mid and full; the latter two are written to `cache` if they are not there yet."""
     if name == "tiny":
         return Size(
@@ -45,6 +45,7 @@ def size(name: str, cache: Path) -> Size:
             dtype="float32",
             repetitions=5,
             generated_tokens=32,
+            once=once,
         )
     folder = cache / name
     if name == "mid":
@@ -54,8 +55,9 @@ def size(name: str, cache: Path) -> Size:
             name=name,
             folder=folder,
             dtype="float32",
-            repetitions=2,
+            repetitions=3,
             generated_tokens=16,
+            once=once,
         )
     if not (folder / "pytorch_model.bin").exists():
         write_random(folder, full_config(), torch.bfloat16, released=True)

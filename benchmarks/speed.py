@@ -135,7 +135,7 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
             kind: {s: round(median(v), 5) for s, v in stages[kind].items()}
             for kind in ("first", "next", "eight", "plain")
         },
-        "gflop": stage_flops(engine, None if size.once else plain, frames.next(), PHRASES[0], size.once),
+        "gflop": {} if size.name == "full" else stage_flops(engine, frames.next(), PHRASES[0]),
         "plain": {
             "first_prompt_s": round(took["plain"], 4),
             "eight_prompts_s": round(took["plain_eight"], 4),

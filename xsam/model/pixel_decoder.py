@@ -147,9 +147,9 @@ def sample_weighted(
     shares = torch.empty((count, heads, 4, levels * points), dtype=value.dtype, device=value.device)
     below = (pitch * heads).int()
     rows[:, :, 0] = cell
-    torch.add(cell, heads, out=rows[:, :, 1])
-    torch.add(cell, below, out=rows[:, :, 2])
-    torch.add(cell, below + heads, out=rows[:, :, 3])
+    rows[:, :, 1] = cell + heads
+    rows[:, :, 2] = cell + below
+    rows[:, :, 3] = cell + (below + heads)
     lower = weights * bottom_share
     upper = weights - lower
     shares[:, :, 1] = upper * right_share
