@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import gc
 import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -40,6 +43,13 @@ def reported(
         return TransitionCallbackReturn.FAILURE
 
     return guarded
+
+
+def give_memory_back() -> None:
+    """Free what only cycles hold, and hand unused pages to the system; glibc keeps them otherwise."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def state_of(node: LifecycleNode) -> str:

@@ -21,7 +21,7 @@ from xsam_ros.camera import CameraSlot
 from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
 from xsam_ros.diagnostics import Diagnostics
-from xsam_ros.lifecycle import answer_invalid_transitions, reported, state_of
+from xsam_ros.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.outputs import CameraOutputs
 from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator
@@ -238,6 +238,8 @@ class SegmenterNode(LifecycleNode):
             outputs.destroy()
         self._outputs.clear()
         self._cameras.clear()
+        del engine, worker
+        give_memory_back()
         return stopped
 
     def _stop_working(self, why: str) -> None:

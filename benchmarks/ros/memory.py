@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         side.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=60.0)
         for _ in range(options.cycles):
-            note("unconfigured" if not points["cleaned"] else "cleaned")
+            note("cleaned" if points["unconfigured"] else "unconfigured")
             _change(side, Transition.TRANSITION_CONFIGURE)
             note("configured")
             _change(side, Transition.TRANSITION_ACTIVATE)
