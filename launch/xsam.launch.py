@@ -1,13 +1,15 @@
 """Start the segmenter node.
 
 ros2 launch xsam_ros xsam.launch.py params_file:=my_robot.yaml namespace:=robot1
+ros2 launch xsam_ros xsam.launch.py cameras:=front device:=cuda remappings:=/front/image_raw:=/cam0/color
 """
 
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution, PythonExpression
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 
@@ -20,6 +22,20 @@ def generate_launch_description():
             "params_file",
             default_value=PathJoinSubstitution([config, "xsam.yaml"]),
             description="YAML file with the node's parameters: model, device, cameras, ...",
+        ),
+        DeclareLaunchArgument(
+            "cameras", default_value="", description="Names, as in front,rear; empty = what params_file says"
+        ),
+        DeclareLaunchArgument(
+            "model", default_value="", description="Name or folder; empty = what params_file says"
+        ),
+        DeclareLaunchArgument(
+            "device", default_value="", description="cpu, cuda, ...; empty = what params_file says"
+        ),
+        DeclareLaunchArgument(
+            "remappings",
+            default_value="",
+            description="Remaps, as in from:=to from2:=to2",
         ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
         DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
@@ -39,17 +55,42 @@ def generate_launch_description():
                 profile,
                 condition=IfCondition(PythonExpression(["'", profile, "' != ''"])),
             ),
-            Node(
-                package="xsam_ros",
-                executable="xsam_node",
-                name=LaunchConfiguration("name"),
-                namespace=LaunchConfiguration("namespace"),
-                parameters=[
-                    LaunchConfiguration("params_file"),
-                    {"use_sim_time": LaunchConfiguration("use_sim_time")},
-                ],
-                arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-                output="screen",
-            ),
+            OpaqueFunction(function=_segmenter),
         ]
     )
+
+
+def _segmenter(context):
+    """The node; its parameters and remaps are known only when the arguments are."""
+    given = {name: LaunchConfiguration(name).perform(context) for name in ("cameras", "model", "device")}
+    overrides = {
+        name: ParameterValue(value, value_type=str)  # a folder may be called 2024
+        for name, value in given.items()
+        if value and name != "cameras"
+    }
+    cameras = [name.strip() for name in given["cameras"].split(",") if name.strip()]
+    if cameras:
+        overrides["cameras"] = cameras
+    remappings = [_remap(rule) for rule in LaunchConfiguration("remappings").perform(context).split()]
+    return [
+        Node(
+            package="xsam_ros",
+            executable="xsam_node",
+            name=LaunchConfiguration("name"),
+            namespace=LaunchConfiguration("namespace"),
+            parameters=[
+                LaunchConfiguration("params_file"),
+                {"use_sim_time": LaunchConfiguration("use_sim_time"), **overrides},
+            ],
+            remappings=remappings,
+            arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
+            output="screen",
+        )
+    ]
+
+
+def _remap(rule):
+    before, found, after = rule.partition(":=")
+    if not (before and found and after):
+        raise ValueError(f"remappings: {rule!r} is not of the form from:=to")
+    return before, after

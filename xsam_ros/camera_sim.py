@@ -23,6 +23,7 @@ from std_msgs.msg import Header
 
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
+from xsam_ros.image_conversion import image_from_array
 from xsam_ros.image_conversion_encode import (
     DEPTH_ENCODINGS,
     ENCODINGS,
@@ -41,7 +42,8 @@ class CameraSim(Node):
 
     * `<camera>/image_raw`, in `encoding`, and `<camera>/image_raw/compressed`, JPEG or PNG;
     * `<camera>/depth`, in `depth_encoding`, and `<camera>/depth/compressedDepth`;
-    * `<camera>/camera_info`.
+    * `<camera>/camera_info`;
+    * `<camera>/truth`, mono16: instance ids without error, 0 = no object, i + 1 = object i of the scene.
     """
 
     def __init__(self, node_name: str = "xsam_camera_sim", **options: Any) -> None:
@@ -84,6 +86,9 @@ class CameraSim(Node):
                 lambda seen: compressed_from_depth(seen.depth_m, self._depth_encoding),
             ),
             self._output(CameraInfo, f"{camera}/camera_info", self._camera_info),
+            self._output(
+                Image, f"{camera}/truth", lambda seen: image_from_array(seen.instance_ids, "mono16")
+            ),
         ]
         self._views: list[RenderedView] = []
         self._messages: dict[tuple[int, int], Any] = {}  # by number of view and of output

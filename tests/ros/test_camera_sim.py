@@ -30,7 +30,8 @@ def test_colour_depth_and_info_belong_together(
     colors = ros.collect(Image, "/table/image_raw", qos_profile_sensor_data)
     depths = ros.collect(Image, "/table/depth", qos_profile_sensor_data)
     infos = ros.collect(CameraInfo, "/table/camera_info", qos_profile_sensor_data)
-    eventually(lambda: len(colors) > 2 and len(depths) > 2 and infos, "images")
+    ids = ros.collect(Image, "/table/truth", qos_profile_sensor_data)
+    eventually(lambda: len(colors) > 2 and len(depths) > 2 and infos and ids, "images")
     stamps = {(item.header.stamp.sec, item.header.stamp.nanosec) for item in colors}
     assert len(stamps) == len(colors)
     assert {(item.header.stamp.sec, item.header.stamp.nanosec) for item in depths[1:2]} <= stamps
@@ -40,6 +41,8 @@ def test_colour_depth_and_info_belong_together(
     np.testing.assert_array_equal(rgb_from_image(colors[0]), truth.rgb)
     assert depths[0].encoding == "32FC1"
     np.testing.assert_array_equal(array_from_image(depths[0]), truth.depth_m)
+    assert ids[0].encoding == "mono16"
+    np.testing.assert_array_equal(array_from_image(ids[0]), truth.instance_ids)
     assert (infos[0].height, infos[0].width) == (72, 96)
     np.testing.assert_allclose(np.reshape(infos[0].k, (3, 3)), truth.intrinsics)
     np.testing.assert_allclose(np.reshape(infos[0].p, (3, 4))[:, :3], truth.intrinsics)

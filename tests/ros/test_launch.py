@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 _MODULES = {
     "launch": ["LaunchDescription"],
-    "launch.actions": ["DeclareLaunchArgument", "IncludeLaunchDescription", "SetEnvironmentVariable"],
+    "launch.actions": [
+        "DeclareLaunchArgument",
+        "IncludeLaunchDescription",
+        "OpaqueFunction",
+        "SetEnvironmentVariable",
+    ],
     "launch.conditions": ["IfCondition"],
     "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
     "launch.substitutions": ["LaunchConfiguration", "PathJoinSubstitution", "PythonExpression"],
     "launch_ros": [],
     "launch_ros.actions": ["Node"],
+    "launch_ros.parameter_descriptions": ["ParameterValue"],
     "launch_ros.substitutions": ["FindPackageShare"],
 }
 
@@ -28,6 +35,10 @@ class _Recorded:
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.arguments = arguments
         self.named = named
+
+    def perform(self, context: dict[str, str]) -> str:
+        """What `LaunchConfiguration` does: the context is the arguments."""
+        return context[self.arguments[0]]
 
     def __repr__(self) -> str:
         parts = [*map(repr, self.arguments), *(f"{name}={value!r}" for name, value in self.named.items())]
@@ -53,6 +64,14 @@ def _describe(name: str) -> Any:
     return module.generate_launch_description()
 
 
+def _segmenter(description: Any, **given: str) -> Any:
+    """The node that xsam.launch.py starts with these arguments."""
+    nothing = dict.fromkeys((item.arguments[0] for item in _of(description, "DeclareLaunchArgument")), "")
+    (late,) = _of(description, "OpaqueFunction")
+    (node,) = late.named["function"](nothing | given)
+    return node
+
+
 def _of(description: Any, kind: str) -> list[Any]:
     return [item for item in description.arguments[0] if type(item).__name__ == kind]
 
@@ -61,18 +80,38 @@ def _of(description: Any, kind: str) -> list[Any]:
 def test_xsam_launch() -> None:
     description = _describe("xsam.launch.py")
     declared = {item.arguments[0] for item in _of(description, "DeclareLaunchArgument")}
-    (node,) = _of(description, "Node")
+    node = _segmenter(description)
     assert (node.named["package"], node.named["executable"]) == ("xsam_ros", "xsam_node")
-    used = {part.split("'")[1] for part in repr(description).split("LaunchConfiguration(")[1:]}
-    assert used == declared
+    source = (ROOT / "launch" / "xsam.launch.py").read_text()
+    assert [name for name in declared if source.count(f'"{name}"') < 2] == [], "declared, never used"
     assert all(item.named["description"] for item in _of(description, "DeclareLaunchArgument"))
+
+
+@pytest.mark.usefixtures("launch_package")
+def test_arguments_override_the_file_only_when_given() -> None:
+    description = _describe("xsam.launch.py")
+    plain = _segmenter(description).named
+    assert plain["parameters"][1].keys() == {"use_sim_time"}
+    assert plain["remappings"] == []
+    given = _segmenter(
+        description, cameras="front, rear", model="/m/2024", remappings="/a:=/b ~/segment:=/find"
+    ).named
+    assert given["parameters"][0].arguments == ("params_file",)
+    assert given["parameters"][1]["cameras"] == ["front", "rear"]
+    assert given["parameters"][1]["model"].arguments == ("/m/2024",)
+    assert "device" not in given["parameters"][1]
+    assert given["remappings"] == [("/a", "/b"), ("~/segment", "/find")]
+    with pytest.raises(ValueError, match="from:=to"):
+        _segmenter(description, remappings="/a=/b")
 
 
 @pytest.mark.usefixtures("launch_package")
 def test_demo_launch() -> None:
     description = _describe("demo.launch.py")
-    (camera,) = _of(description, "Node")
-    assert camera.named["executable"] == "xsam_camera_sim"
+    cameras = _of(description, "Node")
+    assert {camera.named["executable"] for camera in cameras} == {"xsam_camera_sim"}
+    sections = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+    assert {f"/**/{camera.named['name']}" for camera in cameras} < sections.keys()
     (included,) = _of(description, "IncludeLaunchDescription")
     declared = {item.arguments[0] for item in _of(_describe("xsam.launch.py"), "DeclareLaunchArgument")}
     assert dict(included.named["launch_arguments"]).keys() <= declared
