@@ -58,7 +58,8 @@ def running_node() -> Iterator[str]:
     os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
     with tempfile.TemporaryDirectory() as logs, RosProcesses(log_dir=Path(logs)) as processes:
         processes.start("camera", "xsam_ros.camera_sim", "--params-file", PARAMETERS, "-p", "seed:=2000012")
-        processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", PARAMETERS)
+        one = ("-p", "cameras:=[table]")  # the demo has a moving one as well
+        processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", PARAMETERS, *one)
         wait_until_active("/xsam", processes)
         yield "/xsam"
 
