@@ -65,7 +65,10 @@ def size(name: str, cache: Path, *, once: bool = False) -> Size:
 
 
 def mid_config() -> XSamConfig:
-    """SAM ViT-B at 512, SigLIP-B/16 at 224, a Phi-3 of 12 layers, the full-size decoder: 372 M parameters."""
+    """SAM ViT-B at 512, SigLIP-B/16 at 224, a Phi-3 of 12 layers, the full-size decoder.
+
+    372 M parameters, and 65 M for the vocabulary on its way in and out.
+    """
     full = full_config()
     return XSamConfig(
         llm=Phi3Config(

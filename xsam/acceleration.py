@@ -41,7 +41,7 @@ def quantize_language_model(model: XSamModel) -> None:
 def compile_fixed_shapes(model: XSamModel) -> None:
     """Compile what has the same shapes for every frame: encoders, connector, pixel decoder; in place.
 
-    The first frame then takes a minute or more. On CUDA the graphs are captured, without launch costs.
+    Experimental. The first frame then takes minutes; on CUDA the graphs are captured.
     """
     mode = "reduce-overhead" if model.device.type == "cuda" else "default"
     model.encode_image = torch.compile(model.encode_image, mode=mode, dynamic=False)  # type: ignore[method-assign]

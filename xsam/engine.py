@@ -112,7 +112,7 @@ class XSam:
             dtype: "auto" is bfloat16 on CUDA and float32 on the CPU.
             llm_device: where the language model goes, if not with the rest.
             llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao.
-            compiled: compile the encoders with `torch.compile`; the first frame then takes a minute or more.
+            compiled: experimental: compile the encoders with `torch.compile`; the first frame takes minutes.
             threads: CPU threads of PyTorch during a call; None leaves PyTorch's own number.
             frame_cache_mib: memory for what was computed from frames; 0 keeps nothing.
 
