@@ -93,6 +93,8 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
         if size.once:  # the frame is encoded as above
             ask("eight", rgb, PHRASES)
             seconds["eight"][-1] += seconds["first"][-1] - seconds["next"][-1]
+            for stage, values in stages["eight"].items():
+                values[-1] += stages["first"][stage][-1] - stages["next"][stage][-1]
             tokens_per_s = 1 / _seconds_per_token(engine, rgb, size.generated_tokens, clock)
         else:
             ask("eight", frames.next(), PHRASES)
