@@ -165,6 +165,8 @@ class CameraStream:
             try:
                 self._ask()
             except XSamError as error:
+                if self._stopping.is_set():
+                    return  # it was told to stop; that is no failure
                 self._note(error)
                 due_s = max(due_s, time.monotonic() + _RETRY_S)
             except Exception as error:  # one bad frame must not end the stream; it is reported
