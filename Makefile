@@ -72,13 +72,20 @@ bench: setup ## Measure speed and memory against the plain way: 15 min at most [
 	@echo "[bench] sizes: $(or $(SIZE),tiny mid node); checkpoints with random weights are written to runs/bench/ once"
 	@scripts/run_in_env.sh python -m benchmarks --size $(or $(SIZE),tiny mid node)
 
+.PHONY: bench-ros
+bench-ros: setup ## Images received with and without the profile, answers while the model works: 2 min
+	@echo "[bench-ros] transport, responsiveness and memory of the node: three lines of JSON"
+	@scripts/run_in_env.sh python -m benchmarks.ros.transport
+	@scripts/run_in_env.sh python -m benchmarks.ros.responsiveness
+	@scripts/run_in_env.sh python -m benchmarks.ros.memory
+
 .PHONY: lock
 lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
 
 .PHONY: clean
 clean: ## Remove build products and caches; .venv stays
-	rm -rf build install log dist *.egg-info demo_output soak_output fuzz_output runs/smoke
+	rm -rf build install log dist *.egg-info demo_output soak_output fuzz_output transport_output responsiveness_output memory_output runs/smoke
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 

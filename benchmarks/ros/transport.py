@@ -1,0 +1,99 @@
+"""How many images arrive with and without the shipped Fast DDS profile, best effort, between two processes.
+
+    python -m benchmarks.ros.transport --seconds 3
+
+A simulated camera sends 20 images a second; a process of its own counts what comes. The last line is JSON:
+images received of those sent meanwhile, by size and profile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+PROFILE = Path(__file__).resolve().parents[2] / "config" / "fastdds_large_images.xml"
+_SIZES = ((640, 480), (1280, 720))
+_RATE_HZ = 20.0
+_START_S = 30.0
+_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+_COUNT = """
+import sys, time
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
+from benchmarks.ros.load import RosSide
+seconds, start_s = float(sys.argv[1]), float(sys.argv[2])
+images, infos = [], []
+with RosSide("transport") as side:
+    for kind, name, found in ((Image, "image_raw", images), (CameraInfo, "camera_info", infos)):
+        topic = f"/camera/{name}"
+        side.node.create_subscription(kind, topic, found.append, qos_profile_sensor_data, raw=True)
+    until = time.monotonic() + start_s
+    while not infos and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(1.0)  # both topics are discovered
+    first = len(images), len(infos)
+    time.sleep(seconds)
+    print(len(images) - first[0], len(infos) - first[1])
+"""
+
+
+def received(width: int, height: int, *, profile: bool, seconds: float, logs: Path) -> dict[str, int]:
+    """Images, and camera infos as a measure of what was sent: those are small and do not get lost."""
+    environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment.pop(_VARIABLE, None)
+    if profile:
+        environment[_VARIABLE] = str(PROFILE)
+    values = {"camera": "camera", "width": width, "height": height, "rate_hz": _RATE_HZ}
+    arguments = [text for name, value in values.items() for text in ("-p", f"{name}:={value}")]
+    camera_command = [sys.executable, "-m", "xsam_ros.camera_sim", "--ros-args", *arguments]
+    with (logs / f"camera_{width}.log").open("wb") as log:
+        camera = subprocess.Popen(camera_command, env=environment, stdout=log, stderr=log)
+    try:
+        counted = subprocess.run(
+            [sys.executable, "-c", _COUNT, str(seconds), str(_START_S)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=_START_S + seconds + 60.0,
+            check=True,
+        )
+    finally:
+        camera.terminate()
+        try:
+            camera.wait(10.0)
+        except subprocess.TimeoutExpired:
+            camera.kill()
+    images, infos = map(int, counted.stdout.split())
+    return {"images": images, "sent": infos}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Count for each size with and without the profile."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--out", type=Path, default=Path("transport_output"), help="folder for logs")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    report: dict[str, dict[str, dict[str, int]]] = {}
+    for width, height in _SIZES:
+        for profile in (False, True):
+            os.environ["ROS_DOMAIN_ID"] = str(1 + int(time.monotonic() * 10) % 100)
+            name = "with_profile" if profile else "default"
+            counts = received(width, height, profile=profile, seconds=options.seconds, logs=options.out)
+            report.setdefault(f"{width}x{height}", {})[name] = counts
+            print(f"[transport] {width}×{height} {name}: {counts['images']} of {counts['sent']}", flush=True)
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
