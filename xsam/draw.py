@@ -76,7 +76,7 @@ def draw_overlay(
         alpha: opacity of the fill in [0, 1].
         numbered: put a numbered disc on each object that has room for it, and the number on its label.
         show_scores: write the score behind the label.
-        numbers: (N,) numbers to show instead of index + 1.
+        numbers: (N,) numbers to show instead of index + 1; each has a colour of its own.
 
     Returns:
         New uint8 (H, W, 3).
@@ -90,7 +90,9 @@ def draw_overlay(
         raise InvalidImageError(f"the segments are for (H, W) {segments.image_hw}, the image is {image_hw}")
     if numbers is not None and len(numbers) != len(segments):
         raise ValueError(f"{len(numbers)} numbers for {len(segments)} segments")
-    shown = [str(n) for n in (numbers if numbers is not None else range(1, len(segments) + 1))]
+    numbers = range(1, len(segments) + 1) if numbers is None else numbers
+    shown = [str(n) for n in numbers]
+    colours = [colour_of(n - 1) for n in numbers]  # a number keeps its colour from picture to picture
     sizes = Sizes.for_image(image_hw)
     canvas = np.array(rgb, order="C")
     pieces = pieces_of(segments)
@@ -100,11 +102,11 @@ def draw_overlay(
     if style == "fill":
         for piece in pieces:
             window = canvas[piece.window]
-            tint = np.full_like(window, colour_of(piece.index))
+            tint = np.full_like(window, colours[piece.index])
             blend = cv2.addWeighted(window, 1 - alpha, tint, alpha, 0)
             np.copyto(window, blend, where=(owner[piece.window] == piece.index + 1)[..., None])
     for piece in pieces:
-        outline(canvas, piece, colour_of(piece.index), sizes, around=style == "outline")
+        outline(canvas, piece, colours[piece.index], sizes, around=style == "outline")
 
     bar_px = draw_title(canvas, title, len(segments), sizes) if title is not None else 0
     taken: list[Rect] = [(0, 0, image_hw[1], bar_px)] if bar_px else []
@@ -139,11 +141,11 @@ def draw_overlay(
         middle = ((left + right) / 2, (top + bottom) / 2)
         inside = chip.index in numbers_on or style == "fill"
         end = anchors[chip.index] if inside else nearest_pixel(by_index[chip.index], middle)
-        draw_leader(canvas, chip, end, sizes)
+        draw_leader(canvas, chip, end, colours[chip.index], sizes)
     for index, anchor in discs:
-        draw_disc(canvas, anchor, shown[index], colour_of(index), sizes)
+        draw_disc(canvas, anchor, shown[index], colours[index], sizes)
     for chip in chips:
-        draw_chip(canvas, chip, badges[chip.index], sizes)
+        draw_chip(canvas, chip, badges[chip.index], colours[chip.index], sizes)
     return canvas
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from xsam.draw_ink import (
     INK,
     PAPER,
+    Colour,
     Image,
     ascii_text,
     fit_text,
@@ -21,7 +22,7 @@ from xsam.draw_ink import (
     stroke,
     text_width,
 )
-from xsam.draw_shapes import XY, Piece, Rect, Sizes, colour_of
+from xsam.draw_shapes import XY, Piece, Rect, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def place_chips(
     return chips
 
 
-def draw_leader(canvas: Image, chip: Chip, anchor: XY, sizes: Sizes) -> None:
+def draw_leader(canvas: Image, chip: Chip, anchor: XY, colour: Colour, sizes: Sizes) -> None:
     """A line from a label to its object, when the two do not touch."""
     x_min, y_min, x_max, y_max = chip.box
     left, top, right, bottom = chip.rect
@@ -139,17 +140,16 @@ def draw_leader(canvas: Image, chip: Chip, anchor: XY, sizes: Sizes) -> None:
     start = (min(max(anchor[0], left), right), min(max(anchor[1], top), bottom))
     ends = np.array([start, anchor], np.float64)
     line, halo = max(1, sizes.line // 2), max(1, sizes.halo // 2)
-    stroke(canvas, [ends], colour_of(chip.index), line, halo, closed=False)
+    stroke(canvas, [ends], colour, line, halo, closed=False)
 
 
-def draw_chip(canvas: Image, chip: Chip, badge: str, sizes: Sizes) -> None:
+def draw_chip(canvas: Image, chip: Chip, badge: str, colour: Colour, sizes: Sizes) -> None:
     """The label: its number on the object's colour, its words on dark ground."""
     left, top, right, bottom = chip.rect
     cover = round_cover(right - left, bottom - top, sizes.text * 0.55)
     middle = (top + bottom) / 2
     paint(canvas, cover, left, top, INK, 0.86)
     badge_w = _badge_width(badge, sizes)
-    colour = colour_of(chip.index)
     paint(canvas, cover[:, :badge_w], left, top, colour)
     if badge:
         x_px = left + (badge_w - text_width(badge, sizes.text)) // 2

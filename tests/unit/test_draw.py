@@ -331,3 +331,27 @@ def test_neighbouring_colours_differ_for_colour_blind_eyes(kind: str) -> None:
         assert np.linalg.norm(one - two) > 30, (PALETTE[index], PALETTE[index + 1])
     for one, two in itertools.combinations(range(8), 2):
         assert np.linalg.norm(lab[one] - lab[two]) > 15, (PALETTE[one], PALETTE[two])
+
+
+def test_a_number_keeps_its_colour_when_the_order_changes() -> None:
+    """In a stream the best score comes first, and that changes from frame to frame."""
+    left, right = np.zeros((2, 240, 320), bool)
+    left[80:160, 40:120] = True
+    right[80:160, 200:280] = True
+    rgb = np.full((240, 320, 3), 128, np.uint8)
+
+    def drawn(masks: list[np.ndarray], numbers: list[int]) -> np.ndarray:
+        segments = Segments(
+            image_hw=(240, 320),
+            masks=tuple(MaskRle.encode(mask) for mask in masks),
+            labels=("mug",) * 2,
+            label_indices=np.zeros(2, np.int32),
+            scores=np.full(2, 0.5, np.float32),
+            boxes_xyxy=np.zeros((2, 4), np.float32),
+        )
+        return draw_overlay(rgb, segments, numbers=numbers)
+
+    first, second = drawn([left, right], [7, 3]), drawn([right, left], [3, 7])
+    assert (first[150, 50] == second[150, 50]).all()
+    assert (first[150, 210] == second[150, 210]).all()
+    assert (first[150, 50] != first[150, 210]).any()
