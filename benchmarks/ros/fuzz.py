@@ -72,6 +72,7 @@ def fuzz(side: RosSide, seeds: range) -> dict[str, Any]:
         "refusals": dict(sorted(tally.refusals.items())),
         "failures": dict(sorted(tally.failures.items())),
         "lost": len(tally.lost),
+        "late": tally.late,
         "lost_requests": tally.lost[:20],
         "slowest_s": round(slowest_s, 2),
         "mutations": dict(sorted(mutations.items())),

@@ -123,6 +123,9 @@ class _Soak:
             "refusals": dict(sorted(tally.refusals.items())),
             "failures": dict(sorted(tally.failures.items())),
             "lost": len(tally.lost) + len(self._errors),
+            "late": tally.late,
+            # The node's own count: where it has ended them all, an answer was lost on the way.
+            "ended_by_the_node": 0 if status is None else status.answered + status.refused + status.failed,
             "lost_requests": [*tally.lost[:20], *self._errors[:5]],
             "p50_ms": round(float(latency_ms[0]), 1),
             "p99_ms": round(float(latency_ms[1]), 1),

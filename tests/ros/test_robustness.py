@@ -90,7 +90,7 @@ def test_damaged_weights_are_named_and_the_node_lives(
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     spawn("-m", "xsam_ros.segmenter_node", params={"model": str(damaged), "cameras": "[front]"})
-    status = eventually(lambda: (s := _status(ros)).last_error and s, "the reason", 60.0)
+    status = eventually(lambda: (s := _status(ros)).last_error and s, "the reason", 120.0)
     assert "model.safetensors" in status.last_error
     assert status.state == "unconfigured"
     response = _ask(ros, "blue")
