@@ -62,7 +62,7 @@ def spin(executor: Executor) -> None:
         except (ExternalShutdownException, KeyboardInterrupt):
             return
         except InvalidHandle:
-            continue  # a subscription was destroyed while the wait set was made; rclpy guards some of that only
+            continue  # a subscription was destroyed while the wait set was made
         except Exception:  # one bad callback must not take the robot's perception down
             if not executor.context.ok():
                 return

@@ -18,7 +18,7 @@ SLACK_S = 15.0
 """A request that has not ended so long after its own deadline is lost."""
 
 LATE_S = 1.0
-"""One that ended more than this after its deadline is late; on a machine with more to do than it can, some are."""
+"""One that ended more than this after its deadline is late, as some are on a machine with too much to do."""
 
 _DISCOVERY_S = 120.0  # a node that is just starting counts too
 
