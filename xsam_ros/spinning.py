@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
-from rclpy.handle import InvalidHandle
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
@@ -61,8 +60,6 @@ def spin(executor: Executor) -> None:
             executor.spin_once(timeout_sec=_SPIN_S)
         except (ExternalShutdownException, KeyboardInterrupt):
             return
-        except InvalidHandle:
-            continue  # a subscription was destroyed while the wait set was made
         except Exception:  # one bad callback must not take the robot's perception down
             if not executor.context.ok():
                 return
