@@ -259,7 +259,7 @@ def test_deactivated_while_it_runs(
     running = Goal(action, "slow red")
     eventually(lambda: "step 0" in running.stages, "the goal to run")
     assert change(Transition.TRANSITION_DEACTIVATE)
-    eventually(lambda: running.ended, "the end", 1.0)
+    eventually(lambda: running.ended, "the end")
     assert running.end == (GoalStatus.STATUS_ABORTED, "NOT_ACTIVE")
     refused = Goal(action, "red")
     eventually(lambda: refused.ended, "the refusal")
