@@ -117,10 +117,10 @@ def model_status(
     if gpu_mb is not None:
         values["GPU memory [MB]"] = f"{gpu_mb:.0f}"
     level, text = DiagnosticStatus.OK, "ready"
-    if failed > 0:
-        level, text = DiagnosticStatus.ERROR, f"the model failed: {words}"
-    elif wrong.get("OUT_OF_MEMORY"):
+    if wrong.get("OUT_OF_MEMORY"):
         level, text = DiagnosticStatus.ERROR, f"out of memory: {words}"
+    elif failed > 0:
+        level, text = DiagnosticStatus.ERROR, f"the model failed: {words}"
     elif wrong.get("QUEUE_FULL") or wrong.get("DEADLINE"):
         level, text = DiagnosticStatus.WARN, f"too many requests for the model: {words}"
     elif wrong:

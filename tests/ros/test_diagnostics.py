@@ -106,6 +106,15 @@ def test_what_went_wrong_in_the_last_second_decides_the_level() -> None:
     assert "1 × QUEUE_FULL" in full.message
 
 
+def test_a_full_memory_is_told_as_such() -> None:
+    """It used to hide behind "the model failed"."""
+    statistics = NodeStatistics()
+    statistics.count_request("OUT_OF_MEMORY")
+    status = model_status("/xsam", "tiny", statistics.snapshot(), None)
+    assert status.level == DiagnosticStatus.ERROR
+    assert status.message.startswith("out of memory")
+
+
 def test_latency_and_memory_are_numbers() -> None:
     statistics = NodeStatistics()
     for milliseconds in range(1, 101):
