@@ -72,6 +72,7 @@ class _Soak:
         self._ending = threading.Event()
         self._disturbances: Counter[str] = Counter()
         self._stream_results = 0
+        self._drops = 0  # of the streams that have ended
         self._errors: list[str] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
@@ -132,7 +133,7 @@ class _Soak:
             "rss_start_mb": round(rss_start_mb, 1),
             "rss_end_mb": round(self._processes.resident_mb("segmenter"), 1),
             "stream_results": self._stream_results,
-            "drops": 0 if status is None else sum(int(c.stream.dropped) for c in status.cameras),
+            "drops": self._drops + _dropped(status),
             "disturbances": dict(self._disturbances),
             "clients": _CLIENTS,
             "seed": self._seed,
@@ -173,6 +174,7 @@ class _Soak:
 
     def _cycle(self) -> None:
         """The node is deactivated while it works, and activated again."""
+        self._keep_drops()
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             request = ChangeState.Request(transition=Transition(id=transition))
             response = self._control.call(ChangeState, "/xsam/change_state", request, timeout_s=30.0)
@@ -186,7 +188,14 @@ class _Soak:
         self._stream(self._random.choice(_PHRASES), self._random.choice((0.0, 2.0, 10.0)))
         self._disturbances["stream"] += 1
 
+    def _keep_drops(self) -> None:
+        """A new stream counts from 0."""
+        self._drops += _dropped(
+            self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
+        )
+
     def _stream(self, text: str, rate_hz: float) -> None:
+        self._keep_drops()
         request = SetStreamQuery.Request(camera="front", queries=[SegmentQuery(text=text)], rate_hz=rate_hz)
         response = self._control.call(SetStreamQuery, "/xsam/set_stream_query", request, timeout_s=10.0)
         if response is None or response.status == response.STATUS_UNKNOWN:
@@ -210,6 +219,10 @@ class _Soak:
                 return
             time.sleep(0.2)
         raise RuntimeError(f"the node and its cameras were not ready within {_START_S:.0f} s")
+
+
+def _dropped(status: GetStatus.Response | None) -> int:
+    return 0 if status is None else sum(int(camera.stream.dropped) for camera in status.cameras)
 
 
 def _request(chance: random.Random, picture: Any) -> tuple[Segment.Request, str]:
