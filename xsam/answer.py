@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xsam.config import XSamConfig
+from xsam.mask_geometry import MaskGeometry
 from xsam.pointing import CANDIDATE_SHARE, pointed_at
 from xsam.postprocess import (
-    MaskGeometry,
+    NESTED_SHARE,
     RawSegments,
     best_query,
     instances,
@@ -114,7 +115,9 @@ def _segments(
         return _categories(class_logits, mask_logits, query, geometry, config)
     if task is Task.VISUAL_GROUNDED:
         limit = config.instance_threshold if threshold is None else threshold
-        return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=limit))
+        return without_duplicates(
+            instances(class_logits, mask_logits, geometry, threshold=limit), nested=_nested(config)
+        )
     if task is Task.INTERACTIVE:
         if config.one_mask_per_object:
             floor = CANDIDATE_SHARE * float(probabilities(class_logits).max())
@@ -150,5 +153,11 @@ def _categories(
             weigh_own=not config.one_mask_per_object,
         )
     if things:
-        return without_duplicates(instances(class_logits, mask_logits, geometry, threshold=threshold))
+        return without_duplicates(
+            instances(class_logits, mask_logits, geometry, threshold=threshold), nested=_nested(config)
+        )
     return stuff_regions(class_logits, mask_logits, geometry, threshold=threshold)
+
+
+def _nested(config: XSamConfig) -> float | None:
+    return NESTED_SHARE if config.one_mask_per_object else None

@@ -105,6 +105,16 @@ class MaskRle:
         )
         return overlaps
 
+    @staticmethod
+    def inside_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
+        """Share of each of `first` that lies inside each of `second`, (N, M); an empty mask lies nowhere."""
+        if not first or not second:
+            return np.zeros((len(first), len(second)))
+        shares: NDArray[np.float64] = coco_mask.iou(
+            [mask._coco() for mask in first], [mask._coco() for mask in second], [1] * len(second)
+        )
+        return shares
+
     def _coco(self) -> dict[str, object]:
         return {"size": [self.height, self.width], "counts": self.counts}
 

@@ -7,125 +7,22 @@ panoptic), the picture is made in bands of rows. Nothing is ever made at the enc
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
+from xsam.mask_geometry import MaskGeometry
 from xsam.masks import BoolMask, MaskRle, box_of_mask
-from xsam.preprocess import scaled_hw
 from xsam.structures import Segments
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7
-_BAND_BYTES = 32 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MaskGeometry:
-    """How the encoder's square relates to the camera image.
-
-    Decoder logits are resized to the square, the padding is cut off, and the rest is resized to the camera
-    image, both bilinearly and before any threshold. Both steps are linear and work on rows and columns
-    separately, so that together they are one matrix for the rows and one for the columns.
-    """
-
-    side: int  # S, the encoder's input side
-    scaled_hw: tuple[int, int]  # the picture inside the square
-    image_hw: tuple[int, int]  # the camera image
-
-    @classmethod
-    def for_image(cls, image_hw: tuple[int, int], side: int) -> MaskGeometry:
-        """Geometry of an image whose longest edge was brought to `side`."""
-        return cls(side=side, scaled_hw=scaled_hw(image_hw, side), image_hw=image_hw)
-
-    def upsample(self, mask_logits: Tensor) -> Tensor:
-        """(N, h, w) decoder logits → (N, H, W) logits in camera pixels, step by step as the reference."""
-        if len(mask_logits) == 0:
-            return mask_logits.new_zeros((0, *self.image_hw))
-        square = F.interpolate(
-            mask_logits[None].float(), size=(self.side, self.side), mode="bilinear", align_corners=False
-        )
-        height, width = self.scaled_hw
-        return F.interpolate(
-            square[..., :height, :width], size=self.image_hw, mode="bilinear", align_corners=False
-        )[0]
-
-    def crop(self, mask_logits: Tensor) -> tuple[Tensor, int, int]:
-        """The part of `upsample` that holds everything above 0.
-
-        Args:
-            mask_logits: (h, w) of one mask.
-
-        Returns:
-            (height, width) logits, which may be empty, and the row and column where they begin.
-        """
-        positive = mask_logits > 0
-        rows = self._axis(0, mask_logits.shape[0])
-        columns = self._axis(1, mask_logits.shape[1])
-        spans = []
-        for axis, some in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
-            where = some.nonzero()[:, 0]
-            spans.append(axis.reach(int(where[0]), int(where[-1])) if len(where) else (0, 0))
-        (top, bottom), (left, right) = spans
-        logits = mask_logits.float()
-        if bottom > top and right > left:
-            logits = rows.resize(logits, top, bottom)
-            logits = columns.resize(logits.T, left, right).T
-        else:
-            logits = logits[:0, :0]
-        return logits, top, left
-
-    def bands(self, mask_logits: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The result of `upsample` in bands of rows: the first row, and (N, rows, W) logits."""
-        height, width = self.image_hw
-        count = max(1, len(mask_logits))
-        rows, columns = (self._axis(axis, mask_logits.shape[axis + 1]) for axis in (0, 1))
-        wide = mask_logits.float() @ columns.matrix.to(mask_logits.device).T  # (N, h, W)
-        step = max(1, _BAND_BYTES // (count * width * 4))
-        for top in range(0, height, step):
-            yield top, rows.resize(wide, top, min(top + step, height))
-
-    def _axis(self, axis: int, cells: int) -> _Axis:
-        return _axis(cells, self.side, self.scaled_hw[axis], self.image_hw[axis])
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
-    """How cells of the decoder become pixels along rows or columns."""
-
-    matrix: Tensor  # (pixels, cells) float32
-    first: NDArray[np.int64]  # (pixels,) first and last cell that a pixel takes from; both never fall
-    last: NDArray[np.int64]
-
-    def reach(self, first_cell: int, last_cell: int) -> tuple[int, int]:
-        """The pixels, end exclusive, that take from any of these cells."""
-        start = int(np.searchsorted(self.last, first_cell, side="left"))
-        end = int(np.searchsorted(self.first, last_cell, side="right"))
-        return start, end
-
-    def resize(self, cells: Tensor, start: int, end: int) -> Tensor:
-        """(…, cells, M) → (…, end − start, M)."""
-        some = slice(int(self.first[start]), int(self.last[end - 1]) + 1)
-        return self.matrix[start:end, some].to(cells.device) @ cells[..., some, :]
-
-
-@functools.lru_cache(maxsize=32)
-def _axis(cells: int, side: int, scaled: int, pixels: int) -> _Axis:
-    with torch.inference_mode(False), torch.no_grad():
-        square = F.interpolate(torch.eye(cells)[None], size=side, mode="linear", align_corners=False)
-        resized = F.interpolate(square[..., :scaled], size=pixels, mode="linear", align_corners=False)[0]
-    taken = resized.numpy() != 0
-    return _Axis(
-        matrix=resized.T.contiguous(),
-        first=taken.argmax(axis=0).astype(np.int64),
-        last=(cells - 1 - taken[::-1].argmax(axis=0)).astype(np.int64),
-    )
+NESTED_SHARE = 0.85
+"""Visible objects share no pixels: a mask of which so much lies in another is a part of that object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,7 +110,8 @@ def matching_queries(
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    return without_duplicates(_coded(mask_logits, geometry, queries, labels, p[queries, labels]))
+    found = _coded(mask_logits, geometry, queries, labels, p[queries, labels])
+    return without_duplicates(found, nested=NESTED_SHARE)
 
 
 def instances(
@@ -363,15 +261,30 @@ def _compete(
     return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy()
 
 
-def without_duplicates(segments: RawSegments, iou: float = DUPLICATE_IOU) -> RawSegments:
-    """Drop segments that repeat a better one of the same label."""
+def without_duplicates(
+    segments: RawSegments, iou: float = DUPLICATE_IOU, *, nested: float | None = None
+) -> RawSegments:
+    """Drop segments that repeat a better one of the same label.
+
+    Args:
+        segments: of any order.
+        iou: overlap from which one repeats the other.
+        nested: share from which the smaller of the two counts as inside the other, and the one with the
+            lower score goes; None = nested segments stay.
+
+    Returns:
+        What is left, best score first.
+    """
     order = segments.scores.argsort(descending=True, stable=True).tolist()
     codes = [mask.rle for mask in segments.coded]
-    overlap = MaskRle.iou_matrix(codes, codes)
+    same = MaskRle.iou_matrix(codes, codes) >= iou
+    if nested is not None:
+        inside = MaskRle.inside_matrix(codes, codes) >= nested
+        same |= inside | inside.T
     labels = segments.label_indices.tolist()
     kept: list[int] = []
     for index in order:
-        if all(overlap[index, k] < iou for k in kept if labels[k] == labels[index]):
+        if not any(same[index, k] for k in kept if labels[k] == labels[index]):
             kept.append(index)
     return segments.pick(torch.tensor(kept, dtype=torch.long))
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tests.golden.golden_case import GoldenCase
+from xsam.mask_geometry import MaskGeometry
 from xsam.masks import box_of_mask
 from xsam.postprocess import (
-    MaskGeometry,
     RawSegments,
     best_query,
     instances,

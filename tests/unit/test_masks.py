@@ -166,3 +166,12 @@ def test_overlaps_of_all_with_all(pair: tuple[BoolMask, BoolMask]) -> None:
     expected = [[mask_iou(first, second) for second in pair] for first in pair]
     np.testing.assert_allclose(MaskRle.iou_matrix(codes, codes), expected)
     assert MaskRle.iou_matrix([], codes).shape == (0, 2)
+
+
+@FEW
+@given(pair=PAIRS)
+def test_shares_inside_of_all_with_all(pair: tuple[BoolMask, BoolMask]) -> None:
+    codes = [MaskRle.encode(mask) for mask in pair]
+    expected = [[(a & b).sum() / max(1, a.sum()) for b in pair] for a in pair]
+    np.testing.assert_allclose(MaskRle.inside_matrix(codes, codes), expected)
+    assert MaskRle.inside_matrix([], codes).shape == (0, 2)

@@ -15,8 +15,8 @@ from torch import Tensor
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
 from xsam.answer import RawAnswer, compose, plain_text
 from xsam.config import XSamConfig
+from xsam.mask_geometry import MaskGeometry
 from xsam.postprocess import (
-    MaskGeometry,
     RawSegments,
     best_query,
     instances,
@@ -282,6 +282,21 @@ def test_repetitions_of_a_better_segment_are_dropped() -> None:
     assert len(without_duplicates(_raw([], [], [])).scores) == 0
 
 
+def test_of_nested_segments_of_a_label_the_better_one_stays() -> None:
+    masks = [
+        [[1, 1, 1], [1, 1, 1]],  # holds the next two
+        [[1, 1, 0], [0, 0, 0]],
+        [[0, 0, 1], [0, 0, 1]],  # of another label
+    ]
+    found = _raw(masks, [0.6, 0.5, 0.4], [0, 0, 1])
+    assert without_duplicates(found, nested=0.9).scores.tolist() == pytest.approx([0.6, 0.4])
+    assert without_duplicates(found).scores.tolist() == pytest.approx([0.6, 0.5, 0.4])
+    better_inside = _raw(masks, [0.6, 0.7, 0.4], [0, 0, 1])
+    assert without_duplicates(better_inside, nested=0.9).scores.tolist() == pytest.approx([0.7, 0.4])
+    side_by_side = _raw(masks[1:], [0.6, 0.5], [0, 0])
+    assert len(without_duplicates(side_by_side, nested=0.9).scores) == 2
+
+
 def test_segments_come_best_first_without_empty_ones() -> None:
     raw = _raw(
         [[[0, 1, 1], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]], [[1, 0, 0], [1, 0, 0]]],
@@ -332,7 +347,7 @@ def test_bands_make_up_the_whole(
     logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
     whole = geometry.upsample(logits)
     for rows in (1, 7, 10_000):
-        monkeypatch.setattr("xsam.postprocess._BAND_BYTES", rows * 3 * image_hw[1] * 4)
+        monkeypatch.setattr("xsam.mask_geometry._BAND_BYTES", rows * 3 * image_hw[1] * 4)
         bands = list(geometry.bands(logits))
         assert [top for top, _ in bands] == list(range(0, image_hw[0], rows))
         torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), whole, atol=1e-4, rtol=1e-5)

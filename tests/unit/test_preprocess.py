@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from xsam import VisualPrompt
 from xsam.config import XSamConfig
+from xsam.mask_geometry import MaskGeometry
 from xsam.masks import BoolMask, box_of_mask
-from xsam.postprocess import MaskGeometry
 from xsam.preprocess import prompt_mask, region_mask, scaled_hw, segmentation_pixels, vision_pixels
 
 CONFIG = XSamConfig.read(Path(__file__).parents[1] / "golden" / "data" / "a" / "config.json")
