@@ -17,6 +17,9 @@ def train(
         "data"
     ),
     init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(metavar="PX", help="Input side of the SAM branch, if not that of --init.")
+    ] = None,
     heads: Annotated[
         list[Path] | None,
         typer.Option(help="Run of an earlier stage whose auxiliary heads go on; repeatable."),
@@ -35,6 +38,7 @@ def train(
         data=data,
         out=out,
         init=init,
+        image_size=image_size,
         heads=heads or (),
         overrides=parse_overrides(overrides or []),
         cpu=cpu,

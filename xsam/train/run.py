@@ -16,6 +16,7 @@ from xsam.config import tiny_config
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
+from xsam.train.resolution import at_image_size
 from xsam.train.samples import Source
 from xsam.train.stages import SourceConfig, StageConfig, read_stage
 
@@ -94,6 +95,7 @@ def train(
     data: Path,
     out: Path,
     init: Path | None = None,
+    image_size: int | None = None,
     heads: Sequence[Path] = (),
     overrides: Mapping[str, Any] | None = None,
     cpu: bool = False,
@@ -105,6 +107,7 @@ def train(
         data: folder that the paths of the recipe are relative to.
         out: folder of the run.
         init: checkpoint folder to start from; not used when the run is continued.
+        image_size: input side of the SAM branch in pixels, if `init` was trained with another.
         heads: runs of earlier stages, whose training-only heads go on learning.
         overrides: fields that replace those of the recipe.
         cpu: leave a GPU alone.
@@ -115,6 +118,8 @@ def train(
     if not config.sources:
         raise TrainingConfigError(f"{recipe} names no source")
     model, tokenizer = build_model(config, init)
+    if image_size is not None:
+        model = at_image_size(model, image_size)
     sources = [open_configured(source, data, augment=True) for source in config.sources]
     validation = (
         None if config.validation is None else open_configured(config.validation, data, augment=False)
@@ -153,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder that paths are relative to")
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument("--init", type=Path, help="checkpoint folder to start from")
+    parser.add_argument("--image-size", type=int, metavar="PX", help="input side, if not that of --init")
     parser.add_argument(
         "--heads", type=Path, action="append", default=[], help="run of an earlier stage; repeatable"
     )
@@ -164,6 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         data=options.data,
         out=options.out,
         init=options.init,
+        image_size=options.image_size,
         heads=options.heads,
         overrides=parse_overrides(options.overrides),
         cpu=options.cpu,
