@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
 
 from xsam.errors import ModelError
 from xsam.model.xsam import XSamModel
+
+
+def require_torchao() -> Any:
+    """The module `torchao.quantization`.
+
+    Raises:
+        ModelError: torchao is not installed.
+    """
+    try:
+        import torchao.quantization  # type: ignore[import-not-found, unused-ignore]
+    except ImportError as error:
+        raise ModelError(
+            "eight-bit weights need torchao, which is not installed", hint="pip install 'torchao>=0.18'"
+        ) from error
+    return torchao.quantization
 
 
 def quantize_language_model(model: XSamModel) -> None:
@@ -21,21 +37,13 @@ def quantize_language_model(model: XSamModel) -> None:
     Raises:
         ModelError: torchao is not installed.
     """
-    try:
-        from torchao.quantization import (  # type: ignore[import-not-found, unused-ignore]
-            Int8WeightOnlyConfig,
-            quantize_,
-        )
-    except ImportError as error:
-        raise ModelError(
-            "eight-bit weights need torchao, which is not installed", hint="pip install 'torchao>=0.18'"
-        ) from error
+    quantization = require_torchao()
     for layer in model.llm.model.layers:
         for module in layer.modules():
             if isinstance(module, nn.Linear):
                 module.__class__ = nn.Linear  # one that was stored narrow is quantized from its full width
                 module.weight = nn.Parameter(module.weight.data.to(model.dtype), requires_grad=False)
-        quantize_(layer, Int8WeightOnlyConfig())
+        quantization.quantize_(layer, quantization.Int8WeightOnlyConfig())
 
 
 def compile_fixed_shapes(model: XSamModel) -> None:

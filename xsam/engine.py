@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from xsam.acceleration import compile_fixed_shapes, cpu_threads, quantize_language_model
-from xsam.answer import RawAnswer, compose, plain_text
+from xsam.acceleration import compile_fixed_shapes, cpu_threads, quantize_language_model, require_torchao
+from xsam.answer import compose
 from xsam.checkpoint import load_checkpoint, resolve_model
 from xsam.config import XSamConfig
 from xsam.errors import (
@@ -26,45 +24,16 @@ from xsam.errors import (
     UnknownCameraError,
     XSamError,
 )
-from xsam.frame_cache import EncodedFrame, FrameCache
-from xsam.model.language import PrefixCache, cache_prefix, following_states, generate
-from xsam.model.region_sampler import region_points
-from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
-from xsam.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
-from xsam.prompts import (
-    END_TAG,
-    IMAGE_ID,
-    SEG_TAG,
-    Conversation,
-    TokenizedPrompt,
-    category_name,
-    clean_text,
-    conversation_for,
-    mark_positions,
-    tokenize,
-)
+from xsam.frame_cache import FrameCache
+from xsam.model.xsam import XSamModel
+from xsam.passes import Passes, Prompt, TextHook
+from xsam.prompts import category_name, clean_text
 from xsam.request_clock import RequestClock, StageHook
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult, Task
+from xsam.structures import CameraRef, Frame, Query, SegmentationResult
 
-MAX_PROMPTS_PER_PASS = 8
-MAX_NEW_TOKENS = 256
 DEFAULT_FRAME_CACHE_MIB = 2048
-PREFIX_ROOM = 320  # positions behind the image that are allocated with it: eight short prompts
 
-TextHook = Callable[[int, str], None]
 ImageOrFrame = NDArray[np.uint8] | Frame
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prompt:
-    """A query that passed validation, as tokens."""
-
-    index: int  # place in the request
-    query: Query
-    conversation: Conversation
-    tokens: TokenizedPrompt  # expanded
-    text_start: int  # index of the first token behind the image
-    regions: Tensor | None  # (R, S, S) masks for the region sampler
 
 
 class XSam:
@@ -84,7 +53,7 @@ class XSam:
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
         threads: int | None = None,
     ) -> None:
-        self._model: XSamModel | None = model.eval()
+        self._passes: Passes | None = Passes(model.eval(), tokenizer)
         self._threads = threads
         self._tokenizer = tokenizer
         self._lock = threading.Lock()
@@ -120,6 +89,8 @@ class XSam:
             CheckpointError: files are missing, damaged, or do not fit together.
             ModelError: an option needs a package that is not installed.
         """
+        if llm_weights == "int8":
+            require_torchao()  # loading may take minutes
         folder, model_id = resolve_model(model)
         target = torch.device(
             ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -148,7 +119,7 @@ class XSam:
     def close(self) -> None:
         """Give the model's memory back; later calls raise `ModelError`."""
         with self._lock:
-            self._model = None
+            self._passes = None
             self._frames.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -232,23 +203,25 @@ class XSam:
         self, frame: Frame, queries: list[Query], clock: RequestClock, on_text: TextHook | None
     ) -> list[SegmentationResult]:
         clock.begin("preprocess")
+        passes = self._open_passes()
         results: dict[int, SegmentationResult] = {}
-        prompts: list[_Prompt] = []
+        prompts: list[Prompt] = []
         for index, query in enumerate(queries):
             try:
                 query.validate(frame.image_hw)
-                prompts.append(self._prepare(index, query, frame))
+                prompts.append(passes.prepare(index, query, frame))
             except InvalidQueryError as error:
                 results[index] = SegmentationResult.from_error(error, query, frame)
         if prompts:
             key = FrameCache.key(frame.rgb)
             encoded = self._frames.get(key)
             if encoded is None:
-                encoded = self._encode(frame, clock)
+                self._frames.make_room()
+                encoded = passes.encode(frame, clock)
             else:
                 clock.begin("encode")  # nothing to do
             try:
-                raw = self._ask(encoded, prompts, clock, on_text)
+                raw = passes.answer(encoded, prompts, clock, on_text)
             finally:
                 self._frames.put(key, encoded)
             clock.begin("postprocess")
@@ -268,181 +241,13 @@ class XSam:
             results.update({index: result.with_timing(stages) for index, result in composed.items()})
         return [results[index] for index in range(len(queries))]
 
-    def _encode(self, frame: Frame, clock: RequestClock) -> EncodedFrame:
-        """Run everything but the language model's prefix on a frame that is not in the cache."""
-        model = self._network()
-        self._frames.make_room()
-        pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config)
-        clock.begin("encode")
-        features = model.encode_image(*(tensor[None].to(model.device, model.dtype) for tensor in pixels))
-        return EncodedFrame(
-            image_tokens=features.image_tokens,
-            region_map=features.region_map,
-            memory=model.decoder_memory(features),
-        )
-
-    def _ask(
-        self, encoded: EncodedFrame, prompts: list[_Prompt], clock: RequestClock, on_text: TextHook | None
-    ) -> dict[int, RawAnswer]:
-        """Template answers in groups, generated ones each on its own."""
-        raw: dict[int, RawAnswer] = {}
-        forced = [p for p in prompts if p.conversation.answer]
-        for start in range(0, len(forced), MAX_PROMPTS_PER_PASS):
-            raw.update(self._forced(encoded, forced[start : start + MAX_PROMPTS_PER_PASS], clock))
-        for prompt in prompts:
-            if not prompt.conversation.answer:
-                raw[prompt.index] = self._generated(encoded, prompt, clock, on_text)
-        return raw
-
     def _network(self) -> XSamModel:
-        if self._model is None:
+        return self._open_passes().model
+
+    def _open_passes(self) -> Passes:
+        if self._passes is None:
             raise ModelError("the model was closed", hint="load it again")
-        return self._model
-
-    def _prepare(self, index: int, query: Query, frame: Frame) -> _Prompt:
-        config = self._network().config
-        task = query.resolved_task()
-        conversation = conversation_for(query)
-        tokens = tokenize(self._tokenizer, conversation, bos=config.bos_before_user)
-        tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
-        room = config.llm.max_position_embeddings - (0 if conversation.answer else MAX_NEW_TOKENS)
-        if len(tokens.input_ids) > room:
-            raise InvalidQueryError(
-                f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
-                hint="ask for fewer categories or regions at a time, or shorten the text",
-            )
-        regions = None
-        if task is Task.INTERACTIVE:
-            regions = region_mask(prompt_mask(query.prompts, frame.image_hw), config)[None]
-        elif task is Task.VISUAL_GROUNDED:
-            negatives = [p for p in query.prompts if not p.positive]
-            positives = [p for p in query.prompts if p.positive]
-            regions = torch.stack(
-                [region_mask(prompt_mask([p, *negatives], frame.image_hw), config) for p in positives]
-            )
-        return _Prompt(
-            index=index,
-            query=query,
-            conversation=conversation,
-            tokens=tokens,
-            text_start=int(np.flatnonzero(tokens.input_ids == IMAGE_ID)[-1]) + 1,
-            regions=regions,
-        )
-
-    def _prefix(self, encoded: EncodedFrame, prompt: _Prompt) -> PrefixCache:
-        """Keys and values of the user tag and the image, which every prompt begins with."""
-        if encoded.prefix is None:
-            assert encoded.image_tokens is not None
-            model = self._network()
-            ids = torch.from_numpy(prompt.tokens.input_ids[: prompt.text_start]).to(model.llm_device)
-            embeds = model.embed(ids, encoded.image_tokens[0])
-            encoded.prefix = cache_prefix(model.llm, embeds[None], room=PREFIX_ROOM)
-            encoded.image_tokens = None
-        return encoded.prefix
-
-    def _embed(self, encoded: EncodedFrame, prompt: _Prompt) -> Tensor:
-        """Embeddings of what follows the image, (L, D)."""
-        model = self._network()
-        ids = torch.from_numpy(prompt.tokens.input_ids[prompt.text_start :]).to(model.llm_device)
-        regions = None
-        if prompt.regions is not None:
-            count = model.config.sampler.num_sample_point
-            points = torch.stack([region_points(m.to(model.device), count) for m in prompt.regions])
-            regions = model.region_tokens(encoded.region_map.expand(len(points), -1, -1, -1), points)
-        return model.embed(ids, None, regions)
-
-    def _forced(
-        self, encoded: EncodedFrame, prompts: list[_Prompt], clock: RequestClock
-    ) -> dict[int, RawAnswer]:
-        """Several queries with a given answer: one pass of the LLM behind the image, one of the decoder."""
-        clock.begin("language")
-        model = self._network()
-        prefix = self._prefix(encoded, prompts[0])
-        clock.check()
-        texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
-        seg_embeds, means = [], []
-        for prompt, states in zip(prompts, following_states(model.llm, prefix, texts), strict=True):
-            seg, conditions = self._project(
-                states[0],
-                prompt.tokens.cond_ids[prompt.text_start :],
-                prompt.tokens.seg_ids[prompt.text_start :],
-            )
-            seg_embeds.append(seg)
-            means.append(conditions)
-        clock.begin("decode")
-        answer = self._decode(encoded, seg_embeds, means)
-        return {
-            prompt.index: RawAnswer(
-                # Padded conditions are cut off again; background stays last.
-                class_logits=torch.cat(
-                    [answer.class_logits[0, p, :, : len(means[p])], answer.class_logits[0, p, :, -1:]], dim=-1
-                ),
-                mask_logits=answer.mask_logits[0, p],
-            )
-            for p, prompt in enumerate(prompts)
-        }
-
-    def _generated(
-        self, encoded: EncodedFrame, prompt: _Prompt, clock: RequestClock, on_text: TextHook | None
-    ) -> RawAnswer:
-        """One query whose answer is generated; masks only if it holds exactly one `<SEG>`."""
-        clock.begin("language")
-        model, tokenizer = self._network(), self._tokenizer
-        prefix = self._prefix(encoded, prompt)
-        said: list[int] = []
-
-        def listen(token: int) -> None:
-            clock.check()
-            said.append(token)
-            if on_text is not None:
-                on_text(prompt.index, plain_text(tokenizer.decode(said, skip_special_tokens=False)))
-
-        generation = generate(
-            model.llm,
-            self._embed(encoded, prompt),
-            max_new_tokens=MAX_NEW_TOKENS,
-            stop_ids=tokenizer.convert_tokens_to_ids([END_TAG, tokenizer.eos_token]),
-            # An explanation ends with its mask; a caption or a chat may go on.
-            final_ids=[tokenizer.convert_tokens_to_ids(SEG_TAG)] if prompt.query.explain else (),
-            prefix=prefix,
-            on_token=listen,
-        )
-        text = tokenizer.decode(generation.token_ids, skip_special_tokens=False)
-        ids = np.concatenate(
-            [prompt.tokens.input_ids[prompt.text_start :], np.array(generation.token_ids, np.int64)]
-        )
-        cond_ids, seg_ids = mark_positions(tokenizer, ids[: len(generation.hidden_states)])
-        if asked := prompt.tokens.num_conditions:  # phrases in an explanation are not what was asked for
-            cond_ids[cond_ids >= asked] = -1
-        if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
-            return RawAnswer(class_logits=None, mask_logits=None, text=text)
-        seg, conditions = self._project(generation.hidden_states, cond_ids, seg_ids)
-        clock.begin("decode")
-        answer = self._decode(encoded, [seg], [conditions])
-        return RawAnswer(
-            class_logits=answer.class_logits[0, 0], mask_logits=answer.mask_logits[0, 0], text=text
-        )
-
-    def _project(
-        self, states: Tensor, cond_ids: NDArray[np.int64], seg_ids: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """States of a text (L, D) → the seg embedding (C,) and each condition's mean (K, C).
-
-        Only the positions that are read go through the projector.
-        """
-        read = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
-        model = self._network()
-        projected = model.llm_projector(states[torch.from_numpy(read).to(states.device)].to(model.device))
-        means = span_means(projected[None], [torch.from_numpy(cond_ids[read]).to(model.device)])
-        return projected[int(np.flatnonzero(seg_ids[read] == 0)[0])], means[0]
-
-    def _decode(
-        self, encoded: EncodedFrame, seg_embeds: Sequence[Tensor], means: Sequence[Tensor]
-    ) -> DecoderStage:
-        conditions, valid = pad_conditions(means)
-        return self._network().answer(
-            encoded.memory, torch.stack(list(seg_embeds))[None], conditions[None], valid[None]
-        )
+        return self._passes
 
     def _unknown_words(self, query: Query) -> str:
         """A hint that names the words the tokenizer does not know (word-level vocabularies only)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,15 +47,13 @@ def test_the_language_model_may_have_a_device_of_its_own() -> None:
     assert engine.segment(PICTURE, "mug").segments.masks == expected.segments.masks
 
 
-def test_without_torchao_there_are_no_eight_bits() -> None:
-    pytest.importorskip("torch")
-    try:
-        import torchao  # noqa: F401
-    except ImportError:
-        with pytest.raises(ModelError, match="torchao"):
-            XSam.load(GOLDEN / "a", device="cpu", llm_weights="int8")
-    else:
-        pytest.skip("torchao is installed")
+def test_without_torchao_there_are_no_eight_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And it is said before anything is loaded: here there is nothing to load."""
+    monkeypatch.setitem(sys.modules, "torchao", None)  # importing it fails, whether it is installed or not
+    monkeypatch.delitem(sys.modules, "torchao.quantization", raising=False)
+    with pytest.raises(ModelError, match="torchao") as caught:
+        XSam.load(tmp_path, device="cpu", llm_weights="int8")
+    assert "pip install" in caught.value.hint
 
 
 @pytest.mark.filterwarnings("ignore")
