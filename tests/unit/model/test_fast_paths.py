@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,28 +10,12 @@ from torch import Tensor
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
 import xsam.model.encoders
-from xsam.checkpoint import load_checkpoint
+from tests.unit.model.small import WINDOW, noise_features
 from xsam.model.encoders import sam_hidden_states
 from xsam.model.language import cache_prefix, following_states, generate, packed_hidden_states
 from xsam.model.pixel_decoder import decode_pixels, sample_weighted
 from xsam.model.precision import StoredEmbedding, StoredLinear, store_narrow
 from xsam.model.xsam import XSamModel, pad_conditions
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
-WINDOW = 60  # of golden model c; a has none
-
-
-@pytest.fixture(scope="module", params=["a", "c"])
-def model(request: pytest.FixtureRequest) -> XSamModel:
-    torch.set_num_threads(1)
-    network, _ = load_checkpoint(GOLDEN / request.param)
-    return network.requires_grad_(False)
-
-
-@pytest.fixture
-def noise() -> Callable[..., Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator)
 
 
 def _close(actual: Tensor, expected: Tensor, relative: float = 2e-5) -> None:
@@ -150,10 +133,7 @@ def test_weighted_samples_equal_bilinear_sampling(noise: Callable[..., Tensor], 
 @torch.no_grad()
 def test_the_answer_is_the_last_stage(model: XSamModel, noise: Callable[..., Tensor]) -> None:
     config = model.config
-    features = model.encode_image(
-        noise(1, 3, config.vision_encoder.image_size, config.vision_encoder.image_size),
-        noise(1, 3, config.sam.image_size, config.sam.image_size),
-    )
+    features = noise_features(model, noise, 1)
     hidden = config.mask2former.hidden_dim
     conditions, valid = pad_conditions([noise(2, hidden), noise(1, hidden), noise(3, hidden)])
     prompts = noise(1, 3, hidden), conditions[None], valid[None]

@@ -3,36 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from xsam.checkpoint import load_checkpoint
+from tests.unit.model.small import WINDOW, noise_features
 from xsam.config import RegionSamplerConfig
 from xsam.model.language import generate, packed_hidden_states
 from xsam.model.mask_decoder import _visible_pixels
 from xsam.model.region_sampler import region_points, sample_regions
 from xsam.model.xsam import XSamModel, pad_conditions, span_means
 from xsam.prompts import IMAGE_ID, REGION_ID
-
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
-WINDOW = 60  # of golden model c; a has none
-
-
-@pytest.fixture(scope="module", params=["a", "c"])
-def model(request: pytest.FixtureRequest) -> XSamModel:
-    torch.set_num_threads(1)
-    network, _ = load_checkpoint(GOLDEN / request.param)
-    return network.requires_grad_(False)
-
-
-@pytest.fixture
-def noise() -> Callable[..., Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return lambda *shape: torch.randn(*shape, generator=generator)
-
 
 # -------------------------------------------------------------------------------------- language
 
@@ -113,10 +95,7 @@ def test_a_listener_may_stop_generation(model: XSamModel, noise: Callable[..., T
 @torch.no_grad()
 def test_prompts_decoded_together_equal_one_by_one(model: XSamModel, noise: Callable[..., Tensor]) -> None:
     config = model.config
-    features = model.encode_image(
-        noise(2, 3, config.vision_encoder.image_size, config.vision_encoder.image_size),
-        noise(2, 3, config.sam.image_size, config.sam.image_size),
-    )
+    features = noise_features(model, noise, 2)
     hidden, counts = config.mask2former.hidden_dim, (3, 1, 4)
     seg_embeds = noise(2, len(counts), hidden)
     per_image = [[noise(count, hidden) for count in counts] for _ in range(2)]
@@ -158,10 +137,7 @@ def test_a_query_without_a_mask_looks_everywhere() -> None:
 @torch.no_grad()
 def test_the_prompt_changes_the_masks(model: XSamModel, noise: Callable[..., Tensor]) -> None:
     config = model.config
-    features = model.encode_image(
-        noise(1, 3, config.vision_encoder.image_size, config.vision_encoder.image_size),
-        noise(1, 3, config.sam.image_size, config.sam.image_size),
-    )
+    features = noise_features(model, noise, 1)
     seg, conditions = (
         noise(1, 2, config.mask2former.hidden_dim),
         noise(1, 2, 1, config.mask2former.hidden_dim),

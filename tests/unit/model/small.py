@@ -1,0 +1,19 @@
+"""What the tests of the network share beside its fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from xsam.model.xsam import ImageFeatures, XSamModel
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
+WINDOW = 60  # positions that golden model c sees back; a has no window
+
+
+def noise_features(model: XSamModel, noise: Callable[..., Tensor], batch: int) -> ImageFeatures:
+    """Features of pictures of noise."""
+    side, seg_side = model.config.vision_encoder.image_size, model.config.sam.image_size
+    return model.encode_image(noise(batch, 3, side, side), noise(batch, 3, seg_side, seg_side))
