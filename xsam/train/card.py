@@ -9,12 +9,13 @@ from typing import Any
 
 from xsam.checkpoint import read_tensors, sha256
 from xsam.sim.household import ALL_COLORS, CATEGORIES
-from xsam.train.stages import STAGE_NAMES
+from xsam.train.stages import CONTINUED, finished_runs
 
 _STAGE_TEXT = {
     "stage1": "segmentor: all objects and surfaces, closed set of 29 classes",
     "stage2": "alignment: questions and answers about scenes, and where a phrase's objects are",
     "stage3": "mixed: every task together, everything trained",
+    CONTINUED: "mixed once more, from that checkpoint",
 }
 _ROWS: Sequence[tuple[str, str]] = (
     ("referring expressions, mean IoU", "referring_miou"),
@@ -51,9 +52,9 @@ def score_table(scores: Mapping[str, Any]) -> str:
 def stage_table(runs: Path) -> str:
     """Markdown table of how long each stage was trained."""
     lines = ["| stage | what | steps | minutes |", "|---|---|---|---|"]
-    for stage in STAGE_NAMES:
-        last = last_record(runs / stage)
-        lines.append(f"| {stage[-1]} | {_STAGE_TEXT[stage]} | {last['step']:,} | {last['minutes']:.0f} |")
+    for run in finished_runs(runs):
+        last, name = last_record(run), run.name.removeprefix("stage")
+        lines.append(f"| {name} | {_STAGE_TEXT[run.name]} | {last['step']:,} | {last['minutes']:.0f} |")
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from xsam.errors import TrainingConfigError
-from xsam.train.stages import STAGE_NAMES
+from xsam.train.stages import finished_runs
 
 PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     # title, group of the log, names
@@ -98,12 +98,14 @@ def plot(runs: Sequence[Path], out: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m xsam.train.curves`."""
     parser = argparse.ArgumentParser(prog="xsam.train.curves", description="Draw training curves.")
-    parser.add_argument("runs", type=Path, help="folder with stage1, stage2, stage3, as far as there are")
+    parser.add_argument(
+        "runs", type=Path, help="folder with stage1, stage2, stage3, continued, as far as there are"
+    )
     parser.add_argument("--out", type=Path, required=True, help="PNG or SVG file")
     options = parser.parse_args(arguments)
-    stages = [run for name in STAGE_NAMES if (run := options.runs / name).is_dir()]
+    stages = finished_runs(options.runs)
     if not stages:
-        raise TrainingConfigError(f"no stage1, stage2 or stage3 in {options.runs}")
+        raise TrainingConfigError(f"no stage1, stage2 or stage3 with a log in {options.runs}")
     plot(stages, options.out)
     return 0
 

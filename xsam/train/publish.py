@@ -2,8 +2,9 @@
 
     python -m xsam.train.publish runs/tiny --out xsam/assets/tiny
 
-The folder holds the runs of the three stages. The weights are the last stage's averaged ones in
-float16. The scores come from `xsam.eval.scenes` on the test seeds, through the engine that users load.
+The folder holds the runs of the three stages, and perhaps one that continued. The weights are the last
+run's averaged ones in float16. The scores come from `xsam.eval.scenes` on the test seeds, through the
+engine that users load.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ import torch
 from xsam.checkpoint import load_tokenizer, load_weights, read_tensors, save_checkpoint
 from xsam.config import XSamConfig
 from xsam.engine import XSam
+from xsam.errors import TrainingConfigError
 from xsam.eval.scenes import evaluate, parse_seeds
 from xsam.model.xsam import XSamModel
 from xsam.sim.scene import TEST_SEEDS
 from xsam.train.card import model_card
-
-LAST_STAGE = "stage3"
+from xsam.train.stages import finished_runs
 
 
 def publish(
@@ -48,8 +49,13 @@ def publish(
 
     Returns:
         The scores, also in `scores.json`.
+
+    Raises:
+        TrainingConfigError: no run has finished.
     """
-    trained = runs / LAST_STAGE / "checkpoint"
+    if not (finished := finished_runs(runs)):
+        raise TrainingConfigError(f"no finished run in {runs}", hint="train one: xsam train --help")
+    trained = finished[-1] / "checkpoint"
     config = XSamConfig.read(trained / "config.json")
     if settings:
         config = XSamConfig.from_dict({**config.to_dict(), "xsam": {**config.to_dict()["xsam"], **settings}})

@@ -22,6 +22,8 @@ from xsam.train.losses import LossWeights, MaskSampling
 RECIPES = Path(__file__).parent / "recipes"
 STAGE_NAMES = ("stage1", "stage2", "stage3")
 """Recipes of a size, and folders of their runs, in order."""
+CONTINUED = "continued"
+"""A run of the mixed stage that went on from the checkpoint of the three."""
 
 
 class Stage(str, Enum):
@@ -104,6 +106,12 @@ class StageConfig:
             raise TrainingConfigError(f"warmup is a share of the run, got {self.warmup}")
         if not 0 <= self.frozen_until <= 1 or bool(self.frozen) != (self.frozen_until > 0):
             raise TrainingConfigError("frozen and frozen_until, a share of the run, need each other")
+
+
+def finished_runs(folder: Path) -> list[Path]:
+    """The runs of a folder that have left a log, in the order in which they were trained."""
+    runs = [folder / name for name in (*STAGE_NAMES, CONTINUED)]
+    return [run for run in runs if (run / "log.jsonl").is_file()]
 
 
 def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StageConfig:

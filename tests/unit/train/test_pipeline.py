@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from xsam import Query, Status, VisualPrompt, XSam
+from xsam.errors import TrainingConfigError
 from xsam.sim.render import render
 from xsam.sim.scene import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS, sample_scene
 from xsam.sim.shards import load_shards
 from xsam.train import pipeline
 from xsam.train.card import score_table, stage_table
+from xsam.train.publish import publish
 
 
 class PowerCut(Exception):
@@ -78,8 +80,10 @@ def test_scores_that_were_not_measured_are_left_out() -> None:
 
 
 def test_the_stages_are_told_from_their_logs(tmp_path: Path) -> None:
-    for number, minutes in ((1, 59.6), (2, 40.2), (3, 0.0)):
-        folder = tmp_path / f"stage{number}"
+    (tmp_path / "stage4").mkdir()  # not ours
+    runs = (("stage1", 59.6), ("stage2", 40.2), ("stage3", 0.0), ("continued", 71.4))
+    for number, (name, minutes) in enumerate(runs, start=1):
+        folder = tmp_path / name
         folder.mkdir()
         records = [{"step": 10, "minutes": 1.0}, {"step": 1234 * number, "minutes": minutes}]
         (folder / "log.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
@@ -90,4 +94,12 @@ def test_the_stages_are_told_from_their_logs(tmp_path: Path) -> None:
         ("1", "1,234", "60"),
         ("2", "2,468", "40"),
         ("3", "3,702", "0"),
+        ("continued", "4,936", "71"),
     ]
+
+
+def test_nothing_is_published_before_a_run_has_finished(tmp_path: Path) -> None:
+    (tmp_path / "stage1").mkdir()
+    with pytest.raises(TrainingConfigError, match="no finished run"):
+        publish(tmp_path, tmp_path / "out", range(1))
+    assert not (tmp_path / "out").exists()
