@@ -31,7 +31,7 @@ import rclpy
 from rclpy.action import ActionClient  # type: ignore[attr-defined]
 from rclpy.client import Client
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from xsam.errors import (
@@ -53,6 +53,7 @@ from xsam_ros.conversions import (
     result_from_message,
     sendable,
 )
+from xsam_ros.spinning import spin
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _POLL_S = 0.01
@@ -98,7 +99,11 @@ class RosSegmenter:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, name="xsam_ros_client", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: spin(self._executor, until=self._closing.is_set),
+            name="xsam_ros_client",
+            daemon=True,
+        )
         self._thread.start()
         atexit.register(self.close)  # a thread inside ROS at the end of the interpreter aborts the process
 
@@ -285,13 +290,6 @@ class RosSegmenter:
             limit.check()
             if self._closing.is_set():
                 raise SegmenterUnavailableError("the client was closed", hint="")
-
-    def _spin(self) -> None:
-        while not self._closing.is_set() and self._context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.1)
-            except ExternalShutdownException:
-                return
 
 
 def _filled(request: Any, source: Frame | CameraRef, queries: Sequence[Query]) -> Any:

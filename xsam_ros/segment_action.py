@@ -10,12 +10,12 @@ from typing import Any
 from rclpy.action.server import ActionServer, CancelResponse, ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
-from rclpy.task import Future
 
 from xsam.errors import NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
 from xsam_ros.answering import Answer
 from xsam_ros.conversions import error_to_response
+from xsam_ros.executor import Outcome
 from xsam_ros.segment_service import SegmentService
 from xsam_ros.worker import Job
 
@@ -91,16 +91,14 @@ class SegmentAction:
         return result
 
     async def _outcome(self, goal: _Goal) -> Answer | XSamError:
-        future = Future(executor=self._node.executor)
-        # rclpy wakes the executor to run callbacks of a future, not to resume who awaits it.
-        future.add_done_callback(lambda _: None)
+        ended = Outcome(self._node.executor)
         service = self._service()
         if service is None:
             return NotActiveError("the node has no model; it is not configured")
         try:
             goal.job = service.submit(
                 goal.handle.request,
-                future.set_result,
+                ended.set_result,
                 on_stage=goal.on_stage,
                 on_text=goal.on_text,
                 on_moved=goal.on_moved,
@@ -110,7 +108,7 @@ class SegmentAction:
         goal.service = service
         if goal.ending is not None:  # cancelled or replaced before there was a job
             goal.end(goal.ending)
-        outcome: Answer | XSamError = await future
+        outcome: Answer | XSamError = await ended
         return outcome
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:

@@ -13,7 +13,6 @@ from typing import Any
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.task import Future
 
 from xsam.errors import NotActiveError, XSamError
 from xsam_ros.answering import Answer, Answerer, Engine
@@ -21,6 +20,7 @@ from xsam_ros.camera import CameraSlot
 from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
 from xsam_ros.diagnostics import Diagnostics
+from xsam_ros.executor import Outcome
 from xsam_ros.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.outputs import CameraOutputs
@@ -160,16 +160,14 @@ class SegmenterNode(LifecycleNode):
     # ----------------------------------------------------------------------------- services
 
     async def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
-        future = Future(executor=self.executor)
-        # rclpy wakes the executor to run callbacks of a future, not to resume who awaits it.
-        future.add_done_callback(lambda _: None)
+        answered = Outcome(self.executor)
         try:
             if self._service is None:
                 raise NotActiveError(f"the node is {state_of(self)}")
-            self._service.submit(request, future.set_result)
+            self._service.submit(request, answered.set_result)
         except XSamError as error:
-            future.set_result(error)
-        outcome: Answer | XSamError = await future
+            answered.set_result(error)
+        outcome: Answer | XSamError = await answered
         if isinstance(outcome, XSamError):
             return error_to_response(outcome, response)
         response.status = Segment.Response.STATUS_ANSWERED

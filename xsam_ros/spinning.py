@@ -8,16 +8,21 @@ import traceback
 from collections.abc import Callable, Sequence
 
 import rclpy
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import Executor, ExternalShutdownException, MultiThreadedExecutor
+from rclpy.exceptions import InvalidHandle, InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import Executor, ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import try_shutdown
 
+from xsam_ros.executor import ResumingExecutor
+
 _SPIN_S = 0.1
-"""Longest sleep of the executor. With `spin()` some 5 % of SIGINT and SIGTERM get lost; and a callback
-that awaits a future can miss its wake-up by a hair, which then costs this long and no longer."""
+"""Longest sleep of the executor. With `spin()` some 5 % of SIGINT and SIGTERM get lost."""
+
+_SWITCH_S = 0.0005
+"""How long a thread keeps Python's lock when others want it. The default, ten times that, is added several
+times to each answer while the model's thread computes."""
 
 
 def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, threads: int = 2) -> int:
@@ -35,7 +40,8 @@ def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, 
         print(f"error: {error}", file=sys.stderr)
         try_shutdown()
         return 2
-    executor = MultiThreadedExecutor(num_threads=max(2, threads))
+    sys.setswitchinterval(_SWITCH_S)
+    executor = ResumingExecutor(threads=threads)
     executor.add_node(node)
     try:
         spin(executor)
@@ -53,13 +59,20 @@ def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, 
     return 0
 
 
-def spin(executor: Executor) -> None:
-    """Spin until ROS shuts down. An exception in a callback is logged, and the node lives on."""
-    while executor.context.ok():
+def spin(executor: Executor, *, until: Callable[[], bool] = lambda: False) -> None:
+    """Spin until ROS shuts down or the condition is true; it is looked at ten times a second.
+
+    An exception in a callback is logged, and the node lives on.
+    """
+    while executor.context.ok() and not until():
         try:
             executor.spin_once(timeout_sec=_SPIN_S)
         except (ExternalShutdownException, KeyboardInterrupt):
             return
+        except (
+            InvalidHandle
+        ) as error:  # it was destroyed while the executor looked at it; the next turn knows
+            get_logger("xsam_ros").debug(f"something was destroyed meanwhile: {error}")
         except Exception:  # one bad callback must not take the robot's perception down
             if not executor.context.ok():
                 return

@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from xsam_ros.spinning import spin
 from xsam_ros.srv import Segment
 
 SLACK_S = 15.0
@@ -34,7 +35,9 @@ class RosSide:
         self._executor.add_node(self.node)
         self._closing = threading.Event()
         self._clients: dict[str, Any] = {}
-        self._thread = threading.Thread(target=self._spin, name=name, daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: spin(self._executor, until=self._closing.is_set), name=name, daemon=True
+        )
         self._thread.start()
 
     def __enter__(self) -> RosSide:
@@ -70,13 +73,6 @@ class RosSide:
             client.remove_pending_request(future)
             return None
         return future.result()
-
-    def _spin(self) -> None:
-        while not self._closing.is_set() and self._context.ok():
-            try:
-                self._executor.spin_once(timeout_sec=0.1)
-            except ExternalShutdownException:
-                return
 
 
 class Tally:
