@@ -53,6 +53,7 @@ from xsam_ros.conversions import (
     result_from_message,
     sendable,
 )
+from xsam_ros.service_qos import ACTION_QOS, SERVICE_QOS
 from xsam_ros.spinning import spin
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
@@ -92,10 +93,10 @@ class RosSegmenter:
             start_parameter_services=False,
             enable_rosout=False,
         )
-        self._segment = self._node.create_client(Segment, f"{self.node_name}/segment")
-        self._get_status = self._node.create_client(GetStatus, f"{self.node_name}/get_status")
-        self._set_stream = self._node.create_client(SetStreamQuery, f"{self.node_name}/set_stream_query")
-        self._action = ActionClient(self._node, SegmentAction, f"{self.node_name}/segment")
+        self._segment = self._client(Segment, "segment")
+        self._get_status = self._client(GetStatus, "get_status")
+        self._set_stream = self._client(SetStreamQuery, "set_stream_query")
+        self._action = ActionClient(self._node, SegmentAction, f"{self.node_name}/segment", **ACTION_QOS)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._closing = threading.Event()
@@ -240,6 +241,9 @@ class RosSegmenter:
         """
         response: GetStatus.Response = self._call(self._get_status, GetStatus.Request(), Limit(deadline_s))
         return response
+
+    def _client(self, service_type: type[Any], name: str) -> Client:
+        return self._node.create_client(service_type, f"{self.node_name}/{name}", qos_profile=SERVICE_QOS)
 
     def _segment_by(
         self, limit: Limit, source: Frame | CameraRef, queries: Sequence[Query]

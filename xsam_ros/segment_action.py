@@ -17,6 +17,7 @@ from xsam_ros.answering import Answer
 from xsam_ros.conversions import error_to_response
 from xsam_ros.executor import Outcome
 from xsam_ros.segment_service import SegmentService
+from xsam_ros.service_qos import ACTION_QOS
 from xsam_ros.worker import Job
 
 _CANCEL_S = 1.0
@@ -56,6 +57,7 @@ class SegmentAction:
             cancel_callback=self._on_cancel,
             callback_group=group,
             result_timeout=_RESULT_S,
+            **ACTION_QOS,
         )
 
     def destroy(self) -> None:

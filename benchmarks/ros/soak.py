@@ -2,9 +2,9 @@
 
     python -m benchmarks.ros.soak --minutes 3
 
-Two simulated cameras, a stream, eight clients. Cameras are stopped, killed, restarted with another size or
-encoding; the node is deactivated in the middle of its work. The last line is JSON; the exit code is 1 when
-a request was lost.
+Two simulated cameras, a stream, eight clients of service and action; some goals are cancelled, some end all
+others. Cameras are stopped, killed, restarted with another size or encoding; the node is deactivated in the
+middle of its work. The last line is JSON; the exit code is 1 when a request was lost.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ from lifecycle_msgs.srv import ChangeState
 from benchmarks.ros.load import RosSide, Tally
 from examples.ros_processes import RosProcesses
 from xsam.sim import render, sample_scene
+from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.image_conversion import image_from_array
 from xsam_ros.msg import PixelPoint, SegmentationResult, SegmentQuery, VisualPrompt
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 CAMERAS = ("front", "rear")
 _CLIENTS = 8
+_GOALS = 0.3  # share of the requests that go over the action
 _START_S = 120.0
 _DISTURB_EVERY_S = 4.0
 _PHRASES = ("the mug", "the red object", "the leftmost object", "what can I drink from?", "the green teapot")
@@ -71,6 +73,8 @@ class _Soak:
         self._tally = Tally()
         self._ending = threading.Event()
         self._disturbances: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._goals: Counter[str] = Counter()
         self._stream_results = 0
         self._drops = 0  # of the streams that have ended
         self._errors: list[str] = []
@@ -124,10 +128,12 @@ class _Soak:
             "refusals": dict(sorted(tally.refusals.items())),
             "failures": dict(sorted(tally.failures.items())),
             "lost": len(tally.lost) + len(self._errors),
-            "late": tally.late,
+            "late": len(tally.late),
+            "late_requests": tally.late[:20],
             # The node's own count: where it has ended them all, an answer was lost on the way.
             "ended_by_the_node": 0 if status is None else status.answered + status.refused + status.failed,
             "lost_requests": [*tally.lost[:20], *self._errors[:5]],
+            "goals": dict(sorted(self._goals.items())),
             "p50_ms": round(float(latency_ms[0]), 1),
             "p99_ms": round(float(latency_ms[1]), 1),
             "rss_start_mb": round(rss_start_mb, 1),
@@ -153,8 +159,26 @@ class _Soak:
         with RosSide(f"soak_client_{number}") as side:
             while not self._ending.is_set():
                 request, words = _request(chance, picture)
-                self._tally.ask(side, "/xsam/segment", request, words)
+                if chance.random() < _GOALS:
+                    self._ask_goal(side, chance, request, words)
+                else:
+                    self._tally.ask(side, "/xsam/segment", request, words)
                 time.sleep(chance.uniform(0.0, 0.1))
+
+    def _ask_goal(self, side: RosSide, chance: random.Random, request: Segment.Request, words: str) -> None:
+        """The same over the action: some are taken back, some end those of all others."""
+        goal = SegmentAction.Goal(
+            camera=request.camera,
+            image=request.image,
+            queries=request.queries,
+            timeout_s=request.timeout_s,
+            preempt=chance.random() < 0.1,
+        )
+        cancel_after_s = chance.choice((None, None, 0.0, 0.05, 0.3))
+        kind = "goal" + ", preempting" * goal.preempt + ", cancelled" * (cancel_after_s is not None)
+        with self._lock:
+            self._goals[kind] += 1
+        self._tally.ask_goal(side, "/xsam/segment", goal, f"{kind}: {words}", cancel_after_s=cancel_after_s)
 
     # -------------------------------------------------------------------------- disturbances
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,29 @@ def test_a_caller_whose_callback_is_broken_harms_nobody_else(segmenter: RosSegme
     results = segmenter.segment_with_progress(frame, [_RED], deadline_s=10.0, on_progress=broken)
     assert results[0].found
     assert segmenter.segment(frame, [_RED], deadline_s=10.0)[0].found
+
+
+def test_answers_to_others_push_none_out(
+    segmenter: RosSegmenter, frame: Frame, eventually: Eventually
+) -> None:
+    """The answers to all clients reach each of them; one that has no time must not lose its own for that."""
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def hold(_: Progress) -> None:
+        blocked.set()
+        go_on.wait(30.0)
+
+    answered = segmenter.status().answered
+    with RosSegmenter("/xsam") as busy, ThreadPoolExecutor() as threads:
+        held = threads.submit(busy.segment_with_progress, frame, [_RED], deadline_s=60.0, on_progress=hold)
+        assert blocked.wait(30.0)
+        waiting = threads.submit(busy.segment, frame, [_RED], deadline_s=60.0)
+        eventually(lambda: segmenter.status().answered == answered + 2, "both answers of the node")
+        for _ in range(30):
+            segmenter.segment(frame, [_RED], deadline_s=10.0)
+        go_on.set()
+        assert waiting.result(60.0)[0].found
+        assert held.result(60.0)[0].found
 
 
 @pytest.mark.parametrize(
