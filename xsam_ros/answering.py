@@ -20,9 +20,11 @@ from xsam_ros.camera import CameraFrame, CameraSlot
 from xsam_ros.conversions import query_from_message, result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
+from xsam_ros.outputs import CameraOutputs
 from xsam_ros.parameters import NodeParameters
+from xsam_ros.statistics import NodeStatistics
 from xsam_ros.transforms import Transforms
-from xsam_ros.worker import StageHook
+from xsam_ros.worker import ModelWorker, StageHook
 
 TextHook = Callable[[int, str], None]
 """Gets the number of a query and the text that its answer has so far."""
@@ -68,6 +70,17 @@ class Answer:
     results: list[SegmentationResult]
     messages: list[ResultMessage]
     stages_s: Mapping[str, float]  # from the request on, inference included
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """What service, action and streams answer with."""
+
+    answerer: Answerer
+    worker: ModelWorker
+    outputs: Mapping[str, CameraOutputs]  # by camera
+    parameters: Callable[[], NodeParameters]
+    statistics: NodeStatistics
 
 
 class Answerer:

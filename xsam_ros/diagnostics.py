@@ -216,3 +216,11 @@ def gpu_memory_mb() -> float | None:
     if torch is None or not torch.cuda.is_available():
         return None
     return float(torch.cuda.memory_reserved()) / 1e6
+
+
+def chosen_device(asked: str) -> str:
+    """What "auto" has become: CUDA if the model's PyTorch has it, else the CPU."""
+    if asked != "auto":
+        return asked
+    torch = sys.modules.get("torch")
+    return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"

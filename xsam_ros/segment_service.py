@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from sensor_msgs.msg import Image
 
 from xsam.errors import XSamError
-from xsam_ros.answering import Answer, Answerer, TextHook, seconds
+from xsam_ros.answering import Answer, Serving, TextHook, seconds
 from xsam_ros.camera import CameraFrame
 from xsam_ros.conversions import frame_from_image
-from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import NodeParameters
-from xsam_ros.statistics import NodeStatistics
-from xsam_ros.worker import Job, ModelWorker, StageHook
+from xsam_ros.worker import Job, StageHook
 
 
 class Request(Protocol):
@@ -35,20 +32,8 @@ def _nothing(_: str) -> None:
 class SegmentService:
     """Turns requests into jobs of the worker."""
 
-    def __init__(
-        self,
-        *,
-        answerer: Answerer,
-        worker: ModelWorker,
-        outputs: Mapping[str, CameraOutputs],
-        parameters: Callable[[], NodeParameters],
-        statistics: NodeStatistics,
-    ) -> None:
-        self._answerer = answerer
-        self._worker = worker
-        self._outputs = outputs
-        self._parameters = parameters
-        self._statistics = statistics
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
 
     def submit(
         self,
@@ -75,12 +60,12 @@ class SegmentService:
         try:
             return self._submit(request, on_done, on_stage, on_text, on_moved)
         except XSamError as error:
-            self._statistics.count_request(error.code)
+            self._serving.statistics.count_request(error.code)
             raise
 
     def cancel(self, job: Job[Answer], error: XSamError) -> None:
         """End a request; the model stops at its next stage."""
-        self._worker.cancel(job, error)
+        self._serving.worker.cancel(job, error)
 
     def _submit(
         self,
@@ -90,12 +75,12 @@ class SegmentService:
         on_text: TextHook | None,
         on_moved: Callable[[int], None] | None,
     ) -> Job[Answer]:
-        parameters = self._parameters()
+        parameters = self._serving.parameters()
         timeout_s = seconds("timeout_s", request.timeout_s) or parameters.default_timeout_s
         deadline_s = min(timeout_s, parameters.max_timeout_s)
         max_age_s = seconds("max_age_s", request.max_age_s) or parameters.max_frame_age_s
-        camera = self._answerer.checked_camera(request.camera, request.image)
-        self._answerer.check_queries(request.queries)
+        camera = self._serving.answerer.checked_camera(request.camera, request.image)
+        self._serving.answerer.check_queries(request.queries)
         submitted_s = time.monotonic()
 
         def work(check: StageHook) -> Answer:
@@ -110,7 +95,7 @@ class SegmentService:
                 source = CameraFrame(frame=frame, header=request.image.header)
             else:
                 source = camera.newest_frame(max_age_s=max_age_s, max_side_px=parameters.max_image_side_px)
-            return self._answerer.answer(
+            return self._serving.answerer.answer(
                 source,
                 request.queries,
                 remaining_s=submitted_s + deadline_s - time.monotonic(),
@@ -121,18 +106,18 @@ class SegmentService:
 
         def report(outcome: Answer | XSamError) -> None:
             if isinstance(outcome, XSamError):
-                self._statistics.count_request(outcome.code)
+                self._serving.statistics.count_request(outcome.code)
             else:
-                self._statistics.count_request("")
-                self._statistics.add_times(outcome.stages_s)
+                self._serving.statistics.count_request("")
+                self._serving.statistics.add_times(outcome.stages_s)
             on_done(outcome)
 
-        return self._worker.submit(
+        return self._serving.worker.submit(
             work, report, deadline_s=deadline_s, afterwards=self._publish, on_moved=on_moved
         )
 
     def _publish(self, answer: Answer) -> None:
-        outputs = self._outputs.get(answer.source.frame.camera)
+        outputs = self._serving.outputs.get(answer.source.frame.camera)
         if outputs is not None:
             segments = [result.segments for result in answer.results]
             outputs.publish(answer.source.frame, answer.messages, segments)

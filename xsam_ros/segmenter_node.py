@@ -15,11 +15,11 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import NotActiveError, XSamError
-from xsam_ros.answering import Answer, Answerer, Engine
+from xsam_ros.answering import Answer, Answerer, Engine, Serving
 from xsam_ros.camera import CameraSlot
 from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
 from xsam_ros.conversions import error_to_response
-from xsam_ros.diagnostics import Diagnostics
+from xsam_ros.diagnostics import Diagnostics, chosen_device
 from xsam_ros.executor import Outcome
 from xsam_ros.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
 from xsam_ros.msg import SegmentQuery
@@ -27,6 +27,7 @@ from xsam_ros.outputs import CameraOutputs
 from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator
 from xsam_ros.segment_action import SegmentAction
 from xsam_ros.segment_service import SegmentService
+from xsam_ros.service_qos import SERVICE_QOS
 from xsam_ros.spinning import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 from xsam_ros.statistics import NodeStatistics, QueueStatistics, StreamStatistics
@@ -67,11 +68,10 @@ class SegmenterNode(LifecycleNode):
         declare(self, NodeParameters)
         answer_invalid_transitions(self)
         requests = ReentrantCallbackGroup()
-        self.create_service(Segment, "~/segment", self._on_segment, callback_group=requests)
-        self.create_service(GetStatus, "~/get_status", self._on_get_status, callback_group=requests)
-        self.create_service(
-            SetStreamQuery, "~/set_stream_query", self._on_set_stream, callback_group=requests
-        )
+        served: dict[str, Any] = {"callback_group": requests, "qos_profile": SERVICE_QOS}
+        self.create_service(Segment, "~/segment", self._on_segment, **served)
+        self.create_service(GetStatus, "~/get_status", self._on_get_status, **served)
+        self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **served)
         self._action = SegmentAction(self, lambda: self._service, group=requests)
         self._transforms = Transforms(self)
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_words)
@@ -98,16 +98,15 @@ class SegmenterNode(LifecycleNode):
         except BaseException:
             self._free()
             raise
-        answerer = Answerer(self._engine, self._transforms, self._cameras, self._parameters_now)
-        shared: dict[str, Any] = {
-            "answerer": answerer,
-            "worker": self._worker,
-            "outputs": self._outputs,
-            "parameters": self._parameters_now,
-            "statistics": self._statistics,
-        }
-        self._service = SegmentService(**shared)
-        self._streams = Streams(**shared, log_error=self.get_logger().error)
+        serving = Serving(
+            answerer=Answerer(self._engine, self._transforms, self._cameras, self._parameters_now),
+            worker=self._worker,
+            outputs=self._outputs,
+            parameters=self._parameters_now,
+            statistics=self._statistics,
+        )
+        self._service = SegmentService(serving)
+        self._streams = Streams(serving, log_error=self.get_logger().error)
         self.last_error = ""
         self.get_logger().info(f"model {self._engine.model_id} is ready")
         return TransitionCallbackReturn.SUCCESS
@@ -242,10 +241,10 @@ class SegmenterNode(LifecycleNode):
 
     def _stop_working(self, why: str) -> None:
         self._diagnostics.stop()
+        if self._streams is not None:
+            self._streams.stop_all()  # before their questions are refused: who is told to stop has not failed
         if self._worker is not None:
             self._worker.refuse(NotActiveError(why))
-        if self._streams is not None:
-            self._streams.stop_all()
         while self._camera_subscriptions:
             self._camera_subscriptions.pop().destroy()
 
@@ -268,7 +267,7 @@ class SegmenterNode(LifecycleNode):
     def _model_words(self) -> str:
         if self._engine is None:
             return "none"
-        return f"{self._engine.model_id} on {self._parameters_now().device}"
+        return f"{self._engine.model_id} on {chosen_device(self._parameters_now().device)}"
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

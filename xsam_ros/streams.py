@@ -7,7 +7,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,14 +15,12 @@ import numpy as np
 from xsam.errors import InvalidQueryError, NotActiveError, XSamError
 from xsam.structures import SegmentationResult
 from xsam.tracking import InstanceTracker
-from xsam_ros.answering import Answer, Answerer
+from xsam_ros.answering import Answer, Serving
 from xsam_ros.camera import CameraSlot
 from xsam_ros.conversions import query_from_message
 from xsam_ros.msg import SegmentQuery
-from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import NodeParameters
-from xsam_ros.statistics import NodeStatistics, StreamStatistics
-from xsam_ros.worker import Job, ModelWorker, StageHook
+from xsam_ros.statistics import StreamStatistics
+from xsam_ros.worker import Job, StageHook
 
 _POLL_S = 0.1
 _KEPT = 30
@@ -97,25 +95,17 @@ class CameraStream:
         self,
         slot: CameraSlot,
         asked: StreamQuery,
+        serving: Serving,
         *,
-        answerer: Answerer,
-        worker: ModelWorker,
-        outputs: CameraOutputs,
-        parameters: Callable[[], NodeParameters],
-        statistics: NodeStatistics,
         first_track_id: int = 1,
         log_error: Callable[[str], None],
     ) -> None:
         self.asked = asked
         self._slot = slot
-        self._answerer = answerer
-        self._worker = worker
-        self._outputs = outputs
-        self._parameters = parameters
-        self._statistics = statistics
+        self._serving = serving
         self._log_error = log_error
         self._tracks = TrackIds(
-            len(asked.queries), max_lost_s=parameters().track_lost_s, after=first_track_id - 1
+            len(asked.queries), max_lost_s=serving.parameters().track_lost_s, after=first_track_id - 1
         )
         self._answered_s: deque[float] = deque(maxlen=_KEPT)  # when
         self._latency_s: deque[float] = deque(maxlen=_KEPT)
@@ -124,7 +114,7 @@ class CameraStream:
         self._last_error = ""
         self._sequence = 0
         self._arrived_s = 0.0
-        self._job: Job[Answer | None] | None = None
+        self._job: Job[Answer | None] | None = None  # the one that has not ended
         self._thread = threading.Thread(target=self._run, name=f"xsam_stream_{slot.name}", daemon=True)
         self._thread.start()
 
@@ -138,7 +128,7 @@ class CameraStream:
         self._stopping.set()
         job = self._job
         if job is not None:
-            self._worker.cancel(job, NotActiveError("the stream was stopped"))
+            self._serving.worker.cancel(job, NotActiveError("the stream was stopped"))
         self._thread.join(_STOP_S)
 
     def statistics(self) -> StreamStatistics:
@@ -178,7 +168,7 @@ class CameraStream:
         """Answer one frame, and wait until it is answered or refused."""
         ended = threading.Event()
         outcomes: list[Answer | XSamError | None] = []
-        parameters = self._parameters()
+        parameters = self._serving.parameters()
         deadline_s = parameters.default_timeout_s
         submitted_s = time.monotonic()
 
@@ -194,7 +184,7 @@ class CameraStream:
                 self._dropped += max(0, source.sequence - self._sequence - 1)
             self._sequence = source.sequence
             self._arrived_s = self._arrival_s(source.sequence, started_s)
-            return self._answerer.answer(
+            return self._serving.answerer.answer(
                 source,
                 self.asked.queries,
                 remaining_s=submitted_s + deadline_s - time.monotonic(),
@@ -207,13 +197,14 @@ class CameraStream:
             outcomes.append(outcome)
             ended.set()
 
-        self._job = self._worker.submit(
+        job = self._job = self._serving.worker.submit(
             work, on_done, deadline_s=deadline_s, afterwards=self._publish, background=True
         )
         if self._stopping.is_set():  # `stop` may have looked before the job was there
-            self._worker.cancel(self._job, NotActiveError("the stream was stopped"))
+            self._serving.worker.cancel(job, NotActiveError("the stream was stopped"))
         ended.wait(deadline_s + 1.0)  # the worker ends every job at its deadline
-        outcome = outcomes[0] if outcomes else self._job.deadline_error()
+        self._job = None  # it holds an image and its answer; the next one may be long in coming
+        outcome = outcomes[0] if outcomes else job.deadline_error()
         if isinstance(outcome, XSamError):
             raise outcome
         if outcome is None:
@@ -223,7 +214,7 @@ class CameraStream:
         self._last_error = ""
         self._answered_s.append(time.monotonic())
         self._latency_s.append(time.monotonic() - self._arrived_s)
-        self._statistics.add_times(outcome.stages_s)
+        self._serving.statistics.add_times(outcome.stages_s)
 
     def _arrival_s(self, sequence: int, default_s: float) -> float:
         """When an image arrived, on the monotonic clock."""
@@ -231,10 +222,11 @@ class CameraStream:
         return next(arrived_s, default_s)
 
     def _publish(self, answer: Answer | None) -> None:
-        if answer is None:
+        outputs = self._serving.outputs.get(self._slot.name)
+        if answer is None or outputs is None:
             return
         segments = [result.segments for result in answer.results]
-        self._outputs.publish(answer.source.frame, answer.messages, segments)
+        outputs.publish(answer.source.frame, answer.messages, segments)
 
     def _note(self, error: XSamError) -> None:
         self._refused += 1
@@ -246,21 +238,8 @@ class CameraStream:
 class Streams:
     """The streams of all cameras, one each at most."""
 
-    def __init__(
-        self,
-        *,
-        answerer: Answerer,
-        worker: ModelWorker,
-        outputs: Mapping[str, CameraOutputs],
-        parameters: Callable[[], NodeParameters],
-        statistics: NodeStatistics,
-        log_error: Callable[[str], None],
-    ) -> None:
-        self._answerer = answerer
-        self._worker = worker
-        self._outputs = outputs
-        self._parameters = parameters
-        self._statistics = statistics
+    def __init__(self, serving: Serving, *, log_error: Callable[[str], None]) -> None:
+        self._serving = serving
         self._log_error = log_error
         self._lock = threading.Lock()
         self._streams: dict[str, CameraStream] = {}
@@ -276,18 +255,14 @@ class Streams:
             UnknownCameraError: no such camera.
             InvalidQueryError: the queries cannot be asked; a running stream is left as it is.
         """
-        slot = self._answerer.camera(camera)
-        self._answerer.check_queries(asked.queries)
+        slot = self._serving.answerer.camera(camera)
+        self._serving.answerer.check_queries(asked.queries)
         with self._lock:
             before = self._stop(camera)
             self._streams[camera] = CameraStream(
                 slot,
                 asked,
-                answerer=self._answerer,
-                worker=self._worker,
-                outputs=self._outputs[camera],
-                parameters=self._parameters,
-                statistics=self._statistics,
+                self._serving,
                 first_track_id=self._first_track_id.get(camera, 1),
                 log_error=self._log_error,
             )
@@ -299,7 +274,7 @@ class Streams:
         Raises:
             UnknownCameraError: no such camera.
         """
-        self._answerer.camera(camera)
+        self._serving.answerer.camera(camera)
         with self._lock:
             return self._stop(camera)
 

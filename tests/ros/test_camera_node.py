@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import array
-import threading
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 import xsam_ros.msg as messages
+from tests.ros.image_driver import ImageDriver
 from xsam_ros.conversions import stamp_from_ns
 from xsam_ros.image_conversion_encode import compressed_from_rgb, image_from_rgb
 from xsam_ros.srv import GetStatus, Segment
@@ -32,46 +32,10 @@ def _scene(height: int = 48, width: int = 64) -> np.ndarray:
     return rgb
 
 
-class Driver:
-    """A camera driver in the test's process that sends the same message over and over."""
-
-    def __init__(self, ros: Any, message: Any, topic: str, stamp: Callable[[], Any] | None = None) -> None:
-        self.message = message
-        self._stamp = stamp or (lambda: ros.node.get_clock().now().to_msg())
-        self._publisher = ros.node.create_publisher(type(message), topic, qos_profile_sensor_data)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.05):
-            message = self.message
-            message.header.stamp = self._stamp()
-            message.header.frame_id = "lens"
-            self._publisher.publish(message)
-
-
 @pytest.fixture
-def drive(ros: Any) -> Iterator[Callable[..., Driver]]:
-    drivers: list[Driver] = []
-
-    def drive(message: Any, topic: str, **options: Any) -> Driver:
-        drivers.append(Driver(ros, message, topic, **options))
-        drivers[-1].start()
-        return drivers[-1]
-
-    yield drive
-    for driver in drivers:
-        driver.stop()
+def drive(ros: Any) -> Iterator[Callable[..., ImageDriver]]:
+    with contextlib.ExitStack() as drivers:
+        yield lambda *what, **options: drivers.enter_context(ImageDriver(ros, *what, **options))
 
 
 def _ask(ros: Any, *, max_age_s: float = 0.0) -> Segment.Response:

@@ -42,6 +42,8 @@ def test_displays_show_topics_of_the_demo(name: str) -> None:
     assert topics, "it shows nothing"
     existing = {f"/xsam/{camera}/{output}" for camera in demo["cameras"] for output in _outputs()}
     assert topics - existing - _OTHER_TOPICS == set()
+    shown = {topic.split("/")[2] for topic in topics & existing}
+    assert [name for name in shown if not demo[name].get("stream_text")] == [], "nothing would come"
 
 
 def test_the_policy_allows_all_topics_and_services_and_no_others() -> None:

@@ -133,6 +133,9 @@ def test_the_node_publishes_them(spawn: Callable[..., Any], ros: Any, eventually
     eventually(lambda: received, "diagnostics", 30.0)
     levels = {status.name: (status.level, status.message) for status in received[-1].status}
     assert levels["/xsam: model"][0] == DiagnosticStatus.OK
+    model = next(status for status in received[-1].status if status.name == "/xsam: model")
+    values = {pair.key: pair.value for pair in model.values}
+    assert values["model"] == "colors on cpu", "what the parameter's default, auto, has become"
     level, message = levels["/xsam: camera front"]
     assert level == DiagnosticStatus.STALE
     assert "/front/image_raw" in message

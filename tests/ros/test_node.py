@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,10 +12,10 @@ import pytest
 from pycocotools import mask as coco_mask
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 
 import xsam_ros.msg as messages
+from tests.ros.image_driver import ImageDriver
 from xsam_ros.conversions import stamp_from_ns
 from xsam_ros.image_conversion import array_from_image, image_from_array
 from xsam_ros.srv import GetStatus, Segment
@@ -47,42 +46,16 @@ def _ask(text: str, **fields: Any) -> messages.SegmentQuery:
     return messages.SegmentQuery(text=text, **fields)
 
 
-class Camera:
-    """A camera driver in the test's process."""
-
-    def __init__(self, ros: Any, topic: str) -> None:
-        self._node = ros.node
-        self._publisher = ros.node.create_publisher(Image, topic, qos_profile_sensor_data)
-        self._stopping = threading.Event()
-        self._image = _image("bgr8")
-        self._thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.05):
-            self._image.header.stamp = self._node.get_clock().now().to_msg()
-            self._publisher.publish(self._image)
+@pytest.fixture(scope="module")
+def camera(module_ros: Any) -> Iterator[ImageDriver]:
+    with ImageDriver(module_ros, _image("bgr8"), "/front_camera/image") as camera:
+        yield camera
 
 
 @pytest.fixture(scope="module")
-def camera(module_ros: Any) -> Iterator[Camera]:
-    camera = Camera(module_ros, "/front_camera/image")
-    camera.start()
-    yield camera
-    camera.stop()
-
-
-@pytest.fixture(scope="module")
-def node(module_spawn: Callable[..., Any], module_ros: Any, eventually: Eventually, camera: Camera) -> Any:
+def node(
+    module_spawn: Callable[..., Any], module_ros: Any, eventually: Eventually, camera: ImageDriver
+) -> Any:
     process = module_spawn(
         "tests/ros/color_node.py",
         params={
@@ -262,7 +235,7 @@ def test_no_frame_yet(ask: Ask) -> None:
     assert "/dark/image_raw" in response.message
 
 
-def test_stale_frame(ask: Ask, camera: Camera, eventually: Eventually) -> None:
+def test_stale_frame(ask: Ask, camera: ImageDriver, eventually: Eventually) -> None:
     camera.stop()
     try:
         eventually(

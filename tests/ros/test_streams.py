@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,12 +13,20 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import SetParameters
-from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 import xsam_ros.msg as messages
+from tests.ros import camera_driver
+from tests.ros.image_driver import ImageDriver
+from xsam_ros.answering import Answer, Serving
+from xsam_ros.camera import CameraFrame
 from xsam_ros.image_conversion import image_from_array
+from xsam_ros.parameters import NodeParameters
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
+from xsam_ros.statistics import NodeStatistics
+from xsam_ros.streams import CameraStream, StreamQuery
+from xsam_ros.worker import ModelWorker
 
 Eventually = Callable[..., Any]
 _RESULT = messages.SegmentationResult
@@ -30,41 +38,22 @@ def _ask(text: str) -> messages.SegmentQuery:
     return messages.SegmentQuery(text=text)
 
 
-class Camera:
-    """A driver in the test's process: a red square drifts to and fro, a green one stands still."""
+class Camera(ImageDriver):
+    """A red square drifts to and fro, a green one stands still."""
 
     def __init__(self, ros: Any) -> None:
-        self._node = ros.node
-        self._publisher = ros.node.create_publisher(Image, "/front/image_raw", qos_profile_sensor_data)
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._count = 0
+        super().__init__(ros, Image(), "/front/image_raw")
         self.red = True
         self.sent: dict[tuple[int, int], int] = {}  # left edge of the red square by stamp
 
-    def start(self) -> None:
-        self._stopping.clear()
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stopping.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.05):
-            self._count += 1
-            left = 5 + abs(self._count % 80 - 40)
-            rgb = np.full((*_HW, 3), 120, np.uint8)
-            if self.red:
-                rgb[10:25, left : left + 15] = (255, 0, 0)
-            rgb[30:40, 60:80] = (0, 255, 0)
-            message = image_from_array(rgb, "rgb8")
-            message.header.frame_id = "front/optical frame"
-            message.header.stamp = self._node.get_clock().now().to_msg()
-            self.sent[message.header.stamp.sec, message.header.stamp.nanosec] = left
-            self._publisher.publish(message)
+    def next(self, stamp: Any) -> Image:
+        left = 5 + abs(len(self.sent) % 80 - 40)
+        rgb = np.full((*_HW, 3), 120, np.uint8)
+        if self.red:
+            rgb[10:25, left : left + 15] = (255, 0, 0)
+        rgb[30:40, 60:80] = (0, 255, 0)
+        self.sent[stamp.sec, stamp.nanosec] = left
+        return image_from_array(rgb, "rgb8", Header(stamp=stamp, frame_id="front/optical frame"))
 
 
 class Node:
@@ -104,10 +93,8 @@ class Node:
 
 @pytest.fixture(scope="module")
 def camera(module_ros: Any) -> Iterator[Camera]:
-    camera = Camera(module_ros)
-    camera.start()
-    yield camera
-    camera.stop()
+    with Camera(module_ros) as camera:
+        yield camera
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +261,16 @@ def test_failing_is_not_finding_nothing(node: Node, eventually: Eventually) -> N
     assert node.status.last_error == ""
 
 
-def test_deactivating_ends_the_stream_and_parameters_begin_one(node: Node, eventually: Eventually) -> None:
+def test_deactivating_ends_the_stream_and_parameters_begin_one(
+    node: Node, process: Any, eventually: Eventually
+) -> None:
     node.stream("slow red")
     eventually(lambda: node.node_status.busy, "the stream to run")
     node.change(Transition.TRANSITION_DEACTIVATE)
     assert not node.status.running
+    assert "stream of camera front: NOT_ACTIVE" not in process.output, (
+        "it was told to stop; that is no failure"
+    )
     refused = node.stream("red")
     assert (refused.status, refused.code) == (_STREAM.STATUS_REFUSED, "NOT_ACTIVE")
     node.change(Transition.TRANSITION_ACTIVATE)
@@ -293,3 +285,36 @@ def test_deactivating_ends_the_stream_and_parameters_begin_one(node: Node, event
     eventually(lambda: node.results, "answers of the configured stream")
     assert {result.query.text for result in node.results} == {"green"}
     assert (node.status.running, node.status.requested_hz) == (True, 10.0)
+
+
+class _Message:
+    """Stands for an answer; the standard ones can't be watched by a weak reference."""
+
+
+def test_a_stream_that_waits_holds_no_answer(monkeypatch: pytest.MonkeyPatch, eventually: Eventually) -> None:
+    """A camera may stop for hours: image and answer are not kept for it."""
+    given: list[weakref.ref[_Message]] = []
+
+    class Model:
+        """Answers at once."""
+
+        def answer(self, source: CameraFrame, *_: Any, **__: Any) -> Answer:
+            message: Any = _Message()
+            given.append(weakref.ref(message))
+            return Answer(source=source, results=[], messages=[message], stages_s={})
+
+    model: Any = Model()
+    driver = camera_driver.Camera(camera_driver.Clock.installed(monkeypatch))
+    worker = ModelWorker(queue_size=1, log_error=print)
+    worker.accept()
+    serving = Serving(
+        answerer=model, worker=worker, outputs={}, parameters=NodeParameters, statistics=NodeStatistics()
+    )
+    stream = CameraStream(
+        driver.slot, StreamQuery(queries=[_ask("red")], rate_hz=0.0), serving, log_error=print
+    )
+    driver.color()
+    eventually(lambda: stream.statistics().answers, "an answer")
+    eventually(lambda: given and given[0]() is None, "the answer to be given up")
+    stream.stop()
+    assert worker.close(timeout_s=10.0)
