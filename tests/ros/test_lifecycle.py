@@ -11,10 +11,17 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter as ParameterOverride
 
 import xsam_ros.msg as messages
+from tests.ros.color_node import load
+from xsam import XSamError
 from xsam_ros.image_conversion import image_from_array
+from xsam_ros.segmenter_node import SegmenterNode
 from xsam_ros.srv import GetStatus, Segment
+from xsam_ros.streams import StreamQuery
+from xsam_ros.worker import ModelWorker
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]
@@ -194,3 +201,28 @@ def test_wrong_parameters_end_the_program_with_one_line(
     assert process.wait() == 2
     assert words in process.output
     assert "Traceback" not in process.output
+
+
+def test_streams_stop_before_waiting_requests_are_refused(ros: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a stream in the middle of a question reports the refusal as its failure, now and then."""
+    overrides = [ParameterOverride("autostart", value=False), ParameterOverride("cameras", value=["front"])]
+    node = SegmenterNode("alone", engine_factory=load, context=ros.context, parameter_overrides=overrides)
+    streams_then: list[Any] = []
+    refuse = ModelWorker.refuse
+
+    def observed(worker: ModelWorker, error: XSamError) -> None:
+        streams_then.append(node._stream_statistics())
+        refuse(worker, error)
+
+    monkeypatch.setattr(ModelWorker, "refuse", observed)
+    try:
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        streams = node._streams
+        assert streams is not None
+        streams.start("front", StreamQuery.checked([messages.SegmentQuery(text="red")], 0.0))
+        assert list(node._stream_statistics()) == ["front"]
+        assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
+        assert streams_then == [{}]
+    finally:
+        node.stop()
+        node.destroy_node()

@@ -261,9 +261,7 @@ def test_failing_is_not_finding_nothing(node: Node, eventually: Eventually) -> N
     assert node.status.last_error == ""
 
 
-def test_deactivating_ends_the_stream_and_parameters_begin_one(
-    node: Node, process: Any, eventually: Eventually
-) -> None:
+def test_deactivating_ends_the_stream_and_parameters_begin_one(node: Node, eventually: Eventually) -> None:
     node.stream("slow red")
     eventually(lambda: node.node_status.busy, "the stream to run")
     node.change(Transition.TRANSITION_DEACTIVATE)
