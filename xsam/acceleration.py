@@ -49,10 +49,10 @@ def quantize_language_model(model: XSamModel) -> None:
 def compile_fixed_shapes(model: XSamModel) -> None:
     """Compile what has the same shapes for every frame: encoders, connector, pixel decoder; in place.
 
-    Experimental. The first frame then takes minutes; on CUDA the graphs are captured.
+    The compiler runs when the first frame comes. Without CUDA graphs: the next frame would overwrite
+    their outputs, which the frame cache keeps.
     """
-    mode = "reduce-overhead" if model.device.type == "cuda" else "default"
-    model.encode_image = torch.compile(model.encode_image, mode=mode, dynamic=False)  # type: ignore[method-assign]
+    model.encode_image = torch.compile(model.encode_image, dynamic=False)  # type: ignore[method-assign]
 
 
 @contextmanager

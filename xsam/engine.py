@@ -81,7 +81,9 @@ class XSam:
             dtype: "auto" is bfloat16 on CUDA and float32 on the CPU.
             llm_device: where the language model goes, if not with the rest.
             llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao.
-            compiled: experimental: compile the encoders with `torch.compile`; the first frame takes minutes.
+            compiled: compile the encoders with `torch.compile` when the first frame comes, which takes
+                about two minutes of a core and a C++ compiler; without one, requests are a `ModelError`.
+                Gains a few percent of a new frame on one CPU core; not measured on a GPU.
             threads: CPU threads of PyTorch during a call; None leaves PyTorch's own number.
             frame_cache_mib: memory for what was computed from frames; 0 keeps nothing.
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,29 @@ def test_eight_bits_answer_alike(dtype: str) -> None:
     engine = XSam.load(GOLDEN / "a", device="cpu", dtype=dtype, llm_weights="int8")  # type: ignore[arg-type]
     rough = engine.segment(PICTURE, "mug")
     assert rough.segments.scores.tolist() == pytest.approx(exact.segments.scores.tolist(), abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None
+    or not Path(sysconfig.get_path("include"), "Python.h").exists(),
+    reason="torch.compile needs a C++ compiler and Python's headers",
+)
+def test_a_compiled_engine_answers_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Frames that take turns in the cache, too: what one frame left there, another must not overwrite."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    exact = XSam.load(GOLDEN / "a", device="cpu")
+    compiled = XSam.load(GOLDEN / "a", device="cpu", compiled=True)
+    compiled.segment(PICTURE, "mug")
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for picture in (PICTURE, PICTURE[::-1, :50], PICTURE):
+            for text in ("mug", "a red cube"):
+                expected = exact.segment(picture, text)
+                actual = compiled.segment(picture, text)
+                assert actual.segments.labels == expected.segments.labels
+                assert actual.segments.scores == pytest.approx(expected.segments.scores, abs=1e-4)
+                for mask, other in zip(actual.segments.masks, expected.segments.masks, strict=True):
+                    assert mask.iou(other) > 0.99
