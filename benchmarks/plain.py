@@ -46,10 +46,9 @@ class PlainXSam:
             tokens = tokenize(
                 self._tokenizer, conversation_for(Query(text=phrase)), bos=model.config.bos_before_user
             ).expand(model.config.num_image_tokens, model.config.sampler.tokens_per_region)
-            vision = vision_pixels(rgb, model.config)[None]
-            seg = segmentation_pixels(rgb, model.config)[None]
+            pixels = self._pixels(rgb)
         with self._stage("encode"):
-            features = self._encode(vision, seg)
+            features = self._encode(*pixels)
         with self._stage("language"):
             states = self._read_and_generate(features, tokens.input_ids, tokens.answer_start)
             projected = model.llm_projector(states)
@@ -70,9 +69,7 @@ class PlainXSam:
     def seconds_per_token(self, rgb: NDArray[np.uint8], count: int) -> float:
         """Seconds a generated token takes once the prompt is read."""
         model = self._model
-        features = self._encode(
-            vision_pixels(rgb, model.config)[None], segmentation_pixels(rgb, model.config)[None]
-        )
+        features = self._encode(*self._pixels(rgb))
         cache, step = DynamicCache(config=model.config.llm), features.image_tokens
         kept = []
         start = 0.0
@@ -86,6 +83,11 @@ class PlainXSam:
             if index == 0:
                 start = self._clock()
         return (self._clock() - start) / count
+
+    def _pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        model = self._model
+        vision, seg = vision_pixels(rgb, model.config), segmentation_pixels(rgb, model.config)
+        return vision[None].to(model.dtype), seg[None].to(model.dtype)
 
     def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:
         model, config = self._model, self._model.config
