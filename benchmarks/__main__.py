@@ -56,7 +56,7 @@ def main() -> None:
             report[name] = measure_node(log)
         else:
             report[name] = measure(size(name, arguments.cache, once=arguments.once), clock, log)
-            for line in roofline(report["machine"], report[name]):
+            for line in roofline(report[name]):
                 log(f"{name}: {line}")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,17 +64,18 @@ def main() -> None:
     print(json.dumps(report))
 
 
-def roofline(machine: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+def roofline(figures: dict[str, Any]) -> list[str]:
     """Each stage's time against the time its operations take at the speed of a large matrix product."""
+    limit = figures["matrix_gflop_per_s"]
     lines = []
     for kind in ("first", "next"):
         for stage, gflop in figures["gflop"].get(kind, {}).items():
             seconds = figures["stages"][kind].get(stage, figures[f"{kind}_prompt_s"])
             if gflop >= 0.01:
-                share = gflop / machine["gflop_per_s"] / seconds
+                share = gflop / limit / seconds
                 lines.append(
                     f"{kind} {stage}: {gflop:.1f} GFLOP in {seconds:.3f} s = {gflop / seconds:.1f} GFLOP/s, "
-                    f"{share:.0%} of {machine['gflop_per_s']:.0f}"
+                    f"{share:.0%} of {limit:.0f}"
                 )
     return lines
 

@@ -41,9 +41,9 @@ def describe(clock: Callable[[], float]) -> dict[str, Any]:
     }
 
 
-def matrix_flop_per_s(clock: Callable[[], float]) -> float:
-    """Speed of a float32 matrix product of 1024³."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+def matrix_flop_per_s(clock: Callable[[], float], dtype: torch.dtype = torch.float32) -> float:
+    """Speed of a matrix product of 1024³."""
+    a, b = torch.randn(2, 1024, 1024).to(dtype)
     return 2 * 1024**3 / _best(lambda: a @ b, clock)
 
 
