@@ -229,7 +229,7 @@ def full_config(*, released: bool = True) -> XSamConfig:
 def tiny_config(*, vocab_size: int) -> XSamConfig:
     """The same architecture at a size that trains and runs on a CPU (about 4 M parameters).
 
-    192×192 SAM branch with 8-pixel patches (24² tokens, masks at 48²), 96×96 SigLIP branch (64
+    256×256 SAM branch with 8-pixel patches (32² tokens, masks at 64²), 96×96 SigLIP branch (64
     tokens), a three-layer Phi-3 and four tokens a region. The connector has one level more than the
     full size: the finest feeds the mask features only, which spares the deformable attention and the
     decoder three quarters of their tokens.
@@ -267,7 +267,7 @@ def tiny_config(*, vocab_size: int) -> XSamConfig:
             global_attn_indexes=[2, 4],
             use_rel_pos=False,  # a third of the encoder's time at this size
             num_pos_feats=8,
-            image_size=192,
+            image_size=256,
             patch_size=8,
             window_size=8,
             output_channels=16,

@@ -1,6 +1,6 @@
 """Pre-render scenes to files, and load them for training.
 
-    python -m xsam.sim.shards --start 0 --count 24000 --size 192 --out scenes --shard-size 500
+    python -m xsam.sim.shards --start 0 --count 24000 --size 256 --out scenes --shard-size 500
 
 A shard `scenes_<first seed>_<count>.npz` holds scenes of consecutive seeds, n of them, without pickle:
 
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="xsam.sim.shards", description="Pre-render simulated scenes.")
     parser.add_argument("--start", type=int, required=True, help="first seed")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
-    parser.add_argument("--size", type=int, default=192, help="longest edge of the pictures, in pixels")
+    parser.add_argument("--size", type=int, default=256, help="longest edge of the pictures, in pixels")
     parser.add_argument("--out", type=Path, required=True, help="directory for the shards")
     parser.add_argument("--shard-size", type=int, default=500, help="scenes in one file")
     options = parser.parse_args(arguments)

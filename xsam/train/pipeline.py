@@ -23,7 +23,7 @@ from xsam.train.publish import publish
 from xsam.train.run import parse_overrides, train
 from xsam.train.stages import STAGE_NAMES
 
-SCENE_SIDE_PX = 192
+SCENE_SIDE_PX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

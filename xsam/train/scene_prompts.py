@@ -28,6 +28,8 @@ from xsam.sim.language import (
 from xsam.structures import Query, Task, VisualPrompt
 
 RELATIONAL_KINDS = ("extreme_x", "ordinal", "size", "distance", "relation")
+RELATIONAL_SHARE = 0.7
+"""Of the referring phrases in training: they are the hard ones."""
 STUFF = {"table": 1, "wall": 2, "floor": 3}
 
 TASK_SHARES: Mapping[str, float] = {
@@ -115,10 +117,10 @@ def _draw(
 
 
 def _balanced_choice(expressions: Sequence[Expression], rng: np.random.Generator) -> Expression:
-    """Half the time a relation if there is one; kinds evenly, lest frequent ones crowd out others."""
+    """Mostly a relation if there is one; kinds evenly, lest frequent ones crowd out others."""
     relational = [e for e in expressions if e.kind in RELATIONAL_KINDS]
     simple = [e for e in expressions if e.kind not in RELATIONAL_KINDS]
-    pool = relational if relational and (not simple or rng.random() < 0.55) else simple
+    pool = relational if relational and (not simple or rng.random() < RELATIONAL_SHARE) else simple
     kinds = sorted({e.kind for e in pool})
     kind = kinds[rng.integers(len(kinds))]
     same = [e for e in pool if e.kind == kind]
