@@ -8,6 +8,7 @@ encoder's square and again to the camera image before one is picked.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,6 +37,8 @@ class PlainXSam:
         self._model = model
         self._clock = clock
         self._tokenizer = tokenizer
+        # In float32 as in the reference: the stock class gives NaN in bfloat16.
+        self._pixel_decoder = copy.deepcopy(model.segmentor.pixel_decoder).float()
         self.stages_s: dict[str, float] = {}
 
     @torch.inference_mode()
@@ -97,14 +100,14 @@ class PlainXSam:
         with _eager_attention(model):
             states = model.segmentor.encoder(seg, output_hidden_states=True).hidden_states
         pyramid = model.seg_connector([states[index] for index in config.connector_layers])
-        pixel = model.segmentor.pixel_decoder(pyramid)
+        pixel = self._pixel_decoder([level.float() for level in pyramid])
         top = shuffle_grid(states[config.visual_select_layer], config.downsample_ratio)
         return ImageFeatures(
             visual_tokens=model.visual_projector(state),
             seg_tokens=model.seg_projector(top.flatten(1, 2)),
             pyramid=tuple(pyramid),
-            multi_scale=tuple(pixel.multi_scale_features),
-            mask_features=pixel.mask_features,
+            multi_scale=tuple(level.to(model.dtype) for level in pixel.multi_scale_features),
+            mask_features=pixel.mask_features.to(model.dtype),
         )
 
     def _read_and_generate(
