@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "stage 3: validation",
+        "mixed: validation",
         "val",
         (
             "referring_miou",
@@ -61,38 +62,40 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def plot(runs: Sequence[Path], out: Path) -> None:
-    """Draw the logs of consecutive runs over their summed training minutes."""
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2).flatten()
+    """Draw the logs of consecutive runs over their summed training minutes, a panel for what they hold."""
     start = 0.0
-    logs = []
+    records: list[dict[str, Any]] = []
     for run in runs:
-        records = read_log(run)
-        logs.append([{**record, "hours": (start + record["minutes"]) / 60} for record in records])
-        start += records[-1]["minutes"]
-    for axis, (title, group, names) in zip(axes, PANELS, strict=True):
-        for name in names:
-            points = [
-                (record["hours"], record[group][name])
-                for records in logs
-                for record in records
-                if name in record.get(group, {})
-            ]
-            if points:
-                marker = "." if group == "val" else None
-                axis.plot(
-                    *zip(*points, strict=True), marker=marker, label=name.removeprefix("text_dialogue_")
-                )
+        log = read_log(run)
+        records += [{**record, "hours": (start + record["minutes"]) / 60} for record in log]
+        start += log[-1]["minutes"]
+    panels = [
+        (title, group, curves)
+        for title, group, names in PANELS
+        if (curves := {name: points for name in names if (points := _points(records, group, name))})
+    ]
+    rows, columns = max(1, math.ceil(len(panels) / 2)), min(2, max(1, len(panels)))
+    figure = Figure(figsize=(5.5 * columns, 3.5 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (title, group, curves) in zip(axes, panels, strict=False):
+        for name, points in curves.items():
+            marker = "." if group == "val" else None
+            axis.plot(*zip(*points, strict=True), marker=marker, label=name.removeprefix("text_dialogue_"))
         axis.set_title(title)
         axis.set_xlabel("hours of training")
         axis.grid(alpha=0.3)
         if group == "train":
             axis.set_yscale("log")
-        if axis.has_data():
-            axis.legend(fontsize=8)
+        axis.legend(fontsize=8)
+    for axis in axes[len(panels) :]:
+        axis.remove()
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=80)
+
+
+def _points(records: Sequence[dict[str, Any]], group: str, name: str) -> list[tuple[float, float]]:
+    return [(record["hours"], record[group][name]) for record in records if name in record.get(group, {})]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
