@@ -134,6 +134,7 @@ class _Goal:
         self._started_s = time.monotonic()
         self._told_s = 0.0
         self._stage = ""
+        self._telling = threading.RLock()
 
     def on_stage(self, stage: str) -> None:
         """The next stage has begun."""
@@ -141,8 +142,9 @@ class _Goal:
 
     def on_moved(self, ahead: int) -> None:
         """So many requests go first."""
-        if self._stage in ("", "waiting"):  # else it has begun meanwhile
-            self.tell("waiting", ahead=ahead)
+        with self._telling:
+            if self._stage in ("", "waiting"):  # else it has begun meanwhile
+                self.tell("waiting", ahead=ahead)
 
     def on_text(self, query: int, text: str) -> None:
         """The model has generated this much for a query."""
@@ -151,10 +153,11 @@ class _Goal:
 
     def tell(self, stage: str, **fields: Any) -> None:
         """Send feedback."""
-        self._stage, self._told_s = stage, time.monotonic()
-        if self.handle.is_active:
-            elapsed_s = self._told_s - self._started_s
-            self.handle.publish_feedback(Segment.Feedback(stage=stage, elapsed_s=elapsed_s, **fields))
+        with self._telling:  # in the order of their times, whoever tells
+            self._stage, self._told_s = stage, time.monotonic()
+            if self.handle.is_active:
+                elapsed_s = self._told_s - self._started_s
+                self.handle.publish_feedback(Segment.Feedback(stage=stage, elapsed_s=elapsed_s, **fields))
 
     def cancel(self) -> None:
         """End the job once the goal's state says "cancelling", which it does after the callback."""
