@@ -44,7 +44,6 @@ PHRASES = (
 )
 _SAME_SCORE = 1e-3
 _SAME_IOU = 0.99
-"""In float32; bfloat16 has 3 digits, and random weights give queries that hardly differ."""
 
 
 def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) -> dict[str, Any]:

@@ -98,25 +98,25 @@ class MaskRle:
     @staticmethod
     def iou_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
         """Intersection over union of each with each, (N, M); all masks have the same size."""
-        if not first or not second:
-            return np.zeros((len(first), len(second)))
-        overlaps: NDArray[np.float64] = coco_mask.iou(
-            [mask._coco() for mask in first], [mask._coco() for mask in second], [0] * len(second)
-        )
-        return overlaps
+        return _overlaps(first, second, whole=0)
 
     @staticmethod
     def inside_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
         """Share of each of `first` that lies inside each of `second`, (N, M); an empty mask lies nowhere."""
-        if not first or not second:
-            return np.zeros((len(first), len(second)))
-        shares: NDArray[np.float64] = coco_mask.iou(
-            [mask._coco() for mask in first], [mask._coco() for mask in second], [1] * len(second)
-        )
-        return shares
+        return _overlaps(first, second, whole=1)
 
     def _coco(self) -> dict[str, object]:
         return {"size": [self.height, self.width], "counts": self.counts}
+
+
+def _overlaps(first: Sequence[MaskRle], second: Sequence[MaskRle], *, whole: int) -> NDArray[np.float64]:
+    """Intersections over the union (`whole` 0) or over the first mask (1: COCO's rule for crowds)."""
+    if not first or not second:
+        return np.zeros((len(first), len(second)))
+    shares: NDArray[np.float64] = coco_mask.iou(
+        [mask._coco() for mask in first], [mask._coco() for mask in second], [whole] * len(second)
+    )
+    return shares
 
 
 def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int]:
