@@ -52,7 +52,7 @@ def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
 def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]:
     import domain_coordinator  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
-    from xsam.structures import CameraRef, Query
+    from xsam.types.requests import CameraRef, Query
     from xsam_ros.client import RosSegmenter
 
     with domain_coordinator.domain_id() as domain, tempfile.TemporaryDirectory() as folder:
@@ -133,10 +133,10 @@ def _published_bytes() -> tuple[int, float]:
     """Size of a result with twenty instances of rendered objects, and its share of twenty raw masks."""
     from rclpy.serialization import serialize_message
 
-    from xsam.masks import MaskRle, box_of_mask
     from xsam.sim import render, sample_scene
-    from xsam.structures import Query, SegmentationResult, Segments, Status, Timing
-    from xsam_ros.conversions import result_to_message
+    from xsam.types.masks import MaskRle, box_of_mask
+    from xsam.types.requests import Query, SegmentationResult, Segments, Status, Timing
+    from xsam_ros.messages.convert import result_to_message
 
     image_hw = (1080, 1920)
     masks: list[Any] = []

@@ -20,14 +20,14 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
-from xsam.mask_geometry import MaskGeometry
-from xsam.masks import MaskRle
+from xsam.inference.postprocess import probabilities
+from xsam.inference.preprocess import segmentation_pixels, vision_pixels
+from xsam.inference.prompts import conversation_for, tokenize
+from xsam.inference.upsample import MaskGeometry
 from xsam.model.projectors import shuffle_grid
 from xsam.model.xsam import ImageFeatures, XSamModel, pad_conditions, span_means
-from xsam.postprocess import probabilities
-from xsam.preprocess import segmentation_pixels, vision_pixels
-from xsam.prompts import conversation_for, tokenize
-from xsam.structures import Query
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Query
 
 
 class PlainXSam:

@@ -14,10 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import Phi3Config, SamVisionConfig, SiglipVisionConfig
 
-from xsam.checkpoint import resolve_model
 from xsam.config import XSamConfig, full_config
 from xsam.model.xsam import XSamModel
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.weights.checkpoint import resolve_model
 
 _RELEASED_NAMES = (
     ("vision_encoder.", "visual_encoder."),

@@ -26,10 +26,10 @@ from benchmarks.machine import (
 from benchmarks.plain import PlainXSam
 from benchmarks.sizes import Size
 from xsam.engine import XSam
-from xsam.masks import MaskRle
 from xsam.model.language import cache_prefix, generate
 from xsam.sim import render, sample_scene
-from xsam.structures import Query
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Query
 
 IMAGE_HW = (480, 640)
 PHRASES = (

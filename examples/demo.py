@@ -29,9 +29,9 @@ from rich.table import Table
 from ros_processes import RosProcesses
 
 from xsam import CameraRef, Frame, SegmentationResult, XSamError
-from xsam.draw import draw_overlay
-from xsam.masks import mask_iou
+from xsam.draw.overlay import draw_overlay
 from xsam.sim import orbit_camera, render, sample_scene
+from xsam.types.masks import mask_iou
 from xsam_agent_tools import XSamToolkit
 from xsam_ros.client import RosSegmenter
 

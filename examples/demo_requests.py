@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xsam import Query, Task, VisualPrompt
-from xsam.masks import BoolMask
 from xsam.sim import RenderedView, Scene, annotate
 from xsam.sim.language import absent_expressions, reasoning_questions, referring_expressions
+from xsam.types.masks import BoolMask
 
 
 @dataclass(frozen=True, kw_only=True)

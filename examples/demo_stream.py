@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 
 from xsam import Query
 from xsam_ros.client import RosSegmenter
-from xsam_ros.image_conversion import rgb_from_image
+from xsam_ros.messages.images import rgb_from_image
 
 ANSWERS = 24
 RATE_HZ = 4.0

@@ -35,9 +35,9 @@ from xsam.errors import (
     UnknownCameraError,
     XSamError,
 )
-from xsam.masks import MaskRle
 from xsam.segmenter import FakeSegmenter, Segmenter
-from xsam.structures import (
+from xsam.types.masks import MaskRle
+from xsam.types.requests import (
     CameraRef,
     Frame,
     PromptKind,

@@ -17,6 +17,8 @@ from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipV
 from xsam.errors import CheckpointError
 
 SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
+IMAGE_ID = -200  # placeholders among token ids: image and region tokens take their positions
+REGION_ID = -300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

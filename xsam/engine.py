@@ -12,9 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xsam.acceleration import compile_fixed_shapes, cpu_threads, quantize_language_model, require_torchao
-from xsam.answer import compose
-from xsam.checkpoint import load_checkpoint, resolve_model
 from xsam.config import XSamConfig
 from xsam.errors import (
     DeadlineExceededError,
@@ -24,12 +21,20 @@ from xsam.errors import (
     UnknownCameraError,
     XSamError,
 )
-from xsam.frame_cache import FrameCache
+from xsam.inference.acceleration import (
+    compile_fixed_shapes,
+    cpu_threads,
+    quantize_language_model,
+    require_torchao,
+)
+from xsam.inference.deadline import RequestClock, StageHook
+from xsam.inference.forward import Passes, Prompt, TextHook
+from xsam.inference.frame_cache import FrameCache
+from xsam.inference.prompts import category_name, clean_text
+from xsam.inference.results import compose
 from xsam.model.xsam import XSamModel
-from xsam.passes import Passes, Prompt, TextHook
-from xsam.prompts import category_name, clean_text
-from xsam.request_clock import RequestClock, StageHook
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
+from xsam.weights.checkpoint import load_checkpoint, resolve_model
 
 DEFAULT_FRAME_CACHE_MIB = 2048
 

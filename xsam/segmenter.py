@@ -13,8 +13,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from xsam.errors import DeadlineExceededError, InvalidQueryError, UnknownCameraError
-from xsam.masks import BoolMask, MaskRle, box_of_mask
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Timing
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Timing
 
 
 @runtime_checkable

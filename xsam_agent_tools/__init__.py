@@ -26,7 +26,7 @@ from xsam_agent_tools.errors import (
     StaleIdError,
     UnknownIdError,
 )
-from xsam_agent_tools.scene_store import Scene, SceneObject, SceneStore
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject, SceneStore
 
 if TYPE_CHECKING:
     from xsam_agent_tools.toolkit import XSamToolkit

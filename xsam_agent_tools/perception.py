@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from xsam.errors import DeadlineExceededError, ModelError, NoFrameError, StaleFrameError, UnknownCameraError
 from xsam.segmenter import Segmenter
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult
-from xsam_agent_tools.deadline import OneAtATime
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
-from xsam_agent_tools.health import Latencies
-from xsam_agent_tools.history import History
-from xsam_agent_tools.scene_store import Scene, SceneStore
+from xsam_agent_tools.memory.history import History
+from xsam_agent_tools.memory.scene_store import Scene, SceneStore
+from xsam_agent_tools.runtime.deadline import OneAtATime
+from xsam_agent_tools.runtime.health import Latencies
 
 FrameSource = Callable[[str], Frame]
 """Camera name → its newest frame."""

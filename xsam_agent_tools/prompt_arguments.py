@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from xsam.masks import BoolMask
-from xsam.structures import VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import VisualPrompt
 
 MAX_PROMPTS = 16
 MAX_PATH = 50

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from xsam_agent_tools.prompt_arguments import marks, prompts
-from xsam_agent_tools.relations import RELATIONS
+from xsam_agent_tools.spatial.relations import RELATIONS
 
 MAX_QUERIES = 8
 MAX_QUERY_CHARS = 200

@@ -9,9 +9,9 @@ from typing import Literal, get_args
 from langchain_core.tools import BaseTool
 
 from xsam.segmenter import Segmenter
-from xsam_agent_tools.history import History
+from xsam_agent_tools.memory.history import History
+from xsam_agent_tools.memory.scene_store import SceneStore
 from xsam_agent_tools.perception import FrameSource, Limits, Perception, TransformSource
-from xsam_agent_tools.scene_store import SceneStore
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, Toolbox, ToolSpec
 from xsam_agent_tools.tools.definition import Images, langchain_tool

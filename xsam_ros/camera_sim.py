@@ -23,8 +23,7 @@ from std_msgs.msg import Header
 
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
-from xsam_ros.image_conversion import image_from_array
-from xsam_ros.image_conversion_encode import (
+from xsam_ros.messages.encode_images import (
     DEPTH_ENCODINGS,
     ENCODINGS,
     compressed_from_depth,
@@ -32,7 +31,8 @@ from xsam_ros.image_conversion_encode import (
     image_from_depth,
     image_from_rgb,
 )
-from xsam_ros.spinning import run_node
+from xsam_ros.messages.images import image_from_array
+from xsam_ros.runtime.spin import run_node
 
 _ORBIT_PERIOD_S = 20.0
 

@@ -15,7 +15,7 @@ from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from benchmarks.agent.tasks import Task
 from benchmarks.agent.tokens import estimate_tokens
 from xsam.errors import XSamError
-from xsam.masks import BoolMask, mask_iou
+from xsam.types.masks import BoolMask, mask_iou
 from xsam_agent_tools import SceneStore
 
 MIN_IOU = 0.5  # an object that is handed over must have at least this outline

@@ -23,7 +23,7 @@ from benchmarks.ros.hostile import hostile_request
 from benchmarks.ros.load import RosSide, Tally
 from examples.ros_processes import RosProcesses
 from xsam.sim import render, sample_scene
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import GetStatus, Segment
 

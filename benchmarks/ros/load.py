@@ -15,9 +15,9 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.client_goal import Goal
-from xsam_ros.service_qos import ACTION_QOS, SERVICE_QOS
-from xsam_ros.spinning import spin
+from xsam_ros.client.goal import Goal
+from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
+from xsam_ros.runtime.spin import spin
 from xsam_ros.srv import Segment
 
 SLACK_S = 15.0

@@ -22,7 +22,7 @@ from lifecycle_msgs.srv import ChangeState
 
 from benchmarks.ros.load import RosSide
 from examples.ros_processes import RosProcesses
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import GetStatus, Segment
 

@@ -24,7 +24,7 @@ from rcl_interfaces.srv import GetParameters
 from benchmarks.ros.load import RosSide
 from examples.ros_processes import RosProcesses
 from xsam.sim import render, sample_scene
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import GetStatus, Segment
 

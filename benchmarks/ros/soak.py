@@ -31,7 +31,7 @@ from benchmarks.ros.load import RosSide, Tally
 from examples.ros_processes import RosProcesses
 from xsam.sim import render, sample_scene
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import PixelPoint, SegmentationResult, SegmentQuery, VisualPrompt
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 

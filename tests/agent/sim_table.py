@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xsam import Frame, SegmentationResult
-from xsam.masks import BoolMask
 from xsam.sim import ObjectAnnotation, RenderedView, Scene
 from xsam.sim.oracle import SimulatedTable, simulated_view
+from xsam.types.masks import BoolMask
 
 IMAGE_HW = (240, 320)
 

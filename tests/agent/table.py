@@ -11,7 +11,7 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 
 from xsam import CameraRef, Frame, MaskRle, Query, SegmentationResult, Segments, Status
-from xsam.masks import BoolMask
+from xsam.types.masks import BoolMask
 
 HEIGHT, WIDTH = 480, 640
 

@@ -11,7 +11,7 @@ from tests.agent.sim_table import view_of
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame
 from xsam.sim.household import SECONDARY_COLORS
-from xsam_agent_tools.appearance import colour_name
+from xsam_agent_tools.spatial.appearance import colour_name
 
 
 def _painted(*mugs: tuple[np.ndarray, tuple[int, int, int]]) -> Frame:

@@ -18,7 +18,7 @@ from benchmarks.agent.recording import load_recording
 from benchmarks.agent.requests import understand
 from benchmarks.agent.run import run_tasks
 from benchmarks.agent.tasks import Task, load_tasks
-from xsam.masks import MaskRle, box_of_mask
+from xsam.types.masks import MaskRle, box_of_mask
 from xsam_agent_tools import SceneObject, SceneStore
 
 TASKS = {task.name: task for task in load_tasks()}

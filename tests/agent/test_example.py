@@ -121,7 +121,7 @@ async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPat
 
 def test_the_mcp_configuration_starts_the_server() -> None:
     pytest.importorskip("mcp")
-    from xsam_agent_tools.mcp_options import options_of
+    from xsam_agent_tools.mcp.options import options_of
 
     servers = json.loads((EXAMPLES / "mcp.json").read_text())["mcpServers"]
     for server in servers.values():

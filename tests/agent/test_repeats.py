@@ -7,9 +7,9 @@ import pytest
 
 from tests.agent.table import MASKS, new_frame
 from xsam import FakeSegmenter, Frame
-from xsam_agent_tools.appearance import same_picture, signature
 from xsam_agent_tools.errors import RepeatedQueryError
-from xsam_agent_tools.history import History
+from xsam_agent_tools.memory.history import History
+from xsam_agent_tools.spatial.appearance import same_picture, signature
 
 
 def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> None:

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from xsam.checkpoint import load_checkpoint
+from xsam.inference.prompts import Conversation, TokenizedPrompt, tokenize
 from xsam.model.xsam import XSamModel
-from xsam.prompts import Conversation, TokenizedPrompt, tokenize
+from xsam.weights.checkpoint import load_checkpoint
 
 RELATIVE = 1e-4
 

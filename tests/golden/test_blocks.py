@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tests.golden.golden_case import GoldenCase, check_close, check_equal
+from xsam.config import IMAGE_ID
+from xsam.inference.preprocess import segmentation_pixels, vision_pixels
+from xsam.inference.prompts import mark_positions
 from xsam.model.language import generate, packed_hidden_states
 from xsam.model.xsam import ImageFeatures, pad_conditions, span_means
-from xsam.preprocess import segmentation_pixels, vision_pixels
-from xsam.prompts import IMAGE_ID, mark_positions
 
 
 def _check_image_blocks(case: GoldenCase) -> ImageFeatures:

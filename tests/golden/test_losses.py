@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.golden.golden_case import GoldenCase, check_equal
+from xsam.config import IMAGE_ID
 from xsam.model.language import packed_hidden_states
 from xsam.model.xsam import pad_conditions, span_means
-from xsam.prompts import IMAGE_ID
 from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
 from xsam.train.step import language_loss
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from xsam.checkpoint import module_name
 from xsam.config import full_config
 from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import module_name
 
 MANIFEST = Path(__file__).parent / "data" / "manifest_phi3_siglip2_saml.json"
 

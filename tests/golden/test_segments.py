@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 from tests.golden.golden_case import GoldenCase
-from xsam.mask_geometry import MaskGeometry
-from xsam.masks import box_of_mask
-from xsam.postprocess import (
+from xsam.inference.postprocess import (
     RawSegments,
     best_query,
     instances,
@@ -18,6 +16,8 @@ from xsam.postprocess import (
     panoptic,
     semantic,
 )
+from xsam.inference.upsample import MaskGeometry
+from xsam.types.masks import box_of_mask
 
 NOTHING = 255
 SCORE = 1e-3

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from xsam import CheckpointError, Frame, MaskRle, Query, SegmentationResult, Segments, Status, Timing
-from xsam.masks import box_of_mask
-from xsam_ros.parameters import NodeParameters
-from xsam_ros.segmenter_node import main
+from xsam.types.masks import box_of_mask
+from xsam_ros.node.node import main
+from xsam_ros.node.parameters import NodeParameters
 
 _COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
 _TOLERANCE = 60

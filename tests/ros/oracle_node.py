@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from xsam import Frame, MaskRle, ModelError, Query, SegmentationResult, Segments, Status
-from xsam.masks import box_of_mask
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
-from xsam_ros.segmenter_node import main
+from xsam.types.masks import box_of_mask
+from xsam_ros.node.node import main
 
 PERIOD_S = 20.0
 LEAST_PX = 60

@@ -14,9 +14,9 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
 from xsam_ros import camera_sim
-from xsam_ros.image_conversion import array_from_image, rgb_from_image
-from xsam_ros.image_conversion_compressed import rgb_from_compressed
-from xsam_ros.image_conversion_depth import depth_from_compressed, depth_from_image
+from xsam_ros.messages.compressed_images import rgb_from_compressed
+from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image
+from xsam_ros.messages.images import array_from_image, rgb_from_image
 
 
 def test_colour_depth_and_info_belong_together(

@@ -18,7 +18,7 @@ _OTHER_TOPICS = {"/diagnostics", "/clock", "/tf", "/tf_static", "/parameter_even
 
 def _outputs() -> set[str]:
     """Names behind `~/<camera>/`, as the node creates them."""
-    source = (_SOURCE / "outputs.py").read_text()
+    source = (_SOURCE / "publishers" / "camera_outputs.py").read_text()
     return set(re.findall(r'self\._publisher\([\w ]+, "([\w/]+)"', source))
 
 
@@ -56,6 +56,6 @@ def test_the_policy_allows_all_topics_and_services_and_no_others() -> None:
     others = {f"/xsam/camera/{output}" for output in _outputs()} | _OTHER_TOPICS | {"/xsam/transition_event"}
     assert published - others == set()
     served = {item.text or "" for item in profile.findall("services[@reply='ALLOW']/service")}
-    created = set(re.findall(r'"~/(\w+)"', (_SOURCE / "segmenter_node.py").read_text()))
+    created = set(re.findall(r'"~/(\w+)"', (_SOURCE / "node" / "node.py").read_text()))
     assert created
     assert {f"/xsam/{name}" for name in created} <= served

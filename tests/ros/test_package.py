@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from xsam import __version__
-from xsam_ros.parameters import CameraParameters, Change, NodeParameters, why_invalid
+from xsam_ros.node.parameters import CameraParameters, Change, NodeParameters, why_invalid
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = sorted([*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv"), *ROOT.glob("action/*.action")])

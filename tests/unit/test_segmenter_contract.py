@@ -32,7 +32,7 @@ from xsam import (
     UnknownCameraError,
     VisualPrompt,
 )
-from xsam.masks import box_of_mask
+from xsam.types.masks import box_of_mask
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "a"
 DEADLINE_S = 60.0

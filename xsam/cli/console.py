@@ -11,7 +11,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from xsam.errors import RequestRefusedError, XSamError
-from xsam.structures import Status
+from xsam.types.requests import Status
 
 EXIT_CODES = {Status.FOUND: 0, Status.FAILED: 1, Status.REFUSED: 2, Status.NOT_FOUND: 3}
 

@@ -165,8 +165,8 @@ def _on_source(
     limit: int | None,
     sample: PictureSample | None,
 ) -> dict[str, Any]:
+    from xsam.data.readers import open_source
     from xsam.eval.sources import evaluate_source
-    from xsam.train.readers import open_source
 
     opened = open_source(kind, **options)
     return evaluate_source(

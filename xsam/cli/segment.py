@@ -14,7 +14,7 @@ from rich.text import Text
 from xsam.cli.console import EXIT_CODES, exit_code, say
 from xsam.cli.images import check_suffix, read_image, write_image
 from xsam.errors import InvalidQueryError, RequestRefusedError, XSamError
-from xsam.structures import Query, SegmentationResult, Status, Task, VisualPrompt
+from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def _answer(rgb: NDArray[np.uint8], query: Query, *, model: str, device: str) ->
 
 
 def _overlay(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint8]:
-    from xsam.draw import draw_overlay, draw_prompts
+    from xsam.draw.overlay import draw_overlay, draw_prompts
 
     query = result.query
     title = query.text or ", ".join(query.thing_classes + query.stuff_classes) or "region"

@@ -12,8 +12,8 @@ from rich.console import Console
 from xsam.cli.console import say
 
 if TYPE_CHECKING:
-    from xsam.convert import ConversionReport
-    from xsam.download import DownloadReport
+    from xsam.weights.convert import ConversionReport
+    from xsam.weights.download import DownloadReport
 
 DEFAULT_DOWNLOAD = Path("data/xsam_download")
 
@@ -35,7 +35,7 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in OUT.")] = False,
 ) -> None:
     """Turn published weights into a folder that --model takes."""
-    from xsam.convert import convert as run
+    from xsam.weights.convert import convert as run
 
     with Console(stderr=True).status("reading, checking and writing weights …"):
         report = run(source, out, tokenizer=tokenizer, dtype=dtype.value, force=force)
@@ -47,7 +47,7 @@ def download(
     revision: Annotated[list[str] | None, typer.Option(help="REPO=COMMIT to fetch; repeatable.")] = None,
 ) -> None:
     """Fetch the released checkpoint (about 10 GB) from the Hugging Face hub; resumes."""
-    from xsam.download import download as run
+    from xsam.weights.download import download as run
 
     _print_download(run(out, revisions=_pins(revision or [])))
 

@@ -1,6 +1,6 @@
 """What every data source gives: a picture, its masks, and prompts with the masks they mean.
 
-Sources are files on disk (`xsam.train.readers`) and simulated scenes (`xsam.train.scene_source`);
+Sources are files on disk (`xsam.data.readers`) and simulated scenes (`xsam.data.scene_source`);
 `xsam.train.collate` turns their samples into tensors.
 """
 
@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask
-from xsam.prompts import SEG_TAG, Conversation
+from xsam.inference.prompts import SEG_TAG, Conversation
+from xsam.types.masks import BoolMask
 
 NO_CONDITION = -1
 

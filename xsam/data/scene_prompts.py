@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask
-from xsam.preprocess import prompt_mask
-from xsam.prompts import END_TAG, SEG_TAG, Conversation, conversation_for
+from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation, conversation_for
 from xsam.sim.annotate import ObjectAnnotation
 from xsam.sim.household import CATEGORIES
 from xsam.sim.language import (
@@ -25,7 +24,8 @@ from xsam.sim.language import (
     reasoning_questions,
     referring_expressions,
 )
-from xsam.structures import Query, Task, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Query, Task, VisualPrompt
 
 RELATIONAL_KINDS = ("extreme_x", "ordinal", "size", "distance", "relation")
 RELATIONAL_SHARE = 0.7

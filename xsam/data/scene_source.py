@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import END_TAG, Conversation, frame_question
+from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts
+from xsam.inference.prompts import END_TAG, Conversation, frame_question
 from xsam.sim.annotate import ObjectAnnotation, mirror
 from xsam.sim.conversation import scene_dialogue
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.sim.shards import SceneShards
-from xsam.train.samples import NO_CONDITION, PromptedImage, TrainPrompt
-from xsam.train.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts
 
 DIALOGUE = "dialogue"
 CLASS_NAMES: tuple[str, ...] = (*CATEGORIES, *STUFF)
@@ -63,7 +63,7 @@ class SceneSource:
         return len(self.shards)
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        """See `xsam.train.samples.Source`; exactly `prompts` prompts."""
+        """See `xsam.data.samples.Source`; exactly `prompts` prompts."""
         height, width = (int(v) for v in self.shards.image_hw[index])
         rgb = self.shards.rgb[index, :height, :width]
         ids = self.shards.instance_ids[index, :height, :width]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.draw_ink import (
+from xsam.draw.raster import (
     INK,
     PAPER,
     Colour,
@@ -22,7 +22,7 @@ from xsam.draw_ink import (
     stroke,
     text_width,
 )
-from xsam.draw_shapes import XY, Piece, Rect, Sizes
+from xsam.draw.shapes import XY, Piece, Rect, Sizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.draw_ink import (
+from xsam.draw.labels import Floor, draw_chip, draw_leader, place_chips
+from xsam.draw.raster import (
     INK,
     PAPER,
     Image,
@@ -27,8 +28,7 @@ from xsam.draw_ink import (
     stroke,
     text_width,
 )
-from xsam.draw_labels import Floor, draw_chip, draw_leader, place_chips
-from xsam.draw_shapes import (
+from xsam.draw.shapes import (
     NEGATIVE,
     PALETTE,
     POSITIVE,
@@ -46,8 +46,8 @@ from xsam.draw_shapes import (
     pieces_of,
 )
 from xsam.errors import InvalidImageError
-from xsam.masks import BoolMask
-from xsam.structures import Segments, VisualPrompt, check_rgb
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Segments, VisualPrompt, check_rgb
 
 _DISC_SHARE = 6  # an outlined object that is smaller than so many number discs has its number beside it
 

@@ -9,9 +9,19 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.draw_ink import PAPER, Colour, Image, paint, put_text, readable_on, round_cover, stroke, text_width
-from xsam.masks import BoolMask, box_of_mask
-from xsam.segments import Segments
+from xsam.draw.raster import (
+    PAPER,
+    Colour,
+    Image,
+    paint,
+    put_text,
+    readable_on,
+    round_cover,
+    stroke,
+    text_width,
+)
+from xsam.types.masks import BoolMask, box_of_mask
+from xsam.types.segments import Segments
 
 Rect = tuple[int, int, int, int]  # xyxy, max exclusive
 XY = tuple[float, float]

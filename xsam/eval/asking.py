@@ -13,7 +13,7 @@ from xsam.eval.pictures import PictureSample
 from xsam.eval.questions import Question
 from xsam.eval.scoreboard import Scoreboard
 from xsam.segmenter import Segmenter
-from xsam.structures import Frame, SegmentationResult
+from xsam.types.requests import Frame, SegmentationResult
 
 DEADLINE_S = 3600.0  # a picture; long enough for a large model on a CPU
 

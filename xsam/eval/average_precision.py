@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from xsam.masks import MaskRle
+from xsam.types.masks import MaskRle
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

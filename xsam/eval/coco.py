@@ -49,9 +49,9 @@ from xsam.eval.questions import (
     visual_grounded_question,
 )
 from xsam.eval.scoreboard import Scoreboard, Scores
-from xsam.masks import BoolMask
 from xsam.segmenter import Segmenter
-from xsam.structures import Query, Task
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Query, Task
 
 PANOPTIC_TASKS = ("panoptic", "semantic")
 INSTANCE_TASKS = ("instance", "interactive", "vgd")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from xsam.eval.average_precision import MaskAP
 from xsam.eval.captions import cider_d, content_f1
-from xsam.masks import MaskRle
+from xsam.types.masks import MaskRle
 
 MATCH_IOU = 0.5
 MATCH_WORDS = 0.5

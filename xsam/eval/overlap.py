@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from xsam.masks import BoolMask
+from xsam.types.masks import BoolMask
 
 
 @dataclass(slots=True)

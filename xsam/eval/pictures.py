@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.draw import draw_overlay, draw_prompts
-from xsam.draw_ink import stroke
+from xsam.draw.overlay import draw_overlay, draw_prompts
+from xsam.draw.raster import stroke
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth
 from xsam.eval.scoreboard import confident
-from xsam.masks import BoolMask
-from xsam.structures import SegmentationResult
+from xsam.types.masks import BoolMask
+from xsam.types.requests import SegmentationResult
 
 TRUTH_COLOUR = (60, 255, 60)
 _MAX_NAME_CHARS = 60

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask
-from xsam.structures import PromptKind, Query, Task, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
 MAX_DETECTIONS = 100  # a picture, for AP: COCO's limit
 MAX_SEGMENTS = 1000  # a picture, for panoptic and semantic answers: not cut off

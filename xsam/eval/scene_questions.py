@@ -18,7 +18,6 @@ from xsam.eval.questions import (
     region_prompt,
     visual_grounded_question,
 )
-from xsam.masks import BoolMask
 from xsam.sim.annotate import ObjectAnnotation, annotate, unlabelled_ids
 from xsam.sim.household import CATEGORIES
 from xsam.sim.language import (
@@ -31,7 +30,8 @@ from xsam.sim.language import (
 )
 from xsam.sim.render import STUFF_NAMES, RenderedView
 from xsam.sim.scene import sample_scene
-from xsam.structures import PromptKind, Query, Task, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
 STUFF = STUFF_NAMES[1:]
 _STUFF_ID = 100_000  # segment id of stuff class 0, above all instance ids

@@ -36,8 +36,8 @@ from xsam.eval.questions import (
     RegionTruth,
     SemanticTruth,
 )
-from xsam.masks import BoolMask, MaskRle, mask_iou
-from xsam.structures import SegmentationResult, Segments, Status
+from xsam.types.masks import BoolMask, MaskRle, mask_iou
+from xsam.types.requests import SegmentationResult, Segments, Status
 
 Scores = dict[str, Any]
 """What an evaluation returns: strict JSON, None where nothing was measured."""

@@ -1,6 +1,6 @@
 """Score a model on any data set that training can read, and on sources of one's own.
 
-A `xsam.train.samples.Source` gives pictures with prompts and the masks they mean. Prompts hold the text that
+A `xsam.data.samples.Source` gives pictures with prompts and the masks they mean. Prompts hold the text that
 training uses; here they are turned back into queries, so that the answers come through the same door as
 everybody's. Panoptic and semantic scores need the ground truth of every pixel: see `xsam.eval.coco`.
 """
@@ -12,6 +12,7 @@ import re
 import numpy as np
 from tqdm import tqdm
 
+from xsam.data.samples import PromptedImage, Source, TrainPrompt
 from xsam.errors import InvalidQueryError, XSamError
 from xsam.eval.asking import ask_and_score
 from xsam.eval.pictures import PictureSample
@@ -24,11 +25,10 @@ from xsam.eval.questions import (
     Truth,
 )
 from xsam.eval.scoreboard import INTERACTIVE, Scoreboard, Scores
-from xsam.masks import BoolMask
-from xsam.prompts import PHRASE_CLOSE, PHRASE_OPEN, conversation_for
+from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, conversation_for
 from xsam.segmenter import Segmenter
-from xsam.structures import PromptKind, Query, Task, VisualPrompt
-from xsam.train.samples import PromptedImage, Source, TrainPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
 _PHRASE = re.compile(f"{PHRASE_OPEN}(.*?){PHRASE_CLOSE}", re.DOTALL)
 _GROUPS = {
@@ -120,7 +120,7 @@ def query_of(prompt: TrainPrompt) -> Query | None:
             continue
     raise XSamError(
         f"the {prompt.kind} prompt {question!r} asks something that no query can",
-        hint="questions for evaluation are worded by xsam.prompts.conversation_for",
+        hint="questions for evaluation are worded by xsam.inference.prompts.conversation_for",
     )
 
 
@@ -176,7 +176,7 @@ def _class_name(image: PromptedImage, rows: np.ndarray, class_names: tuple[str, 
 
 
 def _caption(image: PromptedImage, prompt: TrainPrompt) -> CaptionTruth:
-    from xsam.answer import plain_text  # brings PyTorch along
+    from xsam.inference.results import plain_text  # brings PyTorch along
 
     phrases = [" ".join(phrase.split()) for phrase in _PHRASE.findall(prompt.conversation.answer)]
     shown = [label for label in range(len(phrases)) if (prompt.labels == label).any()]

@@ -11,16 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xsam.answer import RawAnswer, plain_text
+from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError
-from xsam.frame_cache import EncodedFrame
-from xsam.model.language import PrefixCache, cache_prefix, following_states, generate
-from xsam.model.region_sampler import region_points
-from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
-from xsam.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
-from xsam.prompts import (
+from xsam.inference.deadline import RequestClock
+from xsam.inference.frame_cache import EncodedFrame
+from xsam.inference.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
+from xsam.inference.prompts import (
     END_TAG,
-    IMAGE_ID,
     SEG_TAG,
     Conversation,
     TokenizedPrompt,
@@ -28,8 +25,11 @@ from xsam.prompts import (
     mark_positions,
     tokenize,
 )
-from xsam.request_clock import RequestClock
-from xsam.structures import Frame, Query, Task
+from xsam.inference.results import RawAnswer, plain_text
+from xsam.model.language import PrefixCache, cache_prefix, following_states, generate
+from xsam.model.region_sampler import region_points
+from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
+from xsam.types.requests import Frame, Query, Task
 
 MAX_PROMPTS_PER_PASS = 8
 MAX_NEW_TOKENS = 256

@@ -1,8 +1,8 @@
 """Which of several masks a person points at: for models that give a mask for every object.
 
 The reference takes the mask with the highest IoU with the prompt region, whatever the prompt
-(`xsam.postprocess.most_overlapping`). A point or a stroke shows only a part of an object, so that this
-prefers small masks; and a box says where the object ends.
+(`most_overlapping`). A point or a stroke shows only a part of an object, so that rule prefers small
+masks; and a box says where the object ends.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from xsam.masks import BoolMask
-from xsam.postprocess import CodedMask, RawSegments, most_overlapping
-from xsam.preprocess import prompt_mask
-from xsam.structures import PromptKind, VisualPrompt
+from xsam.inference.postprocess import CodedMask, RawSegments, most_overlapping
+from xsam.inference.preprocess import prompt_mask
+from xsam.types.masks import BoolMask
+from xsam.types.requests import PromptKind, VisualPrompt
 
 CANDIDATE_SHARE = 0.35
 """Masks with at least this share of the best score are candidates; chosen on validation scenes."""

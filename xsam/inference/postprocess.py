@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xsam.mask_geometry import MaskGeometry
-from xsam.masks import BoolMask, MaskRle, box_of_mask
-from xsam.structures import Segments
+from xsam.inference.upsample import MaskGeometry
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.requests import Segments
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7

@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from xsam.config import XSamConfig
-from xsam.masks import BoolMask
-from xsam.structures import PromptKind, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import PromptKind, VisualPrompt
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)

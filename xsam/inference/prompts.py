@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.config import IMAGE_ID, REGION_ID
 from xsam.errors import InvalidQueryError
-from xsam.structures import Query, Task
+from xsam.types.requests import Query, Task
 
-IMAGE_ID = -200
-REGION_ID = -300
 IMAGE_TAG = "<image>"
 REGION_TAG = "<region>"
 SEG_TAG = "<SEG>"

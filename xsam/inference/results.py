@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xsam.config import XSamConfig
-from xsam.mask_geometry import MaskGeometry
-from xsam.pointing import CANDIDATE_SHARE, pointed_at
-from xsam.postprocess import (
+from xsam.inference.pointing import CANDIDATE_SHARE, pointed_at
+from xsam.inference.postprocess import (
     NESTED_SHARE,
     RawSegments,
     best_query,
@@ -24,9 +23,10 @@ from xsam.postprocess import (
     to_segments,
     without_duplicates,
 )
-from xsam.preprocess import prompt_mask
-from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
-from xsam.structures import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
+from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
+from xsam.inference.upsample import MaskGeometry
+from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
 
 # From the last opening tag to the next closing one, as `mark_positions` counts conditions.
 _PHRASE = re.compile(f"{PHRASE_OPEN}((?:(?!{PHRASE_OPEN}).)*?){PHRASE_CLOSE}", re.DOTALL)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.preprocess import scaled_hw
+from xsam.inference.preprocess import scaled_hw
 
 _BAND_BYTES = 32 << 20
 

@@ -16,7 +16,7 @@ from transformers.models.mask2former.modeling_mask2former import (
 )
 from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisionEncoder
 
-from xsam.config import XSamConfig
+from xsam.config import IMAGE_ID, REGION_ID, XSamConfig
 from xsam.model.connector import SegConnector
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
 from xsam.model.mask_decoder import (
@@ -30,7 +30,6 @@ from xsam.model.mask_decoder import (
 from xsam.model.pixel_decoder import decode_pixels
 from xsam.model.projectors import MlpProjector, shuffle_grid
 from xsam.model.region_sampler import sample_regions
-from xsam.prompts import IMAGE_ID, REGION_ID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,13 +21,13 @@ from types import MappingProxyType
 import numpy as np
 
 from xsam.errors import DeadlineExceededError, InvalidImageError, InvalidQueryError, UnknownCameraError
-from xsam.masks import BoolMask, MaskRle, box_of_mask
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.camera import Camera
 from xsam.sim.language import grounded_caption, plural, reasoning_questions, referring_expressions
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import Scene, orbit_camera, sample_scene
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
 
 FRONT = MappingProxyType({"front": 0.0})
 PATCH_LEVEL = 90  # grey of the flat patch where something was taken away

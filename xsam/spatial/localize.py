@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
-from xsam.location import Location3D, quaternion_of_matrix, vector3
-from xsam.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.location import Location3D, quaternion_of_matrix, vector3
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 
 MIN_POINTS = 10
 """Fewer measured pixels than this say nothing about a surface."""

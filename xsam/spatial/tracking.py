@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from xsam.masks import BoolMask, box_of_mask
-from xsam.segments import Segments
+from xsam.types.masks import BoolMask, box_of_mask
+from xsam.types.segments import Segments
 
 _NOT_TRACKED = np.uint32(0)
 _LARGEST_ID = 2**32 - 1

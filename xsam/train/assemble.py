@@ -28,11 +28,11 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from xsam.checkpoint import open_tokenizer, read_tensors, save_checkpoint
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.errors import CheckpointError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import open_tokenizer, read_tensors, save_checkpoint
 
 _RENAMES = (
     # prefix in the base model, prefix here; the first that fits counts

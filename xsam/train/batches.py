@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
+from xsam.data.samples import PromptedImage, Source
 from xsam.errors import DatasetError
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.mixture import BatchPlan
-from xsam.train.samples import PromptedImage, Source
 from xsam.train.stages import StageConfig
 
 _log = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from xsam.eval.scenes import IMAGE_HW, parse_seeds
 from xsam.eval.scoreboard import Scoreboard
 from xsam.sim.render import render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.structures import Task
+from xsam.types.requests import Task
 
 MAX_FALSE_ALARM = 0.055
 """Aimed at on validation scenes, a little below what is wanted of unseen ones."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xsam.checkpoint import read_tensors, sha256
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.train.stages import CONTINUED, finished_runs
+from xsam.weights.checkpoint import read_tensors, sha256
 
 _STAGE_TEXT = {
     "stage1": "segmentor: all objects and surfaces, closed set of 29 classes",

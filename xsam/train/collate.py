@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xsam.config import XSamConfig
-from xsam.preprocess import region_mask, segmentation_pixels, square_mask, vision_pixels
-from xsam.prompts import IMAGE_ID, TokenizedPrompt, tokenize
+from xsam.config import IMAGE_ID, XSamConfig
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.preprocess import region_mask, segmentation_pixels, square_mask, vision_pixels
+from xsam.inference.prompts import TokenizedPrompt, tokenize
 from xsam.train.losses import PromptTarget
-from xsam.train.samples import PromptedImage, TrainPrompt
 
 IGNORE = -100
 

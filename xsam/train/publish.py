@@ -18,7 +18,6 @@ from typing import Any
 
 import torch
 
-from xsam.checkpoint import load_tokenizer, load_weights, read_tensors, save_checkpoint
 from xsam.config import XSamConfig
 from xsam.engine import XSam
 from xsam.errors import TrainingConfigError
@@ -27,6 +26,7 @@ from xsam.model.xsam import XSamModel
 from xsam.sim.scene import TEST_SEEDS
 from xsam.train.card import model_card
 from xsam.train.stages import finished_runs
+from xsam.weights.checkpoint import load_tokenizer, load_weights, read_tensors, save_checkpoint
 
 
 def publish(

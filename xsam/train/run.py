@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import yaml
 
-from xsam.checkpoint import load_checkpoint
 from xsam.config import tiny_config
+from xsam.data.samples import Source
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
 from xsam.train.resolution import at_image_size
-from xsam.train.samples import Source
 from xsam.train.stages import SourceConfig, StageConfig, read_stage
+from xsam.weights.checkpoint import load_checkpoint
 
 SCENES = "scenes"
 _PATHS = frozenset({"folder", "root", "annotations", "images", "masks", "explanations"})
@@ -34,14 +34,14 @@ def open_configured(config: SourceConfig, data: Path, *, augment: bool) -> Sourc
     options = {key: _placed(key, value, data) for key, value in config.options.items()}
     if config.kind == SCENES:
         return _open_scenes(config, options, augment=augment)
-    from xsam.train.readers import open_source
+    from xsam.data.readers import open_source
 
     return open_source(config.kind, **options)
 
 
 def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool) -> Source:
+    from xsam.data.scene_source import SceneSource
     from xsam.sim.shards import load_shards
-    from xsam.train.scene_source import SceneSource
 
     unknown = sorted(set(options) - {"folder", "limit", "shares"})
     if unknown or "folder" not in options:
@@ -72,7 +72,7 @@ def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]
 
     Raises:
         TrainingConfigError: the full size without `init`: its language model is never trained from nothing.
-        CheckpointError: see `xsam.checkpoint`.
+        CheckpointError: see `xsam.weights.checkpoint`.
     """
     if init is not None:
         return load_checkpoint(init)

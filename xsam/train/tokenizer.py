@@ -7,9 +7,9 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, conversation_for
+from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, conversation_for
 from xsam.sim.conversation import VOCABULARY
-from xsam.structures import Query, Task, VisualPrompt
+from xsam.types.requests import Query, Task, VisualPrompt
 
 PAD, BOS, EOS, UNKNOWN = "<|endoftext|>", "<s>", "</s>", "<unk>"
 _TAGS = (PAD, BOS, EOS, "<|user|>", "<|assistant|>", END_TAG, SEG_TAG, PHRASE_OPEN, PHRASE_CLOSE)

@@ -22,17 +22,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xsam.checkpoint import save_checkpoint
+from xsam.data.samples import Source
 from xsam.errors import ModelError, TrainingConfigError
 from xsam.model.xsam import XSamModel
 from xsam.train.batches import PlannedBatches
 from xsam.train.collate import Collator
 from xsam.train.mixture import BatchPlan
 from xsam.train.optimizer import build_optimizers, freeze, schedule, set_rates
-from xsam.train.samples import Source
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import StageModule
 from xsam.train.validation import Validation
+from xsam.weights.checkpoint import save_checkpoint
 
 HEADS_FILE = "heads.safetensors"
 

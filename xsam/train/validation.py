@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.masks import BoolMask
+from xsam.data.samples import Source
+from xsam.data.scene_prompts import RELATIONAL_KINDS
+from xsam.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xsam.model.xsam import XSamModel
-from xsam.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xsam.sim.language import EXPRESSION_KINDS
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
-from xsam.train.samples import Source
-from xsam.train.scene_prompts import RELATIONAL_KINDS
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import answer_batch, language_loss, read_texts
+from xsam.types.masks import BoolMask
 
 _BATCH = 8
 _FOUND = 0.5  # probability from which a query answers

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
-from xsam.masks import BoolMask
-from xsam.segments import Segments, read_only
+from xsam.types.masks import BoolMask
+from xsam.types.segments import Segments, read_only
 
 __all__ = [
     "MAX_CATEGORIES",

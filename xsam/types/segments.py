@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.location import Location3D
-from xsam.masks import BoolMask, MaskRle
+from xsam.types.location import Location3D
+from xsam.types.masks import BoolMask, MaskRle
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
@@ -24,8 +24,8 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 class Segments:
     """Segments of one answer as parallel columns, best score first.
 
-    `track_ids` and `locations` come from `xsam.tracking` and `xsam.geometry`; left out they say "not
-    tracked" and "not located" for every segment. `dataclasses.replace` adds them to segments.
+    `track_ids` and `locations` come from `xsam.spatial`; left out they say "not tracked" and "not located"
+    for every segment. `dataclasses.replace` adds them to segments.
     """
 
     image_hw: tuple[int, int]

@@ -42,7 +42,7 @@ _WEIGHT_NAMES = (
     "pytorch_model.bin.index.json",
 )
 _SHOWN = 10
-_ASSETS = Path(__file__).parent / "assets"
+_ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve_model(model: str | Path) -> tuple[Path, str]:

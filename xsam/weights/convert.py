@@ -22,7 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xsam.checkpoint import (
+from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
+from xsam.errors import CheckpointError
+from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import (
     find_weights,
     is_released_layout,
     load_tokenizer,
@@ -32,10 +35,7 @@ from xsam.checkpoint import (
     read_tensors,
     sha256,
 )
-from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
-from xsam.download import MASK2FORMER, PHI3, SAM, SIGLIP, STAGE, XSAM
-from xsam.errors import CheckpointError
-from xsam.model.xsam import XSamModel
+from xsam.weights.download import MASK2FORMER, PHI3, SAM, SIGLIP, STAGE, XSAM
 
 MAX_SHARD_BYTES = 5_000_000_000
 SPARE_DISK_BYTES = 200_000_000  # tokenizer, configuration, and what other programs write meanwhile

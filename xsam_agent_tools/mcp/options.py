@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from xsam.errors import InvalidImageError, XSamError
-from xsam.structures import Frame
-from xsam_agent_tools.loading import LoadingSegmenter
+from xsam.types.requests import Frame
+from xsam_agent_tools.runtime.loading import LoadingSegmenter
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import Images
 

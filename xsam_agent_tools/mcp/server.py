@@ -27,7 +27,7 @@ from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 
 from xsam.version import __version__
-from xsam_agent_tools.progress import progress_to
+from xsam_agent_tools.runtime.progress import progress_to
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import ToolSpec, in_conversation
 
@@ -169,7 +169,7 @@ def serve_http(server: Server[Any], port: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until the client or a signal ends it."""
-    from xsam_agent_tools.mcp_options import options_of, toolkit_of
+    from xsam_agent_tools.mcp.options import options_of, toolkit_of
 
     options = options_of(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
@@ -179,7 +179,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             serve_http(server, options.port)
         else:
             anyio.run(serve_stdio, server)
-
-
-if __name__ == "__main__":
-    main()

@@ -147,7 +147,7 @@ class History:
 def _same_picture(first: NDArray[np.float32] | None, second: NDArray[np.float32] | None) -> bool:
     if first is None or second is None:
         return first is second
-    from xsam_agent_tools.appearance import same_picture
+    from xsam_agent_tools.spatial.appearance import same_picture
 
     return same_picture(first, second)
 

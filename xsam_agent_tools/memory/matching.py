@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xsam.masks import MaskRle
-from xsam.structures import Frame
-from xsam_agent_tools.scene_store import SceneObject
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Frame
+from xsam_agent_tools.memory.scene_store import SceneObject
 
 MIN_MATCH = 0.65  # below, it is another object; on simulated tables 95 % of true matches reach 0.78
 MIN_LEAD = 0.08  # a runner-up closer than this makes the match ambiguous
@@ -38,7 +38,7 @@ def likeness(before: Sighting, after: Sighting) -> float:
     """
     scores: dict[str, float] = {}
     if before.frame is not None and after.frame is not None:
-        from xsam_agent_tools.appearance import colour_similarity
+        from xsam_agent_tools.spatial.appearance import colour_similarity
 
         scores["colour"] = colour_similarity(
             before.frame.rgb, before.mask.decode(), after.frame.rgb, after.mask.decode()

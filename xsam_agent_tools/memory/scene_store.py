@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
-from xsam.location import Location3D
-from xsam.masks import MaskRle
-from xsam.structures import Frame
+from xsam.types.location import Location3D
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Frame
 from xsam_agent_tools.errors import ImageFullError, StaleIdError, UnknownIdError
 
 _OBJECT_OVERHEAD_BYTES = 400  # of the Python objects around a mask's counts

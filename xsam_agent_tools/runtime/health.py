@@ -11,7 +11,7 @@ from typing import Any
 
 from xsam.errors import XSamError
 from xsam.segmenter import Segmenter
-from xsam.structures import SegmentationResult
+from xsam.types.requests import SegmentationResult
 
 _KEPT_CALLS = 50
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from xsam.errors import DeadlineExceededError, ModelError, XSamError
 from xsam.segmenter import Segmenter
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask
+from xsam.types.masks import BoolMask
 
 RgbImage = NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.geometry import valid_depth
-from xsam.masks import BoolMask, box_of_mask
+from xsam.spatial.localize import valid_depth
+from xsam.types.masks import BoolMask, box_of_mask
 
 INSIDE_YES, INSIDE_NO = 0.85, 0.15  # share of the pixels within the other's outline
 ON_YES, ON_NO = 0.6, 0.2  # share of the lower rim that borders on the other

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from xsam.errors import InvalidImageError
 from xsam_agent_tools.errors import NoDepthError
-from xsam_agent_tools.places import has_place, locate
-from xsam_agent_tools.relations import UNCLEAR, Body, compare
-from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.spatial.locations import has_place, locate
+from xsam_agent_tools.spatial.relations import UNCLEAR, Body, compare
 
 MAX_CANDIDATES = 8
 
@@ -80,7 +80,7 @@ def _colours(scene: Scene, bodies: Sequence[Body]) -> dict[str, str]:
     """The colours, when they are not all the same."""
     if scene.frame is None:
         return {}
-    from xsam_agent_tools.appearance import colour_name
+    from xsam_agent_tools.spatial.appearance import colour_name
 
     names = {body.object_id: colour_name(scene.frame.rgb, body.mask) for body in bodies}
     if len(set(names.values())) < 2:

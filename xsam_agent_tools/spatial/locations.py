@@ -1,16 +1,16 @@
 """Where the objects of a scene are in space, from their masks and the depth of their image.
 
 A segmenter with a depth camera of its own (the ROS node) sends the places along with the masks. Where the
-toolkit has the frames, the places are computed here; the numbers are the same, from `xsam.geometry`.
+toolkit has the frames, the places are computed here; the numbers are the same, from `xsam.spatial.localize`.
 """
 
 from __future__ import annotations
 
-from xsam.geometry import locate_mask
-from xsam.location import Location3D
+from xsam.spatial.localize import locate_mask
+from xsam.types.location import Location3D
 from xsam_agent_tools.errors import NoDepthError, NoTransformError
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
-from xsam_agent_tools.scene_store import Scene, SceneObject
 
 
 def has_place(scene: Scene, item: SceneObject) -> bool:

@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import ModelError
-from xsam.location import Location3D
-from xsam.masks import BoolMask, centroid_of_mask
-from xsam_agent_tools.contact import inside, resting_on
+from xsam.types.location import Location3D
+from xsam.types.masks import BoolMask, centroid_of_mask
 from xsam_agent_tools.errors import ArgumentsError, NoDepthError
+from xsam_agent_tools.spatial.contact import inside, resting_on
 
 YES, NO, UNCLEAR = "yes", "no", "unclear"
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from xsam.errors import XSamError, error_for_code
-from xsam.masks import BoolMask, MaskRle, box_of_mask, centroid_of_mask
-from xsam.structures import SegmentationResult, Status
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask, centroid_of_mask
+from xsam.types.requests import SegmentationResult, Status
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject, SceneStore
 from xsam_agent_tools.perception import Look
-from xsam_agent_tools.phrases import means_one
-from xsam_agent_tools.scene_store import Scene, SceneObject, SceneStore
+from xsam_agent_tools.text.phrases import means_one
 
 SAME_IOU = 0.8  # masks that overlap more show the same object
 MAX_LABEL_CHARS = 40

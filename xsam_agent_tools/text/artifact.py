@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from xsam.errors import ModelError
-from xsam.location import Location3D
-from xsam.structures import Frame, Segments
-from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam.types.location import Location3D
+from xsam.types.requests import Frame, Segments
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 
 SEGMENTATION = "xsam_agent_tools/segmentation/1"
 LOCATION = "xsam_agent_tools/location/1"
@@ -100,7 +100,7 @@ def place_of(scene: Scene, item: SceneObject, location: Location3D, frame: str) 
 
 def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str:
     """A base64 PNG of the frame with numbered outlines, sides up to `MAX_OVERLAY_SIDE_PX`."""
-    from xsam.draw import draw_overlay
+    from xsam.draw.overlay import draw_overlay
 
     segments = Segments(
         image_hw=frame.image_hw,
@@ -120,7 +120,7 @@ def crop_pngs(frame: Frame, item: SceneObject) -> list[str]:
 
     The first is for questions about colour and material: nothing is drawn on it.
     """
-    from xsam.draw import draw_outline
+    from xsam.draw.overlay import draw_outline
 
     height, width = frame.image_hw
     x_min, y_min, x_max, y_max = item.box_xyxy

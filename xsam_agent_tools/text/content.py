@@ -13,10 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from xsam.errors import XSamError
-from xsam.location import Location3D
+from xsam.types.location import Location3D
 from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Age
-from xsam_agent_tools.scene_store import Scene, SceneObject
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12

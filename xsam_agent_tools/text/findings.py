@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from xsam_agent_tools.answers import Answer
-from xsam_agent_tools.content import MAX_TRIED, call_of, cut, header, object_payload
-from xsam_agent_tools.differences import distinguish
 from xsam_agent_tools.perception import Age
-from xsam_agent_tools.phrases import simpler_nouns
-from xsam_agent_tools.places import has_place
 from xsam_agent_tools.schemas import MAX_QUERIES
+from xsam_agent_tools.spatial.differences import distinguish
+from xsam_agent_tools.spatial.locations import has_place
+from xsam_agent_tools.text.answers import Answer
+from xsam_agent_tools.text.content import MAX_TRIED, call_of, cut, header, object_payload
+from xsam_agent_tools.text.phrases import simpler_nouns
 
 
 def answer_payload(

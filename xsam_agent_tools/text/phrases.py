@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xsam.structures import Query, Task
+from xsam.types.requests import Query, Task
 
 _DETERMINERS = frozenset(("a", "an", "all", "any", "each", "every", "some", "the"))
 _AFTER_THE_NOUN = frozenset(

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from xsam.structures import Query, SegmentationResult, Task
-from xsam_agent_tools.answers import (
+from xsam.types.requests import Query, SegmentationResult, Task
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.perception import Look
+from xsam_agent_tools.runtime.progress import progress_of
+from xsam_agent_tools.schemas import DEFAULT_OBJECTS, ask_scene_args
+from xsam_agent_tools.text.answers import (
     FAILURES,
     Answer,
     object_of,
@@ -15,12 +19,8 @@ from xsam_agent_tools.answers import (
     same_objects,
     with_pixels,
 )
-from xsam_agent_tools.artifact import segmentation_artifact
-from xsam_agent_tools.content import cut, header, object_payload, to_text
-from xsam_agent_tools.perception import Look
-from xsam_agent_tools.progress import progress_of
-from xsam_agent_tools.scene_store import Scene, SceneObject
-from xsam_agent_tools.schemas import DEFAULT_OBJECTS, ask_scene_args
+from xsam_agent_tools.text.artifact import segmentation_artifact
+from xsam_agent_tools.text.content import cut, header, object_payload, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation, picture_signature
 from xsam_agent_tools.tools.searching import not_asked, remember
 

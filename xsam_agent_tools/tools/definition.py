@@ -20,11 +20,11 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import XSamError
-from xsam.structures import Frame
-from xsam_agent_tools.artifact import overlay_png
-from xsam_agent_tools.content import error_payload, invalid_arguments_payload, to_text
+from xsam.types.requests import Frame
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
-from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam_agent_tools.text.artifact import overlay_png
+from xsam_agent_tools.text.content import error_payload, invalid_arguments_payload, to_text
 
 Images = Literal["none", "user", "tool"]
 Output = tuple[str, dict[str, Any]]  # content for the model, artifact for the program
@@ -133,7 +133,7 @@ def picture_signature(frame: Frame | None) -> Any:
     """What tells whether a later frame shows the same; None when the pixels are not known."""
     if frame is None:
         return None
-    from xsam_agent_tools.appearance import signature
+    from xsam_agent_tools.spatial.appearance import signature
 
     return signature(frame.rgb)
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from xsam.errors import InvalidImageError
-from xsam.masks import BoolMask
-from xsam_agent_tools.artifact import crop_pngs, segmentation_artifact
-from xsam_agent_tools.content import cut, header, object_payload, size_cm, to_text
+from xsam.types.masks import BoolMask
 from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
-from xsam_agent_tools.places import has_place, locate
-from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
+from xsam_agent_tools.spatial.locations import has_place, locate
+from xsam_agent_tools.text.artifact import crop_pngs, segmentation_artifact
+from xsam_agent_tools.text.content import cut, header, object_payload, size_cm, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
@@ -92,7 +92,7 @@ def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     if borders:
         details["cut_off_at"] = borders
     if scene.frame is not None:
-        from xsam_agent_tools.appearance import colour_name
+        from xsam_agent_tools.spatial.appearance import colour_name
 
         if colour := colour_name(scene.frame.rgb, mask):
             details["colour"] = colour

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from xsam.errors import error_for_code
-from xsam.masks import BoolMask, mask_iou
-from xsam.structures import Query, SegmentationResult, Task, VisualPrompt
-from xsam_agent_tools.answers import FAILURES, object_of, put, union, with_pixels
-from xsam_agent_tools.artifact import segmentation_artifact
-from xsam_agent_tools.content import header, object_payload, percent, to_text
+from xsam.types.masks import BoolMask, mask_iou
+from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
+from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.perception import Look
-from xsam_agent_tools.progress import progress_of
 from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, honoured, to_prompts
-from xsam_agent_tools.scene_store import SceneObject
+from xsam_agent_tools.runtime.progress import progress_of
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
+from xsam_agent_tools.text.answers import FAILURES, object_of, put, union, with_pixels
+from xsam_agent_tools.text.artifact import segmentation_artifact
+from xsam_agent_tools.text.content import header, object_payload, percent, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 UNCHANGED_IOU = 0.98  # masks that overlap more are the same outline

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from xsam.errors import XSamError
-from xsam_agent_tools.artifact import ABSENCE, STATUS
-from xsam_agent_tools.content import age_payload, call_of, cut, error_payload, to_text
 from xsam_agent_tools.errors import NotLookedError, StaleIdError
-from xsam_agent_tools.health import own_status
-from xsam_agent_tools.history import PastLook
+from xsam_agent_tools.memory.history import PastLook
 from xsam_agent_tools.perception import Age, Perception
+from xsam_agent_tools.runtime.health import own_status
 from xsam_agent_tools.schemas import ALL_CAMERAS, perception_status_args, report_not_found_args
+from xsam_agent_tools.text.artifact import ABSENCE, STATUS
+from xsam_agent_tools.text.content import age_payload, call_of, cut, error_payload, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation
 
 STATUS_DEADLINE_S = 3.0

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from xsam.structures import Query, Task
-from xsam_agent_tools.answers import Answer, answer_from
-from xsam_agent_tools.artifact import segmentation_artifact
-from xsam_agent_tools.content import cut, header, object_payload, to_text
-from xsam_agent_tools.findings import answer_payload
+from xsam.types.requests import Query, Task
 from xsam_agent_tools.perception import Look
-from xsam_agent_tools.phrases import query_for
-from xsam_agent_tools.progress import progress_of
+from xsam_agent_tools.runtime.progress import progress_of
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, segment_everything_args, segment_objects_args
+from xsam_agent_tools.text.answers import Answer, answer_from
+from xsam_agent_tools.text.artifact import segmentation_artifact
+from xsam_agent_tools.text.content import cut, header, object_payload, to_text
+from xsam_agent_tools.text.findings import answer_payload
+from xsam_agent_tools.text.phrases import query_for
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation, picture_signature
 
 MAX_LISTED = 20  # objects of `segment_everything`; the rest is only counted

@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xsam_agent_tools.artifact import COMPARISON, LOCATION, frame_of, mask_of, place_of, segmentation_artifact
-from xsam_agent_tools.content import age_payload, cut, header, location_payload, to_text
-from xsam_agent_tools.differences import body_of
 from xsam_agent_tools.errors import ArgumentsError, NoDepthError
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Age
-from xsam_agent_tools.places import frame_of_location, in_frame, locate
-from xsam_agent_tools.relations import UNCLEAR, compare
-from xsam_agent_tools.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
+from xsam_agent_tools.spatial.differences import body_of
+from xsam_agent_tools.spatial.locations import frame_of_location, in_frame, locate
+from xsam_agent_tools.spatial.relations import UNCLEAR, compare
+from xsam_agent_tools.text.artifact import (
+    COMPARISON,
+    LOCATION,
+    frame_of,
+    mask_of,
+    place_of,
+    segmentation_artifact,
+)
+from xsam_agent_tools.text.content import age_payload, cut, header, location_payload, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _LOCATE_OBJECTS_3D = """\

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from xsam.masks import MaskRle
-from xsam.structures import Query, SegmentationResult, Task, VisualPrompt
-from xsam_agent_tools.answers import SAME_IOU, object_of, put, raise_if_all_failed, with_pixels
-from xsam_agent_tools.artifact import segmentation_artifact
-from xsam_agent_tools.content import call_of, header, object_payload, to_text
-from xsam_agent_tools.differences import distinguish
-from xsam_agent_tools.matching import Sighting, best_matches
-from xsam_agent_tools.phrases import query_for
-from xsam_agent_tools.progress import progress_of
-from xsam_agent_tools.scene_store import Scene, SceneObject
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
+from xsam_agent_tools.memory.matching import Sighting, best_matches
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.runtime.progress import progress_of
 from xsam_agent_tools.schemas import SAME_CAMERA, track_object_args
+from xsam_agent_tools.spatial.differences import distinguish
+from xsam_agent_tools.text.answers import SAME_IOU, object_of, put, raise_if_all_failed, with_pixels
+from xsam_agent_tools.text.artifact import segmentation_artifact
+from xsam_agent_tools.text.content import call_of, header, object_payload, to_text
+from xsam_agent_tools.text.phrases import query_for
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 POINTED_LABELS = frozenset({"marked", "similar"})  # of objects that were pointed at, not named

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
-from xsam_ros.camera_decoding import CameraFrame, FrameDecoder
-from xsam_ros.camera_streams import Arrival, TopicStatistics, TopicStream
-from xsam_ros.parameters import CameraParameters
+from xsam_ros.cameras.buffer import Arrival, TopicStatistics, TopicStream
+from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
+from xsam_ros.node.parameters import CameraParameters
 
 __all__ = ["CameraFrame", "CameraSlot", "CameraStatistics", "CameraTopics"]
 

@@ -13,13 +13,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
-from xsam.structures import Frame
-from xsam_ros.camera_info import intrinsics_for, is_distorted
-from xsam_ros.camera_streams import Arrival
-from xsam_ros.conversions import stamp_ns
-from xsam_ros.image_conversion import rgb_from_image
-from xsam_ros.image_conversion_compressed import rgb_from_compressed
-from xsam_ros.image_conversion_depth import depth_from_compressed, depth_from_image, resized_depth
+from xsam.types.requests import Frame
+from xsam_ros.cameras.buffer import Arrival
+from xsam_ros.cameras.intrinsics import intrinsics_for, is_distorted
+from xsam_ros.messages.compressed_images import rgb_from_compressed
+from xsam_ros.messages.convert import stamp_ns
+from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resized_depth
+from xsam_ros.messages.images import rgb_from_image
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from rclpy.qos import (
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from xsam_ros.camera import CameraSlot, CameraTopics
-from xsam_ros.camera_streams import TopicStream
-from xsam_ros.parameters import CameraParameters, declare, read
+from xsam_ros.cameras.buffer import TopicStream
+from xsam_ros.cameras.camera import CameraSlot, CameraTopics
+from xsam_ros.node.parameters import CameraParameters, declare, read
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError

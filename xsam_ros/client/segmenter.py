@@ -41,20 +41,20 @@ from xsam.errors import (
     SegmenterUnavailableError,
     error_for_code,
 )
-from xsam.structures import CameraRef, Frame, Query, SegmentationResult
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.client_goal import Goal, Progress
-from xsam_ros.client_limit import Limit
-from xsam_ros.client_stream import ResultStream
-from xsam_ros.conversions import (
+from xsam_ros.client.deadline import Limit
+from xsam_ros.client.goal import Goal, Progress
+from xsam_ros.client.stream import ResultStream
+from xsam_ros.messages.convert import (
     image_from_frame,
     query_to_message,
     raise_for_response,
     result_from_message,
     sendable,
 )
-from xsam_ros.service_qos import ACTION_QOS, SERVICE_QOS
-from xsam_ros.spinning import spin
+from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
+from xsam_ros.runtime.spin import spin
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _POLL_S = 0.01

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage
 
 from xsam.errors import InvalidImageError
-from xsam.structures import MAX_IMAGE_SIDE_PX
-from xsam_ros.image_conversion import rgb_from_pixels
+from xsam.types.requests import MAX_IMAGE_SIDE_PX
+from xsam_ros.messages.images import rgb_from_pixels
 
 _COLOR_ENCODING = re.compile(r"(rgb|bgr)a?(8|16)|yuv422(_yuy2)?|uyvy|yuyv|nv21|nv24")
 

@@ -28,8 +28,8 @@ from xsam.errors import (
     XSamError,
     error_for_code,
 )
-from xsam.masks import MaskRle
-from xsam.structures import (
+from xsam.types.masks import MaskRle
+from xsam.types.requests import (
     MAX_CATEGORIES,
     MAX_IMAGE_SIDE_PX,
     MAX_PROMPTS,
@@ -44,9 +44,9 @@ from xsam.structures import (
     VisualPrompt,
 )
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.conversions_location import location_from_message, location_to_message
-from xsam_ros.image_conversion import image_from_array, rgb_from_image
-from xsam_ros.rle import area_and_centroid, check_counts
+from xsam_ros.messages.images import image_from_array, rgb_from_image
+from xsam_ros.messages.locations import location_from_message, location_to_message
+from xsam_ros.messages.rle import area_and_centroid, check_counts
 from xsam_ros.srv import Segment
 
 Response = TypeVar("Response", Segment.Response, SegmentAction.Result)

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsam.errors import InvalidImageError
-from xsam.structures import MAX_IMAGE_SIDE_PX
-from xsam_ros.image_conversion import array_from_image
-from xsam_ros.image_conversion_compressed import picture_pixels
+from xsam.types.requests import MAX_IMAGE_SIDE_PX
+from xsam_ros.messages.compressed_images import picture_pixels
+from xsam_ros.messages.images import array_from_image
 
 _MILLIMETRES = frozenset({"16UC1", "mono16"})
 _METRES = "32FC1"

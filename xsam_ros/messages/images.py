@@ -18,7 +18,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
-from xsam.structures import MAX_IMAGE_SIDE_PX
+from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 
 class _Layout(NamedTuple):

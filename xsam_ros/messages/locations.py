@@ -8,7 +8,7 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 
 import xsam_ros.msg as messages
 from xsam.errors import ModelError
-from xsam.location import Location3D
+from xsam.types.location import Location3D
 
 NOT_ASKED = "no depth belongs to the image"
 

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
-from xsam.masks import MaskRle
-from xsam.structures import MAX_IMAGE_SIDE_PX
+from xsam.types.masks import MaskRle
+from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 _MAX_CHARS_A_RUN = 7  # 5 bits a character
 

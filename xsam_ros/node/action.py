@@ -13,12 +13,12 @@ from rclpy.lifecycle import LifecycleNode
 
 from xsam.errors import NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
-from xsam_ros.answering import Answer
-from xsam_ros.conversions import error_to_response
-from xsam_ros.executor import Outcome
-from xsam_ros.segment_service import SegmentService
-from xsam_ros.service_qos import ACTION_QOS
-from xsam_ros.worker import Job
+from xsam_ros.messages.convert import error_to_response
+from xsam_ros.node.requests import Answer
+from xsam_ros.node.service import SegmentService
+from xsam_ros.node.worker import Job
+from xsam_ros.runtime.executor import Outcome
+from xsam_ros.runtime.qos import ACTION_QOS
 
 _CANCEL_S = 1.0
 _RESULT_S = 10

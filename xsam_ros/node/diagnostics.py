@@ -17,9 +17,9 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
-from xsam_ros.camera import CameraSlot, CameraStatistics
-from xsam_ros.camera_streams import TopicStatistics
-from xsam_ros.statistics import NodeStatistics, StatisticsSnapshot, StreamStatistics
+from xsam_ros.cameras.buffer import TopicStatistics
+from xsam_ros.cameras.camera import CameraSlot, CameraStatistics
+from xsam_ros.node.metrics import NodeStatistics, StatisticsSnapshot, StreamStatistics
 
 _PERIOD_S = 1.0
 _LATE_S = 1.0

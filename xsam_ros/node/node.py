@@ -15,26 +15,26 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import NotActiveError, XSamError
-from xsam_ros.answering import Answer, Answerer, Engine, Serving
-from xsam_ros.camera import CameraSlot
-from xsam_ros.camera_subscriptions import CameraSubscriptions, make_slot
-from xsam_ros.conversions import error_to_response
-from xsam_ros.diagnostics import Diagnostics, chosen_device
-from xsam_ros.executor import Outcome
-from xsam_ros.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
+from xsam_ros.cameras.camera import CameraSlot
+from xsam_ros.cameras.subscriptions import CameraSubscriptions, make_slot
+from xsam_ros.messages.convert import error_to_response
 from xsam_ros.msg import SegmentQuery
-from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator
-from xsam_ros.segment_action import SegmentAction
-from xsam_ros.segment_service import SegmentService
-from xsam_ros.service_qos import SERVICE_QOS
-from xsam_ros.spinning import run_node
+from xsam_ros.node.action import SegmentAction
+from xsam_ros.node.diagnostics import Diagnostics, chosen_device
+from xsam_ros.node.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
+from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
+from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator
+from xsam_ros.node.requests import Answer, Answerer, Engine, Serving
+from xsam_ros.node.service import SegmentService
+from xsam_ros.node.status import camera_to_message
+from xsam_ros.node.streams import StreamQuery, Streams
+from xsam_ros.node.transforms import Transforms
+from xsam_ros.node.worker import ModelWorker
+from xsam_ros.publishers.camera_outputs import CameraOutputs
+from xsam_ros.runtime.executor import Outcome
+from xsam_ros.runtime.qos import SERVICE_QOS
+from xsam_ros.runtime.spin import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
-from xsam_ros.statistics import NodeStatistics, QueueStatistics, StreamStatistics
-from xsam_ros.status import camera_to_message
-from xsam_ros.streams import StreamQuery, Streams
-from xsam_ros.transforms import Transforms
-from xsam_ros.worker import ModelWorker
 
 EngineFactory = Callable[[NodeParameters], Engine]
 
@@ -281,7 +281,3 @@ class SegmenterNode(LifecycleNode):
 def main(arguments: Sequence[str] | None = None, *, engine_factory: EngineFactory = load_engine) -> int:
     """Run the node until SIGINT or SIGTERM."""
     return run_node(lambda: SegmenterNode(engine_factory=engine_factory), arguments=arguments, threads=4)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -13,18 +13,18 @@ from typing import Any, Protocol
 from sensor_msgs.msg import Image
 
 from xsam.errors import InvalidImageError, InvalidQueryError, ModelError, UnknownCameraError
-from xsam.geometry import locate_masks
-from xsam.location import Location3D
-from xsam.structures import Frame, Query, SegmentationResult, Segments
-from xsam_ros.camera import CameraFrame, CameraSlot
-from xsam_ros.conversions import query_from_message, result_to_message
+from xsam.spatial.localize import locate_masks
+from xsam.types.location import Location3D
+from xsam.types.requests import Frame, Query, SegmentationResult, Segments
+from xsam_ros.cameras.camera import CameraFrame, CameraSlot
+from xsam_ros.messages.convert import query_from_message, result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
-from xsam_ros.outputs import CameraOutputs
-from xsam_ros.parameters import NodeParameters
-from xsam_ros.statistics import NodeStatistics
-from xsam_ros.transforms import Transforms
-from xsam_ros.worker import ModelWorker, StageHook
+from xsam_ros.node.metrics import NodeStatistics
+from xsam_ros.node.parameters import NodeParameters
+from xsam_ros.node.transforms import Transforms
+from xsam_ros.node.worker import ModelWorker, StageHook
+from xsam_ros.publishers.camera_outputs import CameraOutputs
 
 TextHook = Callable[[int, str], None]
 """Gets the number of a query and the text that its answer has so far."""

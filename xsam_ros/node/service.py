@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from sensor_msgs.msg import Image
 
 from xsam.errors import XSamError
-from xsam_ros.answering import Answer, Serving, TextHook, seconds
-from xsam_ros.camera import CameraFrame
-from xsam_ros.conversions import frame_from_image
-from xsam_ros.worker import Job, StageHook
+from xsam_ros.cameras.camera import CameraFrame
+from xsam_ros.messages.convert import frame_from_image
+from xsam_ros.node.requests import Answer, Serving, TextHook, seconds
+from xsam_ros.node.worker import Job, StageHook
 
 
 class Request(Protocol):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xsam_ros.camera import CameraStatistics
+from xsam_ros.cameras.camera import CameraStatistics
 from xsam_ros.msg import CameraStatus, StreamStatus
-from xsam_ros.statistics import StreamStatistics
+from xsam_ros.node.metrics import StreamStatistics
 
 
 def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, publishers: int) -> CameraStatus:

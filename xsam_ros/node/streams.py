@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xsam.errors import InvalidQueryError, NotActiveError, XSamError
-from xsam.structures import SegmentationResult
-from xsam.tracking import InstanceTracker
-from xsam_ros.answering import Answer, Serving
-from xsam_ros.camera import CameraSlot
-from xsam_ros.conversions import query_from_message
+from xsam.spatial.tracking import InstanceTracker
+from xsam.types.requests import SegmentationResult
+from xsam_ros.cameras.camera import CameraSlot
+from xsam_ros.messages.convert import query_from_message
 from xsam_ros.msg import SegmentQuery
-from xsam_ros.statistics import StreamStatistics
-from xsam_ros.worker import Job, StageHook
+from xsam_ros.node.metrics import StreamStatistics
+from xsam_ros.node.requests import Answer, Serving
+from xsam_ros.node.worker import Job, StageHook
 
 _POLL_S = 0.1
 _KEPT = 30

@@ -12,7 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
-from xsam.location import Location3D, matrix_of_quaternion
+from xsam.types.location import Location3D, matrix_of_quaternion
 
 try:
     import tf2_ros

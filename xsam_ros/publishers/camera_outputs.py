@@ -15,13 +15,13 @@ from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
-from xsam.structures import Frame, Segments
-from xsam_ros.image_conversion import image_from_array
-from xsam_ros.image_conversion_encode import compressed_from_rgb
+from xsam.types.requests import Frame, Segments
+from xsam_ros.messages.encode_images import compressed_from_rgb
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentationResult
-from xsam_ros.outputs_3d import markers, point_cloud
-from xsam_ros.outputs_semantic import LABEL_INFO, ClassTable, label_info, label_json
-from xsam_ros.outputs_vision import DETECTIONS, detections_2d, detections_3d
+from xsam_ros.publishers.detections import DETECTIONS, detections_2d, detections_3d
+from xsam_ros.publishers.markers import markers, point_cloud
+from xsam_ros.publishers.semantic import LABEL_INFO, ClassTable, label_info, label_json
 
 _DEPTH = 5
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -144,7 +144,7 @@ def instance_ids(image_hw: tuple[int, int], segments: Sequence[Segments]) -> NDA
 
 def overlay(frame: Frame, segments: Sequence[Segments]) -> NDArray[np.uint8]:
     """All segments on the image: numbered by track where they are tracked, with their distance if known."""
-    from xsam.draw import draw_overlay
+    from xsam.draw.overlay import draw_overlay
 
     rgb = frame.rgb
     first_id = 1

@@ -12,9 +12,9 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from xsam.draw_shapes import colour_of
-from xsam.geometry import point_grid
-from xsam.structures import Frame
+from xsam.draw.shapes import colour_of
+from xsam.spatial.localize import point_grid
+from xsam.types.requests import Frame
 from xsam_ros.msg import Instance, SegmentationResult
 
 _LIFETIME_S = 2

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.segments import Segments
+from xsam.types.segments import Segments
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass

@@ -15,7 +15,7 @@ from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 from rclpy.utilities import try_shutdown
 
-from xsam_ros.executor import ResumingExecutor
+from xsam_ros.runtime.executor import ResumingExecutor
 
 _SPIN_S = 0.1
 """Longest sleep of the executor. With `spin()` some 5 % of SIGINT and SIGTERM get lost."""

@@ -26,11 +26,11 @@ from pycocotools import mask as coco
 
 from tests.agent.test_standard import EXAMPLES
 from xsam.sim.oracle import simulated_view
-from xsam_agent_tools.mcp_options import options_of
-from xsam_agent_tools.mcp_server import ARTIFACT_KEY
+from xsam_agent_tools.mcp.options import options_of
+from xsam_agent_tools.mcp.server import ARTIFACT_KEY
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SEED = 2_000_012
 PATIENCE_S = 60.0
 ORACLE = ["--model", "oracle", "--scene", str(SEED)]

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from xsam import DeadlineExceededError, QueueFullError
-from xsam_agent_tools.deadline import GRACE_S, OneAtATime
+from xsam_agent_tools.runtime.deadline import GRACE_S, OneAtATime
 
 
 def test_result_and_error_come_through() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.agent.table import MASKS, new_frame
 from xsam import CheckpointError, DeadlineExceededError, FakeSegmenter, ModelError, Query
-from xsam_agent_tools.loading import LoadingSegmenter
+from xsam_agent_tools.runtime.loading import LoadingSegmenter
 
 QUERIES = [Query(text="the plate")]
 

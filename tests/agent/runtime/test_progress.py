@@ -9,7 +9,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from tests.agent.test_agents import ScriptedModel
-from xsam_agent_tools.progress import progress_of
+from xsam_agent_tools.runtime.progress import progress_of
 
 
 def _look_once(messages: list[Any]) -> AIMessage:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from tests.agent.sim_table import IMAGE_HW, view_of
-from xsam.geometry import locate_mask
 from xsam.sim import RenderedView, Scene, render, sample_scene
 from xsam.sim.household import build_object
 from xsam.sim.language import referring_expressions
-from xsam_agent_tools.relations import UNCLEAR, Body, compare
+from xsam.spatial.localize import locate_mask
+from xsam_agent_tools.spatial.relations import UNCLEAR, Body, compare
 
 SEEDS = range(2_000_000, 2_000_012)
 GAP = 0.05  # of the image, and metres: the truth is clear beyond it

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from xsam import Task
-from xsam_agent_tools.phrases import means_one, query_for, simpler_nouns
+from xsam_agent_tools.text.phrases import means_one, query_for, simpler_nouns
 
 
 @pytest.mark.parametrize(

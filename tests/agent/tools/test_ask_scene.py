@@ -8,7 +8,7 @@ import pytest
 from tests.agent.sim_table import view_of
 from tests.agent.table import rectangle
 from xsam import MaskRle, ModelError, Query, SegmentationResult, Segments, Status, Task
-from xsam.masks import box_of_mask
+from xsam.types.masks import box_of_mask
 from xsam_agent_tools.tools.asking import queries_for
 
 

@@ -128,7 +128,7 @@ def test_dropped_ids_stay_valid(tools, call) -> None:
 
 
 def test_overlay_shows_what_was_kept(make_tools, call, monkeypatch) -> None:
-    from xsam import draw
+    from xsam.draw import overlay as draw
 
     tools = make_tools(images="user")
     _found(tools, call)

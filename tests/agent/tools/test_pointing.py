@@ -7,7 +7,7 @@ import pytest
 
 from tests.agent.table import MASKS, new_frame, rectangle
 from xsam import FakeSegmenter, MaskRle, PromptKind, Query, SegmentationResult, Segments, Status, Task
-from xsam.masks import box_of_mask
+from xsam.types.masks import box_of_mask
 from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, to_prompts
 
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from tests.agent.table import MASKS, Scripted, new_frame, rectangle
 from xsam import CameraRef, FakeSegmenter, Frame, Task
 from xsam_agent_tools import SceneStore
-from xsam_agent_tools.content import where
+from xsam_agent_tools.text.content import where
 
 
 def test_content_is_the_agreed_json(tool, call) -> None:
@@ -321,7 +321,7 @@ def _assert_plain(value: object) -> None:
 def test_overlay_is_in_the_artifact_and_never_in_the_text(
     make_toolkit, call, monkeypatch, images: str
 ) -> None:
-    from xsam import draw
+    from xsam.draw import overlay as draw
 
     seen: list[dict[str, Any]] = []
     draw_overlay = draw.draw_overlay

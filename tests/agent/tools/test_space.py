@@ -12,9 +12,9 @@ import pytest
 from tests.agent.sim_table import SimTable, view_of, with_place
 from tests.agent.table import MASKS, new_frame
 from xsam import FakeSegmenter, Frame
-from xsam.geometry import locate_mask
-from xsam.location import Location3D
-from xsam_agent_tools.relations import RELATIONS
+from xsam.spatial.localize import locate_mask
+from xsam.types.location import Location3D
+from xsam_agent_tools.spatial.relations import RELATIONS
 
 TURN = np.array([[0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1.0]])  # optical → robot base
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from xsam_ros import camera_streams
-from xsam_ros.camera_streams import TopicStream, peek_stamp_ns
+from xsam_ros.cameras import buffer as camera_streams
+from xsam_ros.cameras.buffer import TopicStream, peek_stamp_ns
 
 
 class Clock:

@@ -12,10 +12,10 @@ from rclpy.serialization import serialize_message
 from tests.ros.camera_driver import Camera, Clock
 from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
-from xsam_ros.camera import CameraTopics
-from xsam_ros.conversions import stamp_from_ns
-from xsam_ros.image_conversion_encode import compressed_from_depth, compressed_from_rgb, image_from_rgb
-from xsam_ros.parameters import CameraParameters
+from xsam_ros.cameras.camera import CameraTopics
+from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.messages.encode_images import compressed_from_depth, compressed_from_rgb, image_from_rgb
+from xsam_ros.node.parameters import CameraParameters
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 
 from tests.ros.camera_driver import Camera, Clock
 from tests.ros.camera_driver import first_value as _value
-from xsam_ros.camera import CameraTopics
-from xsam_ros.image_conversion_encode import image_from_depth, image_from_rgb
+from xsam_ros.cameras.camera import CameraTopics
+from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 
 
 @pytest.fixture

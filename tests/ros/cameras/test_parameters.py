@@ -11,10 +11,10 @@ import yaml
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter
 
-from xsam_ros.camera import CameraTopics
-from xsam_ros.parameters import CameraParameters, NodeParameters, declare, read, validator, why_invalid
+from xsam_ros.cameras.camera import CameraTopics
+from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator, why_invalid
 
-_CONFIG = Path(__file__).resolve().parents[2] / "config"
+_CONFIG = Path(__file__).resolve().parents[3] / "config"
 
 
 @pytest.mark.parametrize(

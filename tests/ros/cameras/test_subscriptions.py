@@ -15,9 +15,9 @@ from sensor_msgs.msg import CameraInfo
 from xsam import NoFrameError, StaleFrameError
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import sample_scene
-from xsam_ros.camera import CameraFrame, CameraSlot
-from xsam_ros.camera_subscriptions import CameraSubscriptions, camera_qos, make_slot
-from xsam_ros.parameters import CameraParameters, declare
+from xsam_ros.cameras.camera import CameraFrame, CameraSlot
+from xsam_ros.cameras.subscriptions import CameraSubscriptions, camera_qos, make_slot
+from xsam_ros.node.parameters import CameraParameters, declare
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]

@@ -31,7 +31,7 @@ from xsam import (
 )
 from xsam.segmenter import Segmenter
 from xsam_ros.client import RosSegmenter
-from xsam_ros.client_goal import Progress
+from xsam_ros.client.goal import Progress
 
 Eventually = Callable[..., Any]
 _RED = Query(text="the red one")

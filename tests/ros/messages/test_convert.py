@@ -35,8 +35,8 @@ from xsam import (
 )
 from xsam import Query as XQuery
 from xsam.errors import _BY_CODE, SegmenterUnavailableError
-from xsam.masks import centroid_of_mask
-from xsam_ros.conversions import (
+from xsam.types.masks import centroid_of_mask
+from xsam_ros.messages.convert import (
     MAX_POINTS,
     error_to_response,
     frame_from_image,
@@ -53,7 +53,7 @@ from xsam_ros.conversions import (
 )
 from xsam_ros.srv import Segment
 
-_ROOT = Path(__file__).resolve().parents[2]
+_ROOT = Path(__file__).resolve().parents[3]
 _HW = (6, 9)
 _TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 _COORDINATE = st.floats(-1e6, 1e6, width=32)

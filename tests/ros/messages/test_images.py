@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import Image
 
 from xsam import InvalidImageError
-from xsam_ros.image_conversion import (
+from xsam_ros.messages.images import (
     SUPPORTED_ENCODINGS,
     array_from_image,
     image_from_array,

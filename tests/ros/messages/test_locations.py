@@ -13,9 +13,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 import xsam_ros.msg as messages
 from xsam import MaskRle, ModelError, Segments
-from xsam.location import Location3D
-from xsam_ros.conversions import instances_from_segments, segments_from_instances
-from xsam_ros.conversions_location import location_from_message, location_to_message
+from xsam.types.location import Location3D
+from xsam_ros.messages.convert import instances_from_segments, segments_from_instances
+from xsam_ros.messages.locations import location_from_message, location_to_message
 
 _number = st.floats(-1e3, 1e3)
 _triple = st.tuples(_number, _number, _number)

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from xsam import InvalidImageError, MaskRle
-from xsam.masks import centroid_of_mask
-from xsam_ros.rle import area_and_centroid, check_counts, run_lengths
+from xsam.types.masks import centroid_of_mask
+from xsam_ros.messages.rle import area_and_centroid, check_counts, run_lengths
 
 _MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 

@@ -17,8 +17,8 @@ import xsam_ros.msg as messages
 from xsam import CameraRef, Frame, ModelError, NoFrameError, Query, RequestCancelledError, Status
 from xsam_ros.action import Segment
 from xsam_ros.client import RosSegmenter
-from xsam_ros.client_goal import Progress
-from xsam_ros.image_conversion import image_from_array
+from xsam_ros.client.goal import Progress
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.srv import GetStatus
 
 Eventually = Callable[..., Any]

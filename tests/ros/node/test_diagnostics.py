@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from xsam_ros.camera import CameraStatistics
-from xsam_ros.camera_streams import TopicStatistics
-from xsam_ros.diagnostics import camera_status, model_status
-from xsam_ros.statistics import NodeStatistics, StreamStatistics
+from xsam_ros.cameras.buffer import TopicStatistics
+from xsam_ros.cameras.camera import CameraStatistics
+from xsam_ros.node.diagnostics import camera_status, model_status
+from xsam_ros.node.metrics import NodeStatistics, StreamStatistics
 
 Eventually = Callable[..., Any]
 NO_STREAM = StreamStatistics()

@@ -17,11 +17,11 @@ from rclpy.parameter import Parameter as ParameterOverride
 import xsam_ros.msg as messages
 from tests.ros.color_node import load
 from xsam import XSamError
-from xsam_ros.image_conversion import image_from_array
-from xsam_ros.segmenter_node import SegmenterNode
+from xsam_ros.messages.images import image_from_array
+from xsam_ros.node.node import SegmenterNode
+from xsam_ros.node.streams import StreamQuery
+from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import GetStatus, Segment
-from xsam_ros.streams import StreamQuery
-from xsam_ros.worker import ModelWorker
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]

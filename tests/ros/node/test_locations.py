@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests.ros.oracle_node import LEAST_PX, rendered_views
 from xsam import CameraRef, DeadlineExceededError, Frame, Query, SegmentationResult
 from xsam.sim.render import RenderedView
 from xsam_ros.client import RosSegmenter
-from xsam_ros.client_stream import ResultStream
-
-sys.path.insert(0, str(Path(__file__).parent))
-from oracle_node import LEAST_PX, rendered_views
+from xsam_ros.client.stream import ResultStream
 
 Eventually = Callable[..., Any]
 _SEEDS = (3, 12, 25)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from xsam_ros.statistics import NodeStatistics, QueueStatistics, StreamStatistics
+from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 
 
 def test_requests_are_counted_by_how_they_ended() -> None:

@@ -16,8 +16,8 @@ from sensor_msgs.msg import Image
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
-from xsam_ros.conversions import stamp_from_ns
-from xsam_ros.image_conversion import array_from_image, image_from_array
+from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.messages.images import array_from_image, image_from_array
 from xsam_ros.srv import GetStatus, Segment
 
 Eventually = Callable[..., Any]

@@ -16,8 +16,8 @@ import pytest
 
 from benchmarks.ros.fuzz import fuzz
 from benchmarks.ros.load import RosSide
-from xsam.checkpoint import resolve_model
-from xsam_ros.image_conversion import image_from_array
+from xsam.weights.checkpoint import resolve_model
+from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import GetStatus, Segment
 

@@ -19,14 +19,14 @@ from std_msgs.msg import Header
 import xsam_ros.msg as messages
 from tests.ros import camera_driver
 from tests.ros.image_driver import ImageDriver
-from xsam_ros.answering import Answer, Serving
-from xsam_ros.camera import CameraFrame
-from xsam_ros.image_conversion import image_from_array
-from xsam_ros.parameters import NodeParameters
+from xsam_ros.cameras.camera import CameraFrame
+from xsam_ros.messages.images import image_from_array
+from xsam_ros.node.metrics import NodeStatistics
+from xsam_ros.node.parameters import NodeParameters
+from xsam_ros.node.requests import Answer, Serving
+from xsam_ros.node.streams import CameraStream, StreamQuery
+from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
-from xsam_ros.statistics import NodeStatistics
-from xsam_ros.streams import CameraStream, StreamQuery
-from xsam_ros.worker import ModelWorker
 
 Eventually = Callable[..., Any]
 _RESULT = messages.SegmentationResult

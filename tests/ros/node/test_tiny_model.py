@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from xsam import CameraRef, CheckpointError, Frame, Query, Status, VisualPrompt, XSam
-from xsam.checkpoint import resolve_model
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
+from xsam.weights.checkpoint import resolve_model
 from xsam_ros.client import RosSegmenter
 
 

@@ -11,10 +11,10 @@ import pytest
 from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from std_msgs.msg import Header
 
-from xsam.location import Location3D
-from xsam_ros import transforms
-from xsam_ros.conversions import stamp_from_ns
-from xsam_ros.transforms import Transforms
+from xsam.types.location import Location3D
+from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.node import transforms
+from xsam_ros.node.transforms import Transforms
 
 _STAMP_NS = 12_345_678_901
 _HEADER = Header(frame_id="lens", stamp=stamp_from_ns(_STAMP_NS))

@@ -16,7 +16,7 @@ from xsam import (
     RequestCancelledError,
     XSamError,
 )
-from xsam_ros.worker import ModelWorker, StageHook
+from xsam_ros.node.worker import ModelWorker, StageHook
 
 Eventually = Callable[..., Any]
 

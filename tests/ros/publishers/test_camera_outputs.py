@@ -11,12 +11,12 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
 from xsam import Frame, MaskRle, Segments
-from xsam.location import Location3D
-from xsam_ros.conversions import instances_from_segments
+from xsam.types.location import Location3D
+from xsam_ros.messages.convert import instances_from_segments
 from xsam_ros.msg import SegmentationResult
-from xsam_ros.outputs import instance_ids, overlay
-from xsam_ros.outputs_3d import POINT_DTYPE, markers, point_cloud
-from xsam_ros.outputs_semantic import NO_CLASS, ClassTable, label_json
+from xsam_ros.publishers.camera_outputs import instance_ids, overlay
+from xsam_ros.publishers.markers import POINT_DTYPE, markers, point_cloud
+from xsam_ros.publishers.semantic import NO_CLASS, ClassTable, label_json
 
 HW = (4, 6)
 

@@ -12,8 +12,8 @@ import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 
-from xsam_ros.executor import Outcome, ResumingExecutor
-from xsam_ros.spinning import spin
+from xsam_ros.runtime.executor import Outcome, ResumingExecutor
+from xsam_ros.runtime.spin import spin
 
 Eventually = Callable[..., Any]
 

@@ -20,7 +20,7 @@ from xsam import Frame, MaskRle, XSamError, __version__, cli
 from xsam.errors import DownloadError, ModelError, QueueFullError
 from xsam.sim import render, sample_scene
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "data"
 PICTURE = GOLDEN / "a" / "image.png"
 
@@ -245,7 +245,7 @@ def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xsam.download import DownloadReport
+    from xsam.weights.download import DownloadReport
 
     asked: dict[str, str] = {}
 
@@ -255,7 +255,7 @@ def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Monke
             out=out, commits={"hao9610/X-SAM": "0abc"}, file_count=3, size_bytes=9_200_000_000, fetched=("x",)
         )
 
-    monkeypatch.setattr("xsam.download.download", pretend)
+    monkeypatch.setattr("xsam.weights.download.download", pretend)
     out = tmp_path / "my files"
     result = _xsam("download", "--out", out, "--revision", "hao9610/X-SAM=0abc")
     assert result.exit_code == 0

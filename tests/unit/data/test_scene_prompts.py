@@ -10,15 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.train.scene_truth import Sample, meant, phrases
-from xsam.preprocess import PROMPT_RADIUS_SHARE
-from xsam.prompts import REGION_ID, tokenize
+from xsam.config import REGION_ID
+from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
+from xsam.inference.preprocess import PROMPT_RADIUS_SHARE
+from xsam.inference.prompts import tokenize
 from xsam.sim.annotate import annotate
 from xsam.sim.language import plural
 from xsam.sim.render import STUFF_NAMES, render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.structures import PromptKind
-from xsam.train.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.types.requests import PromptKind
 
 SEEDS = VALIDATION_SEEDS[:8]
 KINDS = tuple(TASK_SHARES)

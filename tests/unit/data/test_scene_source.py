@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.train.scene_truth import Sample, meant, phrases
-from xsam.prompts import END_TAG, IMAGE_TAG
+from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.data.scene_prompts import STUFF, TASK_SHARES
+from xsam.data.scene_source import DIALOGUE, SceneSource
+from xsam.inference.prompts import END_TAG, IMAGE_TAG
 from xsam.sim.conversation import KIND_SHARES
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.sim.render import STUFF_NAMES
 from xsam.sim.shards import SceneShards
-from xsam.train.samples import NO_CONDITION, PromptedImage, TrainPrompt
-from xsam.train.scene_prompts import STUFF, TASK_SHARES
-from xsam.train.scene_source import DIALOGUE, SceneSource
 
 EVERYTHING = {**TASK_SHARES, DIALOGUE: 0.3}
 

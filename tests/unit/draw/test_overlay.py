@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from xsam import InvalidImageError, MaskRle, Segments, VisualPrompt, draw
-from xsam.draw import PALETTE, draw_depth, draw_outline, draw_overlay, draw_prompts
-from xsam.draw_labels import Chip
-from xsam.draw_shapes import Sizes
-from xsam.masks import BoolMask, box_of_mask
+from xsam import InvalidImageError, MaskRle, Segments, VisualPrompt
+from xsam.draw import overlay as draw
+from xsam.draw.labels import Chip
+from xsam.draw.overlay import PALETTE, draw_depth, draw_outline, draw_overlay, draw_prompts
+from xsam.draw.shapes import Sizes
+from xsam.types.masks import BoolMask, box_of_mask
 
 
 def _noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

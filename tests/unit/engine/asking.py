@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xsam import Query, SegmentationResult, Task, VisualPrompt
-from xsam.checkpoint import load_checkpoint
 from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import load_checkpoint
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 STAGES = ["preprocess", "encode", "language", "decode", "postprocess"]

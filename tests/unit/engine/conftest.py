@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import xsam.passes
+import xsam.inference.forward
 from tests.unit.engine.asking import parts
 from xsam import XSam
 
@@ -12,11 +12,11 @@ from xsam import XSam
 @pytest.fixture(params=["a", "c"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> XSam:
     """A fresh engine around shared weights; free text is cut short, it takes a pass a token."""
-    monkeypatch.setattr(xsam.passes, "MAX_NEW_TOKENS", 5)
+    monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", 5)
     return XSam(*parts(request.param), model_id=request.param)
 
 
 @pytest.fixture
 def one_engine(monkeypatch: pytest.MonkeyPatch) -> XSam:
-    monkeypatch.setattr(xsam.passes, "MAX_NEW_TOKENS", 5)
+    monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", 5)
     return XSam(*parts("a"), model_id="a")

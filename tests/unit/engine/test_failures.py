@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import xsam.passes
+import xsam.inference.forward
 from tests.unit.engine.asking import STAGES, assert_same, picture
 from xsam import (
     CameraRef,
@@ -71,7 +71,7 @@ def test_more_tokens_than_the_model_has_room_for(one_engine: XSam) -> None:
 def test_generated_answers_need_room_as_well(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query(task=Task.CHAT, text="what is it")
     limit = one_engine.config.llm.max_position_embeddings
-    monkeypatch.setattr(xsam.passes, "MAX_NEW_TOKENS", limit - one_engine.config.num_image_tokens)
+    monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", limit - one_engine.config.num_image_tokens)
     with pytest.raises(InvalidQueryError, match="tokens"):
         one_engine.segment(picture(), query)
 
@@ -168,7 +168,7 @@ def test_time_may_run_out_in_the_middle_of_an_answer(
     one_engine: XSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4,000 tokens take minutes; the deadline must be looked at after each."""
-    monkeypatch.setattr(xsam.passes, "MAX_NEW_TOKENS", 3900)
+    monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", 3900)
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="language"):
         one_engine.segment(picture(1, 1), Query(task=Task.CHAT, text="talk"), deadline_s=1.5)

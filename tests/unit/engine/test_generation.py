@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-import xsam.passes
+import xsam.inference.forward
 from tests.unit.engine.asking import parts, picture
 from xsam import (
     Query,
@@ -20,12 +20,14 @@ from xsam import (
 @pytest.fixture
 def say(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Make the model say something: random weights never say `<SEG>`."""
-    generate = xsam.passes.generate
+    generate = xsam.inference.forward.generate
     _, tokenizer = parts("a")
 
     def force(text: str) -> None:
         forced: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
-        monkeypatch.setattr(xsam.passes, "generate", functools.partial(generate, forced_ids=forced))
+        monkeypatch.setattr(
+            xsam.inference.forward, "generate", functools.partial(generate, forced_ids=forced)
+        )
 
     return force
 

@@ -14,8 +14,8 @@ from xsam.eval.questions import (
     RegionTruth,
     SemanticTruth,
 )
-from xsam.masks import BoolMask, MaskRle, box_of_mask
-from xsam.structures import Query, SegmentationResult, Segments, Status
+from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.requests import Query, SegmentationResult, Segments, Status
 
 Found = tuple[int, BoolMask, float]  # label index, mask, score
 

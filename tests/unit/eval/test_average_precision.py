@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.unit.eval.answers import rectangle
 from xsam.eval.average_precision import AveragePrecision, MaskAP
-from xsam.masks import MaskRle
+from xsam.types.masks import MaskRle
 
 HW = (20, 50)
 NONE = AveragePrecision(ap=None, ap50=None, ap75=None)

@@ -21,9 +21,9 @@ from xsam.errors import XSamError
 from xsam.eval import asking
 from xsam.eval.coco import COCO_TASKS, CocoFolder, evaluate_coco
 from xsam.eval.questions import InstanceTruth, PanopticTruth, Question, SemanticTruth
-from xsam.masks import MaskRle
 from xsam.segmenter import FakeSegmenter
-from xsam.structures import SegmentationResult
+from xsam.types.masks import MaskRle
+from xsam.types.requests import SegmentationResult
 
 HW = (40, 60)
 # Category ids have gaps and stuff stands between things, as in COCO.

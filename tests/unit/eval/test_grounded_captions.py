@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.eval.answers import rectangle
 from xsam.eval.grounded_captions import GroundedCaptions, GroundedPhrase, best_pairs
-from xsam.masks import MaskRle
+from xsam.types.masks import MaskRle
 
 HW = (10, 40)
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tests.unit.eval.answers import rectangle, result, right_answer
 from xsam.eval.pictures import TRUTH_COLOUR, PictureSample, draw_answer
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth, interactive_question
-from xsam.masks import BoolMask
-from xsam.structures import Query, Task, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Query, Task, VisualPrompt
 
 HW = (240, 320)
 RGB = np.full((*HW, 3), 120, np.uint8)

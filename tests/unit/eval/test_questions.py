@@ -20,7 +20,7 @@ from xsam.eval.questions import (
     region_prompt,
     visual_grounded_question,
 )
-from xsam.structures import PromptKind, Query, Task, VisualPrompt
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
 HW = (30, 60)
 

@@ -29,10 +29,10 @@ from xsam.eval.questions import (
 )
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scenes import SCORE_KEYS, evaluate, parse_seeds
-from xsam.masks import mask_iou
 from xsam.segmenter import FakeSegmenter
 from xsam.sim import CATEGORIES, annotate, render, sample_scene
-from xsam.structures import Frame, Query, SegmentationResult, Task
+from xsam.types.masks import mask_iou
+from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = [  # questions of scene 2000001 since version 0.1

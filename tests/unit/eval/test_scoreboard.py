@@ -19,8 +19,8 @@ from xsam.eval.questions import (
     interactive_question,
 )
 from xsam.eval.scoreboard import Scoreboard, confident
-from xsam.masks import BoolMask
-from xsam.structures import Query, Status, Task, VisualPrompt
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Query, Status, Task, VisualPrompt
 
 HW = (20, 40)
 EMPTY = np.zeros(HW, np.bool_)

@@ -10,14 +10,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.eval.answers import rectangle, right_answer
+from xsam.data.samples import PromptedImage, TrainPrompt
 from xsam.errors import XSamError
 from xsam.eval import asking
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth
 from xsam.eval.sources import evaluate_source, query_of, question_of
-from xsam.prompts import Conversation, conversation_for
+from xsam.inference.prompts import Conversation, conversation_for
 from xsam.segmenter import FakeSegmenter
-from xsam.structures import Query, SegmentationResult, Task, VisualPrompt
-from xsam.train.samples import PromptedImage, TrainPrompt
+from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 
 HW = (24, 32)
 MASKS = np.stack([rectangle(0, 0, 8, 8, HW), rectangle(10, 0, 20, 8, HW), rectangle(22, 0, 30, 8, HW)])

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from xsam import ModelError, XSam
-from xsam.acceleration import cpu_threads
+from xsam.inference.acceleration import cpu_threads
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
 

@@ -21,12 +21,12 @@ from xsam import (
     VisualPrompt,
     XSam,
 )
-from xsam.checkpoint import load_checkpoint
-from xsam.frame_cache import EncodedFrame, FrameCache
+from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.model.mask_decoder import DecoderMemory
 from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import load_checkpoint
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 
 
 def _frame(values: int) -> EncodedFrame:

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from xsam import VisualPrompt
-from xsam.pointing import pointed_at
-from xsam.postprocess import RawSegments
+from xsam.inference.pointing import pointed_at
+from xsam.inference.postprocess import RawSegments
 
 HW = (60, 80)
 

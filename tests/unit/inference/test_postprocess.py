@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
-from xsam.answer import RawAnswer, compose, plain_text
 from xsam.config import XSamConfig
-from xsam.mask_geometry import MaskGeometry
-from xsam.postprocess import (
+from xsam.inference.postprocess import (
     RawSegments,
     best_query,
     instances,
@@ -28,10 +26,12 @@ from xsam.postprocess import (
     to_segments,
     without_duplicates,
 )
+from xsam.inference.results import RawAnswer, compose, plain_text
+from xsam.inference.upsample import MaskGeometry
 
 # A picture of 2×3 pixels fills the upper part of a square of 3×3, so up-sampling changes nothing.
 SMALL = MaskGeometry(side=3, scaled_hw=(2, 3), image_hw=(2, 3))
-GOLDEN = XSamConfig.read(Path(__file__).parents[1] / "golden" / "data" / "a" / "config.json")
+GOLDEN = XSamConfig.read(Path(__file__).parents[2] / "golden" / "data" / "a" / "config.json")
 
 
 def _classes(*rows: Sequence[float]) -> Tensor:
@@ -347,7 +347,7 @@ def test_bands_make_up_the_whole(
     logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
     whole = geometry.upsample(logits)
     for rows in (1, 7, 10_000):
-        monkeypatch.setattr("xsam.mask_geometry._BAND_BYTES", rows * 3 * image_hw[1] * 4)
+        monkeypatch.setattr("xsam.inference.upsample._BAND_BYTES", rows * 3 * image_hw[1] * 4)
         bands = list(geometry.bands(logits))
         assert [top for top, _ in bands] == list(range(0, image_hw[0], rows))
         torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), whole, atol=1e-4, rtol=1e-5)

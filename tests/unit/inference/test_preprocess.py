@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from xsam import VisualPrompt
 from xsam.config import XSamConfig
-from xsam.mask_geometry import MaskGeometry
-from xsam.masks import BoolMask, box_of_mask
-from xsam.preprocess import prompt_mask, region_mask, scaled_hw, segmentation_pixels, vision_pixels
+from xsam.inference.preprocess import prompt_mask, region_mask, scaled_hw, segmentation_pixels, vision_pixels
+from xsam.inference.upsample import MaskGeometry
+from xsam.types.masks import BoolMask, box_of_mask
 
-CONFIG = XSamConfig.read(Path(__file__).parents[1] / "golden" / "data" / "a" / "config.json")
+CONFIG = XSamConfig.read(Path(__file__).parents[2] / "golden" / "data" / "a" / "config.json")
 SIDE = CONFIG.sam.image_size
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -12,10 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xsam import InvalidQueryError, Query, Task, VisualPrompt
-from xsam.checkpoint import load_tokenizer
-from xsam.prompts import (
-    IMAGE_ID,
-    REGION_ID,
+from xsam.config import IMAGE_ID, REGION_ID
+from xsam.inference.prompts import (
     Conversation,
     TokenizedPrompt,
     category_name,
@@ -25,8 +23,9 @@ from xsam.prompts import (
     tokenize,
 )
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.weights.checkpoint import load_tokenizer
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 POINT = VisualPrompt.point(1, 1)
 AWAY = VisualPrompt.point(2, 2, positive=False)
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.unit.model.small import GOLDEN
-from xsam.checkpoint import load_checkpoint
 from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module", params=["a", "c"])

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from tests.unit.model.small import WINDOW, noise_features
-from xsam.config import RegionSamplerConfig
+from xsam.config import IMAGE_ID, REGION_ID, RegionSamplerConfig
 from xsam.model.language import generate, packed_hidden_states
 from xsam.model.mask_decoder import _visible_pixels
 from xsam.model.region_sampler import region_points, sample_regions
 from xsam.model.xsam import XSamModel, pad_conditions, span_means
-from xsam.prompts import IMAGE_ID, REGION_ID
 
 # -------------------------------------------------------------------------------------- language
 

@@ -10,9 +10,16 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from xsam.errors import InvalidImageError
-from xsam.geometry import back_project, check_intrinsics, locate_mask, locate_masks, point_grid, valid_depth
-from xsam.masks import BoolMask, MaskRle
 from xsam.sim import annotate, render, sample_scene
+from xsam.spatial.localize import (
+    back_project,
+    check_intrinsics,
+    locate_mask,
+    locate_masks,
+    point_grid,
+    valid_depth,
+)
+from xsam.types.masks import BoolMask, MaskRle
 
 _HW = (120, 160)
 _FOCAL = 200.0

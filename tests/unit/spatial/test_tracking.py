@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from xsam import MaskRle, Segments
-from xsam.masks import BoolMask, box_of_mask
 from xsam.sim import orbit_camera, render, sample_scene
-from xsam.tracking import InstanceTracker
+from xsam.spatial.tracking import InstanceTracker
+from xsam.types.masks import BoolMask, box_of_mask
 
 _HW = (120, 160)
 _STEP_S = 0.1

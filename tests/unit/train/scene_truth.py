@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import Conversation
+from xsam.inference.prompts import Conversation
 from xsam.sim.annotate import ObjectAnnotation, mirror
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import small_model
+from xsam.data.samples import Source
+from xsam.data.scene_source import DIALOGUE, SceneSource
 from xsam.sim.shards import SceneShards
 from xsam.train.losses import MaskSampling
-from xsam.train.samples import Source
-from xsam.train.scene_source import DIALOGUE, SceneSource
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.trainer import Trainer
 

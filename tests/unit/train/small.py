@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig
 
 from xsam.config import XSamConfig, tiny_config
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.prompts import conversation_for
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
-from xsam.prompts import conversation_for
-from xsam.structures import Query, Task
-from xsam.train.samples import PromptedImage, TrainPrompt
+from xsam.types.requests import Query, Task
 
 SIDE = 96  # of the SAM branch, in pixels
 

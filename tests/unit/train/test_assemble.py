@@ -17,11 +17,11 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from xsam.checkpoint import load_checkpoint
 from xsam.config import tiny_config
 from xsam.errors import CheckpointError
 from xsam.train.assemble import assemble
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.weights.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")

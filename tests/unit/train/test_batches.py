@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.unit.train.small import HandMade, rectangle, referring, small_config
+from xsam.data.samples import PromptedImage
 from xsam.errors import RecordError
 from xsam.train.batches import PlannedBatches
 from xsam.train.collate import Collator
 from xsam.train.mixture import BatchPlan
-from xsam.train.samples import PromptedImage
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.tokenizer import build_tiny_tokenizer
 

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import SIDE, prompt, rectangle, referring, small_config, small_model
+from xsam.config import IMAGE_ID, REGION_ID
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.preprocess import region_mask, square_mask
+from xsam.inference.prompts import Conversation, TokenizedPrompt, frame_question, tokenize
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import ImageFeatures, XSamModel
-from xsam.preprocess import region_mask, square_mask
-from xsam.prompts import IMAGE_ID, REGION_ID, Conversation, TokenizedPrompt, frame_question, tokenize
-from xsam.structures import Query, Task, VisualPrompt
 from xsam.train.collate import IGNORE, Collator, TrainBatch
-from xsam.train.samples import PromptedImage, TrainPrompt
 from xsam.train.step import read_texts
+from xsam.types.requests import Query, Task, VisualPrompt
 
 WIDE, SQUARE = (30, 40), (40, 40)
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import referring, small_config
+from xsam.data.samples import PromptedImage
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import BACKGROUND_WEIGHT, AttributeHeads, ClosedSetHead, GroundingHead
 from xsam.train.losses import Matching, PromptTarget
-from xsam.train.samples import PromptedImage
 
 CELLS = 4  # feature maps of 4×4 cells
 SURE = 40.0

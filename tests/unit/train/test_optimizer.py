@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from tests.unit.train.small import small_model
+from xsam.data.scene_prompts import TASK_SHARES
+from xsam.data.scene_source import CLASS_NAMES, DIALOGUE, SceneSource
 from xsam.errors import TrainingConfigError
 from xsam.model.xsam import XSamModel
 from xsam.sim.shards import SceneShards
@@ -18,8 +20,6 @@ from xsam.train.collate import Collator
 from xsam.train.losses import LossWeights, MaskSampling
 from xsam.train.muon import Muon
 from xsam.train.optimizer import build_optimizers, freeze, schedule, set_rates
-from xsam.train.scene_prompts import TASK_SHARES
-from xsam.train.scene_source import CLASS_NAMES, DIALOGUE, SceneSource
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import StageModule
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from xsam.checkpoint import read_tensors
+from xsam.weights.checkpoint import read_tensors
 
 ROOT = Path(__file__).parents[3]
 DEADLINE_S = 400

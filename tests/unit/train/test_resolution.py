@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.unit.train.small import SIDE, small_config, small_model
-from xsam.checkpoint import load_checkpoint, save_checkpoint
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
 from xsam.train.resolution import at_image_size
+from xsam.weights.checkpoint import load_checkpoint, save_checkpoint
 
 LARGER = 128
 CELLS, MORE_CELLS = SIDE // 8, LARGER // 8

@@ -9,9 +9,9 @@ import pytest
 
 import xsam.train.trainer as trainer_module
 from tests.unit.train.short_runs import PowerCut, Start, assert_same, weights
-from xsam.checkpoint import load_checkpoint
 from xsam.train.stages import Stage
 from xsam.train.trainer import Trainer
+from xsam.weights.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.usefixtures("single_process")
 

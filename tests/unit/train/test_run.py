@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import small_model
-from xsam.checkpoint import load_checkpoint, read_tensors, save_checkpoint
+from xsam.data.readers import DatasetError, MissingDataError
 from xsam.errors import CheckpointError, TrainingConfigError
 from xsam.sim.shards import SceneShards
-from xsam.train.readers import DatasetError, MissingDataError
 from xsam.train.run import build_model, main, open_configured, parse_overrides, train
 from xsam.train.stages import SourceConfig, Stage, StageConfig
 from xsam.train.trainer import Trainer
+from xsam.weights.checkpoint import load_checkpoint, read_tensors, save_checkpoint
 
 SHORT: dict[str, Any] = {
     "minutes": 0,

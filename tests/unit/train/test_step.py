@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from tests.unit.train.small import prompt, rectangle, referring, small_model
+from xsam.data.samples import PromptedImage
+from xsam.data.scene_prompts import TASK_SHARES
+from xsam.data.scene_source import CLASS_NAMES, DIALOGUE, SceneSource
 from xsam.model.language import packed_row_states
 from xsam.model.xsam import XSamModel
 from xsam.sim.shards import SceneShards
-from xsam.structures import Query, Task
 from xsam.train.collate import IGNORE, Collator, TrainBatch
 from xsam.train.losses import LossWeights, MaskSampling
-from xsam.train.samples import PromptedImage
-from xsam.train.scene_prompts import TASK_SHARES
-from xsam.train.scene_source import CLASS_NAMES, DIALOGUE, SceneSource
 from xsam.train.stages import Stage
 from xsam.train.step import StageModule, answer_batch, language_loss
+from xsam.types.requests import Query, Task
 
 SURE = 30.0
 MASK = MaskSampling(mode="mask", match_stride=2)

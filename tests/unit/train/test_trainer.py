@@ -16,14 +16,14 @@ from torch import Tensor
 import xsam.train.trainer as trainer_module
 from tests.unit.train.short_runs import Start, assert_same, records, weights
 from tests.unit.train.small import SIDE, HandMade, rectangle, referring, small_model
-from xsam.checkpoint import load_checkpoint, read_tensors
+from xsam.data.samples import PromptedImage
+from xsam.data.scene_source import SceneSource
 from xsam.errors import TrainingConfigError
 from xsam.sim.shards import SceneShards
 from xsam.train.mixture import PlannedBatch
-from xsam.train.samples import PromptedImage
-from xsam.train.scene_source import SceneSource
 from xsam.train.stages import Stage
 from xsam.train.trainer import Trainer
+from xsam.weights.checkpoint import load_checkpoint, read_tensors
 
 pytestmark = pytest.mark.usefixtures("single_process")
 

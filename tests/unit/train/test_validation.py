@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import SIDE, HandMade, prompt, rectangle, referring, small_config, small_model
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.prompts import Conversation, frame_question
 from xsam.model.xsam import DecoderStage, XSamModel
-from xsam.prompts import Conversation, frame_question
-from xsam.structures import Query, Task
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
-from xsam.train.samples import PromptedImage, TrainPrompt
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import TextStates
 from xsam.train.validation import Validation
+from xsam.types.requests import Query, Task
 
 HW = (SIDE, SIDE)
 LEFT, RIGHT = rectangle(HW, (0, 10), (0, 20)), rectangle(HW, (0, 10), (50, 60))  # 200 and 100 pixels

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from xsam.location import Location3D, matrix_of_quaternion, quaternion_of_matrix
+from xsam.types.location import Location3D, matrix_of_quaternion, quaternion_of_matrix
 
 _PLACE: dict[str, Any] = {
     "position_m": (0.1, -0.2, 1.0),

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from xsam import InvalidImageError, MaskRle
-from xsam.masks import BoolMask, box_of_mask, centroid_of_mask, mask_iou
+from xsam.types.masks import BoolMask, box_of_mask, centroid_of_mask, mask_iou
 
 FEW = settings(max_examples=40)
 SIZES = st.tuples(st.integers(1, 12), st.integers(1, 12))

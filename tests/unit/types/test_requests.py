@@ -23,8 +23,8 @@ from xsam import (
     Timing,
     VisualPrompt,
 )
-from xsam.masks import BoolMask
-from xsam.structures import MAX_CATEGORIES, MAX_IMAGE_SIDE_PX, MAX_PROMPTS, MAX_TEXT_CHARS
+from xsam.types.masks import BoolMask
+from xsam.types.requests import MAX_CATEGORIES, MAX_IMAGE_SIDE_PX, MAX_PROMPTS, MAX_TEXT_CHARS
 
 RGB = np.zeros((4, 7, 3), np.uint8)
 INSIDE = VisualPrompt.point(1, 1)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from xsam import MaskRle, Segments
-from xsam.location import Location3D
-from xsam.structures import Segments as FromStructures
+from xsam.types.location import Location3D
+from xsam.types.requests import Segments as FromStructures
 
 _UNKNOWN = Location3D.unknown("no depth")
 

@@ -15,7 +15,9 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers
 from torch import Tensor
 
 from xsam import CheckpointError
-from xsam.checkpoint import (
+from xsam.config import XSamConfig
+from xsam.model.xsam import XSamModel
+from xsam.weights.checkpoint import (
     find_weights,
     is_released_layout,
     load_checkpoint,
@@ -28,10 +30,8 @@ from xsam.checkpoint import (
     save_checkpoint,
     sha256,
 )
-from xsam.config import XSamConfig
-from xsam.model.xsam import XSamModel
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 
 
 def _tensors(variant: str = "a") -> dict[str, Tensor]:

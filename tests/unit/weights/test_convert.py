@@ -17,12 +17,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xsam import CheckpointError, Query, VisualPrompt, XSam, convert, engine
-from xsam.answer import RawAnswer
-from xsam.checkpoint import module_name, open_tokenizer, sha256
+from xsam import CheckpointError, Query, VisualPrompt, XSam, engine
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
+from xsam.inference.results import RawAnswer
+from xsam.weights import convert
+from xsam.weights.checkpoint import module_name, open_tokenizer, sha256
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data"
+GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 EMBEDDING = "llm.model.embed_tokens.weight"
 
 

@@ -21,8 +21,8 @@ import pytest
 from huggingface_hub import constants
 
 from xsam import DownloadError
-from xsam import download as module
-from xsam.download import LOCK_NAME, PHI3, SOURCES, STAGE, XSAM, Source, download
+from xsam.weights import download as module
+from xsam.weights.download import LOCK_NAME, PHI3, SOURCES, STAGE, XSAM, Source, download
 
 WEIGHTS = f"{STAGE}/xsam_phi3/pytorch_model.bin"
 

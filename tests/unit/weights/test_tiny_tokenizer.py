@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from xsam.checkpoint import load_tokenizer
+from xsam.weights.checkpoint import load_tokenizer
 from xsam.config import tiny_config
 from xsam.sim import language
 from xsam.sim.conversation import VOCABULARY

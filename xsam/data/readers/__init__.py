@@ -16,15 +16,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from xsam.structures import Task
-from xsam.train.readers.coco import CocoInstances, CocoPanoptic
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.gcg import GroundedCaptions
-from xsam.train.readers.llava import LlavaChat
-from xsam.train.readers.reason_seg import ReasonSeg
-from xsam.train.readers.refcoco import RefCoco
-from xsam.train.readers.regions import CocoRegions
-from xsam.train.readers.source import FileSource
+from xsam.data.readers.coco import CocoInstances, CocoPanoptic
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.gcg import GroundedCaptions
+from xsam.data.readers.llava import LlavaChat
+from xsam.data.readers.reason_seg import ReasonSeg
+from xsam.data.readers.refcoco import RefCoco
+from xsam.data.readers.regions import CocoRegions
+from xsam.data.readers.source import FileSource
+from xsam.types.requests import Task
 
 __all__ = ["READERS", "DatasetError", "FileSource", "MissingDataError", "RecordError", "open_source"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import category_name
-from xsam.structures import Query, Task
-from xsam.train.readers.errors import DatasetError, RecordError
-from xsam.train.readers.files import take
-from xsam.train.readers.source import ask, check_share
-from xsam.train.samples import NO_CONDITION, TrainPrompt
+from xsam.data.readers.errors import DatasetError, RecordError
+from xsam.data.readers.files import take
+from xsam.data.readers.source import ask, check_share
+from xsam.data.samples import NO_CONDITION, TrainPrompt
+from xsam.inference.prompts import category_name
+from xsam.types.requests import Query, Task
 
 
 def read_categories(data: Any, where: str) -> tuple[tuple[str, ...], dict[int, int]]:

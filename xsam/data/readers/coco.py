@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.train.readers.categories import CategoryPrompts, read_categories
-from xsam.train.readers.errors import Layout, RecordError
-from xsam.train.readers.files import (
+from xsam.data.readers.categories import CategoryPrompts, read_categories
+from xsam.data.readers.errors import Layout, RecordError
+from xsam.data.readers.files import (
     find_image,
     read_json,
     read_rgb,
@@ -21,9 +21,9 @@ from xsam.train.readers.files import (
     take,
     take_size,
 )
-from xsam.train.readers.segmentations import decode_segmentation, stack_masks
-from xsam.train.readers.source import FileSource, count_if
-from xsam.train.samples import PromptedImage
+from xsam.data.readers.segmentations import decode_segmentation, stack_masks
+from xsam.data.readers.source import FileSource, count_if
+from xsam.data.samples import PromptedImage
 
 COCO_URL = "https://cocodataset.org/#download"
 PANOPTIC_LAYOUT = Layout(

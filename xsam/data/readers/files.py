@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xsam.train.readers.errors import DatasetError, Layout, RecordError, missing
+from xsam.data.readers.errors import DatasetError, Layout, RecordError, missing
 
 _SPACE = " \t\n\r"
 

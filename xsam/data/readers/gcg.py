@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, clean_text
-from xsam.structures import Query, Task
-from xsam.train.readers.coco import image_records
-from xsam.train.readers.errors import DatasetError, Layout, RecordError
-from xsam.train.readers.files import (
+from xsam.data.readers.coco import image_records
+from xsam.data.readers.errors import DatasetError, Layout, RecordError
+from xsam.data.readers.files import (
     holds_list,
     iterate_json_list,
     read_json,
@@ -23,9 +21,11 @@ from xsam.train.readers.files import (
     require_folder,
     take,
 )
-from xsam.train.readers.segmentations import decode_segmentation, stack_masks
-from xsam.train.readers.source import FileSource, ask, count_if
-from xsam.train.samples import PromptedImage, TrainPrompt
+from xsam.data.readers.segmentations import decode_segmentation, stack_masks
+from xsam.data.readers.source import FileSource, ask, count_if
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, clean_text
+from xsam.types.requests import Query, Task
 
 _FILES = {
     "grandf": ("GranDf_HA_GCG_train.json", "GranDf_HA_images/train"),

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import END_TAG, Conversation, clean_text
-from xsam.structures import Query, Task
-from xsam.train.readers.errors import DatasetError, Layout, RecordError
-from xsam.train.readers.files import iterate_json_list, require_file, require_folder, take
-from xsam.train.readers.source import FileSource, ask, count_if
-from xsam.train.samples import PromptedImage, TrainPrompt
+from xsam.data.readers.errors import DatasetError, Layout, RecordError
+from xsam.data.readers.files import iterate_json_list, require_file, require_folder, take
+from xsam.data.readers.source import FileSource, ask, count_if
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.prompts import END_TAG, Conversation, clean_text
+from xsam.types.requests import Query, Task
 
 LAYOUT = Layout(
     dataset="LLaVA",

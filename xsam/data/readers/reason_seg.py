@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask
-from xsam.prompts import END_TAG, SEG_TAG, Conversation, clean_text
-from xsam.structures import Query, Task
-from xsam.train.readers.errors import DatasetError, Layout, RecordError
-from xsam.train.readers.files import parse_json, read_json, require_file, require_folder, take
-from xsam.train.readers.source import FileSource, ask, check_share, count_if
-from xsam.train.samples import PromptedImage, TrainPrompt
+from xsam.data.readers.errors import DatasetError, Layout, RecordError
+from xsam.data.readers.files import parse_json, read_json, require_file, require_folder, take
+from xsam.data.readers.source import FileSource, ask, check_share, count_if
+from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation, clean_text
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Query, Task
 
 LAYOUT = Layout(
     dataset="ReasonSeg",

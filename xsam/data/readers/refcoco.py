@@ -12,21 +12,21 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.prompts import clean_text
-from xsam.structures import Query, Task
-from xsam.train.readers.categories import read_categories
-from xsam.train.readers.coco import image_records
-from xsam.train.readers.errors import DatasetError, Layout, RecordError, missing
-from xsam.train.readers.files import (
+from xsam.data.readers.categories import read_categories
+from xsam.data.readers.coco import image_records
+from xsam.data.readers.errors import DatasetError, Layout, RecordError, missing
+from xsam.data.readers.files import (
     PackedRecords,
     read_json,
     require_file,
     require_folder,
     take,
 )
-from xsam.train.readers.segmentations import decode_segmentation, stack_masks
-from xsam.train.readers.source import FileSource, ask, check_share, count_if
-from xsam.train.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.data.readers.segmentations import decode_segmentation, stack_masks
+from xsam.data.readers.source import FileSource, ask, check_share, count_if
+from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.inference.prompts import clean_text
+from xsam.types.requests import Query, Task
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
 # Few phrases for people say "person".

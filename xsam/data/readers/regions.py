@@ -10,13 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.masks import BoolMask, box_of_mask
-from xsam.preprocess import prompt_mask
-from xsam.structures import Query, Task, VisualPrompt
-from xsam.train.readers.categories import read_categories
-from xsam.train.readers.coco import COCO_URL, decode_objects, instance_records
-from xsam.train.readers.errors import DatasetError, Layout, RecordError
-from xsam.train.readers.files import (
+from xsam.data.readers.categories import read_categories
+from xsam.data.readers.coco import COCO_URL, decode_objects, instance_records
+from xsam.data.readers.errors import DatasetError, Layout, RecordError
+from xsam.data.readers.files import (
     holds_list,
     iterate_json_list,
     read_json,
@@ -25,9 +22,12 @@ from xsam.train.readers.files import (
     take,
     take_size,
 )
-from xsam.train.readers.segmentations import decode_segmentation, rle_area, stack_masks
-from xsam.train.readers.source import FileSource, ask, count_if
-from xsam.train.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.data.readers.segmentations import decode_segmentation, rle_area, stack_masks
+from xsam.data.readers.source import FileSource, ask, count_if
+from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.inference.preprocess import prompt_mask
+from xsam.types.masks import BoolMask, box_of_mask
+from xsam.types.requests import Query, Task, VisualPrompt
 
 REGION_KINDS = ("point", "scribble", "box", "mask")
 _BOX_JITTER = 0.05  # of the box's side

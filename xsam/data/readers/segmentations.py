@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from xsam.masks import BoolMask
-from xsam.train.readers.errors import RecordError
+from xsam.data.readers.errors import RecordError
+from xsam.types.masks import BoolMask
 
 _REACH = 16  # a coordinate further out than so many image sizes is no annotation
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.errors import DatasetError, Layout, RecordError
+from xsam.data.readers.files import PackedRecords, find_image, read_rgb
+from xsam.data.samples import PromptedImage
 from xsam.errors import InvalidQueryError
-from xsam.prompts import Conversation, conversation_for
-from xsam.structures import Query
-from xsam.train.readers.errors import DatasetError, Layout, RecordError
-from xsam.train.readers.files import PackedRecords, find_image, read_rgb
-from xsam.train.samples import PromptedImage
+from xsam.inference.prompts import Conversation, conversation_for
+from xsam.types.requests import Query
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class FileSource:
         return len(self._records)
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        """See `xsam.train.samples.Source`.
+        """See `xsam.data.samples.Source`.
 
         Raises:
             IndexError: there is no such picture.

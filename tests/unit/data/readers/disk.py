@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from xsam.prompts import Conversation
+from xsam.inference.prompts import Conversation
 
 HEIGHT, WIDTH = 12, 16
 

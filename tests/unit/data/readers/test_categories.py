@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import meant, phrases
-from xsam.train.readers.categories import CategoryPrompts, read_categories
-from xsam.train.readers.errors import DatasetError, RecordError
+from tests.unit.data.readers.disk import meant, phrases
+from xsam.data.readers.categories import CategoryPrompts, read_categories
+from xsam.data.readers.errors import DatasetError, RecordError
 
 NAMES = ("person", "hot-dog", "wall-other-merged", "sky", "tree", "wall")
 TEXTS = {"person", "hot dog", "wall", "sky", "tree"}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.train.readers.disk import (
+from tests.unit.data.readers.disk import (
     HEIGHT,
     WIDTH,
     box,
@@ -22,8 +22,8 @@ from tests.unit.train.readers.disk import (
     write_image,
     write_json,
 )
-from xsam.train.readers.coco import CocoInstances, CocoPanoptic
-from xsam.train.readers.errors import MissingDataError, RecordError
+from xsam.data.readers.coco import CocoInstances, CocoPanoptic
+from xsam.data.readers.errors import MissingDataError, RecordError
 
 CATEGORIES = [
     {"id": 1, "name": "person", "isthing": 1, "supercategory": "person", "color": [220, 20, 60]},

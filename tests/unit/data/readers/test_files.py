@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.unit.train.readers.disk import write_image
-from xsam.train.readers.errors import DatasetError, Layout, MissingDataError, RecordError
-from xsam.train.readers.files import (
+from tests.unit.data.readers.disk import write_image
+from xsam.data.readers.errors import DatasetError, Layout, MissingDataError, RecordError
+from xsam.data.readers.files import (
     PackedRecords,
     find_image,
     iterate_json_list,

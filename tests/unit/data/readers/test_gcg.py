@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.gcg import GroundedCaptions
+from tests.unit.data.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.gcg import GroundedCaptions
 
 QUESTION = (
     "<|user|>\n<image>\nCan you provide a brief description of the this image? Please output interleaved "

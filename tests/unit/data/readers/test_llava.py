@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import write_image, write_json
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.llava import LlavaChat
+from tests.unit.data.readers.disk import write_image, write_json
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.llava import LlavaChat
 
 
 def _talk(*values: str) -> list[dict[str, str]]:

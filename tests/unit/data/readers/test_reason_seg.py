@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import box, phrases, write_image, write_json
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.reason_seg import ReasonSeg
+from tests.unit.data.readers.disk import box, phrases, write_image, write_json
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.reason_seg import ReasonSeg
 
 QUESTIONS = ["Where can I sit?", "What  would <p>you</p> rest on?"]
 

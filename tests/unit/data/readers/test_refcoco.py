@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import (
+from tests.unit.data.readers.disk import (
     box,
     image_entry,
     meant,
@@ -23,8 +23,8 @@ from tests.unit.train.readers.disk import (
     write_image,
     write_json,
 )
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.refcoco import RefCoco, load_plain_pickle
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.refcoco import RefCoco, load_plain_pickle
 
 INSTANCES = {
     "images": [image_entry(1, "COCO_1.jpg"), image_entry(2, "COCO_2.jpg"), image_entry(3, "COCO_3.jpg")],

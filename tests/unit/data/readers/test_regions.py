@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from tests.unit.train.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
-from xsam.train.readers.errors import DatasetError, MissingDataError, RecordError
-from xsam.train.readers.regions import REGION_KINDS, CocoRegions, draw_region
+from tests.unit.data.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
+from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
+from xsam.data.readers.regions import REGION_KINDS, CocoRegions, draw_region
 
 CATS = {31: box(1, 1, 4, 5), 32: box(10, 6, 14, 11)}  # annotation → mask
 DOG = {33: box(5, 6, 9, 10)}

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.unit.train.readers.disk import write_image, write_json
+from tests.unit.data.readers.disk import write_image, write_json
+from xsam.data.readers import READERS, DatasetError, MissingDataError, RecordError, open_source
+from xsam.data.samples import Source
 from xsam.errors import XSamError
-from xsam.train.readers import READERS, DatasetError, MissingDataError, RecordError, open_source
-from xsam.train.samples import Source
 
 KINDS = {
     "coco_panoptic",

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from tests.unit.train.readers.disk import HEIGHT, WIDTH, box, polygon, rle
-from xsam.train.readers.errors import RecordError
-from xsam.train.readers.segmentations import decode_segmentation, rle_area, stack_masks
+from tests.unit.data.readers.disk import HEIGHT, WIDTH, box, polygon, rle
+from xsam.data.readers.errors import RecordError
+from xsam.data.readers.segmentations import decode_segmentation, rle_area, stack_masks
 
 SIZE = (HEIGHT, WIDTH)
 

@@ -1,0 +1,1 @@
+"""From a frame and queries to results: preprocess → prompts → forward → postprocess → results."""

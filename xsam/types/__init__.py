@@ -1,0 +1,1 @@
+"""What goes in and comes out: requests, segments, masks and locations. NumPy only."""

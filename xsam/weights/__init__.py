@@ -1,0 +1,1 @@
+"""Checkpoint folders: open, save, convert from the published files, download."""

@@ -1,0 +1,1 @@
+"""How tool calls run: deadlines, progress events, lazy loading, health."""

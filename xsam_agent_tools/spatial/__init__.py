@@ -1,0 +1,1 @@
+"""Geometry for language models: relations, contact, locations, appearance."""

@@ -1,0 +1,1 @@
+"""The segmenter node: lifecycle, requests, streams, the thread of the model."""

@@ -1,0 +1,1 @@
+"""Results out: per-camera topics, markers, semantic images, vision_msgs detections."""
