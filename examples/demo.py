@@ -203,8 +203,8 @@ def _print_tracks(console: Console, streamed: dict[str, Any]) -> None:
     for column in ("track", "label", "answers", "distance, from … to"):
         table.add_column(column)
     for row in streamed["tracks"]:
-        metres = row["distance_m"]
-        words = "unknown" if metres is None else f"{metres[0]:.2f} … {metres[1]:.2f} m"
+        meters = row["distance_m"]
+        words = "unknown" if meters is None else f"{meters[0]:.2f} … {meters[1]:.2f} m"
         table.add_row(str(row["track"]), row["label"], str(row["answers"]), words)
     console.print(table)
 
@@ -216,12 +216,12 @@ def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:
     for column in ("found", "score", "IoU", "encode", "language", "decode", "round trip"):
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        colour = {"found": "green", "not_found": "yellow"}.get(row["status"], "red")
+        color = {"found": "green", "not_found": "yellow"}.get(row["status"], "red")
         spent = row["latency_ms"]
         table.add_row(
             row["request"],
             row["task"],
-            f"[{colour}]{row['status']}[/]",
+            f"[{color}]{row['status']}[/]",
             str(row["found"]),
             "-" if row["score"] is None else f"{row['score']:.2f}",
             "-" if row["iou"] is None else f"{row['iou']:.2f}",

@@ -26,7 +26,7 @@ class DemoRequest:
 def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
     """Referring, relation, categories, reasoning, box, point, visual-grounded, description, absent."""
     seen = annotate(scene, view)
-    labelled = sorted((item for item in seen if item.labelled), key=lambda item: -item.area_px)
+    labeled = sorted((item for item in seen if item.labeled), key=lambda item: -item.area_px)
 
     def mask(*ids: int) -> BoolMask:
         return np.isin(view.instance_ids, ids)
@@ -43,8 +43,8 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
             requests.append(
                 DemoRequest(name=name, words=chosen.text, query=query, truth={"": mask(*chosen.instance_ids)})
             )
-    categories = tuple(dict.fromkeys(item.category for item in labelled))
-    truth = {c: mask(*(i.instance_id for i in labelled if i.category == c)) for c in categories}
+    categories = tuple(dict.fromkeys(item.category for item in labeled))
+    truth = {c: mask(*(i.instance_id for i in labeled if i.category == c)) for c in categories}
     requests.append(
         DemoRequest(
             name="categories",
@@ -60,7 +60,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
                 name="reasoning", words=question.text, query=query, truth={"": mask(*question.instance_ids)}
             )
         )
-    first, second = labelled[0], labelled[-1]
+    first, second = labeled[0], labeled[-1]
     box = VisualPrompt.box(*(float(v) for v in first.box_xyxy))
     requests.append(
         DemoRequest(
@@ -92,7 +92,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
             name="description",
             words="describe what you see",
             query=Query(task=Task.GROUNDED_CONVERSATION),
-            truth={"": mask(*(item.instance_id for item in labelled))},
+            truth={"": mask(*(item.instance_id for item in labeled))},
         )
     )
     absent = absent_expressions(seen, np.random.default_rng(0), count_per_kind=1)[0]
@@ -140,7 +140,7 @@ def requests_for_photo(rgb: np.ndarray) -> list[DemoRequest]:
 
 
 def _inside(mask: BoolMask) -> tuple[float, float]:
-    """A point (x, y) well inside a mask: the pixel of the object nearest to its centre."""
+    """A point (x, y) well inside a mask: the pixel of the object nearest to its center."""
     rows, columns = np.nonzero(mask)
     nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
     return float(columns[nearest]), float(rows[nearest])

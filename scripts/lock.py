@@ -39,9 +39,9 @@ def main() -> None:
     parser.add_argument(
         "--upgrade", nargs="*", default=[], metavar="NAME", help="packages whose pin is dropped"
     )
-    upgrade = {normalise(name) for name in parser.parse_args().upgrade}
+    upgrade = {normalize(name) for name in parser.parse_args().upgrade}
 
-    kept = [line for line in read_lines(LOCK) if normalise(re.split(r"[=\s]", line)[0]) not in upgrade]
+    kept = [line for line in read_lines(LOCK) if normalize(re.split(r"[=\s]", line)[0]) not in upgrade]
     wanted = project_requirements() + read_lines(ROOT / "requirements" / "ros.in")
     versions: dict[str, dict[str, str]] = {}
     for python in PYTHONS:
@@ -84,7 +84,7 @@ def resolve(python: str, wanted: list[str], constraints: list[str]) -> dict[str,
         command += ["-r", str(files["wanted"]), "-c", str(files["constraints"])]
         subprocess.run(command, check=True)
         installs = json.loads(report.read_text(encoding="utf-8"))["install"]
-    found = {normalise(item["metadata"]["name"]): item["metadata"]["version"] for item in installs}
+    found = {normalize(item["metadata"]["name"]): item["metadata"]["version"] for item in installs}
     # A local label such as +cpu names one build of a version; the pin is for all of them.
     return {
         name: version.split("+")[0]
@@ -104,7 +104,7 @@ def pins(name: str, version_by_python: dict[str, str]) -> list[str]:
     ]
 
 
-def normalise(name: str) -> str:
+def normalize(name: str) -> str:
     """The spelling of a package name by which the index compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 

@@ -44,7 +44,7 @@ ImageOrFrame = NDArray[np.uint8] | Frame
 class XSam:
     """X-SAM with its tokenizer and preprocessing, ready to answer.
 
-    Use `XSam.load`. Calls are serialised by a lock; every answer is deterministic: the same frame
+    Use `XSam.load`. Calls are serialized by a lock; every answer is deterministic: the same frame
     and queries give the same result. What depends on a frame alone is computed once and kept for the
     next query on the same pixels (see `FrameCache`).
     """
@@ -185,7 +185,7 @@ class XSam:
             query = Query(text=queries) if isinstance(queries, str) else queries
             query.validate(frame.image_hw)
             result = self._answer(frame, [query], clock, on_text)[0]
-            if result.code == InvalidQueryError.code:  # found invalid once it was tokenised
+            if result.code == InvalidQueryError.code:  # found invalid once it was tokenized
                 raise InvalidQueryError(result.message, hint=result.hint)
             return result
         if not queries:

@@ -79,7 +79,7 @@ class NotLookedError(RequestRefusedError):
 
 
 class NoDepthError(RequestRefusedError):
-    """The image came without a depth image or without intrinsics, so nothing is known in metres."""
+    """The image came without a depth image or without intrinsics, so nothing is known in meters."""
 
     code = "NO_DEPTH"
     default_hint = "this camera gives no depth: use positions in the image, or another camera"

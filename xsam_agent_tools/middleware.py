@@ -89,7 +89,7 @@ def show_pictures(
     Args:
         messages: of the conversation; they are not changed.
         max_images: at most so many pictures, the newest ones.
-        inline: into the tool message itself instead of a user message behind it and its neighbours.
+        inline: into the tool message itself instead of a user message behind it and its neighbors.
 
     Returns:
         A new list.

@@ -89,7 +89,7 @@ class PromptArguments(MarkArguments):
 
 
 def prompts() -> Any:
-    """The type of a list of labelled marks, at least one of them positive."""
+    """The type of a list of labeled marks, at least one of them positive."""
     return _list_of(PromptArguments, f"1-{MAX_PROMPTS} marks, at least one positive", least=1)
 
 
@@ -98,7 +98,7 @@ def marks(description: str) -> Any:
     return _list_of(MarkArguments, description, least=0)
 
 
-def honoured(prompt: VisualPrompt, mask: BoolMask) -> bool:
+def honored(prompt: VisualPrompt, mask: BoolMask) -> bool:
     """Whether a mask (H, W) has what a positive prompt is on, or leaves out what a negative one is on."""
     height, width = mask.shape
     if prompt.points_xy is not None:

@@ -1,4 +1,4 @@
-"""A simulated camera over a table-top scene: colour, registered depth, camera info.
+"""A simulated camera over a table-top scene: color, registered depth, camera info.
 
 Run it with `ros2 run xsam_ros xsam_camera_sim` or `python -m xsam_ros.camera_sim`. The scene is rendered
 once at start, or `orbit_views` times for a camera that swings around the table, because rendering takes

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.agent.tasks import Front, Task, Wanted, labelled, save_tasks, table_of
+from benchmarks.agent.tasks import Front, Task, Wanted, labeled, save_tasks, table_of
 from xsam.sim import CATEGORIES, COLORS, TEST_SEEDS, ObjectAnnotation, sample_scene
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.household import SECONDARY_COLORS, colors_of
@@ -65,12 +65,12 @@ class View:
         self.front = table.visible("front")
         self.side = table.visible("side")
         self.everything = (*self.front, *self.side)
-        self.clear = labelled(self.front)
+        self.clear = labeled(self.front)
         self.names = Counter(item.category for item in self.front)
         self.expressions = referring_expressions(self.front, table.image_hw[1])
 
     def sides(self, item: ObjectAnnotation) -> NDArray[np.float64]:
-        """Of the object's box in metres, ascending."""
+        """Of the object's box in meters, ascending."""
         model = self.scene.objects[item.instance_id - 1].model
         return np.sort(model.upper_m.astype(float) - model.lower_m.astype(float))
 
@@ -94,7 +94,7 @@ def _category(view: View) -> Iterator[Made]:
 
 
 def _color(view: View) -> Iterator[Made]:
-    """One of several of its category, told apart by colour."""
+    """One of several of its category, told apart by color."""
     phrases = [e for e in view.phrases("color_category") if view.names[e.text.split(" ", 2)[2]] > 1]
     yield from _pick(view, [(f"Hand me {e.text}.", Wanted(objects=e.instance_ids)) for e in phrases])
 
@@ -111,7 +111,7 @@ def _purpose(view: View) -> Iterator[Made]:
         fitting = [item for item in view.front if item.category in affordance.categories]
         if affordance.name in PURPOSES and 0 < len(fitting) < len(view.front):
             ids = tuple(item.instance_id for item in fitting)
-            if all(item.labelled for item in fitting):
+            if all(item.labeled for item in fitting):
                 options.append((PURPOSES[affordance.name], Wanted(objects=ids)))
     yield from _pick(view, options)
 
@@ -130,7 +130,7 @@ def _absent(view: View) -> Iterator[Made]:
 
 
 def _missing(view: View) -> Iterator[Made]:
-    """Something that is not there, or not in this colour."""
+    """Something that is not there, or not in this color."""
     seen = {item.category for item in view.everything}
     pairs = {(item.color, item.category) for item in view.everything}
     options = [
@@ -172,7 +172,7 @@ def _largest(view: View) -> Iterator[Made]:
     options = []
     for name, count in sorted(view.names.items()):
         same = [item for item in view.front if item.category == name]
-        whole = all(item.labelled and item.visible_fraction > 0.95 for item in same)
+        whole = all(item.labeled and item.visible_fraction > 0.95 for item in same)
         if count < 2 or not whole:
             continue
         best, *others = sorted(same, key=lambda item: -float(view.sides(item).prod()))
@@ -188,7 +188,7 @@ def _largest(view: View) -> Iterator[Made]:
 
 def _place(view: View) -> Iterator[Made]:
     options = [
-        (f"Where is the {i.category}? Answer in metres, in the front camera's frame.", i.instance_id)
+        (f"Where is the {i.category}? Answer in meters, in the front camera's frame.", i.instance_id)
         for i in view.one_of_its_kind()
     ]
     yield from _pick(view, [(request, Wanted(place=instance_id)) for request, instance_id in options])
@@ -218,7 +218,7 @@ def _elsewhere(view: View) -> Iterator[Made]:
     names = Counter(item.category for item in view.side)
     options = [
         (f"Bring me the {i.category}.", Wanted(objects=(i.instance_id,)))
-        for i in labelled(view.side)
+        for i in labeled(view.side)
         if i.category not in seen and names[i.category] == 1
     ]
     yield from _pick(view, options)

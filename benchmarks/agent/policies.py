@@ -129,7 +129,7 @@ def follow_hints(text: str) -> Script:
         if len(ids) != 1:
             return "Several fit; which one do you mean? ANSWER: ask"
     elif request.color and not (yield from _has_color(ids[0], request.color)):
-        return "There is one, but not in that colour. ANSWER: none"
+        return "There is one, but not in that color. ANSWER: none"
     if request.kind == "place":
         return _position((yield call("locate_objects_3d", object_ids=ids[:1])))
     return f"ANSWER: {ids[0]}"
@@ -212,7 +212,7 @@ def _in_order(request: Request) -> Script:
 
 
 def _has_color(object_id: str, color: str) -> Generator[Call, Answer, bool]:
-    """Whether a closer look does not speak against the colour."""
+    """Whether a closer look does not speak against the color."""
     looked = yield call("inspect_object", object_id=object_id)
     return looked.get("colour", color) == color
 

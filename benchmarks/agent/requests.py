@@ -49,7 +49,7 @@ class Request:
 
     @property
     def bare(self) -> str:
-        """The noun without its colour."""
+        """The noun without its color."""
         return self.noun.removeprefix(self.color).strip()
 
 

@@ -95,9 +95,9 @@ def save_tasks(tasks: list[Task]) -> None:
     TASKS_FILE.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
 
 
-def labelled(items: tuple[ObjectAnnotation, ...]) -> list[ObjectAnnotation]:
+def labeled(items: tuple[ObjectAnnotation, ...]) -> list[ObjectAnnotation]:
     """What language may speak of."""
-    return [item for item in items if item.labelled]
+    return [item for item in items if item.labeled]
 
 
 def _half(scene: Scene, side: Front) -> Camera:

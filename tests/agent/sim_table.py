@@ -29,7 +29,7 @@ class SimTable(SimulatedTable):
     @property
     def items(self) -> list[ObjectAnnotation]:
         """What language may speak of, now."""
-        return [item for item in self.visible("front") if item.labelled]
+        return [item for item in self.visible("front") if item.labeled]
 
     def mask(self, instance_id: int, camera: str = "front", *, t_s: float | None = None) -> BoolMask:
         return self._mask(instance_id, self.t_s if t_s is None else t_s)

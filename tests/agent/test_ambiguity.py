@@ -1,4 +1,4 @@
-"""What distinguishes several candidates, and the names of colours."""
+"""What distinguishes several candidates, and the names of colors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from tests.agent.sim_table import view_of
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame
 from xsam.sim.household import SECONDARY_COLORS
-from xsam_agent_tools.spatial.appearance import colour_name
+from xsam_agent_tools.spatial.appearance import color_name
 
 
 def _painted(*mugs: tuple[np.ndarray, tuple[int, int, int]]) -> Frame:
     rgb = np.full((480, 640, 3), 120, np.uint8)
-    for mask, colour in mugs:
-        rgb[mask] = colour
+    for mask, color in mugs:
+        rgb[mask] = color
     return Frame(rgb=rgb, camera="front", stamp_ns=new_frame().stamp_ns)
 
 
@@ -31,7 +31,7 @@ def _ask(make_tools, call, frame: Frame, masks: list[np.ndarray]):
     return answer
 
 
-def test_side_and_colour_tell_two_apart(make_tools, call) -> None:
+def test_side_and_color_tell_two_apart(make_tools, call) -> None:
     left, right = rectangle(100, 100, 160, 200), rectangle(400, 100, 460, 200)
     answer = _ask(make_tools, call, _painted((left, RED), (right, BLUE)), [left, right])
     assert answer["differ"] == {"f1/m1": "left, red", "f1/m2": "right, blue"}
@@ -95,23 +95,23 @@ def test_candidates_of_one_phrase_are_not_mixed_with_other_finds(make_tools, cal
         ((120, 120, 122), "gray"),
     ],
 )
-def test_plain_colours(rgb: tuple[int, int, int], name: str) -> None:
+def test_plain_colors(rgb: tuple[int, int, int], name: str) -> None:
     image = np.zeros((60, 80, 3), np.uint8)
     mask = np.zeros((60, 80), np.bool_)
     mask[20:40, 30:70] = True
     image[mask] = rgb
-    assert colour_name(image, mask) == name
-    assert colour_name(image, np.zeros((60, 80), np.bool_)) == ""
+    assert color_name(image, mask) == name
+    assert color_name(image, np.zeros((60, 80), np.bool_)) == ""
 
 
-def test_colours_of_the_simulated_table() -> None:
-    """Under coloured light and with shading; objects with large parts of another colour are left out."""
+def test_colors_of_the_simulated_table() -> None:
+    """Under colored light and with shading; objects with large parts of another color are left out."""
     right: Counter[bool] = Counter()
     for seed in range(2_000_000, 2_000_012):
         _, view, seen = view_of(seed)
         for item in seen:
-            if item.labelled and item.category not in SECONDARY_COLORS:
-                said = colour_name(view.rgb, view.instance_ids == item.instance_id)
+            if item.labeled and item.category not in SECONDARY_COLORS:
+                said = color_name(view.rgb, view.instance_ids == item.instance_id)
                 right[said == item.color] += 1
     assert right.total() >= 30
     assert right[True] / right.total() >= 0.9

@@ -116,7 +116,7 @@ def test_words_are_judged(kind: str, right: str, wrong: str) -> None:
     assert (handed.success, handed.wrong_object, handed.said_absent) == (False, True, False)
 
 
-def test_a_position_may_be_three_centimetres_off() -> None:
+def test_a_position_may_be_three_centimeters_off() -> None:
     task = BY_KIND["place"]
     (item,) = [i for i in task.table().visible("front") if i.instance_id == task.wanted.place]
     x, y, z = item.position_camera_m

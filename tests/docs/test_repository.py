@@ -48,7 +48,7 @@ def test_version_is_the_same_everywhere() -> None:
     assert package == newest[1] == xsam.__version__
 
 
-def test_ros_package_and_distribution_have_the_same_licence() -> None:
+def test_ros_package_and_distribution_have_the_same_license() -> None:
     assert ET.parse(ROOT / "package.xml").getroot().findtext("license") == "Apache-2.0"
     assert 'license = "Apache-2.0"' in read("pyproject.toml")
     assert "Version 2.0, January 2004" in read("LICENSE")

@@ -1,4 +1,4 @@
-"""A camera driver without DDS: it serialises messages and puts them into a slot, by a clock of the test."""
+"""A camera driver without DDS: it serializes messages and puts them into a slot, by a clock of the test."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class Camera:
         rgb = np.full((*hw, 3), value, np.uint8)
         self.slot.image.store(self.serialized(image_from_rgb(rgb, "rgb8"), ago_s))
 
-    def depth(self, metres: float = 1.0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
+    def depth(self, meters: float = 1.0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
         assert self.slot.depth is not None
-        message = image_from_depth(np.full(hw, metres, np.float32), "32FC1")
+        message = image_from_depth(np.full(hw, meters, np.float32), "32FC1")
         self.slot.depth.store(self.serialized(message, ago_s))
 
     def info(self, *, focal_px: float = 5.0, hw: tuple[int, int] = (4, 6), **fields: Any) -> None:

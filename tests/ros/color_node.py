@@ -1,4 +1,4 @@
-"""The segmenter node with a model that really looks at the pixels, but only knows colours.
+"""The segmenter node with a model that really looks at the pixels, but only knows colors.
 
 Words in a query make it behave badly: "slow" works for a while in small stages, "stuck" works on one
 stage, "broken" raises, "memory" runs out of memory. "tell" makes it generate words, one by one.

@@ -2,7 +2,7 @@
 
 The parameter `model` says which: "<seed>,<seed>,...:<views>:<height>x<width>", views of the swing around
 the table as `xsam_ros.camera_sim` renders them. Every query is answered with all objects in view that have
-at least 60 pixels: labelled "object <number>", and the answer's text says "<seed> <view>".
+at least 60 pixels: labeled "object <number>", and the answer's text says "<seed> <view>".
 """
 
 from __future__ import annotations

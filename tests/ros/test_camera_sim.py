@@ -19,7 +19,7 @@ from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_ima
 from xsam_ros.messages.images import array_from_image, rgb_from_image
 
 
-def test_colour_depth_and_info_belong_together(
+def test_color_depth_and_info_belong_together(
     spawn: Callable[..., Any], ros: Any, eventually: Callable[..., Any]
 ) -> None:
     spawn(
@@ -63,7 +63,7 @@ def test_an_orbiting_camera_moves(
 def test_every_topic_in_other_encodings(
     spawn: Callable[..., Any], ros: Any, eventually: Callable[..., Any]
 ) -> None:
-    """All of one moment: the same stamp on colour, JPEG, depth, compressed depth and camera info."""
+    """All of one moment: the same stamp on color, JPEG, depth, compressed depth and camera info."""
     spawn(
         "-m",
         "xsam_ros.camera_sim",

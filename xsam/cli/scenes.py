@@ -26,7 +26,7 @@ def scenes(
 
 
 def _write_scene(seed: int, out: Path, image_hw: tuple[int, int]) -> list[Path]:
-    """Colour (8 bit), depth in mm (16 bit, 0 = none), instance ids (16 bit, 0 = none) and the truth."""
+    """Color (8 bit), depth in mm (16 bit, 0 = none), instance ids (16 bit, 0 = none) and the truth."""
     from dataclasses import asdict
 
     import numpy as np

@@ -88,7 +88,7 @@ def _draw(
     instance_ids: NDArray[np.uint8],
     rng: np.random.Generator,
 ) -> ScenePrompt:
-    labelled = [item for item in annotations if item.labelled]
+    labeled = [item for item in annotations if item.labeled]
     if kind == "referring" and expressions:
         return _phrase(_balanced_choice(expressions, rng))
     if kind == "reasoning":
@@ -101,9 +101,9 @@ def _draw(
     if kind in ("absent", "referring"):
         absent = absent_expressions(annotations, rng, count_per_kind=1, article=bool(rng.random() < 0.75))
         return _phrase(absent[rng.integers(len(absent))])
-    if kind in ("interactive", "visual_grounded") and labelled:
-        return _regions(kind, labelled, annotations, instance_ids, rng)
-    if kind == "grounded_conversation" and labelled:
+    if kind in ("interactive", "visual_grounded") and labeled:
+        return _regions(kind, labeled, annotations, instance_ids, rng)
+    if kind == "grounded_conversation" and labeled:
         caption = grounded_caption(annotations)
         asked = conversation_for(Query(task=Task.GROUNDED_CONVERSATION)).question
         answer = f"{caption.text} The segmentation mask is {SEG_TAG}.{END_TAG}"
@@ -182,15 +182,15 @@ def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generato
 def _colored_categories(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator
 ) -> tuple[Expression, ...]:
-    """Categories with a colour ("red mug"), all objects of each, and some that are not there."""
-    pairs = sorted({(item.color, item.category) for item in annotations if item.labelled})
+    """Categories with a color ("red mug"), all objects of each, and some that are not there."""
+    pairs = sorted({(item.color, item.category) for item in annotations if item.labeled})
     present = [
         Expression(
             text=f"{color} {category}",
             instance_ids=tuple(
                 item.instance_id
                 for item in annotations
-                if item.labelled and (item.color, item.category) == (color, category)
+                if item.labeled and (item.color, item.category) == (color, category)
             ),
             kind="color_category",
         )
@@ -203,23 +203,23 @@ def _colored_categories(
 
 def _regions(
     kind: str,
-    labelled: Sequence[ObjectAnnotation],
+    labeled: Sequence[ObjectAnnotation],
     annotations: Sequence[ObjectAnnotation],
     instance_ids: NDArray[np.uint8],
     rng: np.random.Generator,
 ) -> ScenePrompt:
     if kind == "interactive":
-        chosen = [labelled[int(rng.integers(len(labelled)))]]
+        chosen = [labeled[int(rng.integers(len(labeled)))]]
         targets: tuple[tuple[int, ...], ...] = ((chosen[0].instance_id,),)
     else:
-        categories = sorted({item.category for item in labelled})
+        categories = sorted({item.category for item in labeled})
         wanted = rng.permutation(categories)[: int(rng.integers(1, 4))]
         chosen = []
         for category in wanted:
-            same = [item for item in labelled if item.category == category]
+            same = [item for item in labeled if item.category == category]
             chosen.append(same[rng.integers(len(same))])
         targets = tuple(
-            tuple(a.instance_id for a in annotations if a.category == item.category and a.labelled)
+            tuple(a.instance_id for a in annotations if a.category == item.category and a.labeled)
             for item in chosen
         )
     regions = tuple(

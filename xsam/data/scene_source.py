@@ -29,7 +29,7 @@ class SceneSource:
         shards: the pictures and their annotations.
         shares: how often each kind of `TASK_SHARES`, or `DIALOGUE` (text about the picture, without
             masks), is drawn.
-        augment: mirror half of the pictures, and change brightness, contrast and colour a little.
+        augment: mirror half of the pictures, and change brightness, contrast and color a little.
         name: for logs and the mixture.
     """
 
@@ -74,12 +74,12 @@ class SceneSource:
                 rgb, ids, stuff = (np.ascontiguousarray(a[:, ::-1]) for a in (rgb, ids, stuff))
                 annotations = mirror(annotations, width)
             rgb = _jittered(rgb, rng)
-        labelled = [item for item in annotations if item.labelled]
+        labeled = [item for item in annotations if item.labeled]
         surfaces = [(name, i) for name, i in STUFF.items() if (stuff == i).any()]
-        masks = [ids == item.instance_id for item in labelled] + [stuff == i for _, i in surfaces]
-        known = [item.instance_id for item in labelled]
-        names = [item.category for item in labelled] + [name for name, _ in surfaces]
-        colors = [_COLOR_INDEX[item.color] for item in labelled] + [-1] * len(surfaces)
+        masks = [ids == item.instance_id for item in labeled] + [stuff == i for _, i in surfaces]
+        known = [item.instance_id for item in labeled]
+        names = [item.category for item in labeled] + [name for name, _ in surfaces]
+        colors = [_COLOR_INDEX[item.color] for item in labeled] + [-1] * len(surfaces)
         return PromptedImage(
             rgb=rgb,
             masks=np.stack(masks) if masks else np.zeros((0, height, width), bool),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xsam.draw.raster import (
     INK,
     PAPER,
-    Colour,
+    Color,
     Image,
     ascii_text,
     fit_text,
@@ -37,7 +37,7 @@ class Chip:
 
 
 def _badge_width(badge: str, sizes: Sizes) -> int:
-    """Width of the coloured left end of a chip."""
+    """Width of the colored left end of a chip."""
     return max(2 * sizes.text, text_width(badge, sizes.text) + sizes.text) if badge else sizes.text
 
 
@@ -129,7 +129,7 @@ def place_chips(
     return chips
 
 
-def draw_leader(canvas: Image, chip: Chip, anchor: XY, colour: Colour, sizes: Sizes) -> None:
+def draw_leader(canvas: Image, chip: Chip, anchor: XY, color: Color, sizes: Sizes) -> None:
     """A line from a label to its object, when the two do not touch."""
     x_min, y_min, x_max, y_max = chip.box
     left, top, right, bottom = chip.rect
@@ -140,20 +140,20 @@ def draw_leader(canvas: Image, chip: Chip, anchor: XY, colour: Colour, sizes: Si
     start = (min(max(anchor[0], left), right), min(max(anchor[1], top), bottom))
     ends = np.array([start, anchor], np.float64)
     line, halo = max(1, sizes.line // 2), max(1, sizes.halo // 2)
-    stroke(canvas, [ends], colour, line, halo, closed=False)
+    stroke(canvas, [ends], color, line, halo, closed=False)
 
 
-def draw_chip(canvas: Image, chip: Chip, badge: str, colour: Colour, sizes: Sizes) -> None:
-    """The label: its number on the object's colour, its words on dark ground."""
+def draw_chip(canvas: Image, chip: Chip, badge: str, color: Color, sizes: Sizes) -> None:
+    """The label: its number on the object's color, its words on dark ground."""
     left, top, right, bottom = chip.rect
     cover = round_cover(right - left, bottom - top, sizes.text * 0.55)
     middle = (top + bottom) / 2
     paint(canvas, cover, left, top, INK, 0.86)
     badge_w = _badge_width(badge, sizes)
-    paint(canvas, cover[:, :badge_w], left, top, colour)
+    paint(canvas, cover[:, :badge_w], left, top, color)
     if badge:
         x_px = left + (badge_w - text_width(badge, sizes.text)) // 2
-        put_text(canvas, badge, (x_px, middle), sizes.text, readable_on(colour))
+        put_text(canvas, badge, (x_px, middle), sizes.text, readable_on(color))
     x_px = left + badge_w + sizes.pad
     put_text(canvas, chip.text, (x_px, middle), sizes.text, PAPER)
     x_px += text_width(chip.text, sizes.text) + sizes.pad

@@ -37,7 +37,7 @@ from xsam.draw.shapes import (
     Rect,
     Sizes,
     anchor_of,
-    colour_of,
+    color_of,
     deepest,
     draw_disc,
     nearest_pixel,
@@ -65,7 +65,7 @@ def draw_overlay(
     show_scores: bool = True,
     numbers: Sequence[int] | None = None,
 ) -> Image:
-    """The image with every segment coloured, outlined, numbered and labelled.
+    """The image with every segment colored, outlined, numbered and labeled.
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -76,7 +76,7 @@ def draw_overlay(
         alpha: opacity of the fill in [0, 1].
         numbered: put a numbered disc on each object that has room for it, and the number on its label.
         show_scores: write the score behind the label.
-        numbers: (N,) numbers to show instead of index + 1; each has a colour of its own.
+        numbers: (N,) numbers to show instead of index + 1; each has a color of its own.
 
     Returns:
         New uint8 (H, W, 3).
@@ -92,7 +92,7 @@ def draw_overlay(
         raise ValueError(f"{len(numbers)} numbers for {len(segments)} segments")
     numbers = range(1, len(segments) + 1) if numbers is None else numbers
     shown = [str(n) for n in numbers]
-    colours = [colour_of(n - 1) for n in numbers]  # a number keeps its colour from picture to picture
+    colors = [color_of(n - 1) for n in numbers]  # a number keeps its color from picture to picture
     sizes = Sizes.for_image(image_hw)
     canvas = np.array(rgb, order="C")
     pieces = pieces_of(segments)
@@ -102,11 +102,11 @@ def draw_overlay(
     if style == "fill":
         for piece in pieces:
             window = canvas[piece.window]
-            tint = np.full_like(window, colours[piece.index])
+            tint = np.full_like(window, colors[piece.index])
             blend = cv2.addWeighted(window, 1 - alpha, tint, alpha, 0)
             np.copyto(window, blend, where=(owner[piece.window] == piece.index + 1)[..., None])
     for piece in pieces:
-        outline(canvas, piece, colours[piece.index], sizes, around=style == "outline")
+        outline(canvas, piece, colors[piece.index], sizes, around=style == "outline")
 
     bar_px = draw_title(canvas, title, len(segments), sizes) if title is not None else 0
     taken: list[Rect] = [(0, 0, image_hw[1], bar_px)] if bar_px else []
@@ -141,11 +141,11 @@ def draw_overlay(
         middle = ((left + right) / 2, (top + bottom) / 2)
         inside = chip.index in numbers_on or style == "fill"
         end = anchors[chip.index] if inside else nearest_pixel(by_index[chip.index], middle)
-        draw_leader(canvas, chip, end, colours[chip.index], sizes)
+        draw_leader(canvas, chip, end, colors[chip.index], sizes)
     for index, anchor in discs:
-        draw_disc(canvas, anchor, shown[index], colours[index], sizes)
+        draw_disc(canvas, anchor, shown[index], colors[index], sizes)
     for chip in chips:
-        draw_chip(canvas, chip, badges[chip.index], colours[chip.index], sizes)
+        draw_chip(canvas, chip, badges[chip.index], colors[chip.index], sizes)
     return canvas
 
 
@@ -163,35 +163,35 @@ def draw_prompts(rgb: Image, prompts: Sequence[VisualPrompt]) -> Image:
     sizes = Sizes.for_image((rgb.shape[0], rgb.shape[1]))
     canvas = np.array(rgb, order="C")
     for prompt in sorted(prompts, key=lambda p: p.mask is None):  # masks lie under the rest
-        colour, sign = (POSITIVE, "+") if prompt.positive else (NEGATIVE, "-")
+        color, sign = (POSITIVE, "+") if prompt.positive else (NEGATIVE, "-")
         if prompt.mask is not None:
             if prompt.mask.shape != canvas.shape[:2]:
                 raise InvalidImageError(f"mask prompt {prompt.mask.shape} on an image {canvas.shape[:2]}")
             piece = Piece.of(0, prompt.mask)
             window = canvas[piece.window]
-            blend = cv2.addWeighted(window, 0.6, np.full_like(window, colour), 0.4, 0)
+            blend = cv2.addWeighted(window, 0.6, np.full_like(window, color), 0.4, 0)
             np.copyto(window, blend, where=piece.crop[..., None])
-            outline(canvas, piece, colour, sizes)
-            draw_disc(canvas, deepest(piece.crop, piece.left, piece.top)[0], sign, colour, sizes)
+            outline(canvas, piece, color, sizes)
+            draw_disc(canvas, deepest(piece.crop, piece.left, piece.top)[0], sign, color, sizes)
         elif prompt.box_xyxy is not None:
             x_min_f, y_min_f, x_max, y_max = prompt.box_xyxy
             corners = [(x_min_f, y_min_f), (x_max - 1, y_min_f), (x_max - 1, y_max - 1), (x_min_f, y_max - 1)]
-            stroke(canvas, [np.array(corners, np.float64)], colour, sizes.line, sizes.halo, closed=True)
-            draw_disc(canvas, corners[0], sign, colour, sizes)
+            stroke(canvas, [np.array(corners, np.float64)], color, sizes.line, sizes.halo, closed=True)
+            draw_disc(canvas, corners[0], sign, color, sizes)
         elif prompt.points_xy is not None:
             points = prompt.points_xy.astype(np.float64)
             if len(points) > 1:
-                stroke(canvas, [points], colour, 2 * sizes.line, sizes.halo, closed=False)
-            draw_disc(canvas, (points[0, 0], points[0, 1]), sign, colour, sizes)
+                stroke(canvas, [points], color, 2 * sizes.line, sizes.halo, closed=False)
+            draw_disc(canvas, (points[0, 0], points[0, 1]), sign, color, sizes)
     return canvas
 
 
 def draw_depth(depth_m: NDArray[np.float32], *, near_m: float = 0.3, far_m: float = 3.0) -> Image:
-    """Depth (H, W) in metres as colours: red = near, blue = far, dark grey = no measurement (0 or NaN)."""
+    """Depth (H, W) in meters as colors: red = near, blue = far, dark gray = no measurement (0 or NaN)."""
     valid = np.isfinite(depth_m) & (depth_m > 0)
     scaled = (far_m - np.where(valid, depth_m, far_m)) / max(far_m - near_m, 1e-6)
-    colours = cv2.applyColorMap((np.clip(scaled, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    image: Image = np.ascontiguousarray(colours[..., ::-1])
+    colors = cv2.applyColorMap((np.clip(scaled, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    image: Image = np.ascontiguousarray(colors[..., ::-1])
     image[~valid] = (45, 45, 45)
     return image
 
@@ -214,7 +214,7 @@ def draw_outline(rgb: Image, mask: BoolMask) -> Image:
         raise InvalidImageError(f"the mask is {mask.shape}, the image {rgb.shape[:2]}")
     canvas = np.array(rgb, order="C")
     if mask.any():
-        outline(canvas, Piece.of(0, mask), colour_of(0), Sizes.for_image((rgb.shape[0], rgb.shape[1])))
+        outline(canvas, Piece.of(0, mask), color_of(0), Sizes.for_image((rgb.shape[0], rgb.shape[1])))
     return canvas
 
 
@@ -222,15 +222,15 @@ def draw_title(canvas: Image, title: str, count: int, sizes: Sizes) -> int:
     """A bar along the top with the request and how it ended; its height in pixels (0 = no room)."""
     height, width = canvas.shape[:2]
     bar_px = 3 * sizes.text
-    status, colour = (f"{count} found", POSITIVE) if count else ("not found", NEGATIVE)
+    status, color = (f"{count} found", POSITIVE) if count else ("not found", NEGATIVE)
     pill_w = text_width(status, sizes.text) + 2 * sizes.pad
     if bar_px > height // 3 or pill_w + 2 * sizes.pad > width:
         return 0
     paint(canvas, np.full((bar_px, width), 255, np.uint8), 0, 0, INK, 0.8)
     pill_h, left = round(2.1 * sizes.text), width - pill_w - sizes.pad
     top = (bar_px - pill_h) // 2
-    paint(canvas, round_cover(pill_w, pill_h, pill_h / 2), left, top, colour)
-    put_text(canvas, status, (left + sizes.pad, top + pill_h / 2), sizes.text, readable_on(colour))
+    paint(canvas, round_cover(pill_w, pill_h, pill_h / 2), left, top, color)
+    put_text(canvas, status, (left + sizes.pad, top + pill_h / 2), sizes.text, readable_on(color))
     text = fit_text(ascii_text(title), sizes.text, left - 3 * sizes.pad)
     put_text(canvas, text, (2 * sizes.pad, bar_px / 2), sizes.text, PAPER)
     return bar_px

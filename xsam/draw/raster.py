@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-INK: Colour = (22, 24, 29)
-PAPER: Colour = (250, 250, 250)
+INK: Color = (22, 24, 29)
+PAPER: Color = (250, 250, 250)
 
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _FINE = 4  # text and discs are drawn this many times larger, then averaged down
@@ -23,16 +23,16 @@ _SUB = 4  # fractional bits of line coordinates
 
 
 def stroke(
-    canvas: Image, lines: Sequence[NDArray[np.float64]], colour: Colour, line: int, halo: int, *, closed: bool
+    canvas: Image, lines: Sequence[NDArray[np.float64]], color: Color, line: int, halo: int, *, closed: bool
 ) -> None:
     """Polylines (n, 2) in pixels with a dark rim."""
     fixed = [np.round(points * (1 << _SUB)).astype(np.int32) for points in lines]
-    for ink, width in ((INK, line + 2 * halo), (colour, line)):
+    for ink, width in ((INK, line + 2 * halo), (color, line)):
         cv2.polylines(canvas, fixed, closed, ink, width, cv2.LINE_AA, _SUB)
 
 
-def paint(canvas: Image, cover: Image, left: int, top: int, colour: Colour, opacity: float = 1.0) -> None:
-    """Mix `colour` into the canvas where `cover` (h, w) is, cut off at the border."""
+def paint(canvas: Image, cover: Image, left: int, top: int, color: Color, opacity: float = 1.0) -> None:
+    """Mix `color` into the canvas where `cover` (h, w) is, cut off at the border."""
     height, width = canvas.shape[:2]
     x_min, y_min = max(0, left), max(0, top)
     x_max, y_max = min(width, left + cover.shape[1]), min(height, top + cover.shape[0])
@@ -41,7 +41,7 @@ def paint(canvas: Image, cover: Image, left: int, top: int, colour: Colour, opac
     window = canvas[y_min:y_max, x_min:x_max]
     part = cover[y_min - top : y_max - top, x_min - left : x_max - left, None].astype(np.float32)
     weight = part * (opacity / 255)
-    window[:] = np.rint(window + (np.array(colour, np.float32) - window) * weight).astype(np.uint8)
+    window[:] = np.rint(window + (np.array(color, np.float32) - window) * weight).astype(np.uint8)
 
 
 @lru_cache(maxsize=512)
@@ -82,12 +82,12 @@ def text_width(text: str, cap_px: int) -> int:
 
 
 def put_text(
-    canvas: Image, text: str, left_middle: tuple[int, float], cap_px: int, colour: Colour, dim: float = 1.0
+    canvas: Image, text: str, left_middle: tuple[int, float], cap_px: int, color: Color, dim: float = 1.0
 ) -> None:
-    """Text that starts at a pixel column, its capitals centred on a row."""
+    """Text that starts at a pixel column, its capitals centerd on a row."""
     if text:
         left, middle = left_middle
-        paint(canvas, _text_cover(text, cap_px), left, round(middle - 0.7 * cap_px), colour, dim)
+        paint(canvas, _text_cover(text, cap_px), left, round(middle - 0.7 * cap_px), color, dim)
 
 
 def ascii_text(text: str) -> str:
@@ -108,7 +108,7 @@ def fit_text(text: str, cap_px: int, room_px: int) -> str:
     return ""
 
 
-def readable_on(colour: Colour) -> Colour:
-    """Dark or light, whichever stands out on `colour`."""
-    red, green, blue = colour
+def readable_on(color: Color) -> Color:
+    """Dark or light, whichever stands out on `color`."""
+    red, green, blue = color
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 125 else PAPER

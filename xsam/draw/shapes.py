@@ -1,4 +1,4 @@
-"""What overlays are made of: colours, sizes, cut-out masks, outlines and number discs. OpenCV is needed."""
+"""What overlays are made of: colors, sizes, cut-out masks, outlines and number discs. OpenCV is needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xsam.draw.raster import (
     PAPER,
-    Colour,
+    Color,
     Image,
     paint,
     put_text,
@@ -26,12 +26,12 @@ from xsam.types.segments import Segments
 Rect = tuple[int, int, int, int]  # xyxy, max exclusive
 XY = tuple[float, float]
 
-# From Okabe and Ito's colours; in this order neighbours also differ for colour-blind eyes.
-PALETTE: tuple[Colour, ...] = (
+# From Okabe and Ito's colors; in this order neighbors also differ for color-blind eyes.
+PALETTE: tuple[Color, ...] = (
     (255, 170, 20),  # orange
     (255, 140, 205),  # pink
     (165, 80, 200),  # purple
-    (225, 225, 225),  # light grey
+    (225, 225, 225),  # light gray
     (64, 176, 255),  # sky blue
     (0, 190, 140),  # bluish green
     (70, 100, 240),  # blue
@@ -41,8 +41,8 @@ PALETTE: tuple[Colour, ...] = (
     (180, 220, 80),  # lime
     (150, 225, 245),  # ice
 )
-POSITIVE: Colour = (0, 190, 140)
-NEGATIVE: Colour = (240, 80, 40)
+POSITIVE: Color = (0, 190, 140)
+NEGATIVE: Color = (240, 80, 40)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,8 @@ def part_at(piece: Piece, point: XY) -> Rect:
     )
 
 
-def colour_of(index: int) -> Colour:
-    """The colour of segment `index`."""
+def color_of(index: int) -> Color:
+    """The color of segment `index`."""
     return PALETTE[index % len(PALETTE)]
 
 
@@ -146,7 +146,7 @@ def nearest_pixel(piece: Piece, to: XY) -> XY:
     return (float(columns[nearest] + piece.left), float(rows[nearest] + piece.top))
 
 
-def outline(canvas: Image, piece: Piece, colour: Colour, sizes: Sizes, *, around: bool = False) -> None:
+def outline(canvas: Image, piece: Piece, color: Color, sizes: Sizes, *, around: bool = False) -> None:
     """The contours of a mask, holes included, with a dark rim.
 
     `around`: just outside the mask, so that nothing of a small object is hidden.
@@ -160,7 +160,7 @@ def outline(canvas: Image, piece: Piece, colour: Colour, sizes: Sizes, *, around
     found, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     offset = np.array([piece.left - reach - 1, piece.top - reach - 1])
     lines = [_smooth(c[:, 0, :].astype(np.float64)) + offset for c in found]
-    stroke(canvas, lines, colour, line, sizes.halo, closed=True)
+    stroke(canvas, lines, color, line, sizes.halo, closed=True)
 
 
 def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,12 +172,12 @@ def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)], axis=1)
 
 
-def draw_disc(canvas: Image, centre: XY, text: str, colour: Colour, sizes: Sizes) -> None:
+def draw_disc(canvas: Image, center: XY, text: str, color: Color, sizes: Sizes) -> None:
     """A disc with up to three characters on it."""
-    x_px, y_px = round(centre[0]), round(centre[1])
-    for radius, ink in ((sizes.radius + sizes.halo, PAPER), (sizes.radius, colour)):
+    x_px, y_px = round(center[0]), round(center[1])
+    for radius, ink in ((sizes.radius + sizes.halo, PAPER), (sizes.radius, color)):
         side = 2 * radius + 1
         paint(canvas, round_cover(side, side, side / 2), x_px - radius, y_px - radius, ink)
     cap_px = round(sizes.text * (0.95, 0.85, 0.65)[min(len(text), 3) - 1]) if text else 0
     left = x_px - (text_width(text, cap_px) - 1) // 2
-    put_text(canvas, text, (left, y_px), cap_px, readable_on(colour))
+    put_text(canvas, text, (left, y_px), cap_px, readable_on(color))

@@ -26,7 +26,7 @@ _MAX_NAME_CHARS = 60
 class PictureSample:
     """Keeps a uniform random sample of the answers it is offered, drawn.
 
-    Each picture shows the answer as coloured masks, the prompts, and the truth as a green outline.
+    Each picture shows the answer as colored masks, the prompts, and the truth as a green outline.
 
     Args:
         count: how many are kept, at least 1.

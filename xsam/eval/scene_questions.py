@@ -18,7 +18,7 @@ from xsam.eval.questions import (
     region_prompt,
     visual_grounded_question,
 )
-from xsam.sim.annotate import ObjectAnnotation, annotate, unlabelled_ids
+from xsam.sim.annotate import ObjectAnnotation, annotate, unlabeled_ids
 from xsam.sim.household import CATEGORIES
 from xsam.sim.language import (
     Expression,
@@ -40,7 +40,7 @@ _STUFF_ID = 100_000  # segment id of stuff class 0, above all instance ids
 def scene_questions(seed: int, view: RenderedView, *, per_scene: int) -> Iterator[Question]:
     """All questions on a scene, single regions first.
 
-    Referring expressions are drawn uniformly from all that hold in the scene. Objects that are not labelled
+    Referring expressions are drawn uniformly from all that hold in the scene. Objects that are not labeled
     (see `annotate`) are never asked for, and their pixels count neither way where the metric allows it: as
     crowd of every category asked for in AP, as void in panoptic and semantic scores.
 
@@ -52,20 +52,20 @@ def scene_questions(seed: int, view: RenderedView, *, per_scene: int) -> Iterato
     # Two generators: what is asked with the first one is pinned by published scores.
     yield from _region_questions(view, items, np.random.default_rng([seed, 99]), per_scene=per_scene)
     rng = np.random.default_rng([seed, 100])
-    labelled = [item for item in items if item.labelled]
+    labeled = [item for item in items if item.labeled]
     for kind in (PromptKind.SCRIBBLE, PromptKind.MASK):
-        if labelled:
-            truth = _pixels(view, [labelled[int(rng.integers(len(labelled)))].instance_id])
+        if labeled:
+            truth = _pixels(view, [labeled[int(rng.integers(len(labeled)))].instance_id])
             yield interactive_question(region_prompt(kind, truth, rng), truth)
-    crowd = _pixels(view, unlabelled_ids(items))
+    crowd = _pixels(view, unlabeled_ids(items))
     yield _category_question(view, items, crowd, rng)
-    if labelled:
+    if labeled:
         objects: dict[str, list[BoolMask]] = {}
-        for item in labelled:
+        for item in labeled:
             objects.setdefault(item.category, []).append(_pixels(view, [item.instance_id]))
         yield visual_grounded_question(objects, {name: [crowd] for name in objects}, rng)
     yield from _layout_questions(view, items)
-    if labelled:
+    if labeled:
         yield _caption_question(view, items)
 
 
@@ -93,9 +93,9 @@ def _region_questions(
         yield asked(expression, Task.REASONING)
     for expression in some(absent_expressions(items, rng, count_per_kind=1), 2):
         yield asked(expression, Task.REASONING if expression.kind == "absent_reasoning" else Task.REFERRING)
-    labelled = [item for item in items if item.labelled]
-    if labelled:
-        item = labelled[int(rng.integers(len(labelled)))]
+    labeled = [item for item in items if item.labeled]
+    if labeled:
+        item = labeled[int(rng.integers(len(labeled)))]
         truth = _pixels(view, [item.instance_id])
         yield interactive_question(region_prompt(PromptKind.POINT, truth, rng), truth)
         yield interactive_question(VisualPrompt.box(*(float(v) for v in item.box_xyxy)), truth)
@@ -104,7 +104,7 @@ def _region_questions(
 def _category_question(
     view: RenderedView, items: Sequence[ObjectAnnotation], crowd: BoolMask, rng: np.random.Generator
 ) -> Question:
-    """All categories with labelled objects, and four that are not in the picture."""
+    """All categories with labeled objects, and four that are not in the picture."""
     wanted = category_queries(items, rng)
     names = tuple(query.text for query in wanted)
     return Question(
@@ -124,8 +124,8 @@ def _category_question(
 
 
 def _layout_questions(view: RenderedView, items: Sequence[ObjectAnnotation]) -> Iterator[Question]:
-    """The whole picture; objects that are not labelled are void."""
-    classes = {item.instance_id: CATEGORIES.index(item.category) for item in items if item.labelled}
+    """The whole picture; objects that are not labeled are void."""
+    classes = {item.instance_id: CATEGORIES.index(item.category) for item in items if item.labeled}
     ids = np.where(_pixels(view, list(classes)), view.instance_ids, 0).astype(np.int64)
     for index, name in enumerate(STUFF):
         ids[view.stuff_ids == STUFF_NAMES.index(name)] = _STUFF_ID + index

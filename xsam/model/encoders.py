@@ -23,7 +23,7 @@ def siglip_hidden_state(model: SiglipVisionModel, pixels: Tensor, select_layer: 
     """Hidden state `select_layer` of SigLIP, as `hidden_states[select_layer]` would give it.
 
     Args:
-        pixels: (B, 3, S, S), normalised with mean = std = 0.5.
+        pixels: (B, 3, S, S), normalized with mean = std = 0.5.
         select_layer: negative, counted from the end; −2 skips the last layer.
 
     Returns:
@@ -41,7 +41,7 @@ def sam_hidden_states(model: SamVisionEncoder, pixels: Tensor, wanted: Sequence[
     """Hidden states of the SAM encoder, channels-last.
 
     Args:
-        pixels: (B, 3, S, S), ImageNet-normalised, zero-padded right and bottom.
+        pixels: (B, 3, S, S), ImageNet-normalized, zero-padded right and bottom.
         wanted: indices; 0 is the patch embedding + position, i the output of layer i.
 
     Returns:

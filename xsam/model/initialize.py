@@ -1,7 +1,7 @@
-"""Random initialisation for training from nothing.
+"""Random initialization for training from nothing.
 
 Loading a checkpoint fills every tensor, so this is used by training only. The stock blocks of the
-mask decoder are plain modules that `transformers` initialises from the outside; X-SAM's own layers
+mask decoder are plain modules that `transformers` initializes from the outside; X-SAM's own layers
 keep PyTorch's defaults.
 """
 
@@ -20,7 +20,7 @@ POSITION_STD = 0.02
 def initialize_weights(model: XSamModel) -> None:
     """Fill what a fresh `XSamModel` leaves unset or degenerate, in place.
 
-    The pixel decoder's level embedding is uninitialised memory and its sampling offsets lack their
+    The pixel decoder's level embedding is uninitialized memory and its sampling offsets lack their
     ring; the SAM encoder's default range of 1e-10 would leave it dead.
     """
     initializer = Mask2FormerPreTrainedModel(model.config.mask2former)

@@ -19,7 +19,7 @@ def packed_hidden_states(
     """Last hidden states of P texts that each follow the same prefix, in one sequence.
 
     Every text sees the prefix and itself, not the other texts, and is placed as if it followed the
-    prefix alone, so the states equal P separate passes. The sliding window is honoured.
+    prefix alone, so the states equal P separate passes. The sliding window is honored.
 
     Args:
         prefix: (B, T, D) embeddings that all texts share: user tag and image tokens.

@@ -57,7 +57,7 @@ def decode_pixels(
 
 
 def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """(S, 2) centres (x, y) of all cells of all levels, in [0, 1]."""
+    """(S, 2) centers (x, y) of all cells of all levels, in [0, 1]."""
     grids = []
     for height, width in sizes:
         rows = torch.arange(0.5, height, dtype=like.dtype, device=like.device) / height

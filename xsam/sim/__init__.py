@@ -1,14 +1,14 @@
 """Deterministic table-top scenes: renderer, annotations and templated language.
 
     scene = sample_scene(seed)                       # objects, room, light, camera
-    view = render(scene, image_hw=(480, 640))        # colour, depth, instance and surface ids
+    view = render(scene, image_hw=(480, 640))        # color, depth, instance and surface ids
     annotations = annotate(scene, view)              # one record for each visible object
     phrases = language.referring_expressions(annotations, width_px=640)
 
 Needs NumPy and OpenCV only.
 """
 
-from xsam.sim.annotate import ObjectAnnotation, annotate, mirror, unlabelled_ids
+from xsam.sim.annotate import ObjectAnnotation, annotate, mirror, unlabeled_ids
 from xsam.sim.camera import Camera
 from xsam.sim.household import CATEGORIES, COLORS
 from xsam.sim.render import STUFF_NAMES, RenderedView, render
@@ -39,5 +39,5 @@ __all__ = [
     "orbit_camera",
     "render",
     "sample_scene",
-    "unlabelled_ids",
+    "unlabeled_ids",
 ]

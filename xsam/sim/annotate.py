@@ -23,11 +23,11 @@ class ObjectAnnotation:
     Attributes:
         instance_id: its value in the instance image.
         category, color: names, as in `household`.
-        labelled: whether language may speak of it. Slivers and objects mostly hidden or outside the picture
-            are not labelled: their pixels should count neither as object nor as background.
+        labeled: whether language may speak of it. Slivers and objects mostly hidden or outside the picture
+            are not labeled: their pixels should count neither as object nor as background.
         area_px: number of visible pixels.
         box_xyxy: extent of the visible pixels, in pixels, maximum exclusive.
-        centroid_xy: mean of the visible pixels' coordinates (integers at pixel centres).
+        centroid_xy: mean of the visible pixels' coordinates (integers at pixel centers).
         depth_m: mean depth of the visible surface.
         position_camera_m: median of the visible surface points (x right, y down, z forward).
         visible_fraction: part of the outline neither hidden nor outside the picture.
@@ -37,7 +37,7 @@ class ObjectAnnotation:
     instance_id: int
     category: str
     color: str
-    labelled: bool
+    labeled: bool
     area_px: int
     box_xyxy: tuple[int, int, int, int]
     centroid_xy: tuple[float, float]
@@ -81,7 +81,7 @@ def annotate(scene: Scene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
                 instance_id=index + 1,
                 category=item.category,
                 color=item.color,
-                labelled=len(x) >= MIN_AREA_SHARE * height * width
+                labeled=len(x) >= MIN_AREA_SHARE * height * width
                 and in_frame >= MIN_IN_FRAME_FRACTION
                 and visible >= MIN_VISIBLE_FRACTION,
                 area_px=len(x),
@@ -96,9 +96,9 @@ def annotate(scene: Scene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
     return tuple(annotations)
 
 
-def unlabelled_ids(annotations: Iterable[ObjectAnnotation]) -> tuple[int, ...]:
+def unlabeled_ids(annotations: Iterable[ObjectAnnotation]) -> tuple[int, ...]:
     """Instance ids whose pixels training and scoring should ignore."""
-    return tuple(item.instance_id for item in annotations if not item.labelled)
+    return tuple(item.instance_id for item in annotations if not item.labeled)
 
 
 def mirror(annotations: Iterable[ObjectAnnotation], width_px: int) -> tuple[ObjectAnnotation, ...]:

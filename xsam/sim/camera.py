@@ -1,7 +1,7 @@
 """The pinhole camera: where it stands, what it projects, and smooth motion around the table.
 
 Frames: the world has z up and the table top at z = 0. The camera frame is the optical one: x right, y down,
-z forward. Pixel coordinates are (x, y) with integers at pixel *centres*, as in ROS and OpenCV, so the middle
+z forward. Pixel coordinates are (x, y) with integers at pixel *centers*, as in ROS and OpenCV, so the middle
 of an image of width W is at (W - 1) / 2.
 """
 
@@ -53,7 +53,7 @@ class Camera:
         )
 
     def project(self, points_m: NDArray[np.floating], image_hw: tuple[int, int]) -> NDArray[np.float64]:
-        """Project (N, 3) world points to (N, 3): x and y in pixels, depth in metres (negative = behind)."""
+        """Project (N, 3) world points to (N, 3): x and y in pixels, depth in meters (negative = behind)."""
         pose = _pose(self)
         local = (np.asarray(points_m, np.float64) - pose[:3, 3]) @ pose[:3, :3]
         matrix = self.intrinsics(image_hw)

@@ -1,7 +1,7 @@
 """Short questions about a view with their true answers: what a small language model learns to see from.
 
 Every statement is true and unambiguous by the margins of `language`. Objects that are visible but not
-labelled are never meant, and nothing is said that one of them could make false or ambiguous.
+labeled are never meant, and nothing is said that one of them could make false or ambiguous.
 
 Questions with the answers "yes" and "no" have both equally often for every kind of thing asked, so the words
 alone do not give the answer away.
@@ -66,7 +66,7 @@ def scene_dialogue(
     balanced; then the first ones are.
 
     Args:
-        annotations: all visible objects of the view, also those not labelled.
+        annotations: all visible objects of the view, also those not labeled.
         image_hw: (H, W) of the picture without padding.
         rng: the same state gives the same questions.
         count: number of pairs.

@@ -26,8 +26,8 @@ class SceneGeometry:
     Attributes:
         corners_m: (T, 3, 3) float32, corner then xyz.
         normals: (T, 3, 3) float32, unit normals at the corners; smooth except at sharp edges.
-        face_normals: (T, 3) float32, not normalised, pointing outwards.
-        rgb: (T, 3) float32, linear colour.
+        face_normals: (T, 3) float32, not normalized, pointing outwards.
+        rgb: (T, 3) float32, linear color.
         object_index: (T,) int64.
         light_axes: (3, 3) float32, rows: two axes across the light and the direction towards the lamp.
         shadow_height_m: (S, S) float32, distance towards the lamp of the first surface it meets.

@@ -24,7 +24,7 @@ COLORS: MappingProxyType[str, Rgb] = MappingProxyType(
         "gray": (0.45, 0.45, 0.47),
     }
 )
-"""Linear RGB of the named colours."""
+"""Linear RGB of the named colors."""
 
 ALL_COLORS = tuple(COLORS)
 
@@ -56,7 +56,7 @@ SECONDARY_COLORS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "teddy bear": ("brown",),
     }
 )
-"""Colours of large parts beside the main one: they make a phrase such as "the gray object" ambiguous."""
+"""Colors of large parts beside the main one: they make a phrase such as "the gray object" ambiguous."""
 
 Rng = np.random.Generator
 Builder = Callable[[Rng], list[Part]]
@@ -311,7 +311,7 @@ CATEGORIES: tuple[str, ...] = tuple(_BUILDERS)
 
 
 def colors_of(category: str) -> tuple[str, ...]:
-    """Names of the colours that objects of the category come in."""
+    """Names of the colors that objects of the category come in."""
     return _BUILDERS[category][1]
 
 

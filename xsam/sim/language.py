@@ -1,7 +1,7 @@
 """Ground-truth language about a view: phrases, questions and captions with the instance ids they mean.
 
 A phrase is made only when it is true and unambiguous by a clear margin. Objects that are visible but not
-labelled (see `annotate`) are never meant by a phrase, and no phrase is made that could also mean one of them.
+labeled (see `annotate`) are never meant by a phrase, and no phrase is made that could also mean one of them.
 
 Everything is lower case. "left" and "right" are those of the picture, "largest" is by visible area, "nearest"
 by depth.
@@ -97,12 +97,12 @@ def with_article(noun: str) -> str:
 
 
 def _shows_color(item: ObjectAnnotation, color: str) -> bool:
-    """Whether someone might call the object, or a large part of it, by this colour."""
+    """Whether someone might call the object, or a large part of it, by this color."""
     return item.color == color or color in SECONDARY_COLORS.get(item.category, ())
 
 
 def _only(text: str, candidates: Sequence[ObjectAnnotation], kind: str) -> Iterator[Expression]:
-    if len(candidates) == 1 and candidates[0].labelled:
+    if len(candidates) == 1 and candidates[0].labeled:
         yield Expression(text=text, instance_ids=(candidates[0].instance_id,), kind=kind)
 
 
@@ -123,7 +123,7 @@ def _extremes(
 
 
 def _comparisons(candidates: Sequence[ObjectAnnotation], noun: str, gap_px: float) -> Iterator[Expression]:
-    """Superlatives and ordinals among two or more labelled objects that all go by the same noun."""
+    """Superlatives and ordinals among two or more labeled objects that all go by the same noun."""
     yield from _extremes(
         candidates, _x, lambda low, high: high - low >= gap_px, ("leftmost", "rightmost"), noun, "extreme_x"
     )
@@ -176,7 +176,7 @@ def _relations(
     anchors = [
         (item, name)
         for item in everything
-        if item.labelled and item.category != candidates[0].category
+        if item.labeled and item.category != candidates[0].category
         if (name := _anchor_name(item, everything)) is not None
     ]
     for anchor, name in anchors:
@@ -213,10 +213,10 @@ def _betweenness(item: ObjectAnnotation, first: ObjectAnnotation, second: Object
 def referring_expressions(
     annotations: Sequence[ObjectAnnotation], width_px: int, *, article: bool = True
 ) -> tuple[Expression, ...]:
-    """All phrases of `EXPRESSION_KINDS` that mean exactly one labelled object.
+    """All phrases of `EXPRESSION_KINDS` that mean exactly one labeled object.
 
     Args:
-        annotations: all visible objects of the view, also those not labelled.
+        annotations: all visible objects of the view, also those not labeled.
         width_px: width of the picture.
         article: whether phrases begin with "the".
     """
@@ -232,11 +232,11 @@ def referring_expressions(
         for color in sorted({item.color for item in same}):
             painted = [item for item in same if item.color == color]
             found += _only(f"{color} {category}", painted, "color_category")
-        if len(same) >= 2 and all(item.labelled for item in same):
+        if len(same) >= 2 and all(item.labeled for item in same):
             found += _comparisons(same, category, gap_px)
             found += _ordinals(same, category, gap_px)
             found += _relations(same, category, annotations, gap_px)
-    if len(annotations) >= 2 and all(item.labelled for item in annotations):
+    if len(annotations) >= 2 and all(item.labeled for item in annotations):
         found += _comparisons(annotations, "object", gap_px)
     if not article:
         return tuple(found)
@@ -246,14 +246,14 @@ def referring_expressions(
 def category_queries(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator, *, absent_count: int = 4
 ) -> tuple[Expression, ...]:
-    """Bare category names in random order: those with labelled objects, and some that are not in the picture.
+    """Bare category names in random order: those with labeled objects, and some that are not in the picture.
 
-    Categories of which only unlabelled objects are visible are left out.
+    Categories of which only unlabeled objects are visible are left out.
     """
     visible = {item.category for item in annotations}
     queries = []
     for category in sorted(visible):
-        ids = tuple(item.instance_id for item in annotations if item.category == category and item.labelled)
+        ids = tuple(item.instance_id for item in annotations if item.category == category and item.labeled)
         if ids:
             queries.append(Expression(text=category, instance_ids=ids, kind="category"))
     absent = [category for category in CATEGORIES if category not in visible]
@@ -263,10 +263,10 @@ def category_queries(
 
 
 def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expression, ...]:
-    """Every paraphrase of every question with at least one labelled object as its answer."""
+    """Every paraphrase of every question with at least one labeled object as its answer."""
     questions = []
     for affordance in AFFORDANCES:
-        fitting = (item for item in annotations if item.labelled and item.category in affordance.categories)
+        fitting = (item for item in annotations if item.labeled and item.category in affordance.categories)
         ids = tuple(item.instance_id for item in fitting)
         if ids:
             questions += [
@@ -276,9 +276,9 @@ def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expres
 
 
 def _groups(annotations: Sequence[ObjectAnnotation]) -> list[list[ObjectAnnotation]]:
-    """Labelled objects of equal colour and category together, from left to right by their leftmost ones."""
+    """Labeled objects of equal color and category together, from left to right by their leftmost ones."""
     groups: dict[tuple[str, str], list[ObjectAnnotation]] = {}
-    for item in sorted((item for item in annotations if item.labelled), key=_x):
+    for item in sorted((item for item in annotations if item.labeled), key=_x):
         groups.setdefault((item.color, item.category), []).append(item)
     return list(groups.values())
 
@@ -302,7 +302,7 @@ def reasoning_answer(question: Expression, annotations: Sequence[ObjectAnnotatio
 def grounded_caption(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator | None = None
 ) -> GroundedText:
-    """Name the labelled objects from left to right, equal ones together, six phrases at most.
+    """Name the labeled objects from left to right, equal ones together, six phrases at most.
 
     Args:
         annotations: all visible objects of the view.
@@ -332,7 +332,7 @@ def absent_expressions(
     count_per_kind: int = 2,
     article: bool = True,
 ) -> tuple[Expression, ...]:
-    """Phrases and questions that nothing visible fits, not even an unlabelled object.
+    """Phrases and questions that nothing visible fits, not even an unlabeled object.
 
     Args:
         annotations: all visible objects of the view.

@@ -1,6 +1,6 @@
 """Triangle meshes of simple solids: the primitives household objects are put together from.
 
-Units are metres, z points up. Faces are counter-clockwise seen from outside, so that the renderer can cull
+Units are meters, z points up. Faces are counter-clockwise seen from outside, so that the renderer can cull
 back faces.
 """
 
@@ -14,22 +14,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Rgb = tuple[float, float, float]
-"""Linear colour, each channel in 0..1."""
+"""Linear color, each channel in 0..1."""
 
 ColorRole = Literal["main", "accent", "label"] | Rgb
-"""Which of the object's colours a part takes, or one fixed colour."""
+"""Which of the object's colors a part takes, or one fixed color."""
 
 Vec3 = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """One mesh of one colour.
+    """One mesh of one color.
 
     Attributes:
-        vertices: (V, 3) float32, metres, in the frame of the object.
+        vertices: (V, 3) float32, meters, in the frame of the object.
         faces: (F, 3) int32, indices into `vertices`, counter-clockwise from outside.
-        color_role: where the colour comes from.
+        color_role: where the color comes from.
     """
 
     vertices: NDArray[np.float32]
@@ -37,11 +37,11 @@ class Part:
     color_role: ColorRole = "main"
 
     def painted(self, color_role: ColorRole) -> Part:
-        """The same mesh in another colour."""
+        """The same mesh in another color."""
         return Part(vertices=self.vertices, faces=self.faces, color_role=color_role)
 
     def moved(self, offset_m: ArrayLike) -> Part:
-        """The mesh shifted by (x, y, z) metres."""
+        """The mesh shifted by (x, y, z) meters."""
         vertices = self.vertices + np.asarray(offset_m, np.float32)
         return Part(vertices=vertices, faces=self.faces, color_role=self.color_role)
 
@@ -64,7 +64,7 @@ class ObjectModel:
     Attributes:
         category: for example "teddy bear".
         parts: meshes in one common frame.
-        colors: names of the colours the main parts may take.
+        colors: names of the colors the main parts may take.
         lower_m: (3,) float32, minimum corner of the axis-aligned bounding box.
         upper_m: (3,) float32, maximum corner.
     """
@@ -103,7 +103,7 @@ def lathe(profile: ArrayLike, segments: int = 28) -> Part:
     """Turn a profile about the z axis.
 
     Args:
-        profile: (K, 2) radius and height in metres. Going up the outside of a solid makes its faces point
+        profile: (K, 2) radius and height in meters. Going up the outside of a solid makes its faces point
             outwards.
         segments: number of steps around the axis.
     """
@@ -157,7 +157,7 @@ def box(size_m: Vec3, base_center_m: Vec3 = (0.0, 0.0, 0.0), bevel: float = 0.06
 
     Args:
         size_m: extent along x, y, z.
-        base_center_m: centre of the bottom face.
+        base_center_m: center of the bottom face.
         bevel: width of the bevel as a part of the shortest edge.
     """
     half_x, half_y, height = size_m[0] / 2.0, size_m[1] / 2.0, size_m[2]

@@ -5,7 +5,7 @@
     table = SimulatedTable(2_000_012)
     table.segment(table.frame("front"), [Query(text="the blue mug")], deadline_s=1.0)
 
-It understands what `xsam.sim.language` can say: categories, colours with categories, referring phrases,
+It understands what `xsam.sim.language` can say: categories, colors with categories, referring phrases,
 questions of use, "describe", and visual prompts. Any other words fit nothing.
 """
 
@@ -30,7 +30,7 @@ from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
 
 FRONT = MappingProxyType({"front": 0.0})
-PATCH_LEVEL = 90  # grey of the flat patch where something was taken away
+PATCH_LEVEL = 90  # gray of the flat patch where something was taken away
 
 _KEPT_FRAMES = 256
 _Found = list[tuple[int, str, int]]  # (label index, label, instance id)

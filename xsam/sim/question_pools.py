@@ -30,7 +30,7 @@ from xsam.sim.language import (
 
 GRID_SIZE = 12
 MIN_NEIGHBOR_RATIO = 1.3
-"""How many times farther away every other object on that side must be than the neighbour."""
+"""How many times farther away every other object on that side must be than the neighbor."""
 
 _LOCATE_SHARES = {
     "category": 1.0,
@@ -96,7 +96,7 @@ class View:
     """What is computed once for all questions about a picture."""
 
     annotations: Annotations
-    labelled: Annotations
+    labeled: Annotations
     expressions: tuple[Expression, ...]  # with "the"
     absent: Mapping[str, Sequence[str]]  # kind → phrases without article, and questions
     meant: Mapping[int, ObjectAnnotation]  # by instance id
@@ -120,7 +120,7 @@ def grid_cell(centroid_xy: tuple[float, float], image_hw: tuple[int, int]) -> tu
     padded input does.
 
     Args:
-        centroid_xy: in pixels, integers at pixel centres.
+        centroid_xy: in pixels, integers at pixel centers.
         image_hw: (H, W) of the picture without padding.
     """
     scale = GRID_SIZE / max(image_hw)
@@ -142,7 +142,7 @@ def prepare_view(
         absent[e.kind].append(e.text)
     return View(
         annotations=annotations,
-        labelled=[item for item in annotations if item.labelled],
+        labeled=[item for item in annotations if item.labeled],
         expressions=expressions,
         absent=absent,
         meant={item.instance_id: item for item in annotations},
@@ -174,10 +174,10 @@ def _locations(view: View) -> list[Stratum]:
 
 
 def _cells(view: View) -> list[Stratum]:
-    """What has its centroid in a cell, where no other object has its own or covers the cell's centre."""
+    """What has its centroid in a cell, where no other object has its own or covers the cell's center."""
     pitch = max(view.image_hw) / GRID_SIZE
     found: list[Pair] = []
-    for item in view.labelled:
+    for item in view.labeled:
         cell = grid_cell(item.centroid_xy, view.image_hw)
         places = (item.centroid_xy, ((cell[0] + 0.5) * pitch - 0.5, (cell[1] + 0.5) * pitch - 0.5))
         others = (other for other in view.annotations if other is not item)
@@ -190,7 +190,7 @@ def _cells(view: View) -> list[Stratum]:
 
 
 def _boxed(item: ObjectAnnotation, xy: tuple[float, float]) -> bool:
-    """Whether the pixel at a place, integers at pixel centres, touches an object's box."""
+    """Whether the pixel at a place, integers at pixel centers, touches an object's box."""
     x0, y0, x1, y1 = item.box_xyxy
     return x0 - 1 <= xy[0] <= x1 and y0 - 1 <= xy[1] <= y1
 
@@ -216,7 +216,7 @@ def _neighbors(view: View) -> list[Stratum]:
 def _neighbor(
     anchor: ObjectAnnotation, sign: int, annotations: Annotations, gap_px: float
 ) -> ObjectAnnotation | None:
-    """The labelled object clearly nearest in the picture on one side, rather beside than above or below."""
+    """The labeled object clearly nearest in the picture on one side, rather beside than above or below."""
     ranked = []
     for item in annotations:
         aside = sign * (item.centroid_xy[0] - anchor.centroid_xy[0])
@@ -228,7 +228,7 @@ def _neighbor(
         return None
     distance, _, aside, off, item = ranked[0]
     clear = len(ranked) == 1 or ranked[1][0] >= MIN_NEIGHBOR_RATIO * distance
-    return item if clear and aside >= gap_px and off <= aside and item.labelled else None
+    return item if clear and aside >= gap_px and off <= aside and item.labeled else None
 
 
 def _colors(view: View) -> list[Stratum]:
@@ -247,20 +247,20 @@ def _categories(view: View) -> list[Stratum]:
 
 
 def _presences(view: View) -> list[Stratum]:
-    labelled = view.labelled
-    categories = {item.category for item in labelled}
+    labeled = view.labeled
+    categories = {item.category for item in labeled}
     visible = {item.category for item in view.annotations}
     colored = [*view.absent["absent_wrong_color"], *view.absent["absent_color_category"]]
     asked: list[tuple[float, Iterable[str], Iterable[str]]] = [
         (1.0, map(with_article, categories), map(with_article, view.absent["absent_category"])),
         (
             1.0,
-            (with_article(f"{item.color} object") for item in labelled),
+            (with_article(f"{item.color} object") for item in labeled),
             map(with_article, view.absent["absent_color"]),
         ),
         (
             2.0,
-            (with_article(f"{item.color} {item.category}") for item in labelled),
+            (with_article(f"{item.color} {item.category}") for item in labeled),
             map(with_article, colored),
         ),
         (
@@ -298,7 +298,7 @@ def _counts(view: View) -> list[Stratum]:
             groups[f"{color} objects"] = shown
     found: dict[str, list[Pair]] = {}
     for name, items in groups.items():
-        if 0 < len(items) <= len(_NUMBERS) and all(item.labelled for item in items):
+        if 0 < len(items) <= len(_NUMBERS) and all(item.labeled for item in items):
             number = f"{_NUMBERS[len(items) - 1]} ."
             found.setdefault(number, []).append((_HOW_MANY.format(name), number))
     for kind in ("absent_category", "absent_color", "absent_color_category", "absent_wrong_color"):
@@ -337,8 +337,8 @@ def _comparisons(view: View) -> list[Stratum]:
 
 def _reasonings(view: View) -> list[Stratum]:
     """Answers name every visible object that fits, so one that may not be named rules a question out."""
-    unlabelled = {item.category for item in view.annotations if not item.labelled}
-    unclear = {q for a in AFFORDANCES if a.categories & unlabelled for q in a.questions}
+    unlabeled = {item.category for item in view.annotations if not item.labeled}
+    unclear = {q for a in AFFORDANCES if a.categories & unlabeled for q in a.questions}
     present = [q for q in reasoning_questions(view.annotations) if q.text not in unclear]
     absent = [
         Expression(text=text, instance_ids=(), kind="absent_reasoning")
@@ -356,8 +356,8 @@ def _reasonings(view: View) -> list[Stratum]:
 def _captions(view: View) -> list[Stratum]:
     """Not for views where a caption would leave out one of several equal objects, or all there is."""
     looks = [(item.color, item.category) for item in view.annotations]
-    hidden = {(item.color, item.category) for item in view.annotations if not item.labelled}
-    spoken = {(item.color, item.category) for item in view.labelled}
+    hidden = {(item.color, item.category) for item in view.annotations if not item.labeled}
+    spoken = {(item.color, item.category) for item in view.labeled}
     if hidden & spoken or (hidden and not spoken) or any(looks.count(look) > 8 for look in spoken):
         return []
     captions = [grounded_caption(view.annotations, view.rng).text for _ in _CAPTION_QUESTIONS]

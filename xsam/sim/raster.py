@@ -38,7 +38,7 @@ def rasterize(
     """Rasterise triangles.
 
     Args:
-        points_px: (T, 3, 2) corners as (x, y); the centre of pixel i is at i + 0.5.
+        points_px: (T, 3, 2) corners as (x, y); the center of pixel i is at i + 0.5.
         key: (T, 3) value at the corners that is linear in the image and larger in front, such as 1 / depth.
         size_wh: (W, H) of the image.
         group: (T,) index of the group of each triangle in 0..group_count - 1; None = don't count.

@@ -1,7 +1,7 @@
-"""Render a scene: colour, metric depth, instance ids and surface ids, in NumPy only.
+"""Render a scene: color, metric depth, instance ids and surface ids, in NumPy only.
 
 The same scene, camera and size give the same pixels. Everything is computed on a finer grid of `supersample`
-by `supersample` rays a pixel; colours are averaged, ids decided by majority.
+by `supersample` rays a pixel; colors are averaged, ids decided by majority.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TO_SRGB_U8 = np.round(255.0 * np.linspace(0.0, 1.0, _LUT_SIZE) ** _GAMMA).astyp
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RenderedView:
-    """What the camera saw. Arrays are indexed [y, x]; pixel centres have integer coordinates.
+    """What the camera saw. Arrays are indexed [y, x]; pixel centers have integer coordinates.
 
     Attributes:
         rgb: (H, W, 3) uint8.
@@ -182,7 +182,7 @@ def _draw_objects(
 
 
 def _shade(rays: _Rays, scene: Scene, geometry: SceneGeometry) -> NDArray[np.float32]:
-    """(3, P) linear colour of every ray."""
+    """(3, P) linear color of every ray."""
     lamp = np.asarray(scene.light.direction, np.float32)
     lamp_color = np.asarray(scene.light.color, np.float32)
     view = _unit(-rays.direction)
@@ -211,7 +211,7 @@ def _majority(
     """One label and depth for each pixel from its (K, P) samples.
 
     The most frequent label wins, of equally frequent ones the nearer. Its depth is the mean in 1 / depth,
-    which is exact at the pixel's centre where the surface is flat and fills the pixel.
+    which is exact at the pixel's center where the surface is flat and fills the pixel.
     """
     if len(label) == 1:
         return label[0], depth_m[0]
@@ -247,7 +247,7 @@ def render(
         camera: from where; None = the scene's own camera.
         image_hw: (H, W) in pixels.
         supersample: rays along each side of a pixel.
-        max_depth_m: range of the depth sensor; farther surfaces get depth 0 but keep colour and id.
+        max_depth_m: range of the depth sensor; farther surfaces get depth 0 but keep color and id.
 
     Raises:
         ValueError: the size or `supersample` is not positive.

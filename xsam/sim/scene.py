@@ -57,10 +57,10 @@ class SceneObject:
 
     Attributes:
         model: its meshes.
-        color: name of the main colour, a key of `COLORS`.
+        color: name of the main color, a key of `COLORS`.
         position_m: where the origin of the model stands in the world.
         yaw_rad: turn about the vertical axis.
-        main_rgb, accent_rgb, label_rgb: linear colours of the parts.
+        main_rgb, accent_rgb, label_rgb: linear colors of the parts.
     """
 
     model: ObjectModel

@@ -2,9 +2,9 @@
 
 NumPy only, so that the ROS node and the agent tools compute the same numbers. Frames and units:
 
-* the camera frame is the optical one: x right, y down, z forward, metres;
-* depth is along the optical axis, float32 metres; 0, negative, NaN and infinity are no measurement (REP 118);
-* images are indexed ``[y, x]``; pixel centres have integer coordinates, as in ROS and OpenCV.
+* the camera frame is the optical one: x right, y down, z forward, meters;
+* depth is along the optical axis, float32 meters; 0, negative, NaN and infinity are no measurement (REP 118);
+* images are indexed ``[y, x]``; pixel centers have integer coordinates, as in ROS and OpenCV.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def locate_mask(
 
     Args:
         mask: bool (H, W), True = object.
-        depth_m: (H, W) metres, registered to the image of the mask.
+        depth_m: (H, W) meters, registered to the image of the mask.
         intrinsics: (3, 3) K of that image.
         calibrated_hw: see `check_intrinsics`.
         min_points: least number of measured pixels.
@@ -160,11 +160,11 @@ def locate_masks(
 
 def _check_depth(mask_shape: tuple[int, ...], depth_m: NDArray[np.float32]) -> None:
     if depth_m.dtype != np.float32 or depth_m.ndim != 2:
-        raise InvalidImageError(f"depth must be float32 (H, W) metres, got {depth_m.dtype} {depth_m.shape}")
+        raise InvalidImageError(f"depth must be float32 (H, W) meters, got {depth_m.dtype} {depth_m.shape}")
     if tuple(mask_shape) != depth_m.shape:
         raise InvalidImageError(
             f"the mask is {mask_shape}, the depth image {depth_m.shape}",
-            hint="use the depth topic that is registered to the colour image",
+            hint="use the depth topic that is registered to the color image",
         )
 
 
@@ -211,7 +211,7 @@ def _on_surface(mask: BoolMask, depth: NDArray[np.float32], pixel_m: float) -> B
     """
     levels = np.pad(_levels(mask), 1)
     depth = np.pad(depth, 1, constant_values=np.nan)
-    core = (levels > 0) & (levels >= np.minimum(_largest_neighbour(levels), _LEVELS))
+    core = (levels > 0) & (levels >= np.minimum(_largest_neighbor(levels), _LEVELS))
     found = core & np.isfinite(depth)
     if np.count_nonzero(found) < MIN_POINTS:  # what is left of a broken depth image: take all there is
         core = levels > 0
@@ -251,7 +251,7 @@ def _levels(mask: BoolMask) -> NDArray[np.uint8]:
     return levels
 
 
-def _largest_neighbour(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _largest_neighbor(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = levels.shape
     padded = np.pad(levels, 1)
     shifted = [padded[1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SQUARE]
@@ -281,8 +281,8 @@ def _box(
 
     The longest side comes first. The axes are right-handed; the first two have a positive largest component.
     """
-    centred = points - points.mean(axis=0)
-    axes: NDArray[np.float64] = np.linalg.eigh(centred.T @ centred)[1]
+    centerd = points - points.mean(axis=0)
+    axes: NDArray[np.float64] = np.linalg.eigh(centerd.T @ centerd)[1]
     low, high = np.percentile(points @ axes, _EXTENT_PERCENTILES, axis=0)
     order = np.argsort(low - high, kind="stable")
     axes, low, high = axes[:, order], low[order], high[order]

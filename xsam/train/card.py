@@ -21,8 +21,8 @@ _ROWS: Sequence[tuple[str, str]] = (
     ("referring expressions, mean IoU", "referring_miou"),
     ("referring expressions, cumulative IoU", "referring_ciou"),
     ('… category ("the mug")', "iou_category"),
-    ('… colour + category ("the red mug")', "iou_color_category"),
-    ('… colour ("the red object")', "iou_color"),
+    ('… color + category ("the red mug")', "iou_color_category"),
+    ('… color ("the red object")', "iou_color"),
     ("… left-/rightmost", "iou_extreme_x"),
     ("… second from the left, …", "iou_ordinal"),
     ("… largest, smallest", "iou_size"),
@@ -78,7 +78,7 @@ def model_card(folder: Path, runs: Path, scores: Mapping[str, Any], *, remarks: 
 
 The architecture of X-SAM (arXiv 2508.04655) with {parameters:.1f} M parameters, trained on simulated
 table-top scenes only. It is there so that everything in this project runs at once on a CPU. It knows
-{len(CATEGORIES)} household categories and {len(ALL_COLORS)} colours, and nothing of the real world.
+{len(CATEGORIES)} household categories and {len(ALL_COLORS)} colors, and nothing of the real world.
 
 ## Scores
 
@@ -105,11 +105,11 @@ python -m xsam.train.pipeline --data data --out runs/tiny
 The recipes of the stages are `xsam/train/recipes/tiny/*.yaml`; `docs/log.md` of the project tells what was
 tried. Training seeds 0 to 23,999, validation seeds from 1,000,000, test seeds from 2,000,000; nothing was
 trained or chosen on test scenes. Stages end by the clock, so their steps depend on the machine. Every prompt
-teaches the masks of all objects, its wording only their classes; in training, class and colour are also read
+teaches the masks of all objects, its wording only their classes; in training, class and color are also read
 off pixels and queries, and a coarse mask off the `<SEG>` embedding. Weights are an exponential average,
 stored in float16.
 
 `model.safetensors`: {weights.stat().st_size / 1e6:.1f} MB, sha256 `{sha256(weights)}`
 
-Licence: Apache-2.0, like the project.
+License: Apache-2.0, like the project.
 """

@@ -129,7 +129,7 @@ def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int]:
 
 
 def centroid_of_mask(mask: BoolMask) -> tuple[float, float]:
-    """Mean (x, y) of the object pixels, pixel centres at integers; (nan, nan) when empty."""
+    """Mean (x, y) of the object pixels, pixel centers at integers; (nan, nan) when empty."""
     area = int(mask.sum())
     if area == 0:
         return (float("nan"), float("nan"))

@@ -4,7 +4,7 @@ Conventions, everywhere in the project:
 
 * images are RGB uint8 (H, W, 3); masks are bool (H, W), True = object;
 * points are (x, y) in pixels of the original image, boxes `xyxy` with max exclusive;
-* depth is float32 metres, 0 or NaN = no measurement; stamps are nanoseconds of the source clock;
+* depth is float32 meters, 0 or NaN = no measurement; stamps are nanoseconds of the source clock;
 * the dataclasses are frozen and their arrays read-only; shapes and dtypes are checked when made.
 """
 

@@ -1,4 +1,4 @@
-"""Which object of a new image is the one that was seen before: colours, size and place together."""
+"""Which object of a new image is the one that was seen before: colors, size and place together."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ MIN_MATCH = 0.65  # below, it is another object; on simulated tables 95 % of tru
 MIN_LEAD = 0.08  # a runner-up closer than this makes the match ambiguous
 
 _REACH_SHARE = 0.2  # of the image's diagonal: the distance at which closeness has fallen to 1/e
-_WEIGHTS = {"colour": 0.45, "size": 0.25, "place": 0.3}
+_WEIGHTS = {"color": 0.45, "size": 0.25, "place": 0.3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sighting:
-    """An object with the pixels it was seen in; no pixels, no colours."""
+    """An object with the pixels it was seen in; no pixels, no colors."""
 
     mask: MaskRle
     center_xy: tuple[int, int]
@@ -34,13 +34,13 @@ class Sighting:
 def likeness(before: Sighting, after: Sighting) -> float:
     """How well two sightings fit one object, 0 to 1.
 
-    Colours count when both images' pixels are known, size and place when both are of one camera.
+    Colors count when both images' pixels are known, size and place when both are of one camera.
     """
     scores: dict[str, float] = {}
     if before.frame is not None and after.frame is not None:
-        from xsam_agent_tools.spatial.appearance import colour_similarity
+        from xsam_agent_tools.spatial.appearance import color_similarity
 
-        scores["colour"] = colour_similarity(
+        scores["color"] = color_similarity(
             before.frame.rgb, before.mask.decode(), after.frame.rgb, after.mask.decode()
         )
     if before.camera == after.camera:

@@ -1,4 +1,4 @@
-"""What pixels look like: the name of a colour, how alike two objects are, whether a picture has changed."""
+"""What pixels look like: the name of a color, how alike two objects are, whether a picture has changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xsam.types.masks import BoolMask
 RgbImage = NDArray[np.uint8]
 
 SAME_PICTURE_LEVELS = 6.0
-"""Two pictures are the same when no block's mean differs by more than this many of 255 grey levels."""
+"""Two pictures are the same when no block's mean differs by more than this many of 255 gray levels."""
 
 _BLOCKS_WH = (40, 30)
 _MIN_COLOUR_PIXELS = 12
@@ -21,7 +21,7 @@ _HISTOGRAM_BINS = (6, 12, 12)  # of L*, a*, b*
 
 
 def signature(rgb: RgbImage) -> NDArray[np.float32]:
-    """Mean colours of a grid of blocks, (30, 40, 3): enough to see that the picture has changed.
+    """Mean colors of a grid of blocks, (30, 40, 3): enough to see that the picture has changed.
 
     A block of a 640×480 image has 16×16 pixels: sensor noise averages out, a fork does not.
     """
@@ -34,11 +34,11 @@ def same_picture(first: NDArray[np.float32], second: NDArray[np.float32]) -> boo
     return bool(np.abs(first - second).max() <= SAME_PICTURE_LEVELS)
 
 
-def colour_name(rgb: RgbImage, mask: BoolMask) -> str:
-    """The everyday name of an object's main colour; "" when there are too few pixels to tell.
+def color_name(rgb: RgbImage, mask: BoolMask) -> str:
+    """The everyday name of an object's main color; "" when there are too few pixels to tell.
 
-    The middle of the object's colours in CIE L*a*b* is named by lightness, chroma and hue. Shading
-    and coloured light make this a description, not a measurement.
+    The middle of the object's colors in CIE L*a*b* is named by lightness, chroma and hue. Shading
+    and colored light make this a description, not a measurement.
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -67,10 +67,10 @@ def colour_name(rgb: RgbImage, mask: BoolMask) -> str:
     return "pink" if lightness > 62 else "purple"
 
 
-def colour_similarity(
+def color_similarity(
     first_rgb: RgbImage, first_mask: BoolMask, second_rgb: RgbImage, second_mask: BoolMask
 ) -> float:
-    """How alike the colours under two masks are, 0 to 1: the intersection of their L*a*b* histograms."""
+    """How alike the colors under two masks are, 0 to 1: the intersection of their L*a*b* histograms."""
     one, two = _histogram(first_rgb, first_mask), _histogram(second_rgb, second_mask)
     return float(np.minimum(one, two).sum())
 

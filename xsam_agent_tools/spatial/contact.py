@@ -13,7 +13,7 @@ from xsam.types.masks import BoolMask, box_of_mask
 INSIDE_YES, INSIDE_NO = 0.85, 0.15  # share of the pixels within the other's outline
 ON_YES, ON_NO = 0.6, 0.2  # share of the lower rim that borders on the other
 DEPTH_SLACK_M = 0.015  # an object may stick out so far of the depths of what holds it
-CONTACT_STEP_M, CONTACT_STEP_SHARE = 0.03, 0.5  # depth step over a contact: metres + share of the size
+CONTACT_STEP_M, CONTACT_STEP_SHARE = 0.03, 0.5  # depth step over a contact: meters + share of the size
 
 _LOWER_SHARE = 0.25  # of an object's height counts as its lower end
 _MIN_PIXELS = 8
@@ -31,7 +31,7 @@ def inside(inner: BoolMask, outer: BoolMask, depth_m: Depth | None) -> tuple[str
     Args:
         inner: bool (H, W).
         outer: bool (H, W).
-        depth_m: (H, W) metres of the same image; None = not known.
+        depth_m: (H, W) meters of the same image; None = not known.
     """
     hull = _convex(outer)
     share = float(np.count_nonzero(inner & hull)) / np.count_nonzero(inner)
@@ -59,7 +59,7 @@ def resting_on(
     Args:
         upper: bool (H, W).
         lower: bool (H, W).
-        depth_m: (H, W) metres of the same image; None = not known.
+        depth_m: (H, W) meters of the same image; None = not known.
         size_m: of the first object: a round one touches farther back than where it is seen to end.
     """
     rim = _lower_rim(upper)

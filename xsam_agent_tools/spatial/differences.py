@@ -49,8 +49,8 @@ def distinguish(scene: Scene, items: Sequence[SceneObject]) -> dict[str, str]:
     _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("leftmost", "rightmost")})
     if not any(words.values()):
         _add_extremes(words, bodies, _VERTICAL)
-    for object_id, colour in _colours(scene, bodies).items():
-        words[object_id].append(colour)
+    for object_id, color in _colors(scene, bodies).items():
+        words[object_id].append(color)
     _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("nearest", "farthest")})
     _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("largest", "smallest")})
     return {object_id: ", ".join(said[:3]) for object_id, said in words.items() if said}
@@ -76,13 +76,13 @@ def _add_extremes(
             words[answer].append(of_two if len(bodies) == 2 else of_many)
 
 
-def _colours(scene: Scene, bodies: Sequence[Body]) -> dict[str, str]:
-    """The colours, when they are not all the same."""
+def _colors(scene: Scene, bodies: Sequence[Body]) -> dict[str, str]:
+    """The colors, when they are not all the same."""
     if scene.frame is None:
         return {}
-    from xsam_agent_tools.spatial.appearance import colour_name
+    from xsam_agent_tools.spatial.appearance import color_name
 
-    names = {body.object_id: colour_name(scene.frame.rgb, body.mask) for body in bodies}
+    names = {body.object_id: color_name(scene.frame.rgb, body.mask) for body in bodies}
     if len(set(names.values())) < 2:
         return {}
     return {object_id: name for object_id, name in names.items() if name}

@@ -9,7 +9,7 @@ relation            holds when                                                  
 left_of, right_of   centroids differ along x of the image                                   3 % of width
 above, below        centroids differ along y of the image                                   3 % of height
 nearer, farther     depths of the surfaces differ (median, along the optical axis)          2 cm or 2 %
-larger, smaller     length × width in metres differ; without depth, areas in the image      factor 1.2
+larger, smaller     length × width in meters differ; without depth, areas in the image      factor 1.2
 inside              of the first one's pixels 85 % lie within the outline of the second     15 % … 85 %
 on                  the second surrounds the lower end of the first, without a depth step   20 % … 60 %
 between             the first projects onto the line between the other two, close to it     see `_between`

@@ -118,7 +118,7 @@ def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str
 def crop_pngs(frame: Frame, item: SceneObject) -> list[str]:
     """Two base64 PNGs of an object and its surroundings: as the camera saw it, and with its outline.
 
-    The first is for questions about colour and material: nothing is drawn on it.
+    The first is for questions about color and material: nothing is drawn on it.
     """
     from xsam.draw.overlay import draw_outline
 

@@ -70,7 +70,7 @@ def object_payload(
 
 
 def location_payload(item: SceneObject, location: Location3D, frame: str = "") -> dict[str, Any]:
-    """Where one object is in space, in metres to the millimetre, or why that is not known.
+    """Where one object is in space, in meters to the millimeter, or why that is not known.
 
     `frame`: named here only when the objects of an answer are not all in the same one.
     """
@@ -88,7 +88,7 @@ def location_payload(item: SceneObject, location: Location3D, frame: str = "") -
 
 
 def size_cm(location: Location3D) -> list[int]:
-    """Length, width and thickness of what is visible, in whole centimetres: few tokens."""
+    """Length, width and thickness of what is visible, in whole centimeters: few tokens."""
     return sorted((round(100 * value) for value in location.size_m), reverse=True)
 
 

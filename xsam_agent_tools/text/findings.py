@@ -94,7 +94,7 @@ def _advice(
         advice: dict[str, Any] = {"ambiguous": list(answer.ambiguous)}
         if differ := distinguish(answer.scene, candidates):
             advice["differ"] = differ
-        advice["hint"] = "several objects fit: pick one by id, add its colour or position, or ask the user"
+        advice["hint"] = "several objects fit: pick one by id, add its color or position, or ask the user"
         return advice
     ids = [
         item.object_id

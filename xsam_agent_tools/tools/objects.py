@@ -18,7 +18,7 @@ from xsam_agent_tools.text.content import cut, header, object_payload, size_cm, 
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
-Look closely at one object that was found before: its main colour, how wide and high it is in pixels, in \
+Look closely at one object that was found before: its main color, how wide and high it is in pixels, in \
 how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
 it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
 pictures are on, shows the object and its surroundings, without and with its outline.\
@@ -92,10 +92,10 @@ def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     if borders:
         details["cut_off_at"] = borders
     if scene.frame is not None:
-        from xsam_agent_tools.spatial.appearance import colour_name
+        from xsam_agent_tools.spatial.appearance import color_name
 
-        if colour := colour_name(scene.frame.rgb, mask):
-            details["colour"] = colour
+        if color := color_name(scene.frame.rgb, mask):
+            details["colour"] = color  # the key is a public name: planners and recordings read it
     details.update(_place(scene, item))
     overlaps = {
         other.object_id: round(iou, 2)

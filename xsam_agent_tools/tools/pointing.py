@@ -16,7 +16,7 @@ from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
 from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.perception import Look
-from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, honoured, to_prompts
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, honored, to_prompts
 from xsam_agent_tools.runtime.progress import progress_of
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
 from xsam_agent_tools.text.answers import FAILURES, object_of, put, union, with_pixels
@@ -163,7 +163,7 @@ def _iou_without(look: Look, whole: BoolMask, *, best_only: bool) -> float | Non
 
 def _obedience(marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask) -> dict[str, Any]:
     """Which marks the result does not obey, and what to do about it."""
-    ignored = [name for name, mark in zip(names, marks, strict=True) if not honoured(mark, mask)]
+    ignored = [name for name, mark in zip(names, marks, strict=True) if not honored(mark, mask)]
     if not ignored or not mask.any():
         return {}
     return {"ignored": ignored, "hint": "the result does not obey every mark: try a box, or more marks"}

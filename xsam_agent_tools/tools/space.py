@@ -24,7 +24,7 @@ from xsam_agent_tools.text.content import age_payload, cut, header, location_pay
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _LOCATE_OBJECTS_3D = """\
-Position, size and distance of objects in metres, from their masks and the camera's depth image. position_m \
+Position, size and distance of objects in meters, from their masks and the camera's depth image. position_m \
 is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z forward. \
 size_cm is length, width, thickness of what is visible; distance_m is from the camera; depth_valid_pct is \
 how much of the object has depth (below 30: do not trust it). Give frame only if positions are needed in \

@@ -22,7 +22,7 @@ POINTED_LABELS = frozenset({"marked", "similar"})  # of objects that were pointe
 _DESCRIPTION = """\
 Find an object again on a fresh image, after time has passed or something moved: before acting on it, or \
 when an id is stale. Gives a new id (parent = the old one) with the fresh position in the image; match is \
-how alike they are in colour, size and place (0 to 1), moved_px how far the center moved, right and down. \
+how alike they are in color, size and place (0 to 1), moved_px how far the center moved, right and down. \
 ambiguous = several look like it; no_match = it is not in view any more.\
 """
 

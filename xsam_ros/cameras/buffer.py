@@ -1,4 +1,4 @@
-"""The last messages of one topic, kept serialised, and what diagnostics want to know about them."""
+"""The last messages of one topic, kept serialized, and what diagnostics want to know about them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _RATE_ARRIVALS = 30
 
 
 def peek_stamp_ns(serialized: bytes) -> int | None:
-    """The stamp of a serialised message that begins with a `std_msgs/Header`; None if there is none.
+    """The stamp of a serialized message that begins with a `std_msgs/Header`; None if there is none.
 
     Two of the first four bytes name the encoding (DDS-XTypes, 7.6.3.1.2): plain CDR, version 1 or 2, big or
-    little endian. The seconds and nanoseconds follow. That takes a microsecond; deserialising an image copies
+    little endian. The seconds and nanoseconds follow. That takes a microsecond; deserializing an image copies
     it.
     """
     if len(serialized) < 12 or serialized[0] != 0 or serialized[1] not in (0, 1, 6, 7):
@@ -96,7 +96,7 @@ class TopicStream:
         self._incompatible_publishers = 0
 
     def store(self, serialized: bytes) -> None:
-        """Keep a serialised message; nothing else happens in the subscription's callback."""
+        """Keep a serialized message; nothing else happens in the subscription's callback."""
         now_s = time.monotonic()
         clock_ns = self._clock_ns()
         stamp_ns = peek_stamp_ns(serialized)

@@ -15,7 +15,7 @@ from xsam_ros.node.parameters import CameraParameters
 __all__ = ["CameraFrame", "CameraSlot", "CameraStatistics", "CameraTopics"]
 
 _MAX_ARRIVAL_GAP_S = 1.0
-"""Colour and depth that arrived further apart do not belong together, whatever their stamps say: a bag
+"""Color and depth that arrived further apart do not belong together, whatever their stamps say: a bag
 that is played in a loop repeats its stamps."""
 
 
@@ -49,10 +49,10 @@ class CameraStatistics:
     image: TopicStatistics
     depth: TopicStatistics | None  # None = not subscribed
     info: TopicStatistics | None
-    used: int  # colour images that were taken for a request
-    overwritten: int  # colour images that a newer one replaced before anybody wanted them
+    used: int  # color images that were taken for a request
+    overwritten: int  # color images that a newer one replaced before anybody wanted them
     with_depth: int  # used images for which there was a depth image
-    decode_errors: int  # colour, depth and camera info messages that could not be read
+    decode_errors: int  # color, depth and camera info messages that could not be read
     last_error: str  # why; "" = none
     no_depth_reason: str  # of the last frame that was used; "" = it had depth, or none was used
     no_intrinsics_reason: str

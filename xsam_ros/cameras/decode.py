@@ -1,4 +1,4 @@
-"""Serialised colour, depth and camera info → one `Frame`, with the reasons for what it lacks."""
+"""Serialized color, depth and camera info → one `Frame`, with the reasons for what it lacks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class CameraFrame:
 
     frame: Frame
     header: Header
-    sequence: int = 0  # of the colour image: 1, 2, ... on its topic
+    sequence: int = 0  # of the color image: 1, 2, ... on its topic
     no_depth_reason: str = ""  # "" = the frame has depth
     no_intrinsics_reason: str = ""  # "" = the frame has intrinsics
     notes: tuple[str, ...] = ()  # what makes 3D less exact than it looks
@@ -41,9 +41,9 @@ class FrameDecoder:
     """Decodes what one camera sends."""
 
     camera: str
-    compressed: bool  # colour is a CompressedImage
+    compressed: bool  # color is a CompressedImage
     depth_compressed: bool
-    rectified: bool  # colour is rectified: matrix P counts
+    rectified: bool  # color is rectified: matrix P counts
     on_error: Callable[[str], None]  # told why depth or camera info cannot be used
 
     def decode(
@@ -59,7 +59,7 @@ class FrameDecoder:
         """Decode an image and what belongs to it.
 
         Args:
-            image: the colour image.
+            image: the color image.
             depth: the depth image that belongs to it.
             info: the camera info that belongs to it.
             no_depth_reason: why there is no depth image.
@@ -67,7 +67,7 @@ class FrameDecoder:
             max_side_px: larger images are refused before they are decoded.
 
         Raises:
-            InvalidImageError: the colour image cannot be read.
+            InvalidImageError: the color image cannot be read.
         """
         message, rgb = self._image(image, max_side_px)
         header = message.header
@@ -127,13 +127,11 @@ class FrameDecoder:
             depth_m = depth_from_image(message, max_side_px=max_side_px)
         resized_m = resized_depth(depth_m, image_hw)
         if resized_m.shape != depth_m.shape:
-            notes.append(
-                f"depth came with {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to colour"
-            )
+            notes.append(f"depth came with {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
         if message.header.frame_id != color_header.frame_id:
             notes.append(
-                f"depth is in frame {message.header.frame_id!r} and colour in {color_header.frame_id!r}: "
-                "check that depth is registered to colour"
+                f"depth is in frame {message.header.frame_id!r} and color in {color_header.frame_id!r}: "
+                "check that depth is registered to color"
             )
         return resized_m
 
@@ -150,6 +148,6 @@ def _deserialized(arrival: Arrival, message_type: type[T]) -> T:
         message: T = deserialize_message(arrival.serialized, message_type)
     except Exception as error:  # RMWError has no public name, and other middlewares raise others
         raise InvalidImageError(
-            f"a message of {len(arrival.serialized)} bytes cannot be deserialised: {error}"
+            f"a message of {len(arrival.serialized)} bytes cannot be deserialized: {error}"
         ) from error
     return message

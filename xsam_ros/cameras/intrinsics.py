@@ -15,7 +15,7 @@ _MAX_ASPECT_ERROR = 0.01
 def intrinsics_for(
     info: CameraInfo, image_hw: tuple[int, int], *, rectified: bool = False
 ) -> NDArray[np.float64]:
-    """(3, 3) matrix K of an image of (H, W) pixels, (0, 0) being the centre of the upper left one.
+    """(3, 3) matrix K of an image of (H, W) pixels, (0, 0) being the center of the upper left one.
 
     K holds for the image size that the calibration was made at. If the image shows a part of it (ROI), is
     binned or was resized, the matrix is moved and scaled along.
@@ -29,7 +29,7 @@ def intrinsics_for(
         InvalidImageError: the camera is not calibrated, or the image has another aspect ratio.
 
     Source: REP 104 and the comments in `sensor_msgs/CameraInfo`. Binning moves the principal point with the
-    centres of the pixels here, by up to half a pixel more than in `image_geometry`.
+    centers of the pixels here, by up to half a pixel more than in `image_geometry`.
     """
     height, width = image_hw
     matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.array(info.k, np.float64)

@@ -29,7 +29,7 @@ except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 _IMAGE_DEPTH = 1
-_DEPTH_DEPTH = 5  # each depth image may be the one that belongs to a colour image
+_DEPTH_DEPTH = 5  # each depth image may be the one that belongs to a color image
 
 
 def camera_qos(kind: str, *, depth: int) -> QoSProfile:
@@ -114,7 +114,7 @@ class CameraSubscriptions:
             stream.store,
             camera_qos(kind, depth=depth),
             callback_group=self._group,
-            raw=True,  # deserialised only if this very message is used
+            raw=True,  # deserialized only if this very message is used
         )
         events = functools.partial(SubscriptionEventCallbacks, incompatible_qos=on_incompatible)
         for callbacks in (events(message_lost=on_lost), events()):  # not every middleware reports both

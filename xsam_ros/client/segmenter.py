@@ -78,7 +78,7 @@ class RosSegmenter:
         Args:
             node: full name of the segmenter node.
             frame_wait_s: how long a request may wait for the first frame of a camera, within its deadline.
-            context: an initialised context to use, for example of a test; it is not shut down.
+            context: an initialized context to use, for example of a test; it is not shut down.
         """
         self.node_name = "/" + node.strip("/")
         self._frame_wait_s = frame_wait_s

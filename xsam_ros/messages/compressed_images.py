@@ -28,7 +28,7 @@ def rgb_from_compressed(
     """A JPEG or PNG image as RGB uint8 (H, W, 3), C-contiguous.
 
     The message's `format` is read as image transport "compressed" writes it: a Bayer image is compressed as
-    the grey mosaic and interpolated here; "compressed rgb8" means that red and blue are exchanged in the
+    the gray mosaic and interpolated here; "compressed rgb8" means that red and blue are exchanged in the
     file. An orientation tag is not obeyed: masks, depth and camera info belong to the pixels as they are.
 
     Raises:
@@ -51,7 +51,7 @@ def rgb_from_compressed(
 def picture_pixels(
     data: memoryview | bytes, *, formats: tuple[str, ...], max_side_px: int = MAX_IMAGE_SIDE_PX
 ) -> NDArray[Any]:
-    """The pixels of an image file: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W) grey; alpha is dropped.
+    """The pixels of an image file: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W) gray; alpha is dropped.
 
     Args:
         data: the whole file.

@@ -93,7 +93,7 @@ def frame_from_image(image: Image, *, camera: str = "", max_side_px: int = MAX_I
 
 
 def image_from_frame(frame: Frame) -> Image:
-    """The colour image of a frame as an rgb8 message with its stamp and frame_id."""
+    """The color image of a frame as an rgb8 message with its stamp and frame_id."""
     header = Header(stamp=stamp_from_ns(frame.stamp_ns), frame_id=sendable("frame_id", frame.frame_id))
     return image_from_array(frame.rgb, "rgb8", header)
 

@@ -1,6 +1,6 @@
-"""Depth images, raw and compressed, as metres.
+"""Depth images, raw and compressed, as meters.
 
-REP 118: 32FC1 is metres, 16UC1 millimetres; NaN, infinities, 0 and negative values are no measurements.
+REP 118: 32FC1 is meters, 16UC1 millimeters; NaN, infinities, 0 and negative values are no measurements.
 Here a missing measurement is always 0.
 """
 
@@ -20,12 +20,12 @@ from xsam_ros.messages.images import array_from_image
 
 _MILLIMETRES = frozenset({"16UC1", "mono16"})
 _METRES = "32FC1"
-_CONFIG_HEADER = struct.Struct("<iff")  # kind of coding (0 = inverse depth), quantisation A and B
+_CONFIG_HEADER = struct.Struct("<iff")  # kind of coding (0 = inverse depth), quantization A and B
 _TRANSPORT = "compressedDepth"
 
 
 def depth_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[np.float32]:
-    """Depth of a 32FC1, 16UC1 or mono16 image: float32 (H, W) metres, 0 = no measurement.
+    """Depth of a 32FC1, 16UC1 or mono16 image: float32 (H, W) meters, 0 = no measurement.
 
     Raises:
         InvalidImageError: another encoding, or an image that contradicts itself.
@@ -33,7 +33,7 @@ def depth_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
     encoding = message.encoding
     if encoding != _METRES and encoding not in _MILLIMETRES:
         raise InvalidImageError(
-            f"depth encoding {encoding[:40]!r} is unknown; supported: 32FC1 in metres, 16UC1 in millimetres"
+            f"depth encoding {encoding[:40]!r} is unknown; supported: 32FC1 in meters, 16UC1 in millimeters"
         )
     return _metres(array_from_image(message, max_side_px=max_side_px), encoding)
 
@@ -41,10 +41,10 @@ def depth_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
 def depth_from_compressed(
     message: CompressedImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX
 ) -> NDArray[np.float32]:
-    """Depth of an image of transport compressedDepth: float32 (H, W) metres, 0 = no measurement.
+    """Depth of an image of transport compressedDepth: float32 (H, W) meters, 0 = no measurement.
 
-    Twelve bytes come first: an int32 and two float32, A and B. A 16-bit grey PNG follows. For 16UC1 its
-    values are millimetres; for 32FC1 a value v > 0 means A / (v - B) metres, and 0 no measurement.
+    Twelve bytes come first: an int32 and two float32, A and B. A 16-bit gray PNG follows. For 16UC1 its
+    values are millimeters; for 32FC1 a value v > 0 means A / (v - B) meters, and 0 no measurement.
 
     Raises:
         InvalidImageError: RVL coding, another encoding, a damaged or a too large image.
@@ -70,7 +70,7 @@ def depth_from_compressed(
     pixels = picture_pixels(data[_CONFIG_HEADER.size :], formats=("PNG",), max_side_px=max_side_px)
     if pixels.ndim != 2 or pixels.dtype != np.uint16:
         raise InvalidImageError(
-            f"compressed depth needs a 16-bit grey PNG, got {pixels.dtype} {pixels.shape}"
+            f"compressed depth needs a 16-bit gray PNG, got {pixels.dtype} {pixels.shape}"
         )
     if encoding in _MILLIMETRES:
         return _metres(pixels, encoding)
@@ -81,7 +81,7 @@ def depth_from_compressed(
 
 
 def resized_depth(depth_m: NDArray[np.float32], image_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """Depth (h, w) at the size (H, W) of the colour image it is registered to, by nearest neighbour.
+    """Depth (h, w) at the size (H, W) of the color image it is registered to, by nearest neighbor.
 
     No two measurements are mixed, so no surface appears between an object and what is behind it.
 
@@ -93,11 +93,11 @@ def resized_depth(depth_m: NDArray[np.float32], image_hw: tuple[int, int]) -> ND
         return depth_m
     if depth_m.shape[0] * width != depth_m.shape[1] * height:
         raise InvalidImageError(
-            f"the depth image is {depth_m.shape[1]}×{depth_m.shape[0]}, the colour image {width}×{height}: "
+            f"the depth image is {depth_m.shape[1]}×{depth_m.shape[0]}, the color image {width}×{height}: "
             "it is not registered to it",
-            hint="use the depth topic that the driver registers (aligns) to the colour image",
+            hint="use the depth topic that the driver registers (aligns) to the color image",
         )
-    # The pixel that the centre of each pixel falls into.
+    # The pixel that the center of each pixel falls into.
     rows = (np.arange(height) * 2 + 1) * depth_m.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * depth_m.shape[1] // (2 * width)
     return depth_m[rows[:, None], columns[None, :]]

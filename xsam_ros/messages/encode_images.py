@@ -44,8 +44,8 @@ def image_from_rgb(rgb: NDArray[np.uint8], encoding: str, header: Header | None 
 
 
 def image_from_depth(depth_m: NDArray[np.float32], encoding: str, header: Header | None = None) -> Image:
-    """Depth (H, W) in metres as 32FC1 (0 stays 0) or 16UC1 (millimetres; 0 beyond 65.535 m)."""
-    pixels = depth_m if encoding == "32FC1" else _millimetres(depth_m)
+    """Depth (H, W) in meters as 32FC1 (0 stays 0) or 16UC1 (millimeters; 0 beyond 65.535 m)."""
+    pixels = depth_m if encoding == "32FC1" else _millimeters(depth_m)
     return image_from_array(pixels, encoding, header)
 
 
@@ -79,7 +79,7 @@ def compressed_from_depth(
 
     Args:
         depth_m: float32 (H, W), 0 or NaN = no measurement.
-        encoding: "16UC1" keeps millimetres, "32FC1" codes 1/depth in 16 bits.
+        encoding: "16UC1" keeps millimeters, "32FC1" codes 1/depth in 16 bits.
         header: of the image.
         max_depth_m: what is farther gets no measurement.
         quantization: depth in m at which a step of the code is about 1 m.
@@ -95,7 +95,7 @@ def compressed_from_depth(
         inverse = depth_a / np.where(measured, depth_m, 1.0).astype(np.float64) + depth_b
         code = np.where(measured & (inverse <= 65535), inverse, 0).astype(np.uint16)
     else:
-        code = _millimetres(np.where(measured, depth_m, np.float32(0)))
+        code = _millimeters(np.where(measured, depth_m, np.float32(0)))
     _, data = cv2.imencode(".png", code)
     content = struct.pack("<iff", 0, depth_a, depth_b) + data.tobytes()
     return _compressed(content, f"{encoding}; compressedDepth png", header)
@@ -139,9 +139,9 @@ def _yuv(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     return np.stack(pair, axis=2)
 
 
-def _millimetres(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
-    millimetres = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * 1000)
-    return np.where((millimetres >= 0) & (millimetres <= 65535), millimetres, 0).astype(np.uint16)
+def _millimeters(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
+    millimeters = np.rint(np.nan_to_num(depth_m, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float64) * 1000)
+    return np.where((millimeters >= 0) & (millimeters <= 65535), millimeters, 0).astype(np.uint16)
 
 
 def _compressed(content: bytes, text: str, header: Header | None) -> CompressedImage:

@@ -85,13 +85,13 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
 
 
 def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[np.uint8]:
-    """Any colour or grey image as RGB uint8 (H, W, 3), C-contiguous.
+    """Any color or gray image as RGB uint8 (H, W, 3), C-contiguous.
 
-    16-bit values are scaled, alpha is dropped, grey is repeated, Bayer patterns are interpolated
+    16-bit values are scaled, alpha is dropped, gray is repeated, Bayer patterns are interpolated
     bilinearly, YUV is BT.601 in video range, and 8UC3 and 8UC4 count as BGR, as OpenCV makes them.
 
     Raises:
-        InvalidImageError: the message cannot be read as a colour image; the message says why.
+        InvalidImageError: the message cannot be read as a color image; the message says why.
     """
     if message.encoding not in _LAYOUTS:
         return _through_cv_bridge(message, max_side_px)
@@ -103,11 +103,11 @@ def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     """Pixels as `array_from_image` gives them as RGB uint8 (H, W, 3), C-contiguous; see `rgb_from_image`.
 
     Raises:
-        InvalidImageError: the encoding has no colours, or needs another size.
+        InvalidImageError: the encoding has no colors, or needs another size.
     """
     if encoding not in _COLOR_LAYOUTS:
         raise InvalidImageError(
-            f"image encoding {encoding!r} has no colours; supported: {', '.join(SUPPORTED_ENCODINGS)}"
+            f"image encoding {encoding!r} has no colors; supported: {', '.join(SUPPORTED_ENCODINGS)}"
         )
     height, width = pixels.shape[:2]
     if encoding in _YUV_PLANAR:
@@ -199,7 +199,7 @@ def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _convert(pixels: NDArray[Any], conversion: str) -> NDArray[Any]:
-    """Run an OpenCV colour conversion on native, contiguous memory."""
+    """Run an OpenCV color conversion on native, contiguous memory."""
     import cv2  # here, because an rgb8 camera never needs it
 
     native = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))

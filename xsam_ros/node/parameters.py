@@ -136,15 +136,15 @@ class CameraParameters:
 
     image_topic: str = _row(
         "",
-        "Topic of the colour image; empty = '/<camera>/image_raw', plus '/compressed' if compressed.",
+        "Topic of the color image; empty = '/<camera>/image_raw', plus '/compressed' if compressed.",
         topic=True,
     )
     compressed: bool = _row(
-        False, "The colour topic is a sensor_msgs/CompressedImage (JPEG or PNG), not a sensor_msgs/Image."
+        False, "The color topic is a sensor_msgs/CompressedImage (JPEG or PNG), not a sensor_msgs/Image."
     )
     depth_topic: str = _row(
         "",
-        "Topic of the depth image, registered to the colour image: 32FC1 in m or 16UC1 in mm; "
+        "Topic of the depth image, registered to the color image: 32FC1 in m or 16UC1 in mm; "
         "empty = no depth, and no 3D.",
         topic=True,
     )
@@ -153,18 +153,18 @@ class CameraParameters:
     )
     info_topic: str = _row(
         "",
-        "Topic of the colour camera's sensor_msgs/CameraInfo; empty = 'camera_info' beside the colour topic "
+        "Topic of the color camera's sensor_msgs/CameraInfo; empty = 'camera_info' beside the color topic "
         "when there is a depth topic, else none.",
         topic=True,
     )
-    rectified: bool = _row(False, "The colour images are rectified: use matrix P of the camera info, not K.")
+    rectified: bool = _row(False, "The color images are rectified: use matrix P of the camera info, not K.")
     qos: str = _row(
         "sensor_data",
         "Reliability asked of the driver: sensor_data (best effort, fits every driver) or reliable.",
         choices=("sensor_data", "reliable"),
     )
     image_qos: str = _row(
-        "", "The same for the colour topic alone; empty = as qos.", choices=("", "sensor_data", "reliable")
+        "", "The same for the color topic alone; empty = as qos.", choices=("", "sensor_data", "reliable")
     )
     depth_qos: str = _row(
         "", "The same for the depth topic alone; empty = as qos.", choices=("", "sensor_data", "reliable")
@@ -177,7 +177,7 @@ class CameraParameters:
     )
     sync_tolerance_s: float = _row(
         0.02,
-        "Colour and depth belong together when their stamps differ by no more than this.",
+        "Color and depth belong together when their stamps differ by no more than this.",
         unit="s",
         least=0.0,
         most=1.0,
@@ -185,7 +185,7 @@ class CameraParameters:
     )
     max_depth_lag_s: float = _row(
         0.2,
-        "Depth often arrives later than colour: take a frame up to this much older than the newest when its "
+        "Depth often arrives later than color: take a frame up to this much older than the newest when its "
         "depth is there and that of the newest is not; 0 = always the newest frame.",
         unit="s",
         least=0.0,
@@ -193,7 +193,7 @@ class CameraParameters:
     )
     buffer_mb: int = _row(
         64,
-        "Memory for the frames that may still be paired with depth, colour and depth each; "
+        "Memory for the frames that may still be paired with depth, color and depth each; "
         "the newest message is always kept.",
         unit="MB",
         least=1,

@@ -11,7 +11,7 @@ def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, pub
     """How one camera and its stream are doing.
 
     Args:
-        publishers: on the colour topic, compatible or not.
+        publishers: on the color topic, compatible or not.
     """
     policies = {
         policy

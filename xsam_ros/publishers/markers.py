@@ -12,7 +12,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from xsam.draw.shapes import colour_of
+from xsam.draw.shapes import color_of
 from xsam.spatial.localize import point_grid
 from xsam.types.requests import Frame
 from xsam_ros.msg import Instance, SegmentationResult
@@ -31,13 +31,13 @@ POINT_DTYPE = np.dtype(
         "itemsize": 20,
     }
 )
-"""One point: metres in the camera's optical frame, 0x00RRGGBB, and the id of `Instance.id` (0 = none)."""
+"""One point: meters in the camera's optical frame, 0x00RRGGBB, and the id of `Instance.id` (0 = none)."""
 
 _FIELDS = [
     PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
     PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
     PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
-    # A float by RViz's and PCL's convention, whose bits are the colour.
+    # A float by RViz's and PCL's convention, whose bits are the color.
     PointField(name="rgb", offset=12, datatype=PointField.FLOAT32, count=1),
     PointField(name="instance_id", offset=16, datatype=PointField.UINT32, count=1),
 ]
@@ -57,7 +57,7 @@ def markers(results: Sequence[SegmentationResult]) -> MarkerArray:
 def _instance_markers(instance: Instance, header: Header) -> list[Marker]:
     place = instance.location
     number = instance.track_id or instance.id
-    red, green, blue = (value / 255.0 for value in colour_of(int(number) - 1))
+    red, green, blue = (value / 255.0 for value in color_of(int(number) - 1))
     box = Marker(
         header=header,
         ns="boxes",
@@ -87,7 +87,7 @@ def _instance_markers(instance: Instance, header: Header) -> list[Marker]:
 
 
 def point_cloud(frame: Frame, instance_ids: NDArray[np.uint16], header: Header) -> PointCloud2:
-    """An organised cloud, one point a pixel, NaN where depth is missing.
+    """An organized cloud, one point a pixel, NaN where depth is missing.
 
     Args:
         frame: with depth and intrinsics.

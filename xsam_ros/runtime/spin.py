@@ -26,7 +26,7 @@ times to each answer while the model's thread computes."""
 
 
 def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, threads: int = 2) -> int:
-    """Initialise ROS, spin the node until SIGINT, SIGTERM or shutdown, and clean up.
+    """Initialize ROS, spin the node until SIGINT, SIGTERM or shutdown, and clean up.
 
     A node that has a method `stop()` gets it called before it is destroyed.
 

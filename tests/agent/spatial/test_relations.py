@@ -21,7 +21,7 @@ from xsam.spatial.localize import locate_mask
 from xsam_agent_tools.spatial.relations import UNCLEAR, Body, compare
 
 SEEDS = range(2_000_000, 2_000_012)
-GAP = 0.05  # of the image, and metres: the truth is clear beyond it
+GAP = 0.05  # of the image, and meters: the truth is clear beyond it
 
 Case = tuple[str, list[Body], str]  # relation, objects, truth
 
@@ -100,13 +100,13 @@ def _groups(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, Counter[str]]:
-    """Relation → how often right, wrong and unclear, over all labelled objects of some tables."""
+    """Relation → how often right, wrong and unclear, over all labeled objects of some tables."""
     counts: dict[str, Counter[str]] = {}
     for seed in SEEDS:
         scene, view, seen = view_of(seed)
-        labelled = [a.instance_id for a in seen if a.labelled]
-        bodies = {i: _body(view, i) for i in labelled}
-        truth = {i: _Truth(scene, view, i) for i in labelled}
+        labeled = [a.instance_id for a in seen if a.labeled]
+        bodies = {i: _body(view, i) for i in labeled}
+        truth = {i: _Truth(scene, view, i) for i in labeled}
         for relation, objects, expected in (*_pairs(bodies, truth), *_groups(bodies, truth)):
             answer = compare(relation, objects).answer
             result = "unclear" if answer == UNCLEAR else "right" if answer == expected else "wrong"
@@ -136,12 +136,12 @@ def test_phrases_of_the_simulator_are_understood_alike() -> None:
     asked = Counter()
     for seed in SEEDS:
         _, view, seen = view_of(seed)
-        bodies = {a.instance_id: _body(view, a.instance_id) for a in seen if a.labelled}
+        bodies = {a.instance_id: _body(view, a.instance_id) for a in seen if a.labeled}
         for phrase in referring_expressions(seen, IMAGE_HW[1], article=False):
             word, _, noun = phrase.text.partition(" ")
             if word not in words:
                 continue
-            group = [bodies[a.instance_id] for a in seen if a.labelled and noun in (a.category, "object")]
+            group = [bodies[a.instance_id] for a in seen if a.labeled and noun in (a.category, "object")]
             answer = compare(words[word], group).answer
             asked[answer == str(phrase.instance_ids[0])] += 1
     assert asked[True] >= 15

@@ -72,7 +72,7 @@ def test_the_words_of_a_description_carry_the_ids_of_their_objects(make_tools, c
     assert [o["box_xyxy"] for o in answer["objects"]][1] == [300, 100, 380, 200]
 
 
-def test_a_description_of_the_simulated_table_names_all_that_is_labelled(sim_tools, table, call) -> None:
+def test_a_description_of_the_simulated_table_names_all_that_is_labeled(sim_tools, table, call) -> None:
     answer = call(sim_tools["ask_scene"], question="What do you see?")
     assert len(answer["objects"]) == len(table.items)
     for item in answer["objects"]:
@@ -133,7 +133,7 @@ def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call
     table.t_s = 3.0
     answer = call(sim_tools["ask_scene"], question="what can i drink from?", image_id=image_id)
     drinkable = {"mug", "cup", "bottle", "can", "bowl", "teapot"}
-    truth = [a for a in view_of(table.seed, 0.0)[2] if a.labelled and a.category in drinkable]
+    truth = [a for a in view_of(table.seed, 0.0)[2] if a.labeled and a.category in drinkable]
     assert sorted(o["box_xyxy"] for o in answer["objects"]) == sorted(list(a.box_xyxy) for a in truth)
     assert answer["image_id"] == image_id
 

@@ -58,7 +58,7 @@ def test_pictures_show_the_object_with_and_without_its_outline(make_tools, call)
     scale = 480 / crop.shape[1]
     assert raw.shape == outlined.shape == (round(scale * crop.shape[0]), 480, 3)
     expected = cv2.resize(crop, raw.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    assert np.abs(raw.astype(int) - expected).mean() < 1  # the camera's own colours, nothing drawn
+    assert np.abs(raw.astype(int) - expected).mean() < 1  # the camera's own colors, nothing drawn
     assert np.abs(outlined.astype(int) - raw).mean() > 1
     assert "images" not in call(make_tools(images="none")["segment_objects"], queries=["mug"]).artifact
 

@@ -62,7 +62,7 @@ class Rough(SimTable):
 
 
 def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, call) -> None:
-    """Median within 1 cm, 95 % within 3 cm, over every labelled object of ten tables."""
+    """Median within 1 cm, 95 % within 3 cm, over every labeled object of ten tables."""
     errors = []
     for seed in range(2_000_000, 2_000_010):
         table = Rough(seed)
@@ -72,7 +72,7 @@ def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, ca
             found = call(tools["segment_objects"], queries=[category])
             answer = call(tools["locate_objects_3d"], object_ids=_ids(found))
             for item, located in zip(seen, answer["objects"], strict=True):
-                if item.labelled:
+                if item.labeled:
                     position = [located["position_m"][axis] for axis in "xyz"]
                     errors.append(float(np.linalg.norm(np.subtract(position, item.position_camera_m))))
     assert len(errors) >= 40
@@ -231,7 +231,7 @@ def test_wrong_intrinsics_are_an_error(make_tools, call) -> None:
 
 
 def test_each_object_is_located_with_the_depth_of_its_own_image(sim_tools, table, call) -> None:
-    """A peer fetched colour, depth and camera matrix one after the other, while the camera moved."""
+    """A peer fetched color, depth and camera matrix one after the other, while the camera moved."""
     call(sim_tools["segment_objects"], queries=["mug"])
     table.t_s = 2.0
     call(sim_tools["segment_objects"], queries=["mug"])

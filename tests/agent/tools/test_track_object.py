@@ -15,7 +15,7 @@ from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
 
 def _instance(table: SimTable, mask: MaskRle, t_s: float) -> int:
-    """Which labelled object of the simulator a mask shows; 0 = none."""
+    """Which labeled object of the simulator a mask shows; 0 = none."""
     ids = [a.instance_id for a in table.items]
     return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s=t_s))) > 0.99), 0)
 
@@ -152,7 +152,7 @@ def _sighting(rgb: tuple[int, int, int], x_px: int, *, camera: str = "front", si
     )
 
 
-def test_colour_decides_where_place_does_not() -> None:
+def test_color_decides_where_place_does_not() -> None:
     red, blue = (200, 30, 30), (30, 30, 200)
     before = _sighting(red, 300)
     moved, other = _sighting(red, 360), _sighting(blue, 300)
@@ -169,9 +169,9 @@ def test_size_and_place_say_nothing_between_cameras() -> None:
 
 
 def test_what_took_its_place_is_another_thing() -> None:
-    """Same spot, same size, another colour: somebody swapped the red can for a blue one."""
+    """Same spot, same size, another color: somebody swapped the red can for a blue one."""
     assert best_matches(_sighting((200, 30, 30), 300), [_sighting((30, 30, 200), 300)]) == []
 
 
-def test_a_shrunken_stranger_of_another_colour_is_no_match() -> None:
+def test_a_shrunken_stranger_of_another_color_is_no_match() -> None:
     assert best_matches(_sighting((200, 30, 30), 20), [_sighting((30, 200, 30), 500, size=15)]) == []

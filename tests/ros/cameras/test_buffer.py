@@ -52,7 +52,7 @@ _nanoseconds = st.integers(0, 2**32 - 1)
     frame_id=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20),
     message_type=st.sampled_from([Image, CompressedImage, CameraInfo]),
 )
-def test_the_stamp_is_what_rclpy_serialised(
+def test_the_stamp_is_what_rclpy_serialized(
     seconds: int, nanoseconds: int, frame_id: str, message_type: Any
 ) -> None:
     message = message_type()

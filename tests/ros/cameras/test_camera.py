@@ -1,4 +1,4 @@
-"""A camera's slot: what arrives serialised comes out as a frame, or as a refusal that says why."""
+"""A camera's slot: what arrives serialized comes out as a frame, or as a refusal that says why."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_topics_that_follow_from_the_parameters(
     assert (topics.image, topics.depth, topics.info) == expected
 
 
-# --------------------------------------------------------------------------------------- colour
+# --------------------------------------------------------------------------------------- color
 
 
 def test_nothing_arrived(color_only: Camera) -> None:
@@ -201,7 +201,7 @@ def test_clear(camera: Camera) -> None:
     assert camera.frame().frame.depth_m is None, "depth from before belongs to nothing"
 
 
-def test_compressed_colour_and_depth(clock: Clock) -> None:
+def test_compressed_color_and_depth(clock: Clock) -> None:
     camera = Camera(clock, compressed=True, depth_compressed=True)
     rgb = np.zeros((8, 10, 3), np.uint8)
     rgb[2:, 3:] = (10, 200, 30)
@@ -296,7 +296,7 @@ def test_counts(camera: Camera, clock: Clock) -> None:
 
 
 def test_memory_is_bounded(clock: Clock) -> None:
-    """Colour is kept for max_depth_lag_s, depth a second longer, both within buffer_mb."""
+    """Color is kept for max_depth_lag_s, depth a second longer, both within buffer_mb."""
     camera = Camera(clock, buffer_mb=1)
     for _ in range(200):
         camera.color(hw=(100, 100))
@@ -308,7 +308,7 @@ def test_memory_is_bounded(clock: Clock) -> None:
     assert 900_000 < statistics.depth.held_bytes <= 1_000_000
 
 
-def test_colour_alone_keeps_one_image(color_only: Camera) -> None:
+def test_color_alone_keeps_one_image(color_only: Camera) -> None:
     for _ in range(3):
         color_only.color()
     assert color_only.slot.statistics().image.held == 1

@@ -1,4 +1,4 @@
-"""Which depth image belongs to which colour image, and what is said when there is none."""
+"""Which depth image belongs to which color image, and what is said when there is none."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def test_the_tolerance_may_change_at_any_time(camera: Camera) -> None:
 
 def test_the_nearest_depth_wins_whatever_its_order(camera: Camera) -> None:
     camera.color(ago_s=0.1)
-    for metres, ago_s in ((1.0, 0.09), (2.0, 0.101), (3.0, 0.115)):
-        camera.depth(metres, ago_s=ago_s)
+    for meters, ago_s in ((1.0, 0.09), (2.0, 0.101), (3.0, 0.115)):
+        camera.depth(meters, ago_s=ago_s)
     got = camera.frame().frame.depth_m
     assert got is not None
     assert got[0, 0] == 2.0
 
 
 def test_a_frame_waits_for_its_depth(camera: Camera, clock: Clock) -> None:
-    """Depth takes 60 ms longer than colour, at 30 Hz: the newest image never has depth yet. Taking it
+    """Depth takes 60 ms longer than color, at 30 Hz: the newest image never has depth yet. Taking it
     nevertheless would mean 3D never; the image before the last has it."""
     for index in range(8):
         camera.color(index)
@@ -179,7 +179,7 @@ def test_depth_of_another_resolution(camera: Camera) -> None:
 
 @pytest.mark.parametrize("broken", ["shape", "content", "encoding"])
 def test_depth_that_cannot_be_used(camera: Camera, clock: Clock, broken: str) -> None:
-    """Colour still gives masks; 3D says what is wrong instead of guessing."""
+    """Color still gives masks; 3D says what is wrong instead of guessing."""
     camera.color(1)
     assert camera.slot.depth is not None
     if broken == "shape":
@@ -194,7 +194,7 @@ def test_depth_that_cannot_be_used(camera: Camera, clock: Clock, broken: str) ->
     assert _value(got) == 1
     assert got.frame.depth_m is None
     assert "the depth image cannot be used" in got.no_depth_reason
-    words = {"shape": "not registered", "content": "deserialised", "encoding": "'rgb8'"}[broken]
+    words = {"shape": "not registered", "content": "deserialized", "encoding": "'rgb8'"}[broken]
     assert words in got.no_depth_reason
     statistics = camera.slot.statistics()
     assert (statistics.decode_errors, statistics.last_error) == (1, got.no_depth_reason)

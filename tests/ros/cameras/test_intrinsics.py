@@ -46,7 +46,7 @@ def test_half_the_size() -> None:
 def test_a_point_is_seen_at_the_same_place_of_the_resized_picture(
     scale: float, point: tuple[float, float, float]
 ) -> None:
-    """With integers at pixel centres, the picture reaches from -0.5 to W - 0.5."""
+    """With integers at pixel centers, the picture reaches from -0.5 to W - 0.5."""
     here = (_project(intrinsics_for(_info(), (480, 640)), point) + 0.5) / [640, 480]
     small_hw = (int(480 * scale), int(640 * scale))
     there = (_project(intrinsics_for(_info(), small_hw), point) + 0.5) / small_hw[::-1]

@@ -26,7 +26,7 @@ _NODE = "tests/ros/color_node.py"
 
 
 def _scene(height: int = 48, width: int = 64) -> np.ndarray:
-    """A red rectangle on grey that fills the upper left quarter but for a margin of 8 px."""
+    """A red rectangle on gray that fills the upper left quarter but for a margin of 8 px."""
     rgb = np.full((height, width, 3), 120, np.uint8)
     rgb[8 : height // 2, 8 : width // 2] = (255, 0, 0)
     return rgb

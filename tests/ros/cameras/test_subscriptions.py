@@ -64,7 +64,7 @@ def _complete(slot: CameraSlot) -> CameraFrame | None:
         ({"encoding": "rgba8", "depth_encoding": "32FC1"}, 0.0),
     ],
 )
-def test_raw_colour_depth_and_info(
+def test_raw_color_depth_and_info(
     spawn: Spawn,
     ros: Any,
     eventually: Eventually,
@@ -90,7 +90,7 @@ def test_raw_colour_depth_and_info(
 
 
 @pytest.mark.parametrize("depth_encoding", ["16UC1", "32FC1"])
-def test_compressed_colour_and_depth(
+def test_compressed_color_and_depth(
     spawn: Spawn, ros: Any, eventually: Eventually, truth: RenderedView, depth_encoding: str
 ) -> None:
     spawn(
@@ -123,7 +123,7 @@ def _assert_truth(got: CameraFrame, truth: RenderedView, depth_atol: float) -> N
 def test_an_incompatible_quality_of_service_is_reported_by_topic(
     spawn: Spawn, ros: Any, eventually: Eventually
 ) -> None:
-    """The driver offers best effort, colour is asked for reliably: without a word nothing would arrive."""
+    """The driver offers best effort, color is asked for reliably: without a word nothing would arrive."""
     spawn("-m", "xsam_ros.camera_sim", params=_SIM)
     with _subscribed(
         ros,

@@ -58,21 +58,21 @@ def test_as_opencv_decodes_it(text: str, extension: str) -> None:
 @pytest.mark.parametrize(
     "text", ["rgb8; png compressed rgb8", "bgr8; png compressed rgb8", "rgb8; png compressed "]
 )
-def test_files_with_exchanged_colours(text: str) -> None:
+def test_files_with_exchanged_colors(text: str) -> None:
     """COMPRESSED_PIXFMT rgb8: the publisher handed RGB to an encoder that takes BGR."""
     np.testing.assert_array_equal(rgb_from_compressed(_message(_picture(), text)), _picture())
 
 
 @pytest.mark.parametrize("text", ["mono8; png compressed ", "jpeg", "rgb8; jpeg compressed rgb8"])
-def test_grey(text: str) -> None:
-    grey = np.ascontiguousarray(_picture()[..., 1])
-    got = rgb_from_compressed(_message(grey, text))
-    np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
+def test_gray(text: str) -> None:
+    gray = np.ascontiguousarray(_picture()[..., 1])
+    got = rgb_from_compressed(_message(gray, text))
+    np.testing.assert_array_equal(got, np.repeat(gray[..., None], 3, axis=2))
 
 
 def test_16_bits_are_scaled() -> None:
-    grey = np.array([[0, 128, 129, 65535]], np.uint16)
-    assert rgb_from_compressed(_message(grey, "mono16; png compressed "))[0, :, 0].tolist() == [0, 0, 1, 255]
+    gray = np.array([[0, 128, 129, 65535]], np.uint16)
+    assert rgb_from_compressed(_message(gray, "mono16; png compressed "))[0, :, 0].tolist() == [0, 0, 1, 255]
     color = _bgr().astype(np.uint16) * 257
     got = rgb_from_compressed(_message(color, "bgr16; png compressed bgr16"))
     np.testing.assert_array_equal(got, _picture())
@@ -85,7 +85,7 @@ def test_alpha_is_dropped() -> None:
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 def test_a_compressed_mosaic_is_interpolated(pattern: str) -> None:
-    """image_transport compresses a Bayer image as the grey mosaic it is."""
+    """image_transport compresses a Bayer image as the gray mosaic it is."""
     color = {"r": 200, "g": 100, "b": 50}
     mosaic = np.empty((8, 8), np.uint8)
     for index, letter in enumerate(pattern):
@@ -147,7 +147,7 @@ def test_the_limit_is_the_parameter() -> None:
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 def test_a_truncated_file_is_refused(extension: str) -> None:
-    """OpenCV gives the half that is there, and grey below."""
+    """OpenCV gives the half that is there, and gray below."""
     content = bytes(_message(_bgr(), "", extension).data)
     half = content[: len(content) * 2 // 3]
     with pytest.raises(InvalidImageError, match=f"{len(half)} bytes"):

@@ -35,22 +35,22 @@ def _compressed(code: np.ndarray, text: str, depth_a: float = 0.0, depth_b: floa
 
 
 @given(
-    millimetres=hnp.arrays(np.uint16, st.tuples(st.integers(1, 5), st.integers(1, 5))),
+    millimeters=hnp.arrays(np.uint16, st.tuples(st.integers(1, 5), st.integers(1, 5))),
     encoding=st.sampled_from(["16UC1", "mono16"]),
     padding=st.sampled_from([0, 3]),
     big=st.booleans(),
 )
-def test_millimetres_become_metres(millimetres: np.ndarray, encoding: str, padding: int, big: bool) -> None:
-    got = depth_from_image(_raw(millimetres, encoding, padding=padding, big=big))
+def test_millimeters_become_metres(millimeters: np.ndarray, encoding: str, padding: int, big: bool) -> None:
+    got = depth_from_image(_raw(millimeters, encoding, padding=padding, big=big))
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, millimetres / 1000.0, rtol=1e-6)
+    np.testing.assert_allclose(got, millimeters / 1000.0, rtol=1e-6)
 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_rows_are_y(big: bool) -> None:
     """Depth indexed [x, y] goes unnoticed while the test image is constant or square."""
-    metres = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
-    got = depth_from_image(_raw(metres, "32FC1", padding=5, big=big))
+    meters = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], np.float32)
+    got = depth_from_image(_raw(meters, "32FC1", padding=5, big=big))
     assert got.shape == (2, 3)
     assert (got[0, 2], got[1, 0]) == (3.0, 4.0)
 
@@ -64,7 +64,7 @@ def test_every_kind_of_no_measurement_is_0() -> None:
 def test_other_encodings_are_no_depth(encoding: str) -> None:
     message = _raw(np.zeros((2, 2), np.uint16), "16UC1")
     message.encoding = encoding
-    with pytest.raises(InvalidImageError, match="32FC1 in metres, 16UC1 in millimetres") as caught:
+    with pytest.raises(InvalidImageError, match="32FC1 in meters, 16UC1 in millimeters") as caught:
         depth_from_image(message)
     assert len(caught.value.message) < 300
 
@@ -83,7 +83,7 @@ def test_sizes_are_not_believed() -> None:
 
 
 @pytest.mark.parametrize("text", ["16UC1; compressedDepth", "16UC1; compressedDepth png", "16UC1"])
-def test_compressed_millimetres(text: str) -> None:
+def test_compressed_millimeters(text: str) -> None:
     code = np.array([[0, 1, 1500], [65535, 250, 2]], np.uint16)
     got = depth_from_compressed(_compressed(code, text))
     np.testing.assert_allclose(got, [[0, 0.001, 1.5], [65.535, 0.25, 0.002]], rtol=1e-6)
@@ -134,7 +134,7 @@ def test_damaged_files() -> None:
 
 @pytest.mark.parametrize("code", [np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3), np.uint8)])
 def test_a_png_that_is_no_depth(code: np.ndarray) -> None:
-    with pytest.raises(InvalidImageError, match="16-bit grey PNG"):
+    with pytest.raises(InvalidImageError, match="16-bit gray PNG"):
         depth_from_compressed(_compressed(code, "16UC1"))
 
 

@@ -39,22 +39,22 @@ _depths = hnp.arrays(
     rgb=hnp.arrays(np.uint8, st.tuples(_sides, _sides, st.just(3))),
     encoding=st.sampled_from(_LOSSLESS),
 )
-def test_colours_come_back(rgb: np.ndarray, encoding: str) -> None:
+def test_colors_come_back(rgb: np.ndarray, encoding: str) -> None:
     message = image_from_rgb(rgb, encoding, _HEADER)
     assert (message.encoding, message.header) == (encoding, _HEADER)
     np.testing.assert_array_equal(rgb_from_image(message), rgb)
 
 
 @given(color=st.tuples(*[st.integers(0, 255)] * 3), encoding=st.sampled_from(("mono8", "mono16")))
-def test_grey_is_the_luma_of_rec_601(color: tuple[int, int, int], encoding: str) -> None:
+def test_gray_is_the_luma_of_rec_601(color: tuple[int, int, int], encoding: str) -> None:
     got = rgb_from_image(image_from_rgb(np.full((2, 2, 3), color, np.uint8), encoding))
     red, green, blue = color
     np.testing.assert_allclose(got, 0.299 * red + 0.587 * green + 0.114 * blue, atol=0.51)
 
 
 @given(color=st.tuples(*[st.integers(0, 255)] * 3), encoding=st.sampled_from((*_BAYER, *_YUV)))
-def test_a_plain_surface_keeps_its_colour(color: tuple[int, int, int], encoding: str) -> None:
-    """YUV in 8 bits and video range has 220 steps of luma and 225 of chroma for 256 of each colour."""
+def test_a_plain_surface_keeps_its_color(color: tuple[int, int, int], encoding: str) -> None:
+    """YUV in 8 bits and video range has 220 steps of luma and 225 of chroma for 256 of each color."""
     rgb = np.full((6, 8, 3), color, np.uint8)
     got = rgb_from_image(image_from_rgb(rgb, encoding)).astype(int)
     np.testing.assert_allclose(got, rgb, atol=0 if encoding in _BAYER else 4)
@@ -118,7 +118,7 @@ def test_depth_in_metres_comes_back(depth_m: np.ndarray) -> None:
 
 
 @given(depth_m=_depths)
-def test_depth_in_millimetres_comes_back_to_half_a_millimetre(depth_m: np.ndarray) -> None:
+def test_depth_in_millimeters_comes_back_to_half_a_millimeter(depth_m: np.ndarray) -> None:
     for got in (
         depth_from_image(image_from_depth(depth_m, "16UC1")),
         depth_from_compressed(compressed_from_depth(depth_m, "16UC1")),

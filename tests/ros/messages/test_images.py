@@ -70,7 +70,7 @@ def test_every_plain_encoding_gives_the_same_rgb(
 
 
 def test_a_red_pixel_stays_red_in_bgr() -> None:
-    """Red and blue swapped is the mistake that nobody sees in grey test images."""
+    """Red and blue swapped is the mistake that nobody sees in gray test images."""
     rgb = np.array([[_RED, _GREEN, _BLUE]], np.uint8)
     for encoding in ("rgb8", "bgr8", "rgba8", "bgra8", "8UC3"):
         assert rgb_from_image(_message(_native(rgb, encoding), encoding))[0, 0].tolist() == list(_RED), (
@@ -87,7 +87,7 @@ def test_16_bits_are_scaled_and_rounded(values: np.ndarray, big: bool) -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 @pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE])
-def test_bayer_of_one_colour_gives_that_colour(pattern: str, bits: int, color: tuple[int, int, int]) -> None:
+def test_bayer_of_one_color_gives_that_color(pattern: str, bits: int, color: tuple[int, int, int]) -> None:
     by_letter = dict(zip("rgb", color, strict=True))
     mosaic = np.empty((6, 8), np.uint16)
     for index, letter in enumerate(pattern):
@@ -109,7 +109,7 @@ def _yuv(color: tuple[int, int, int]) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("encoding", ["yuv422", "uyvy", "yuv422_yuy2", "yuyv"])
 @pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE, (128, 128, 128)])
-def test_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
+def test_yuv_gives_the_color_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
     luma, u, v = _yuv(color)
     luma_first = encoding in ("yuv422_yuy2", "yuyv")
     pixels = np.empty((2, 4, 2), np.uint8)
@@ -122,7 +122,7 @@ def test_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, 
 
 @pytest.mark.parametrize("encoding", ["nv12", "nv21"])
 @pytest.mark.parametrize("color", [_RED, _GREEN, _BLUE, (128, 128, 128)])
-def test_planar_yuv_gives_the_colour_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
+def test_planar_yuv_gives_the_color_it_was_made_from(encoding: str, color: tuple[int, int, int]) -> None:
     luma, u, v = _yuv(color)
     pixels = np.full((6, 6), luma, np.uint8)  # a 6×4 image: four rows of luma, two of chroma
     pixels[4:, 0::2] = u if encoding == "nv12" else v
@@ -176,7 +176,7 @@ def test_an_unknown_encoding_is_named_with_those_that_work(encoding: str) -> Non
     assert len(caught.value.message) < 1000
 
 
-def test_depth_is_no_colour_image() -> None:
+def test_depth_is_no_color_image() -> None:
     with pytest.raises(InvalidImageError, match="32FC1"):
         rgb_from_image(_message(np.zeros((2, 2), np.float32), "32FC1"))
 
@@ -278,7 +278,7 @@ def test_sizes_are_checked_before_cv_bridge_sees_them(changes: dict[str, int], m
         rgb_from_image(_nv24(**changes))
 
 
-_NOT_IN_CV_BRIDGE = ("nv12", "nv21", "8UC1", "8UC3", "8UC4", "16UC1")  # it converts colour encodings only
+_NOT_IN_CV_BRIDGE = ("nv12", "nv21", "8UC1", "8UC3", "8UC4", "16UC1")  # it converts color encodings only
 
 
 @pytest.mark.skipif(find_spec("cv_bridge") is None, reason="cv_bridge is not installed (it comes with ROS)")

@@ -26,7 +26,7 @@ _HW = (48, 64)
 
 
 def _scene() -> np.ndarray:
-    """A red, a green and a blue rectangle on grey."""
+    """A red, a green and a blue rectangle on gray."""
     rgb = np.full((*_HW, 3), 120, np.uint8)
     rgb[10:20, 5:25] = (255, 0, 0)
     rgb[30:40, 40:60] = (0, 255, 0)

@@ -112,8 +112,8 @@ def test_only_known_places_have_markers_and_old_ones_go() -> None:
     assert text.text == "7 mug 1.02 m"
 
 
-def test_points_are_where_depth_says_with_colour_and_id() -> None:
-    """One pixel right of the principal point at depth 2 m with f = 4 px is half a metre to the right."""
+def test_points_are_where_depth_says_with_color_and_id() -> None:
+    """One pixel right of the principal point at depth 2 m with f = 4 px is half a meter to the right."""
     depth_m = np.full(HW, 2.0, np.float32)
     depth_m[0, 0] = 0.0
     rgb = np.zeros((*HW, 3), np.uint8)

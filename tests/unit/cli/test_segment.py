@@ -70,7 +70,7 @@ def test_what_was_found_is_a_table(tmp_path: Path) -> None:
     assert (drawn != original).any()
 
 
-def test_the_overlay_has_the_colours_of_the_picture(tmp_path: Path) -> None:
+def test_the_overlay_has_the_colors_of_the_picture(tmp_path: Path) -> None:
     """Red stays red: OpenCV orders its channels the other way round."""
     picture, overlay = tmp_path / "red.png", tmp_path / "overlay.png"
     Image.new("RGB", (96, 64), (250, 0, 0)).save(picture)

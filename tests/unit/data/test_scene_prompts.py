@@ -62,11 +62,11 @@ def test_all_kinds_are_drawn() -> None:
     assert {"explained_reasoning", "extreme_x", "absent_category"} <= kinds.keys()
 
 
-def test_targets_are_labelled_objects_of_the_picture() -> None:
+def test_targets_are_labeled_objects_of_the_picture() -> None:
     for sample, prompt in drawn():
         visible = set(np.unique(sample.instance_ids).tolist()) - {0}
         for ids in prompt.targets:
-            assert set(ids) <= visible & sample.labelled().keys()
+            assert set(ids) <= visible & sample.labeled().keys()
             assert len(set(ids)) == len(ids)
 
 
@@ -103,7 +103,7 @@ def test_categories_mean_all_of_their_objects() -> None:
             assert index not in prompt.stuff_targets
             meant = {
                 number
-                for number, item in sample.labelled().items()
+                for number, item in sample.labeled().items()
                 if name in (item.category, f"{item.color} {item.category}")
             }
             assert set(ids) == meant
@@ -127,7 +127,7 @@ def test_captions_name_what_they_point_at() -> None:
     for sample, prompt in captions:
         columns = []
         for phrase, ids in zip(phrases(prompt.conversation), prompt.targets, strict=True):
-            items = [sample.labelled()[number] for number in ids]
+            items = [sample.labeled()[number] for number in ids]
             assert len({(item.color, item.category) for item in items}) == 1
             noun = items[0].category if len(items) == 1 else plural(items[0].category)
             assert phrase.endswith(f"{items[0].color} {noun}")
@@ -176,13 +176,13 @@ def test_regions_lie_on_what_they_mean() -> None:
             assert region.shape == (HEIGHT, WIDTH)
             overlap = [int((region & (sample.instance_ids == number)).sum()) for number in ids]
             assert max(overlap) > 0
-            categories = {sample.labelled()[number].category for number in ids}
+            categories = {sample.labeled()[number].category for number in ids}
             assert len(categories) == 1
             if prompt.kind == "interactive":
                 assert len(ids) == 1
             else:  # one example stands for all of its category
                 (category,) = categories
-                everyone = {n for n, item in sample.labelled().items() if item.category == category}
+                everyone = {n for n, item in sample.labeled().items() if item.category == category}
                 assert set(ids) == everyone
 
 
@@ -190,7 +190,7 @@ def test_people_point_at_objects_in_every_way() -> None:
     kinds = Counter[PromptKind]()
     for sample in samples():
         rng = np.random.default_rng(4)
-        for number, item in sample.labelled().items():
+        for number, item in sample.labeled().items():
             mask = sample.instance_ids == number
             for _ in range(12):
                 prompt = random_region(mask, item.box_xyxy, rng)
@@ -213,7 +213,7 @@ def test_an_interactive_region_stays_near_its_object() -> None:
     for sample, prompt in drawn():
         if prompt.kind == "interactive":
             ((number,),) = prompt.targets
-            item = sample.labelled()[number]
+            item = sample.labeled()[number]
             x_min, y_min, x_max, y_max = item.box_xyxy
             box = np.zeros((HEIGHT, WIDTH), np.bool_)
             box[y_min:y_max, x_min:x_max] = True

@@ -55,7 +55,7 @@ def _by_condition(prompt: TrainPrompt, instances: list[int]) -> list[set[int]]:
 # ---------------------------------------------------------------------------------------- truth
 
 
-def test_masks_are_the_labelled_objects_and_the_surfaces(shards: SceneShards) -> None:
+def test_masks_are_the_labeled_objects_and_the_surfaces(shards: SceneShards) -> None:
     source = SceneSource(shards, augment=False)
     assert len(source) == len(shards)
     assert source.class_names == (*CATEGORIES, *STUFF)
@@ -63,22 +63,22 @@ def test_masks_are_the_labelled_objects_and_the_surfaces(shards: SceneShards) ->
         seen = _seen(shards, index)
         picture = source.sample(index, _rng(index))
         assert np.array_equal(picture.rgb, seen.rgb)
-        labelled = seen.labelled()
+        labeled = seen.labeled()
         instances = _instances(picture, seen)
-        assert [n for n in instances if n > 0] == list(labelled)
+        assert [n for n in instances if n > 0] == list(labeled)
         for mask, number, label, color in zip(
             picture.masks, instances, picture.classes, picture.attributes["color"], strict=True
         ):
             if number > 0:
-                assert source.class_names[label] == labelled[number].category
-                assert ALL_COLORS[color] == labelled[number].color
+                assert source.class_names[label] == labeled[number].category
+                assert ALL_COLORS[color] == labeled[number].color
             else:
                 (surface,) = np.unique(seen.stuff_ids[mask])
                 assert source.class_names[label] == STUFF_NAMES[surface]
                 assert np.array_equal(mask, seen.stuff_ids == surface)
                 assert color == -1
         assert {STUFF_NAMES[i] for i in np.unique(seen.stuff_ids) if i} == {
-            source.class_names[label] for label in picture.classes[len(labelled) :]
+            source.class_names[label] for label in picture.classes[len(labeled) :]
         }
 
 
@@ -89,7 +89,7 @@ def test_labels_are_what_the_words_say(shards: SceneShards) -> None:
         seen = _seen(shards, index)
         picture = source.sample(index, _rng(1, index), prompts=6)
         assert len(picture.prompts) == 6
-        instances, labelled = _instances(picture, seen), seen.labelled()
+        instances, labeled = _instances(picture, seen), seen.labeled()
         for prompt in picture.prompts:
             for name, found in zip(
                 phrases(prompt.conversation), _by_condition(prompt, instances), strict=True
@@ -101,19 +101,19 @@ def test_labels_are_what_the_words_say(shards: SceneShards) -> None:
                 elif prompt.kind == "category_list":
                     fitting = {
                         n
-                        for n, item in labelled.items()
+                        for n, item in labeled.items()
                         if name in (item.category, f"{item.color} {item.category}")
                     }
                     assert found == fitting, name
                     checked["present" if found else "absent"] += 1
                 else:
-                    (look,) = {(labelled[n].color, labelled[n].category) for n in found}
+                    (look,) = {(labeled[n].color, labeled[n].category) for n in found}
                     assert look[0] in name
                     checked["caption"] += 1
     assert min(checked[kind] for kind in ("stuff", "present", "absent", "caption")) > 5
 
 
-def test_regions_are_labelled_with_what_they_lie_on(shards: SceneShards) -> None:
+def test_regions_are_labeled_with_what_they_lie_on(shards: SceneShards) -> None:
     source = SceneSource(shards, shares={"interactive": 1.0, "visual_grounded": 1.0})
     kinds = Counter[str]()
     for index in range(len(source)):
@@ -135,9 +135,9 @@ def test_left_and_right_stay_true_in_the_mirror(shards: SceneShards, augment: bo
     for index in range(len(source)):
         for draw in range(4):
             picture = source.sample(index, _rng(3, index, draw), prompts=8)
-            grey = picture.rgb.mean(axis=2).ravel()
+            gray = picture.rgb.mean(axis=2).ravel()
             likeness = [
-                np.corrcoef(grey, _seen(shards, index, flipped=flip).rgb.mean(axis=2).ravel())[0, 1]
+                np.corrcoef(gray, _seen(shards, index, flipped=flip).rgb.mean(axis=2).ravel())[0, 1]
                 for flip in (False, True)
             ]
             assert max(likeness) > 0.9
@@ -155,7 +155,7 @@ def test_left_and_right_stay_true_in_the_mirror(shards: SceneShards, augment: bo
     assert all(checked[flipped] > 20 for flipped in turned)
 
 
-def test_light_and_colour_change_but_nothing_else(shards: SceneShards) -> None:
+def test_light_and_color_change_but_nothing_else(shards: SceneShards) -> None:
     """Pixels of one brightness keep having one brightness, and darker ones stay darker."""
     seed = next(seed for seed in range(20) if _rng(seed).random() > 0.5)  # not mirrored
     plain, changed = (
@@ -172,11 +172,11 @@ def test_light_and_colour_change_but_nothing_else(shards: SceneShards) -> None:
 # -------------------------------------------------------------------------- what does not count
 
 
-def _unlabelled(shards: SceneShards, index: int, instance: int) -> SceneShards:
+def _unlabeled(shards: SceneShards, index: int, instance: int) -> SceneShards:
     """The same scenes, but of one object nothing may be said."""
     annotations = [
         tuple(
-            dataclasses.replace(item, labelled=False) if i == index and item.instance_id == instance else item
+            dataclasses.replace(item, labeled=False) if i == index and item.instance_id == instance else item
             for item in scene
         )
         for i, scene in enumerate(shards.annotations)
@@ -184,15 +184,15 @@ def _unlabelled(shards: SceneShards, index: int, instance: int) -> SceneShards:
     return dataclasses.replace(shards, annotations=tuple(annotations))
 
 
-def test_unlabelled_objects_are_ignored(shards: SceneShards) -> None:
+def test_unlabeled_objects_are_ignored(shards: SceneShards) -> None:
     index, hidden = next(
         (i, item)
         for i, scene in enumerate(shards.annotations)
         for item in scene
-        if item.labelled and sum(other.labelled for other in scene) > 2
+        if item.labeled and sum(other.labeled for other in scene) > 2
     )
     before = SceneSource(shards, augment=False).sample(index, _rng(0))
-    changed = _unlabelled(shards, index, hidden.instance_id)
+    changed = _unlabeled(shards, index, hidden.instance_id)
     after = SceneSource(changed, augment=False).sample(index, _rng(0))
     mine = _seen(shards, index).instance_ids == hidden.instance_id
     assert before.ignored is not None

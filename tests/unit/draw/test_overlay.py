@@ -76,7 +76,7 @@ def test_pixels_away_from_masks_and_labels_stay_as_they_were(style, placed) -> N
     assert not (changed & ~allowed).any()
 
 
-def test_outline_leaves_the_colours_inside_alone_and_fill_does_not() -> None:
+def test_outline_leaves_the_colors_inside_alone_and_fill_does_not() -> None:
     rgb, mask = _noise(480, 640), _circle(480, 640, 320, 240, 100)
     inner = _circle(480, 640, 320, 240, 90)
     segments = _segments([mask], [""])
@@ -108,7 +108,7 @@ def test_a_number_that_finds_no_place_beside_goes_on_the_object(monkeypatch, pla
     assert len(placed) + len(discs) == 70
 
 
-def test_alpha_mixes_the_segments_colour() -> None:
+def test_alpha_mixes_the_segments_color() -> None:
     rgb = np.full((480, 640, 3), 100, np.uint8)
     segments = _segments([_circle(480, 640, 320, 240, 100)], [""])
     solid = draw_overlay(rgb, segments, alpha=1.0, numbered=False)
@@ -118,7 +118,7 @@ def test_alpha_mixes_the_segments_colour() -> None:
 
 
 def test_the_smaller_object_is_painted_over_the_larger() -> None:
-    """A mug in front of a tray with a better score used to vanish under the tray's colour."""
+    """A mug in front of a tray with a better score used to vanish under the tray's color."""
     tray, mug = _circle(480, 640, 320, 240, 150), _circle(480, 640, 320, 240, 40)
     rgb = np.zeros((480, 640, 3), np.uint8)
     overlay = draw_overlay(rgb, _segments([tray, mug], ["", ""]), alpha=1.0, numbered=False)
@@ -309,7 +309,7 @@ def test_prompts_are_drawn_where_they_are_and_differ_by_sign() -> None:
     assert outside.shape == rgb.shape
 
 
-def test_depth_colours_near_far_and_missing() -> None:
+def test_depth_colors_near_far_and_missing() -> None:
     depth = np.array([[0.3, 3.0, 0.0, np.nan]], np.float32)
     near, far, zero, missing = draw_depth(depth)[0].astype(int)
     assert near[0] > near[2]
@@ -318,7 +318,7 @@ def test_depth_colours_near_far_and_missing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["normal", "deuteranopia", "protanopia"])
-def test_neighbouring_colours_differ_for_colour_blind_eyes(kind: str) -> None:
+def test_neighboring_colors_differ_for_color_blind_eyes(kind: str) -> None:
     """Machado et al. 2009, severity 1; distance in CIE L*a*b*, about 2 is just noticeable."""
     matrix = {
         "normal": np.eye(3),
@@ -334,7 +334,7 @@ def test_neighbouring_colours_differ_for_colour_blind_eyes(kind: str) -> None:
         assert np.linalg.norm(lab[one] - lab[two]) > 15, (PALETTE[one], PALETTE[two])
 
 
-def test_a_number_keeps_its_colour_when_the_order_changes() -> None:
+def test_a_number_keeps_its_color_when_the_order_changes() -> None:
     """In a stream the best score comes first, and that changes from frame to frame."""
     left, right = np.zeros((2, 240, 320), bool)
     left[80:160, 40:120] = True

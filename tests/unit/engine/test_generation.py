@@ -56,7 +56,7 @@ def test_an_explanation_with_phrases_still_answers_the_question(
 
 
 def test_chat_may_point_at_things(one_engine: XSam, say: Callable[[str], None]) -> None:
-    """It, too, was an `IndexError`; a single phrase was labelled with the user's own words."""
+    """It, too, was an `IndexError`; a single phrase was labeled with the user's own words."""
     say("<p>a mug</p> and <p>a cube</p> <SEG>.<|end|>")
     result = one_engine.segment(picture(), Query(task=Task.CHAT, text="What is there?"))
     assert sorted(result.segments.labels) == ["a cube", "a mug"]

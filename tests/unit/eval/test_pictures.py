@@ -26,7 +26,7 @@ def _question(text: str = "the mug") -> Question:
 
 
 def _outlined(picture: NDArray[np.uint8], mask: BoolMask) -> bool:
-    """Whether most of the lower edge of a box-shaped mask has the colour of truth."""
+    """Whether most of the lower edge of a box-shaped mask has the color of truth."""
     rows, columns = np.nonzero(mask)
     edge = picture[rows.max(), columns.min() + 5 : columns.max() - 5]
     return bool((edge == TRUTH_COLOUR).all(axis=1).mean() > 0.5)

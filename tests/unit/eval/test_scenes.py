@@ -45,7 +45,7 @@ PUBLISHED = [  # questions of scene 2000001 since version 0.1
     "the blue object",
 ]
 PUBLISHED_POINT, PUBLISHED_BOX = [406.0, 140.0], (392.0, 38.0, 437.0, 155.0)
-SEEDS = range(2_000_000, 2_000_003)  # the first scene has an object that is not labelled
+SEEDS = range(2_000_000, 2_000_003)  # the first scene has an object that is not labeled
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +112,9 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
     seed = SEEDS[0]
     view = render(sample_scene(seed))
     items = annotate(sample_scene(seed), view)
-    hidden = np.isin(view.instance_ids, [item.instance_id for item in items if not item.labelled])
+    hidden = np.isin(view.instance_ids, [item.instance_id for item in items if not item.labeled])
     assert hidden.any()
-    labelled = [item for item in items if item.labelled]
+    labeled = [item for item in items if item.labeled]
     by_group = {question.group: question for question in asked[seed]}
 
     category = by_group["category"].truth
@@ -129,7 +129,7 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
         for name, masks in zip(names, category.masks, strict=True)
     }
     expected = dict.fromkeys(names, 0)
-    for item in labelled:
+    for item in labeled:
         expected[item.category] += item.area_px
     assert found == expected
     assert all(np.array_equal(region, hidden) for (region,) in category.crowd)
@@ -142,7 +142,7 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
     assert by_group["semantic"].query.stuff_classes == everything
     nothing = (view.instance_ids == 0) & (view.stuff_ids == 0)
     assert np.array_equal(panoptic.segment_ids == 0, hidden | nothing)
-    for item in labelled:
+    for item in labeled:
         mine = view.instance_ids == item.instance_id
         (segment,) = np.unique(panoptic.segment_ids[mine]).tolist()
         assert everything[panoptic.classes[segment]] == item.category
@@ -155,14 +155,14 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
     assert "<" not in caption.text
     assert all(phrase in caption.text for phrase in caption.phrases)
     for phrase, mask in zip(caption.phrases, caption.masks, strict=True):
-        meant = [i for i in labelled if f"{i.color} {i.category}" in phrase]  # also in "two red mugs"
+        meant = [i for i in labeled if f"{i.color} {i.category}" in phrase]  # also in "two red mugs"
         assert np.array_equal(mask, np.isin(view.instance_ids, [item.instance_id for item in meant]))
         assert mask.any()
 
     vgd = by_group["vgd"].truth
     assert isinstance(vgd, InstanceTruth)
     for name, masks in zip(vgd.classes, vgd.masks, strict=True):
-        assert len(masks) == sum(item.category == name for item in labelled)
+        assert len(masks) == sum(item.category == name for item in labeled)
 
 
 def test_a_phrase_means_its_object(asked: dict[int, list[Question]]) -> None:

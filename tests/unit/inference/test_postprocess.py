@@ -396,7 +396,7 @@ def test_stuff_that_is_not_there_is_not_found() -> None:
     }
 
 
-def test_categories_are_labelled_by_what_was_asked() -> None:
+def test_categories_are_labeled_by_what_was_asked() -> None:
     query = Query(thing_classes=("Red-Mug",), stuff_classes=("floor-other-merged",))
     result = _answer(query, _classes((0.02, 0.8), (0.9, 0.02)), RIGHT_PART, BELOW_PART)
     assert result.segments.labels == ("Red-Mug", "floor-other-merged")

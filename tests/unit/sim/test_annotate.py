@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xsam.sim.annotate import MIN_AREA_SHARE, annotate, back_project, mirror, unlabelled_ids
+from xsam.sim.annotate import MIN_AREA_SHARE, annotate, back_project, mirror, unlabeled_ids
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
 
@@ -31,7 +31,7 @@ def test_position_is_near_the_object(samples: list[Any]) -> None:
     for sample in samples:
         pose = sample.view.world_from_camera
         for item in sample.annotations:
-            if not item.labelled:
+            if not item.labeled:
                 continue
             model = sample.scene.objects[item.instance_id - 1]
             world = pose[:3, :3] @ item.position_camera_m + pose[:3, 3]
@@ -39,17 +39,17 @@ def test_position_is_near_the_object(samples: list[Any]) -> None:
             assert np.linalg.norm(world - model.position_m) <= reach + 0.005
 
 
-def test_slivers_are_not_labelled(samples: list[Any]) -> None:
+def test_slivers_are_not_labeled(samples: list[Any]) -> None:
     for sample in samples:
         limit = MIN_AREA_SHARE * sample.view.instance_ids.size
         for item in sample.annotations:
             expected = (
                 item.area_px >= limit and item.in_frame_fraction >= 0.5 and item.visible_fraction >= 0.25
             )
-            assert item.labelled == expected
+            assert item.labeled == expected
             assert 0.0 <= item.visible_fraction <= item.in_frame_fraction <= 1.0
-        assert unlabelled_ids(sample.annotations) == tuple(
-            item.instance_id for item in sample.annotations if not item.labelled
+        assert unlabeled_ids(sample.annotations) == tuple(
+            item.instance_id for item in sample.annotations if not item.labeled
         )
 
 

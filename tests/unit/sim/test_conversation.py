@@ -177,12 +177,12 @@ def expected(objects: Objects, question: str, hw: tuple[int, int]) -> str:
 
 
 def check(objects: Objects, pairs: tuple[QuestionAnswer, ...], hw: tuple[int, int] = HW) -> None:
-    """True of all that is visible, and would be so had the unlabelled objects not been there."""
+    """True of all that is visible, and would be so had the unlabeled objects not been there."""
     for pair in pairs:
         assert pair.kind in KIND_SHARES
         assert pair.question.endswith((" ?", " ."))
         assert pair.answer.endswith(" .")
-        for shown in (objects, tuple(o for o in objects if o.labelled)):
+        for shown in (objects, tuple(o for o in objects if o.labeled)):
             if pair.kind in ("reasoning", "caption"):
                 check_sentence(shown, pair)
             else:
@@ -226,15 +226,15 @@ def test_counts_are_exact_and_no_question_comes_twice(objects: Objects, seed: in
     assert pairs == ask(objects, seed, count=count)
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_views_with_little_in_them(labelled: bool) -> None:
-    alone = annotation(1, "mug", "red", labelled=labelled)
+@pytest.mark.parametrize("labeled", [True, False])
+def test_views_with_little_in_them(labeled: bool) -> None:
+    alone = annotation(1, "mug", "red", labeled=labeled)
     for objects in ((), (alone,)):
         pairs = ask(objects, count=30)
         assert len(pairs) == 30
         check(objects, pairs)
     captions = [p for p in ask((alone,), count=200) if p.kind == "caption"]
-    assert bool(captions) == labelled, "nothing is on the table is not said of a sliver"
+    assert bool(captions) == labeled, "nothing is on the table is not said of a sliver"
 
 
 def test_when_questions_run_out_they_are_repeated() -> None:
@@ -353,16 +353,16 @@ def test_a_neighbor_is_clearly_nearest_and_beside() -> None:
 
     assert right_of_the_mug(ball, cup) == {"a blue ball ."}
     assert right_of_the_mug(ball, replace(cup, centroid_xy=(85.0, 75.0))) == set()  # 45 is not 1.3 × 40
-    assert right_of_the_mug(replace(ball, labelled=False), cup) == set()
+    assert right_of_the_mug(replace(ball, labeled=False), cup) == set()
     assert right_of_the_mug(replace(ball, centroid_xy=(60.0, 95.0))) == set()  # rather below
     assert right_of_the_mug(replace(ball, centroid_xy=(48.0, 70.0))) == set()  # 8 < 5 % of 192
 
 
 def test_a_cell_that_another_object_covers_is_not_asked_for() -> None:
     mug = annotation(1, "mug", "red", (40, 70))
-    plate = annotation(2, "plate", "white", (90, 70), labelled=False)
+    plate = annotation(2, "plate", "white", (90, 70), labeled=False)
     assert everything((mug, plate), "describe_cell") == {"what is at column three row five ?": "a red mug ."}
-    for box in ((35, 60, 120, 90), (40, 68, 46, 76)):  # all of it; its centre (39.5, 71.5) and the mug's
+    for box in ((35, 60, 120, 90), (40, 68, 46, 76)):  # all of it; its center (39.5, 71.5) and the mug's
         assert everything((mug, replace(plate, box_xyxy=box)), "describe_cell") == {}
     assert everything((mug, replace(plate, centroid_xy=(34.0, 66.0))), "describe_cell") == {}
 
@@ -374,7 +374,7 @@ def test_the_color_of_an_object_of_two_colors_is_not_asked() -> None:
 
 
 def test_slivers_forbid_counts_captions_and_answers_that_leave_them_out() -> None:
-    mugs = (annotation(1, "mug", "red", (40, 70)), annotation(2, "mug", "red", (120, 70), labelled=False))
+    mugs = (annotation(1, "mug", "red", (40, 70)), annotation(2, "mug", "red", (120, 70), labeled=False))
     assert "yes ." in everything(mugs, "presence").values()
     for kind in ("caption", "locate", "compare"):
         assert everything(mugs, kind) == {}

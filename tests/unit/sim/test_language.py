@@ -40,14 +40,14 @@ def annotation(
     *,
     area_px: int = 400,
     depth_m: float = 0.8,
-    labelled: bool = True,
+    labeled: bool = True,
 ) -> ObjectAnnotation:
     x, y = int(xy[0]), int(xy[1])
     return ObjectAnnotation(
         instance_id=instance_id,
         category=category,
         color=color,
-        labelled=labelled,
+        labeled=labeled,
         area_px=area_px,
         box_xyxy=(max(x - 5, 0), max(y - 5, 0), min(x + 6, WIDTH), min(y + 6, HEIGHT)),
         centroid_xy=xy,
@@ -60,7 +60,7 @@ def annotation(
 
 @st.composite
 def views(draw: st.DrawFn) -> Objects:
-    """Up to eight objects of a few categories and colours, so that most phrases have rivals."""
+    """Up to eight objects of a few categories and colors, so that most phrases have rivals."""
     names = draw(st.lists(st.sampled_from(CATEGORIES), min_size=1, max_size=4, unique=True))
     found = []
     for number in range(1, draw(st.integers(1, 8)) + 1):
@@ -73,7 +73,7 @@ def views(draw: st.DrawFn) -> Objects:
                 (draw(st.floats(2, WIDTH - 3)), draw(st.floats(2, HEIGHT - 3))),
                 area_px=draw(st.integers(30, 4000)),
                 depth_m=draw(st.floats(0.4, 1.4)),
-                labelled=draw(st.integers(0, 9)) > 0,
+                labeled=draw(st.integers(0, 9)) > 0,
             )
         )
     return tuple(found)
@@ -128,13 +128,13 @@ def interpret(objects: Objects, text: str) -> list[int]:
 
 
 def check_expressions(objects: Objects, expressions: tuple[Expression, ...]) -> None:
-    labelled = {o.instance_id for o in objects if o.labelled}
+    labeled = {o.instance_id for o in objects if o.labeled}
     assert len({e.text for e in expressions}) == len(expressions)
     for e in expressions:
         assert e.kind in EXPRESSION_KINDS
         assert e.text.startswith("the ")
         assert interpret(objects, e.text.removeprefix("the ")) == list(e.instance_ids), e
-        assert set(e.instance_ids) <= labelled
+        assert set(e.instance_ids) <= labeled
 
 
 @settings(max_examples=150, deadline=None)
@@ -216,11 +216,11 @@ def test_ordinals_count_from_both_sides() -> None:
     }
 
 
-def test_unlabelled_rivals_make_a_phrase_ambiguous() -> None:
+def test_unlabeled_rivals_make_a_phrase_ambiguous() -> None:
     """A sliver of a second mug at the edge: "the mug" would be a matter of taste."""
     mug, sliver = (
         annotation(1, "mug", "red", (40, 70)),
-        annotation(2, "mug", "blue", (190, 70), labelled=False),
+        annotation(2, "mug", "blue", (190, 70), labeled=False),
     )
     found = {e.text for e in referring_expressions((mug, sliver), WIDTH)}
     assert found == {"the red mug", "the red object"}
@@ -257,14 +257,14 @@ def test_absent_expressions_fit_nothing(objects: Objects, seed: int) -> None:
 @given(views(), st.integers(0, 1000))
 def test_category_queries_and_questions_are_complete(objects: Objects, seed: int) -> None:
     for query in category_queries(objects, np.random.default_rng(seed), absent_count=5):
-        expected = tuple(o.instance_id for o in objects if o.category == query.text and o.labelled)
+        expected = tuple(o.instance_id for o in objects if o.category == query.text and o.labeled)
         assert query.instance_ids == expected
         assert (query.kind == "category") == bool(expected)
         if not expected:
             assert query.text not in {o.category for o in objects}
     for question in reasoning_questions(objects):
         (affordance,) = (a for a in AFFORDANCES if question.text in a.questions)
-        expected = tuple(o.instance_id for o in objects if o.labelled and o.category in affordance.categories)
+        expected = tuple(o.instance_id for o in objects if o.labeled and o.category in affordance.categories)
         assert question.instance_ids == expected != ()
         answer = reasoning_answer(question, objects)
         for o in objects:
@@ -284,10 +284,10 @@ def test_captions_name_what_they_mean(objects: Objects, seed: int) -> None:
         assert ids == tuple(sorted(ids)) != ()
         for number in ids:
             item = by_id[number]
-            assert item.labelled
+            assert item.labeled
             noun = item.category if len(ids) == 1 else plural(item.category)
             assert phrase.endswith(f" {item.color} {noun}")
-        same = [o for o in objects if o.labelled and (o.color, o.category) == (item.color, item.category)]
+        same = [o for o in objects if o.labeled and (o.color, o.category) == (item.color, item.category)]
         assert len(same) == len(ids)
 
 

@@ -54,7 +54,7 @@ def test_points_of_surfaces_lie_on_them(samples: list[Any]) -> None:
         table = world_points_m(view, view.stuff_ids == TABLE_ID)
         assert (table[:, 2] > -TABLE_THICKNESS_M - 0.01).all()
         assert (table[:, 2] < 0.01).all()
-        # Pixels at the edge of a surface see it off their centre, so a few are allowed some error.
+        # Pixels at the edge of a surface see it off their center, so a few are allowed some error.
         for stuff_id, axis, level_m in ((WALL_ID, 1, room.wall_y_m), (FLOOR_ID, 2, FLOOR_Z_M)):
             error = np.abs(world_points_m(view, view.stuff_ids == stuff_id)[:, axis] - level_m)
             if len(error):
@@ -73,7 +73,7 @@ def test_every_pixel_is_an_object_or_a_surface_but_not_both(samples: list[Any]) 
 
 
 def test_projected_center_of_a_ball_is_the_middle_of_its_mask() -> None:
-    """Pins the half pixel: the matrix K, the ids and the depth agree about where pixel centres are."""
+    """Pins the half pixel: the matrix K, the ids and the depth agree about where pixel centers are."""
     scene = sample_scene(2)
     ball = next(item for seed in range(60) for item in sample_scene(seed).objects if item.category == "ball")
     ball = replace(ball, position_m=(0.0, 0.0, 0.0))

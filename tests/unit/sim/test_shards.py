@@ -39,10 +39,10 @@ def test_round_trip(directory: Path) -> None:
         fresh = annotate(scene, view)
         assert [a.box_xyxy for a in loaded.annotations[row]] == [a.box_xyxy for a in fresh]
         for stored, item in zip(loaded.annotations[row], fresh, strict=True):
-            assert (stored.category, stored.color, stored.labelled) == (
+            assert (stored.category, stored.color, stored.labeled) == (
                 item.category,
                 item.color,
-                item.labelled,
+                item.labeled,
             )
             assert stored.position_camera_m == pytest.approx(item.position_camera_m, abs=1e-4)
 

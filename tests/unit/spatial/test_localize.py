@@ -251,7 +251,7 @@ def test_unknown_places_keep_the_share_of_measured_pixels() -> None:
     [
         (np.ones((60, 80), np.bool_), np.ones(_HW, np.float32), "registered"),
         (np.ones(_HW, np.uint8), np.ones(_HW, np.float32), "mask must be bool"),
-        (np.ones(_HW, np.bool_), np.ones(_HW, np.uint16), "metres, got uint16"),
+        (np.ones(_HW, np.bool_), np.ones(_HW, np.uint16), "meters, got uint16"),
         (np.ones(_HW, np.bool_), np.ones((*_HW, 1), np.float32), "depth must be"),
     ],
 )
@@ -317,14 +317,14 @@ def test_locating_checks_the_intrinsics() -> None:
 
 
 def _errors_m(seeds: range, by_px: int) -> NDArray[np.float64]:
-    """Distance to the simulator's position of every labelled object, with masks grown by some pixels."""
+    """Distance to the simulator's position of every labeled object, with masks grown by some pixels."""
     errors = []
     for seed in seeds:
         scene = sample_scene(seed)
         view = render(scene)
         for item in annotate(scene, view):
             mask = view.instance_ids == item.instance_id
-            if item.labelled:
+            if item.labeled:
                 mask = _grown(mask, by_px) if by_px else mask
                 place = locate_mask(mask, view.depth_m, view.intrinsics)
                 errors.append(math.dist(place.position_m, item.position_camera_m))

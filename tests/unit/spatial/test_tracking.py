@@ -127,9 +127,9 @@ def test_an_object_that_passes_behind_another_one(speed_px_s: float, front_moves
     tracker = InstanceTracker()
     behind_ids, front_ids, hidden = set(), set(), 0
     for index in range(int(140 / speed_px_s / _STEP_S)):
-        travelled = speed_px_s * index * _STEP_S
-        front = _disc(150 - travelled if front_moves else 80, radius_px=15)
-        behind = _disc(10 + travelled) & ~front
+        traveled = speed_px_s * index * _STEP_S
+        front = _disc(150 - traveled if front_moves else 80, radius_px=15)
+        behind = _disc(10 + traveled) & ~front
         if behind.sum() < 20:
             front_ids |= set(_update(tracker, index * _STEP_S, front))
             hidden += 1

@@ -25,8 +25,8 @@ class Sample:
         flipped = (array[:, ::-1] for array in (self.rgb, self.instance_ids, self.stuff_ids))
         return Sample(*flipped, mirror(self.annotations, self.rgb.shape[1]))
 
-    def labelled(self) -> dict[int, ObjectAnnotation]:
-        return {item.instance_id: item for item in self.annotations if item.labelled}
+    def labeled(self) -> dict[int, ObjectAnnotation]:
+        return {item.instance_id: item for item in self.annotations if item.labeled}
 
     def column(self, instance: int) -> float:
         """Mean column of an object, counted in the picture and not in its annotation."""

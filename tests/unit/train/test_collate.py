@@ -140,7 +140,7 @@ def test_packed_rows_equal_separate_passes(model: XSamModel, collate: Collator, 
 
 
 @torch.no_grad()
-def test_a_picture_does_not_see_its_neighbour(model: XSamModel, collate: Collator) -> None:
+def test_a_picture_does_not_see_its_neighbor(model: XSamModel, collate: Collator) -> None:
     """The same picture in another batch, with a camera's and longer texts beside it, says the same."""
     samples = _samples()
     camera = _picture((480, 640), referring("the mug", [0, -1]))
@@ -179,7 +179,7 @@ def test_rows_are_the_texts_in_order(collate: Collator, tokenizer: Any) -> None:
 # --------------------------------------------------------------------------------------- labels
 
 
-def test_answers_alone_are_labelled_up_to_the_end_tag(collate: Collator, tokenizer: Any) -> None:
+def test_answers_alone_are_labeled_up_to_the_end_tag(collate: Collator, tokenizer: Any) -> None:
     samples = _samples()
     batch = collate(samples)
     end = tokenizer.convert_tokens_to_ids("<|end|>")

@@ -78,12 +78,12 @@ def _pixel_heads(logits: Tensor, colors: int) -> AttributeHeads:
 TOP_LEFT, RIGHT = (slice(0, 4), slice(0, 4)), (slice(0, 8), slice(6, 8))
 
 
-def test_pixels_are_told_class_and_colour(template: TrainBatch) -> None:
+def test_pixels_are_told_class_and_color(template: TrainBatch) -> None:
     """Four cells of class 1, four of class 0, eight of nothing; of the latter, two do not count."""
     batch = _batch(template, [TOP_LEFT, RIGHT], [1, 0], colors=[2, -1], ignored=(slice(6, 8), slice(0, 4)))
     logits = torch.zeros(1 + 2 + 3, CELLS, CELLS)
     logits[0] = 1.0  # "nothing" everywhere
-    logits[3 + 2] = 2.0  # colour 2 everywhere
+    logits[3 + 2] = 2.0  # color 2 everywhere
     loss = _pixel_heads(logits, 3).pixel_loss(logits[None], batch)
     chance = [math.e / (math.e + 2), 1 / (math.e + 2), 1 / (math.e + 2)]
     weights = 4 + 4 + 6 * BACKGROUND_WEIGHT
@@ -94,7 +94,7 @@ def test_pixels_are_told_class_and_colour(template: TrainBatch) -> None:
     assert float(loss.detach()) == pytest.approx(by_class / weights + 0.5 * by_color, rel=1e-5)
 
 
-def test_pixels_without_known_colours_are_told_the_class_alone(template: TrainBatch) -> None:
+def test_pixels_without_known_colors_are_told_the_class_alone(template: TrainBatch) -> None:
     logits = torch.randn(6, CELLS, CELLS, generator=torch.Generator().manual_seed(0))
     batch = _batch(template, [TOP_LEFT], [1])
     heads = _pixel_heads(logits, 3)
@@ -107,8 +107,8 @@ def test_pixels_without_known_colours_are_told_the_class_alone(template: TrainBa
 # --------------------------------------------------------------------------------------- queries
 
 
-def test_matched_queries_are_told_class_and_colour(template: TrainBatch) -> None:
-    """Query 1 was matched to the mask of class 0 and colour 2, query 0 to one of unknown class and colour."""
+def test_matched_queries_are_told_class_and_color(template: TrainBatch) -> None:
+    """Query 1 was matched to the mask of class 0 and color 2, query 0 to one of unknown class and color."""
     batch = _batch(template, [TOP_LEFT, RIGHT], [0, -1], colors=[2, -1])
     heads = AttributeHeads(2, {"color": 3}, feature_size=4, hidden_dim=5)
     heads.queries.weight.data = torch.eye(5)

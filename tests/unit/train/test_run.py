@@ -184,7 +184,7 @@ def test_stages_change_what_they_train(stages: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("single_process")
 def test_training_heads_go_on_learning(stages: dict[str, Any]) -> None:
-    """Class and colour are read off in stages 1 and 3, the coarse mask in stage 2 and then 3."""
+    """Class and color are read off in stages 1 and 3, the coarse mask in stage 2 and then 3."""
     out, begun = stages["out"], stages["begun"]
     first, second = (read_tensors(out / f"stage{n}" / "heads.safetensors") for n in (1, 2))
     assert {name.split(".")[0] for name in first} == {"closed_set", "attributes"}

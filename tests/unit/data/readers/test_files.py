@@ -117,10 +117,10 @@ def test_pixels_are_those_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.jpg", "here"), rgb)
 
 
-def test_grey_pictures_get_three_channels(tmp_path: Path) -> None:
-    grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_rgb(tmp_path / "grey.png", "here"), np.stack([grey] * 3, axis=-1))
+def test_gray_pictures_get_three_channels(tmp_path: Path) -> None:
+    gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "gray.png", "here"), np.stack([gray] * 3, axis=-1))
 
 
 def test_a_picture_is_not_turned_by_its_exif_orientation(tmp_path: Path) -> None:

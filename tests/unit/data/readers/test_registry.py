@@ -48,8 +48,8 @@ def test_forgotten_options_are_named(kind: str) -> None:
 def test_unknown_options_are_named(kind: str) -> None:
     wanted = inspect.signature(READERS[kind]).parameters.values()
     options = {option.name: "nowhere" for option in wanted if option.default is option.empty}
-    with pytest.raises(DatasetError, match="got an unexpected keyword argument 'colour'"):
-        open_source(kind, **options, colour="red")
+    with pytest.raises(DatasetError, match="got an unexpected keyword argument 'color'"):
+        open_source(kind, **options, color="red")
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
