@@ -46,7 +46,7 @@ from xsam.draw.shapes import (
     pieces_of,
 )
 from xsam.errors import InvalidImageError
-from xsam.types.masks import BoolMask
+from xsam.types.masks import BoolMask, MaskCrop
 from xsam.types.requests import Segments, VisualPrompt, check_rgb
 
 _DISC_SHARE = 6  # an outlined object that is smaller than so many number discs has its number beside it
@@ -167,7 +167,7 @@ def draw_prompts(rgb: Image, prompts: Sequence[VisualPrompt]) -> Image:
         if prompt.mask is not None:
             if prompt.mask.shape != canvas.shape[:2]:
                 raise InvalidImageError(f"mask prompt {prompt.mask.shape} on an image {canvas.shape[:2]}")
-            piece = Piece.of(0, prompt.mask)
+            piece = Piece.of(0, MaskCrop.of(prompt.mask))
             window = canvas[piece.window]
             blend = cv2.addWeighted(window, 0.6, np.full_like(window, color), 0.4, 0)
             np.copyto(window, blend, where=piece.crop[..., None])
@@ -214,7 +214,9 @@ def draw_outline(rgb: Image, mask: BoolMask) -> Image:
         raise InvalidImageError(f"the mask is {mask.shape}, the image {rgb.shape[:2]}")
     canvas = np.array(rgb, order="C")
     if mask.any():
-        outline(canvas, Piece.of(0, mask), color_of(0), Sizes.for_image((rgb.shape[0], rgb.shape[1])))
+        outline(
+            canvas, Piece.of(0, MaskCrop.of(mask)), color_of(0), Sizes.for_image((rgb.shape[0], rgb.shape[1]))
+        )
     return canvas
 
 

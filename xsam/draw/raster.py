@@ -84,7 +84,7 @@ def text_width(text: str, cap_px: int) -> int:
 def put_text(
     canvas: Image, text: str, left_middle: tuple[int, float], cap_px: int, color: Color, dim: float = 1.0
 ) -> None:
-    """Text that starts at a pixel column, its capitals centerd on a row."""
+    """Text that starts at a pixel column, its capitals centered on a row."""
     if text:
         left, middle = left_middle
         paint(canvas, _text_cover(text, cap_px), left, round(middle - 0.7 * cap_px), color, dim)

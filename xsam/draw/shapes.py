@@ -20,7 +20,7 @@ from xsam.draw.raster import (
     stroke,
     text_width,
 )
-from xsam.types.masks import BoolMask, box_of_mask
+from xsam.types.masks import BoolMask, MaskCrop, box_of_mask
 from xsam.types.segments import Segments
 
 Rect = tuple[int, int, int, int]  # xyxy, max exclusive
@@ -73,10 +73,8 @@ class Piece:
     area: int
 
     @classmethod
-    def of(cls, index: int, mask: BoolMask) -> Piece:
-        x_min, y_min, x_max, y_max = box_of_mask(mask)
-        crop = mask[y_min:y_max, x_min:x_max].copy()
-        return cls(index, crop, x_min, y_min, int(crop.sum()))
+    def of(cls, index: int, mask: MaskCrop) -> Piece:
+        return cls(index, mask.pixels, mask.left, mask.top, int(np.count_nonzero(mask.pixels)))
 
     @property
     def rect(self) -> Rect:
@@ -112,7 +110,7 @@ def color_of(index: int) -> Color:
 
 def pieces_of(segments: Segments) -> list[Piece]:
     """The masks that have pixels, largest first."""
-    pieces = [Piece.of(index, rle.decode()) for index, rle in enumerate(segments.masks)]
+    pieces = [Piece.of(index, rle.crop()) for index, rle in enumerate(segments.masks)]
     return sorted((p for p in pieces if p.area), key=lambda piece: (-piece.area, -piece.index))
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
 from xsam.types.location import Location3D, quaternion_of_matrix, vector3
-from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.masks import BoolMask, MaskCrop, MaskRle
 
 MIN_POINTS = 10
 """Fewer measured pixels than this say nothing about a surface."""
@@ -137,7 +137,7 @@ def locate_mask(
     if mask.dtype != np.bool_:
         raise InvalidImageError(f"a mask must be bool, got {mask.dtype}")
     check_intrinsics(intrinsics, (mask.shape[0], mask.shape[1]), calibrated_hw=calibrated_hw)
-    return _locate(mask, depth_m, intrinsics, min_points)
+    return _locate(MaskCrop.of(mask), depth_m, intrinsics, min_points)
 
 
 def locate_masks(
@@ -152,7 +152,7 @@ def locate_masks(
     for mask in masks:
         _check_depth((mask.height, mask.width), depth_m)
     check_intrinsics(intrinsics, (depth_m.shape[0], depth_m.shape[1]), calibrated_hw=calibrated_hw)
-    return tuple(_locate(mask.decode(), depth_m, intrinsics, min_points) for mask in masks)
+    return tuple(_locate(mask.crop(), depth_m, intrinsics, min_points) for mask in masks)
 
 
 # ------------------------------------------------------------------------------------- details
@@ -169,13 +169,12 @@ def _check_depth(mask_shape: tuple[int, ...], depth_m: NDArray[np.float32]) -> N
 
 
 def _locate(
-    mask: BoolMask, depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating], min_points: int
+    crop: MaskCrop, depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating], min_points: int
 ) -> Location3D:
-    x_min, y_min, x_max, y_max = box_of_mask(mask)
-    if x_max == 0:
+    mask = crop.pixels
+    if mask.size == 0:
         return Location3D.unknown("the mask is empty")
-    mask = np.ascontiguousarray(mask[y_min:y_max, x_min:x_max])
-    depth = depth_m[y_min:y_max, x_min:x_max]
+    depth = depth_m[crop.window]
     known = mask & valid_depth(depth)
     count, area = int(np.count_nonzero(known)), int(np.count_nonzero(mask))
     ratio = count / area
@@ -188,7 +187,7 @@ def _locate(
     rows, columns = np.nonzero(_on_surface(mask, np.where(known, depth, np.float32(np.nan)), pixel_m))
     step = -(-len(rows) // _MAX_POINTS)
     rows, columns = rows[::step], columns[::step]
-    points = back_project(columns + x_min, rows + y_min, depth[rows, columns], intrinsics)
+    points = back_project(columns + crop.left, rows + crop.top, depth[rows, columns], intrinsics)
     position = np.median(points, axis=0)
     axes, low, high = _box(points - position)
     return Location3D(
@@ -281,8 +280,8 @@ def _box(
 
     The longest side comes first. The axes are right-handed; the first two have a positive largest component.
     """
-    centerd = points - points.mean(axis=0)
-    axes: NDArray[np.float64] = np.linalg.eigh(centerd.T @ centerd)[1]
+    centered = points - points.mean(axis=0)
+    axes: NDArray[np.float64] = np.linalg.eigh(centered.T @ centered)[1]
     low, high = np.percentile(points @ axes, _EXTENT_PERCENTILES, axis=0)
     order = np.argsort(low - high, kind="stable")
     axes, low, high = axes[:, order], low[order], high[order]

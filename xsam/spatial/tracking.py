@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from xsam.types.masks import BoolMask, box_of_mask
+from xsam.types.masks import BoolMask, MaskRle
 from xsam.types.segments import Segments
 
 _NOT_TRACKED = np.uint32(0)
@@ -43,15 +43,10 @@ class _Piece:
     center_xy: tuple[float, float]
 
     @classmethod
-    def of(cls, mask: BoolMask) -> _Piece:
-        x_min, y_min, x_max, y_max = box_of_mask(mask)
-        crop = np.ascontiguousarray(mask[y_min:y_max, x_min:x_max])
-        area = int(np.count_nonzero(crop))
-        if area == 0:
-            return cls(crop=crop, left=0, top=0, area=0, center_xy=(0.0, 0.0))
-        x_px = float(crop.sum(axis=0) @ np.arange(crop.shape[1])) / area + x_min
-        y_px = float(crop.sum(axis=1) @ np.arange(crop.shape[0])) / area + y_min
-        return cls(crop=crop, left=x_min, top=y_min, area=area, center_xy=(x_px, y_px))
+    def of(cls, mask: MaskRle) -> _Piece:
+        crop, area = mask.crop(), mask.area
+        center_xy = mask.area_and_centroid()[1] if area else (0.0, 0.0)
+        return cls(crop=crop.pixels, left=crop.left, top=crop.top, area=area, center_xy=center_xy)
 
     def iou(self, other: _Piece, shift_xy: tuple[float, float]) -> float:
         """Intersection over union with another mask after this one was moved by whole pixels."""
@@ -198,7 +193,7 @@ class InstanceTracker:
         self._newest_s, self._image_hw = stamp_s, segments.image_hw
         self._tracks = [track for track in self._tracks if stamp_s - track.seen_s <= self._max_lost_s]
 
-        pieces = [_Piece.of(mask.decode()) for mask in segments.masks]
+        pieces = [_Piece.of(mask) for mask in segments.masks]
         ids = np.full(len(segments), _NOT_TRACKED)
         for index, track in self._matches(pieces, segments.labels, stamp_s):
             track.see(pieces[index], segments.labels[index], stamp_s)

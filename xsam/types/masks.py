@@ -6,7 +6,7 @@ A mask is a bool array (H, W), True = object. A box is `xyxy`, max exclusive.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,23 +16,68 @@ from xsam.errors import InvalidImageError
 
 BoolMask = NDArray[np.bool_]
 
+MAX_IMAGE_SIDE_PX = 16384
+_MAX_CHARS_PER_RUN = 7  # 5 bits a character
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskCrop:
+    """The part of a mask inside its tight box; (0, 0) pixels at (0, 0) for an empty mask."""
+
+    top: int
+    left: int
+    pixels: BoolMask  # (h, w), read-only
+
+    @property
+    def box_xyxy(self) -> tuple[int, int, int, int]:
+        """Tight box in image pixels, max exclusive."""
+        height, width = self.pixels.shape
+        return (self.left, self.top, self.left + width, self.top + height)
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the image that the crop covers: `image[crop.window]`."""
+        height, width = self.pixels.shape
+        return (slice(self.top, self.top + height), slice(self.left, self.left + width))
+
+    @classmethod
+    def of(cls, mask: BoolMask) -> MaskCrop:
+        """Cut a mask (H, W) to its tight box."""
+        x_min, y_min, x_max, y_max = box_of_mask(mask)
+        pixels = np.array(mask[y_min:y_max, x_min:x_max], np.bool_, order="C")
+        pixels.flags.writeable = False
+        return cls(top=y_min, left=x_min, pixels=pixels)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskRle:
     """A binary mask as COCO compressed run-length code (what `pycocotools.mask.decode` reads).
 
-    A 1920×1080 mask takes 2 MB raw and about 1–3 kB so.
+    A 1920×1080 mask takes 2 MB raw and about 1–3 kB encoded.
     """
 
     height: int
     width: int
     counts: bytes
+    _crop: MaskCrop | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.height <= 0 or self.width <= 0:
             raise InvalidImageError(f"a mask needs a positive size, got {self.height}×{self.width}")
         if not self.counts:  # pycocotools would decode it to memory that nobody wrote
             raise InvalidImageError("a mask needs run lengths; an empty mask has one run of background")
+
+    @classmethod
+    def from_counts(cls, height: int, width: int, counts: bytes) -> MaskRle:
+        """Build a mask from untrusted fields, such as those of a message.
+
+        Raises:
+            InvalidImageError: a side is 0 or too large, or the runs do not fill height × width pixels.
+        """
+        if not (0 < height <= MAX_IMAGE_SIDE_PX and 0 < width <= MAX_IMAGE_SIDE_PX):
+            raise InvalidImageError(f"mask sides must be 1 to {MAX_IMAGE_SIDE_PX} px, got {width}×{height}")
+        _check_runs(run_lengths(counts), height, width)
+        return cls(height=height, width=width, counts=counts)
 
     @classmethod
     def encode(cls, mask: BoolMask) -> MaskRle:
@@ -78,9 +123,72 @@ class MaskRle:
         return cls(height=height, width=width, counts=bytes(code["counts"]))
 
     def decode(self) -> BoolMask:
-        """The mask as bool (H, W)."""
+        """Decode to a new bool array (H, W)."""
+        if self._crop is not None:
+            mask = np.zeros((self.height, self.width), np.bool_)
+            mask[self._crop.window] = self._crop.pixels
+            return mask
         decoded: BoolMask = coco_mask.decode(self._coco()).astype(np.bool_)
         return decoded
+
+    def crop(self) -> MaskCrop:
+        """Decode the part inside the tight box, once; later calls return the same object.
+
+        Only the columns of the object are ever expanded, so a small object in a large image is cheap.
+
+        Raises:
+            InvalidImageError: the runs do not fill the image.
+        """
+        if self._crop is None:
+            object.__setattr__(self, "_crop", self._decode_crop())
+        assert self._crop is not None
+        return self._crop
+
+    def _decode_crop(self) -> MaskCrop:
+        starts, stops = self._object_runs()
+        if starts.size == 0:
+            return MaskCrop.of(np.zeros((1, 1), np.bool_))
+        left, right = int(starts[0]) // self.height, int(stops[-1] - 1) // self.height + 1
+        steps = np.zeros((right - left) * self.height + 1, np.int8)
+        np.add.at(steps, starts - left * self.height, 1)
+        np.add.at(steps, stops - left * self.height, -1)
+        columns = np.cumsum(steps[:-1], dtype=np.int8).reshape(right - left, self.height).view(np.bool_)
+        crop = MaskCrop.of(columns.T)
+        return MaskCrop(top=crop.top, left=left, pixels=crop.pixels)
+
+    def _object_runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return start and end (exclusive) of every run of object pixels, in column-major pixel indices."""
+        runs = run_lengths(self.counts)
+        _check_runs(runs, self.height, self.width)
+        bounds = np.cumsum(runs)
+        starts, stops = bounds[:-1:2], bounds[1::2]
+        return starts[stops > starts], stops[stops > starts]
+
+    def area_and_centroid(self) -> tuple[int, tuple[float, float]]:
+        """Return the number of object pixels and their mean (x, y); (nan, nan) for an empty mask.
+
+        Exact, and about a hundred times faster than decoding: the sum over a run has a closed form.
+        """
+        starts, stops = self._object_runs()
+        area = int((stops - starts).sum())
+        if area == 0:
+            return 0, (float("nan"), float("nan"))
+
+        def sums_before(index: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            """Sum x and y over all pixels before each index."""
+            column, row = np.divmod(index, self.height)
+            x_sum = self.height * (column * (column - 1) // 2) + column * row
+            y_sum = column * (self.height * (self.height - 1) // 2) + row * (row - 1) // 2
+            return x_sum, y_sum
+
+        x_stop, y_stop = sums_before(stops)
+        x_start, y_start = sums_before(starts)
+        return area, (float((x_stop - x_start).sum()) / area, float((y_stop - y_start).sum()) / area)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the code and of the decoded crop, if there is one."""
+        return len(self.counts) + (self._crop.pixels.nbytes if self._crop is not None else 0)
 
     @property
     def area(self) -> int:
@@ -88,7 +196,7 @@ class MaskRle:
         return int(coco_mask.area(self._coco()))
 
     def iou(self, other: MaskRle) -> float:
-        """Intersection over union with a mask of the same size; two empty masks give 0."""
+        """Return the intersection over union with a mask of the same size; 0 for two empty masks."""
         if (self.height, self.width) != (other.height, other.width):
             raise InvalidImageError(
                 f"masks differ in size: {self.height}×{self.width} and {other.height}×{other.width}"
@@ -97,20 +205,55 @@ class MaskRle:
 
     @staticmethod
     def iou_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
-        """Intersection over union of each with each, (N, M); all masks have the same size."""
+        """Return the (N, M) intersections over union of each with each; all masks have the same size."""
         return _overlaps(first, second, whole=0)
 
     @staticmethod
     def inside_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
-        """Share of each of `first` that lies inside each of `second`, (N, M); an empty mask lies nowhere."""
+        """Return the (N, M) shares of each of `first` inside each of `second`; 0 for an empty mask."""
         return _overlaps(first, second, whole=1)
 
     def _coco(self) -> dict[str, object]:
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
+def run_lengths(counts: bytes) -> NDArray[np.int64]:
+    """Parse a compressed code into run lengths: background, object, background, … in column-major order.
+
+    Raises:
+        InvalidImageError: the bytes are no run-length code.
+
+    Source: `rleFrString` of the COCO API. Five bits a character, the lowest first; from the fourth run
+    on, the difference to the run two before. `pycocotools` itself trusts a code: one whose runs do not
+    add up to the image decodes to memory that nobody wrote.
+    """
+    chars = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if chars.size == 0 or chars.min() < 0 or chars.max() > 63:
+        raise InvalidImageError("the mask is not a COCO compressed run-length code: unknown character")
+    if chars[-1] & 0x20:
+        raise InvalidImageError("the run-length code of the mask is cut off")
+    ends = np.flatnonzero((chars & 0x20) == 0)
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > _MAX_CHARS_PER_RUN:
+        raise InvalidImageError("the mask has a run that is too long for any image")
+    digit = np.arange(chars.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((chars & 0x1F) << (5 * digit), starts)
+    values -= np.where(chars[ends] & 0x10, np.int64(1) << (5 * lengths), 0)
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _check_runs(runs: NDArray[np.int64], height: int, width: int) -> None:
+    if runs.min() < 0 or int(runs.sum()) != height * width:
+        raise InvalidImageError(
+            f"the runs of the mask add up to {int(runs.sum())} px, {width}×{height} needs {height * width}"
+        )
+
+
 def _overlaps(first: Sequence[MaskRle], second: Sequence[MaskRle], *, whole: int) -> NDArray[np.float64]:
-    """Intersections over the union (`whole` 0) or over the first mask (1: COCO's rule for crowds)."""
+    """Divide intersections by the union (`whole` 0) or by the first mask (1: COCO's rule for crowds)."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
     shares: NDArray[np.float64] = coco_mask.iou(
@@ -120,7 +263,7 @@ def _overlaps(first: Sequence[MaskRle], second: Sequence[MaskRle], *, whole: int
 
 
 def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int]:
-    """Tight box `xyxy` (max exclusive) of a mask (H, W); an empty mask gives (0, 0, 0, 0)."""
+    """Return the tight box `xyxy` (max exclusive) of a mask (H, W); (0, 0, 0, 0) for an empty mask."""
     columns = np.flatnonzero(mask.any(axis=0))
     rows = np.flatnonzero(mask.any(axis=1))
     if columns.size == 0:
@@ -129,7 +272,7 @@ def box_of_mask(mask: BoolMask) -> tuple[int, int, int, int]:
 
 
 def centroid_of_mask(mask: BoolMask) -> tuple[float, float]:
-    """Mean (x, y) of the object pixels, pixel centers at integers; (nan, nan) when empty."""
+    """Return the mean (x, y) of the object pixels, pixel centers at integers; (nan, nan) when empty."""
     area = int(mask.sum())
     if area == 0:
         return (float("nan"), float("nan"))
@@ -139,6 +282,6 @@ def centroid_of_mask(mask: BoolMask) -> tuple[float, float]:
 
 
 def mask_iou(first: BoolMask, second: BoolMask) -> float:
-    """Intersection over union of two masks of one shape; two empty masks give 0."""
+    """Return the intersection over union of two masks of one shape; 0 for two empty masks."""
     union = int(np.count_nonzero(first | second))
     return int(np.count_nonzero(first & second)) / union if union else 0.0

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
-from xsam.types.masks import BoolMask
+from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.segments import Segments, read_only
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
 MAX_TEXT_CHARS = 2000
 MAX_CATEGORIES = 256
 MAX_PROMPTS = 32
-MAX_IMAGE_SIDE_PX = 16384
 
 
 class Task(str, Enum):

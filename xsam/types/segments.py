@@ -1,4 +1,4 @@
-"""The segments of one answer: masks, labels, scores and boxes, and what tracking and depth add to them."""
+"""The segments of one result: masks, labels, scores and boxes, and what tracking and depth add to them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xsam.types.masks import BoolMask, MaskRle
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """`array` itself when nobody can write to it, else a read-only view."""
+    """Return a read-only view of an array."""
     view = array.view()
     view.flags.writeable = False
     return view
@@ -22,7 +22,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Segments:
-    """Segments of one answer as parallel columns, best score first.
+    """Segments of one result as parallel columns, best score first.
 
     `track_ids` and `locations` come from `xsam.spatial`; left out they say "not tracked" and "not located"
     for every segment. `dataclasses.replace` adds them to segments.
@@ -61,7 +61,7 @@ class Segments:
         return len(self.masks)
 
     def __getitem__(self, index: Sequence[int] | NDArray[np.int_] | NDArray[np.bool_] | slice) -> Segments:
-        """The segments at these places, or where a bool array is True; all columns are filtered together."""
+        """Select segments by indices, a bool array or a slice; all columns are filtered together."""
         if not isinstance(index, slice):
             index = np.asarray(index)
             index = index if index.dtype == np.bool_ else index.astype(np.intp)
@@ -78,14 +78,15 @@ class Segments:
         )
 
     def decode_masks(self) -> BoolMask:
-        """All masks as bool (N, H, W)."""
+        """Decode all masks to bool (N, H, W)."""
         if not self.masks:
             return np.zeros((0, *self.image_hw), np.bool_)
         return np.stack([mask.decode() for mask in self.masks])
 
     def label_map(self) -> NDArray[np.uint16]:
-        """Instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
+        """Draw instance ids (H, W) uint16: 0 = none, i + 1 = segment i; the better score wins an overlap."""
         ids = np.zeros(self.image_hw, np.uint16)
         for index in np.argsort(-self.scores, kind="stable")[::-1]:
-            ids[self.masks[index].decode()] = index + 1
+            crop = self.masks[index].crop()
+            ids[crop.window][crop.pixels] = index + 1
         return ids

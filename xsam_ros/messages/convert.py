@@ -46,7 +46,6 @@ from xsam.types.requests import (
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.messages.images import image_from_array, rgb_from_image
 from xsam_ros.messages.locations import location_from_message, location_to_message
-from xsam_ros.messages.rle import area_and_centroid, check_counts
 from xsam_ros.srv import Segment
 
 Response = TypeVar("Response", Segment.Response, SegmentAction.Result)
@@ -108,7 +107,7 @@ def mask_to_message(mask: MaskRle) -> messages.MaskRle:
 
 def mask_from_message(message: messages.MaskRle) -> MaskRle:
     """The mask of a message; raises `InvalidImageError` when its code does not fit its size."""
-    return check_counts(int(message.height), int(message.width), bytes(message.counts))
+    return MaskRle.from_counts(int(message.height), int(message.width), bytes(message.counts))
 
 
 # -------------------------------------------------------------------------------------- prompts
@@ -229,7 +228,7 @@ def instances_from_segments(segments: Segments, *, first_id: int = 1) -> list[me
     """One message a segment, with ids counted from `first_id`."""
     instances = []
     for index, mask in enumerate(segments.masks):
-        area, (x_px, y_px) = area_and_centroid(mask)
+        area, (x_px, y_px) = mask.area_and_centroid()
         x_min, y_min, x_max, y_max = (float(value) for value in segments.boxes_xyxy[index])
         instances.append(
             messages.Instance(

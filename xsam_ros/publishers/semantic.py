@@ -58,9 +58,9 @@ class ClassTable:
         confidence = np.zeros(image_hw, np.uint8)
         for segments in reversed(answers):
             for index in np.argsort(segments.scores, kind="stable"):
-                mask = segments.masks[index].decode()
-                classes[mask] = self.id_of(segments.labels[index])
-                confidence[mask] = round(255 * float(segments.scores[index]))
+                crop = segments.masks[index].crop()
+                classes[crop.window][crop.pixels] = self.id_of(segments.labels[index])
+                confidence[crop.window][crop.pixels] = round(255 * float(segments.scores[index]))
         return classes, confidence
 
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from xsam.data.readers.errors import RecordError
-from xsam.types.masks import BoolMask
+from xsam.errors import InvalidImageError
+from xsam.types.masks import BoolMask, run_lengths
 
 _REACH = 16  # a coordinate further out than so many image sizes is no annotation
 
@@ -57,7 +59,7 @@ def stack_masks(masks: Sequence[BoolMask], image_hw: tuple[int, int]) -> BoolMas
 
 def rle_area(code: Any, where: str) -> int:
     """Number of object pixels of a compressed run-length code, without decoding it."""
-    return sum(_compressed_runs(code, where)[1::2])
+    return int(_compressed_runs(code, where)[1::2].sum())
 
 
 def _polygon(part: Any, image_hw: tuple[int, int], where: str) -> list[float]:
@@ -77,40 +79,21 @@ def _decode_rle(code: dict[str, Any], image_hw: tuple[int, int], where: str) -> 
         )
     counts = code.get("counts")
     if isinstance(counts, list) and all(isinstance(count, int) for count in counts):
-        runs = counts
+        runs = np.array(counts, np.int64)
+        code = coco_mask.frPyObjects(code, *image_hw) if counts else code
     else:
         runs = _compressed_runs(code, where)
-    if sum(runs) != image_hw[0] * image_hw[1] or min(runs) < 0:
+    if runs.sum() != image_hw[0] * image_hw[1] or runs.min() < 0:
         raise RecordError(f"{where}: the runs of a run-length code do not add up to the image")
-    if runs is counts:
-        code = coco_mask.frPyObjects(code, *image_hw)
     mask: BoolMask = coco_mask.decode(code).astype(np.bool_)
     return mask
 
 
-def _compressed_runs(code: Any, where: str) -> list[int]:
-    """Run lengths of a compressed code, background first.
-
-    Source: `rleFrString` of the COCO API. Five bits a character, the lowest first; from the fourth
-    run on, the difference to the run two before.
-    """
+def _compressed_runs(code: Any, where: str) -> NDArray[np.int64]:
     counts = code.get("counts") if isinstance(code, dict) else None
     if not isinstance(counts, str) or not counts:
         raise RecordError(f"{where}: a run-length code has no counts")
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = ord(character) - 48
-        if not 0 <= bits < 64:
-            raise RecordError(f"{where}: a run-length code has the character {character!r}")
-        value |= (bits & 31) << shift
-        shift += 5
-        if bits & 32:
-            continue
-        if bits & 16:
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    if shift:
-        raise RecordError(f"{where}: a run-length code is cut off")
-    return runs
+    try:
+        return run_lengths(counts.encode())
+    except InvalidImageError as error:
+        raise RecordError(f"{where}: {error.message}") from None

@@ -1,3 +1,5 @@
+"""Run-length codes: parsed, checked, cropped and measured without decoding the whole mask."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,8 +10,7 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
 from xsam import InvalidImageError, MaskRle
-from xsam.types.masks import centroid_of_mask
-from xsam_ros.messages.rle import area_and_centroid, check_counts, run_lengths
+from xsam.types.masks import box_of_mask, centroid_of_mask, run_lengths
 
 _MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
@@ -32,7 +33,7 @@ def test_run_lengths_are_those_of_the_mask(mask: np.ndarray) -> None:
 
 @given(_MASKS)
 def test_area_and_centroid_without_decoding(mask: np.ndarray) -> None:
-    area, centroid = area_and_centroid(MaskRle.encode(mask))
+    area, centroid = MaskRle.encode(mask).area_and_centroid()
     assert area == mask.sum()
     np.testing.assert_allclose(centroid, centroid_of_mask(mask), rtol=1e-12)
 
@@ -42,14 +43,14 @@ def test_large_runs() -> None:
     mask[1000:, 1] = True
     mask[:, 2:] = True
     rle = MaskRle.encode(mask)
-    assert check_counts(4000, 3000, rle.counts).decode().sum() == mask.sum()
-    np.testing.assert_allclose(area_and_centroid(rle)[1], centroid_of_mask(mask), rtol=1e-12)
+    assert MaskRle.from_counts(4000, 3000, rle.counts).decode().sum() == mask.sum()
+    np.testing.assert_allclose(rle.area_and_centroid()[1], centroid_of_mask(mask), rtol=1e-12)
 
 
 @given(counts=st.binary(max_size=60), height=st.integers(0, 50), width=st.integers(0, 50))
 def test_hostile_bytes_are_refused_or_fill_the_image_exactly(counts: bytes, height: int, width: int) -> None:
     try:
-        mask = check_counts(height, width, counts)
+        mask = MaskRle.from_counts(height, width, counts)
     except InvalidImageError:
         return
     assert coco_mask.area({"size": [height, width], "counts": counts}) <= height * width
@@ -60,10 +61,41 @@ def test_hostile_bytes_are_refused_or_fill_the_image_exactly(counts: bytes, heig
 def test_codes_that_do_not_fill_the_image(counts: bytes) -> None:
     """pycocotools would make a mask of the empty code from memory that nobody wrote."""
     with pytest.raises(InvalidImageError):
-        check_counts(4, 4, counts)
+        MaskRle.from_counts(4, 4, counts)
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 4), (4, 0), (2**32 - 1, 2**32 - 1), (20_000, 1)])
 def test_sizes_are_bounded(height: int, width: int) -> None:
     with pytest.raises(InvalidImageError, match="sides"):
-        check_counts(height, width, b"@")
+        MaskRle.from_counts(height, width, b"@")
+
+
+@given(_MASKS)
+def test_crop_is_the_part_inside_the_tight_box(mask: np.ndarray) -> None:
+    rle = MaskRle.encode(mask)
+    crop = rle.crop()
+    assert crop.box_xyxy == box_of_mask(mask)
+    whole = np.zeros_like(mask)
+    whole[crop.window] = crop.pixels
+    assert (whole == mask).all()
+    assert (rle.decode() == mask).all()  # now from the crop
+
+
+def test_crop_is_decoded_once_and_cannot_be_written() -> None:
+    rle = MaskRle.encode(np.eye(5, dtype=np.bool_))
+    assert rle.crop() is rle.crop()
+    with pytest.raises(ValueError, match="read-only"):
+        rle.crop().pixels[0, 0] = False
+
+
+def test_a_crop_is_no_part_of_what_a_mask_is() -> None:
+    first, second = (MaskRle.encode(np.eye(5, dtype=np.bool_)) for _ in range(2))
+    first.crop()
+    assert first == second
+    assert hash(first) == hash(second)
+    assert first.nbytes > second.nbytes  # what is kept with its crop counts as such
+
+
+def test_runs_that_do_not_fill_the_image_have_no_crop() -> None:
+    with pytest.raises(InvalidImageError, match="add up"):
+        MaskRle(height=50, width=50, counts=MaskRle.encode(np.eye(5, dtype=np.bool_)).counts).crop()
