@@ -93,6 +93,9 @@ def _compressed_runs(code: Any, where: str) -> NDArray[np.int64]:
     counts = code.get("counts") if isinstance(code, dict) else None
     if not isinstance(counts, str) or not counts:
         raise RecordError(f"{where}: a run-length code has no counts")
+    for character in counts:
+        if not "0" <= character <= "o":
+            raise RecordError(f"{where}: a run-length code has the character {character!r}")
     try:
         return run_lengths(counts.encode())
     except InvalidImageError as error:
