@@ -1,4 +1,4 @@
-"""Pictures of what a request and its result look like. OpenCV only, no PyTorch."""
+"""Drawing of requests and results on images, without PyTorch."""
 
 from xsam.draw.overlay import draw_depth, draw_outline, draw_overlay, draw_prompts
 

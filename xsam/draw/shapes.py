@@ -1,4 +1,4 @@
-"""What overlays are made of: colors, sizes, cut-out masks, outlines and number discs. OpenCV is needed."""
+"""Parts of an overlay: colors, line and text sizes, cropped masks, contours and number discs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.draw.raster import (
-    PAPER,
+    LIGHT,
     Color,
     Image,
-    paint,
-    put_text,
-    readable_on,
-    round_cover,
-    stroke,
+    blend_color,
+    contrasting_color,
+    draw_polylines,
+    draw_text,
+    rounded_rect_coverage,
     text_width,
 )
 from xsam.types.masks import BoolMask, MaskCrop, box_of_mask
@@ -26,7 +26,7 @@ from xsam.types.segments import Segments
 Rect = tuple[int, int, int, int]  # xyxy, max exclusive
 XY = tuple[float, float]
 
-# From Okabe and Ito's colors; in this order neighbors also differ for color-blind eyes.
+# Based on Okabe and Ito's palette. Neighbors in this order also differ for color-blind viewers.
 PALETTE: tuple[Color, ...] = (
     (255, 170, 20),  # orange
     (255, 140, 205),  # pink
@@ -46,25 +46,25 @@ NEGATIVE: Color = (240, 80, 40)
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
-    """Pixel sizes that follow the image."""
+class DrawSizes:
+    """Text and line sizes in pixels, proportional to the image."""
 
     text: int  # height of a capital letter
-    line: int
-    halo: int  # dark rim on each side of a line
+    line: int  # width of a line
+    halo: int  # width of the dark rim on each side of a line
     radius: int  # of a number disc
-    pad: int
+    pad: int  # around text
 
     @classmethod
-    def for_image(cls, image_hw: tuple[int, int]) -> Sizes:
+    def for_image(cls, image_hw: tuple[int, int]) -> DrawSizes:
         unit = float(np.clip(min(image_hw) / 480, 0.75, 20))
         text, line, halo = round(9 * unit), max(1, round(2 * unit)), max(1, round(unit))
         return cls(text=text, line=line, halo=halo, radius=round(1.05 * text), pad=round(0.5 * text))
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """One mask cut out to its box."""
+class DrawnMask:
+    """A mask cropped to its bounding box, with its segment index."""
 
     index: int
     crop: BoolMask  # (h, w)
@@ -73,96 +73,114 @@ class Piece:
     area: int
 
     @classmethod
-    def of(cls, index: int, mask: MaskCrop) -> Piece:
+    def of(cls, index: int, mask: MaskCrop) -> DrawnMask:
         return cls(index, mask.pixels, mask.left, mask.top, int(np.count_nonzero(mask.pixels)))
 
     @property
     def rect(self) -> Rect:
+        """Bounding box in the image."""
         return (self.left, self.top, self.left + self.crop.shape[1], self.top + self.crop.shape[0])
 
     @property
     def window(self) -> tuple[slice, slice]:
+        """Rows and columns of the bounding box, to index an image with."""
         x_min, y_min, x_max, y_max = self.rect
         return (slice(y_min, y_max), slice(x_min, x_max))
 
 
-def part_at(piece: Piece, point: XY) -> Rect:
-    """The box of the connected part of a mask that a pixel lies in; of the whole mask when in none."""
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(piece.crop.astype(np.uint8), connectivity=8)
-    height, width = piece.crop.shape
-    column, row = round(point[0]) - piece.left, round(point[1]) - piece.top
+def component_box_at(mask: DrawnMask, point: XY) -> Rect:
+    """Return the box of the connected component that contains a pixel, or of the whole mask if none does."""
+    count, components, stats, _ = cv2.connectedComponentsWithStats(mask.crop.astype(np.uint8), connectivity=8)
+    height, width = mask.crop.shape
+    column, row = round(point[0]) - mask.left, round(point[1]) - mask.top
     inside = 0 <= row < height and 0 <= column < width
-    if count <= 2 or not inside or not piece.crop[row, column]:
-        return piece.rect
-    left, top, part_w, part_h = (int(value) for value in stats[parts[row, column], :4])
-    return (
-        piece.left + left,
-        piece.top + top,
-        piece.left + left + part_w,
-        piece.top + top + part_h,
-    )
+    if count <= 2 or not inside or not mask.crop[row, column]:
+        return mask.rect
+    left, top, box_w, box_h = (int(value) for value in stats[components[row, column], :4])
+    return (mask.left + left, mask.top + top, mask.left + left + box_w, mask.top + top + box_h)
 
 
 def color_of(index: int) -> Color:
-    """The color of segment `index`."""
+    """Return the color of the segment with this index."""
     return PALETTE[index % len(PALETTE)]
 
 
-def pieces_of(segments: Segments) -> list[Piece]:
-    """The masks that have pixels, largest first."""
-    pieces = [Piece.of(index, rle.crop()) for index, rle in enumerate(segments.masks)]
-    return sorted((p for p in pieces if p.area), key=lambda piece: (-piece.area, -piece.index))
+def masks_to_draw(segments: Segments) -> list[DrawnMask]:
+    """Crop all non-empty masks, largest first."""
+    masks = [DrawnMask.of(index, rle.crop()) for index, rle in enumerate(segments.masks)]
+    return sorted((m for m in masks if m.area), key=lambda mask: (-mask.area, -mask.index))
 
 
-def deepest(mask: BoolMask, left: int, top: int) -> tuple[XY, float]:
-    """A pixel (x, y) well inside a mask and its distance to the edge; near the middle where several are."""
-    x_min, y_min, x_max, y_max = box_of_mask(mask)
-    padded = np.pad(mask[y_min:y_max, x_min:x_max].astype(np.uint8), 1)
+def innermost_pixel(crop: BoolMask, left: int, top: int) -> tuple[XY, float]:
+    """Find a pixel (x, y) far from the mask's edge, and its distance to the edge in pixels.
+
+    Of the pixels that are about equally far, the one nearest to their middle is taken.
+    """
+    x_min, y_min, x_max, y_max = box_of_mask(crop)
+    padded = np.pad(crop[y_min:y_max, x_min:x_max].astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    depth_px = float(distance.max())
-    rows, columns = np.nonzero(distance >= 0.92 * depth_px)
+    largest_px = float(distance.max())
+    rows, columns = np.nonzero(distance >= 0.92 * largest_px)
     middle = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
-    return (float(left + columns[middle]), float(top + rows[middle])), depth_px
+    return (float(left + columns[middle]), float(top + rows[middle])), largest_px
 
 
-def anchor_of(piece: Piece, owner: NDArray[np.uint16], taken: Sequence[Rect]) -> tuple[XY, float]:
-    """Where the number goes: inside the visible part of the mask, off what is drawn already."""
-    free = piece.crop & (owner[piece.window] == piece.index + 1)
-    for x_min, y_min, x_max, y_max in taken:
-        rows = slice(max(0, y_min - piece.top), max(0, y_max - piece.top))
-        free[rows, max(0, x_min - piece.left) : max(0, x_max - piece.left)] = False
-    mask = free if free.any() else piece.crop
-    x_min, y_min, _, _ = box_of_mask(mask)
-    point, depth_px = deepest(mask, piece.left + x_min, piece.top + y_min)
-    return point, depth_px if mask is free else 0.0
+def find_number_anchor(
+    mask: DrawnMask, topmost: NDArray[np.uint16], occupied: Sequence[Rect]
+) -> tuple[XY, float]:
+    """Choose where the number goes: on the visible part of the mask, clear of what is already drawn.
+
+    Args:
+        mask: the segment's mask.
+        topmost: (H, W) index + 1 of the segment that is visible at each pixel, 0 = none.
+        occupied: boxes that the number must not cover.
+
+    Returns:
+        The pixel (x, y), and how far it is from the edge of the free area; 0 when there is no free area.
+    """
+    free = mask.crop & (topmost[mask.window] == mask.index + 1)
+    for x_min, y_min, x_max, y_max in occupied:
+        rows = slice(max(0, y_min - mask.top), max(0, y_max - mask.top))
+        free[rows, max(0, x_min - mask.left) : max(0, x_max - mask.left)] = False
+    area = free if free.any() else mask.crop
+    x_min, y_min, _, _ = box_of_mask(area)
+    point, distance_px = innermost_pixel(area, mask.left + x_min, mask.top + y_min)
+    return point, distance_px if area is free else 0.0
 
 
-def nearest_pixel(piece: Piece, to: XY) -> XY:
-    """The pixel (x, y) of a mask that is nearest to a place."""
-    rows, columns = np.nonzero(piece.crop)
-    nearest = np.argmin((columns + piece.left - to[0]) ** 2 + (rows + piece.top - to[1]) ** 2)
-    return (float(columns[nearest] + piece.left), float(rows[nearest] + piece.top))
+def nearest_pixel(mask: DrawnMask, point: XY) -> XY:
+    """Return the pixel (x, y) of a mask that is nearest to a point."""
+    rows, columns = np.nonzero(mask.crop)
+    nearest = np.argmin((columns + mask.left - point[0]) ** 2 + (rows + mask.top - point[1]) ** 2)
+    return (float(columns[nearest] + mask.left), float(rows[nearest] + mask.top))
 
 
-def outline(canvas: Image, piece: Piece, color: Color, sizes: Sizes, *, around: bool = False) -> None:
-    """The contours of a mask, holes included, with a dark rim.
+def draw_contours(
+    canvas: Image, mask: DrawnMask, color: Color, sizes: DrawSizes, *, around: bool = False
+) -> None:
+    """Draw the contours of a mask, holes included, with a dark rim.
 
-    `around`: just outside the mask, so that nothing of a small object is hidden.
+    Args:
+        canvas: RGB image to draw into.
+        mask: the mask.
+        color: of the line.
+        sizes: line widths.
+        around: draw just outside the mask, so that no part of a small object is hidden.
     """
     line = sizes.line
-    reach = (line + 2 * sizes.halo) // 2 + 2 if around else 0  # half the stroke, its soft edge, the smoothing
-    shape: Image = np.pad(piece.crop.astype(np.uint8), reach + 1)
+    reach = (line + 2 * sizes.halo) // 2 + 2 if around else 0  # half the line, its soft edge, the smoothing
+    shape: Image = np.pad(mask.crop.astype(np.uint8), reach + 1)
     if reach:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         shape = np.asarray(cv2.dilate(shape, disc), np.uint8)
-    found, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    offset = np.array([piece.left - reach - 1, piece.top - reach - 1])
-    lines = [_smooth(c[:, 0, :].astype(np.float64)) + offset for c in found]
-    stroke(canvas, lines, color, line, sizes.halo, closed=True)
+    contours, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    offset = np.array([mask.left - reach - 1, mask.top - reach - 1])
+    lines = [_smooth_contour(contour[:, 0, :].astype(np.float64)) + offset for contour in contours]
+    draw_polylines(canvas, lines, color, line, sizes.halo, closed=True)
 
 
-def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """A closed pixel contour (n, 2) without its stairs; moves no point by more than about a pixel."""
+def _smooth_contour(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Remove the pixel stairs from a closed contour (n, 2); no point moves by more than about a pixel."""
     if len(points) < 16:
         return points
     padded = np.concatenate([points[-3:], points, points[:3]])
@@ -170,12 +188,13 @@ def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack([np.convolve(padded[:, axis], kernel, "valid") for axis in (0, 1)], axis=1)
 
 
-def draw_disc(canvas: Image, center: XY, text: str, color: Color, sizes: Sizes) -> None:
-    """A disc with up to three characters on it."""
+def draw_disc(canvas: Image, center: XY, text: str, color: Color, sizes: DrawSizes) -> None:
+    """Draw a disc with up to three characters on it."""
     x_px, y_px = round(center[0]), round(center[1])
-    for radius, ink in ((sizes.radius + sizes.halo, PAPER), (sizes.radius, color)):
+    for radius, disc_color in ((sizes.radius + sizes.halo, LIGHT), (sizes.radius, color)):
         side = 2 * radius + 1
-        paint(canvas, round_cover(side, side, side / 2), x_px - radius, y_px - radius, ink)
+        coverage = rounded_rect_coverage(side, side, side / 2)
+        blend_color(canvas, coverage, x_px - radius, y_px - radius, disc_color)
     cap_px = round(sizes.text * (0.95, 0.85, 0.65)[min(len(text), 3) - 1]) if text else 0
     left = x_px - (text_width(text, cap_px) - 1) // 2
-    put_text(canvas, text, (left, y_px), cap_px, readable_on(color))
+    draw_text(canvas, text, (left, y_px), cap_px, contrasting_color(color))

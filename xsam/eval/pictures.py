@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.draw.overlay import draw_overlay, draw_prompts
-from xsam.draw.raster import stroke
+from xsam.draw.raster import draw_polylines
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth
 from xsam.eval.scoreboard import confident
 from xsam.types.masks import BoolMask
@@ -95,7 +95,7 @@ def draw_answer(rgb: NDArray[np.uint8], question: Question, result: Segmentation
     for mask in _truth_masks(question):
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         lines += [contour[:, 0].astype(np.float64) for contour in contours]
-    stroke(canvas, lines, TRUTH_COLOUR, 2, 1, closed=True)
+    draw_polylines(canvas, lines, TRUTH_COLOUR, 2, 1, closed=True)
     return canvas
 
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from xsam import InvalidImageError, MaskRle, Segments, VisualPrompt
 from xsam.draw import overlay as draw
-from xsam.draw.labels import Chip
+from xsam.draw.labels import LabelBox
 from xsam.draw.overlay import PALETTE, draw_depth, draw_outline, draw_overlay, draw_prompts
-from xsam.draw.shapes import Sizes
+from xsam.draw.shapes import DrawSizes
 from xsam.types.masks import BoolMask, box_of_mask
 
 
@@ -48,16 +48,16 @@ def _table(count: int = 10) -> Segments:
 
 
 @pytest.fixture
-def placed(monkeypatch: pytest.MonkeyPatch) -> list[Chip]:
+def placed(monkeypatch: pytest.MonkeyPatch) -> list[LabelBox]:
     """The labels that `draw_overlay` places."""
-    seen: list[Chip] = []
-    place = draw.place_chips
+    seen: list[LabelBox] = []
+    original = draw.place_labels
 
-    def spy(*args: object) -> list[Chip]:
-        seen.extend(chips := place(*args))  # type: ignore[arg-type]
-        return chips
+    def spy(*args: object) -> list[LabelBox]:
+        seen.extend(labels := original(*args))  # type: ignore[arg-type]
+        return labels
 
-    monkeypatch.setattr(draw, "place_chips", spy)
+    monkeypatch.setattr(draw, "place_labels", spy)
     return seen
 
 
@@ -68,8 +68,8 @@ def test_pixels_away_from_masks_and_labels_stay_as_they_were(style, placed) -> N
 
     allowed = cv2.dilate((masks[0] | masks[1]).astype(np.uint8), np.ones((15, 15))) > 0
     assert len(placed) == 2
-    for chip in placed:
-        left, top, right, bottom = chip.rect
+    for label in placed:
+        left, top, right, bottom = label.rect
         allowed[top:bottom, left:right] = True
     changed = (overlay != rgb).any(axis=2)
     assert changed.any()
@@ -104,7 +104,7 @@ def test_a_number_that_finds_no_place_beside_goes_on_the_object(monkeypatch, pla
     crowd = [_circle(120, 160, 8 + 16 * (i % 10), 8 + 16 * (i // 10), 6) for i in range(70)]
     segments = _segments(crowd, ["a rather long label"] * 70, image_hw=(120, 160))
     draw_overlay(_noise(120, 160), segments, style="outline")
-    assert {str(chip.index + 1) for chip in placed}.isdisjoint(discs)
+    assert {str(label.index + 1) for label in placed}.isdisjoint(discs)
     assert len(placed) + len(discs) == 70
 
 
@@ -150,9 +150,9 @@ def test_deterministic() -> None:
 def test_labels_stay_inside_and_apart(placed, count: int, title: str | None) -> None:
     draw_overlay(_noise(480, 640), _table(count), title=title)
     assert len(placed) >= min(count, 10)
-    bar_px = 3 * Sizes.for_image((480, 640)).text if title else 0
-    for chip in placed:
-        left, top, right, bottom = chip.rect
+    bar_px = 3 * DrawSizes.for_image((480, 640)).text if title else 0
+    for label in placed:
+        left, top, right, bottom = label.rect
         assert 0 <= left < right <= 640
         assert bar_px <= top < bottom <= 480
     for one, two in itertools.combinations(placed, 2):
@@ -169,8 +169,8 @@ def test_labels_do_not_hide_small_objects(placed, image_hw: tuple[int, int], rad
     masks = [_circle(height, width, *spot, radius) for spot in spots]
     draw_overlay(_noise(height, width), _segments(masks, image_hw=image_hw))
     assert len(placed) >= 20
-    for chip in placed:
-        left, top, right, bottom = chip.rect
+    for label in placed:
+        left, top, right, bottom = label.rect
         for mask in masks:
             assert not mask[top:bottom, left:right].any()
 
@@ -204,8 +204,8 @@ def test_numbers_can_be_given(monkeypatch, placed) -> None:
 
 def test_title_says_whether_something_was_found(monkeypatch) -> None:
     texts: list[str] = []
-    put = draw.put_text
-    monkeypatch.setattr(draw, "put_text", lambda c, text, *rest: (texts.append(text), put(c, text, *rest)))
+    put = draw.draw_text
+    monkeypatch.setattr(draw, "draw_text", lambda c, text, *rest: (texts.append(text), put(c, text, *rest)))
     rgb = _noise(480, 640)
     empty = draw_overlay(rgb, _segments([]), title="the unicorn")
     assert texts == ["not found", "the unicorn"]
@@ -235,7 +235,7 @@ def test_any_size(image_hw: tuple[int, int]) -> None:
 
 
 def test_marks_grow_with_the_image() -> None:
-    small, large = Sizes.for_image((480, 640)), Sizes.for_image((2160, 3840))
+    small, large = DrawSizes.for_image((480, 640)), DrawSizes.for_image((2160, 3840))
     assert large.text == pytest.approx(4.5 * small.text, rel=0.1)
     assert large.line > 3 * small.line
 
@@ -243,13 +243,13 @@ def test_marks_grow_with_the_image() -> None:
 def test_empty_mask_among_others_is_skipped(placed) -> None:
     masks = [np.zeros((480, 640), np.bool_), _circle(480, 640, 300, 300, 40)]
     draw_overlay(_noise(480, 640), _segments(masks))
-    assert [chip.index for chip in placed] == [1]
+    assert [label.index for label in placed] == [1]
 
 
 def test_labels_in_any_script_do_not_turn_into_question_marks(placed) -> None:
     masks = [_circle(480, 640, 100 + 200 * i, 300, 40) for i in range(3)]
     draw_overlay(_noise(480, 640), _segments(masks, ["café crème", "咖啡杯", "a\nb"]))
-    assert [chip.text for chip in sorted(placed, key=lambda c: c.index)] == ["cafe creme", "", "a b"]
+    assert [label.text for label in sorted(placed, key=lambda c: c.index)] == ["cafe creme", "", "a b"]
 
 
 def test_the_label_of_a_mask_in_two_parts_stands_at_one_of_them(placed) -> None:
@@ -257,15 +257,15 @@ def test_the_label_of_a_mask_in_two_parts_stands_at_one_of_them(placed) -> None:
     mask = np.zeros((480, 640), np.bool_)
     mask[200:260, 60:120] = mask[200:260, 500:560] = True
     draw_overlay(_noise(480, 640), _segments([mask], ["pads"]), style="outline")
-    (chip,) = placed
-    left, top, right, bottom = chip.rect
+    (label,) = placed
+    left, top, right, bottom = label.rect
     for x_min, x_max in ((60, 120), (500, 560)):
         if right >= x_min - 20 and left <= x_max + 20:
             assert bottom >= 180
             assert top <= 280
             break
     else:
-        pytest.fail(f"the label stands at {chip.rect}, at neither part")
+        pytest.fail(f"the label stands at {label.rect}, at neither part")
 
 
 def test_size_mismatch_is_refused() -> None:
