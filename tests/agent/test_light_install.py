@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ABSENT = (
-    *("torch", "transformers", "tokenizers", "safetensors", "scipy", "PIL"),
+    *("torch", "transformers", "tokenizers", "safetensors"),
     *("rclpy", "xsam_ros", "sensor_msgs", "langgraph", "langchain", "mcp", "mcp_types", "starlette"),
 )
 PROGRAM = """

@@ -15,7 +15,7 @@ from xsam.types.requests import Status
 
 EXIT_CODES = {Status.FOUND: 0, Status.FAILED: 1, Status.REFUSED: 2, Status.NOT_FOUND: 3}
 
-_EXTRA_MODULES = frozenset({"torch", "transformers", "tokenizers", "safetensors", "scipy", "PIL"})
+_EXTRA_MODULES = frozenset({"torch", "transformers", "tokenizers", "safetensors"})
 
 
 class ErrorGroup(TyperGroup):

@@ -1,1 +1,1 @@
-"""Masks in space and time: location from depth, and instance tracking. No PyTorch."""
+"""Masks in space and time: location from depth, and instance tracking, without PyTorch."""

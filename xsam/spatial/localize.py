@@ -1,9 +1,9 @@
-"""Where a mask is in space: its pixels, a depth image and the camera's intrinsics give position and size.
+"""Locate masks in space: mask pixels, a depth image and the camera's intrinsics give position and size.
 
-NumPy only, so that the ROS node and the agent tools compute the same numbers. Frames and units:
+The ROS node and the agent tools both use it, so they compute the same numbers. Frames and units:
 
 * the camera frame is the optical one: x right, y down, z forward, meters;
-* depth is along the optical axis, float32 meters; 0, negative, NaN and infinity are no measurement (REP 118);
+* depth is along the optical axis, float32 meters; 0, negative, NaN and infinity: no measurement (REP 118);
 * images are indexed ``[y, x]``; pixel centers have integer coordinates, as in ROS and OpenCV.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,12 +20,11 @@ from xsam.types.location import Location3D, quaternion_of_matrix, vector3
 from xsam.types.masks import BoolMask, MaskCrop, MaskRle
 
 MIN_POINTS = 10
-"""Fewer measured pixels than this say nothing about a surface."""
+"""Fewer measured pixels than this do not determine a surface."""
 
-_MAX_POINTS = 20_000  # a larger surface is thinned out: its median does not change
-_LEVELS = 5
-_CROSS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-_SQUARE = (*_CROSS, (-1, -1), (-1, 1), (1, -1), (1, 1))
+_MAX_POINTS = 20_000  # a larger surface is subsampled; its median does not change
+_CORE_DISTANCE = 5  # pixels this far from the mask's edge are certainly on the object
+_NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))  # (y, x)
 _EXTENT_PERCENTILES = (1.0, 99.0)
 
 
@@ -34,18 +34,18 @@ def check_intrinsics(
     *,
     calibrated_hw: tuple[int, int] | None = None,
 ) -> None:
-    """Refuse a camera matrix that cannot belong to an image.
+    """Raise an error if a camera matrix cannot belong to an image.
 
-    Without `calibrated_hw` the principal point decides: that of a whole image is near its middle, and
-    that of another resolution is not. A cropped image needs `calibrated_hw`.
+    Without `calibrated_hw` the principal point is checked: it is near the middle of an uncropped image,
+    and elsewhere if the matrix is for another resolution. A cropped image needs `calibrated_hw`.
 
     Args:
         intrinsics: (3, 3) K in pixels.
         image_hw: (H, W) of the image.
-        calibrated_hw: (H, W) that the matrix was made for, where that is known (`CameraInfo`).
+        calibrated_hw: (H, W) that the camera was calibrated at, if known (`CameraInfo`).
 
     Raises:
-        InvalidImageError: the message says what does not fit.
+        InvalidImageError: the matrix is not a pinhole camera's, or is for another resolution.
     """
     matrix = np.asarray(intrinsics, np.float64)
     if matrix.shape != (3, 3):
@@ -58,24 +58,26 @@ def check_intrinsics(
             hint="the camera is not calibrated; check its camera_info topic",
         )
     if abs(skew) > 0.05 * fx or abs(zero) > 1e-6 * fx or not np.allclose(matrix[2], (0, 0, 1)):
-        raise InvalidImageError(f"the intrinsics are not a pinhole camera's: {matrix.round(3).tolist()}")
+        raise InvalidImageError(
+            f"the intrinsics are not those of a pinhole camera: {matrix.round(3).tolist()}"
+        )
     if calibrated_hw is not None:
         if tuple(calibrated_hw) != (height, width):
             raise InvalidImageError(
-                f"the intrinsics are of a {calibrated_hw[1]}×{calibrated_hw[0]} image, this one is "
+                f"the intrinsics are for a {calibrated_hw[1]}×{calibrated_hw[0]} image, this one is "
                 f"{width}×{height}",
-                hint="take the camera_info of the very image topic, not that of another resolution",
+                hint="use the camera_info that belongs to the image topic, not one of another resolution",
             )
     elif not (0.35 * width < cx < 0.65 * width and 0.35 * height < cy < 0.65 * height):
         raise InvalidImageError(
             f"the principal point ({cx:.1f}, {cy:.1f}) px is far from the middle of the {width}×{height} "
-            "image: the intrinsics are of another resolution",
-            hint="scale the matrix to the image, or say what size it was made for when the image is cropped",
+            "image: the intrinsics are for another resolution",
+            hint="scale the matrix to the image, or give the calibrated size if the image is cropped",
         )
 
 
 def valid_depth(depth_m: NDArray[np.floating]) -> BoolMask:
-    """Where a depth image holds a measurement: finite and positive."""
+    """Return a mask of the pixels with a depth measurement: finite and positive."""
     valid: BoolMask = np.isfinite(depth_m) & (depth_m > 0)
     return valid
 
@@ -86,7 +88,7 @@ def back_project(
     depth_m: NDArray[np.floating],
     intrinsics: NDArray[np.floating],
 ) -> NDArray[np.float64]:
-    """(N, 3) points in the camera frame of N pixels (x, y) with their depths."""
+    """Return (N, 3) points in the camera frame for N pixels (x, y) and their depths in meters."""
     depth = np.asarray(depth_m, np.float64)
     y = (np.asarray(y_px, np.float64) - intrinsics[1, 2]) / intrinsics[1, 1]
     x = (np.asarray(x_px, np.float64) - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
@@ -94,7 +96,7 @@ def back_project(
 
 
 def point_grid(depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(H, W, 3) float32 points in the camera frame, one for each pixel; NaN without a measurement."""
+    """Return a (H, W, 3) float32 point in the camera frame for every pixel; NaN without a measurement."""
     height, width = depth_m.shape
     depth = np.where(valid_depth(depth_m), depth_m, np.float32(np.nan))
     y = ((np.arange(height) - intrinsics[1, 2]) / intrinsics[1, 1])[:, None]
@@ -114,24 +116,24 @@ def locate_mask(
     calibrated_hw: tuple[int, int] | None = None,
     min_points: int = MIN_POINTS,
 ) -> Location3D:
-    """Position, size and orientation of the surface under a mask, in the camera frame.
+    """Measure position, size and orientation of the surface under a mask, in the camera frame.
 
-    Masks of a model reach over the edge of an object, and depth cameras smear the edge itself. So the
-    inner part of the mask decides which surface is meant, and towards the edge only those pixels are
-    added at which the depth does not jump.
+    Masks of a model extend beyond the edge of an object, and depth cameras smear the edge itself. So the
+    inner part of the mask selects the surface, and pixels toward the edge are added only where the depth
+    does not jump.
 
     Args:
         mask: bool (H, W), True = object.
         depth_m: (H, W) meters, registered to the image of the mask.
         intrinsics: (3, 3) K of that image.
         calibrated_hw: see `check_intrinsics`.
-        min_points: least number of measured pixels.
+        min_points: minimum number of measured pixels.
 
     Returns:
         The location, or an unknown one with the reason.
 
     Raises:
-        InvalidImageError: shapes or dtypes do not fit, or the intrinsics are not those of the image.
+        InvalidImageError: shapes or dtypes do not match, or the intrinsics are not those of the image.
     """
     _check_depth(mask.shape, depth_m)
     if mask.dtype != np.bool_:
@@ -148,7 +150,7 @@ def locate_masks(
     calibrated_hw: tuple[int, int] | None = None,
     min_points: int = MIN_POINTS,
 ) -> tuple[Location3D, ...]:
-    """`locate_mask` for every segment of an answer."""
+    """Run `locate_mask` on every mask of a result."""
     for mask in masks:
         _check_depth((mask.height, mask.width), depth_m)
     check_intrinsics(intrinsics, (depth_m.shape[0], depth_m.shape[1]), calibrated_hw=calibrated_hw)
@@ -184,12 +186,12 @@ def _locate(
             f"only {count} of the mask's {area} pixels have a depth measurement; {min_points} are needed",
             depth_valid_ratio=ratio,
         )
-    rows, columns = np.nonzero(_on_surface(mask, np.where(known, depth, np.float32(np.nan)), pixel_m))
+    rows, columns = np.nonzero(_surface_pixels(mask, np.where(known, depth, np.float32(np.nan)), pixel_m))
     step = -(-len(rows) // _MAX_POINTS)
     rows, columns = rows[::step], columns[::step]
     points = back_project(columns + crop.left, rows + crop.top, depth[rows, columns], intrinsics)
     position = np.median(points, axis=0)
-    axes, low, high = _box(points - position)
+    axes, low, high = _oriented_box(points - position)
     return Location3D(
         position_m=vector3(position),
         center_m=vector3(position + axes @ ((low + high) / 2)),
@@ -201,71 +203,76 @@ def _locate(
 
 
 @np.errstate(invalid="ignore")  # comparisons with NaN are meant to be false
-def _on_surface(mask: BoolMask, depth: NDArray[np.float32], pixel_m: float) -> BoolMask:
-    """Which pixels of a cropped mask lie on the surface that it means; `depth` is NaN where unknown.
+def _surface_pixels(mask: BoolMask, depth: NDArray[np.float32], pixel_m: float) -> BoolMask:
+    """Select the pixels of a cropped mask that are on the object's surface.
 
-    The core of the mask decides which surface that is. From there it grows outwards, ring by ring, as
-    long as the depth does not jump. A ring does not grow along itself: otherwise the table in front of an
-    object would lead around it to the table behind.
+    The core of the mask selects the surface. From there it grows outward, ring by ring, as long as the depth
+    does not jump. A ring does not grow along itself: otherwise the table in front of an object would lead
+    around it to the table behind.
+
+    Args:
+        mask: (h, w) bool.
+        depth: (h, w) meters, NaN where there is no measurement.
+        pixel_m: width of a pixel at a distance of 1 m.
     """
-    levels = np.pad(_levels(mask), 1)
+    edge_distance = np.pad(_edge_distance(mask), 1)
     depth = np.pad(depth, 1, constant_values=np.nan)
-    core = (levels > 0) & (levels >= np.minimum(_largest_neighbor(levels), _LEVELS))
+    largest_nearby = cv2.dilate(edge_distance, np.ones((3, 3), np.uint8))
+    core = (edge_distance > 0) & (edge_distance >= largest_nearby)  # thin parts have a core, too
     found = core & np.isfinite(depth)
-    if np.count_nonzero(found) < MIN_POINTS:  # what is left of a broken depth image: take all there is
-        core = levels > 0
+    if np.count_nonzero(found) < MIN_POINTS:  # the depth image is mostly holes: use every measurement
+        core = edge_distance > 0
         found = core & np.isfinite(depth)
-    nearest, farthest = _surface(depth[found], levels[found], pixel_m)
+    nearest, farthest = _dominant_depth_range(depth[found], edge_distance[found], pixel_m)
     found &= (depth >= nearest) & (depth <= farthest)
     reference = np.where(found, depth, np.float32(np.nan)).ravel()
-    outer = np.where(core, np.uint8(0), levels).ravel()
-    around = np.array([y * depth.shape[1] + x for y, x in _SQUARE])
-    limit = np.float32(max(0.03, 6.0 * pixel_m))
-    for level in range(_LEVELS - 1, 0, -1):
-        ring = np.flatnonzero(outer == level)
-        inner = reference[ring[:, None] + around]  # NaN in this ring, which is filled in below, and outside
+    outside_core = np.where(core, np.uint8(0), edge_distance).ravel()
+    neighbors = np.array([y * depth.shape[1] + x for y, x in _NEIGHBORS])  # as offsets of flat indices
+    max_step = np.float32(max(0.03, 6.0 * pixel_m))  # relative to the depth
+    for distance in range(_CORE_DISTANCE - 1, 0, -1):
+        ring = np.flatnonzero(outside_core == distance)
+        inner = reference[ring[:, None] + neighbors]  # NaN in this ring, which is filled below, and outside
         own = depth.ravel()[ring]
         step = np.abs(inner - own[:, None])
-        near = (step <= np.maximum(limit * inner, 0.02)).any(axis=1)
-        found.ravel()[ring] = near
-        # Where the depth is unknown, the ring outside is compared with the nearest depth inside.
-        handed_on = np.fmin.reduce(inner, axis=1)
-        reference[ring] = np.where(near, own, np.where(np.isfinite(own), np.float32(np.nan), handed_on))
+        continues = (step <= np.maximum(max_step * inner, 0.02)).any(axis=1)
+        found.ravel()[ring] = continues
+        # Where the depth is unknown, the next ring is compared with the smallest depth farther inside.
+        passed_on = np.fmin.reduce(inner, axis=1)
+        reference[ring] = np.where(continues, own, np.where(np.isfinite(own), np.float32(np.nan), passed_on))
     return found[1:-1, 1:-1]
 
 
-def _levels(mask: BoolMask) -> NDArray[np.uint8]:
-    """How far inside a mask each pixel is: 0 outside, 1 at its edge, up to `_LEVELS`.
+def _edge_distance(mask: BoolMask) -> NDArray[np.uint8]:
+    """Return how far inside a mask each pixel is: 0 outside, 1 at its edge, up to `_CORE_DISTANCE`.
 
-    Erosions by a square and by a cross take turns, which is close to a distance in pixels.
+    Alternating erosions by a square and by a cross come close to the Euclidean distance, in whole steps.
     """
-    height, width = mask.shape
-    levels = mask.astype(np.uint8)
-    current = mask
-    for level in range(1, _LEVELS):
-        padded = np.pad(current, 1)
-        for y, x in _SQUARE if level % 2 else _CROSS:
-            current = current & padded[1 + y : 1 + y + height, 1 + x : 1 + x + width]
-        levels += current
-    return levels
+    kernels = [cv2.getStructuringElement(shape, (3, 3)) for shape in (cv2.MORPH_CROSS, cv2.MORPH_RECT)]
+    eroded: NDArray[np.uint8] = mask.astype(np.uint8)
+    distance = eroded.copy()
+    for step in range(1, _CORE_DISTANCE):
+        kernel = kernels[step % 2]
+        shrunk = cv2.erode(eroded, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=(0,))
+        eroded = np.asarray(shrunk, np.uint8)
+        distance += eroded
+    return distance
 
 
-def _largest_neighbor(levels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = levels.shape
-    padded = np.pad(levels, 1)
-    shifted = [padded[1 + y : 1 + y + height, 1 + x : 1 + x + width] for y, x in _SQUARE]
-    largest: NDArray[np.uint8] = np.maximum.reduce(shifted)
-    return largest
+def _dominant_depth_range(
+    z: NDArray[np.float32], edge_distance: NDArray[np.uint8], pixel_m: float
+) -> tuple[float, float]:
+    """Return the (nearest, farthest) depth of the surface that most of the core is on.
 
+    Sorted depths belong to different surfaces where they leave a gap. The surface with the largest sum of
+    squared edge distances wins: a thin object in a mask that is too wide against a background of more pixels.
 
-def _surface(z: NDArray[np.float32], levels: NDArray[np.uint8], pixel_m: float) -> tuple[float, float]:
-    """(nearest, farthest) depth of the surface that pixels with these depths and levels mean.
-
-    The depths fall into surfaces where, sorted, they leave a gap; the one with the largest sum of squared
-    levels is meant. So a thin object in a mask that is too wide wins against a background of more pixels.
+    Args:
+        z: (N,) depths in meters.
+        edge_distance: (N,) of the same pixels.
+        pixel_m: width of a pixel at a distance of 1 m.
     """
     order = np.argsort(z, kind="stable")
-    ordered, weights = z[order], levels[order].astype(np.int64) ** 2
+    ordered, weights = z[order], edge_distance[order].astype(np.int64) ** 2
     gaps = np.diff(ordered) > np.maximum(max(0.02, 4.0 * pixel_m) * ordered[:-1], 0.01)
     starts = np.concatenate(([0], np.flatnonzero(gaps) + 1))
     best = int(np.argmax(np.add.reduceat(weights, starts)))
@@ -273,12 +280,14 @@ def _surface(z: NDArray[np.float32], levels: NDArray[np.uint8], pixel_m: float) 
     return float(ordered[starts[best]]), float(ordered[stop - 1])
 
 
-def _box(
+def _oriented_box(
     points: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Box along the principal axes of (N, 3) points: (3, 3) axes as columns, and (3,) ends along them.
+    """Fit a box along the principal axes of (N, 3) points.
 
-    The longest side comes first. The axes are right-handed; the first two have a positive largest component.
+    Returns:
+        (3, 3) axes as columns, and the (3,) low and high ends along them. The longest side comes first. The
+        axes are right-handed; the first two have a positive largest component.
     """
     centered = points - points.mean(axis=0)
     axes: NDArray[np.float64] = np.linalg.eigh(centered.T @ centered)[1]

@@ -1,7 +1,7 @@
-"""Segments keep their id from frame to frame: mask overlap, constant-velocity motion, optimal assignment.
+"""Instance tracking: segments keep their id from frame to frame.
 
-One tracker follows the answers of one query on one camera. It looks at masks, labels and time stamps only,
-so the same input gives the same ids.
+Matches mask overlap after constant-velocity motion, by optimal assignment. One tracker follows the results of
+one query on one camera. It only uses masks, labels and time stamps, so the same input gives the same ids.
 
     tracker = InstanceTracker()
     ids = tracker.update(result.segments, stamp_s=frame.stamp_ns * 1e-9)
@@ -22,19 +22,19 @@ from xsam.types.segments import Segments
 
 _NOT_TRACKED = np.uint32(0)
 _LARGEST_ID = 2**32 - 1
-_LEAST_AFFINITY = 0.05
+_MIN_AFFINITY = 0.05
 _NEARNESS_WEIGHT = 0.5
-_LABEL_FACTOR = 0.4  # of another label
-_LOST_FACTOR = 0.8  # of a track that was not in the last frame
-_REACH = 1.0  # in object sizes, when seen a moment ago
+_OTHER_LABEL_FACTOR = 0.4  # when the label differs from the track's
+_LOST_FACTOR = 0.8  # for a track that was not in the previous frame
+_REACH = 1.0  # in object sizes, for a track seen a moment ago
 _VELOCITY_GAIN = 0.5
-_AREA_MEMORY_S = 1.0
-_STEADY_AREA = 0.7
+_AREA_TIME_CONSTANT_S = 1.0
+_UNOCCLUDED_AREA = 0.7  # share of the full area from which a mask counts as not occluded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Piece:
-    """A mask cut out to its box."""
+class _TrackedMask:
+    """A mask cropped to its box, with area and centroid."""
 
     crop: BoolMask  # (h, w)
     left: int
@@ -43,13 +43,13 @@ class _Piece:
     center_xy: tuple[float, float]
 
     @classmethod
-    def of(cls, mask: MaskRle) -> _Piece:
+    def of(cls, mask: MaskRle) -> _TrackedMask:
         crop, area = mask.crop(), mask.area
         center_xy = mask.area_and_centroid()[1] if area else (0.0, 0.0)
         return cls(crop=crop.pixels, left=crop.left, top=crop.top, area=area, center_xy=center_xy)
 
-    def iou(self, other: _Piece, shift_xy: tuple[float, float]) -> float:
-        """Intersection over union with another mask after this one was moved by whole pixels."""
+    def iou(self, other: _TrackedMask, shift_xy: tuple[float, float]) -> float:
+        """Return the intersection over union with another mask after shifting this one by whole pixels."""
         left, top = self.left + round(shift_xy[0]), self.top + round(shift_xy[1])
         x_min, y_min = max(left, other.left), max(top, other.top)
         x_max = min(left + self.crop.shape[1], other.left + other.crop.shape[1])
@@ -64,92 +64,94 @@ class _Piece:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Track:
-    """One object. Where it is partly hidden, its middle is carried on by its motion, not measured."""
+    """One tracked object. While it is partly occluded, its center is predicted from its motion."""
 
     track_id: int
     label: str
-    piece: _Piece
+    mask: _TrackedMask  # when it was last seen
     seen_s: float
     center_xy: tuple[float, float]
-    full_area: float  # px, of the object when nothing hides it, as far as was seen lately
+    full_area_px: float  # when it is not occluded, by recent frames
     velocity_xy: tuple[float, float] = (0.0, 0.0)  # px/s
-    moved: bool = False  # the velocity has been measured
+    velocity_known: bool = False
 
     @classmethod
-    def start(cls, track_id: int, label: str, piece: _Piece, stamp_s: float) -> _Track:
+    def start(cls, track_id: int, label: str, mask: _TrackedMask, stamp_s: float) -> _Track:
         return cls(
             track_id=track_id,
             label=label,
-            piece=piece,
+            mask=mask,
             seen_s=stamp_s,
-            center_xy=piece.center_xy,
-            full_area=float(piece.area),
+            center_xy=mask.center_xy,
+            full_area_px=float(mask.area),
         )
 
-    def affinity(self, piece: _Piece, stamp_s: float) -> float:
-        """How well a mask continues the track, 0 to 1."""
-        if piece.area == 0:
+    def affinity(self, mask: _TrackedMask, stamp_s: float) -> float:
+        """Rate from 0 to 1 how well a mask continues the track."""
+        if mask.area == 0:
             return 0.0
-        gap_s = stamp_s - self.seen_s
-        smaller, larger = sorted((float(piece.area), self.full_area))
-        reach_px = _REACH * (1.0 + gap_s) * math.sqrt(larger)
-        off_px = math.dist(_moved(self.center_xy, self.velocity_xy, gap_s), piece.center_xy)
-        nearness = max(0.0, 1.0 - off_px / reach_px) * math.pow(smaller / larger, 0.25)
-        shift_xy = _moved((0.0, 0.0), self.velocity_xy, gap_s)
-        return max(self.piece.iou(piece, shift_xy), _NEARNESS_WEIGHT * nearness)
+        elapsed_s = stamp_s - self.seen_s
+        smaller, larger = sorted((float(mask.area), self.full_area_px))
+        reach_px = _REACH * (1.0 + elapsed_s) * math.sqrt(larger)
+        distance_px = math.dist(_displaced(self.center_xy, self.velocity_xy, elapsed_s), mask.center_xy)
+        nearness = max(0.0, 1.0 - distance_px / reach_px) * math.pow(smaller / larger, 0.25)
+        shift_xy = _displaced((0.0, 0.0), self.velocity_xy, elapsed_s)
+        return max(self.mask.iou(mask, shift_xy), _NEARNESS_WEIGHT * nearness)
 
-    def see(self, piece: _Piece, label: str, stamp_s: float) -> None:
-        """Continue the track with a mask."""
-        gap_s = stamp_s - self.seen_s
-        carried_xy = _moved(self.center_xy, self.velocity_xy, gap_s)
-        if piece.area >= _STEADY_AREA * self.full_area:
-            if gap_s > 0:
-                gain = _VELOCITY_GAIN if self.moved else 1.0
-                seen = [(b - a) / gap_s for a, b in zip(self.center_xy, piece.center_xy, strict=True)]
+    def observe(self, mask: _TrackedMask, label: str, stamp_s: float) -> None:
+        """Update the track with the mask it was matched to."""
+        elapsed_s = stamp_s - self.seen_s
+        predicted_xy = _displaced(self.center_xy, self.velocity_xy, elapsed_s)
+        if mask.area >= _UNOCCLUDED_AREA * self.full_area_px:
+            if elapsed_s > 0:
+                gain = _VELOCITY_GAIN if self.velocity_known else 1.0
+                seen = [(b - a) / elapsed_s for a, b in zip(self.center_xy, mask.center_xy, strict=True)]
                 x, y = (old + gain * (now - old) for old, now in zip(self.velocity_xy, seen, strict=True))
-                self.velocity_xy, self.moved = (x, y), True
-            self.center_xy = piece.center_xy
-        elif math.dist(carried_xy, piece.center_xy) <= math.sqrt(self.full_area):
-            self.center_xy = carried_xy
+                self.velocity_xy, self.velocity_known = (x, y), True
+            self.center_xy = mask.center_xy
+        elif math.dist(predicted_xy, mask.center_xy) <= math.sqrt(self.full_area_px):
+            self.center_xy = predicted_xy
         else:
-            self.center_xy = piece.center_xy
-        forgotten = 1.0 - math.exp(-gap_s / _AREA_MEMORY_S)
-        self.full_area = max(float(piece.area), self.full_area + forgotten * (piece.area - self.full_area))
-        self.piece, self.label, self.seen_s = piece, label, stamp_s
+            self.center_xy = mask.center_xy
+        forgotten = 1.0 - math.exp(-elapsed_s / _AREA_TIME_CONSTANT_S)
+        self.full_area_px = max(
+            float(mask.area), self.full_area_px + forgotten * (mask.area - self.full_area_px)
+        )
+        self.mask, self.label, self.seen_s = mask, label, stamp_s
 
 
-def _moved(
+def _displaced(
     point_xy: tuple[float, float], velocity_xy: tuple[float, float], time_s: float
 ) -> tuple[float, float]:
     return (point_xy[0] + velocity_xy[0] * time_s, point_xy[1] + velocity_xy[1] * time_s)
 
 
 class InstanceTracker:
-    """Gives every segment the id of the object it was before.
+    """Gives each segment the id that its object had in earlier frames.
 
-    Matching maximises the sum of affinities: the overlap with the mask moved to where it should be now,
-    or, where little overlaps, nearness relative to the object's size. Another label weakens a match and
-    does not exclude it: open-vocabulary labels flicker between near synonyms, and then the object should
-    keep its id; but of two masks in one place the one with the right label is taken. A lost object
-    is kept for `max_lost_s` and found again where it should be by then.
+    Matching maximizes the sum of affinities: the overlap with the mask moved to its predicted position or,
+    where there is little overlap, nearness relative to the object's size. A different label weakens a match
+    but does not exclude it: open-vocabulary labels flicker between near synonyms, and the object should keep
+    its id. Of two masks in the same position the one with the right label is taken. A lost object is kept for
+    `max_lost_s` and looked for at its predicted position.
 
-    Ids count from `first_id` and are never given twice, not even after a reset.
+    Ids count from `first_id` and are never reused, not even after a reset.
     """
 
     def __init__(self, *, max_lost_s: float = 1.0, first_id: int = 1) -> None:
         """Start without tracks.
 
         Args:
-            max_lost_s: how long an object may be out of sight and keep its id.
-            first_id: the first id to give; pass `next_id` of another tracker to continue its count.
+            max_lost_s: how long an object may be out of sight without losing its id.
+            first_id: the first id to assign; pass `next_id` of another tracker to continue its count.
 
         Raises:
             ValueError: `max_lost_s` is negative or not finite, or `first_id` is not positive.
         """
         if not (math.isfinite(max_lost_s) and max_lost_s >= 0.0):
-            raise ValueError(f"max_lost_s must be a number of seconds from 0 on, got {max_lost_s}")
+            raise ValueError(f"max_lost_s must be finite and not negative, got {max_lost_s}")
         if first_id < 1:
-            raise ValueError(f"first_id must be positive, 0 means not tracked; got {first_id}")
+            raise ValueError(f"first_id must be positive (0 means not tracked), got {first_id}")
         self._max_lost_s = max_lost_s
         self._next_id = first_id
         self._tracks: list[_Track] = []
@@ -158,28 +160,28 @@ class InstanceTracker:
 
     @property
     def next_id(self) -> int:
-        """The id that the next new object gets."""
+        """Id of the next new object."""
         return self._next_id
 
     def reset(self) -> None:
-        """Forget all objects, for example when the query changes; the ids go on counting."""
+        """Forget all objects, for example when the query changes; ids continue from the last one."""
         self._tracks.clear()
         self._newest_s = -math.inf
 
     def update(self, segments: Segments, *, stamp_s: float) -> NDArray[np.uint32]:
         """Match the segments of a new frame.
 
-        The stamps say what happens. A frame older than the newest one, but not by more than `max_lost_s`,
-        came late: its segments are not tracked, and the tracks stay as they are. One that is older still
-        means that the clock was set back (a bag starts anew): all tracks are dropped. A frame with the same
-        stamp replaces the last one. A new image size drops all tracks as well.
+        A frame older than the newest one by at most `max_lost_s` arrived late: its segments are not tracked,
+        and the tracks do not change. An even older frame means that the clock was reset (a bag restarts): all
+        tracks are dropped. A frame with the same stamp replaces the previous one. A change of image size also
+        drops all tracks.
 
         Args:
             segments: of one frame.
-            stamp_s: time of the frame in seconds, by the clock of the camera.
+            stamp_s: time stamp of the frame in seconds, by the clock of the camera.
 
         Returns:
-            (N,) uint32, the track of each segment; 0 = not tracked (an empty mask, or a late frame).
+            (N,) uint32 track id of each segment; 0 = not tracked (an empty mask, or a late frame).
 
         Raises:
             ValueError: the stamp is not finite.
@@ -193,34 +195,34 @@ class InstanceTracker:
         self._newest_s, self._image_hw = stamp_s, segments.image_hw
         self._tracks = [track for track in self._tracks if stamp_s - track.seen_s <= self._max_lost_s]
 
-        pieces = [_Piece.of(mask) for mask in segments.masks]
+        masks = [_TrackedMask.of(mask) for mask in segments.masks]
         ids = np.full(len(segments), _NOT_TRACKED)
-        for index, track in self._matches(pieces, segments.labels, stamp_s):
-            track.see(pieces[index], segments.labels[index], stamp_s)
+        for index, track in self._match(masks, segments.labels, stamp_s):
+            track.observe(masks[index], segments.labels[index], stamp_s)
             ids[index] = track.track_id
         for index in np.flatnonzero(ids == _NOT_TRACKED).tolist():
-            if pieces[index].area and self._next_id <= _LARGEST_ID:
+            if masks[index].area and self._next_id <= _LARGEST_ID:
                 ids[index] = self._next_id
                 self._tracks.append(
-                    _Track.start(self._next_id, segments.labels[index], pieces[index], stamp_s)
+                    _Track.start(self._next_id, segments.labels[index], masks[index], stamp_s)
                 )
                 self._next_id += 1
         return ids
 
-    def _matches(
-        self, pieces: list[_Piece], labels: tuple[str, ...], stamp_s: float
+    def _match(
+        self, masks: list[_TrackedMask], labels: tuple[str, ...], stamp_s: float
     ) -> list[tuple[int, _Track]]:
-        """Pairs of a segment's index and its track."""
+        """Return pairs of a segment's index and its track."""
         last_s = max((track.seen_s for track in self._tracks), default=-math.inf)
-        affinity = np.zeros((len(pieces), len(self._tracks)))
+        affinity = np.zeros((len(masks), len(self._tracks)))
         for column, track in enumerate(self._tracks):
             factor = 1.0 if track.seen_s == last_s else _LOST_FACTOR
-            for row, piece in enumerate(pieces):
+            for row, mask in enumerate(masks):
                 same = labels[row] == track.label
-                affinity[row, column] = track.affinity(piece, stamp_s) * (
-                    factor if same else factor * _LABEL_FACTOR
+                affinity[row, column] = track.affinity(mask, stamp_s) * (
+                    factor if same else factor * _OTHER_LABEL_FACTOR
                 )
-        affinity[affinity < _LEAST_AFFINITY] = 0.0
+        affinity[affinity < _MIN_AFFINITY] = 0.0
         rows, columns = linear_sum_assignment(affinity, maximize=True)
         return [
             (int(row), self._tracks[column])

@@ -72,9 +72,9 @@ def test_depth_is_indexed_by_row_first() -> None:
     depth_m = (1.0 + 0.05 * x + 0.11 * y).astype(np.float32)
     depth_m[8:13, 48:53] = 2.0
     matrix = np.array([[100.0, 0.0, 29.5], [0.0, 100.0, 19.5], [0.0, 0.0, 1.0]])
-    place = locate_mask(_rectangle(48, 8, 53, 13, (40, 60)), depth_m, matrix)
-    np.testing.assert_allclose(place.position_m, (0.41, -0.19, 2.0), atol=1e-6)
-    assert place.distance_m == pytest.approx(math.sqrt(0.41**2 + 0.19**2 + 4.0))
+    location = locate_mask(_rectangle(48, 8, 53, 13, (40, 60)), depth_m, matrix)
+    np.testing.assert_allclose(location.position_m, (0.41, -0.19, 2.0), atol=1e-6)
+    assert location.distance_m == pytest.approx(math.sqrt(0.41**2 + 0.19**2 + 4.0))
 
 
 def test_points_of_all_pixels() -> None:
@@ -98,11 +98,11 @@ def test_what_is_no_measurement() -> None:
 
 def test_size_and_orientation_of_a_rectangle() -> None:
     """80 × 30 px at 1 m with f = 200 px are 0.4 × 0.15 m; 98 % of the points are between the ends."""
-    place = locate_mask(_turned_rectangle(80, 30, math.radians(30)), np.full(_HW, 1.0, np.float32), _K)
-    np.testing.assert_allclose(place.position_m, (0, 0, 1), atol=0.004)
-    np.testing.assert_allclose(place.center_m, (0, 0, 1), atol=0.004)
-    np.testing.assert_allclose(place.size_m, (0.4, 0.15, 0.0), atol=0.012)
-    axes = Rotation.from_quat(place.orientation_xyzw).as_matrix()
+    location = locate_mask(_turned_rectangle(80, 30, math.radians(30)), np.full(_HW, 1.0, np.float32), _K)
+    np.testing.assert_allclose(location.position_m, (0, 0, 1), atol=0.004)
+    np.testing.assert_allclose(location.center_m, (0, 0, 1), atol=0.004)
+    np.testing.assert_allclose(location.size_m, (0.4, 0.15, 0.0), atol=0.012)
+    axes = Rotation.from_quat(location.orientation_xyzw).as_matrix()
     np.testing.assert_allclose(axes[:, 0], (math.cos(math.radians(30)), 0.5, 0.0), atol=0.01)
     np.testing.assert_allclose(np.abs(axes[:, 2]), (0, 0, 1), atol=1e-6)
 
@@ -115,9 +115,9 @@ def test_size_of_a_slanted_surface() -> None:
     x_m = slope * depth_m
     y_m = (y - 59.5) / _FOCAL * depth_m
     mask: BoolMask = (np.abs(x_m) < 0.15) & (np.abs(y_m) < 0.05)
-    place = locate_mask(mask, depth_m, _K)
-    np.testing.assert_allclose(place.size_m, (0.3 * math.sqrt(2), 0.1, 0.0), atol=0.02)
-    axes = Rotation.from_quat(place.orientation_xyzw).as_matrix()
+    location = locate_mask(mask, depth_m, _K)
+    np.testing.assert_allclose(location.size_m, (0.3 * math.sqrt(2), 0.1, 0.0), atol=0.02)
+    axes = Rotation.from_quat(location.orientation_xyzw).as_matrix()
     np.testing.assert_allclose(axes[:, 0], (math.sqrt(0.5), 0.0, math.sqrt(0.5)), atol=0.01)
 
 
@@ -128,25 +128,25 @@ def test_the_points_are_in_the_box(turn_deg: float, slope: float) -> None:
     _, x = np.mgrid[: _HW[0], : _HW[1]]
     depth_m = (1.0 / (1.0 - slope * (x - 79.5) / _FOCAL)).astype(np.float32)
     mask = _turned_rectangle(80, 30, math.radians(turn_deg))
-    place = locate_mask(mask, depth_m, _K)
+    location = locate_mask(mask, depth_m, _K)
     rows, columns = np.nonzero(mask)
     z = depth_m[rows, columns]
     points = np.stack([(columns - 79.5) / _FOCAL * z, (rows - 59.5) / _FOCAL * z, z], axis=1)
-    turn = Rotation.from_quat(place.orientation_xyzw)
-    in_box = np.abs(turn.inv().apply(points - place.center_m)) <= np.array(place.size_m) / 2 + 1e-6
+    turn = Rotation.from_quat(location.orientation_xyzw)
+    in_box = np.abs(turn.inv().apply(points - location.center_m)) <= np.array(location.size_m) / 2 + 1e-6
     assert in_box.mean(axis=0).min() >= 0.97
-    assert place.size_m[0] >= place.size_m[1] >= place.size_m[2]
-    assert place.size_m[2] < 0.001
+    assert location.size_m[0] >= location.size_m[1] >= location.size_m[2]
+    assert location.size_m[2] < 0.001
 
 
 @pytest.mark.parametrize("by_px", [-3, 0, 2, 3])
 def test_a_mask_that_reaches_over_the_edge(by_px: int) -> None:
     depth_m = np.full(_HW, 3.0, np.float32)
     depth_m[40:80, 40:90] = 1.0
-    place = locate_mask(_grown(_rectangle(40, 40, 90, 80), by_px), depth_m, _K)
-    np.testing.assert_allclose(place.position_m, ((64.5 - 79.5) / 200, 0.0, 1.0), atol=0.004)
+    location = locate_mask(_grown(_rectangle(40, 40, 90, 80), by_px), depth_m, _K)
+    np.testing.assert_allclose(location.position_m, ((64.5 - 79.5) / 200, 0.0, 1.0), atol=0.004)
     narrower = min(0, by_px) * 2 / _FOCAL
-    np.testing.assert_allclose(place.size_m, (0.25 + narrower, 0.2 + narrower, 0.0), atol=0.01)
+    np.testing.assert_allclose(location.size_m, (0.25 + narrower, 0.2 + narrower, 0.0), atol=0.01)
 
 
 def test_the_table_around_an_object_is_left_out() -> None:
@@ -155,17 +155,17 @@ def test_the_table_around_an_object_is_left_out() -> None:
     table_m = (1.0 + (80 - y) * 0.02).astype(np.float32)  # touches the object's foot in row 80
     depth_m = table_m.copy()
     depth_m[40:80, 60:100] = 1.0
-    place = locate_mask(_grown(_rectangle(60, 40, 100, 80), 3), depth_m, _K)
-    assert place.size_m[0] == pytest.approx(0.2, abs=0.025)
-    assert place.position_m[2] == pytest.approx(1.0, abs=0.002)
+    location = locate_mask(_grown(_rectangle(60, 40, 100, 80), 3), depth_m, _K)
+    assert location.size_m[0] == pytest.approx(0.2, abs=0.025)
+    assert location.position_m[2] == pytest.approx(1.0, abs=0.002)
 
 
 def test_a_mask_that_also_covers_something_else() -> None:
     depth_m = np.full(_HW, 3.0, np.float32)
     depth_m[40:80, 40:90] = 1.0
-    place = locate_mask(_rectangle(40, 40, 110, 80), depth_m, _K)
-    np.testing.assert_allclose(place.position_m, (-0.075, 0.0, 1.0), atol=0.004)
-    np.testing.assert_allclose(place.size_m, (0.25, 0.2, 0.0), atol=0.01)
+    location = locate_mask(_rectangle(40, 40, 110, 80), depth_m, _K)
+    np.testing.assert_allclose(location.position_m, (-0.075, 0.0, 1.0), atol=0.004)
+    np.testing.assert_allclose(location.size_m, (0.25, 0.2, 0.0), atol=0.01)
 
 
 def test_a_thin_object_in_a_wide_mask() -> None:
@@ -174,9 +174,9 @@ def test_a_thin_object_in_a_wide_mask() -> None:
     depth_m[20:100, 78:82] = 0.8
     mask = _grown(_rectangle(78, 20, 82, 100), 3)
     assert _naive(mask, depth_m)[2] == pytest.approx(2.5)
-    place = locate_mask(mask, depth_m, _K)
-    assert place.position_m[2] == pytest.approx(0.8)
-    assert place.size_m[0] == pytest.approx(80 / _FOCAL * 0.8, abs=0.02)
+    location = locate_mask(mask, depth_m, _K)
+    assert location.position_m[2] == pytest.approx(0.8)
+    assert location.size_m[0] == pytest.approx(80 / _FOCAL * 0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("width_px", [1, 2, 3])
@@ -184,9 +184,9 @@ def test_a_thin_object_in_a_thin_mask(width_px: int) -> None:
     """No pixel is eroded away for good."""
     depth_m = np.full(_HW, 2.0, np.float32)
     depth_m[20:100, 80 : 80 + width_px] = 0.8
-    place = locate_mask(_rectangle(80, 20, 80 + width_px, 100), depth_m, _K)
-    np.testing.assert_allclose(place.position_m[1:], (0.0, 0.8), atol=1e-6)
-    assert place.depth_valid_ratio == 1.0
+    location = locate_mask(_rectangle(80, 20, 80 + width_px, 100), depth_m, _K)
+    np.testing.assert_allclose(location.position_m[1:], (0.0, 0.8), atol=1e-6)
+    assert location.depth_valid_ratio == 1.0
 
 
 def test_pixels_between_object_and_background() -> None:
@@ -197,17 +197,17 @@ def test_pixels_between_object_and_background() -> None:
     edge = _grown(_rectangle(40, 40, 90, 80), 2) & ~_grown(_rectangle(40, 40, 90, 80), -2)
     depth_m[edge] = rng.uniform(1.0, 1.6, int(edge.sum()))
     depth_m[rng.random(_HW) < 0.2] = 0.0
-    place = locate_mask(_grown(_rectangle(40, 40, 90, 80), 3), depth_m, _K)
-    np.testing.assert_allclose(place.position_m, (-0.075, 0.0, 1.0), atol=0.005)
-    assert place.size_m[2] < 0.08
-    assert place.depth_valid_ratio == pytest.approx(0.8, abs=0.03)
+    location = locate_mask(_grown(_rectangle(40, 40, 90, 80), 3), depth_m, _K)
+    np.testing.assert_allclose(location.position_m, (-0.075, 0.0, 1.0), atol=0.005)
+    assert location.size_m[2] < 0.08
+    assert location.depth_valid_ratio == pytest.approx(0.8, abs=0.03)
 
 
 def test_an_object_at_the_border_of_the_image_is_whole() -> None:
     """The border of the image is no edge of the object; the true edges are 0.8 m wide there."""
     depth_m = np.full(_HW, 1.0, np.float32)
-    place = locate_mask(np.ones(_HW, np.bool_), depth_m, _K)
-    np.testing.assert_allclose(place.size_m, (0.8, 0.6, 0.0), atol=0.02)
+    location = locate_mask(np.ones(_HW, np.bool_), depth_m, _K)
+    np.testing.assert_allclose(location.size_m, (0.8, 0.6, 0.0), atol=0.02)
 
 
 def test_holes_do_not_shift_it() -> None:
@@ -216,9 +216,9 @@ def test_holes_do_not_shift_it() -> None:
     depth_m[holes < 0.3] = 0.0
     depth_m[(holes >= 0.3) & (holes < 0.5)] = np.nan
     depth_m[(holes >= 0.5) & (holes < 0.6)] = np.inf
-    place = locate_mask(_rectangle(40, 40, 80, 80), depth_m, _K)
-    np.testing.assert_allclose(place.position_m, (-0.1, 0.0, 1.0), atol=0.01)
-    assert place.depth_valid_ratio == pytest.approx(0.4, abs=0.04)
+    location = locate_mask(_rectangle(40, 40, 80, 80), depth_m, _K)
+    np.testing.assert_allclose(location.position_m, (-0.1, 0.0, 1.0), atol=0.01)
+    assert location.depth_valid_ratio == pytest.approx(0.4, abs=0.04)
 
 
 # -------------------------------------------------------------------------------------- unknown
@@ -233,21 +233,22 @@ def test_holes_do_not_shift_it() -> None:
         (_rectangle(10, 10, 13, 13), 1.0, "only 9 of the mask's 9 pixels .* 10 are needed"),
     ],
 )
-def test_unknown_places_say_why(mask: BoolMask, depth: float, reason: str) -> None:
-    place = locate_mask(mask, np.full(_HW, depth, np.float32), _K)
-    assert not place.valid
-    assert all(map(math.isnan, (*place.position_m, *place.size_m, place.distance_m)))  # no zeros: a place
-    assert re.search(reason, place.reason)
+def test_unknown_locations_say_why(mask: BoolMask, depth: float, reason: str) -> None:
+    location = locate_mask(mask, np.full(_HW, depth, np.float32), _K)
+    assert not location.valid
+    numbers = (*location.position_m, *location.size_m, location.distance_m)
+    assert all(map(math.isnan, numbers))  # zeros would be a location
+    assert re.search(reason, location.reason)
 
 
-def test_unknown_places_keep_the_share_of_measured_pixels() -> None:
+def test_unknown_locations_keep_the_share_of_measured_pixels() -> None:
     depth_m = np.zeros(_HW, np.float32)
     depth_m[10, 10:15] = 1.0
     assert locate_mask(_rectangle(10, 10, 20, 20), depth_m, _K).depth_valid_ratio == 0.05
 
 
 @pytest.mark.parametrize(
-    ("mask", "depth_m", "words"),
+    ("mask", "depth_m", "message"),
     [
         (np.ones((60, 80), np.bool_), np.ones(_HW, np.float32), "registered"),
         (np.ones(_HW, np.uint8), np.ones(_HW, np.float32), "mask must be bool"),
@@ -255,12 +256,12 @@ def test_unknown_places_keep_the_share_of_measured_pixels() -> None:
         (np.ones(_HW, np.bool_), np.ones((*_HW, 1), np.float32), "depth must be"),
     ],
 )
-def test_arrays_that_do_not_fit(mask: BoolMask, depth_m: NDArray[np.float32], words: str) -> None:
-    with pytest.raises(InvalidImageError, match=words):
+def test_arrays_that_do_not_fit(mask: BoolMask, depth_m: NDArray[np.float32], message: str) -> None:
+    with pytest.raises(InvalidImageError, match=message):
         locate_mask(mask, depth_m, _K)
 
 
-def test_all_segments_of_an_answer() -> None:
+def test_all_segments_of_a_result() -> None:
     depth_m = np.full(_HW, 2.0, np.float32)
     depth_m[:, 80:] = 1.0
     masks = (_rectangle(10, 10, 40, 40), np.zeros(_HW, np.bool_), _rectangle(100, 10, 140, 40))
@@ -279,7 +280,7 @@ def _matrix(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize(
-    ("matrix", "words"),
+    ("matrix", "message"),
     [
         (np.zeros((3, 3)), "no focal length"),
         (_matrix(-500, 500, 319.5, 239.5), "no focal length"),
@@ -291,8 +292,8 @@ def _matrix(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float64]:
         (_matrix(500, 500, 319.5, 239.5).T, "pinhole"),
     ],
 )
-def test_intrinsics_that_are_not_of_the_image(matrix: NDArray[np.float64], words: str) -> None:
-    with pytest.raises(InvalidImageError, match=words):
+def test_intrinsics_that_are_not_of_the_image(matrix: NDArray[np.float64], message: str) -> None:
+    with pytest.raises(InvalidImageError, match=message):
         check_intrinsics(matrix, (480, 640))
 
 
@@ -300,7 +301,7 @@ def test_intrinsics_and_the_size_they_were_made_for() -> None:
     whole, corner = _matrix(500, 500, 319.5, 239.5), _matrix(500, 500, 20.0, 30.0)
     check_intrinsics(whole, (480, 640))
     check_intrinsics(whole, (480, 640), calibrated_hw=(480, 640))
-    with pytest.raises(InvalidImageError, match="of a 1280×720 image, this one is 640×480"):
+    with pytest.raises(InvalidImageError, match="for a 1280×720 image, this one is 640×480"):
         check_intrinsics(whole, (480, 640), calibrated_hw=(720, 1280))
     with pytest.raises(InvalidImageError, match="another resolution"):
         check_intrinsics(corner, (480, 640))
@@ -326,8 +327,8 @@ def _errors_m(seeds: range, by_px: int) -> NDArray[np.float64]:
             mask = view.instance_ids == item.instance_id
             if item.labeled:
                 mask = _grown(mask, by_px) if by_px else mask
-                place = locate_mask(mask, view.depth_m, view.intrinsics)
-                errors.append(math.dist(place.position_m, item.position_camera_m))
+                location = locate_mask(mask, view.depth_m, view.intrinsics)
+                errors.append(math.dist(location.position_m, item.position_camera_m))
     return np.array(errors)
 
 

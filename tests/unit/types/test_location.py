@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from xsam.types.location import Location3D, matrix_of_quaternion, quaternion_of_matrix
 
-_PLACE: dict[str, Any] = {
+_LOCATION: dict[str, Any] = {
     "position_m": (0.1, -0.2, 1.0),
     "center_m": (0.15, -0.25, 1.1),
     "size_m": (0.3, 0.2, 0.1),
@@ -22,7 +22,7 @@ _PLACE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"depth_valid_ratio": 1.5}, "depth_valid_ratio"),
         ({"depth_valid_ratio": math.nan}, "depth_valid_ratio"),
@@ -30,11 +30,11 @@ _PLACE: dict[str, Any] = {
         ({"distance_m": math.nan}, "finite"),
     ],
 )
-def test_locations_are_checked(changes: dict[str, object], words: str) -> None:
-    assert Location3D(**_PLACE).valid
-    with pytest.raises(ValueError, match=words):
-        Location3D(**{**_PLACE, **changes})
-    with pytest.raises(ValueError, match="say why"):
+def test_locations_are_checked(changes: dict[str, object], message: str) -> None:
+    assert Location3D(**_LOCATION).valid
+    with pytest.raises(ValueError, match=message):
+        Location3D(**{**_LOCATION, **changes})
+    with pytest.raises(ValueError, match="needs a reason"):
         Location3D.unknown("")
 
 
@@ -52,19 +52,19 @@ def test_quaternions_are_those_of_scipy(xyzw: tuple[float, float, float, float])
 
 
 @pytest.mark.parametrize("xyzw", [(0.0, 0.0, 0.0, 0.0), (math.nan, 0.0, 0.0, 1.0)])
-def test_what_is_no_rotation(xyzw: tuple[float, float, float, float]) -> None:
-    with pytest.raises(ValueError, match="no rotation"):
+def test_quaternions_that_are_no_rotation(xyzw: tuple[float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="is not a rotation"):
         matrix_of_quaternion(xyzw)
 
 
 @given(_QUATERNIONS, st.tuples(*[st.floats(-5, 5)] * 3))
-def test_a_place_in_another_frame(
+def test_a_location_in_another_frame(
     xyzw: tuple[float, float, float, float], shift: tuple[float, float, float]
 ) -> None:
     turn = Rotation.from_quat(xyzw)
     matrix = np.eye(4)
     matrix[:3, :3], matrix[:3, 3] = turn.as_matrix(), shift
-    before = Location3D(**_PLACE)
+    before = Location3D(**_LOCATION)
     after = before.transformed(matrix, "base_link")
     np.testing.assert_allclose(after.position_m, turn.apply(before.position_m) + shift, atol=1e-9)
     np.testing.assert_allclose(after.center_m, turn.apply(before.center_m) + shift, atol=1e-9)
@@ -76,9 +76,9 @@ def test_a_place_in_another_frame(
 
 
 def test_transforms_that_are_not_rigid() -> None:
-    place = Location3D(**_PLACE)
+    location = Location3D(**_LOCATION)
     for matrix in (np.diag([2.0, 2, 2, 1]), np.diag([1.0, 1, -1, 1]), np.eye(3), np.full((4, 4), np.nan)):
         with pytest.raises(ValueError, match="transform"):
-            place.transformed(matrix, "base_link")
+            location.transformed(matrix, "base_link")
     unknown = Location3D.unknown("no depth")
     assert unknown.transformed(np.eye(4), "base_link") is unknown
