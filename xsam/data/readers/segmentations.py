@@ -80,11 +80,12 @@ def _decode_rle(code: dict[str, Any], image_hw: tuple[int, int], where: str) -> 
     counts = code.get("counts")
     if isinstance(counts, list) and all(isinstance(count, int) for count in counts):
         runs = np.array(counts, np.int64)
-        code = coco_mask.frPyObjects(code, *image_hw) if counts else code
     else:
         runs = _compressed_runs(code, where)
-    if runs.sum() != image_hw[0] * image_hw[1] or runs.min() < 0:
+    if runs.sum() != image_hw[0] * image_hw[1] or (runs < 0).any():
         raise RecordError(f"{where}: the runs of a run-length code do not add up to the image")
+    if isinstance(counts, list):
+        code = coco_mask.frPyObjects(code, *image_hw)
     mask: BoolMask = coco_mask.decode(code).astype(np.bool_)
     return mask
 
