@@ -1,4 +1,4 @@
-"""`XSam`: images and words in, typed results out. The in-process `Segmenter`."""
+"""`XSam`, the in-process `Segmenter`: images and queries in, typed results out."""
 
 from __future__ import annotations
 
@@ -27,12 +27,11 @@ from xsam.inference.acceleration import (
     quantize_language_model,
     require_torchao,
 )
-from xsam.inference.deadline import RequestClock, StageHook
-from xsam.inference.forward import Passes, Prompt, TextHook
+from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
-from xsam.inference.prompts import category_name, clean_text
-from xsam.inference.results import compose
+from xsam.inference.stages import StageClock
 from xsam.model.xsam import XSamModel
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
 
@@ -42,11 +41,11 @@ ImageOrFrame = NDArray[np.uint8] | Frame
 
 
 class XSam:
-    """X-SAM with its tokenizer and preprocessing, ready to answer.
+    """X-SAM with its tokenizer and preprocessing, ready to segment.
 
-    Use `XSam.load`. Calls are serialized by a lock; every answer is deterministic: the same frame
-    and queries give the same result. What depends on a frame alone is computed once and kept for the
-    next query on the same pixels (see `FrameCache`).
+    Use `XSam.load`. Calls are serialized by a lock and deterministic: the same frame and queries give the
+    same result. What depends on the frame alone is computed once and cached for further queries on the same
+    pixels (see `FrameCache`).
     """
 
     def __init__(
@@ -58,9 +57,8 @@ class XSam:
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
         threads: int | None = None,
     ) -> None:
-        self._passes: Passes | None = Passes(model.eval(), tokenizer)
+        self._forward: ForwardPass | None = ForwardPass(model.eval(), tokenizer, model_id=model_id)
         self._threads = threads
-        self._tokenizer = tokenizer
         self._lock = threading.Lock()
         self._frames = FrameCache(int(frame_cache_mib * 2**20))
         self.model_id = model_id
@@ -84,13 +82,13 @@ class XSam:
             model: "tiny" (shipped with the package) or a folder written by `xsam convert`.
             device: "auto" (CUDA when there is one), "cpu", "cuda", "cuda:1" …
             dtype: "auto" is bfloat16 on CUDA and float32 on the CPU.
-            llm_device: where the language model goes, if not with the rest.
+            llm_device: device of the language model, if not the same as the rest.
             llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao.
-            compiled: compile the encoders with `torch.compile` when the first frame comes, which takes
-                about two minutes of a core and a C++ compiler; without one, requests are a `ModelError`.
-                Gains a few percent of a new frame on one CPU core; not measured on a GPU.
+            compiled: compile the encoders with `torch.compile` on the first frame, which takes about two
+                minutes on one core and needs a C++ compiler; without one, requests raise `ModelError`.
+                Saves a few percent on a new frame on one CPU core; not measured on a GPU.
             threads: CPU threads of PyTorch during a call; None leaves PyTorch's own number.
-            frame_cache_mib: memory for what was computed from frames; 0 keeps nothing.
+            frame_cache_mib: memory for what was computed from earlier frames; 0 disables the cache.
 
         Raises:
             CheckpointError: files are missing, damaged, or do not fit together.
@@ -117,16 +115,16 @@ class XSam:
 
     @property
     def config(self) -> XSamConfig:
-        return self._network().config
+        return self._open_forward().model.config
 
     def warm_up(self) -> None:
-        """Answer once on an empty picture, so that the first real request is not the slow one."""
+        """Segment an empty image once, so that the first real request is not the slow one."""
         self.segment(np.zeros((64, 96, 3), np.uint8), "object")
 
     def close(self) -> None:
-        """Give the model's memory back; later calls raise `ModelError`."""
+        """Release the model's memory; later calls raise `ModelError`."""
         with self._lock:
-            self._passes = None
+            self._forward = None
             self._frames.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -162,15 +160,14 @@ class XSam:
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
     ) -> SegmentationResult | list[SegmentationResult]:
-        """Answer one query or several on one image.
+        """Segment one image by one query or several.
 
         Args:
             source: uint8 RGB image (H, W, 3) or a `Frame`. The engine has no cameras of its own.
             queries: text (a phrase, or a question that ends in "?"), a `Query`, or a sequence.
             deadline_s: seconds from now; checked between stages. None = no limit.
-            on_stage: called with the name of each stage as it begins; may raise an `XSamError`.
-            on_text: called with the index of the query and its answer so far, without tags, after each
-                generated token; may raise an `XSamError`. Most tasks generate nothing.
+            on_stage: see `StageHook`.
+            on_text: see `TextHook`; called after each generated token. Most tasks generate nothing.
 
         Returns:
             One result for one query, a list for a sequence; see `Segmenter.segment`.
@@ -179,90 +176,40 @@ class XSam:
             InvalidImageError, InvalidQueryError, DeadlineExceededError, ModelError, and what
             the hooks raise. An invalid query in a sequence is a REFUSED result instead.
         """
-        clock = RequestClock(deadline_s, on_stage)
+        clock = StageClock(Deadline(deadline_s), on_stage)
         frame = _as_frame(source)
         if isinstance(queries, (str, Query)):
             query = Query(text=queries) if isinstance(queries, str) else queries
             query.validate(frame.image_hw)
-            result = self._answer(frame, [query], clock, on_text)[0]
+            result = self._segment(frame, [query], clock, on_text)[0]
             if result.code == InvalidQueryError.code:  # found invalid once it was tokenized
                 raise InvalidQueryError(result.message, hint=result.hint)
             return result
         if not queries:
             raise InvalidQueryError("no queries were given")
-        return self._answer(frame, list(queries), clock, on_text)
+        return self._segment(frame, list(queries), clock, on_text)
 
-    def _answer(
-        self, frame: Frame, queries: list[Query], clock: RequestClock, on_text: TextHook | None
+    def _segment(
+        self, frame: Frame, queries: list[Query], clock: StageClock, on_text: TextHook | None
     ) -> list[SegmentationResult]:
-        if not self._lock.acquire(timeout=clock.remaining_s()):
+        timeout_s = clock.deadline.timeout_s
+        if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
         try:
             with torch.inference_mode(), cpu_threads(self._threads), _model_errors():
-                return self._run(frame, queries, clock, on_text)
+                return self._open_forward().run(
+                    frame, queries, frames=self._frames, clock=clock, on_text=on_text
+                )
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit
             raise
         finally:
             self._lock.release()
 
-    def _run(
-        self, frame: Frame, queries: list[Query], clock: RequestClock, on_text: TextHook | None
-    ) -> list[SegmentationResult]:
-        clock.begin("preprocess")
-        passes = self._open_passes()
-        results: dict[int, SegmentationResult] = {}
-        prompts: list[Prompt] = []
-        for index, query in enumerate(queries):
-            try:
-                query.validate(frame.image_hw)
-                prompts.append(passes.prepare(index, query, frame))
-            except InvalidQueryError as error:
-                results[index] = SegmentationResult.from_error(error, query, frame)
-        if prompts:
-            key = FrameCache.key(frame.rgb)
-            encoded = self._frames.get(key)
-            if encoded is None:
-                self._frames.make_room()
-                encoded = passes.encode(frame, clock)
-            else:
-                clock.begin("encode")  # nothing to do
-            try:
-                raw = passes.answer(encoded, prompts, clock, on_text)
-            finally:
-                self._frames.put(key, encoded)
-            clock.begin("postprocess")
-            composed = {
-                prompt.index: compose(
-                    raw[prompt.index],
-                    prompt.query,
-                    frame,
-                    self.config,
-                    model_id=self.model_id,
-                    stages_s={},
-                    hint=self._unknown_words(prompt.query),
-                )
-                for prompt in prompts
-            }
-            stages = clock.finish()
-            results.update({index: result.with_timing(stages) for index, result in composed.items()})
-        return [results[index] for index in range(len(queries))]
-
-    def _network(self) -> XSamModel:
-        return self._open_passes().model
-
-    def _open_passes(self) -> Passes:
-        if self._passes is None:
+    def _open_forward(self) -> ForwardPass:
+        if self._forward is None:
             raise ModelError("the model was closed", hint="load it again")
-        return self._passes
-
-    def _unknown_words(self, query: Query) -> str:
-        """A hint that names the words the tokenizer does not know (word-level vocabularies only)."""
-        unknown_id = self._tokenizer.unk_token_id
-        names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
-        words = [word for text in (clean_text(query.text), *names) for word in text.replace("?", " ").split()]
-        unknown = [w for w in words if unknown_id in self._tokenizer.encode(w, add_special_tokens=False)]
-        return f"the model does not know the word(s): {', '.join(dict.fromkeys(unknown))}" if unknown else ""
+        return self._forward
 
 
 def _as_frame(source: ImageOrFrame | CameraRef) -> Frame:
@@ -276,7 +223,7 @@ def _as_frame(source: ImageOrFrame | CameraRef) -> Frame:
 
 @contextmanager
 def _model_errors() -> Iterator[None]:
-    """Turn what PyTorch raises into the project's errors, with the cause attached."""
+    """Convert what PyTorch raises to the project's errors, with the cause attached."""
     try:
         yield
     except XSamError:

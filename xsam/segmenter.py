@@ -1,7 +1,7 @@
-"""The one door to segmentation, and an honest fake of it for tests.
+"""The one interface to segmentation, and a fake of it for tests.
 
-The in-process engine (`xsam.engine.XSam`), the ROS client (`xsam_ros.client.RosSegmenter`) and
-`FakeSegmenter` all fulfil `Segmenter`; one contract test runs against each.
+The in-process engine (`XSam`), the ROS client (`xsam_ros.client.RosSegmenter`), the lazy loader of
+the agent tools and `FakeSegmenter` all implement `Segmenter`; one contract test runs against each.
 """
 
 from __future__ import annotations
@@ -12,42 +12,68 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from xsam.errors import DeadlineExceededError, InvalidQueryError, UnknownCameraError
+from xsam.errors import InvalidQueryError, UnknownCameraError
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Timing
 
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """Anything that answers queries about a frame."""
+    """Anything that segments a frame by queries."""
 
     def segment(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
-        """Answer every query on one and the same frame.
+        """Segment one frame by every query.
 
         Args:
-            source: a frame, or the name of a camera whose newest frame is taken.
+            source: a frame, or a camera whose newest frame is used.
             queries: at least one.
             deadline_s: seconds from now until the caller gives up; covers everything.
+            on_stage: called with the name of each stage; may raise to end the request.
+            on_text: called with a query's index and its generated text so far; may raise.
 
         Returns:
-            One result a query, in order. A query that is invalid by itself is a REFUSED result and
-            leaves the others untouched.
+            One result per query, in order. A query that is invalid by itself gives a REFUSED result and
+            does not affect the others.
 
         Raises:
-            RequestRefusedError: what concerns the whole request (no queries, unknown camera, no or
-                stale frame, queue full, deadline, not active).
+            RequestRefusedError: the whole request is refused (no queries, unknown camera, no or stale
+                frame, queue full, deadline, not active).
             ModelError: inference failed for the whole request.
         """
         ...
 
 
-class FakeSegmenter:
-    """A segmenter that finds what it was told is there; for tests of code that uses one.
+class Engine(Segmenter, Protocol):
+    """A segmenter that holds the model itself, as the ROS node needs it."""
 
-    It keeps the contract (validation, typed refusals, deadlines) and matches a phrase or category
-    to a mask by equality of the lower-case text without a leading article.
+    @property
+    def model_id(self) -> str:
+        """Identifier of the model, for results and status."""
+        ...
+
+    def warm_up(self) -> None:
+        """Run once, so that the first request is not slower than the others."""
+        ...
+
+    def close(self) -> None:
+        """Release the memory; later calls raise `ModelError`."""
+        ...
+
+
+class FakeSegmenter:
+    """A segmenter with given masks, for tests of code that uses one.
+
+    It keeps the contract (validation, typed refusals, deadlines) and matches a phrase or category to a mask
+    by equality of the lower-case text without its leading article.
     """
 
     def __init__(
@@ -62,13 +88,22 @@ class FakeSegmenter:
         self._delay_s = delay_s
 
     def segment(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
-        """See `Segmenter.segment`."""
+        """See `Segmenter.segment`; the one stage is "inference", and no text is generated."""
         if not queries:
             raise InvalidQueryError("no queries were given")
-        if deadline_s <= self._delay_s:
-            raise DeadlineExceededError(f"no answer within {deadline_s:.3f} s")
+        deadline = Deadline(deadline_s)
+        if on_stage is not None:
+            on_stage("inference")
+        if deadline.remaining_s <= self._delay_s:
+            raise deadline.error()
         if isinstance(source, CameraRef):
             if source.name not in self._frames:
                 known = ", ".join(sorted(self._frames)) or "none"
@@ -77,9 +112,9 @@ class FakeSegmenter:
         else:
             frame = source
         time.sleep(self._delay_s)
-        return [self._answer(frame, query) for query in queries]
+        return [self._result(frame, query) for query in queries]
 
-    def _answer(self, frame: Frame, query: Query) -> SegmentationResult:
+    def _result(self, frame: Frame, query: Query) -> SegmentationResult:
         try:
             query.validate(frame.image_hw)
         except InvalidQueryError as error:

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from tests.golden.golden_case import GoldenCase
 from xsam.inference.postprocess import (
-    RawSegments,
+    UnlabeledSegments,
     best_query,
     instances,
     most_overlapping,
     panoptic,
-    semantic,
+    semantic_bands,
 )
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import box_of_mask
@@ -51,25 +51,26 @@ def test_segments(golden_case: GoldenCase) -> None:
     task, threshold, info = case.data["task"], case.data["threshold"], case.data["segments_info"]
     if task in ("img_refseg", "img_reaseg"):
         found = best_query(class_logits, mask_logits, geometry)
-        _same_map(found.masks[0], tensors["post.segmentation"])
+        _same_map(_decoded(found)[0], tensors["post.segmentation"])
         assert float(found.scores[0]) == pytest.approx(info["score"], abs=SCORE)
     elif task == "img_gcgseg":
         found = best_query(class_logits, mask_logits, geometry)
         assert found.scores.tolist() == pytest.approx([s["score"] for s in info], abs=SCORE)
         painted = torch.full(geometry.image_hw, NOTHING, dtype=torch.int32)
-        for segment, mask in zip(info, found.masks, strict=True):
+        for segment, mask in zip(info, _decoded(found), strict=True):
             painted[mask] = segment["id"]
         for value in tensors["post.segmentation"].unique():
             assert _iou(painted == value, tensors["post.segmentation"] == value) >= 0.999
     elif task == "img_intseg":
         candidates = instances(class_logits, mask_logits, geometry, threshold=threshold)
         found = most_overlapping(candidates, _prompt_region(case, geometry).numpy())
-        _same_map(found.masks[0], tensors["post.segmentation"])
+        _same_map(_decoded(found)[0], tensors["post.segmentation"])
         assert float(found.scores[0]) == pytest.approx(info["score"], abs=SCORE)
     elif "post.instances.masks" in tensors:
         _same_instances(instances(class_logits, mask_logits, geometry, threshold=threshold), case)
     elif info is None:
-        classes = semantic(class_logits, mask_logits, geometry)
+        bands = semantic_bands(class_logits, mask_logits, geometry)
+        classes = torch.cat([band for _, _, band in bands])
         assert float((classes == tensors["post.segmentation"]).float().mean()) >= 0.999
     else:
         names = case.data["sampled_cats"]
@@ -84,14 +85,19 @@ def _same_map(mask: Tensor, segmentation: Tensor) -> None:
     assert _iou(mask, segmentation != NOTHING) >= 0.999
 
 
-def _same_instances(found: RawSegments, case: GoldenCase) -> None:
+def _decoded(found: UnlabeledSegments) -> torch.Tensor:
+    masks = [mask.decode() for mask in found.masks]
+    return torch.from_numpy(np.array(masks, np.bool_).reshape(-1, *found.image_hw))
+
+
+def _same_instances(found: UnlabeledSegments, case: GoldenCase) -> None:
     """Pair by class and score; order among equals is free."""
     expected = {
         name: case.tensors[f"post.instances.{name}"] for name in ("masks", "scores", "classes", "boxes")
     }
     assert len(found.scores) == len(expected["scores"])
     assert sorted(found.label_indices.tolist()) == sorted(expected["classes"].tolist())
-    for mask, label, score in zip(found.masks, found.label_indices, found.scores, strict=True):
+    for mask, label, score in zip(_decoded(found), found.label_indices, found.scores, strict=True):
         ious = [
             _iou(mask, other.bool())
             if int(c) == int(label) and abs(float(s) - float(score)) <= SCORE

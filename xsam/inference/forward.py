@@ -1,8 +1,8 @@
-"""The passes of the network: frames and prompts in, raw answers out."""
+"""From a frame and queries to results: prepare → encode → language → decode → compose, top to bottom."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ from torch import Tensor
 
 from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError
-from xsam.inference.deadline import RequestClock
-from xsam.inference.frame_cache import EncodedFrame
+from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
 from xsam.inference.prompts import (
     END_TAG,
@@ -24,47 +23,93 @@ from xsam.inference.prompts import (
     conversation_for,
     mark_positions,
     tokenize,
+    unknown_words,
 )
-from xsam.inference.results import RawAnswer, plain_text
+from xsam.inference.results import Prediction, compose, plain_text
+from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, cache_prefix, following_states, generate
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
-from xsam.types.requests import Frame, Query, Task
+from xsam.types.deadline import TextHook
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
-MAX_PROMPTS_PER_PASS = 8
+MAX_PROMPTS_PER_BATCH = 8
 MAX_NEW_TOKENS = 256
-PREFIX_ROOM = 320  # positions behind the image that are allocated with it: eight short prompts
-
-TextHook = Callable[[int, str], None]
+PREFIX_ROOM = 320  # positions allocated behind the image's: enough for eight short prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """A query that passed validation, as tokens."""
+    """A valid query as tokens and regions."""
 
-    index: int  # place in the request
+    index: int  # of the query in the request
     query: Query
+    task: Task  # resolved
     conversation: Conversation
     tokens: TokenizedPrompt  # expanded
-    text_start: int  # index of the first token behind the image
+    text_start: int  # index of the first token after the image
     regions: Tensor | None  # (R, S, S) masks for the region sampler
+    prompt_region: BoolMask | None  # (H, W) pixels that an INTERACTIVE query points at
 
 
-class Passes:
-    """A network and its tokenizer; one call at a time, within `torch.inference_mode`."""
+class ForwardPass:
+    """A network and its tokenizer; one call at a time, inside `torch.inference_mode`."""
 
-    def __init__(self, model: XSamModel, tokenizer: Any) -> None:
+    def __init__(self, model: XSamModel, tokenizer: Any, *, model_id: str) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.model_id = model_id
+
+    def run(
+        self,
+        frame: Frame,
+        queries: Sequence[Query],
+        *,
+        frames: FrameCache,
+        clock: StageClock,
+        on_text: TextHook | None,
+    ) -> list[SegmentationResult]:
+        """Answer every query on one frame.
+
+        Args:
+            frame: the source image.
+            queries: at least one; an invalid one becomes a REFUSED result at its index.
+            frames: what is kept of earlier frames.
+            clock: stages and deadline of the request.
+            on_text: hook for generated text.
+
+        Returns:
+            One result per query, in order, all with the same timing.
+        """
+        clock.begin("preprocess")
+        results: dict[int, SegmentationResult] = {}
+        prompts: list[Prompt] = []
+        for index, query in enumerate(queries):
+            try:
+                prompts.append(self.prepare(index, query, frame))
+            except InvalidQueryError as error:
+                results[index] = SegmentationResult.from_error(error, query, frame)
+        if prompts:
+            predictions = self._predict(frame, prompts, frames, clock, on_text)
+            clock.begin("postprocess")
+            composed = [self._compose(predictions[prompt.index], prompt, frame) for prompt in prompts]
+            stages_s = clock.finish()
+            for prompt, result in zip(prompts, composed, strict=True):
+                results[prompt.index] = result.with_timing(stages_s)
+        return [results[index] for index in range(len(queries))]
+
+    # ----------------------------------------------------------------------------------- prepare
 
     def prepare(self, index: int, query: Query, frame: Frame) -> Prompt:
-        """Turn a valid query into tokens and region masks.
+        """Validate a query and turn it into tokens and region masks.
 
         Raises:
-            InvalidQueryError: a text is empty without its tags, or the tokens are more than the model takes.
+            InvalidQueryError: a field is wrong, a text is empty without its tags, or the query takes more
+                tokens than the model has room for.
         """
         config = self.model.config
-        task = query.resolved_task()
+        task = query.validate(frame.image_hw)
         conversation = conversation_for(query)
         tokens = tokenize(self.tokenizer, conversation, bos=config.bos_before_user)
         tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
@@ -74,9 +119,10 @@ class Passes:
                 f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
                 hint="ask for fewer categories or regions at a time, or shorten the text",
             )
-        regions = None
+        regions = prompt_region = None
         if task is Task.INTERACTIVE:
-            regions = region_mask(prompt_mask(query.prompts, frame.image_hw), config)[None]
+            prompt_region = prompt_mask(query.prompts, frame.image_hw)
+            regions = region_mask(prompt_region, config)[None]
         elif task is Task.VISUAL_GROUNDED:
             negatives = [p for p in query.prompts if not p.positive]
             positives = [p for p in query.prompts if p.positive]
@@ -86,14 +132,47 @@ class Passes:
         return Prompt(
             index=index,
             query=query,
+            task=task,
             conversation=conversation,
             tokens=tokens,
             text_start=int(np.flatnonzero(tokens.input_ids == IMAGE_ID)[-1]) + 1,
             regions=regions,
+            prompt_region=prompt_region,
         )
 
-    def encode(self, frame: Frame, clock: RequestClock) -> EncodedFrame:
-        """Compute everything that no query changes but the language model's prefix, which waits for one."""
+    # ------------------------------------------------------------------------------------ encode
+
+    def _predict(
+        self,
+        frame: Frame,
+        prompts: Sequence[Prompt],
+        frames: FrameCache,
+        clock: StageClock,
+        on_text: TextHook | None,
+    ) -> dict[int, Prediction]:
+        """Encode the frame unless it is cached, and predict for every prompt; keyed by prompt index."""
+        key = FrameCache.key(frame.rgb)
+        encoded = frames.get(key)
+        if encoded is None:
+            frames.make_room()
+            encoded = self._encode(frame, clock)
+        else:
+            clock.begin("encode")  # announced all the same: every request has the same stages
+        predictions: dict[int, Prediction] = {}
+        try:
+            forced = [prompt for prompt in prompts if prompt.conversation.answer]
+            for start in range(0, len(forced), MAX_PROMPTS_PER_BATCH):
+                batch = forced[start : start + MAX_PROMPTS_PER_BATCH]
+                predictions.update(self._predict_forced(encoded, batch, clock))
+            for prompt in prompts:
+                if not prompt.conversation.answer:
+                    predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
+        finally:
+            frames.put(key, encoded)
+        return predictions
+
+    def _encode(self, frame: Frame, clock: StageClock) -> EncodedFrame:
+        """Compute what depends on the frame alone, except the LLM's prefix, which needs a first prompt."""
         model = self.model
         pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config)
         clock.begin("encode")
@@ -104,28 +183,86 @@ class Passes:
             memory=model.decoder_memory(features),
         )
 
-    def answer(
-        self, encoded: EncodedFrame, prompts: list[Prompt], clock: RequestClock, on_text: TextHook | None
-    ) -> dict[int, RawAnswer]:
-        """Answer prompts on a frame, template answers in groups and generated ones each on its own.
+    # ---------------------------------------------------------------------------------- language
 
-        Returns:
-            The raw answers by each prompt's index.
+    def _predict_forced(
+        self, encoded: EncodedFrame, prompts: Sequence[Prompt], clock: StageClock
+    ) -> dict[int, Prediction]:
+        """Predict for several prompts with a fixed answer in one LLM pass and one decoder pass."""
+        clock.begin("language")
+        model = self.model
+        prefix = self._prefix(encoded, prompts[0])
+        clock.check()
+        texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
+        seg_embeds, conditions = [], []
+        for prompt, states in zip(prompts, following_states(model.llm, prefix, texts), strict=True):
+            seg, means = self._project(
+                states[0],
+                prompt.tokens.cond_ids[prompt.text_start :],
+                prompt.tokens.seg_ids[prompt.text_start :],
+            )
+            seg_embeds.append(seg)
+            conditions.append(means)
+        clock.begin("decode")
+        decoded = self._decode(encoded, seg_embeds, conditions)
+        return {
+            prompt.index: Prediction(
+                # Padded conditions are cut off again; background stays last.
+                class_logits=torch.cat(
+                    [
+                        decoded.class_logits[0, p, :, : len(conditions[p])],
+                        decoded.class_logits[0, p, :, -1:],
+                    ],
+                    dim=-1,
+                ),
+                mask_logits=decoded.mask_logits[0, p],
+            )
+            for p, prompt in enumerate(prompts)
+        }
 
-        Raises:
-            DeadlineExceededError: time ran out between stages or generated tokens.
-        """
-        raw: dict[int, RawAnswer] = {}
-        forced = [p for p in prompts if p.conversation.answer]
-        for start in range(0, len(forced), MAX_PROMPTS_PER_PASS):
-            raw.update(self._forced(encoded, forced[start : start + MAX_PROMPTS_PER_PASS], clock))
-        for prompt in prompts:
-            if not prompt.conversation.answer:
-                raw[prompt.index] = self._generated(encoded, prompt, clock, on_text)
-        return raw
+    def _predict_generated(
+        self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock, on_text: TextHook | None
+    ) -> Prediction:
+        """Generate the answer to one prompt; it has masks only if it contains exactly one `<SEG>`."""
+        clock.begin("language")
+        model, tokenizer = self.model, self.tokenizer
+        prefix = self._prefix(encoded, prompt)
+        generated: list[int] = []
+
+        def on_token(token: int) -> None:
+            clock.check()
+            generated.append(token)
+            if on_text is not None:
+                on_text(prompt.index, plain_text(tokenizer.decode(generated, skip_special_tokens=False)))
+
+        generation = generate(
+            model.llm,
+            self._embed(encoded, prompt),
+            max_new_tokens=MAX_NEW_TOKENS,
+            stop_ids=tokenizer.convert_tokens_to_ids([END_TAG, tokenizer.eos_token]),
+            # An explanation ends with its mask; a caption or a chat may continue after one.
+            final_ids=[tokenizer.convert_tokens_to_ids(SEG_TAG)] if prompt.query.explain else (),
+            prefix=prefix,
+            on_token=on_token,
+        )
+        text = tokenizer.decode(generation.token_ids, skip_special_tokens=False)
+        ids = np.concatenate(
+            [prompt.tokens.input_ids[prompt.text_start :], np.array(generation.token_ids, np.int64)]
+        )
+        cond_ids, seg_ids = mark_positions(tokenizer, ids[: len(generation.hidden_states)])
+        if requested := prompt.tokens.num_conditions:  # phrases of an explanation are not what was asked for
+            cond_ids[cond_ids >= requested] = -1
+        if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
+            return Prediction(class_logits=None, mask_logits=None, text=text)
+        seg, means = self._project(generation.hidden_states, cond_ids, seg_ids)
+        clock.begin("decode")
+        decoded = self._decode(encoded, [seg], [means])
+        return Prediction(
+            class_logits=decoded.class_logits[0, 0], mask_logits=decoded.mask_logits[0, 0], text=text
+        )
 
     def _prefix(self, encoded: EncodedFrame, prompt: Prompt) -> PrefixCache:
-        """Keys and values of the user tag and the image, which every prompt begins with."""
+        """Return keys and values of the user tag and the image, which every prompt begins with."""
         if encoded.prefix is None:
             assert encoded.image_tokens is not None
             ids = torch.from_numpy(prompt.tokens.input_ids[: prompt.text_start]).to(self.model.llm_device)
@@ -135,7 +272,7 @@ class Passes:
         return encoded.prefix
 
     def _embed(self, encoded: EncodedFrame, prompt: Prompt) -> Tensor:
-        """Embeddings of what follows the image, (L, D)."""
+        """Embed what follows the image, (L, D)."""
         model = self.model
         ids = torch.from_numpy(prompt.tokens.input_ids[prompt.text_start :]).to(model.llm_device)
         regions = None
@@ -145,95 +282,40 @@ class Passes:
             regions = model.region_tokens(encoded.region_map.expand(len(points), -1, -1, -1), points)
         return model.embed(ids, None, regions)
 
-    def _forced(
-        self, encoded: EncodedFrame, prompts: list[Prompt], clock: RequestClock
-    ) -> dict[int, RawAnswer]:
-        """Several queries with a given answer: one pass of the LLM behind the image, one of the decoder."""
-        clock.begin("language")
-        model = self.model
-        prefix = self._prefix(encoded, prompts[0])
-        clock.check()
-        texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
-        seg_embeds, means = [], []
-        for prompt, states in zip(prompts, following_states(model.llm, prefix, texts), strict=True):
-            seg, conditions = self._project(
-                states[0],
-                prompt.tokens.cond_ids[prompt.text_start :],
-                prompt.tokens.seg_ids[prompt.text_start :],
-            )
-            seg_embeds.append(seg)
-            means.append(conditions)
-        clock.begin("decode")
-        answer = self._decode(encoded, seg_embeds, means)
-        return {
-            prompt.index: RawAnswer(
-                # Padded conditions are cut off again; background stays last.
-                class_logits=torch.cat(
-                    [answer.class_logits[0, p, :, : len(means[p])], answer.class_logits[0, p, :, -1:]], dim=-1
-                ),
-                mask_logits=answer.mask_logits[0, p],
-            )
-            for p, prompt in enumerate(prompts)
-        }
-
-    def _generated(
-        self, encoded: EncodedFrame, prompt: Prompt, clock: RequestClock, on_text: TextHook | None
-    ) -> RawAnswer:
-        """One query whose answer is generated; masks only if it holds exactly one `<SEG>`."""
-        clock.begin("language")
-        model, tokenizer = self.model, self.tokenizer
-        prefix = self._prefix(encoded, prompt)
-        said: list[int] = []
-
-        def listen(token: int) -> None:
-            clock.check()
-            said.append(token)
-            if on_text is not None:
-                on_text(prompt.index, plain_text(tokenizer.decode(said, skip_special_tokens=False)))
-
-        generation = generate(
-            model.llm,
-            self._embed(encoded, prompt),
-            max_new_tokens=MAX_NEW_TOKENS,
-            stop_ids=tokenizer.convert_tokens_to_ids([END_TAG, tokenizer.eos_token]),
-            # An explanation ends with its mask; a caption or a chat may go on.
-            final_ids=[tokenizer.convert_tokens_to_ids(SEG_TAG)] if prompt.query.explain else (),
-            prefix=prefix,
-            on_token=listen,
-        )
-        text = tokenizer.decode(generation.token_ids, skip_special_tokens=False)
-        ids = np.concatenate(
-            [prompt.tokens.input_ids[prompt.text_start :], np.array(generation.token_ids, np.int64)]
-        )
-        cond_ids, seg_ids = mark_positions(tokenizer, ids[: len(generation.hidden_states)])
-        if asked := prompt.tokens.num_conditions:  # phrases in an explanation are not what was asked for
-            cond_ids[cond_ids >= asked] = -1
-        if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
-            return RawAnswer(class_logits=None, mask_logits=None, text=text)
-        seg, conditions = self._project(generation.hidden_states, cond_ids, seg_ids)
-        clock.begin("decode")
-        answer = self._decode(encoded, [seg], [conditions])
-        return RawAnswer(
-            class_logits=answer.class_logits[0, 0], mask_logits=answer.mask_logits[0, 0], text=text
-        )
-
     def _project(
         self, states: Tensor, cond_ids: NDArray[np.int64], seg_ids: NDArray[np.int64]
     ) -> tuple[Tensor, Tensor]:
-        """States of a text (L, D) → the seg embedding (C,) and each condition's mean (K, C).
+        """Project the states of a text (L, D) to the `<SEG>` embedding (C,) and condition means (K, C).
 
-        Only the positions that are read go through the projector.
+        Only the positions that are used go through the projector.
         """
-        read = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
+        used = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
         model = self.model
-        projected = model.llm_projector(states[torch.from_numpy(read).to(states.device)].to(model.device))
-        means = span_means(projected[None], [torch.from_numpy(cond_ids[read]).to(model.device)])
-        return projected[int(np.flatnonzero(seg_ids[read] == 0)[0])], means[0]
+        projected = model.llm_projector(states[torch.from_numpy(used).to(states.device)].to(model.device))
+        means = span_means(projected[None], [torch.from_numpy(cond_ids[used]).to(model.device)])
+        return projected[int(np.flatnonzero(seg_ids[used] == 0)[0])], means[0]
+
+    # ------------------------------------------------------------------------------------ decode
 
     def _decode(
-        self, encoded: EncodedFrame, seg_embeds: Sequence[Tensor], means: Sequence[Tensor]
+        self, encoded: EncodedFrame, seg_embeds: Sequence[Tensor], conditions: Sequence[Tensor]
     ) -> DecoderStage:
-        conditions, valid = pad_conditions(means)
-        return self.model.answer(
-            encoded.memory, torch.stack(list(seg_embeds))[None], conditions[None], valid[None]
+        padded, valid = pad_conditions(conditions)
+        return self.model.predict(
+            encoded.memory, torch.stack(list(seg_embeds))[None], padded[None], valid[None]
+        )
+
+    # ----------------------------------------------------------------------------------- compose
+
+    def _compose(self, prediction: Prediction, prompt: Prompt, frame: Frame) -> SegmentationResult:
+        unknown = unknown_words(self.tokenizer, prompt.query)
+        return compose(
+            prediction,
+            prompt.query,
+            frame,
+            self.model.config,
+            task=prompt.task,
+            prompt_region=prompt.prompt_region,
+            model_id=self.model_id,
+            hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
         )

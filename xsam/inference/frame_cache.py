@@ -1,4 +1,4 @@
-"""What was computed from a frame alone, kept for the next query on the same frame."""
+"""Cache of what was computed from a frame alone, for further queries on the same frame."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from xsam.model.mask_decoder import DecoderMemory
 
 @dataclass(slots=True, kw_only=True)
 class EncodedFrame:
-    """Everything that no query changes."""
+    """Everything that depends on the frame and on no query."""
 
-    image_tokens: Tensor | None  # (1, T, D); given up once the language model has read them
+    image_tokens: Tensor | None  # (1, T, D); dropped once the language model has read them
     region_map: Tensor  # (1, D, h, w) for the region sampler
     memory: DecoderMemory
     prefix: PrefixCache | None = None  # the language model's keys and values up to the last image token
 
     @property
     def nbytes(self) -> int:
-        """Memory of all tensors."""
+        """Memory of all tensors, bytes."""
         tensors = [self.region_map, *self.memory.tensors]
         if self.image_tokens is not None:
             tensors.append(self.image_tokens)
@@ -34,10 +34,10 @@ class EncodedFrame:
 
 
 class FrameCache:
-    """The frames used last, as many as fit into a number of bytes.
+    """Least-recently-used cache of encoded frames, bounded by bytes.
 
-    A frame is known by its pixels, not by its stamp or by the array that holds them: an array may be
-    overwritten by the camera's next picture. Hashing a frame of 640×480 takes about a millisecond.
+    A frame is identified by its pixels, not by its stamp or by the array that holds them: a driver may
+    overwrite the array with its next image. Hashing a frame of 640×480 takes about a millisecond.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -49,25 +49,25 @@ class FrameCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the kept frames take."""
+        """Memory of the cached frames, bytes."""
         return sum(frame.nbytes for frame in self._frames.values())
 
     @staticmethod
     def key(rgb: NDArray[np.uint8]) -> bytes:
-        """Digest of shape and pixels."""
+        """Hash shape and pixels."""
         digest = hashlib.sha256(repr(rgb.shape).encode())
         digest.update(np.ascontiguousarray(rgb).data)
         return digest.digest()
 
     def get(self, key: bytes) -> EncodedFrame | None:
-        """The frame of that key, which becomes the one used last."""
+        """Return the frame of a key and mark it as used, or None."""
         frame = self._frames.get(key)
         if frame is not None:
             self._frames.move_to_end(key)
         return frame
 
     def make_room(self) -> None:
-        """Drop the oldest frame if another of its size would not fit; called before one is computed."""
+        """Drop the oldest frames until another of the largest size fits; called before one is computed."""
         while self._frames:
             largest = max(frame.nbytes for frame in self._frames.values())
             if self.nbytes + largest <= self.limit_bytes:
@@ -75,7 +75,7 @@ class FrameCache:
             self._frames.popitem(last=False)
 
     def put(self, key: bytes, frame: EncodedFrame) -> None:
-        """Keep a frame, or its new size; the oldest are dropped until all fit, if need be this one too."""
+        """Store a frame, or its new size; drop the oldest until all fit, if need be this one too."""
         self._frames[key] = frame
         self._frames.move_to_end(key)
         while self._frames and self.nbytes > self.limit_bytes:

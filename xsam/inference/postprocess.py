@@ -1,14 +1,14 @@
-"""Class and mask logits → segments in camera pixels, one function per kind of answer.
+"""Class and mask logits → segments in camera pixels, one function per kind of task.
 
-Which queries to keep is decided first, from class probabilities. A kept mask is then up-sampled inside the
-box where it can be positive, and coded from that crop. Where queries compete for pixels (semantic,
-panoptic), the picture is made in bands of rows. Nothing is ever made at the encoder's size.
+Class probabilities decide first which queries to keep. The mask of a kept query is then upsampled inside the
+box where it can be positive, and encoded from that crop. Where queries compete for pixels (semantic,
+panoptic), the image is processed in bands of rows. Nothing is ever built at the encoder's resolution.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,186 +16,218 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsam.inference.upsample import MaskGeometry
-from xsam.types.masks import BoolMask, MaskRle, box_of_mask
-from xsam.types.requests import Segments
+from xsam.types.masks import BoolMask, MaskRle
+from xsam.types.requests import PromptKind, Segments, VisualPrompt
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7
 NESTED_SHARE = 0.85
-"""Visible objects share no pixels: a mask of which so much lies in another is a part of that object."""
+"""Visible objects share no pixels: a mask with this share inside another one is a part of that object."""
+
+CANDIDATE_SHARE = 0.35
+"""Masks with at least this share of the best score are candidates; chosen on validation scenes."""
+
+_WHOLE_OBJECT = (PromptKind.BOX, PromptKind.MASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CodedMask:
-    """A mask as run lengths with its tight box, (0, 0, 0, 0) when it is empty."""
-
-    rle: MaskRle
-    box_xyxy: tuple[int, int, int, int]
-
-    @classmethod
-    def of_crop(cls, crop: BoolMask, top: int, left: int, image_hw: tuple[int, int]) -> CodedMask:
-        """Code a mask that is False outside a crop which begins at (top, left)."""
-        x_min, y_min, x_max, y_max = box_of_mask(crop)
-        rle = MaskRle.encode_crop(
-            crop[y_min:y_max, x_min:x_max], top=top + y_min, left=left + x_min, image_hw=image_hw
-        )
-        empty = x_max == 0
-        box = (0, 0, 0, 0) if empty else (x_min + left, y_min + top, x_max + left, y_max + top)
-        return cls(rle=rle, box_xyxy=box)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawSegments:
-    """Segments before labels."""
+class UnlabeledSegments:
+    """Masks with scores and label indices, before they are labeled and sorted."""
 
     image_hw: tuple[int, int]
-    coded: tuple[CodedMask, ...]  # (N,)
+    masks: tuple[MaskRle, ...]  # (N,)
     label_indices: Tensor  # (N,) int64
     scores: Tensor  # (N,) float32
 
     @classmethod
     def of_masks(
         cls, masks: BoolMask, label_indices: Tensor, scores: Tensor, image_hw: tuple[int, int]
-    ) -> RawSegments:
-        """Code whole masks (N, H, W)."""
+    ) -> UnlabeledSegments:
+        """Encode whole masks (N, H, W)."""
         return cls(
             image_hw=image_hw,
-            coded=tuple(CodedMask.of_crop(mask, 0, 0, image_hw) for mask in masks),
+            masks=tuple(MaskRle.encode_crop(mask, top=0, left=0, image_hw=image_hw) for mask in masks),
             label_indices=label_indices,
             scores=scores,
         )
 
-    @property
-    def masks(self) -> Tensor:
-        """(N, H, W) bool, decoded."""
-        if not self.coded:
-            return torch.zeros((0, *self.image_hw), dtype=torch.bool)
-        return torch.from_numpy(np.stack([mask.rle.decode() for mask in self.coded]))
-
-    def pick(self, order: Tensor) -> RawSegments:
-        """The segments `order`, an index or bool mask."""
-        places = torch.arange(len(self.coded))[order.cpu()]
-        return RawSegments(
+    def pick(self, order: Tensor) -> UnlabeledSegments:
+        """Select segments by an index tensor or a bool tensor."""
+        indices = torch.arange(len(self.masks))[order.cpu()]
+        return UnlabeledSegments(
             image_hw=self.image_hw,
-            coded=tuple(self.coded[i] for i in places.tolist()),
+            masks=tuple(self.masks[i] for i in indices.tolist()),
             label_indices=self.label_indices[order],
             scores=self.scores[order],
         )
 
 
 def probabilities(class_logits: Tensor) -> Tensor:
-    """(Q, K + 1) logits → (Q, K) probabilities of the conditions; background takes its share."""
+    """Turn (Q, K + 1) logits into (Q, K) probabilities of the conditions; background takes its share."""
     return class_logits.float().softmax(dim=-1)[:, :-1]
 
 
-def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> RawSegments:
-    """Per condition the query that fits best: referring, reasoning, grounded conversation.
+def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> UnlabeledSegments:
+    """Select the best query for each condition: referring, reasoning, grounded conversation.
 
     Returns:
-        One segment a condition, in their order; the score is the probability.
+        One segment per condition, in their order; the score is the probability.
     """
     scores, queries = probabilities(class_logits).max(dim=0)
     labels = torch.arange(len(scores), device=scores.device)
-    return _coded(mask_logits, geometry, queries, labels, scores)
+    return _encode_queries(mask_logits, geometry, queries, labels, scores)
 
 
 def matching_queries(
     class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float = 0.5
-) -> RawSegments:
-    """Every query that means the condition: for models trained with one mask an object.
+) -> UnlabeledSegments:
+    """Select every query that matches a condition, for models trained with one mask per object.
 
-    Per condition all queries with p > `threshold`, duplicates removed, or else the best one.
+    For each condition: all queries with p > `threshold`, duplicates removed, or else the best one.
     """
     p = probabilities(class_logits)
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    found = _coded(mask_logits, geometry, queries, labels, p[queries, labels])
+    found = _encode_queries(mask_logits, geometry, queries, labels, p[queries, labels])
     return without_duplicates(found, nested=NESTED_SHARE)
 
 
 def instances(
     class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float
-) -> RawSegments:
-    """Top Q (query, class) pairs; score = p · mean mask probability inside the mask; ≥ `threshold`."""
+) -> UnlabeledSegments:
+    """Select the top Q (query, class) pairs with p · mean mask probability inside the mask ≥ `threshold`."""
     p = probabilities(class_logits)
     count, classes = p.shape
     top, flat = p.flatten().topk(min(count, p.numel()), sorted=False)
     queries, labels = flat // classes, flat % classes
     possible = top >= threshold  # the mask factor can only lower the score
     top, queries, labels = top[possible], queries[possible], labels[possible]
-    coded: dict[int, CodedMask] = {}
+    masks: dict[int, MaskRle] = {}
     certainty: dict[int, float] = {}
     for query in dict.fromkeys(queries.tolist()):  # one query may stand for several classes
         logits, row, column = geometry.crop(mask_logits[query])
         inside = logits > 0
         total = float(logits.sigmoid()[inside].sum())
         certainty[query] = total / (int(inside.sum()) + 1e-6)
-        coded[query] = CodedMask.of_crop(inside.cpu().numpy(), row, column, geometry.image_hw)
+        masks[query] = _encode_crop(inside, row, column, geometry)
     scores = top * top.new_tensor([certainty[query] for query in queries.tolist()])
-    return RawSegments(
+    return UnlabeledSegments(
         image_hw=geometry.image_hw,
-        coded=tuple(coded[query] for query in queries.tolist()),
+        masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
         scores=scores,
     ).pick(scores >= threshold)
 
 
-def _coded(
+def _encode_queries(
     mask_logits: Tensor, geometry: MaskGeometry, queries: Tensor, labels: Tensor, scores: Tensor
-) -> RawSegments:
-    """The masks of chosen queries, which may repeat."""
-    coded: dict[int, CodedMask] = {}
+) -> UnlabeledSegments:
+    """Encode the masks of the selected queries, which may repeat."""
+    masks: dict[int, MaskRle] = {}
     for query in dict.fromkeys(queries.tolist()):
         logits, row, column = geometry.crop(mask_logits[query])
-        coded[query] = CodedMask.of_crop((logits > 0).cpu().numpy(), row, column, geometry.image_hw)
-    return RawSegments(
+        masks[query] = _encode_crop(logits > 0, row, column, geometry)
+    return UnlabeledSegments(
         image_hw=geometry.image_hw,
-        coded=tuple(coded[query] for query in queries.tolist()),
+        masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
         scores=scores,
     )
 
 
-def most_overlapping(candidates: RawSegments, prompt: BoolMask) -> RawSegments:
-    """Interactive: the candidate whose mask overlaps the prompt region (H, W) most, by IoU."""
+def _encode_crop(inside: Tensor, top: int, left: int, geometry: MaskGeometry) -> MaskRle:
+    return MaskRle.encode_crop(inside.cpu().numpy(), top=top, left=left, image_hw=geometry.image_hw)
+
+
+def most_overlapping(candidates: UnlabeledSegments, region: BoolMask) -> UnlabeledSegments:
+    """Select the candidate with the highest IoU with the prompt region (H, W), as the reference does."""
     if len(candidates.scores) == 0:
         return candidates
-    overlaps = MaskRle.iou_matrix([m.rle for m in candidates.coded], [MaskRle.encode(prompt)])
+    overlaps = MaskRle.iou_matrix(candidates.masks, [MaskRle.encode(region)])
     return candidates.pick(torch.tensor([int(overlaps[:, 0].argmax())]))
 
 
-def semantic(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> Tensor:
-    """Class index of each pixel, (H, W) int64: argmax of the queries' class × mask probabilities."""
+def pointed_at(
+    candidates: UnlabeledSegments, prompts: Sequence[VisualPrompt], region: BoolMask
+) -> UnlabeledSegments:
+    """Select the candidate that the prompts point at, for models that give a mask for every object.
+
+    The reference takes the highest IoU with the prompt region (`most_overlapping`), whatever the prompt.
+    A point or a scribble shows only a part of an object, so that rule prefers small masks; and a box says
+    where the object ends. Therefore:
+
+    * A box or a mask shows the whole object: the highest IoU wins, and what reaches out of the boxes is
+      cut off when there are only boxes.
+    * Points and scribbles show a part: the mask that covers most of them wins, weighted by the square root
+      of its score.
+
+    Args:
+        candidates: masks for the one condition of the prompts.
+        prompts: at least one positive.
+        region: (H, W) bool, what the prompts cover (`prompt_mask`).
+
+    Returns:
+        One segment, or none if there was no candidate.
+    """
+    if not candidates.masks:
+        return candidates
+    kinds = {prompt.kind for prompt in prompts if prompt.positive}
+    if kinds.isdisjoint(_WHOLE_OBJECT):
+        covered = np.array([_covered(mask, region) for mask in candidates.masks])
+        fit = covered * candidates.scores.detach().cpu().numpy() ** 0.5
+        return candidates.pick(torch.tensor([int(np.argmax(fit))]))
+    best = most_overlapping(candidates, region)
+    return _cut(best, region) if kinds == {PromptKind.BOX} else best
+
+
+def _covered(mask: MaskRle, region: BoolMask) -> float:
+    """Return the share of a region's pixels that a mask covers."""
+    crop = mask.crop()
+    return float(np.count_nonzero(region[crop.window] & crop.pixels)) / max(1, int(np.count_nonzero(region)))
+
+
+def _cut(segment: UnlabeledSegments, region: BoolMask) -> UnlabeledSegments:
+    """Cut a segment to the region; keep it whole if nothing would be left."""
+    crop = segment.masks[0].crop()
+    inside = region[crop.window] & crop.pixels
+    if not inside.any():
+        return segment
+    cut = MaskRle.encode_crop(inside, top=crop.top, left=crop.left, image_hw=segment.image_hw)
+    return replace(segment, masks=(cut,))
+
+
+def semantic_bands(
+    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Classify every pixel, band by band: argmax of the queries' class × mask probabilities.
+
+    Yields:
+        First row, mask logits (Q, rows, W), and class index of each pixel (rows, W) int64.
+    """
     p = probabilities(class_logits)
-    bands = [_band_classes(p, logits) for _, logits in geometry.bands(mask_logits)]
-    return torch.cat(bands)
-
-
-def _band_classes(p: Tensor, logits: Tensor) -> Tensor:
-    """(Q, K) probabilities and (Q, rows, W) logits → (rows, W) class of each pixel."""
-    classes = (p.T @ logits.sigmoid().flatten(1)).argmax(dim=0)
-    return classes.reshape(logits.shape[1:])
+    for top, logits in geometry.bands(mask_logits):
+        classes = (p.T @ logits.sigmoid().flatten(1)).argmax(dim=0)
+        yield top, logits, classes.reshape(logits.shape[1:])
 
 
 def stuff_regions(
     class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float
-) -> RawSegments:
-    """One region a class that some query means with p ≥ `threshold`.
+) -> UnlabeledSegments:
+    """Build one region for each class that some query matches with p ≥ `threshold`.
 
-    Semantic segmentation gives every pixel to some class, so that one class alone would get the whole
-    picture. Here a class gets a pixel only where a query that reaches the threshold covers it.
+    Semantic segmentation gives every pixel to some class, so a single class would get the whole image.
+    Here a class gets a pixel only where a query that reaches the threshold covers it.
     """
     p = probabilities(class_logits)
     scores = p.max(dim=0).values
     masks = np.zeros((p.shape[1], *geometry.image_hw), np.bool_)
-    for top, logits in geometry.bands(mask_logits):
-        classes = _band_classes(p, logits)
+    for top, logits, classes in semantic_bands(class_logits, mask_logits, geometry):
         for index in (scores >= threshold).nonzero()[:, 0].tolist():
             covered = (logits[p[:, index] >= threshold] > 0).any(dim=0)
             masks[index, top : top + len(classes)] = ((classes == index) & covered).cpu().numpy()
     labels = torch.arange(len(scores), device=scores.device)
-    return RawSegments.of_masks(masks, labels, scores, geometry.image_hw).pick(scores >= threshold)
+    return UnlabeledSegments.of_masks(masks, labels, scores, geometry.image_hw).pick(scores >= threshold)
 
 
 def panoptic(
@@ -207,11 +239,11 @@ def panoptic(
     threshold: float = 0.5,
     overlap: float = PANOPTIC_OVERLAP,
     weigh_own: bool = True,
-) -> RawSegments:
-    """Segments that do not overlap: each pixel belongs to its most likely query or to nothing.
+) -> UnlabeledSegments:
+    """Build segments that do not overlap: each pixel belongs to its most likely query or to none.
 
     Queries whose best class reaches `threshold` compete with mask probability × class probability.
-    A segment of which others took too much is dropped, and those of one stuff class become one.
+    A segment that lost too many pixels to others is dropped; those of one stuff class are merged.
 
     Args:
         weigh_own: a query's own mask, too, is where mask × class probability ≥ 0.5, as in the
@@ -236,7 +268,7 @@ def panoptic(
             if label in stuff:
                 merged[label] = len(found)
             found.append((mask, label, score))
-    return RawSegments.of_masks(
+    return UnlabeledSegments.of_masks(
         np.array([f[0] for f in found], np.bool_).reshape(-1, *geometry.image_hw),
         torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
         torch.tensor([f[2] for f in found], device=scores.device),
@@ -247,7 +279,7 @@ def panoptic(
 def _compete(
     mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool
 ) -> tuple[NDArray[np.int64], BoolMask, NDArray[np.int64]]:
-    """Who owns each pixel (H, W), whether it lies in its owner's own mask (H, W), area of each own mask."""
+    """Return each pixel's owner (H, W), whether it is in the owner's own mask (H, W), and own areas (N,)."""
     owners, owned = [], []
     areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     for _, logits in geometry.bands(mask_logits):
@@ -262,24 +294,24 @@ def _compete(
 
 
 def without_duplicates(
-    segments: RawSegments, iou: float = DUPLICATE_IOU, *, nested: float | None = None
-) -> RawSegments:
+    segments: UnlabeledSegments, iou: float = DUPLICATE_IOU, *, nested: float | None = None
+) -> UnlabeledSegments:
     """Drop segments that repeat a better one of the same label.
 
     Args:
-        segments: of any order.
-        iou: overlap from which one repeats the other.
-        nested: share from which the smaller of the two counts as inside the other, and the one with the
-            lower score goes; None = nested segments stay.
+        segments: in any order.
+        iou: overlap at which one repeats the other.
+        nested: share at which one counts as inside the other, and the one with the lower score is dropped;
+            None = nested segments stay.
 
     Returns:
-        What is left, best score first.
+        The remaining segments, best score first.
     """
     order = segments.scores.argsort(descending=True, stable=True).tolist()
-    codes = [mask.rle for mask in segments.coded]
-    same = MaskRle.iou_matrix(codes, codes) >= iou
+    masks = segments.masks
+    same = MaskRle.iou_matrix(masks, masks) >= iou
     if nested is not None:
-        inside = MaskRle.inside_matrix(codes, codes) >= nested
+        inside = MaskRle.inside_matrix(masks, masks) >= nested
         same |= inside | inside.T
     labels = segments.label_indices.tolist()
     kept: list[int] = []
@@ -289,16 +321,16 @@ def without_duplicates(
     return segments.pick(torch.tensor(kept, dtype=torch.long))
 
 
-def to_segments(raw: RawSegments, labels: Sequence[str], *, max_instances: int) -> Segments:
-    """Best score first, at most `max_instances`, empty masks left out."""
-    raw = raw.pick(torch.tensor([mask.box_xyxy[2] > 0 for mask in raw.coded], dtype=torch.bool))
+def to_segments(raw: UnlabeledSegments, labels: Sequence[str], *, max_instances: int) -> Segments:
+    """Label and sort: best score first, at most `max_instances`, empty masks dropped."""
+    raw = raw.pick(torch.tensor([mask.crop().pixels.size > 0 for mask in raw.masks], dtype=torch.bool))
     raw = raw.pick(raw.scores.argsort(descending=True, stable=True)[:max_instances])
     indices = raw.label_indices.cpu().numpy().astype(np.int32)
     return Segments(
         image_hw=raw.image_hw,
-        masks=tuple(mask.rle for mask in raw.coded),
+        masks=raw.masks,
         labels=tuple(labels[i] for i in indices),
         label_indices=indices,
         scores=raw.scores.detach().cpu().numpy().astype(np.float32).clip(0, 1),
-        boxes_xyxy=np.array([mask.box_xyxy for mask in raw.coded], np.float32).reshape(-1, 4),
+        boxes_xyxy=np.array([mask.crop().box_xyxy for mask in raw.masks], np.float32).reshape(-1, 4),
     )

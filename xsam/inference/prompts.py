@@ -51,10 +51,6 @@ class TokenizedPrompt:
     def num_conditions(self) -> int:
         return int(self.cond_ids.max(initial=-1)) + 1
 
-    @property
-    def num_seg(self) -> int:
-        return int(self.seg_ids.max(initial=-1)) + 1
-
     def expand(self, image_tokens: int, region_tokens: int) -> TokenizedPrompt:
         """Repeat each placeholder as often as it has tokens."""
         repeats = np.where(
@@ -96,7 +92,7 @@ def tokenize(
 def mark_positions(
     tokenizer: Any, input_ids: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Condition index and `<SEG>` index of each position, both (L,) int64 with −1 elsewhere.
+    """Return the condition index and the `<SEG>` index of each position, both (L,) int64, −1 elsewhere.
 
     An unclosed `<p>` is no condition: a generated answer may be cut off.
     """
@@ -128,7 +124,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 
 def frame_question(question: str) -> str:
-    """A question as the model reads it: behind the picture, ready for the answer."""
+    """Wrap a question as the model reads it: after the image, before the answer."""
     return f"<|user|>\n{IMAGE_TAG}\n{question}{END_TAG}\n<|assistant|>\n"
 
 
@@ -139,23 +135,32 @@ def _conditions(names: Sequence[str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    """User text without anything that the tokenizer would read as a tag, white space folded."""
+    """Remove everything that the tokenizer would read as a tag, and collapse white space."""
     previous = None
     while previous != text:  # removing one tag can join the halves of another
         previous, text = text, _ALL_TAGS.sub(" ", text)
     return " ".join(text.split())
 
 
+def unknown_words(tokenizer: Any, query: Query) -> tuple[str, ...]:
+    """Return the words of a query that a word-level tokenizer does not know; empty for other tokenizers."""
+    names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
+    words = [word for text in (clean_text(query.text), *names) for word in text.replace("?", " ").split()]
+    unknown_id = tokenizer.unk_token_id
+    unknown = [w for w in words if unknown_id in tokenizer.encode(w, add_special_tokens=False)]
+    return tuple(dict.fromkeys(unknown))
+
+
 def category_name(name: str) -> str:
-    """A category as the model knows it: lower case, `-` → space, COCO's suffixes dropped."""
+    """Normalize a category name as in training: lower case, `-` → space, COCO's suffixes dropped."""
     return _COCO_SUFFIX.sub("", clean_text(name).lower()).replace("-", " ").strip()
 
 
 def conversation_for(query: Query) -> Conversation:
-    """The canonical question for a query, and the answer to force where the task has a fixed one.
+    """Build the canonical question for a query, and the answer to force where the task has a fixed one.
 
     Raises:
-        InvalidQueryError: nothing is left of a text once its tags are taken out.
+        InvalidQueryError: a text is empty once its tags are removed.
     """
     task = query.resolved_task()
     text = clean_text(query.text)

@@ -1,40 +1,41 @@
-"""What the network said about one query → a `SegmentationResult`."""
+"""Decoder output for one query → a `SegmentationResult`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from xsam.config import XSamConfig
-from xsam.inference.pointing import CANDIDATE_SHARE, pointed_at
 from xsam.inference.postprocess import (
+    CANDIDATE_SHARE,
     NESTED_SHARE,
-    RawSegments,
+    UnlabeledSegments,
     best_query,
     instances,
     matching_queries,
     most_overlapping,
     panoptic,
+    pointed_at,
     probabilities,
     stuff_regions,
     to_segments,
     without_duplicates,
 )
-from xsam.inference.preprocess import prompt_mask
 from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.inference.upsample import MaskGeometry
-from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task, Timing
+from xsam.types.masks import BoolMask
+from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
 
 # From the last opening tag to the next closing one, as `mark_positions` counts conditions.
 _PHRASE = re.compile(f"{PHRASE_OPEN}((?:(?!{PHRASE_OPEN}).)*?){PHRASE_CLOSE}", re.DOTALL)
+_CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RawAnswer:
-    """Decoder output for one query, and the words if they were generated."""
+class Prediction:
+    """Decoder output for one query, and the text if it was generated."""
 
     class_logits: Tensor | None  # (Q, K + 1); None when there is no mask (chat, no `<SEG>`)
     mask_logits: Tensor | None  # (Q, h, w)
@@ -42,48 +43,61 @@ class RawAnswer:
 
 
 def compose(
-    raw: RawAnswer,
+    prediction: Prediction,
     query: Query,
     frame: Frame,
     config: XSamConfig,
     *,
-    model_id: str,
-    stages_s: Mapping[str, float],
+    task: Task,
+    prompt_region: BoolMask | None = None,
+    model_id: str = "",
     hint: str = "",
 ) -> SegmentationResult:
-    """Build the typed answer: segments, words, status, and a message when nothing was found."""
-    task = query.resolved_task()
-    phrases = tuple(" ".join(phrase.split()) for phrase in _PHRASE.findall(raw.text))
-    text = plain_text(raw.text)
+    """Build the typed result: segments, text, status, and a message when nothing was found.
+
+    Args:
+        prediction: output of the network.
+        query: the query it belongs to.
+        frame: the source image.
+        config: thresholds and sizes of the model.
+        task: the query's resolved task.
+        prompt_region: (H, W) pixels that the visual prompts of an INTERACTIVE query cover.
+        model_id: identifier of the model.
+        hint: what may explain a poor result, such as unknown words.
+
+    Returns:
+        The result, still without timing.
+    """
+    phrases = tuple(" ".join(phrase.split()) for phrase in _PHRASE.findall(prediction.text))
+    text = plain_text(prediction.text)
     segments = Segments(image_hw=frame.image_hw)
     message = ""
-    if raw.class_logits is not None and raw.mask_logits is not None:
-        labels = _labels(query, task, phrases)
-        found = _segments(raw.class_logits, raw.mask_logits, query, task, frame, config)
-        segments = to_segments(found, labels, max_instances=query.max_instances)
-        best = float(probabilities(raw.class_logits).max()) if raw.class_logits.shape[1] > 1 else 0.0
-        message = f"nothing matches {_asked(query, task)}; best score {best:.2f}"
+    if prediction.class_logits is not None and prediction.mask_logits is not None:
+        class_logits, mask_logits = prediction.class_logits, prediction.mask_logits
+        unlabeled = _select(class_logits, mask_logits, query, task, frame, config, prompt_region)
+        segments = to_segments(unlabeled, _labels(query, task, phrases), max_instances=query.max_instances)
+        best = float(probabilities(class_logits).max()) if class_logits.shape[1] > 1 else 0.0
+        message = f"nothing matches {_describe(query, task)}; best score {best:.2f}"
     elif task is not Task.CHAT:
         message = "the generated answer holds no mask"
-    found_something = len(segments) > 0 or (task is Task.CHAT and bool(text))
+    found = len(segments) > 0 or (task is Task.CHAT and bool(text))
     return SegmentationResult(
-        status=Status.FOUND if found_something else Status.NOT_FOUND,
+        status=Status.FOUND if found else Status.NOT_FOUND,
         query=query,
         segments=segments,
         text=text,
         phrases=phrases,
-        message="" if found_something else message or "the model gave no answer",
+        message="" if found else message or "the model gave no answer",
         hint=hint,
         model_id=model_id,
         camera=frame.camera,
         frame_id=frame.frame_id,
         stamp_ns=frame.stamp_ns,
-        timing=Timing(stages_s=dict(stages_s)),
     )
 
 
 def plain_text(generated: str) -> str:
-    """Generated text without tags and without the sentence that only carries the mask."""
+    """Strip tags, and the sentence that only carries the mask, from generated text."""
     text = generated.split(END_TAG, maxsplit=1)[0]
     text = re.sub(rf"(Sure, )?[^.<>]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
     text = re.sub(rf"{SEG_TAG}|</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
@@ -91,7 +105,7 @@ def plain_text(generated: str) -> str:
 
 
 def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ...]:
-    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+    if task in _CATEGORY_TASKS:
         return query.thing_classes + query.stuff_classes
     if task in (Task.GROUNDED_CONVERSATION, Task.CHAT):
         return phrases
@@ -100,46 +114,55 @@ def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ..
     return ("region",) if task is Task.INTERACTIVE else (query.text.strip(),)
 
 
-def _asked(query: Query, task: Task) -> str:
-    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+def _describe(query: Query, task: Task) -> str:
+    if task in _CATEGORY_TASKS:
         return "the categories " + ", ".join(map(repr, (query.thing_classes + query.stuff_classes)[:10]))
     return f"{query.text!r}" if query.text else f"the {task.value.replace('_', ' ')} prompt"
 
 
-def _segments(
-    class_logits: Tensor, mask_logits: Tensor, query: Query, task: Task, frame: Frame, config: XSamConfig
-) -> RawSegments:
+def _select(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    query: Query,
+    task: Task,
+    frame: Frame,
+    config: XSamConfig,
+    prompt_region: BoolMask | None,
+) -> UnlabeledSegments:
+    """Apply the selection rule of the task."""
     geometry = MaskGeometry.for_image(frame.image_hw, config.sam.image_size)
     threshold = query.score_threshold
-    if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
-        return _categories(class_logits, mask_logits, query, geometry, config)
+    if task in _CATEGORY_TASKS:
+        return _select_categories(class_logits, mask_logits, query, geometry, config)
     if task is Task.VISUAL_GROUNDED:
-        limit = config.instance_threshold if threshold is None else threshold
+        least = config.instance_threshold if threshold is None else threshold
         return without_duplicates(
-            instances(class_logits, mask_logits, geometry, threshold=limit), nested=_nested(config)
+            instances(class_logits, mask_logits, geometry, threshold=least), nested=_nested(config)
         )
     if task is Task.INTERACTIVE:
+        assert prompt_region is not None
         if config.one_mask_per_object:
-            floor = CANDIDATE_SHARE * float(probabilities(class_logits).max())
-            candidates = matching_queries(class_logits, mask_logits, geometry, threshold=floor)
-            best = pointed_at(candidates, query.prompts, frame.image_hw)
+            least = CANDIDATE_SHARE * float(probabilities(class_logits).max())
+            candidates = matching_queries(class_logits, mask_logits, geometry, threshold=least)
+            best = pointed_at(candidates, query.prompts, prompt_region)
         else:
-            wide = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
-            candidates = wide if len(wide.scores) else best_query(class_logits, mask_logits, geometry)
-            best = most_overlapping(candidates, prompt_mask(query.prompts, frame.image_hw))
+            candidates = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
+            if not candidates.masks:
+                candidates = best_query(class_logits, mask_logits, geometry)
+            best = most_overlapping(candidates, prompt_region)
         return best.pick(best.scores >= (threshold or 0.0))
-    limit = config.reject_below if threshold is None else threshold
+    least = config.reject_below if threshold is None else threshold
     found = (
         matching_queries(class_logits, mask_logits, geometry)
         if config.one_mask_per_object
         else best_query(class_logits, mask_logits, geometry)
     )
-    return found.pick(found.scores >= limit)
+    return found.pick(found.scores >= least)
 
 
-def _categories(
+def _select_categories(
     class_logits: Tensor, mask_logits: Tensor, query: Query, geometry: MaskGeometry, config: XSamConfig
-) -> RawSegments:
+) -> UnlabeledSegments:
     """Things only → instances; stuff only → regions; both → panoptic."""
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
     threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold

@@ -1,4 +1,4 @@
-"""From the cells of the decoder's masks to the pixels of the camera image."""
+"""Upsampling of mask logits from the decoder's grid to the pixels of the camera image."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BAND_BYTES = 32 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskGeometry:
-    """How the encoder's square relates to the camera image.
+    """Mapping from the encoder's square input to the camera image.
 
     Decoder logits are resized to the square, the padding is cut off, and the rest is resized to the camera
     image, both bilinearly and before any threshold. Both steps are linear and work on rows and columns
@@ -32,11 +32,11 @@ class MaskGeometry:
 
     @classmethod
     def for_image(cls, image_hw: tuple[int, int], side: int) -> MaskGeometry:
-        """Geometry of an image whose longest edge was brought to `side`."""
+        """Build the mapping for an image whose longest edge was resized to `side`."""
         return cls(side=side, scaled_hw=scaled_hw(image_hw, side), image_hw=image_hw)
 
     def upsample(self, mask_logits: Tensor) -> Tensor:
-        """(N, h, w) decoder logits → (N, H, W) logits in camera pixels, step by step as the reference."""
+        """Resize (N, h, w) decoder logits to (N, H, W) camera pixels, step by step as the reference does."""
         if len(mask_logits) == 0:
             return mask_logits.new_zeros((0, *self.image_hw))
         square = F.interpolate(
@@ -48,7 +48,7 @@ class MaskGeometry:
         )[0]
 
     def crop(self, mask_logits: Tensor) -> tuple[Tensor, int, int]:
-        """The part of `upsample` that holds everything above 0.
+        """Compute only the part of `upsample` that contains everything above 0.
 
         Args:
             mask_logits: (h, w) of one mask.
@@ -60,8 +60,8 @@ class MaskGeometry:
         rows = self._axis(0, mask_logits.shape[0])
         columns = self._axis(1, mask_logits.shape[1])
         spans = []
-        for axis, some in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
-            where = some.nonzero()[:, 0]
+        for axis, occupied in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
+            where = occupied.nonzero()[:, 0]
             spans.append(axis.reach(int(where[0]), int(where[-1])) if len(where) else (0, 0))
         (top, bottom), (left, right) = spans
         logits = mask_logits.float()
@@ -73,7 +73,7 @@ class MaskGeometry:
         return logits, top, left
 
     def bands(self, mask_logits: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The result of `upsample` in bands of rows: the first row, and (N, rows, W) logits."""
+        """Yield the result of `upsample` in bands of rows: the first row, and (N, rows, W) logits."""
         height, width = self.image_hw
         count = max(1, len(mask_logits))
         rows, columns = (self._axis(axis, mask_logits.shape[axis + 1]) for axis in (0, 1))
@@ -88,22 +88,22 @@ class MaskGeometry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Axis:
-    """How cells of the decoder become pixels along rows or columns."""
+    """Interpolation from decoder cells to image pixels along one axis."""
 
     matrix: Tensor  # (pixels, cells) float32
-    first: NDArray[np.int64]  # (pixels,) first and last cell that a pixel takes from; both never fall
+    first: NDArray[np.int64]  # (pixels,) first and last cell that a pixel depends on; nondecreasing
     last: NDArray[np.int64]
 
     def reach(self, first_cell: int, last_cell: int) -> tuple[int, int]:
-        """The pixels, end exclusive, that take from any of these cells."""
+        """Return the range of pixels, end exclusive, that depend on any of these cells."""
         start = int(np.searchsorted(self.last, first_cell, side="left"))
         end = int(np.searchsorted(self.first, last_cell, side="right"))
         return start, end
 
     def resize(self, cells: Tensor, start: int, end: int) -> Tensor:
-        """(…, cells, M) → (…, end − start, M)."""
-        some = slice(int(self.first[start]), int(self.last[end - 1]) + 1)
-        return self.matrix[start:end, some].to(cells.device) @ cells[..., some, :]
+        """Interpolate (…, cells, M) to (…, end − start, M)."""
+        span = slice(int(self.first[start]), int(self.last[end - 1]) + 1)
+        return self.matrix[start:end, span].to(cells.device) @ cells[..., span, :]
 
 
 @functools.lru_cache(maxsize=32)

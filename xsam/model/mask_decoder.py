@@ -116,7 +116,7 @@ def decode_queries(
     return predictions
 
 
-def answer_queries(
+def predict_queries(
     module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
 ) -> QueryPrediction:
     """The last prediction of `decode_queries` alone.

@@ -23,9 +23,9 @@ from xsam.model.mask_decoder import (
     ClassPredictor,
     DecoderMemory,
     QueryPrediction,
-    answer_queries,
     decode_queries,
     decoder_memory,
+    predict_queries,
 )
 from xsam.model.pixel_decoder import decode_pixels
 from xsam.model.projectors import MlpProjector, shuffle_grid
@@ -208,11 +208,11 @@ class XSamModel(nn.Module):
         """What the mask decoder needs of an image, for every prompt on it."""
         return decoder_memory(self.segmentor.decoder, features.multi_scale, features.mask_features)
 
-    def answer(
+    def predict(
         self, memory: DecoderMemory, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
     ) -> DecoderStage:
         """The last stage of `decode` alone, from what was computed once for the image."""
-        prediction = answer_queries(self.segmentor.decoder, memory, seg_embeds)
+        prediction = predict_queries(self.segmentor.decoder, memory, seg_embeds)
         return self._classify(prediction, conditions, condition_valid)
 
     def _classify(

@@ -20,12 +20,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from xsam.errors import DeadlineExceededError, InvalidImageError, InvalidQueryError, UnknownCameraError
+from xsam.errors import InvalidImageError, InvalidQueryError, UnknownCameraError
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.camera import Camera
 from xsam.sim.language import grounded_caption, plural, reasoning_questions, referring_expressions
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import Scene, orbit_camera, sample_scene
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
 
@@ -116,13 +117,20 @@ class SimulatedTable:
         return self._mask(instance_id, self._eye(camera))
 
     def segment(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
         """See `xsam.segmenter.Segmenter.segment`; frames must come from this table."""
         if not queries:
             raise InvalidQueryError("no queries were given")
-        if deadline_s <= 0:
-            raise DeadlineExceededError(f"no answer within {deadline_s:.3f} s")
+        Deadline(deadline_s).check()
+        if on_stage is not None:
+            on_stage("inference")
         frame = self.frame(source.name) if isinstance(source, CameraRef) else source
         with self._lock:
             eye = self._taken_at.get(frame.stamp_ns)

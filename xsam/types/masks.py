@@ -92,7 +92,7 @@ class MaskRle:
 
     @classmethod
     def encode_crop(cls, crop: BoolMask, *, top: int, left: int, image_hw: tuple[int, int]) -> MaskRle:
-        """Encode a mask of `image_hw` that is False outside a crop, without ever making it.
+        """Encode a mask of `image_hw` that is False outside a crop, without building the whole mask.
 
         Args:
             crop: bool (h, w), of which (0, 0) is pixel (top, left) of the image.
@@ -102,6 +102,10 @@ class MaskRle:
             raise InvalidImageError(f"a mask must be bool (H, W), got {crop.dtype} {crop.shape}")
         if top < 0 or left < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
             raise InvalidImageError(f"a crop of {crop.shape} at {(top, left)} is not inside {image_hw}")
+        tight = MaskCrop.of(crop)
+        if tight.pixels.size:
+            tight = MaskCrop(top=top + tight.top, left=left + tight.left, pixels=tight.pixels)
+        crop, top, left = tight.pixels, tight.top, tight.left
         # Runs go down the columns. A row of background above and below ends each at the crop's border.
         bordered = np.zeros((crop.shape[1], crop.shape[0] + 2), np.int8)
         bordered[:, 1:-1] = crop.T
@@ -120,7 +124,9 @@ class MaskRle:
         if counts[-1] == 0:
             counts = counts[:-1]
         code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        return cls(height=height, width=width, counts=bytes(code["counts"]))
+        mask = cls(height=height, width=width, counts=bytes(code["counts"]))
+        object.__setattr__(mask, "_crop", tight)
+        return mask
 
     def decode(self) -> BoolMask:
         """Decode to a new bool array (H, W)."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from xsam.errors import DeadlineExceededError, ModelError, XSamError
 from xsam.segmenter import Segmenter
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 
 
@@ -33,18 +33,25 @@ class LoadingSegmenter:
         threading.Thread(target=self._run, name="xsam-load", daemon=True).start()
 
     def segment(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
         """See `xsam.segmenter.Segmenter.segment`; the deadline covers loading, too."""
-        ends_s = time.monotonic() + deadline_s
-        if not self._loaded.wait(deadline_s):
+        deadline = Deadline(deadline_s)
+        if not self._loaded.wait(deadline.timeout_s):
             raise DeadlineExceededError("the model is still being loaded", hint="try again in a while")
         if self._segmenter is None:
             raise self._error or ModelError("the model could not be loaded")
-        left_s = ends_s - time.monotonic()
-        if left_s <= 0:
+        if deadline.expired:
             raise DeadlineExceededError("the model was loaded too late for this request")
-        return self._segmenter.segment(source, queries, deadline_s=left_s)
+        return self._segmenter.segment(
+            source, queries, deadline_s=deadline.remaining_s, on_stage=on_stage, on_text=on_text
+        )
 
     def status(self, *, deadline_s: float) -> LoadingStatus:
         """How far it is; answers at once."""

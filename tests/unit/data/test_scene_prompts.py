@@ -75,7 +75,7 @@ def test_every_target_has_a_condition() -> None:
     for _, prompt in drawn():
         tokens = tokenize(tokenizer, prompt.conversation)
         assert tokens.num_conditions == len(prompt.targets) == len(phrases(prompt.conversation))
-        assert tokens.num_seg == 1
+        assert int(tokens.seg_ids.max(initial=-1)) + 1 == 1
         assert tokens.answer_start < tokens.answer_end
         assert int((tokens.input_ids == REGION_ID).sum()) == len(prompt.regions)
         assert set(prompt.stuff_targets) <= set(range(len(prompt.targets)))

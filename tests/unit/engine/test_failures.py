@@ -125,7 +125,7 @@ def test_what_the_network_raises_is_typed(
         raise raised
 
     with monkeypatch.context() as patch:
-        patch.setattr(XSamModel, "answer", fail)
+        patch.setattr(XSamModel, "predict", fail)
         with pytest.raises(expected) as caught:
             one_engine.segment(picture(), "mug")
     assert type(caught.value) is expected

@@ -173,7 +173,7 @@ def test_out_of_memory_gives_up_the_kept_frames(monkeypatch: pytest.MonkeyPatch,
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr(XSamModel, "answer", fail)
+        patch.setattr(XSamModel, "predict", fail)
         with pytest.raises(OutOfMemoryError):
             engine.segment(_picture(6), QUERIES[0])
     engine.segment(_picture(6), QUERIES[0])

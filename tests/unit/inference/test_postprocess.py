@@ -15,18 +15,19 @@ from torch import Tensor
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
 from xsam.config import XSamConfig
 from xsam.inference.postprocess import (
-    RawSegments,
+    UnlabeledSegments,
     best_query,
     instances,
     matching_queries,
     most_overlapping,
     panoptic,
     probabilities,
-    semantic,
+    semantic_bands,
     to_segments,
     without_duplicates,
 )
-from xsam.inference.results import RawAnswer, compose, plain_text
+from xsam.inference.preprocess import prompt_mask
+from xsam.inference.results import Prediction, compose, plain_text
 from xsam.inference.upsample import MaskGeometry
 
 # A picture of 2×3 pixels fills the upper part of a square of 3×3, so up-sampling changes nothing.
@@ -46,6 +47,11 @@ def _logit(p: float) -> float:
 def _masks(*pictures: Sequence[Sequence[float]]) -> Tensor:
     """Mask logits whose sigmoid gives these 2×3 probabilities; the padding row says "object"."""
     return torch.tensor([[[_logit(p) for p in row] for row in picture] + [[9.0] * 3] for picture in pictures])
+
+
+def _decoded(found: UnlabeledSegments) -> Tensor:
+    masks = [mask.decode() for mask in found.masks]
+    return torch.from_numpy(np.array(masks, np.bool_).reshape(-1, *found.image_hw))
 
 
 def _pixels(mask: Tensor) -> set[tuple[int, int]]:
@@ -99,12 +105,12 @@ def test_best_query_of_each_condition() -> None:
     found = best_query(classes, _masks(LEFT, TOP, CORNER), SMALL)
     assert found.label_indices.tolist() == [0, 1]
     torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.7]))
-    assert [_pixels(mask) for mask in found.masks] == [{(0, 0), (0, 1), (0, 2)}, {(0, 0), (1, 0)}]
+    assert [_pixels(mask) for mask in _decoded(found)] == [{(0, 0), (0, 1), (0, 2)}, {(0, 0), (1, 0)}]
 
 
 def test_one_query_may_be_the_best_for_two_conditions() -> None:
     found = best_query(_classes((0.4, 0.5), (0.3, 0.1)), _masks(LEFT, TOP), SMALL)
-    assert [_pixels(mask) for mask in found.masks] == [{(0, 0), (1, 0)}] * 2
+    assert [_pixels(mask) for mask in _decoded(found)] == [{(0, 0), (1, 0)}] * 2
 
 
 def test_every_query_above_the_threshold_matches_once() -> None:
@@ -112,7 +118,7 @@ def test_every_query_above_the_threshold_matches_once() -> None:
     classes = _classes((0.6,), (0.55,), (0.4,), (0.9,))
     found = matching_queries(classes, _masks(nearly_left, CORNER, TOP, LEFT), SMALL, threshold=0.5)
     assert found.scores.tolist() == pytest.approx([0.9, 0.55])
-    assert [_pixels(mask) for mask in found.masks] == [{(0, 0), (1, 0)}, {(1, 2)}]
+    assert [_pixels(mask) for mask in _decoded(found)] == [{(0, 0), (1, 0)}, {(1, 2)}]
 
 
 def test_without_a_match_the_best_query_answers() -> None:
@@ -124,8 +130,8 @@ def test_without_a_match_the_best_query_answers() -> None:
     assert len(found.scores) == 2
 
 
-def _rows(found: RawSegments) -> list[tuple[Tensor, Tensor, Tensor]]:
-    return list(zip(found.label_indices, found.scores, found.masks, strict=True))
+def _rows(found: UnlabeledSegments) -> list[tuple[Tensor, Tensor, Tensor]]:
+    return list(zip(found.label_indices, found.scores, _decoded(found), strict=True))
 
 
 # ----------------------------------------------------------------------------------------- instances
@@ -137,7 +143,7 @@ def test_the_score_of_an_instance_is_class_times_certainty_inside() -> None:
     found = instances(_classes((0.1, 0.5)), masks, SMALL, threshold=0.39)
     assert found.label_indices.tolist() == [1]
     assert float(found.scores[0]) == pytest.approx(0.4, abs=1e-5)
-    assert _pixels(found.masks[0]) == {(0, 0), (0, 1), (1, 0)}
+    assert _pixels(_decoded(found)[0]) == {(0, 0), (0, 1), (1, 0)}
     assert len(instances(_classes((0.1, 0.5)), masks, SMALL, threshold=0.41).scores) == 0
 
 
@@ -147,12 +153,12 @@ def test_as_many_pairs_as_queries_compete() -> None:
     found = instances(classes, _masks(TOP, CORNER), SMALL, threshold=0.0)
     pairs = {(int(label), round(float(score), 3)) for label, score, _ in _rows(found)}
     assert pairs == {(0, round(0.45 * YES, 3)), (2, round(0.4 * YES, 3))}
-    assert all(len(_pixels(mask)) == 3 for mask in found.masks)
+    assert all(len(_pixels(mask)) == 3 for mask in _decoded(found))
 
 
 def test_no_instances_at_all() -> None:
     found = instances(_classes((0.3,), (0.2,)), _masks(LEFT, TOP), SMALL, threshold=1.0)
-    assert found.masks.shape == (0, 2, 3)
+    assert _decoded(found).shape == (0, 2, 3)
     assert found.scores.shape == found.label_indices.shape == (0,)
 
 
@@ -166,9 +172,9 @@ def test_an_empty_mask_scores_nothing() -> None:
 
 def _raw(
     pictures: Sequence[Sequence[Sequence[int]]], scores: Sequence[float], labels: Sequence[int]
-) -> RawSegments:
+) -> UnlabeledSegments:
     masks = np.array(pictures, np.bool_).reshape(-1, 2, 3)
-    return RawSegments.of_masks(masks, torch.tensor(labels), torch.tensor(scores), (2, 3))
+    return UnlabeledSegments.of_masks(masks, torch.tensor(labels), torch.tensor(scores), (2, 3))
 
 
 def test_the_tightest_mask_around_the_prompt_wins() -> None:
@@ -179,7 +185,7 @@ def test_the_tightest_mask_around_the_prompt_wins() -> None:
     chosen = most_overlapping(candidates, prompt)  # 2/6, 1/2, 0/3
     assert len(chosen.scores) == 1
     assert float(chosen.scores[0]) == pytest.approx(0.3)
-    assert _pixels(chosen.masks[0]) == {(0, 1)}
+    assert _pixels(_decoded(chosen)[0]) == {(0, 1)}
 
 
 def test_nothing_overlaps_with_nothing() -> None:
@@ -196,7 +202,8 @@ def test_weak_queries_of_one_class_add_up() -> None:
     first = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9]]
     second = [[0.1, 0.1, 0.8], [0.1, 0.9, 0.1]]
     third = [[0.1, 0.1, 0.8], [0.1, 0.1, 0.1]]
-    assert semantic(classes, _masks(first, second, third), SMALL).tolist() == [[0, 0, 1], [0, 0, 0]]
+    bands = semantic_bands(classes, _masks(first, second, third), SMALL)
+    assert torch.cat([band for _, _, band in bands]).tolist() == [[0, 0, 1], [0, 0, 0]]
 
 
 # ----------------------------------------------------------------------------------------- panoptic
@@ -216,7 +223,7 @@ def test_a_segment_that_lost_a_fifth_is_dropped() -> None:
     masks = torch.tensor([_strip("##....", "......"), _strip(".#####", "......")])
     found = panoptic(classes, masks, FIVE, stuff=())
     assert found.label_indices.tolist() == [0]
-    assert _pixels(found.masks[0]) == {(0, 0), (0, 1)}
+    assert _pixels(_decoded(found)[0]) == {(0, 0), (0, 1)}
 
 
 def test_a_segment_that_lost_a_sixth_keeps_the_rest() -> None:
@@ -225,8 +232,8 @@ def test_a_segment_that_lost_a_sixth_keeps_the_rest() -> None:
     found = panoptic(classes, masks, FIVE, stuff=())
     assert found.label_indices.tolist() == [0, 1]
     assert found.scores.tolist() == pytest.approx([0.95, 0.9])
-    assert _pixels(found.masks[0]) == {(0, 0), (0, 1)}
-    assert _pixels(found.masks[1]) == {(0, 2), (0, 3), (0, 4), (0, 5), (1, 0)}
+    assert _pixels(_decoded(found)[0]) == {(0, 0), (0, 1)}
+    assert _pixels(_decoded(found)[1]) == {(0, 2), (0, 3), (0, 4), (0, 5), (1, 0)}
 
 
 def test_the_class_score_weighs_in_a_fight_for_pixels() -> None:
@@ -235,8 +242,8 @@ def test_the_class_score_weighs_in_a_fight_for_pixels() -> None:
     masks = torch.tensor([_strip("++++..", "......"), _strip("...###", "######")])
     found = panoptic(classes, masks, FIVE, stuff=())
     assert found.label_indices.tolist() == [0, 1]
-    assert _pixels(found.masks[0]) == {(0, 0), (0, 1), (0, 2), (0, 3)}
-    assert (0, 3) not in _pixels(found.masks[1])
+    assert _pixels(_decoded(found)[0]) == {(0, 0), (0, 1), (0, 2), (0, 3)}
+    assert (0, 3) not in _pixels(_decoded(found)[1])
 
 
 def test_stuff_becomes_one_segment_and_things_stay_apart() -> None:
@@ -246,8 +253,8 @@ def test_stuff_becomes_one_segment_and_things_stay_apart() -> None:
     assert sorted(found.label_indices.tolist()) == [0, 0, 1]
     floor = int((found.label_indices == 1).nonzero()[0, 0])
     assert float(found.scores[floor]) == pytest.approx(0.9)
-    assert _pixels(found.masks[floor]) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)}
-    assert int(found.masks.sum(dim=0).max()) == 1
+    assert _pixels(_decoded(found)[floor]) == {(0, 0), (0, 1), (1, 0), (1, 1), (1, 2), (1, 3)}
+    assert int(_decoded(found).sum(dim=0).max()) == 1
 
 
 @pytest.mark.parametrize(
@@ -260,8 +267,8 @@ def test_stuff_becomes_one_segment_and_things_stay_apart() -> None:
 )
 def test_a_picture_of_nothing_has_no_segments(row: tuple[float, float], picture: tuple[str, str]) -> None:
     found = panoptic(_classes(row), torch.tensor([_strip(*picture)]), FIVE, stuff=())
-    assert found.masks.shape == (0, 2, 6)
-    assert found.masks.dtype == torch.bool
+    assert _decoded(found).shape == (0, 2, 6)
+    assert _decoded(found).dtype == torch.bool
     assert len(found.scores) == len(found.label_indices) == 0
 
 
@@ -365,8 +372,10 @@ def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: st
     masks = torch.full((len(parts), 32, 32), -8.0)
     for mask, part in zip(masks, parts, strict=True):
         mask[part] = 8.0
-    raw = RawAnswer(class_logits=classes, mask_logits=masks, text=text)
-    return compose(raw, query, FRAME, CONFIG, model_id="m", stages_s={})
+    raw = Prediction(class_logits=classes, mask_logits=masks, text=text)
+    region = prompt_mask(query.prompts, FRAME.image_hw) if query.prompts else None
+    task = query.resolved_task()
+    return compose(raw, query, FRAME, CONFIG, task=task, prompt_region=region, model_id="m")
 
 
 def test_one_stuff_class_does_not_fill_the_picture() -> None:

@@ -138,7 +138,7 @@ def test_the_answer_is_the_last_stage(model: XSamModel, noise: Callable[..., Ten
     conditions, valid = pad_conditions([noise(2, hidden), noise(1, hidden), noise(3, hidden)])
     prompts = noise(1, 3, hidden), conditions[None], valid[None]
     last = model.decode(features, *prompts)[-1]
-    answer = model.answer(model.decoder_memory(features), *prompts)
+    answer = model.predict(model.decoder_memory(features), *prompts)
     _close(answer.mask_logits, last.mask_logits, 1e-4)
     kept = torch.isfinite(last.class_logits)
     assert torch.equal(kept, torch.isfinite(answer.class_logits))

@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xsam import CheckpointError, Query, VisualPrompt, XSam, engine
+from xsam import CheckpointError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
-from xsam.inference.results import RawAnswer
+from xsam.inference import forward
+from xsam.inference.results import Prediction
 from xsam.weights import convert
 from xsam.weights.checkpoint import module_name, open_tokenizer, sha256
 
@@ -92,11 +93,11 @@ def _nothing_left(out: Path) -> bool:
 # -- the same answers
 
 
-def _raw_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[RawAnswer]:
-    raw: list[RawAnswer] = []
-    compose: Callable[..., object] = engine.compose
+def _raw_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
+    raw: list[Prediction] = []
+    compose: Callable[..., object] = forward.compose
 
-    def spy(answer: RawAnswer, *args: object, **named: object) -> object:
+    def spy(answer: Prediction, *args: object, **named: object) -> object:
         raw.append(answer)
         return compose(answer, *args, **named)
 
@@ -108,7 +109,7 @@ def _raw_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[RawAnswe
         Query(prompts=(VisualPrompt.box(10, 10, 60, 60),)),
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "compose", spy)
+        patch.setattr(forward, "compose", spy)
         results = XSam.load(folder, device="cpu").segment(rgb, queries)
     assert {result.code for result in results} == {""}
     return raw

@@ -1,0 +1,41 @@
+"""Stages of a request: their names, their times, and the deadline between them."""
+
+from __future__ import annotations
+
+import time
+
+from xsam.types.deadline import Deadline, StageHook
+
+
+class StageClock:
+    """Announces and times the stages of one request, and checks its deadline between them."""
+
+    def __init__(self, deadline: Deadline, on_stage: StageHook | None = None) -> None:
+        self.deadline = deadline
+        self._on_stage = on_stage
+        self._stage = ""
+        self._began_s = 0.0
+        self._spent_s: dict[str, float] = {}
+
+    def check(self) -> None:
+        """Raise `DeadlineExceededError` if no time is left."""
+        self.deadline.check(self._stage)
+
+    def begin(self, stage: str) -> None:
+        """End the current stage, check the deadline, and announce the next stage."""
+        self._end()
+        self.check()
+        if self._on_stage is not None:
+            self._on_stage(stage)
+        self._stage, self._began_s = stage, time.monotonic()
+
+    def finish(self) -> dict[str, float]:
+        """End the last stage and return the seconds spent in each."""
+        self._end()
+        self.check()
+        return self._spent_s
+
+    def _end(self) -> None:
+        if self._stage:
+            spent_s = time.monotonic() - self._began_s
+            self._spent_s[self._stage] = self._spent_s.get(self._stage, 0.0) + spent_s
