@@ -54,7 +54,7 @@ def test_dependencies_are_declared() -> None:
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in package if element.tag.endswith("depend")}
     used = set()
-    for path in [*ROOT.glob("xsam_ros/*.py"), *ROOT.glob("launch/*.py")]:
+    for path in [*ROOT.glob("xsam_ros/**/*.py"), *ROOT.glob("launch/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module:
                 used.add(node.module.split(".")[0])
