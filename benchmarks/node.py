@@ -136,7 +136,7 @@ def _published_bytes() -> tuple[int, float]:
     from xsam.sim import render, sample_scene
     from xsam.types.masks import MaskRle, box_of_mask
     from xsam.types.requests import Query, SegmentationResult, Segments, Status, Timing
-    from xsam_ros.messages.convert import result_to_message
+    from xsam_ros.messages.results import result_to_message
 
     image_hw = (1080, 1920)
     masks: list[Any] = []

@@ -1,4 +1,4 @@
-"""A camera driver without DDS: it serializes messages and puts them into a slot, by a clock of the test."""
+"""A camera driver without DDS: it stores serialized messages in a buffer, by a clock of the test."""
 
 from __future__ import annotations
 
@@ -9,74 +9,75 @@ import pytest
 from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CameraInfo
 
-from xsam_ros.cameras import buffer as camera_streams
+from xsam_ros.cameras import buffer as buffer_module
 from xsam_ros.cameras import camera as camera_module
-from xsam_ros.cameras.camera import CameraFrame, CameraSlot, CameraTopics
-from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.cameras.camera import CameraBuffer, CameraFrame, CameraTopics
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
+from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.node.parameters import CameraParameters
 
 _START_NS = 1_700_000_000_000_000_000
 TOPICS = CameraTopics(image="/front/image_raw", depth="/front/depth", info="/front/camera_info")
 
 
-class Clock:
-    """`time` for the modules, and the node's clock."""
+class FakeClock:
+    """Replaces `time` in the camera modules, and serves as the node clock."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
         self.offset_ns = 0
 
     @classmethod
-    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> Clock:
-        """A clock that the modules under test take for `time`."""
+    def installed(cls, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+        """Create a clock and make the camera modules use it as `time`."""
         clock = cls()
-        monkeypatch.setattr(camera_streams, "time", clock)
+        monkeypatch.setattr(buffer_module, "time", clock)
         monkeypatch.setattr(camera_module, "time", clock)
         return clock
 
     def monotonic(self) -> float:
         return self.now_s
 
-    def node(self) -> int:
+    def node_ns(self) -> int:
+        """Return the time of the node clock; `offset_ns` makes it jump."""
         return _START_NS + round((self.now_s - 100.0) * 1e9) + self.offset_ns
 
     def advance(self, seconds: float) -> None:
         self.now_s += seconds
 
 
-class Camera:
-    """A driver that feeds a slot directly."""
+class BufferedCamera:
+    """A driver that stores its messages directly in a `CameraBuffer`."""
 
-    def __init__(self, clock: Clock, topics: CameraTopics = TOPICS, **parameters: Any) -> None:
+    def __init__(self, clock: FakeClock, topics: CameraTopics = TOPICS, **parameters: Any) -> None:
         self.clock = clock
         self.parameters = CameraParameters(**parameters)
-        self.slot = CameraSlot("front", topics, settings=lambda: self.parameters, clock_ns=clock.node)
+        self.buffer = CameraBuffer("front", topics, settings=lambda: self.parameters, clock_ns=clock.node_ns)
 
     def color(self, value: int = 0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
         rgb = np.full((*hw, 3), value, np.uint8)
-        self.slot.image.store(self.serialized(image_from_rgb(rgb, "rgb8"), ago_s))
+        self.buffer.image.store(self.serialized(image_from_rgb(rgb, "rgb8"), ago_s))
 
     def depth(self, meters: float = 1.0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
-        assert self.slot.depth is not None
+        assert self.buffer.depth is not None
         message = image_from_depth(np.full(hw, meters, np.float32), "32FC1")
-        self.slot.depth.store(self.serialized(message, ago_s))
+        self.buffer.depth.store(self.serialized(message, ago_s))
 
     def info(self, *, focal_px: float = 5.0, hw: tuple[int, int] = (4, 6), **fields: Any) -> None:
-        assert self.slot.info is not None
+        assert self.buffer.info is not None
         k = [focal_px, 0.0, 2.5, 0.0, focal_px, 1.5, 0.0, 0.0, 1.0]
         message = CameraInfo(**{"height": hw[0], "width": hw[1], "k": k, **fields})
-        self.slot.info.store(self.serialized(message, 0.0))
+        self.buffer.info.store(self.serialized(message, 0.0))
 
     def frame(self, *, max_age_s: float = 1.0, max_side_px: int = 100) -> CameraFrame:
-        return self.slot.newest_frame(max_age_s=max_age_s, max_side_px=max_side_px)
+        return self.buffer.newest_frame(max_age_s=max_age_s, max_side_px=max_side_px)
 
     def serialized(self, message: Any, ago_s: float) -> bytes:
-        message.header.stamp = stamp_from_ns(self.clock.node() - round(ago_s * 1e9))
+        message.header.stamp = stamp_from_ns(self.clock.node_ns() - round(ago_s * 1e9))
         message.header.frame_id = message.header.frame_id or "lens"
         return serialize_message(message)
 
 
 def first_value(frame: CameraFrame) -> int:
-    """Red of the first pixel: what the picture was filled with."""
+    """Return red of the first pixel: the value that the image was filled with."""
     return int(frame.frame.rgb[0, 0, 0])

@@ -1,1 +1,1 @@
-"""Cameras in: subscriptions keep the newest messages, and only a frame that is used is decoded."""
+"""Camera input: subscriptions keep the newest messages serialized; only a frame that is used is decoded."""

@@ -1,4 +1,4 @@
-"""The last messages of one topic, kept serialized, and what diagnostics want to know about them."""
+"""A buffer of the last messages of one topic, still serialized, with statistics for diagnostics."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_DELAY_S = 60.0
-"""A stamp further from the node's clock than this is of another clock and says nothing about the age."""
+"""A stamp that is further from the node's clock comes from another clock and says nothing about the age."""
 
-_RATE_ARRIVALS = 30
+_RATE_MESSAGES = 30
+"""How many of the last arrivals the rate is averaged over."""
 
 
 def peek_stamp_ns(serialized: bytes) -> int | None:
-    """The stamp of a serialized message that begins with a `std_msgs/Header`; None if there is none.
+    """Read the stamp of a serialized message that begins with a `std_msgs/Header`; None if there is none.
 
-    Two of the first four bytes name the encoding (DDS-XTypes, 7.6.3.1.2): plain CDR, version 1 or 2, big or
-    little endian. The seconds and nanoseconds follow. That takes a microsecond; deserializing an image copies
-    it.
+    The first two bytes name the encoding (DDS-XTypes, 7.6.3.1.2): plain CDR, version 1 or 2, big or little
+    endian. Seconds and nanoseconds follow at byte 4. Reading them takes a microsecond; deserializing an
+    image would copy it.
     """
     if len(serialized) < 12 or serialized[0] != 0 or serialized[1] not in (0, 1, 6, 7):
         return None
@@ -29,17 +30,17 @@ def peek_stamp_ns(serialized: bytes) -> int | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Arrival:
-    """One message as it came."""
+class BufferedMessage:
+    """A serialized message and when it arrived."""
 
     serialized: bytes
-    sequence: int  # 1, 2, ... on its topic
-    stamp_ns: int | None  # None: not readable
-    monotonic_s: float  # when it arrived
-    clock_ns: int  # of the node, when it arrived
+    sequence: int  # 1, 2, ... per topic
+    stamp_ns: int | None  # None = not readable
+    monotonic_s: float  # `time.monotonic()` on arrival
+    clock_ns: int  # node clock on arrival
 
     def age_s(self, now_s: float) -> float:
-        """Seconds since its stamp if stamp and node clock plausibly agree, else since its arrival.
+        """Return the seconds since the stamp if stamp and node clock plausibly agree, else since arrival.
 
         Args:
             now_s: `time.monotonic()`.
@@ -53,30 +54,30 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicStatistics:
-    """How one topic is doing."""
+    """Message counts, rate and QoS problems of one topic."""
 
     topic: str  # fully qualified
     received: int  # messages since the node was activated
     received_bytes: int
-    lost: int  # messages that the middleware says were lost on the way
-    rate_hz: float  # of the last messages, falling when they stop; NaN with fewer than two
-    age_s: float  # since the newest arrived, by a monotonic clock; NaN without one
-    held: int  # messages kept
+    lost: int  # messages that the middleware reported as lost
+    rate_hz: float  # over the last messages, falling when they stop; NaN with fewer than two
+    age_s: float  # since the newest message arrived, by a monotonic clock; NaN without one
+    held: int  # messages in the buffer
     held_bytes: int
-    incompatible_qos: str  # policies that publishers offer incompatibly, for example "RELIABILITY"; "" = none
-    incompatible_publishers: int  # offers that were refused for it since the node was activated
+    incompatible_qos: str  # QoS policies on which publishers are incompatible, as "RELIABILITY"; "" = none
+    incompatible_publishers: int  # publishers refused for that reason since the node was activated
 
 
-class TopicStream:
-    """Keeps the messages of a topic up to a total size and an age, and always the newest.
+class TopicBuffer:
+    """The messages of one topic up to a total size and an age; the newest one is always kept.
 
-    `store` is called by the subscription, the rest by anybody.
+    Thread-safe: the subscription calls `store`, any thread may call the rest.
     """
 
     def __init__(
         self, topic: str, *, clock_ns: Callable[[], int], keep_s: float = 0.0, max_bytes: int = 0
     ) -> None:
-        """Without `keep_s` and `max_bytes` only the newest message is kept."""
+        """Create an empty buffer; without `keep_s` and `max_bytes` it keeps only the newest message."""
         self.topic = topic
         self._clock_ns = clock_ns
         self._keep_s = keep_s
@@ -86,9 +87,9 @@ class TopicStream:
         self._reset()
 
     def _reset(self) -> None:
-        self._ring: deque[Arrival] = deque()
-        self._ring_bytes = 0
-        self._arrivals_s: deque[float] = deque(maxlen=_RATE_ARRIVALS)
+        self._messages: deque[BufferedMessage] = deque()
+        self._held_bytes = 0
+        self._arrivals_s: deque[float] = deque(maxlen=_RATE_MESSAGES)
         self._received = 0
         self._received_bytes = 0
         self._lost = 0
@@ -96,66 +97,68 @@ class TopicStream:
         self._incompatible_publishers = 0
 
     def store(self, serialized: bytes) -> None:
-        """Keep a serialized message; nothing else happens in the subscription's callback."""
+        """Add a serialized message; this is all the subscription's callback does."""
         now_s = time.monotonic()
         clock_ns = self._clock_ns()
         stamp_ns = peek_stamp_ns(serialized)
         with self._changed:
             self._sequence += 1
-            arrival = Arrival(
+            message = BufferedMessage(
                 serialized=serialized,
                 sequence=self._sequence,
                 stamp_ns=stamp_ns,
                 monotonic_s=now_s,
                 clock_ns=clock_ns,
             )
-            self._ring.append(arrival)
-            self._ring_bytes += len(serialized)
-            while len(self._ring) > 1 and (
-                self._ring_bytes > self._max_bytes or now_s - self._ring[0].monotonic_s > self._keep_s
+            self._messages.append(message)
+            self._held_bytes += len(serialized)
+            while len(self._messages) > 1 and (
+                self._held_bytes > self._max_bytes or now_s - self._messages[0].monotonic_s > self._keep_s
             ):
-                self._ring_bytes -= len(self._ring.popleft().serialized)
+                self._held_bytes -= len(self._messages.popleft().serialized)
             self._received += 1
             self._received_bytes += len(serialized)
             self._arrivals_s.append(now_s)
             self._changed.notify_all()
 
     def report_lost(self, count: int) -> None:
-        """The middleware says that so many messages were lost."""
+        """Count messages that the middleware reported as lost."""
         with self._changed:
             self._lost += count
 
     def report_incompatible(self, policy: str, count: int) -> None:
-        """So many publishers were refused, the last one because of this policy of its quality of service."""
+        """Count publishers that the middleware refused, the last one because of this QoS policy."""
         with self._changed:
             self._incompatible[policy] = None
             self._incompatible_publishers += count
 
     def clear(self) -> None:
-        """Forget messages and statistics; sequence numbers go on."""
+        """Drop messages and statistics; sequence numbers continue."""
         with self._changed:
             self._reset()
 
-    def recent(self) -> tuple[Arrival, ...]:
-        """The messages that are kept, newest first."""
+    def recent(self) -> tuple[BufferedMessage, ...]:
+        """Return the buffered messages, newest first."""
         with self._changed:
-            return tuple(reversed(self._ring))
+            return tuple(reversed(self._messages))
 
-    def newest(self) -> Arrival | None:
-        """The newest message."""
+    def newest(self) -> BufferedMessage | None:
+        """Return the newest message, None if there is none."""
         with self._changed:
-            return self._ring[-1] if self._ring else None
+            return self._messages[-1] if self._messages else None
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> bool:
-        """Wait until a message with a higher sequence number has come; False when it did not in time."""
+        """Wait for a message with a higher sequence number; return whether it came in time."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._sequence > sequence and bool(self._ring), timeout_s)
+            return self._changed.wait_for(
+                lambda: self._sequence > sequence and bool(self._messages), timeout_s
+            )
 
     def statistics(self) -> TopicStatistics:
-        """What happened since the last `clear`."""
+        """Return the statistics since the last `clear`."""
         now_s = time.monotonic()
         with self._changed:
-            newest = self._ring[-1] if self._ring else None
+            newest = self._messages[-1] if self._messages else None
             return TopicStatistics(
                 topic=self.topic,
                 received=self._received,
@@ -163,15 +166,15 @@ class TopicStream:
                 lost=self._lost,
                 rate_hz=_rate_hz(tuple(self._arrivals_s), now_s),
                 age_s=float("nan") if newest is None else now_s - newest.monotonic_s,
-                held=len(self._ring),
-                held_bytes=self._ring_bytes,
+                held=len(self._messages),
+                held_bytes=self._held_bytes,
                 incompatible_qos=", ".join(self._incompatible),
                 incompatible_publishers=self._incompatible_publishers,
             )
 
 
 def _rate_hz(arrivals_s: tuple[float, ...], now_s: float) -> float:
-    """Mean rate of the arrivals; silence counts once it is longer than two of their intervals."""
+    """Return the mean rate; silence counts once it is longer than two mean intervals."""
     intervals = len(arrivals_s) - 1
     span_s = arrivals_s[-1] - arrivals_s[0] if intervals > 0 else 0.0
     if span_s <= 0.0:

@@ -1,4 +1,4 @@
-"""Cameras: the newest image of each, paired with depth and camera info; only what is used gets decoded."""
+"""A camera's buffered messages: pairs the newest image with its depth and camera info, and decodes them."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
-from xsam_ros.cameras.buffer import Arrival, TopicStatistics, TopicStream
+from xsam_ros.cameras.buffer import BufferedMessage, TopicBuffer, TopicStatistics
 from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
 from xsam_ros.node.parameters import CameraParameters
 
-__all__ = ["CameraFrame", "CameraSlot", "CameraStatistics", "CameraTopics"]
+__all__ = ["CameraBuffer", "CameraFrame", "CameraStatistics", "CameraTopics"]
 
 _MAX_ARRIVAL_GAP_S = 1.0
-"""Color and depth that arrived further apart do not belong together, whatever their stamps say: a bag
-that is played in a loop repeats its stamps."""
+"""Color and depth that arrived further apart are never paired, whatever their stamps say: a bag played in a
+loop repeats its stamps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraTopics:
-    """Topic names of a camera; "" = not subscribed."""
+    """Topic names of one camera; "" = not subscribed."""
 
     image: str
     depth: str = ""
     info: str = ""
 
     @classmethod
-    def of(cls, name: str, parameters: CameraParameters) -> CameraTopics:
-        """The topics that the parameters of camera `name` mean, before remapping."""
+    def from_parameters(cls, name: str, parameters: CameraParameters) -> CameraTopics:
+        """Return the topics of camera `name`, defaults filled in, before remapping."""
         image = parameters.image_topic
         if not image:
             image = f"/{name}/image_raw" + ("/compressed" if parameters.compressed else "")
@@ -43,24 +43,24 @@ class CameraTopics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraStatistics:
-    """How one camera is doing, for status and diagnostics."""
+    """Statistics of one camera, for status and diagnostics."""
 
     name: str
     image: TopicStatistics
     depth: TopicStatistics | None  # None = not subscribed
     info: TopicStatistics | None
-    used: int  # color images that were taken for a request
-    overwritten: int  # color images that a newer one replaced before anybody wanted them
-    with_depth: int  # used images for which there was a depth image
-    decode_errors: int  # color, depth and camera info messages that could not be read
-    last_error: str  # why; "" = none
-    no_depth_reason: str  # of the last frame that was used; "" = it had depth, or none was used
+    used: int  # color images used for a request or stream
+    overwritten: int  # color images replaced by a newer one before they were used
+    with_depth: int  # used images that had a depth image
+    decode_errors: int  # color, depth and camera info messages that could not be decoded
+    last_error: str  # why the last of them could not; "" = none
+    no_depth_reason: str  # of the last used frame; "" = it had depth, or none was used
     no_intrinsics_reason: str
     notes: tuple[str, ...]
 
 
-class CameraSlot:
-    """What arrived from one camera. The streams are filled by subscriptions, the rest is for anybody."""
+class CameraBuffer:
+    """The buffered topics of one camera. Subscriptions fill them; any thread may ask for frames."""
 
     def __init__(
         self,
@@ -70,34 +70,34 @@ class CameraSlot:
         settings: Callable[[], CameraParameters],
         clock_ns: Callable[[], int],
     ) -> None:
-        """Make an empty slot.
+        """Create empty buffers.
 
         Args:
-            name: as configured.
+            name: configured name of the camera.
             topics: fully qualified.
-            settings: present parameters of the camera; read for each frame, because some may change.
-            clock_ns: clock of the node.
+            settings: returns the current parameters; read for each frame, because some may change.
+            clock_ns: returns the time of the node clock.
         """
         self.name = name
         self._settings = settings
-        fixed = settings()
-        max_lag_s = fixed.max_depth_lag_s if topics.depth else 0.0
-        max_bytes = fixed.buffer_mb * 1_000_000
+        initial = settings()
+        max_lag_s = initial.max_depth_lag_s if topics.depth else 0.0
+        max_bytes = initial.buffer_mb * 1_000_000
         image_bytes = max_bytes if max_lag_s > 0.0 else 0
-        self.image = TopicStream(topics.image, clock_ns=clock_ns, keep_s=max_lag_s, max_bytes=image_bytes)
-        self.depth: TopicStream | None = None
-        self.info: TopicStream | None = None
+        self.image = TopicBuffer(topics.image, clock_ns=clock_ns, keep_s=max_lag_s, max_bytes=image_bytes)
+        self.depth: TopicBuffer | None = None
+        self.info: TopicBuffer | None = None
         if topics.depth:
             keep_s = max_lag_s + _MAX_ARRIVAL_GAP_S
-            self.depth = TopicStream(topics.depth, clock_ns=clock_ns, keep_s=keep_s, max_bytes=max_bytes)
+            self.depth = TopicBuffer(topics.depth, clock_ns=clock_ns, keep_s=keep_s, max_bytes=max_bytes)
         if topics.info:
-            self.info = TopicStream(topics.info, clock_ns=clock_ns)
+            self.info = TopicBuffer(topics.info, clock_ns=clock_ns)
         self._lock = threading.Lock()
         self._decoder = FrameDecoder(
             camera=name,
-            compressed=fixed.compressed,
-            depth_compressed=fixed.depth_compressed,
-            rectified=fixed.rectified,
+            compressed=initial.compressed,
+            depth_compressed=initial.depth_compressed,
+            rectified=initial.rectified,
             on_error=self._count_error,
         )
         self._reset()
@@ -113,41 +113,41 @@ class CameraSlot:
 
     @property
     def topics(self) -> tuple[str, ...]:
-        """The topics it is filled from, fully qualified."""
-        return tuple(stream.topic for stream in (self.image, self.depth, self.info) if stream is not None)
+        """The topics that fill it, fully qualified."""
+        return tuple(buffer.topic for buffer in (self.image, self.depth, self.info) if buffer is not None)
 
     def clear(self) -> None:
-        """Forget everything that arrived."""
-        for stream in (self.image, self.depth, self.info):
-            if stream is not None:
-                stream.clear()
+        """Drop everything that arrived."""
+        for buffer in (self.image, self.depth, self.info):
+            if buffer is not None:
+                buffer.clear()
         with self._lock:
             self._reset()
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> bool:
-        """Wait until a newer image than `CameraFrame.sequence` has come; False when it did not in time."""
+        """Wait for an image newer than `CameraFrame.sequence`; return whether it came in time."""
         return self.image.wait_newer(sequence, timeout_s=timeout_s)
 
     def newest_frame(self, *, max_age_s: float, max_side_px: int) -> CameraFrame:
-        """Decode the newest image, with depth and intrinsics where there are any.
+        """Decode the newest image, with depth and intrinsics if available.
 
-        Its age counts from its stamp if stamp and node clock plausibly agree, else from its arrival. An image
-        that is older by `max_depth_lag_s` at most is preferred if only that one has depth. Depth that is
-        missing or broken is no error: `CameraFrame` says why. The same image gives the same object.
+        An image up to `max_depth_lag_s` older is preferred if only that one has depth. Missing or broken
+        depth is not an error: `CameraFrame` says why it is missing. Asking again for the same image returns
+        the same object.
 
         Args:
-            max_age_s: older images are refused.
-            max_side_px: larger ones as well, before they are decoded.
+            max_age_s: older images are refused; the age is that of `BufferedMessage.age_s`.
+            max_side_px: larger images are refused before they are decoded.
 
         Raises:
-            NoFrameError: nothing has arrived.
+            NoFrameError: no image has arrived.
             StaleFrameError: the newest image is older than `max_age_s`.
-            InvalidImageError: it cannot be read.
+            InvalidImageError: the image cannot be decoded.
         """
         images = self._fresh_images(max_age_s)
-        image, depth, no_depth_reason = self._paired(images)
+        image, depth, no_depth_reason = self._pair(images)
         info = self.info.newest() if self.info is not None else None
-        # A camera info with a new stamp and the same content does not make a new frame.
+        # A camera info that differs in its stamp only does not make a new frame.
         key = (image, depth, info and info.serialized[12:], max_side_px)
         with self._lock:
             if self._last is not None and self._last_key == key:
@@ -162,7 +162,7 @@ class CameraSlot:
                 depth,
                 info,
                 no_depth_reason=no_depth_reason,
-                no_info_reason="" if info is not None else self._why_no_info(),
+                no_info_reason="" if info is not None else self._no_info_reason(),
                 max_side_px=max_side_px,
             )
         except InvalidImageError as error:
@@ -173,7 +173,7 @@ class CameraSlot:
         return decoded
 
     def statistics(self) -> CameraStatistics:
-        """What happened since the last `clear`."""
+        """Return the statistics since the last `clear`."""
         image = self.image.statistics()
         newest = self.image.newest()
         with self._lock:
@@ -193,13 +193,13 @@ class CameraSlot:
                 notes=() if self._last is None else self._last.notes,
             )
 
-    def _fresh_images(self, max_age_s: float) -> list[Arrival]:
-        """The images that are young enough, newest first."""
+    def _fresh_images(self, max_age_s: float) -> list[BufferedMessage]:
+        """Return the images that are recent enough, newest first; raise if there are none."""
         images = self.image.recent()
         if not images:
             raise NoFrameError(
                 f"camera {self.name!r} has not delivered a frame on {self.image.topic} yet"
-                f"{_qos_words(self.image, f'{self.name}.image_qos')}"
+                f"{_qos_hint(self.image, f'{self.name}.image_qos')}"
             )
         now_s = time.monotonic()
         fresh = [image for image in images if image.age_s(now_s) <= max_age_s]
@@ -209,45 +209,47 @@ class CameraSlot:
             late = f" (it arrived {arrived_s:.2f} s ago)" if age_s - arrived_s > 0.1 else ""
             raise StaleFrameError(
                 f"the newest frame of camera {self.name!r} is {age_s:.2f} s old{late}, "
-                f"at most {max_age_s:.2f} s are allowed",
-                hint="its stamp is old: check the delay, and that the clocks of camera and node agree"
+                f"at most {max_age_s:.2f} s is allowed",
+                hint="its stamp is old: check the latency, and that the clocks of camera and node agree"
                 if late and arrived_s <= max_age_s
                 else None,
             )
         return fresh
 
-    def _paired(self, images: Sequence[Arrival]) -> tuple[Arrival, Arrival | None, str]:
-        """The image to use, its depth, and why there is none."""
+    def _pair(self, images: Sequence[BufferedMessage]) -> tuple[BufferedMessage, BufferedMessage | None, str]:
+        """Return the image to use, its depth image, and why it has none."""
         tolerance_s = self._settings().sync_tolerance_s
         newest = images[0]
         if self.depth is None:
             return newest, None, f"no depth topic is configured for camera {self.name!r}"
         depths = self.depth.recent()
-        for image in images:  # the stream keeps those of the last max_depth_lag_s
+        for image in images:  # the buffer keeps those of the last max_depth_lag_s
             depth = _nearest(image, depths)
             if depth is not None and _gap_s(image, depth) <= tolerance_s:
                 return image, depth, ""
-        return newest, None, self._why_unpaired(newest, depths, tolerance_s)
+        return newest, None, self._no_depth_reason(newest, depths, tolerance_s)
 
-    def _why_unpaired(self, image: Arrival, depths: Sequence[Arrival], tolerance_s: float) -> str:
+    def _no_depth_reason(
+        self, image: BufferedMessage, depths: Sequence[BufferedMessage], tolerance_s: float
+    ) -> str:
         assert self.depth is not None
         topic = self.depth.topic
         if not depths:
-            return f"no depth has arrived on {topic}{_qos_words(self.depth, f'{self.name}.depth_qos')}"
+            return f"no depth has arrived on {topic}{_qos_hint(self.depth, f'{self.name}.depth_qos')}"
         nearest = _nearest(image, depths)
         if nearest is None:
             since_s = time.monotonic() - depths[0].monotonic_s
-            return f"no depth arrived on {topic} with the image; the newest came {since_s:.2f} s ago"
+            return f"no depth arrived on {topic} with the image; the newest arrived {since_s:.2f} s ago"
         return (
-            f"no depth on {topic} belongs to the image: the stamps differ by {_gap_s(image, nearest):.3f} s "
-            f"at least, {tolerance_s:.3f} s are allowed ({self.name}.sync_tolerance_s)"
+            f"no depth on {topic} belongs to the image: the nearest stamp is {_gap_s(image, nearest):.3f} s "
+            f"away, {tolerance_s:.3f} s is allowed ({self.name}.sync_tolerance_s)"
         )
 
-    def _why_no_info(self) -> str:
+    def _no_info_reason(self) -> str:
         if self.info is None:
             return f"no camera info topic is configured for camera {self.name!r}"
-        words = _qos_words(self.info, f"{self.name}.info_qos")
-        return f"no camera info has arrived on {self.info.topic}{words}"
+        hint = _qos_hint(self.info, f"{self.name}.info_qos")
+        return f"no camera info has arrived on {self.info.topic}{hint}"
 
     def _count_error(self, message: str) -> None:
         with self._lock:
@@ -255,8 +257,11 @@ class CameraSlot:
             self._last_error = message
 
 
-def _nearest(image: Arrival, depths: Sequence[Arrival]) -> Arrival | None:
-    """The depth image whose stamp is nearest, the newest of several, of those that arrived about then."""
+def _nearest(image: BufferedMessage, depths: Sequence[BufferedMessage]) -> BufferedMessage | None:
+    """Return the depth image with the nearest stamp, of those that arrived at about the same time.
+
+    Of several equally near ones the newest is returned.
+    """
     if image.stamp_ns is None:
         return None
     candidates = [
@@ -267,14 +272,14 @@ def _nearest(image: Arrival, depths: Sequence[Arrival]) -> Arrival | None:
     return min(candidates, key=lambda depth: _gap_s(image, depth), default=None)
 
 
-def _gap_s(image: Arrival, depth: Arrival) -> float:
+def _gap_s(image: BufferedMessage, depth: BufferedMessage) -> float:
     if image.stamp_ns is None or depth.stamp_ns is None:
         return float("inf")
     return abs(image.stamp_ns - depth.stamp_ns) * 1e-9
 
 
-def _qos_words(stream: TopicStream, parameter: str) -> str:
-    statistics = stream.statistics()
+def _qos_hint(buffer: TopicBuffer, parameter: str) -> str:
+    statistics = buffer.statistics()
     if not statistics.incompatible_qos:
         return ""
-    return f"; a publisher's {statistics.incompatible_qos} policy does not fit, see {parameter}"
+    return f"; a publisher's {statistics.incompatible_qos} policy is incompatible, see {parameter}"

@@ -1,4 +1,4 @@
-"""Serialized color, depth and camera info → one `Frame`, with the reasons for what it lacks."""
+"""Serialized color, depth and camera info → one `Frame`, with the reasons for anything missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
 from xsam.types.requests import Frame
-from xsam_ros.cameras.buffer import Arrival
+from xsam_ros.cameras.buffer import BufferedMessage
 from xsam_ros.cameras.intrinsics import intrinsics_for, is_distorted
 from xsam_ros.messages.compressed_images import rgb_from_compressed
-from xsam_ros.messages.convert import stamp_ns
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resized_depth
+from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
+from xsam_ros.messages.frames import stamp_ns
 from xsam_ros.messages.images import rgb_from_image
 
 T = TypeVar("T")
@@ -26,63 +26,65 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraFrame:
-    """A decoded frame, the header it came with, and why something is missing."""
+    """A decoded frame, the header of its image, and why depth or intrinsics are missing."""
 
     frame: Frame
     header: Header
-    sequence: int = 0  # of the color image: 1, 2, ... on its topic
+    sequence: int = 0  # of the color image on its topic: 1, 2, ...; 0 = not from a topic
     no_depth_reason: str = ""  # "" = the frame has depth
     no_intrinsics_reason: str = ""  # "" = the frame has intrinsics
-    notes: tuple[str, ...] = ()  # what makes 3D less exact than it looks
+    notes: tuple[str, ...] = ()  # what limits the accuracy of 3D locations
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameDecoder:
-    """Decodes what one camera sends."""
+    """Decodes the messages of one camera."""
 
     camera: str
     compressed: bool  # color is a CompressedImage
     depth_compressed: bool
-    rectified: bool  # color is rectified: matrix P counts
-    on_error: Callable[[str], None]  # told why depth or camera info cannot be used
+    rectified: bool  # color is rectified: matrix P applies, not K
+    on_error: Callable[[str], None]  # receives why depth or camera info cannot be used
 
     def decode(
         self,
-        image: Arrival,
-        depth: Arrival | None,
-        info: Arrival | None,
+        image: BufferedMessage,
+        depth: BufferedMessage | None,
+        info: BufferedMessage | None,
         *,
         no_depth_reason: str,
         no_info_reason: str,
         max_side_px: int,
     ) -> CameraFrame:
-        """Decode an image and what belongs to it.
+        """Decode an image with the depth and camera info paired with it.
 
         Args:
             image: the color image.
-            depth: the depth image that belongs to it.
-            info: the camera info that belongs to it.
-            no_depth_reason: why there is no depth image.
-            no_info_reason: why there is no camera info.
+            depth: its depth image.
+            info: its camera info.
+            no_depth_reason: why `depth` is None.
+            no_info_reason: why `info` is None.
             max_side_px: larger images are refused before they are decoded.
 
         Raises:
-            InvalidImageError: the color image cannot be read.
+            InvalidImageError: the color image cannot be decoded.
         """
-        message, rgb = self._image(image, max_side_px)
+        message, rgb = self._decode_image(image, max_side_px)
         header = message.header
         notes: list[str] = []
         depth_m = None
         if depth is not None:
             try:
-                depth_m, no_depth_reason = self._depth(depth, rgb.shape[:2], header, max_side_px, notes), ""
+                depth_m = self._decode_depth(depth, rgb.shape[:2], header, max_side_px, notes)
+                no_depth_reason = ""
             except InvalidImageError as error:
                 no_depth_reason = f"the depth image cannot be used: {error}"
                 self.on_error(no_depth_reason)
         intrinsics = None
         if info is not None:
             try:
-                intrinsics, no_info_reason = self._intrinsics(info, rgb.shape[:2], notes), ""
+                intrinsics = self._decode_intrinsics(info, rgb.shape[:2], notes)
+                no_info_reason = ""
             except InvalidImageError as error:
                 no_info_reason = f"the camera info cannot be used: {error}"
                 self.on_error(no_info_reason)
@@ -103,16 +105,16 @@ class FrameDecoder:
             notes=tuple(notes),
         )
 
-    def _image(self, image: Arrival, max_side_px: int) -> tuple[Any, NDArray[np.uint8]]:
+    def _decode_image(self, image: BufferedMessage, max_side_px: int) -> tuple[Any, NDArray[np.uint8]]:
         if self.compressed:
-            compressed = _deserialized(image, CompressedImage)
+            compressed = _deserialize(image, CompressedImage)
             return compressed, rgb_from_compressed(compressed, max_side_px=max_side_px)
-        raw = _deserialized(image, Image)
+        raw = _deserialize(image, Image)
         return raw, rgb_from_image(raw, max_side_px=max_side_px)
 
-    def _depth(
+    def _decode_depth(
         self,
-        depth: Arrival,
+        depth: BufferedMessage,
         image_hw: tuple[int, int],
         color_header: Header,
         max_side_px: int,
@@ -120,14 +122,14 @@ class FrameDecoder:
     ) -> NDArray[np.float32]:
         message: Any
         if self.depth_compressed:
-            message = _deserialized(depth, CompressedImage)
+            message = _deserialize(depth, CompressedImage)
             depth_m = depth_from_compressed(message, max_side_px=max_side_px)
         else:
-            message = _deserialized(depth, Image)
+            message = _deserialize(depth, Image)
             depth_m = depth_from_image(message, max_side_px=max_side_px)
-        resized_m = resized_depth(depth_m, image_hw)
+        resized_m = resize_depth(depth_m, image_hw)
         if resized_m.shape != depth_m.shape:
-            notes.append(f"depth came with {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
+            notes.append(f"depth is {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
         if message.header.frame_id != color_header.frame_id:
             notes.append(
                 f"depth is in frame {message.header.frame_id!r} and color in {color_header.frame_id!r}: "
@@ -135,19 +137,21 @@ class FrameDecoder:
             )
         return resized_m
 
-    def _intrinsics(self, info: Arrival, image_hw: tuple[int, int], notes: list[str]) -> NDArray[np.float64]:
-        message = _deserialized(info, CameraInfo)
+    def _decode_intrinsics(
+        self, info: BufferedMessage, image_hw: tuple[int, int], notes: list[str]
+    ) -> NDArray[np.float64]:
+        message = _deserialize(info, CameraInfo)
         matrix = intrinsics_for(message, image_hw, rectified=self.rectified)
         if not self.rectified and is_distorted(message):
             notes.append("the lens distortion of the camera info is not corrected; use rectified images")
         return matrix
 
 
-def _deserialized(arrival: Arrival, message_type: type[T]) -> T:
+def _deserialize(buffered: BufferedMessage, message_type: type[T]) -> T:
     try:
-        message: T = deserialize_message(arrival.serialized, message_type)
-    except Exception as error:  # RMWError has no public name, and other middlewares raise others
+        message: T = deserialize_message(buffered.serialized, message_type)
+    except Exception as error:  # rclpy exports no name for RMWError, and middlewares raise others
         raise InvalidImageError(
-            f"a message of {len(arrival.serialized)} bytes cannot be deserialized: {error}"
+            f"a message of {len(buffered.serialized)} bytes cannot be deserialized: {error}"
         ) from error
     return message

@@ -1,4 +1,4 @@
-"""`sensor_msgs/CameraInfo` → the matrix K that belongs to the pixels of one image."""
+"""`sensor_msgs/CameraInfo` → the camera matrix for the pixels of one image."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from sensor_msgs.msg import CameraInfo
 from xsam.errors import InvalidImageError
 
 _MAX_ASPECT_ERROR = 0.01
-"""Drivers round sizes to multiples of 8 or 16; cropping to another format changes far more."""
+"""Drivers round sizes to multiples of 8 or 16; cropping to another aspect ratio changes far more."""
 
 
 def intrinsics_for(
     info: CameraInfo, image_hw: tuple[int, int], *, rectified: bool = False
 ) -> NDArray[np.float64]:
-    """(3, 3) matrix K of an image of (H, W) pixels, (0, 0) being the center of the upper left one.
+    """Return the (3, 3) matrix K of an image, with (0, 0) at the center of the upper left pixel.
 
-    K holds for the image size that the calibration was made at. If the image shows a part of it (ROI), is
-    binned or was resized, the matrix is moved and scaled along.
+    K is valid for the image size at calibration. If the image is a region of it (ROI), binned or resized,
+    the matrix is shifted and scaled to match.
 
     Args:
         info: of the camera that took the image.
-        image_hw: size of the image as it came.
-        rectified: the image is rectified, so that P counts and not K.
+        image_hw: (H, W) of the received image in pixels.
+        rectified: the image is rectified, so P applies instead of K.
 
     Raises:
-        InvalidImageError: the camera is not calibrated, or the image has another aspect ratio.
+        InvalidImageError: the camera is not calibrated, or the aspect ratio differs.
 
-    Source: REP 104 and the comments in `sensor_msgs/CameraInfo`. Binning moves the principal point with the
-    centers of the pixels here, by up to half a pixel more than in `image_geometry`.
+    Source: REP 104 and the comments in `sensor_msgs/CameraInfo`. Binning here keeps pixel centers aligned,
+    which moves the principal point by up to half a pixel more than `image_geometry` does.
     """
     height, width = image_hw
     matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.array(info.k, np.float64)
@@ -38,17 +38,17 @@ def intrinsics_for(
         raise InvalidImageError(
             f"matrix {'P' if rectified else 'K'} of the camera info is not set: the camera is not calibrated"
         )
-    x_px, y_px, seen_width, seen_height = _region(info)
-    if seen_width <= 0 or seen_height <= 0:
-        raise InvalidImageError("the camera info says no image size")
-    scale_x, scale_y = width / seen_width, height / seen_height
+    x_px, y_px, region_width, region_height = _region(info)
+    if region_width <= 0 or region_height <= 0:
+        raise InvalidImageError("the camera info has no image size")
+    scale_x, scale_y = width / region_width, height / region_height
     binning_x, binning_y = max(1, int(info.binning_x)), max(1, int(info.binning_y))
-    untouched = (width, height) == (seen_width, seen_height)  # some drivers set binning and adapt K as well
-    stretch = 1.0 if untouched else scale_x * binning_x / (scale_y * binning_y)
+    same_size = (width, height) == (region_width, region_height)  # some drivers set binning yet adapt K
+    stretch = 1.0 if same_size else scale_x * binning_x / (scale_y * binning_y)
     if abs(stretch - 1.0) > _MAX_ASPECT_ERROR:
         raise InvalidImageError(
-            f"the camera info is for {seen_width // binning_x}×{seen_height // binning_y} px, the image is "
-            f"{width}×{height}: another aspect ratio",
+            f"the camera info is for {region_width // binning_x}×{region_height // binning_y} px, "
+            f"the image is {width}×{height}: the aspect ratios differ",
             hint="check that info_topic belongs to image_topic",
         )
     to_image = np.array(
@@ -64,13 +64,13 @@ def intrinsics_for(
 
 
 def is_distorted(info: CameraInfo) -> bool:
-    """The raw image of this camera has a lens distortion that K alone does not describe."""
+    """Return whether raw images have lens distortion, which K alone does not describe."""
     return bool(np.any(np.abs(np.array(info.d, np.float64)) > 1e-9))
 
 
 def _region(info: CameraInfo) -> tuple[int, int, int, int]:
-    """(x, y, width, height) of what the image shows, in pixels of the calibration."""
+    """Return (x, y, width, height) of the imaged region, in pixels at calibration."""
     roi = info.roi
-    if roi.width == 0 or roi.height == 0:  # all zeros stand for the full resolution
+    if roi.width == 0 or roi.height == 0:  # all zeros mean full resolution
         return 0, 0, int(info.width), int(info.height)
     return int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)

@@ -1,4 +1,4 @@
-"""Subscriptions of a camera: quality of service by topic, and what the middleware reports about it."""
+"""A camera's subscriptions: QoS per topic, and reports of QoS problems and lost messages."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from rclpy.qos import (
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from xsam_ros.cameras.buffer import TopicStream
-from xsam_ros.cameras.camera import CameraSlot, CameraTopics
+from xsam_ros.cameras.buffer import TopicBuffer
+from xsam_ros.cameras.camera import CameraBuffer, CameraTopics
 from xsam_ros.node.parameters import CameraParameters, declare, read
 
 try:
@@ -28,17 +28,17 @@ try:
 except ImportError:  # Humble
     from rclpy.qos_event import SubscriptionEventCallbacks, UnsupportedEventTypeError
 
-_IMAGE_DEPTH = 1
-_DEPTH_DEPTH = 5  # each depth image may be the one that belongs to a color image
+_IMAGE_QUEUE = 1
+_DEPTH_QUEUE = 5  # any depth image may be the one that matches a color image
 
 
 def camera_qos(kind: str, *, depth: int) -> QoSProfile:
-    """Quality of service of a subscription.
+    """Return the QoS profile of a subscription.
 
     Args:
-        kind: "sensor_data" (best effort: fits every publisher), "reliable", or "latched" (also transient
-            local: messages from before the subscription).
-        depth: messages that may wait for the callback.
+        kind: "sensor_data" (best effort, compatible with every publisher), "reliable", or "latched"
+            (reliable and transient local: also delivers messages from before the subscription).
+        depth: how many messages may wait for the callback.
     """
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
@@ -48,76 +48,76 @@ def camera_qos(kind: str, *, depth: int) -> QoSProfile:
     )
 
 
-def make_slot(node: Node, name: str) -> CameraSlot:
-    """Declare the parameters of a camera, as far as they are not, and make its slot."""
+def create_camera_buffer(node: Node, name: str) -> CameraBuffer:
+    """Declare the parameters of a camera unless they are declared already, and create its buffer."""
     declare(node, CameraParameters, prefix=f"{name}.")
     settings = functools.partial(read, node, CameraParameters, f"{name}.")
-    topics = CameraTopics.of(name, settings())
+    topics = CameraTopics.from_parameters(name, settings())
     resolved = CameraTopics(
         image=node.resolve_topic_name(topics.image),
         depth=node.resolve_topic_name(topics.depth) if topics.depth else "",
         info=node.resolve_topic_name(topics.info) if topics.info else "",
     )
-    return CameraSlot(
+    return CameraBuffer(
         name, resolved, settings=settings, clock_ns=lambda: int(node.get_clock().now().nanoseconds)
     )
 
 
 class CameraSubscriptions:
-    """The subscriptions that fill a slot, until `destroy`."""
+    """The subscriptions that fill a camera's buffer until `destroy`."""
 
-    def __init__(self, node: Node, slot: CameraSlot) -> None:
+    def __init__(self, node: Node, buffer: CameraBuffer) -> None:
         self._node = node
         self._group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Subscription] = []
-        name = slot.name
+        name = buffer.name
         parameters: CameraParameters = read(node, CameraParameters, prefix=f"{name}.")
-        topics = CameraTopics.of(name, parameters)
+        topics = CameraTopics.from_parameters(name, parameters)
         image_type = CompressedImage if parameters.compressed else Image
         depth_type = CompressedImage if parameters.depth_compressed else Image
         try:
             kind = parameters.image_qos or parameters.qos
-            self._add(image_type, topics.image, slot.image, kind, _IMAGE_DEPTH, f"{name}.image_qos")
-            if slot.depth is not None:
+            self._add(image_type, topics.image, buffer.image, kind, _IMAGE_QUEUE, f"{name}.image_qos")
+            if buffer.depth is not None:
                 kind = parameters.depth_qos or parameters.qos
-                self._add(depth_type, topics.depth, slot.depth, kind, _DEPTH_DEPTH, f"{name}.depth_qos")
-            if slot.info is not None:
+                self._add(depth_type, topics.depth, buffer.depth, kind, _DEPTH_QUEUE, f"{name}.depth_qos")
+            if buffer.info is not None:
                 kind = parameters.info_qos or parameters.qos
-                self._add(CameraInfo, topics.info, slot.info, kind, 1, f"{name}.info_qos")
+                self._add(CameraInfo, topics.info, buffer.info, kind, 1, f"{name}.info_qos")
         except BaseException:
             self.destroy()
             raise
 
     def destroy(self) -> None:
-        """Unsubscribe. May be called more than once."""
+        """Unsubscribe. May be called repeatedly."""
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
 
     def _add(
-        self, message_type: type[Any], topic: str, stream: TopicStream, kind: str, depth: int, parameter: str
+        self, message_type: type[Any], topic: str, buffer: TopicBuffer, kind: str, depth: int, parameter: str
     ) -> None:
         def on_incompatible(event: Any) -> None:
             policy = str(qos_policy_name_from_kind(event.last_policy_kind)).replace("_QOS_POLICY", "")
-            stream.report_incompatible(policy, int(event.total_count_change))
+            buffer.report_incompatible(policy, int(event.total_count_change))
             self._node.get_logger().warning(
-                f"nothing is received from a publisher on {stream.topic}: its {policy} policy does not fit "
-                f"{kind!r}, which parameter {parameter} (or qos) asks for"
+                f"receiving nothing from a publisher on {buffer.topic}: its {policy} policy is incompatible "
+                f"with {kind!r}, the value of parameter {parameter} (or qos)"
             )
 
         def on_lost(event: Any) -> None:
-            stream.report_lost(int(event.total_count_change))
+            buffer.report_lost(int(event.total_count_change))
 
         subscribe: Callable[..., Subscription] = functools.partial(
             self._node.create_subscription,
             message_type,
             topic,
-            stream.store,
+            buffer.store,
             camera_qos(kind, depth=depth),
             callback_group=self._group,
-            raw=True,  # deserialized only if this very message is used
+            raw=True,  # deserialized only if the message is used
         )
         events = functools.partial(SubscriptionEventCallbacks, incompatible_qos=on_incompatible)
-        for callbacks in (events(message_lost=on_lost), events()):  # not every middleware reports both
+        for callbacks in (events(message_lost=on_lost), events()):  # not every middleware supports both
             with contextlib.suppress(UnsupportedEventTypeError):
                 self._subscriptions.append(subscribe(event_callbacks=callbacks))
                 return

@@ -46,13 +46,10 @@ from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.client.deadline import Limit
 from xsam_ros.client.goal import Goal, Progress
 from xsam_ros.client.stream import ResultStream
-from xsam_ros.messages.convert import (
-    image_from_frame,
-    query_to_message,
-    raise_for_response,
-    result_from_message,
-    sendable,
-)
+from xsam_ros.messages.frames import image_from_frame
+from xsam_ros.messages.queries import query_to_message
+from xsam_ros.messages.results import raise_for_response, result_from_message
+from xsam_ros.messages.text import require_sendable
 from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
 from xsam_ros.runtime.spin import spin
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
@@ -210,7 +207,7 @@ class RosSegmenter:
         """
         if not queries:
             raise InvalidQueryError("no queries were given; stop_stream ends a stream")
-        request = SetStreamQuery.Request(camera=sendable("camera", camera), rate_hz=float(rate_hz))
+        request = SetStreamQuery.Request(camera=require_sendable("camera", camera), rate_hz=float(rate_hz))
         request.queries = [query_to_message(query) for query in queries]
         response = self._call(self._set_stream, request, Limit(deadline_s))
         _raise_if_refused(response)
@@ -229,7 +226,7 @@ class RosSegmenter:
         Raises:
             UnknownCameraError, NotActiveError, SegmenterUnavailableError, DeadlineExceededError.
         """
-        request = SetStreamQuery.Request(camera=sendable("camera", camera))
+        request = SetStreamQuery.Request(camera=require_sendable("camera", camera))
         _raise_if_refused(self._call(self._set_stream, request, Limit(deadline_s)))
 
     def status(self, *, deadline_s: float = 5.0) -> GetStatus.Response:
@@ -302,7 +299,7 @@ def _filled(request: Any, source: Frame | CameraRef, queries: Sequence[Query]) -
     if isinstance(source, Frame):
         request.image = image_from_frame(source)
     else:
-        request.camera = sendable("camera", source.name)
+        request.camera = require_sendable("camera", source.name)
         if source.max_age_s is not None:
             request.max_age_s = float(source.max_age_s) or 1e-9  # 0 would mean the node's own limit
     return request

@@ -13,7 +13,8 @@ from rclpy.qos import QoSProfile
 from xsam.errors import RequestCancelledError
 from xsam.types.requests import Query, SegmentationResult
 from xsam_ros.client.deadline import Limit
-from xsam_ros.messages.convert import query_to_message, result_from_message
+from xsam_ros.messages.queries import query_to_message
+from xsam_ros.messages.results import result_from_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 
 _KEPT = 32  # answers that a slow reader may be behind; older ones are dropped and counted

@@ -1,8 +1,8 @@
-"""`sensor_msgs/CompressedImage` (JPEG and PNG) → NumPy. What is too large is refused before it is decoded.
+"""`sensor_msgs/CompressedImage` (JPEG and PNG) → NumPy.
 
-A few kilobytes can claim to be gigabytes of pixels. Pillow reads the header first and decodes later, so the
-size is known and checked before any memory is taken; and it refuses a truncated file, of which OpenCV returns
-the part it has.
+A file of a few kilobytes can claim gigabytes of pixels. Pillow reads the header first and decodes later, so
+the size is checked before any memory is allocated. It also refuses truncated files, where OpenCV silently
+returns the part that arrived.
 """
 
 from __future__ import annotations
@@ -25,54 +25,57 @@ _COLOR_ENCODING = re.compile(r"(rgb|bgr)a?(8|16)|yuv422(_yuy2)?|uyvy|yuyv|nv21|n
 def rgb_from_compressed(
     message: CompressedImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX
 ) -> NDArray[np.uint8]:
-    """A JPEG or PNG image as RGB uint8 (H, W, 3), C-contiguous.
+    """Decode a JPEG or PNG message to RGB uint8 (H, W, 3), C-contiguous.
 
-    The message's `format` is read as image transport "compressed" writes it: a Bayer image is compressed as
-    the gray mosaic and interpolated here; "compressed rgb8" means that red and blue are exchanged in the
-    file. An orientation tag is not obeyed: masks, depth and camera info belong to the pixels as they are.
+    The `format` field follows image transport "compressed": a Bayer image is compressed as its gray mosaic
+    and interpolated here, and "compressed rgb8" means that red and blue are swapped in the file. EXIF
+    orientation is ignored, because masks, depth and camera info refer to the stored pixels.
 
     Raises:
-        InvalidImageError: not JPEG or PNG, damaged, truncated, or sides over `max_side_px`.
+        InvalidImageError: not JPEG or PNG, damaged, truncated, or a side over `max_side_px`.
 
     Source: `compressed_image_transport` of ros-perception/image_transport_plugins, and the comments in
     `sensor_msgs/CompressedImage`.
     """
     original, _, compressed = (part.strip() for part in message.format.partition(";"))
     data = memoryview(message.data).cast("B") if len(message.data) else memoryview(b"")
-    pixels = picture_pixels(data, formats=("JPEG", "PNG"), max_side_px=max_side_px)
+    pixels = decode_image_file(data, formats=("JPEG", "PNG"), max_side_px=max_side_px)
     if pixels.ndim == 2:
         bits = 8 * pixels.dtype.itemsize
         mosaic = original.startswith("bayer_")
         return rgb_from_pixels(pixels, f"{original[:10]}{bits}" if mosaic else f"mono{bits}")
-    exchanged = _COLOR_ENCODING.fullmatch(original) is not None and "compressed bgr" not in compressed
-    return rgb_from_pixels(pixels, "bgr8" if exchanged and compressed else "rgb8")
+    swapped = _COLOR_ENCODING.fullmatch(original) is not None and "compressed bgr" not in compressed
+    return rgb_from_pixels(pixels, "bgr8" if swapped and compressed else "rgb8")
 
 
-def picture_pixels(
+def decode_image_file(
     data: memoryview | bytes, *, formats: tuple[str, ...], max_side_px: int = MAX_IMAGE_SIDE_PX
 ) -> NDArray[Any]:
-    """The pixels of an image file: uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W) gray; alpha is dropped.
+    """Decode an image file, dropping alpha.
 
     Args:
         data: the whole file.
-        formats: names of Pillow's formats that are accepted, whatever the data claim to be.
-        max_side_px: checked against the file's header, before anything is decoded.
+        formats: Pillow's names of the accepted formats; each one is a decoder exposed to strangers.
+        max_side_px: checked against the file header, before anything is decoded.
+
+    Returns:
+        uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W) gray.
 
     Raises:
         InvalidImageError: another format, damaged, truncated, or too large.
     """
-    from PIL import Image as Pillow  # here, because a raw camera never needs it
+    from PIL import Image as Pillow  # imported late: a raw camera never needs it
 
     try:
-        with Pillow.open(io.BytesIO(data), formats=formats) as picture:
-            width, height = picture.size
+        with Pillow.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
             if max(height, width) > max_side_px:
                 raise _too_large(f"{width}×{height}", max_side_px)
-            if picture.mode in ("I", "I;16", "I;16B"):
-                return np.asarray(picture).astype(np.uint16)
-            return np.asarray(picture if picture.mode in ("L", "RGB") else _plain(picture))
+            if image.mode in ("I", "I;16", "I;16B"):
+                return np.asarray(image).astype(np.uint16)
+            return np.asarray(image if image.mode in ("L", "RGB") else _to_gray_or_rgb(image))
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
-        raise _too_large("too large to be opened", max_side_px) from error
+        raise _too_large("too large to open", max_side_px) from error
     except InvalidImageError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error and more
@@ -81,8 +84,8 @@ def picture_pixels(
         ) from error
 
 
-def _plain(picture: Any) -> Any:
-    return picture.convert("L" if picture.mode in ("1", "LA") else "RGB")
+def _to_gray_or_rgb(image: Any) -> Any:
+    return image.convert("L" if image.mode in ("1", "LA") else "RGB")
 
 
 def _too_large(size: str, max_side_px: int) -> InvalidImageError:

@@ -1,6 +1,7 @@
-"""RGB and depth → messages of any encoding, the way camera drivers send them. For simulation and tests.
+"""RGB and depth → messages of any encoding, as camera drivers send them; for simulation, overlays and tests.
 
-OpenCV decodes what is encoded here with NumPy, so a round trip compares two independent implementations.
+Raw encodings are written with NumPy and decoded with OpenCV, so a round trip in the tests compares two
+independent implementations.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ ENCODINGS = (
     *(f"bayer_{pattern}8" for pattern in ("rggb", "bggr", "gbrg", "grbg")),
     *("yuv422", "yuv422_yuy2", "nv12", "nv21"),
 )
-"""Encodings that `image_from_rgb` makes."""
+"""Encodings that `image_from_rgb` can produce."""
 
 DEPTH_ENCODINGS = ("32FC1", "16UC1")
 
@@ -33,18 +34,18 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def image_from_rgb(rgb: NDArray[np.uint8], encoding: str, header: Header | None = None) -> Image:
-    """An RGB uint8 (H, W, 3) image as a message of one of `ENCODINGS`.
+    """Encode RGB uint8 (H, W, 3) as a message in one of `ENCODINGS`.
 
     Raises:
-        ValueError: unknown encoding, or a YUV encoding and a side that is odd.
+        ValueError: unknown encoding, or a YUV encoding with an odd side.
     """
     if encoding not in ENCODINGS:
         raise ValueError(f"cannot encode {encoding!r}; supported: {', '.join(ENCODINGS)}")
-    return image_from_array(_native(rgb, encoding), encoding, header)
+    return image_from_array(_encode_pixels(rgb, encoding), encoding, header)
 
 
 def image_from_depth(depth_m: NDArray[np.float32], encoding: str, header: Header | None = None) -> Image:
-    """Depth (H, W) in meters as 32FC1 (0 stays 0) or 16UC1 (millimeters; 0 beyond 65.535 m)."""
+    """Encode depth (H, W) in meters as 32FC1 (unchanged) or 16UC1 (millimeters; 0 beyond 65.535 m)."""
     pixels = depth_m if encoding == "32FC1" else _millimeters(depth_m)
     return image_from_array(pixels, encoding, header)
 
@@ -52,7 +53,7 @@ def image_from_depth(depth_m: NDArray[np.float32], encoding: str, header: Header
 def compressed_from_rgb(
     rgb: NDArray[np.uint8], file_format: str, header: Header | None = None, *, quality: int = 90
 ) -> CompressedImage:
-    """An RGB image as a JPEG or PNG message with the `format` of image transport "compressed".
+    """Compress an RGB image to JPEG or PNG, with the `format` field of image transport "compressed".
 
     Args:
         rgb: uint8 (H, W, 3).
@@ -75,14 +76,14 @@ def compressed_from_depth(
     max_depth_m: float = 10.0,
     quantization: float = 100.0,
 ) -> CompressedImage:
-    """Depth as a message of image transport "compressedDepth"; the defaults are those of that transport.
+    """Compress depth as image transport "compressedDepth" does; the defaults are that transport's.
 
     Args:
         depth_m: float32 (H, W), 0 or NaN = no measurement.
-        encoding: "16UC1" keeps millimeters, "32FC1" codes 1/depth in 16 bits.
+        encoding: "16UC1" stores millimeters, "32FC1" stores 1/depth in 16 bits.
         header: of the image.
-        max_depth_m: what is farther gets no measurement.
-        quantization: depth in m at which a step of the code is about 1 m.
+        max_depth_m: anything farther becomes "no measurement".
+        quantization: depth in m at which one step of the code is about 1 m.
     """
     import cv2
 
@@ -101,7 +102,7 @@ def compressed_from_depth(
     return _compressed(content, f"{encoding}; compressedDepth png", header)
 
 
-def _native(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _encode_pixels(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8] | NDArray[np.uint16]:
     if encoding == "rgb8":
         return rgb
     if encoding == "bgr8":
@@ -115,14 +116,14 @@ def _native(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8] | NDArra
     if encoding.startswith("bayer_"):
         mosaic = np.empty(rgb.shape[:2], np.uint8)
         for index, letter in enumerate(encoding[6:10]):
-            place = (slice(index // 2, None, 2), slice(index % 2, None, 2))
-            mosaic[place] = rgb[..., "rgb".index(letter)][place]
+            cells = (slice(index // 2, None, 2), slice(index % 2, None, 2))
+            mosaic[cells] = rgb[..., "rgb".index(letter)][cells]
         return mosaic
-    return _yuv(rgb, encoding)
+    return _encode_yuv(rgb, encoding)
 
 
-def _yuv(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
-    """Chroma is the mean over the pixels that share it: two in a row, or 2×2 for the planar encodings."""
+def _encode_yuv(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
+    """Encode YUV; chroma is the mean of the pixels sharing it, two in a row, or 2×2 if planar."""
     height, width = rgb.shape[:2]
     rows = 2 if encoding.startswith("nv") else 1
     if width % 2 or height % rows:
@@ -134,7 +135,7 @@ def _yuv(rgb: NDArray[np.uint8], encoding: str) -> NDArray[np.uint8]:
     if rows == 2:
         order = chroma if encoding == "nv12" else chroma[..., ::-1]
         return np.concatenate([luma, order.reshape(height // 2, width)])
-    interleaved = chroma.reshape(height, width)  # U V U V, one value a pixel
+    interleaved = chroma.reshape(height, width)  # U V U V, one value per pixel
     pair = (interleaved, luma) if encoding == "yuv422" else (luma, interleaved)
     return np.stack(pair, axis=2)
 
@@ -144,11 +145,9 @@ def _millimeters(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
     return np.where((millimeters >= 0) & (millimeters <= 65535), millimeters, 0).astype(np.uint16)
 
 
-def _compressed(content: bytes, text: str, header: Header | None) -> CompressedImage:
-    message = CompressedImage(format=text)
+def _compressed(content: bytes, image_format: str, header: Header | None) -> CompressedImage:
+    message = CompressedImage(format=image_format)
     if header is not None:
         message.header = header
-    data = array.array("B")  # assigning bytes is checked byte by byte
-    data.frombytes(content)
-    message.data = data
+    message.data = array.array("B", content)  # assigning bytes is checked byte by byte
     return message

@@ -1,10 +1,10 @@
 """`sensor_msgs/Image` ↔ NumPy, for every common encoding, padded rows and both byte orders.
 
-The results equal those of `cv_bridge`. Where that is installed, it takes the encodings that are unknown
-here; for the others it would only add a copy. An rgb8 image without padding is not copied at all, so its
-conversion takes microseconds; the others take about a millisecond at 720p.
+Pixels come out the same as from `cv_bridge`, which is used only for encodings unknown here, if it is
+installed; for the others it would only add a copy. An unpadded rgb8 image is not copied at all, so it
+converts in microseconds; the others take about a millisecond at 720p.
 
-Depth images are in `image_conversion_depth`, compressed ones in `image_conversion_compressed`.
+Depth images are in `depth_images`, compressed color in `compressed_images`.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 
 class _Layout(NamedTuple):
-    dtype: str  # of one channel, without byte order
+    dtype: str  # of one channel, byte order left out
     channels: int
-    planar: bool = False  # half as many rows of chroma behind the rows of luma
+    planar: bool = False  # H rows of luma, then H/2 rows of chroma
 
 
-# OpenCV names a Bayer pattern by the second pixels of the second row, ROS by the first of the first.
+# OpenCV names a Bayer pattern after its second row and column, ROS after the upper left corner.
 _BAYER = {"rggb": "BayerBG", "bggr": "BayerRG", "gbrg": "BayerGR", "grbg": "BayerGB"}
 _YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
 _YUV_PLANAR = {"nv12": "NV12", "nv21": "NV21"}
@@ -37,7 +37,7 @@ _COLOR_LAYOUTS = {
     **{f"{order}a{bits}": _Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
     **{name: _Layout("u1", 1) for name in ("mono8", "8UC1")},
     **{name: _Layout("u2", 1) for name in ("mono16", "16UC1")},
-    **{name: _Layout("u1", 3) for name in ("8UC3",)},  # OpenCV's order: blue first
+    **{name: _Layout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
     **{name: _Layout("u1", 4) for name in ("8UC4",)},
     **{f"bayer_{pattern}{bits}": _Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
     **{name: _Layout("u1", 2) for name in _YUV},
@@ -46,17 +46,20 @@ _COLOR_LAYOUTS = {
 _LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": _Layout("f4", 1)}
 
 SUPPORTED_ENCODINGS = tuple(_COLOR_LAYOUTS)
-"""Encodings that `rgb_from_image` takes without `cv_bridge`."""
+"""Encodings that `rgb_from_image` handles without `cv_bridge`."""
 
 
 def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[Any]:
-    """The pixels of a message as they are: a read-only view (H, W) or (H, W, C), maybe with swapped bytes.
+    """View the pixels of a message in place, read-only.
 
-    Of nv12 and nv21 it is (H + H/2, W): luma, and the interleaved chroma below it. Nothing is allocated,
-    and nothing is believed: sizes and step have to fit the data that came.
+    Nothing is allocated, and size and step are checked against the data that actually arrived.
+
+    Returns:
+        (H, W) or (H, W, C) in the message's byte order. For nv12 and nv21 (H + H/2, W): luma, then the
+        interleaved chroma below it.
 
     Raises:
-        InvalidImageError: unknown encoding, no pixels, sides over `max_side_px`, or too little data.
+        InvalidImageError: unknown encoding, no pixels, a side over `max_side_px`, or too little data.
     """
     encoding = message.encoding
     layout = _LAYOUTS.get(encoding)
@@ -85,29 +88,30 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
 
 
 def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[np.uint8]:
-    """Any color or gray image as RGB uint8 (H, W, 3), C-contiguous.
+    """Convert any color or gray image to RGB uint8 (H, W, 3), C-contiguous.
 
     16-bit values are scaled, alpha is dropped, gray is repeated, Bayer patterns are interpolated
-    bilinearly, YUV is BT.601 in video range, and 8UC3 and 8UC4 count as BGR, as OpenCV makes them.
+    bilinearly, YUV is BT.601 in video range, and 8UC3 and 8UC4 are read as BGR, the order of OpenCV.
 
     Raises:
-        InvalidImageError: the message cannot be read as a color image; the message says why.
+        InvalidImageError: the message cannot be read as a color image.
     """
     if message.encoding not in _LAYOUTS:
-        return _through_cv_bridge(message, max_side_px)
+        return _rgb_from_cv_bridge(message, max_side_px)
     pixels = array_from_image(message, max_side_px=max_side_px)
     return rgb_from_pixels(pixels, message.encoding)
 
 
 def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
-    """Pixels as `array_from_image` gives them as RGB uint8 (H, W, 3), C-contiguous; see `rgb_from_image`.
+    """Convert pixels in the layout of `array_from_image` to RGB uint8 (H, W, 3); see `rgb_from_image`.
 
     Raises:
-        InvalidImageError: the encoding has no colors, or needs another size.
+        InvalidImageError: not a color or gray encoding, or a size that it does not allow.
     """
     if encoding not in _COLOR_LAYOUTS:
         raise InvalidImageError(
-            f"image encoding {encoding!r} has no colors; supported: {', '.join(SUPPORTED_ENCODINGS)}"
+            f"image encoding {encoding!r} is not a color encoding; "
+            f"supported: {', '.join(SUPPORTED_ENCODINGS)}"
         )
     height, width = pixels.shape[:2]
     if encoding in _YUV_PLANAR:
@@ -129,10 +133,15 @@ def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
 
 
 def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None = None) -> Image:
-    """A message (little-endian, rows not padded) from an array of exactly the encoding's dtype and channels.
+    """Build a message (little-endian, unpadded rows) from an array.
+
+    Args:
+        pixels: with exactly the dtype and channels of `encoding`.
+        encoding: a key of the table above, for example "rgb8", "mono16" or "32FC1".
+        header: shared with the message, not copied.
 
     Raises:
-        ValueError: dtype or shape does not fit the encoding; that is a mistake of the calling code.
+        ValueError: dtype or shape does not fit the encoding, a bug in the caller.
     """
     layout = _LAYOUTS[encoding]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -150,14 +159,14 @@ def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None 
     )
     if header is not None:
         message.header = header
-    data = array.array("B")  # assigning bytes or an ndarray is checked byte by byte: 170 ms at 720p
+    data = array.array("B")  # assigning bytes or an ndarray is checked byte by byte, 170 ms at 720p
     data.frombytes(little.data.cast("B") if little.size else b"")
     message.data = data
     return message
 
 
 def _checked_size(message: Image, max_side_px: int) -> tuple[int, int, int]:
-    """(height, width, step) of a message whose sides are within the limit."""
+    """Return (height, width, step) after checking the sides."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     if height == 0 or width == 0:
         raise InvalidImageError(f"the image has no pixels: {width}×{height}")
@@ -171,8 +180,8 @@ def _unknown(encoding: str) -> InvalidImageError:
     return InvalidImageError(f"unknown image encoding {encoding[:40]!r}; supported: {supported}")
 
 
-def _through_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
-    """An encoding that is unknown here, if `cv_bridge` is installed and can make rgb8 of it."""
+def _rgb_from_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
+    """Convert an encoding that is unknown here, if `cv_bridge` is installed and knows it."""
     try:
         from cv_bridge import CvBridge
     except ImportError as error:
@@ -184,7 +193,7 @@ def _through_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
         )
     try:
         rgb = np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
-    except Exception as error:  # CvBridgeError, and whatever OpenCV and the bridge's C++ side throw
+    except Exception as error:  # CvBridgeError, and whatever OpenCV and the C++ part raise
         raise _unknown(message.encoding) from error
     if rgb.shape != (height, width, 3) or rgb.dtype != np.uint8:
         raise _unknown(message.encoding)
@@ -192,7 +201,7 @@ def _through_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
 
 
 def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """8-bit pixels as they are, 16-bit pixels scaled so that 65535 becomes 255, rounded to nearest."""
+    """Scale 16-bit pixels so that 65535 becomes 255, rounding to nearest; return 8-bit pixels unchanged."""
     if pixels.dtype.itemsize == 1:
         return pixels
     return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
@@ -200,7 +209,7 @@ def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _convert(pixels: NDArray[Any], conversion: str) -> NDArray[Any]:
     """Run an OpenCV color conversion on native, contiguous memory."""
-    import cv2  # here, because an rgb8 camera never needs it
+    import cv2  # imported late: an rgb8 camera never needs it
 
     native = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
     converted: NDArray[Any] = cv2.cvtColor(native, getattr(cv2, f"COLOR_{conversion}"))

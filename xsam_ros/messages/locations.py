@@ -1,4 +1,4 @@
-"""Places in space ↔ messages."""
+"""3D locations ↔ messages."""
 
 from __future__ import annotations
 
@@ -10,51 +10,52 @@ import xsam_ros.msg as messages
 from xsam.errors import ModelError
 from xsam.types.location import Location3D
 
-NOT_ASKED = "no depth belongs to the image"
+NOT_LOCATED = "no depth belongs to the image"
+"""`Location.reason` of an instance that nobody tried to locate, which is None in Python."""
 
 
-def location_to_message(place: Location3D | None) -> messages.Location:
-    """A place as a message; None, which is "nobody looked", becomes an unknown place as well."""
-    if place is None:
-        place = Location3D.unknown(NOT_ASKED)
+def location_to_message(location: Location3D | None) -> messages.Location:
+    """Convert a location to a message; None becomes an unknown location with reason `NOT_LOCATED`."""
+    if location is None:
+        location = Location3D.unknown(NOT_LOCATED)
     position, center, size = (
-        {"x": x, "y": y, "z": z} for x, y, z in (place.position_m, place.center_m, place.size_m)
+        {"x": x, "y": y, "z": z} for x, y, z in (location.position_m, location.center_m, location.size_m)
     )
-    x, y, z, w = place.orientation_xyzw
+    x, y, z, w = location.orientation_xyzw
     return messages.Location(
-        valid=place.valid,
-        frame_id=place.frame_id,
+        valid=location.valid,
+        frame_id=location.frame_id,
         position=Point(**position),
         box_pose=Pose(position=Point(**center), orientation=Quaternion(x=x, y=y, z=z, w=w)),
         box_size=Vector3(**size),
-        distance=float(place.distance_m),
-        depth_valid_ratio=float(place.depth_valid_ratio),
-        reason=place.reason,
+        distance=float(location.distance_m),
+        depth_valid_ratio=float(location.depth_valid_ratio),
+        reason=location.reason,
     )
 
 
 def location_from_message(message: messages.Location) -> Location3D | None:
-    """A place from its message; None when nobody looked.
+    """Convert a message to a location; None if nobody tried to locate the instance.
 
     Raises:
-        ModelError: the message says that it is valid, and its numbers are not.
+        ModelError: the message claims to be valid and has numbers that are not finite.
     """
     ratio = message.depth_valid_ratio
     ratio = min(max(ratio, 0.0), 1.0) if math.isfinite(ratio) else 0.0
     if not message.valid:
-        if message.reason in ("", NOT_ASKED):
+        if message.reason in ("", NOT_LOCATED):
             return None
         return Location3D.unknown(message.reason, depth_valid_ratio=ratio)
-    center, turn = message.box_pose.position, message.box_pose.orientation
+    center, orientation = message.box_pose.position, message.box_pose.orientation
     try:
         return Location3D(
             position_m=(message.position.x, message.position.y, message.position.z),
             center_m=(center.x, center.y, center.z),
             size_m=(message.box_size.x, message.box_size.y, message.box_size.z),
-            orientation_xyzw=(turn.x, turn.y, turn.z, turn.w),
+            orientation_xyzw=(orientation.x, orientation.y, orientation.z, orientation.w),
             distance_m=message.distance,
             depth_valid_ratio=ratio,
             frame_id=message.frame_id,
         )
     except ValueError as error:
-        raise ModelError(f"the answer contradicts itself: {error}") from error
+        raise ModelError(f"the result contradicts itself: {error}") from error

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleNode
 
 from xsam.errors import NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
-from xsam_ros.messages.convert import error_to_response
+from xsam_ros.messages.results import error_to_response
 from xsam_ros.node.requests import Answer
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.worker import Job

@@ -18,7 +18,7 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.node import Node
 
 from xsam_ros.cameras.buffer import TopicStatistics
-from xsam_ros.cameras.camera import CameraSlot, CameraStatistics
+from xsam_ros.cameras.camera import CameraBuffer, CameraStatistics
 from xsam_ros.node.metrics import NodeStatistics, StatisticsSnapshot, StreamStatistics
 
 _PERIOD_S = 1.0
@@ -35,7 +35,7 @@ class Diagnostics:
         self,
         node: Node,
         statistics: NodeStatistics,
-        cameras: Mapping[str, CameraSlot],
+        cameras: Mapping[str, CameraBuffer],
         *,
         model: Callable[[], str],
     ) -> None:
@@ -83,8 +83,8 @@ class Diagnostics:
         return [
             model_status(name, model, now, before),
             *(
-                camera_status(name, slot.statistics(), now.streams.get(camera, StreamStatistics()))
-                for camera, slot in list(self._cameras.items())
+                camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
+                for camera, buffer in list(self._cameras.items())
             ),
         ]
 

@@ -15,9 +15,9 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import NotActiveError, XSamError
-from xsam_ros.cameras.camera import CameraSlot
-from xsam_ros.cameras.subscriptions import CameraSubscriptions, make_slot
-from xsam_ros.messages.convert import error_to_response
+from xsam_ros.cameras.camera import CameraBuffer
+from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
+from xsam_ros.messages.results import error_to_response
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, chosen_device
@@ -30,7 +30,7 @@ from xsam_ros.node.status import camera_to_message
 from xsam_ros.node.streams import StreamQuery, Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
-from xsam_ros.publishers.camera_outputs import CameraOutputs
+from xsam_ros.publishers.camera import CameraPublishers
 from xsam_ros.runtime.executor import Outcome
 from xsam_ros.runtime.qos import SERVICE_QOS
 from xsam_ros.runtime.spin import run_node
@@ -60,8 +60,8 @@ class SegmenterNode(LifecycleNode):
         self._worker: ModelWorker | None = None
         self._service: SegmentService | None = None
         self._streams: Streams | None = None
-        self._cameras: dict[str, CameraSlot] = {}
-        self._outputs: dict[str, CameraOutputs] = {}
+        self._cameras: dict[str, CameraBuffer] = {}
+        self._camera_publishers: dict[str, CameraPublishers] = {}
         self._camera_subscriptions: list[CameraSubscriptions] = []
         self._statistics = NodeStatistics(queue=self._queue, streams=self._stream_statistics)
         self.add_on_set_parameters_callback(validator(lambda: state_of(self) == "unconfigured"))
@@ -93,15 +93,15 @@ class SegmenterNode(LifecycleNode):
                 functools.partial(self._load, parameters), stage="load", timeout_s=parameters.load_timeout_s
             )
             for name in parameters.cameras:
-                self._cameras[name] = make_slot(self, name)
-                self._outputs[name] = CameraOutputs(self, name)
+                self._cameras[name] = create_camera_buffer(self, name)
+                self._camera_publishers[name] = CameraPublishers(self, name)
         except BaseException:
             self._free()
             raise
         serving = Serving(
             answerer=Answerer(self._engine, self._transforms, self._cameras, self._parameters_now),
             worker=self._worker,
-            outputs=self._outputs,
+            publishers=self._camera_publishers,
             parameters=self._parameters_now,
             statistics=self._statistics,
         )
@@ -115,10 +115,10 @@ class SegmenterNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to the cameras and take requests."""
         try:
-            for name, slot in self._cameras.items():
-                slot.clear()
-                self._camera_subscriptions.append(CameraSubscriptions(self, slot))
-                self.get_logger().info(f"camera {name!r} listens to {', '.join(slot.topics)}")
+            for name, buffer in self._cameras.items():
+                buffer.clear()
+                self._camera_subscriptions.append(CameraSubscriptions(self, buffer))
+                self.get_logger().info(f"camera {name!r} listens to {', '.join(buffer.topics)}")
             if self._worker is not None:
                 self._worker.accept()
             self._start_configured_streams()
@@ -198,10 +198,10 @@ class SegmenterNode(LifecycleNode):
         response.state = state_of(self)
         response.model_id = self._engine.model_id if self._engine is not None else ""
         response.last_error = self.last_error
-        for name, slot in list(self._cameras.items()):
-            publishers = self.count_publishers(slot.image.topic)
+        for name, buffer in list(self._cameras.items()):
+            publishers = self.count_publishers(buffer.image.topic)
             stream = snapshot.streams.get(name, StreamStatistics())
-            response.cameras.append(camera_to_message(slot.statistics(), stream, publishers=publishers))
+            response.cameras.append(camera_to_message(buffer.statistics(), stream, publishers=publishers))
         queue = snapshot.queue
         response.queue_size, response.waiting, response.busy = queue.size, queue.waiting, queue.busy
         response.answered = snapshot.answered
@@ -231,9 +231,9 @@ class SegmenterNode(LifecycleNode):
                     self.get_logger().error(f"closing the model: {error}")
                     stopped = False
             stopped = worker.close(timeout_s=timeout_s if stopped else 0.1) and stopped
-        for outputs in self._outputs.values():
-            outputs.destroy()
-        self._outputs.clear()
+        for publishers in self._camera_publishers.values():
+            publishers.destroy()
+        self._camera_publishers.clear()
         self._cameras.clear()
         del engine, worker
         give_memory_back()

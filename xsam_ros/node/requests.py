@@ -16,15 +16,16 @@ from xsam.errors import InvalidImageError, InvalidQueryError, ModelError, Unknow
 from xsam.spatial.localize import locate_masks
 from xsam.types.location import Location3D
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments
-from xsam_ros.cameras.camera import CameraFrame, CameraSlot
-from xsam_ros.messages.convert import query_from_message, result_to_message
+from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
+from xsam_ros.messages.queries import query_from_message
+from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker, StageHook
-from xsam_ros.publishers.camera_outputs import CameraOutputs
+from xsam_ros.publishers.camera import CameraPublishers
 
 TextHook = Callable[[int, str], None]
 """Gets the number of a query and the text that its answer has so far."""
@@ -78,7 +79,7 @@ class Serving:
 
     answerer: Answerer
     worker: ModelWorker
-    outputs: Mapping[str, CameraOutputs]  # by camera
+    publishers: Mapping[str, CameraPublishers]  # by camera
     parameters: Callable[[], NodeParameters]
     statistics: NodeStatistics
 
@@ -90,7 +91,7 @@ class Answerer:
         self,
         engine: Engine,
         transforms: Transforms,
-        cameras: Mapping[str, CameraSlot],
+        cameras: Mapping[str, CameraBuffer],
         parameters: Callable[[], NodeParameters],
     ) -> None:
         self._engine = engine
@@ -107,19 +108,19 @@ class Answerer:
         if len(queries) > most:
             raise InvalidQueryError(f"{len(queries)} queries, at most {most} are allowed")
 
-    def camera(self, name: str) -> CameraSlot:
+    def camera(self, name: str) -> CameraBuffer:
         """A configured camera.
 
         Raises:
             UnknownCameraError: there is none of that name.
         """
-        slot = self._cameras.get(name)
-        if slot is None:
+        buffer = self._cameras.get(name)
+        if buffer is None:
             known = ", ".join(self._cameras) or "none"
             raise UnknownCameraError(f"unknown camera {name[:64]!r}; configured: {known}")
-        return slot
+        return buffer
 
-    def checked_camera(self, name: str, image: Image) -> CameraSlot | None:
+    def checked_camera(self, name: str, image: Image) -> CameraBuffer | None:
         """The camera that is asked for; None when an image came along."""
         if name and not is_empty(image):
             raise InvalidQueryError("give a camera or an image, not both")

@@ -10,7 +10,7 @@ from sensor_msgs.msg import Image
 
 from xsam.errors import XSamError
 from xsam_ros.cameras.camera import CameraFrame
-from xsam_ros.messages.convert import frame_from_image
+from xsam_ros.messages.frames import frame_from_image
 from xsam_ros.node.requests import Answer, Serving, TextHook, seconds
 from xsam_ros.node.worker import Job, StageHook
 
@@ -117,7 +117,7 @@ class SegmentService:
         )
 
     def _publish(self, answer: Answer) -> None:
-        outputs = self._serving.outputs.get(answer.source.frame.camera)
-        if outputs is not None:
+        publishers = self._serving.publishers.get(answer.source.frame.camera)
+        if publishers is not None:
             segments = [result.segments for result in answer.results]
-            outputs.publish(answer.source.frame, answer.messages, segments)
+            publishers.publish(answer.source.frame, answer.messages, segments)

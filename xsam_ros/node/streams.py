@@ -15,8 +15,8 @@ import numpy as np
 from xsam.errors import InvalidQueryError, NotActiveError, XSamError
 from xsam.spatial.tracking import InstanceTracker
 from xsam.types.requests import SegmentationResult
-from xsam_ros.cameras.camera import CameraSlot
-from xsam_ros.messages.convert import query_from_message
+from xsam_ros.cameras.camera import CameraBuffer
+from xsam_ros.messages.queries import query_from_message
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.metrics import StreamStatistics
 from xsam_ros.node.requests import Answer, Serving
@@ -93,7 +93,7 @@ class CameraStream:
 
     def __init__(
         self,
-        slot: CameraSlot,
+        buffer: CameraBuffer,
         asked: StreamQuery,
         serving: Serving,
         *,
@@ -101,7 +101,7 @@ class CameraStream:
         log_error: Callable[[str], None],
     ) -> None:
         self.asked = asked
-        self._slot = slot
+        self._buffer = buffer
         self._serving = serving
         self._log_error = log_error
         self._tracks = TrackIds(
@@ -115,7 +115,7 @@ class CameraStream:
         self._sequence = 0
         self._arrived_s = 0.0
         self._job: Job[Answer | None] | None = None  # the one that has not ended
-        self._thread = threading.Thread(target=self._run, name=f"xsam_stream_{slot.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"xsam_stream_{buffer.name}", daemon=True)
         self._thread.start()
 
     @property
@@ -149,7 +149,7 @@ class CameraStream:
         period_s = 1.0 / self.asked.rate_hz if self.asked.rate_hz > 0.0 else 0.0
         due_s = time.monotonic()
         while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
-            if not self._slot.wait_newer(self._sequence, timeout_s=_POLL_S):
+            if not self._buffer.wait_newer(self._sequence, timeout_s=_POLL_S):
                 continue
             due_s = max(due_s + period_s, time.monotonic())  # a slow answer is not made up for
             try:
@@ -160,7 +160,7 @@ class CameraStream:
                 self._note(error)
                 due_s = max(due_s, time.monotonic() + _RETRY_S)
             except Exception as error:  # one bad frame must not end the stream; it is reported
-                self._log_error(f"stream of camera {self._slot.name}: {type(error).__name__}: {error}")
+                self._log_error(f"stream of camera {self._buffer.name}: {type(error).__name__}: {error}")
                 self._last_error = str(error)
                 due_s = max(due_s, time.monotonic() + _RETRY_S)
 
@@ -175,7 +175,7 @@ class CameraStream:
         def work(on_stage: StageHook) -> Answer | None:
             on_stage("image")
             started_s = time.monotonic()
-            source = self._slot.newest_frame(
+            source = self._buffer.newest_frame(
                 max_age_s=parameters.max_frame_age_s, max_side_px=parameters.max_image_side_px
             )
             if source.sequence <= self._sequence:
@@ -218,20 +218,20 @@ class CameraStream:
 
     def _arrival_s(self, sequence: int, default_s: float) -> float:
         """When an image arrived, on the monotonic clock."""
-        arrived_s = (item.monotonic_s for item in self._slot.image.recent() if item.sequence == sequence)
+        arrived_s = (item.monotonic_s for item in self._buffer.image.recent() if item.sequence == sequence)
         return next(arrived_s, default_s)
 
     def _publish(self, answer: Answer | None) -> None:
-        outputs = self._serving.outputs.get(self._slot.name)
-        if answer is None or outputs is None:
+        publishers = self._serving.publishers.get(self._buffer.name)
+        if answer is None or publishers is None:
             return
         segments = [result.segments for result in answer.results]
-        outputs.publish(answer.source.frame, answer.messages, segments)
+        publishers.publish(answer.source.frame, answer.messages, segments)
 
     def _note(self, error: XSamError) -> None:
         self._refused += 1
         if error.code != self._last_error.partition(":")[0]:
-            self._log_error(f"stream of camera {self._slot.name}: {error.code}: {error.message}")
+            self._log_error(f"stream of camera {self._buffer.name}: {error.code}: {error.message}")
         self._last_error = f"{error.code}: {error.message}"
 
 
@@ -255,12 +255,12 @@ class Streams:
             UnknownCameraError: no such camera.
             InvalidQueryError: the queries cannot be asked; a running stream is left as it is.
         """
-        slot = self._serving.answerer.camera(camera)
+        buffer = self._serving.answerer.camera(camera)
         self._serving.answerer.check_queries(asked.queries)
         with self._lock:
             before = self._stop(camera)
             self._streams[camera] = CameraStream(
-                slot,
+                buffer,
                 asked,
                 self._serving,
                 first_track_id=self._first_track_id.get(camera, 1),

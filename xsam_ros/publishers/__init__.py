@@ -1,1 +1,1 @@
-"""Results out: per-camera topics, markers, semantic images, vision_msgs detections."""
+"""Result output: per-camera topics, markers, semantic images, vision_msgs detections."""

@@ -1,4 +1,4 @@
-"""Answers as vision_msgs detections, where that package is installed."""
+"""Results as vision_msgs detections, if that package is installed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ try:
         Detection3DArray,
         ObjectHypothesisWithPose,
     )
-except ImportError:  # not everywhere: the Python wheels of ROS lack it
-    DETECTIONS: tuple[type[Any], type[Any]] | None = None
-else:
-    DETECTIONS = (Detection2DArray, Detection3DArray)
+except ImportError:  # the Python wheels of ROS lack it
+    Detection2DArray = Detection3DArray = None
+
+DETECTIONS_2D: type[Any] | None = Detection2DArray
+DETECTIONS_3D: type[Any] | None = Detection3DArray
+"""Types of the messages; None without vision_msgs."""
 
 
 def detections_2d(results: Sequence[SegmentationResult]) -> Any:
-    """vision_msgs/Detection2DArray: the box of every instance, `id` its track, or its number without one."""
+    """Build a vision_msgs/Detection2DArray of all boxes; `id` is the track id, or else the instance id."""
     message = Detection2DArray(header=results[0].header)
     for result in results:
         for instance in result.instances:
@@ -38,19 +40,19 @@ def detections_2d(results: Sequence[SegmentationResult]) -> Any:
 
 
 def detections_3d(results: Sequence[SegmentationResult]) -> Any:
-    """vision_msgs/Detection3DArray: the oriented box of every instance whose place is known."""
+    """Build a vision_msgs/Detection3DArray of the oriented boxes of all instances with a known location."""
     message = Detection3DArray(header=results[0].header)
     for result in results:
         for instance in result.instances:
-            place = instance.location
-            if not place.valid:
+            location = instance.location
+            if not location.valid:
                 continue
-            # All places of an answer are in one frame: that of the image, or the target frame.
-            message.header.frame_id = place.frame_id
+            # All locations of a result share one frame: that of the image, or the target frame.
+            message.header.frame_id = location.frame_id
             detection = Detection3D(header=message.header, id=_id(instance))
-            detection.bbox.center, detection.bbox.size = place.box_pose, place.box_size
+            detection.bbox.center, detection.bbox.size = location.box_pose, location.box_size
             hypothesis = _hypothesis(instance)
-            hypothesis.pose.pose = place.box_pose
+            hypothesis.pose.pose = location.box_pose
             detection.results = [hypothesis]
             message.detections.append(detection)
     return message

@@ -1,4 +1,4 @@
-"""Instances in space: markers for RViz and a point cloud with instance ids."""
+"""Instances in 3D: markers for RViz, and a point cloud with instance ids."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from xsam.types.requests import Frame
 from xsam_ros.msg import Instance, SegmentationResult
 
 _LIFETIME_S = 2
-"""Markers vanish when no answer follows."""
+"""Markers disappear if no new result arrives."""
 
-_TEXT_M = 0.03
-_LEAST_EDGE_M = 0.002  # RViz warns about boxes without volume
+_TEXT_HEIGHT_M = 0.03
+_MIN_EDGE_M = 0.002  # RViz warns about boxes without volume
 
 POINT_DTYPE = np.dtype(
     {
@@ -31,20 +31,20 @@ POINT_DTYPE = np.dtype(
         "itemsize": 20,
     }
 )
-"""One point: meters in the camera's optical frame, 0x00RRGGBB, and the id of `Instance.id` (0 = none)."""
+"""One point: meters in the camera's optical frame, color 0x00RRGGBB, `Instance.id` (0 = none)."""
 
 _FIELDS = [
     PointField(name="x", offset=0, datatype=PointField.FLOAT32, count=1),
     PointField(name="y", offset=4, datatype=PointField.FLOAT32, count=1),
     PointField(name="z", offset=8, datatype=PointField.FLOAT32, count=1),
-    # A float by RViz's and PCL's convention, whose bits are the color.
+    # Convention of RViz and PCL: the bits of a float hold the color.
     PointField(name="rgb", offset=12, datatype=PointField.FLOAT32, count=1),
     PointField(name="instance_id", offset=16, datatype=PointField.UINT32, count=1),
 ]
 
 
 def markers(results: Sequence[SegmentationResult]) -> MarkerArray:
-    """Oriented boxes with labels of all instances whose place is known; what was drawn before is deleted."""
+    """Build boxes and labels for all instances with a known location; delete the previous markers."""
     made = [Marker(action=Marker.DELETEALL)]
     for result in results:
         for instance in result.instances:
@@ -55,7 +55,7 @@ def markers(results: Sequence[SegmentationResult]) -> MarkerArray:
 
 
 def _instance_markers(instance: Instance, header: Header) -> list[Marker]:
-    place = instance.location
+    location = instance.location
     number = instance.track_id or instance.id
     red, green, blue = (value / 255.0 for value in color_of(int(number) - 1))
     box = Marker(
@@ -64,33 +64,33 @@ def _instance_markers(instance: Instance, header: Header) -> list[Marker]:
         id=int(instance.id),
         type=Marker.CUBE,
         action=Marker.ADD,
-        pose=place.box_pose,
+        pose=location.box_pose,
         color=ColorRGBA(r=red, g=green, b=blue, a=0.4),
         lifetime=Duration(sec=_LIFETIME_S),
     )
-    size = place.box_size
-    box.scale.x, box.scale.y, box.scale.z = (max(edge, _LEAST_EDGE_M) for edge in (size.x, size.y, size.z))
+    size = location.box_size
+    box.scale.x, box.scale.y, box.scale.z = (max(edge, _MIN_EDGE_M) for edge in (size.x, size.y, size.z))
     text = Marker(
         header=header,
         ns="labels",
         id=int(instance.id),
         type=Marker.TEXT_VIEW_FACING,
         action=Marker.ADD,
-        text=f"{number} {instance.label} {place.distance:.2f} m",
+        text=f"{number} {instance.label} {location.distance:.2f} m",
         color=ColorRGBA(r=1.0, g=1.0, b=1.0, a=1.0),
         lifetime=Duration(sec=_LIFETIME_S),
     )
-    text.pose.position = place.position
+    text.pose.position = location.position
     text.pose.orientation.w = 1.0
-    text.scale.z = _TEXT_M
+    text.scale.z = _TEXT_HEIGHT_M
     return [box, text]
 
 
 def point_cloud(frame: Frame, instance_ids: NDArray[np.uint16], header: Header) -> PointCloud2:
-    """An organized cloud, one point a pixel, NaN where depth is missing.
+    """Build an organized cloud, one point per pixel, NaN where depth is missing.
 
     Args:
-        frame: with depth and intrinsics.
+        frame: must have depth and intrinsics.
         instance_ids: (H, W), 0 = none.
         header: of the image.
     """

@@ -1,4 +1,4 @@
-"""Class ids of a camera's semantic image, and the table that says what they mean."""
+"""Semantic images: class ids per pixel, and the table from id to label."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from xsam.types.segments import Segments
 
 try:
     from vision_msgs.msg import LabelInfo, VisionClass
-except ImportError:  # not everywhere: the Python wheels of ROS lack it
+except ImportError:  # the Python wheels of ROS lack it
     LabelInfo = VisionClass = None
 
 LABEL_INFO: type[Any] | None = LabelInfo
-"""The message of `label_info`; None without vision_msgs."""
+"""Type of the `label_info` message; None without vision_msgs."""
 
 NO_CLASS = 255
-"""Pixel of no class, as in vision_msgs/LabelInfo; Nav2's semantic_segmentation_layer skips it."""
+"""Pixel value for no class, as in vision_msgs/LabelInfo; Nav2's semantic_segmentation_layer skips it."""
 
 
 class ClassTable:
-    """Gives every label an id, once. Ids are only added, so an image may be read with a newer table."""
+    """Permanent class ids for labels. Ids are only ever added, so a newer table still fits an older image."""
 
     def __init__(self) -> None:
         self._ids: dict[str, int] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """In the order of their ids, which begin with 0."""
+        """Labels in the order of their ids, which start at 0."""
         return tuple(self._ids)
 
     def id_of(self, label: str) -> int:
-        """The id of a label; `NO_CLASS` when all 255 are given."""
+        """Return the id of a label, assigning one if it is new; `NO_CLASS` once all 255 are taken."""
         if label not in self._ids:
             if len(self._ids) >= NO_CLASS:
                 return NO_CLASS
@@ -43,20 +43,20 @@ class ClassTable:
         return self._ids[label]
 
     def semantic_image(
-        self, image_hw: tuple[int, int], answers: Sequence[Segments]
+        self, image_hw: tuple[int, int], results: Sequence[Segments]
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Class and confidence of every pixel.
+        """Compute class and confidence of every pixel.
 
         Args:
             image_hw: (H, W) in pixels.
-            answers: segments of each answer; the first answer wins an overlap, within one the better score.
+            results: segments of each result. Earlier results win overlaps; within one, the higher score.
 
         Returns:
             (H, W) uint8 class ids, `NO_CLASS` = none; (H, W) uint8 confidence, 255 = 1.0.
         """
         classes = np.full(image_hw, NO_CLASS, np.uint8)
         confidence = np.zeros(image_hw, np.uint8)
-        for segments in reversed(answers):
+        for segments in reversed(results):
             for index in np.argsort(segments.scores, kind="stable"):
                 crop = segments.masks[index].crop()
                 classes[crop.window][crop.pixels] = self.id_of(segments.labels[index])
@@ -65,16 +65,16 @@ class ClassTable:
 
 
 def label_info(table: ClassTable, header: Any) -> Any:
-    """vision_msgs/LabelInfo of a table; the package must be installed."""
+    """Convert the table to a vision_msgs/LabelInfo; requires vision_msgs."""
     return LabelInfo(
         header=header,
         class_map=[
-            VisionClass(class_id=number, class_name=label) for number, label in enumerate(table.labels)
+            VisionClass(class_id=class_id, class_name=label) for class_id, label in enumerate(table.labels)
         ],
         threshold=0.0,
     )
 
 
 def label_json(table: ClassTable) -> str:
-    """The same as JSON text, {"0": "mug", …}, for programs without vision_msgs."""
-    return json.dumps({str(number): label for number, label in enumerate(table.labels)})
+    """Convert the table to JSON, {"0": "mug", …}, for programs without vision_msgs."""
+    return json.dumps({str(class_id): label for class_id, label in enumerate(table.labels)})

@@ -11,33 +11,13 @@ from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from xsam_ros.cameras import buffer as camera_streams
-from xsam_ros.cameras.buffer import TopicStream, peek_stamp_ns
-
-
-class Clock:
-    """Stands for `time` in the module, and for the node's clock: they go when the test says so."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-        self.node_ns = 1_700_000_000_000_000_000
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-    def node(self) -> int:
-        return self.node_ns
-
-    def advance(self, seconds: float) -> None:
-        self.now_s += seconds
-        self.node_ns += round(seconds * 1e9)
+from tests.ros.camera_driver import FakeClock
+from xsam_ros.cameras.buffer import TopicBuffer, peek_stamp_ns
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(camera_streams, "time", clock)
-    return clock
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock.installed(monkeypatch)
 
 
 # -------------------------------------------------------------------------------- peeking stamps
@@ -104,36 +84,36 @@ def test_version_2_of_cdr() -> None:
 # ------------------------------------------------------------------------------------- the ring
 
 
-def test_without_limits_only_the_newest_is_kept(clock: Clock) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node)
-    assert (stream.newest(), stream.recent()) == (None, ())
+def test_without_limits_only_the_newest_is_kept(clock: FakeClock) -> None:
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    assert (buffer.newest(), buffer.recent()) == (None, ())
     for content in (b"first", b"second"):
-        stream.store(content)
-    assert [arrival.serialized for arrival in stream.recent()] == [b"second"]
-    assert stream.newest() is stream.recent()[0]
+        buffer.store(content)
+    assert [message.serialized for message in buffer.recent()] == [b"second"]
+    assert buffer.newest() is buffer.recent()[0]
 
 
-def test_old_messages_go(clock: Clock) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node, keep_s=1.0, max_bytes=1000)
+def test_old_messages_go(clock: FakeClock) -> None:
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns, keep_s=1.0, max_bytes=1000)
     for content in (b"a", b"b", b"c"):
-        stream.store(content)
+        buffer.store(content)
         clock.advance(0.5)
-    assert [arrival.serialized for arrival in stream.recent()] == [b"c", b"b", b"a"]
-    stream.store(b"d")
-    assert [arrival.serialized for arrival in stream.recent()] == [b"d", b"c", b"b"]
+    assert [message.serialized for message in buffer.recent()] == [b"c", b"b", b"a"]
+    buffer.store(b"d")
+    assert [message.serialized for message in buffer.recent()] == [b"d", b"c", b"b"]
     clock.advance(60.0)
-    stream.store(b"e")
-    assert [arrival.serialized for arrival in stream.recent()] == [b"e"]
+    buffer.store(b"e")
+    assert [message.serialized for message in buffer.recent()] == [b"e"]
 
 
 @given(sizes=st.lists(st.integers(0, 100), min_size=1, max_size=30))
 def test_memory_is_bounded(sizes: list[int]) -> None:
     """At any time: no more than the limit, except for the newest message, which is always there."""
-    stream = TopicStream("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=150)
+    buffer = TopicBuffer("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=150)
     for size in sizes:
-        stream.store(bytes(size))
-        held = [len(arrival.serialized) for arrival in stream.recent()]
-        statistics = stream.statistics()
+        buffer.store(bytes(size))
+        held = [len(message.serialized) for message in buffer.recent()]
+        statistics = buffer.statistics()
         assert held[0] == size
         assert sum(held) <= 150
         assert (statistics.held, statistics.held_bytes) == (len(held), sum(held))
@@ -141,37 +121,37 @@ def test_memory_is_bounded(sizes: list[int]) -> None:
 
 
 def test_a_single_message_over_the_limit_is_kept() -> None:
-    stream = TopicStream("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=10)
+    buffer = TopicBuffer("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=10)
     for size in (5, 50, 6):
-        stream.store(bytes(size))
-    assert [len(arrival.serialized) for arrival in stream.recent()] == [6]
-    stream.store(bytes(50))
-    assert [len(arrival.serialized) for arrival in stream.recent()] == [50]
+        buffer.store(bytes(size))
+    assert [len(message.serialized) for message in buffer.recent()] == [6]
+    buffer.store(bytes(50))
+    assert [len(message.serialized) for message in buffer.recent()] == [50]
 
 
-def test_sequence_numbers_go_on_after_clear(clock: Clock) -> None:
+def test_sequence_numbers_go_on_after_clear(clock: FakeClock) -> None:
     """Who waits for a frame newer than 2 must not be served number 1 of a restarted camera."""
-    stream = TopicStream("/t", clock_ns=clock.node)
-    stream.store(b"a")
-    stream.store(b"b")
-    stream.clear()
-    assert (stream.newest(), stream.statistics().received) == (None, 0)
-    stream.store(b"c")
-    newest = stream.newest()
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    buffer.store(b"a")
+    buffer.store(b"b")
+    buffer.clear()
+    assert (buffer.newest(), buffer.statistics().received) == (None, 0)
+    buffer.store(b"c")
+    newest = buffer.newest()
     assert newest is not None
     assert newest.sequence == 3
 
 
 def test_waiting_for_a_newer_message() -> None:
-    stream = TopicStream("/t", clock_ns=lambda: 0)
-    assert not stream.wait_newer(0, timeout_s=0.0)
-    stream.store(b"a")
-    assert stream.wait_newer(0, timeout_s=0.0)
-    assert not stream.wait_newer(1, timeout_s=0.0)
+    buffer = TopicBuffer("/t", clock_ns=lambda: 0)
+    assert not buffer.wait_newer(0, timeout_s=0.0)
+    buffer.store(b"a")
+    assert buffer.wait_newer(0, timeout_s=0.0)
+    assert not buffer.wait_newer(1, timeout_s=0.0)
     outcomes: list[bool] = []
-    waiter = threading.Thread(target=lambda: outcomes.append(stream.wait_newer(1, timeout_s=20.0)))
+    waiter = threading.Thread(target=lambda: outcomes.append(buffer.wait_newer(1, timeout_s=20.0)))
     waiter.start()
-    stream.store(b"b")
+    buffer.store(b"b")
     waiter.join(10.0)
     assert outcomes == [True]
 
@@ -195,22 +175,22 @@ def _stamped(stamp_ns: int) -> bytes:
     ],
 )
 def test_age_counts_the_delay_unless_the_clocks_differ(
-    clock: Clock, stamp_offset_s: float, expected_s: float
+    clock: FakeClock, stamp_offset_s: float, expected_s: float
 ) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node)
-    stream.store(_stamped(clock.node_ns + round(stamp_offset_s * 1e9)))
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    buffer.store(_stamped(clock.node_ns() + round(stamp_offset_s * 1e9)))
     clock.advance(0.25)
-    newest = stream.newest()
+    newest = buffer.newest()
     assert newest is not None
     assert newest.age_s(clock.now_s) == pytest.approx(expected_s, abs=1e-6)
 
 
-def test_a_node_clock_that_jumps_later_does_not_age_the_message(clock: Clock) -> None:
+def test_a_node_clock_that_jumps_later_does_not_age_the_message(clock: FakeClock) -> None:
     """`use_sim_time`: the simulation is reset while a frame is waiting."""
-    stream = TopicStream("/t", clock_ns=clock.node)
-    stream.store(_stamped(clock.node_ns))
-    clock.node_ns += 20_000_000_000
-    newest = stream.newest()
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    buffer.store(_stamped(clock.node_ns()))
+    clock.offset_ns += 20_000_000_000
+    newest = buffer.newest()
     assert newest is not None
     assert newest.age_s(clock.now_s) == pytest.approx(0.0)
 
@@ -218,49 +198,49 @@ def test_a_node_clock_that_jumps_later_does_not_age_the_message(clock: Clock) ->
 # ----------------------------------------------------------------------------------- statistics
 
 
-def test_rate_and_age(clock: Clock) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node)
-    assert math.isnan(stream.statistics().rate_hz)
-    assert math.isnan(stream.statistics().age_s)
-    stream.store(b"a")
-    assert math.isnan(stream.statistics().rate_hz)
+def test_rate_and_age(clock: FakeClock) -> None:
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    assert math.isnan(buffer.statistics().rate_hz)
+    assert math.isnan(buffer.statistics().age_s)
+    buffer.store(b"a")
+    assert math.isnan(buffer.statistics().rate_hz)
     for _ in range(10):
         clock.advance(0.05)
-        stream.store(b"a")
-    assert stream.statistics().rate_hz == pytest.approx(20.0)
+        buffer.store(b"a")
+    assert buffer.statistics().rate_hz == pytest.approx(20.0)
     clock.advance(0.06)
-    assert stream.statistics().rate_hz == pytest.approx(20.0)
-    assert stream.statistics().age_s == pytest.approx(0.06)
+    assert buffer.statistics().rate_hz == pytest.approx(20.0)
+    assert buffer.statistics().age_s == pytest.approx(0.06)
 
 
-def test_the_rate_of_a_camera_that_stopped_falls(clock: Clock) -> None:
+def test_the_rate_of_a_camera_that_stopped_falls(clock: FakeClock) -> None:
     """ "30 Hz" in diagnostics, of a camera that was unplugged ten minutes ago."""
-    stream = TopicStream("/t", clock_ns=clock.node)
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     for _ in range(11):
-        stream.store(b"a")
+        buffer.store(b"a")
         clock.advance(0.1)
     clock.advance(98.9)
-    assert stream.statistics().rate_hz == pytest.approx(0.1)
+    assert buffer.statistics().rate_hz == pytest.approx(0.1)
 
 
-def test_only_the_last_arrivals_make_the_rate(clock: Clock) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node)
+def test_only_the_last_arrivals_make_the_rate(clock: FakeClock) -> None:
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     for interval_s in [1.0] * 10 + [0.01] * 40:
         clock.advance(interval_s)
-        stream.store(b"a")
-    assert stream.statistics().rate_hz == pytest.approx(100.0)
+        buffer.store(b"a")
+    assert buffer.statistics().rate_hz == pytest.approx(100.0)
 
 
-def test_what_the_middleware_reports(clock: Clock) -> None:
-    stream = TopicStream("/t", clock_ns=clock.node)
-    assert stream.statistics().incompatible_qos == ""
-    stream.report_lost(2)
-    stream.report_lost(3)
-    stream.report_incompatible("RELIABILITY", 1)
-    stream.report_incompatible("DURABILITY", 1)
-    stream.report_incompatible("RELIABILITY", 2)
-    statistics = stream.statistics()
+def test_what_the_middleware_reports(clock: FakeClock) -> None:
+    buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
+    assert buffer.statistics().incompatible_qos == ""
+    buffer.report_lost(2)
+    buffer.report_lost(3)
+    buffer.report_incompatible("RELIABILITY", 1)
+    buffer.report_incompatible("DURABILITY", 1)
+    buffer.report_incompatible("RELIABILITY", 2)
+    statistics = buffer.statistics()
     assert (statistics.topic, statistics.lost) == ("/t", 5)
     assert (statistics.incompatible_qos, statistics.incompatible_publishers) == ("RELIABILITY, DURABILITY", 4)
-    stream.clear()
-    assert (stream.statistics().lost, stream.statistics().incompatible_qos) == (0, "")
+    buffer.clear()
+    assert (buffer.statistics().lost, buffer.statistics().incompatible_qos) == (0, "")

@@ -1,4 +1,4 @@
-"""A camera's slot: what arrives serialized comes out as a frame, or as a refusal that says why."""
+"""A camera's buffer: serialized messages come out as a frame, or as a refusal that says why."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 
-from tests.ros.camera_driver import Camera, Clock
+from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
 from xsam_ros.cameras.camera import CameraTopics
-from xsam_ros.messages.convert import stamp_from_ns
 from xsam_ros.messages.encode_images import compressed_from_depth, compressed_from_rgb, image_from_rgb
+from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.node.parameters import CameraParameters
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock.installed(monkeypatch)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock.installed(monkeypatch)
 
 
 @pytest.fixture
-def camera(clock: Clock) -> Camera:
-    return Camera(clock)
+def camera(clock: FakeClock) -> BufferedCamera:
+    return BufferedCamera(clock)
 
 
 @pytest.fixture
-def color_only(clock: Clock) -> Camera:
-    return Camera(clock, CameraTopics(image="/front/image_raw"))
+def color_only(clock: FakeClock) -> BufferedCamera:
+    return BufferedCamera(clock, CameraTopics(image="/front/image_raw"))
 
 
 # --------------------------------------------------------------------------------------- topics
@@ -56,70 +56,70 @@ def color_only(clock: Clock) -> Camera:
 def test_topics_that_follow_from_the_parameters(
     parameters: dict[str, Any], expected: tuple[str, str, str]
 ) -> None:
-    topics = CameraTopics.of("front", CameraParameters(**parameters))
+    topics = CameraTopics.from_parameters("front", CameraParameters(**parameters))
     assert (topics.image, topics.depth, topics.info) == expected
 
 
 # --------------------------------------------------------------------------------------- color
 
 
-def test_nothing_arrived(color_only: Camera) -> None:
+def test_nothing_arrived(color_only: BufferedCamera) -> None:
     with pytest.raises(NoFrameError, match="/front/image_raw"):
         color_only.frame()
-    statistics = color_only.slot.statistics()
+    statistics = color_only.buffer.statistics()
     assert (statistics.image.received, statistics.used, statistics.overwritten) == (0, 0, 0)
     assert math.isnan(statistics.image.age_s)
 
 
-def test_a_quality_of_service_that_does_not_fit_is_named(camera: Camera) -> None:
+def test_a_quality_of_service_that_does_not_fit_is_named(camera: BufferedCamera) -> None:
     """The first thing that goes wrong with a new camera, and the last that people look for."""
-    assert camera.slot.depth is not None
-    camera.slot.image.report_incompatible("RELIABILITY", 1)
-    camera.slot.depth.report_incompatible("DURABILITY", 1)
+    assert camera.buffer.depth is not None
+    camera.buffer.image.report_incompatible("RELIABILITY", 1)
+    camera.buffer.depth.report_incompatible("DURABILITY", 1)
     with pytest.raises(NoFrameError, match=r"RELIABILITY.*front\.image_qos"):
         camera.frame()
     camera.color()
     assert "DURABILITY" in camera.frame().no_depth_reason
 
 
-def test_the_newest_image_counts(color_only: Camera, clock: Clock) -> None:
+def test_the_newest_image_counts(color_only: BufferedCamera, clock: FakeClock) -> None:
     for value in (1, 2, 3):
         color_only.color(value)
         clock.advance(0.1)
     got = color_only.frame()
     assert _value(got) == 3
     assert (got.frame.camera, got.frame.frame_id, got.sequence) == ("front", "lens", 3)
-    assert got.frame.stamp_ns == clock.node() - 100_000_000
+    assert got.frame.stamp_ns == clock.node_ns() - 100_000_000
     assert got.header.stamp == stamp_from_ns(got.frame.stamp_ns)
 
 
-def test_a_stamp_that_makes_no_sense_is_passed_on(color_only: Camera) -> None:
+def test_a_stamp_that_makes_no_sense_is_passed_on(color_only: BufferedCamera) -> None:
     message = image_from_rgb(np.zeros((2, 2, 3), np.uint8), "rgb8")
     message.header.stamp.nanosec = 4_000_000_000
-    color_only.slot.image.store(serialize_message(message))
+    color_only.buffer.image.store(serialize_message(message))
     assert color_only.frame().header.stamp.nanosec == 4_000_000_000
 
 
-def test_storing_decodes_nothing(camera: Camera) -> None:
-    for stream in (camera.slot.image, camera.slot.depth, camera.slot.info):
-        assert stream is not None
-        stream.store(b"this is no message")
-    assert camera.slot.statistics().decode_errors == 0
+def test_storing_decodes_nothing(camera: BufferedCamera) -> None:
+    for topic in (camera.buffer.image, camera.buffer.depth, camera.buffer.info):
+        assert topic is not None
+        topic.store(b"this is no message")
+    assert camera.buffer.statistics().decode_errors == 0
 
 
-def test_an_image_that_cannot_be_read_is_an_error_that_is_counted(camera: Camera) -> None:
-    camera.slot.image.store(b"this is no message")
+def test_an_image_that_cannot_be_read_is_an_error_that_is_counted(camera: BufferedCamera) -> None:
+    camera.buffer.image.store(b"this is no message")
     for _ in range(2):
         with pytest.raises(InvalidImageError, match=r"camera 'front'.*18 bytes"):
             camera.frame()
-    statistics = camera.slot.statistics()
+    statistics = camera.buffer.statistics()
     assert (statistics.decode_errors, statistics.used) == (2, 1)
     assert "18 bytes" in statistics.last_error
     camera.color(7)
     assert _value(camera.frame()) == 7
 
 
-def test_a_camera_that_stopped_is_stale(color_only: Camera, clock: Clock) -> None:
+def test_a_camera_that_stopped_is_stale(color_only: BufferedCamera, clock: FakeClock) -> None:
     color_only.color()
     clock.advance(0.9)
     color_only.frame(max_age_s=1.0)
@@ -129,7 +129,7 @@ def test_a_camera_that_stopped_is_stale(color_only: Camera, clock: Clock) -> Non
     assert "still publishes" in str(caught.value)
 
 
-def test_an_image_that_took_long_to_arrive_is_stale(color_only: Camera) -> None:
+def test_an_image_that_took_long_to_arrive_is_stale(color_only: BufferedCamera) -> None:
     """The time since the arrival alone would call a picture from two seconds ago fresh."""
     color_only.color(ago_s=2.0)
     with pytest.raises(StaleFrameError, match=r"2\.00 s old \(it arrived 0\.00 s ago\)") as caught:
@@ -138,30 +138,30 @@ def test_an_image_that_took_long_to_arrive_is_stale(color_only: Camera) -> None:
 
 
 @pytest.mark.parametrize("offset_s", [-3600, 3600, -1_000])
-def test_a_stamp_of_another_clock_says_nothing(color_only: Camera, offset_s: float) -> None:
+def test_a_stamp_of_another_clock_says_nothing(color_only: BufferedCamera, offset_s: float) -> None:
     color_only.color(ago_s=offset_s)
     assert color_only.frame().frame.image_hw == (4, 6)
 
 
-def test_too_large(color_only: Camera) -> None:
+def test_too_large(color_only: BufferedCamera) -> None:
     color_only.color()
     with pytest.raises(InvalidImageError, match="6×4"):
         color_only.frame(max_side_px=5)
 
 
-def test_size_and_encoding_may_change(color_only: Camera, clock: Clock) -> None:
+def test_size_and_encoding_may_change(color_only: BufferedCamera, clock: FakeClock) -> None:
     rgb = np.zeros((8, 10, 3), np.uint8)
     rgb[..., 0] = 200
     for encoding, hw in (("rgb8", (8, 10)), ("bgr8", (4, 4)), ("bayer_grbg8", (8, 6)), ("nv12", (2, 10))):
         picture = np.ascontiguousarray(rgb[: hw[0], : hw[1]])
-        color_only.slot.image.store(serialize_message(image_from_rgb(picture, encoding)))
+        color_only.buffer.image.store(serialize_message(image_from_rgb(picture, encoding)))
         got = color_only.frame().frame
         assert got.image_hw == hw
         np.testing.assert_allclose(got.rgb[0, 0].astype(int), (200, 0, 0), atol=4)
         clock.advance(0.1)
 
 
-def test_the_same_image_is_decoded_once(camera: Camera, clock: Clock) -> None:
+def test_the_same_image_is_decoded_once(camera: BufferedCamera, clock: FakeClock) -> None:
     """Several queries on one frame give the engine one and the same `Frame`."""
     camera.color(1)
     camera.depth()
@@ -169,7 +169,7 @@ def test_the_same_image_is_decoded_once(camera: Camera, clock: Clock) -> None:
     first = camera.frame()
     camera.info()  # comes with every image, and says the same
     assert camera.frame() is first
-    assert camera.slot.statistics().used == 1
+    assert camera.buffer.statistics().used == 1
     camera.info(focal_px=9.0)
     second = camera.frame()
     assert second is not first
@@ -179,36 +179,36 @@ def test_the_same_image_is_decoded_once(camera: Camera, clock: Clock) -> None:
     camera.color(2)
     camera.depth()
     assert _value(camera.frame()) == 2
-    assert camera.slot.statistics().used == 2
+    assert camera.buffer.statistics().used == 2
 
 
-def test_a_smaller_limit_applies_to_an_image_that_was_decoded(color_only: Camera) -> None:
+def test_a_smaller_limit_applies_to_an_image_that_was_decoded(color_only: BufferedCamera) -> None:
     color_only.color()
     color_only.frame(max_side_px=6)
     with pytest.raises(InvalidImageError):
         color_only.frame(max_side_px=5)
 
 
-def test_clear(camera: Camera) -> None:
+def test_clear(camera: BufferedCamera) -> None:
     camera.color()
     camera.depth()
     camera.frame()
-    camera.slot.clear()
+    camera.buffer.clear()
     with pytest.raises(NoFrameError):
         camera.frame()
-    assert camera.slot.statistics().used == 0
+    assert camera.buffer.statistics().used == 0
     camera.color()
     assert camera.frame().frame.depth_m is None, "depth from before belongs to nothing"
 
 
-def test_compressed_color_and_depth(clock: Clock) -> None:
-    camera = Camera(clock, compressed=True, depth_compressed=True)
+def test_compressed_color_and_depth(clock: FakeClock) -> None:
+    camera = BufferedCamera(clock, compressed=True, depth_compressed=True)
     rgb = np.zeros((8, 10, 3), np.uint8)
     rgb[2:, 3:] = (10, 200, 30)
     depth_m = np.where(rgb[..., 1] > 0, np.float32(1.5), np.float32(0))
-    assert camera.slot.depth is not None
-    camera.slot.image.store(camera.serialized(compressed_from_rgb(rgb, "png"), 0.0))
-    camera.slot.depth.store(camera.serialized(compressed_from_depth(depth_m, "32FC1"), 0.0))
+    assert camera.buffer.depth is not None
+    camera.buffer.image.store(camera.serialized(compressed_from_rgb(rgb, "png"), 0.0))
+    camera.buffer.depth.store(camera.serialized(compressed_from_depth(depth_m, "32FC1"), 0.0))
     got = camera.frame()
     np.testing.assert_array_equal(got.frame.rgb, rgb)
     assert got.frame.depth_m is not None
@@ -218,7 +218,7 @@ def test_compressed_color_and_depth(clock: Clock) -> None:
 # ----------------------------------------------------------------------------------- intrinsics
 
 
-def test_intrinsics(camera: Camera) -> None:
+def test_intrinsics(camera: BufferedCamera) -> None:
     camera.info(focal_px=5.0)
     camera.color(hw=(8, 12))
     got = camera.frame()
@@ -227,7 +227,7 @@ def test_intrinsics(camera: Camera) -> None:
     assert got.no_intrinsics_reason == ""
 
 
-def test_intrinsics_stay_when_the_camera_info_stops(camera: Camera, clock: Clock) -> None:
+def test_intrinsics_stay_when_the_camera_info_stops(camera: BufferedCamera, clock: FakeClock) -> None:
     """Some drivers publish it once."""
     camera.info()
     clock.advance(1000.0)
@@ -235,7 +235,7 @@ def test_intrinsics_stay_when_the_camera_info_stops(camera: Camera, clock: Clock
     assert camera.frame().frame.intrinsics is not None
 
 
-def test_no_camera_info_yet(camera: Camera) -> None:
+def test_no_camera_info_yet(camera: BufferedCamera) -> None:
     camera.color()
     got = camera.frame()
     assert got.frame.intrinsics is None
@@ -244,20 +244,22 @@ def test_no_camera_info_yet(camera: Camera) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "words"),
-    [({"k": [0.0] * 9}, "not calibrated"), ({"hw": (4, 4)}, "another aspect ratio")],
+    [({"k": [0.0] * 9}, "not calibrated"), ({"hw": (4, 4)}, "aspect ratios differ")],
 )
-def test_a_camera_info_that_cannot_be_used(camera: Camera, fields: dict[str, Any], words: str) -> None:
+def test_a_camera_info_that_cannot_be_used(
+    camera: BufferedCamera, fields: dict[str, Any], words: str
+) -> None:
     camera.info(**fields)
     camera.color()
     got = camera.frame()
     assert got.frame.intrinsics is None
     assert words in got.no_intrinsics_reason
-    assert camera.slot.statistics().decode_errors == 1
+    assert camera.buffer.statistics().decode_errors == 1
 
 
-def test_rectified_images(clock: Clock) -> None:
+def test_rectified_images(clock: FakeClock) -> None:
     p = [7.0, 0.0, 2.0, 0.0, 0.0, 8.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    camera = Camera(clock, rectified=True)
+    camera = BufferedCamera(clock, rectified=True)
     camera.info(p=p, d=[0.1, 0.0, 0.0, 0.0, 0.0])
     camera.color()
     got = camera.frame()
@@ -266,7 +268,7 @@ def test_rectified_images(clock: Clock) -> None:
     assert got.notes == ()
 
 
-def test_distortion_is_pointed_out(camera: Camera) -> None:
+def test_distortion_is_pointed_out(camera: BufferedCamera) -> None:
     camera.info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
     camera.color()
     assert "distortion" in camera.frame().notes[0]
@@ -275,7 +277,7 @@ def test_distortion_is_pointed_out(camera: Camera) -> None:
 # ----------------------------------------------------------------------------------- statistics
 
 
-def test_counts(camera: Camera, clock: Clock) -> None:
+def test_counts(camera: BufferedCamera, clock: FakeClock) -> None:
     """Ten images, of which the fourth and the tenth are used: eight came in vain."""
     for index in range(1, 11):
         camera.color(index)
@@ -284,7 +286,7 @@ def test_counts(camera: Camera, clock: Clock) -> None:
         if index in (4, 10):
             camera.frame()
     camera.frame()
-    statistics = camera.slot.statistics()
+    statistics = camera.buffer.statistics()
     assert (statistics.name, statistics.image.received) == ("front", 10)
     assert (statistics.used, statistics.overwritten, statistics.with_depth) == (2, 8, 2)
     assert statistics.depth is not None
@@ -292,30 +294,30 @@ def test_counts(camera: Camera, clock: Clock) -> None:
     assert statistics.info is not None
     assert statistics.info.received == 0
     camera.color(11)
-    assert camera.slot.statistics().overwritten == 8, "the newest may still be used"
+    assert camera.buffer.statistics().overwritten == 8, "the newest may still be used"
 
 
-def test_memory_is_bounded(clock: Clock) -> None:
+def test_memory_is_bounded(clock: FakeClock) -> None:
     """Color is kept for max_depth_lag_s, depth a second longer, both within buffer_mb."""
-    camera = Camera(clock, buffer_mb=1)
+    camera = BufferedCamera(clock, buffer_mb=1)
     for _ in range(200):
         camera.color(hw=(100, 100))
         camera.depth(hw=(100, 100))
         clock.advance(0.01)
-    statistics = camera.slot.statistics()
+    statistics = camera.buffer.statistics()
     assert 0.19 <= statistics.image.held * 0.01 <= 0.22
     assert statistics.depth is not None
     assert 900_000 < statistics.depth.held_bytes <= 1_000_000
 
 
-def test_color_alone_keeps_one_image(color_only: Camera) -> None:
+def test_color_alone_keeps_one_image(color_only: BufferedCamera) -> None:
     for _ in range(3):
         color_only.color()
-    assert color_only.slot.statistics().image.held == 1
+    assert color_only.buffer.statistics().image.held == 1
 
 
-def test_waiting(camera: Camera) -> None:
-    assert not camera.slot.wait_newer(0, timeout_s=0.0)
+def test_waiting(camera: BufferedCamera) -> None:
+    assert not camera.buffer.wait_newer(0, timeout_s=0.0)
     camera.color()
-    assert camera.slot.wait_newer(0, timeout_s=0.0)
-    assert not camera.slot.wait_newer(camera.frame().sequence, timeout_s=0.0)
+    assert camera.buffer.wait_newer(0, timeout_s=0.0)
+    assert not camera.buffer.wait_newer(camera.frame().sequence, timeout_s=0.0)

@@ -1,4 +1,4 @@
-"""Which depth image belongs to which color image, and what is said when there is none."""
+"""Pairing of depth with color images, and the reasons given when there is no depth."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.ros.camera_driver import Camera, Clock
+from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam_ros.cameras.camera import CameraTopics
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock.installed(monkeypatch)
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    return FakeClock.installed(monkeypatch)
 
 
 @pytest.fixture
-def camera(clock: Clock) -> Camera:
-    return Camera(clock)
+def camera(clock: FakeClock) -> BufferedCamera:
+    return BufferedCamera(clock)
 
 
 @pytest.fixture
-def color_only(clock: Clock) -> Camera:
-    return Camera(clock, CameraTopics(image="/front/image_raw"))
+def color_only(clock: FakeClock) -> BufferedCamera:
+    return BufferedCamera(clock, CameraTopics(image="/front/image_raw"))
 
 
-def test_depth_of_the_same_stamp(camera: Camera) -> None:
+def test_depth_of_the_same_stamp(camera: BufferedCamera) -> None:
     camera.depth(1.0, ago_s=0.1)
     camera.depth(2.0, ago_s=0.05)
     camera.color(1, ago_s=0.1)
@@ -36,13 +36,13 @@ def test_depth_of_the_same_stamp(camera: Camera) -> None:
     assert got.frame.depth_m is not None
     assert got.frame.depth_m.tolist() == np.full((4, 6), 1.0).tolist()
     assert (got.no_depth_reason, got.notes) == ("", ())
-    assert camera.slot.statistics().with_depth == 1
+    assert camera.buffer.statistics().with_depth == 1
 
 
 @pytest.mark.parametrize(
     ("gap_s", "expected"), [(0.019, True), (0.021, False), (-0.019, True), (-0.021, False)]
 )
-def test_the_tolerance(camera: Camera, gap_s: float, expected: bool) -> None:
+def test_the_tolerance(camera: BufferedCamera, gap_s: float, expected: bool) -> None:
     camera.color(ago_s=0.1)
     camera.depth(ago_s=0.1 + gap_s)
     got = camera.frame()
@@ -52,7 +52,7 @@ def test_the_tolerance(camera: Camera, gap_s: float, expected: bool) -> None:
         assert "front.sync_tolerance_s" in got.no_depth_reason
 
 
-def test_the_tolerance_may_change_at_any_time(camera: Camera) -> None:
+def test_the_tolerance_may_change_at_any_time(camera: BufferedCamera) -> None:
     camera.color(ago_s=0.1)
     camera.depth(ago_s=0.15)
     assert camera.frame().frame.depth_m is None
@@ -60,7 +60,7 @@ def test_the_tolerance_may_change_at_any_time(camera: Camera) -> None:
     assert camera.frame().frame.depth_m is not None
 
 
-def test_the_nearest_depth_wins_whatever_its_order(camera: Camera) -> None:
+def test_the_nearest_depth_wins_whatever_its_order(camera: BufferedCamera) -> None:
     camera.color(ago_s=0.1)
     for meters, ago_s in ((1.0, 0.09), (2.0, 0.101), (3.0, 0.115)):
         camera.depth(meters, ago_s=ago_s)
@@ -69,7 +69,7 @@ def test_the_nearest_depth_wins_whatever_its_order(camera: Camera) -> None:
     assert got[0, 0] == 2.0
 
 
-def test_a_frame_waits_for_its_depth(camera: Camera, clock: Clock) -> None:
+def test_a_frame_waits_for_its_depth(camera: BufferedCamera, clock: FakeClock) -> None:
     """Depth takes 60 ms longer than color, at 30 Hz: the newest image never has depth yet. Taking it
     nevertheless would mean 3D never; the image before the last has it."""
     for index in range(8):
@@ -83,7 +83,7 @@ def test_a_frame_waits_for_its_depth(camera: Camera, clock: Clock) -> None:
     assert got.frame.depth_m[0, 0] == 5.0
 
 
-def test_it_does_not_wait_longer_than_allowed(camera: Camera, clock: Clock) -> None:
+def test_it_does_not_wait_longer_than_allowed(camera: BufferedCamera, clock: FakeClock) -> None:
     camera.color(1)
     camera.depth()
     clock.advance(0.25)
@@ -94,8 +94,8 @@ def test_it_does_not_wait_longer_than_allowed(camera: Camera, clock: Clock) -> N
     assert "0.250 s" in got.no_depth_reason
 
 
-def test_with_no_lag_it_is_always_the_newest_frame(clock: Clock) -> None:
-    camera = Camera(clock, max_depth_lag_s=0.0)
+def test_with_no_lag_it_is_always_the_newest_frame(clock: FakeClock) -> None:
+    camera = BufferedCamera(clock, max_depth_lag_s=0.0)
     camera.color(1)
     camera.depth()
     clock.advance(0.05)
@@ -103,7 +103,7 @@ def test_with_no_lag_it_is_always_the_newest_frame(clock: Clock) -> None:
     assert _value(camera.frame()) == 2
 
 
-def test_an_older_frame_with_depth_has_to_be_young_enough(camera: Camera, clock: Clock) -> None:
+def test_an_older_frame_with_depth_has_to_be_young_enough(camera: BufferedCamera, clock: FakeClock) -> None:
     camera.color(1)
     camera.depth()
     clock.advance(0.15)
@@ -114,7 +114,7 @@ def test_an_older_frame_with_depth_has_to_be_young_enough(camera: Camera, clock:
     assert got.frame.depth_m is None
 
 
-def test_depth_that_stopped(camera: Camera, clock: Clock) -> None:
+def test_depth_that_stopped(camera: BufferedCamera, clock: FakeClock) -> None:
     camera.depth()
     for index in range(30):
         camera.color(index)
@@ -122,24 +122,24 @@ def test_depth_that_stopped(camera: Camera, clock: Clock) -> None:
     got = camera.frame()
     assert _value(got) == 29
     assert "2.9" in got.no_depth_reason or "3.0" in got.no_depth_reason
-    assert "/front/depth" in camera.slot.statistics().no_depth_reason
+    assert "/front/depth" in camera.buffer.statistics().no_depth_reason
 
 
-def test_no_depth_yet(camera: Camera) -> None:
+def test_no_depth_yet(camera: BufferedCamera) -> None:
     camera.color()
     got = camera.frame()
     assert got.frame.depth_m is None
     assert "no depth has arrived on /front/depth" in got.no_depth_reason
 
 
-def test_no_depth_configured(color_only: Camera) -> None:
+def test_no_depth_configured(color_only: BufferedCamera) -> None:
     color_only.color()
     got = color_only.frame()
     assert "no depth topic is configured" in got.no_depth_reason
     assert "no camera info topic is configured" in got.no_intrinsics_reason
 
 
-def test_a_bag_in_a_loop(camera: Camera, clock: Clock) -> None:
+def test_a_bag_in_a_loop(camera: BufferedCamera, clock: FakeClock) -> None:
     """The second round repeats the stamps of the first, and its depth is missing: depth of the first
     round must not be taken for it."""
     camera.color(1)
@@ -154,7 +154,7 @@ def test_a_bag_in_a_loop(camera: Camera, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("jump_s", [-1000.0, 1000.0, -0.5, 0.5])
-def test_a_clock_that_jumps(camera: Camera, clock: Clock, jump_s: float) -> None:
+def test_a_clock_that_jumps(camera: BufferedCamera, clock: FakeClock, jump_s: float) -> None:
     """`use_sim_time` with a simulation that is reset, or paused and continued."""
     for index in range(10):
         camera.color(index)
@@ -168,7 +168,7 @@ def test_a_clock_that_jumps(camera: Camera, clock: Clock, jump_s: float) -> None
         clock.advance(0.1)
 
 
-def test_depth_of_another_resolution(camera: Camera) -> None:
+def test_depth_of_another_resolution(camera: BufferedCamera) -> None:
     camera.color(hw=(4, 6))
     camera.depth(2.0, hw=(8, 12))
     got = camera.frame()
@@ -178,39 +178,39 @@ def test_depth_of_another_resolution(camera: Camera) -> None:
 
 
 @pytest.mark.parametrize("broken", ["shape", "content", "encoding"])
-def test_depth_that_cannot_be_used(camera: Camera, clock: Clock, broken: str) -> None:
+def test_depth_that_cannot_be_used(camera: BufferedCamera, clock: FakeClock, broken: str) -> None:
     """Color still gives masks; 3D says what is wrong instead of guessing."""
     camera.color(1)
-    assert camera.slot.depth is not None
+    assert camera.buffer.depth is not None
     if broken == "shape":
         camera.depth(hw=(5, 6))
     elif broken == "content":
         stamp = camera.serialized(image_from_depth(np.zeros((1, 1), np.float32), "32FC1"), 0.0)[:12]
-        camera.slot.depth.store(stamp + b"nonsense")
+        camera.buffer.depth.store(stamp + b"nonsense")
     else:
         message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
-        camera.slot.depth.store(camera.serialized(message, 0.0))
+        camera.buffer.depth.store(camera.serialized(message, 0.0))
     got = camera.frame()
     assert _value(got) == 1
     assert got.frame.depth_m is None
     assert "the depth image cannot be used" in got.no_depth_reason
     words = {"shape": "not registered", "content": "deserialized", "encoding": "'rgb8'"}[broken]
     assert words in got.no_depth_reason
-    statistics = camera.slot.statistics()
+    statistics = camera.buffer.statistics()
     assert (statistics.decode_errors, statistics.last_error) == (1, got.no_depth_reason)
     clock.advance(0.1)
     camera.color(2)
     camera.depth()
     assert camera.frame().frame.depth_m is not None
-    assert camera.slot.statistics().no_depth_reason == ""
+    assert camera.buffer.statistics().no_depth_reason == ""
 
 
-def test_depth_in_another_frame_is_pointed_out(camera: Camera) -> None:
+def test_depth_in_another_frame_is_pointed_out(camera: BufferedCamera) -> None:
     camera.color()
     message = image_from_depth(np.ones((4, 6), np.float32), "32FC1")
     message.header.frame_id = "infrared"
-    assert camera.slot.depth is not None
-    camera.slot.depth.store(camera.serialized(message, 0.0))
+    assert camera.buffer.depth is not None
+    camera.buffer.depth.store(camera.serialized(message, 0.0))
     got = camera.frame()
     assert got.frame.depth_m is not None
     assert "'infrared'" in got.notes[0]

@@ -16,8 +16,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
-from xsam_ros.messages.convert import stamp_from_ns
 from xsam_ros.messages.encode_images import compressed_from_rgb, image_from_rgb
+from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.srv import GetStatus, Segment
 
 Spawn = Callable[..., Any]

@@ -91,7 +91,7 @@ def test_the_files_for_common_cameras(path: Path) -> None:
         assert set(camera) <= {row.name for row in fields(CameraParameters)}
         for key, value in camera.items():
             assert why_invalid(key, value) == "", key
-        topics = CameraTopics.of(name, CameraParameters(**camera))
+        topics = CameraTopics.from_parameters(name, CameraParameters(**camera))
         assert len({topics.image, topics.depth, topics.info} - {""}) == (3 if topics.depth else 1)
     assert set(parameters) <= {row.name for row in fields(NodeParameters)}
 

@@ -1,4 +1,4 @@
-"""A slot filled over DDS, by drivers in other processes: the simulated camera in all its encodings."""
+"""A camera's buffer, filled over DDS by the simulated camera in another process, in many encodings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sensor_msgs.msg import CameraInfo
 from xsam import NoFrameError, StaleFrameError
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import sample_scene
-from xsam_ros.cameras.camera import CameraFrame, CameraSlot
-from xsam_ros.cameras.subscriptions import CameraSubscriptions, camera_qos, make_slot
+from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
+from xsam_ros.cameras.subscriptions import CameraSubscriptions, camera_qos, create_camera_buffer
 from xsam_ros.node.parameters import CameraParameters, declare
 
 Spawn = Callable[..., Any]
@@ -30,29 +30,29 @@ def truth() -> RenderedView:
 
 
 @contextmanager
-def _subscribed(ros: Any, **parameters: Any) -> Iterator[CameraSlot]:
-    """The slot of camera "front" with these parameters, as the segmenter node makes it."""
+def _subscribed(ros: Any, **parameters: Any) -> Iterator[CameraBuffer]:
+    """Yield the buffer of camera "front" with these parameters, created as the segmenter node does."""
     declare(ros.node, CameraParameters, prefix="front.")
     values = [Parameter(f"front.{name}", value=value) for name, value in parameters.items()]
     assert all(result.successful for result in ros.node.set_parameters(values))
-    slot = make_slot(ros.node, "front")
-    subscriptions = CameraSubscriptions(ros.node, slot)
+    buffer = create_camera_buffer(ros.node, "front")
+    subscriptions = CameraSubscriptions(ros.node, buffer)
     try:
-        yield slot
+        yield buffer
     finally:
         subscriptions.destroy()
         subscriptions.destroy()
 
 
-def _frame(slot: CameraSlot, *, max_age_s: float = 1.0) -> CameraFrame | None:
+def _frame(buffer: CameraBuffer, *, max_age_s: float = 1.0) -> CameraFrame | None:
     try:
-        return slot.newest_frame(max_age_s=max_age_s, max_side_px=1000)
+        return buffer.newest_frame(max_age_s=max_age_s, max_side_px=1000)
     except (NoFrameError, StaleFrameError):
         return None
 
 
-def _complete(slot: CameraSlot) -> CameraFrame | None:
-    got = _frame(slot)
+def _complete(buffer: CameraBuffer) -> CameraFrame | None:
+    got = _frame(buffer)
     complete = got is not None and got.frame.depth_m is not None and got.frame.intrinsics is not None
     return got if complete else None
 
@@ -73,13 +73,13 @@ def test_raw_color_depth_and_info(
     depth_atol: float,
 ) -> None:
     spawn("-m", "xsam_ros.camera_sim", params={**_SIM, **sim})
-    with _subscribed(ros, image_topic="/table/image_raw", depth_topic="/table/depth") as slot:
-        assert slot.topics == ("/table/image_raw", "/table/depth", "/table/camera_info")
-        got = eventually(lambda: _complete(slot), "a complete frame")
+    with _subscribed(ros, image_topic="/table/image_raw", depth_topic="/table/depth") as buffer:
+        assert buffer.topics == ("/table/image_raw", "/table/depth", "/table/camera_info")
+        got = eventually(lambda: _complete(buffer), "a complete frame")
         _assert_truth(got, truth, depth_atol)
         np.testing.assert_array_equal(got.frame.rgb, truth.rgb)
         statistics = eventually(
-            lambda: (now := slot.statistics()).image.received > 10 and now, "some more images"
+            lambda: (now := buffer.statistics()).image.received > 10 and now, "some more images"
         )
         assert statistics.decode_errors == 0
         assert 5 < statistics.image.rate_hz < 40
@@ -104,9 +104,9 @@ def test_compressed_color_and_depth(
         compressed=True,
         depth_topic="/table/depth/compressedDepth",
         depth_compressed=True,
-    ) as slot:
-        assert slot.topics[2] == "/table/camera_info"
-        got = eventually(lambda: _complete(slot), "a complete frame")
+    ) as buffer:
+        assert buffer.topics[2] == "/table/camera_info"
+        got = eventually(lambda: _complete(buffer), "a complete frame")
         np.testing.assert_array_equal(got.frame.rgb, truth.rgb)
         _assert_truth(got, truth, 0.0006 if depth_encoding == "16UC1" else 0.002)
 
@@ -131,18 +131,18 @@ def test_an_incompatible_quality_of_service_is_reported_by_topic(
         depth_topic="/table/depth",
         qos="reliable",
         depth_qos="sensor_data",
-    ) as slot:
-        eventually(lambda: slot.statistics().image.incompatible_qos, "the report")
-        assert slot.depth is not None
-        assert slot.info is not None
-        eventually(lambda: slot.depth.statistics().received, "depth, which fits")
-        eventually(lambda: slot.info.statistics().incompatible_qos, "the report about the camera info")
-        image, depth = slot.image.statistics(), slot.depth.statistics()
+    ) as buffer:
+        eventually(lambda: buffer.statistics().image.incompatible_qos, "the report")
+        assert buffer.depth is not None
+        assert buffer.info is not None
+        eventually(lambda: buffer.depth.statistics().received, "depth, which fits")
+        eventually(lambda: buffer.info.statistics().incompatible_qos, "the report about the camera info")
+        image, depth = buffer.image.statistics(), buffer.depth.statistics()
         assert (image.topic, image.incompatible_qos) == ("/table/image_raw", "RELIABILITY")
         assert (image.incompatible_publishers, image.received) == (1, 0)
         assert depth.incompatible_qos == ""
         with pytest.raises(NoFrameError, match=r"RELIABILITY.*front\.image_qos"):
-            slot.newest_frame(max_age_s=1.0, max_side_px=1000)
+            buffer.newest_frame(max_age_s=1.0, max_side_px=1000)
 
 
 def test_a_camera_info_that_was_published_once(ros: Any, module_ros: Any, eventually: Eventually) -> None:
@@ -153,9 +153,9 @@ def test_a_camera_info_that_was_published_once(ros: Any, module_ros: Any, eventu
     publisher.publish(CameraInfo(height=4, width=6))
     with _subscribed(
         ros, image_topic="/once/image", info_topic="/once/camera_info", info_qos="latched"
-    ) as slot:
-        assert slot.info is not None
-        eventually(slot.info.newest, "the camera info from before")
+    ) as buffer:
+        assert buffer.info is not None
+        eventually(buffer.info.newest, "the camera info from before")
     module_ros.node.destroy_publisher(publisher)
 
 
@@ -163,13 +163,13 @@ def test_a_camera_that_is_restarted_with_another_size_and_encoding(
     spawn: Spawn, ros: Any, eventually: Eventually
 ) -> None:
     first = spawn("-m", "xsam_ros.camera_sim", params=_SIM)
-    with _subscribed(ros, image_topic="/table/image_raw", depth_topic="/table/depth") as slot:
-        got = eventually(lambda: _complete(slot), "a complete frame")
+    with _subscribed(ros, image_topic="/table/image_raw", depth_topic="/table/depth") as buffer:
+        got = eventually(lambda: _complete(buffer), "a complete frame")
         assert got.frame.image_hw == (72, 96)
         first.stop()
-        eventually(lambda: _frame(slot, max_age_s=0.3) is None, "a stale frame")
+        eventually(lambda: _frame(buffer, max_age_s=0.3) is None, "a stale frame")
         with pytest.raises(StaleFrameError):
-            slot.newest_frame(max_age_s=0.3, max_side_px=1000)
+            buffer.newest_frame(max_age_s=0.3, max_side_px=1000)
         spawn(
             "-m",
             "xsam_ros.camera_sim",
@@ -177,7 +177,7 @@ def test_a_camera_that_is_restarted_with_another_size_and_encoding(
         )
 
         def changed() -> CameraFrame | None:
-            now = _complete(slot)
+            now = _complete(buffer)
             return now if now is not None and now.frame.image_hw == (64, 64) else None
 
         now = eventually(changed, "a complete frame of the other size")

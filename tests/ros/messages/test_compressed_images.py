@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
 from xsam import InvalidImageError
-from xsam_ros.messages.compressed_images import picture_pixels, rgb_from_compressed
+from xsam_ros.messages.compressed_images import decode_image_file, rgb_from_compressed
 
 
 def _message(pixels: np.ndarray, text: str, extension: str = ".png") -> CompressedImage:
@@ -174,7 +174,7 @@ def test_other_formats_are_not_opened(extension: str) -> None:
 )
 def test_any_bytes_are_decoded_or_refused(content: bytes, start: bytes) -> None:
     with pytest.raises(InvalidImageError):
-        picture_pixels(start + content, formats=("JPEG", "PNG"), max_side_px=100)
+        decode_image_file(start + content, formats=("JPEG", "PNG"), max_side_px=100)
 
 
 @given(place=st.integers(0, 10_000), value=st.integers(0, 255))
@@ -182,6 +182,6 @@ def test_a_flipped_byte_is_decoded_or_refused(place: int, value: int) -> None:
     content = bytearray(_message(_bgr(), "", ".jpg").data)
     content[place % len(content)] = value
     with contextlib.suppress(InvalidImageError):
-        pixels = picture_pixels(bytes(content), formats=("JPEG", "PNG"), max_side_px=100)
+        pixels = decode_image_file(bytes(content), formats=("JPEG", "PNG"), max_side_px=100)
         assert max(pixels.shape[:2]) <= 100
         assert pixels.dtype == np.uint8

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsam import InvalidImageError
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resized_depth
+from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 
 
 def _raw(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool = False) -> Image:
@@ -154,21 +154,21 @@ def test_compressed_depth_that_is_too_large() -> None:
 
 def test_twice_the_size_repeats_each_pixel() -> None:
     depth_m = np.array([[1.0, 2.0], [3.0, 0.0]], np.float32)
-    assert resized_depth(depth_m, (4, 4)).tolist() == np.kron(depth_m, np.ones((2, 2))).tolist()
+    assert resize_depth(depth_m, (4, 4)).tolist() == np.kron(depth_m, np.ones((2, 2))).tolist()
 
 
 def test_a_third_of_the_size_takes_the_pixels_in_the_middle() -> None:
     depth_m = np.arange(81, dtype=np.float32).reshape(9, 9)
-    assert resized_depth(depth_m, (3, 3)).tolist() == depth_m[1::3, 1::3].tolist()
+    assert resize_depth(depth_m, (3, 3)).tolist() == depth_m[1::3, 1::3].tolist()
 
 
 @given(height=st.integers(1, 20), width=st.integers(1, 20), factor=st.integers(1, 5))
 def test_larger_and_back_is_the_same(height: int, width: int, factor: int) -> None:
     depth_m = np.random.default_rng(0).random((height, width), np.float32)
-    larger = resized_depth(depth_m, (height * factor, width * factor))
-    np.testing.assert_array_equal(resized_depth(larger, (height, width)), depth_m)
+    larger = resize_depth(depth_m, (height * factor, width * factor))
+    np.testing.assert_array_equal(resize_depth(larger, (height, width)), depth_m)
 
 
 def test_another_aspect_ratio_is_not_registered() -> None:
     with pytest.raises(InvalidImageError, match=r"640×480.*1280×720.*not registered"):
-        resized_depth(np.zeros((480, 640), np.float32), (720, 1280))
+        resize_depth(np.zeros((480, 640), np.float32), (720, 1280))

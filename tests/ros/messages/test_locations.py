@@ -1,21 +1,20 @@
-"""Places and track ids ↔ messages."""
+"""Locations and track ids ↔ messages."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rclpy.serialization import deserialize_message, serialize_message
 
 import xsam_ros.msg as messages
+from tests.ros.messages.strategies import over_the_wire
 from xsam import MaskRle, ModelError, Segments
 from xsam.types.location import Location3D
-from xsam_ros.messages.convert import instances_from_segments, segments_from_instances
 from xsam_ros.messages.locations import location_from_message, location_to_message
+from xsam_ros.messages.results import instances_from_segments, segments_from_instances
 
 _number = st.floats(-1e3, 1e3)
 _triple = st.tuples(_number, _number, _number)
@@ -36,32 +35,27 @@ _unknown = st.builds(
 )
 
 
-def _sent(message: Any) -> Any:
-    """The message after a journey: wrong types abort the process here and not in the robot."""
-    return deserialize_message(serialize_message(message), type(message))
-
-
-@given(place=_known)
-def test_a_known_place_survives(place: Location3D) -> None:
-    message = _sent(location_to_message(place))
+@given(location=_known)
+def test_a_known_location_survives(location: Location3D) -> None:
+    message = over_the_wire(location_to_message(location))
     assert message.valid
-    assert location_from_message(message) == place
+    assert location_from_message(message) == location
 
 
-@given(place=_unknown)
-def test_an_unknown_place_keeps_its_reason_and_has_no_numbers(place: Location3D) -> None:
-    message = _sent(location_to_message(place))
+@given(location=_unknown)
+def test_an_unknown_location_keeps_its_reason_and_has_no_numbers(location: Location3D) -> None:
+    message = over_the_wire(location_to_message(location))
     assert not message.valid
     assert math.isnan(message.position.x)
     assert math.isnan(message.box_pose.orientation.w)
     assert math.isnan(message.distance)
     back = location_from_message(message)
     assert back is not None
-    assert (back.reason, back.depth_valid_ratio) == (place.reason, place.depth_valid_ratio)
+    assert (back.reason, back.depth_valid_ratio) == (location.reason, location.depth_valid_ratio)
 
 
-def test_nobody_looked() -> None:
-    message = _sent(location_to_message(None))
+def test_an_instance_that_nobody_located() -> None:
+    message = over_the_wire(location_to_message(None))
     assert not message.valid
     assert message.reason
     assert location_from_message(message) is None
@@ -85,11 +79,13 @@ def test_numbers_that_contradict_valid_are_an_error(field: str) -> None:
 
 
 @given(
-    places=st.lists(st.one_of(_known, _unknown, st.none()), max_size=4),
+    locations=st.lists(st.one_of(_known, _unknown, st.none()), max_size=4),
     first_track=st.integers(0, 2**32 - 5),
 )
-def test_segments_keep_places_and_tracks_together(places: list[Location3D | None], first_track: int) -> None:
-    count = len(places)
+def test_segments_keep_locations_and_tracks_together(
+    locations: list[Location3D | None], first_track: int
+) -> None:
+    count = len(locations)
     mask = np.zeros((6, 8), np.bool_)
     mask[1:3, 2:5] = True
     segments = Segments(
@@ -100,9 +96,9 @@ def test_segments_keep_places_and_tracks_together(places: list[Location3D | None
         scores=np.ones(count, np.float32),
         boxes_xyxy=np.tile(np.array([[2, 1, 5, 3]], np.float32), (count, 1)),
         track_ids=np.arange(first_track, first_track + count, dtype=np.uint32),
-        locations=tuple(places),
+        locations=tuple(locations),
     )
-    sent = [_sent(item) for item in instances_from_segments(segments)]
+    sent = [over_the_wire(item) for item in instances_from_segments(segments)]
     assert [item.track_id for item in sent] == segments.track_ids.tolist()
     back = segments_from_instances(sent, (6, 8))
     assert back.locations == segments.locations

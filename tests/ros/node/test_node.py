@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
-from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.messages.images import array_from_image, image_from_array
 from xsam_ros.srv import GetStatus, Segment
 

@@ -299,14 +299,14 @@ def test_a_stream_that_waits_holds_no_answer(monkeypatch: pytest.MonkeyPatch, ev
             return Answer(source=source, results=[], messages=[message], stages_s={})
 
     model: Any = Model()
-    driver = camera_driver.Camera(camera_driver.Clock.installed(monkeypatch))
+    driver = camera_driver.BufferedCamera(camera_driver.FakeClock.installed(monkeypatch))
     worker = ModelWorker(queue_size=1, log_error=print)
     worker.accept()
     serving = Serving(
-        answerer=model, worker=worker, outputs={}, parameters=NodeParameters, statistics=NodeStatistics()
+        answerer=model, worker=worker, publishers={}, parameters=NodeParameters, statistics=NodeStatistics()
     )
     stream = CameraStream(
-        driver.slot, StreamQuery(queries=[_ask("red")], rate_hz=0.0), serving, log_error=print
+        driver.buffer, StreamQuery(queries=[_ask("red")], rate_hz=0.0), serving, log_error=print
     )
     driver.color()
     eventually(lambda: stream.statistics().answers, "an answer")

@@ -12,7 +12,7 @@ from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from std_msgs.msg import Header
 
 from xsam.types.location import Location3D
-from xsam_ros.messages.convert import stamp_from_ns
+from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.node import transforms
 from xsam_ros.node.transforms import Transforms
 

@@ -12,9 +12,9 @@ from visualization_msgs.msg import Marker
 
 from xsam import Frame, MaskRle, Segments
 from xsam.types.location import Location3D
-from xsam_ros.messages.convert import instances_from_segments
+from xsam_ros.messages.results import instances_from_segments
 from xsam_ros.msg import SegmentationResult
-from xsam_ros.publishers.camera_outputs import instance_ids, overlay
+from xsam_ros.publishers.camera import instance_ids, overlay
 from xsam_ros.publishers.markers import POINT_DTYPE, markers, point_cloud
 from xsam_ros.publishers.semantic import NO_CLASS, ClassTable, label_json
 
