@@ -1,24 +1,22 @@
-"""What the ROS path costs beyond the bare engine, and what its answers weigh.
+"""Measure what the ROS path costs beyond the bare engine, and how large its results are.
 
-A real node with the tiny model, a simulated camera and a client, each a process of its own, over real DDS.
-Overhead of a request = time the client waits − time the engine reports for its own stages: discovery is
-over, everything else (the request, the camera image's conversion, the queue, coding, the response) counts.
+A real node with the tiny model, a simulated camera and a client, each in its own process, over real DDS.
+Overhead of a request = time the client waits − time the engine reports for its own stages. Discovery is not
+counted; everything else is: the request, conversion of the camera image, queue, serialization, response.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from support.processes import NodeProcesses
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUESTS = 120
@@ -36,7 +34,7 @@ _PARAMETERS = """
 
 
 def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
-    """Overhead at 640×480 and bytes of twenty instances at 1920×1080."""
+    """Return the overhead at 640×480 and the message size of twenty instances at 1920×1080."""
     overheads_ms, waits_ms = _overheads_ms(log)
     bytes_published, ratio = _published_bytes()
     return {
@@ -52,6 +50,7 @@ def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
 def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]:
     import domain_coordinator  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
+    from support.readiness import wait_until_active
     from xsam.types.requests import CameraRef, Query
     from xsam_ros.client import RosSegmenter
 
@@ -63,27 +62,22 @@ def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]
             FASTRTPS_DEFAULT_PROFILES_FILE=str(ROOT / "config" / "fastdds_large_images.xml"),
         )
         camera = CameraRef(name="table", max_age_s=5.0)
-        with _nodes(Path(folder)), RosSegmenter("/xsam") as segmenter:
-            until = time.monotonic() + _READY_S
-            while True:
-                status = segmenter.status(deadline_s=_READY_S)
-                if status.state == "active" and status.cameras and status.cameras[0].frames:
-                    break
-                if time.monotonic() > until:
-                    raise TimeoutError(
-                        f"the node is {status.state!r} after {_READY_S:.0f} s: {status.last_error}"
-                    )
-                time.sleep(0.1)
+        parameters = Path(folder) / "parameters.yaml"
+        parameters.write_text(_PARAMETERS, encoding="utf-8")
+        with NodeProcesses(log_dir=Path(folder)) as processes, RosSegmenter("/xsam") as segmenter:
+            processes.start("camera", "xsam_ros.camera_sim", "--params-file", parameters)
+            processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", parameters)
+            wait_until_active(segmenter, cameras=(camera.name,), processes=processes, timeout_s=_READY_S)
             log("node: active")
             idle = [_seconds(lambda: segmenter.status(deadline_s=_READY_S)) for _ in range(IDLE_CALLS)]
-            log(f"node: a call that does nothing takes {np.median(idle) * 1e3:.2f} ms")
+            log(f"node: an empty call takes {np.median(idle) * 1e3:.2f} ms")
             overheads, waits = [], []
             stages: dict[str, list[float]] = {}
-            for number in range(WARM_UP + REQUESTS):
+            for index in range(WARM_UP + REQUESTS):
                 began = time.perf_counter()
                 result = segmenter.segment(camera, [Query(text="the red cup")], deadline_s=30.0)[0]
                 waited = time.perf_counter() - began
-                if number >= WARM_UP:
+                if index >= WARM_UP:
                     for stage, seconds in result.timing.stages_s.items():
                         stages.setdefault(stage, []).append(seconds * 1e3)
                     spent = sum(result.timing.stages_s.get(stage, 0.0) for stage in ENGINE_STAGES)
@@ -99,38 +93,8 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-@contextmanager
-def _nodes(folder: Path) -> Iterator[None]:
-    """A camera without depth and a segmenter; both end with the block."""
-    parameters = folder / "parameters.yaml"
-    parameters.write_text(_PARAMETERS)
-    running = []
-    for module in ("xsam_ros.camera_sim", "xsam_ros.segmenter_node"):
-        with (folder / f"{module}.log").open("wb") as output:
-            running.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", module, "--ros-args", "--params-file", str(parameters)],
-                    cwd=ROOT,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            )
-    try:
-        yield
-    finally:
-        for process in running:
-            for number in (signal.SIGINT, signal.SIGINT, signal.SIGKILL):
-                if process.poll() is None:
-                    os.killpg(process.pid, number)
-                    try:
-                        process.wait(10.0)
-                    except subprocess.TimeoutExpired:
-                        continue
-
-
 def _published_bytes() -> tuple[int, float]:
-    """Size of a result with twenty instances of rendered objects, and its share of twenty raw masks."""
+    """Return the bytes of a result with twenty rendered objects, and their ratio to twenty raw masks."""
     from rclpy.serialization import serialize_message
 
     from xsam.sim import render, sample_scene

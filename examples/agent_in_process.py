@@ -1,49 +1,30 @@
-"""An agent that sees, in one process: `python examples/agent_in_process.py --find mug "the red bowl"`.
+"""Give an agent eyes, in one process: `python examples/agent_in_process.py --find mug "the red bowl"`.
 
-Without `--llm` a scripted stand-in talks; with it any model of LangChain does: `--llm openai:gpt-5-mini`.
+Without `--llm` a scripted model drives the agent; `--llm openai:gpt-5-mini` uses a real one.
 """
 
 import argparse
-import json
+import sys
 import time
+from pathlib import Path
 
 import cv2
 from langchain.agents import create_agent
-from langchain_core.language_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, HumanMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
+from langchain_core.messages import HumanMessage
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for `support`, which is not installed
+
+from support.scripted_model import ScriptedModel, segment_and_report
 from xsam import Frame, XSam
 from xsam.sim import render, sample_scene
 from xsam_agent_tools import XSamToolkit
 
 
-class ScriptedModel(GenericFakeChatModel):
-    """Looks for what the user names, then reports what the tool said."""
-
-    def bind_tools(self, tools, **kwargs):
-        return self
-
-    def _generate(self, messages, *args, **kwargs):
-        if isinstance(messages[-1], HumanMessage):
-            look = {
-                "name": "segment_objects",
-                "args": {"queries": messages[-1].text.split(", ")},
-                "id": "look",
-            }
-            reply = AIMessage("", tool_calls=[look])
-        else:
-            seen = json.loads(messages[-1].content)
-            spots = [f"{item['label']} ({item['id']}): {item['where']}" for item in seen.get("objects", [])]
-            reply = AIMessage(f"{seen['status']}; {'; '.join(spots) or seen['hint']}")
-        return ChatResult(generations=[ChatGeneration(message=reply)])
-
-
 def main(argv: list[str] | None = None) -> str:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--image", help="a picture; default: a simulated table")
+    parser.add_argument("--image", help="an image file; default: a simulated table")
     parser.add_argument("--find", nargs="+", default=["mug", "bowl", "plate"])
-    parser.add_argument("--llm", default=ScriptedModel(messages=iter(())), help="default: scripted")
+    parser.add_argument("--llm", default=ScriptedModel(policy=segment_and_report), help="default: scripted")
     args = parser.parse_args(argv)
 
     def newest_frame(camera: str) -> Frame:

@@ -1,4 +1,4 @@
-"""What the demo asks: one request of each task, made from what the simulator knows about its scene."""
+"""Requests of the demo: one for each task, made from what the simulator knows about its scene."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from xsam.types.masks import BoolMask
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRequest:
-    """A query, words for the table, and the truth per label ("" = all segments together)."""
+    """A query, its title in the table, and the true mask by label ("" = all segments together)."""
 
     name: str
-    words: str
+    title: str
     query: Query
     expected: str = "found"
     truth: dict[str, BoolMask] = field(default_factory=dict)
 
 
 def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
-    """Referring, relation, categories, reasoning, box, point, visual-grounded, description, absent."""
-    seen = annotate(scene, view)
-    labeled = sorted((item for item in seen if item.labeled), key=lambda item: -item.area_px)
+    """Return one request for each task, with the truth from the simulator."""
+    annotations = annotate(scene, view)
+    labeled = sorted((item for item in annotations if item.labeled), key=lambda item: -item.area_px)
 
     def mask(*ids: int) -> BoolMask:
         return np.isin(view.instance_ids, ids)
 
     requests: list[DemoRequest] = []
-    expressions = referring_expressions(seen, view.rgb.shape[1])
+    expressions = referring_expressions(annotations, view.rgb.shape[1])
     for name, kinds in (
         ("referring", ("color_category",)),
         ("relation", ("relation", "extreme_x", "distance", "size")),
@@ -41,23 +41,23 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
         if chosen:
             query = Query(task=Task.REFERRING, text=chosen.text)
             requests.append(
-                DemoRequest(name=name, words=chosen.text, query=query, truth={"": mask(*chosen.instance_ids)})
+                DemoRequest(name=name, title=chosen.text, query=query, truth={"": mask(*chosen.instance_ids)})
             )
     categories = tuple(dict.fromkeys(item.category for item in labeled))
     truth = {c: mask(*(i.instance_id for i in labeled if i.category == c)) for c in categories}
     requests.append(
         DemoRequest(
             name="categories",
-            words=", ".join(categories),
+            title=", ".join(categories),
             query=Query(task=Task.OPEN_VOCABULARY, thing_classes=categories),
             truth=truth,
         )
     )
-    for question in reasoning_questions(seen)[:1]:
+    for question in reasoning_questions(annotations)[:1]:
         query = Query(task=Task.REASONING, text=question.text)
         requests.append(
             DemoRequest(
-                name="reasoning", words=question.text, query=query, truth={"": mask(*question.instance_ids)}
+                name="reasoning", title=question.text, query=query, truth={"": mask(*question.instance_ids)}
             )
         )
     first, second = labeled[0], labeled[-1]
@@ -65,7 +65,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
     requests.append(
         DemoRequest(
             name="box",
-            words=f"a box around the {first.category}",
+            title=f"a box around the {first.category}",
             query=Query(task=Task.INTERACTIVE, prompts=(box,)),
             truth={"": mask(first.instance_id)},
         )
@@ -74,7 +74,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
     requests.append(
         DemoRequest(
             name="point",
-            words=f"a point on the {second.category}",
+            title=f"a point on the {second.category}",
             query=Query(task=Task.INTERACTIVE, prompts=(pointed,)),
             truth={"": mask(second.instance_id)},
         )
@@ -82,7 +82,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
     requests.append(
         DemoRequest(
             name="visual_grounded",
-            words=f"all that look like the boxed {first.category}",
+            title=f"all that look like the boxed {first.category}",
             query=Query(task=Task.VISUAL_GROUNDED, prompts=(box,)),
             truth={"": truth[first.category]},
         )
@@ -90,16 +90,16 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
     requests.append(
         DemoRequest(
             name="description",
-            words="describe what you see",
+            title="describe what you see",
             query=Query(task=Task.GROUNDED_CONVERSATION),
             truth={"": mask(*(item.instance_id for item in labeled))},
         )
     )
-    absent = absent_expressions(seen, np.random.default_rng(0), count_per_kind=1)[0]
+    absent = absent_expressions(annotations, np.random.default_rng(0), count_per_kind=1)[0]
     requests.append(
         DemoRequest(
             name="absent",
-            words=absent.text,
+            title=absent.text,
             query=Query(task=Task.REFERRING, text=absent.text),
             expected="not_found",
         )
@@ -108,7 +108,7 @@ def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
 
 
 def requests_for_photo(rgb: np.ndarray) -> list[DemoRequest]:
-    """The same tasks without a truth."""
+    """Return one request for each task, without a truth."""
     height, width = rgb.shape[:2]
     box = VisualPrompt.box(width * 0.3, height * 0.3, width * 0.7, height * 0.7)
     point = VisualPrompt.point(width * 0.5, height * 0.5)
@@ -123,7 +123,7 @@ def requests_for_photo(rgb: np.ndarray) -> list[DemoRequest]:
         "visual_grounded": Query(task=Task.VISUAL_GROUNDED, prompts=(box,)),
         "description": Query(task=Task.GROUNDED_CONVERSATION),
     }
-    words = {
+    titles = {
         "box": "a box in the middle",
         "point": "a point in the middle",
         "visual_grounded": "all that look like it",
@@ -131,7 +131,7 @@ def requests_for_photo(rgb: np.ndarray) -> list[DemoRequest]:
     return [
         DemoRequest(
             name=name,
-            words=words.get(name) or query.text or ", ".join(query.thing_classes) or "describe what you see",
+            title=titles.get(name) or query.text or ", ".join(query.thing_classes) or "describe what you see",
             query=query,
             expected="",
         )
@@ -140,7 +140,7 @@ def requests_for_photo(rgb: np.ndarray) -> list[DemoRequest]:
 
 
 def _inside(mask: BoolMask) -> tuple[float, float]:
-    """A point (x, y) well inside a mask: the pixel of the object nearest to its center."""
+    """Return a point (x, y) well inside a mask: its pixel nearest to its centroid."""
     rows, columns = np.nonzero(mask)
     nearest = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
     return float(columns[nearest]), float(rows[nearest])

@@ -1,8 +1,7 @@
-"""The streaming part of the demo: a question on a moving camera; objects keep their numbers."""
+"""Stream a query on a moving camera: objects keep their track ids."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -10,120 +9,72 @@ from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import Image
 
+from support.readiness import wait_until_active
+from support.ros_peer import RosPeer
 from xsam import Query
 from xsam_ros.client import RosSegmenter
 from xsam_ros.messages.images import rgb_from_image
 
-ANSWERS = 24
+RESULTS = 24
 RATE_HZ = 4.0
 _TILES = 6
 _TILE_COLUMNS = 2
 
 
-class OverlayTap:
-    """Keeps what the node draws: the pictures of a topic, from a thread of its own."""
-
-    def __init__(self, topic: str) -> None:
-        self.pictures: list[np.ndarray] = []
-        self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context)
-        self._node = rclpy.create_node("demo_overlay_tap", context=self._context)
-        self._node.create_subscription(Image, topic, self._on_image, 10)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """End the thread and leave ROS."""
-        self._closing.set()
-        self._thread.join(5.0)
-        self._executor.shutdown(timeout_sec=1.0)
-        self._node.destroy_node()
-        self._context.try_shutdown()
-
-    def _on_image(self, message: Image) -> None:
-        self.pictures.append(rgb_from_image(message))
-
-    def _spin(self) -> None:
-        while not self._closing.is_set():
-            self._executor.spin_once(timeout_sec=0.1)
-
-
 def stream(segmenter: RosSegmenter, camera: str, categories: tuple[str, ...], out: Path) -> dict[str, Any]:
-    """Stream a question, save what the node draws, and say which object was where.
+    """Stream a query, save some of the overlays that the node publishes, and summarize each track.
 
     Returns:
-        For the report: answers, rate, and a row for each track.
+        Part of the report: number of results, rate, and a row for each track.
     """
-    wait_until_sent(segmenter, camera)
-    tap = OverlayTap(f"{segmenter.node_name}/{camera}/overlay")
+    wait_until_active(segmenter, cameras=(camera,))  # the camera renders its whole orbit before it sends
     seen: dict[int, list[tuple[str, float]]] = defaultdict(list)
     latency_ms: list[float] = []
-    began_s = time.monotonic()
-    try:
+    with RosPeer("demo_overlay_tap") as peer:
+        overlays = peer.collect(Image, f"{segmenter.node_name}/{camera}/overlay")
+        began_s = time.monotonic()
         query = Query(thing_classes=categories)
         with segmenter.start_stream(camera, [query], rate_hz=RATE_HZ, wait_s=30.0) as results:
-            for number, result in enumerate(results, start=1):
+            for count, result in enumerate(results, start=1):
                 segments = result.segments
                 latency_ms.append(1000 * sum(result.timing.stages_s.values()))
-                for track, label, place in zip(
+                for track, label, location in zip(
                     segments.track_ids.tolist(), segments.labels, segments.locations, strict=True
                 ):
-                    known = place is not None and place.valid
-                    seen[track].append((label, place.distance_m if place is not None and known else np.nan))
-                if number >= ANSWERS:
+                    known = location is not None and location.valid
+                    seen[track].append((label, location.distance_m if known else np.nan))
+                if count >= RESULTS:
                     break
-        took_s = time.monotonic() - began_s
-    finally:
-        tap.close()
-    if tap.pictures:
-        _save_sheet(out / "20_stream.png", tap.pictures)
+        elapsed_s = time.monotonic() - began_s
+    if overlays:
+        _save_sheet(out / "20_stream.png", [rgb_from_image(message) for message in overlays])
     return {
         "camera": camera,
         "asked": list(categories),
         "answers": len(latency_ms),
-        "rate_hz": round(len(latency_ms) / took_s, 1),
+        "rate_hz": round(len(latency_ms) / elapsed_s, 1),
         "latency_ms_median": round(float(np.median(latency_ms)), 1) if latency_ms else None,
-        "tracks": [_row(track, views) for track, views in sorted(seen.items())],
+        "tracks": [_row(track, observations) for track, observations in sorted(seen.items())],
     }
 
 
-def wait_until_sent(segmenter: RosSegmenter, camera: str, *, patience_s: float = 120.0) -> None:
-    """Until the camera has sent a frame: it renders its swing first.
-
-    Raises:
-        TimeoutError: it has not.
-    """
-    until = time.monotonic() + patience_s
-    while time.monotonic() < until:
-        status = segmenter.status(deadline_s=5.0)
-        if any(item.name == camera and item.frames for item in status.cameras):
-            return
-        time.sleep(0.2)
-    raise TimeoutError(f"camera {camera!r} has sent nothing within {patience_s:.0f} s; see its log")
-
-
-def _row(track: int, views: list[tuple[str, float]]) -> dict[str, Any]:
-    labels = [label for label, _ in views]
-    distances = [distance for _, distance in views if np.isfinite(distance)]
+def _row(track: int, observations: list[tuple[str, float]]) -> dict[str, Any]:
+    labels = [label for label, _ in observations]
+    distances = [distance for _, distance in observations if np.isfinite(distance)]
     return {
         "track": track,
         "label": max(set(labels), key=labels.count),
-        "answers": len(views),
+        "answers": len(observations),
         "distance_m": [round(min(distances), 2), round(max(distances), 2)] if distances else None,
     }
 
 
-def _save_sheet(path: Path, pictures: list[np.ndarray]) -> None:
-    """Some of the pictures, from first to last, side by side."""
-    chosen = np.linspace(0, len(pictures) - 1, min(_TILES, len(pictures))).round().astype(int)
-    tiles = [pictures[i] for i in chosen]
+def _save_sheet(path: Path, images: list[np.ndarray]) -> None:
+    """Save a contact sheet of images spread over the whole stream."""
+    chosen = np.linspace(0, len(images) - 1, min(_TILES, len(images))).round().astype(int)
+    tiles = [images[i] for i in chosen]
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % _TILE_COLUMNS)
     rows = [np.hstack(tiles[i : i + _TILE_COLUMNS]) for i in range(0, len(tiles), _TILE_COLUMNS)]
     cv2.imwrite(str(path), cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR))

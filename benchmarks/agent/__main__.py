@@ -18,7 +18,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from benchmarks.agent.judge import metrics
-from benchmarks.agent.models import PolicyModel, ReplayModel
+from benchmarks.agent.models import policy_model, replay_model
 from benchmarks.agent.policies import POLICIES
 from benchmarks.agent.recording import Conversations, load_recording, save_recording, spoken
 from benchmarks.agent.run import run_tasks
@@ -79,10 +79,10 @@ def _model(name: str) -> tuple[Callable[[Task], BaseChatModel], Conversations]:
     if kind == "policy":
         if rest not in POLICIES:
             sys.exit(f"no policy {rest!r}; there are: {', '.join(POLICIES)}")
-        return (lambda task: PolicyModel(policy=POLICIES[rest])), {}
+        return (lambda task: policy_model(POLICIES[rest])), {}
     if kind == "replay":
         _, conversations = load_recording(Path(rest))
-        return (lambda task: ReplayModel(recorded=spoken(conversations.get(task.name, ())))), conversations
+        return (lambda task: replay_model(spoken(conversations.get(task.name, ())))), conversations
     from langchain.chat_models import init_chat_model
 
     chat = init_chat_model(name)

@@ -1,4 +1,4 @@
-"""Requests that nobody should send: every field, with values at and beyond its limits."""
+"""Hostile requests: every field, with values at its limits and beyond."""
 
 from __future__ import annotations
 
@@ -47,95 +47,95 @@ _TEXTS = (
 _CAMERAS = ("front", "", "/front/image_raw", "front/../rear", "~", "FRONT", "front\n", "z" * 5000)
 
 
-def hostile_request(chance: random.Random) -> tuple[Segment.Request, str]:
-    """A request, and in a word what is wrong with it."""
+def hostile_request(rng: random.Random) -> tuple[Segment.Request, str]:
+    """Return a random request and the name of what is wrong with it."""
     mutations = (_text, _image, _inconsistent_image, _prompts, _mask, _numbers, _camera, _many, _enums)
-    mutate = chance.choice(mutations)
+    mutate = rng.choice(mutations)
     request = Segment.Request(timeout_s=5.0, queries=[SegmentQuery(text="the red mug")])
-    request.image = _picture(chance)
-    mutate(request, chance)
+    request.image = _random_image(rng)
+    mutate(request, rng)
     return request, mutate.__name__
 
 
-def _picture(chance: random.Random) -> Image:
-    rgb = np.random.default_rng(chance.getrandbits(32)).integers(0, 255, (48, 64, 3), np.uint8)
+def _random_image(rng: random.Random) -> Image:
+    rgb = np.random.default_rng(rng.getrandbits(32)).integers(0, 255, (48, 64, 3), np.uint8)
     return image_from_array(rgb, "rgb8")
 
 
-def _text(request: Any, chance: random.Random) -> None:
-    request.queries = [SegmentQuery(text=chance.choice(_TEXTS), explain=chance.random() < 0.3)]
+def _text(request: Any, rng: random.Random) -> None:
+    request.queries = [SegmentQuery(text=rng.choice(_TEXTS), explain=rng.random() < 0.3)]
 
 
-def _image(request: Any, chance: random.Random) -> None:
-    height, width = chance.choice(((0, 0), (1, 1), (1, 5000), (2**31, 1), (48, 64), (3, 2**32 - 1)))
-    data = bytes(chance.choice((0, 1, 3 * 48 * 64, 9999)))
+def _image(request: Any, rng: random.Random) -> None:
+    height, width = rng.choice(((0, 0), (1, 1), (1, 5000), (2**31, 1), (48, 64), (3, 2**32 - 1)))
+    data = bytes(rng.choice((0, 1, 3 * 48 * 64, 9999)))
     request.image = Image(
         height=height,
         width=width,
-        encoding=chance.choice(_ENCODINGS),
-        step=chance.choice((0, 1, 192, 2**32 - 1)),
-        is_bigendian=chance.choice((0, 1, 255)),
+        encoding=rng.choice(_ENCODINGS),
+        step=rng.choice((0, 1, 192, 2**32 - 1)),
+        is_bigendian=rng.choice((0, 1, 255)),
         data=array.array("B", data),
     )
-    request.image.header.stamp = Time(sec=chance.choice((0, -(2**31), 2**31 - 1)), nanosec=2**32 - 1)
+    request.image.header.stamp = Time(sec=rng.choice((0, -(2**31), 2**31 - 1)), nanosec=2**32 - 1)
 
 
-def _inconsistent_image(request: Any, chance: random.Random) -> None:
-    field, value = chance.choice(
+def _inconsistent_image(request: Any, rng: random.Random) -> None:
+    field, value = rng.choice(
         (("height", 49), ("width", 65), ("step", 191), ("step", 10_000), ("encoding", "mono16"))
     )
     setattr(request.image, field, value)
 
 
-def _prompts(request: Any, chance: random.Random) -> None:
-    number = lambda: chance.choice((*_FLOATS, 10.0, 47.9, 64.0, -5.0))  # noqa: E731
-    points, prompts = chance.choice(((0, 1), (1, 1), (2, 3), (5, 2), (20_000, 1), (1, 300)))
+def _prompts(request: Any, rng: random.Random) -> None:
+    number = lambda: rng.choice((*_FLOATS, 10.0, 47.9, 64.0, -5.0))  # noqa: E731
+    points, prompts = rng.choice(((0, 1), (1, 1), (2, 3), (5, 2), (20_000, 1), (1, 300)))
     prompt = VisualPrompt(
-        kind=chance.choice((0, 1, 2, 3, 4, 5, 255)),
-        negative=chance.random() < 0.3,
+        kind=rng.choice((0, 1, 2, 3, 4, 5, 255)),
+        negative=rng.random() < 0.3,
         points=[PixelPoint(x=number(), y=number()) for _ in range(points)],
         box=PixelBox(x_min=number(), y_min=number(), x_max=number(), y_max=number()),
     )
     request.queries = [SegmentQuery(prompts=[prompt] * prompts)]
 
 
-def _mask(request: Any, chance: random.Random) -> None:
-    counts = bytes(chance.randrange(256) for _ in range(chance.choice((0, 1, 5, 200, 50_000))))
+def _mask(request: Any, rng: random.Random) -> None:
+    counts = bytes(rng.randrange(256) for _ in range(rng.choice((0, 1, 5, 200, 50_000))))
     mask = MaskRle(
-        height=chance.choice((48, 0, 1, 2**32 - 1)),
-        width=chance.choice((64, 0, 1, 2**32 - 1)),
+        height=rng.choice((48, 0, 1, 2**32 - 1)),
+        width=rng.choice((64, 0, 1, 2**32 - 1)),
         counts=array.array("B", counts),
     )
     request.queries = [SegmentQuery(prompts=[VisualPrompt(kind=VisualPrompt.KIND_MASK, mask=mask)])]
 
 
-def _numbers(request: Any, chance: random.Random) -> None:
+def _numbers(request: Any, rng: random.Random) -> None:
     (query,) = request.queries
-    query.score_threshold = chance.choice(_FLOATS)
-    query.max_instances = chance.choice((0, 1, 2**32 - 1))
-    request.max_age_s = chance.choice(_FLOATS)
-    request.timeout_s = chance.choice((5.0, 0.001, -1.0, float("nan"), float("inf"), 1e-300, 1e9))
+    query.score_threshold = rng.choice(_FLOATS)
+    query.max_instances = rng.choice((0, 1, 2**32 - 1))
+    request.max_age_s = rng.choice(_FLOATS)
+    request.timeout_s = rng.choice((5.0, 0.001, -1.0, float("nan"), float("inf"), 1e-300, 1e9))
 
 
-def _camera(request: Any, chance: random.Random) -> None:
-    request.camera = chance.choice(_CAMERAS)
-    if chance.random() < 0.7:
+def _camera(request: Any, rng: random.Random) -> None:
+    request.camera = rng.choice(_CAMERAS)
+    if rng.random() < 0.7:
         request.image = Image()
 
 
-def _many(request: Any, chance: random.Random) -> None:
-    kind = chance.choice(("queries", "things", "names"))
+def _many(request: Any, rng: random.Random) -> None:
+    kind = rng.choice(("queries", "things", "names"))
     if kind == "queries":
-        request.queries = [SegmentQuery(text="the mug")] * chance.choice((0, 17, 1000))
+        request.queries = [SegmentQuery(text="the mug")] * rng.choice((0, 17, 1000))
     elif kind == "things":
         request.queries = [SegmentQuery(thing_classes=[f"thing {i}" for i in range(5000)])]
     else:
-        names = [chance.choice(_TEXTS[:9]) for _ in range(chance.choice((1, 3, 40)))]
+        names = [rng.choice(_TEXTS[:9]) for _ in range(rng.choice((1, 3, 40)))]
         request.queries = [SegmentQuery(thing_classes=names, stuff_classes=names[:1])]
 
 
-def _enums(request: Any, chance: random.Random) -> None:
+def _enums(request: Any, rng: random.Random) -> None:
     (query,) = request.queries
-    query.task = chance.choice((*range(10), 255))
-    query.text = chance.choice(("", "the mug", "what is it?"))
-    query.thing_classes = chance.choice(([], ["mug"]))
+    query.task = rng.choice((*range(10), 255))
+    query.text = rng.choice(("", "the mug", "what is it?"))
+    query.thing_classes = rng.choice(([], ["mug"]))

@@ -1,4 +1,4 @@
-"""Clients of the segmenter node that never give a request up before the node had time to end it."""
+"""Clients of the segmenter node that wait long enough for the node to end every request itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
-import rclpy
 from rclpy.action import ActionClient
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.signals import SignalHandlerOptions
 
+from support.polling import poll_until
+from support.ros_peer import RosPeer
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.client.goal import Goal
 from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
@@ -21,58 +19,35 @@ from xsam_ros.runtime.spin import spin
 from xsam_ros.srv import Segment
 
 SLACK_S = 15.0
-"""A request that has not ended so long after its own deadline is lost."""
+"""A request without a response this long after its own deadline counts as lost."""
 
 LATE_S = 1.0
-"""One that ended more than this after its deadline is late, as some are on a machine with too much to do."""
+"""A response more than this after the deadline counts as late; some are, on an overloaded machine."""
 
 _NAP_S = 0.05
-_DISCOVERY_S = 120.0  # a node that is just starting counts too
+_DISCOVERY_S = 120.0  # covers a node that is still starting
 
 
-class RosSide:
-    """A context with one node and a thread that spins it."""
+class LoadClient(RosPeer):
+    """A client that keeps its connections open and survives errors in callbacks."""
 
     def __init__(self, name: str) -> None:
-        self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
-        self.node = rclpy.create_node(name, context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self.node)
-        self._closing = threading.Event()
         self._clients: dict[str, Any] = {}
         self._actions: dict[str, ActionClient] = {}
-        self._thread = threading.Thread(
-            target=lambda: spin(self._executor, until=self._closing.is_set), name=name, daemon=True
-        )
-        self._thread.start()
+        super().__init__(name)
 
-    def __enter__(self) -> RosSide:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._closing.set()
-        self._thread.join(5.0)
-        self._executor.shutdown(timeout_sec=1.0)
-        for action in self._actions.values():
-            action.destroy()
-        self.node.destroy_node()
-        self._context.try_shutdown()
-
-    def call(self, service_type: type[Any], name: str, request: Any, *, timeout_s: float) -> Any | None:
-        """Call a service; None when no response came in time.
+    def try_call(self, service_type: type[Any], name: str, request: Any, *, timeout_s: float) -> Any | None:
+        """Call a service; return its response, or None if there was none in time.
 
         Raises:
-            RuntimeError: there is no such service.
+            TimeoutError: there is no such service.
         """
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(
                 service_type, name, qos_profile=SERVICE_QOS
             )
-        _wait(client.service_is_ready, name)
+        poll_until(client.service_is_ready, f"service {name}", timeout_s=_DISCOVERY_S)
         ended = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _: ended.set())
@@ -81,46 +56,45 @@ class RosSide:
             return None
         return future.result()
 
-    def call_action(
+    def try_action(
         self, name: str, goal: SegmentAction.Goal, *, timeout_s: float, cancel_after_s: float | None = None
     ) -> SegmentAction.Result | None:
-        """Send a goal, and take it back after a while if that is asked for; None when it did not end in time.
+        """Send a goal, and cancel it after a while if asked to; return its result, or None.
 
         Raises:
-            RuntimeError: there is no such action.
-            SegmenterUnavailableError: the node did not accept the goal.
+            TimeoutError: there is no such action.
+            SegmenterUnavailableError: the node rejected the goal.
         """
         action = self._actions.get(name)
         if action is None:
             action = self._actions[name] = ActionClient(self.node, SegmentAction, name, **ACTION_QOS)
-        _wait(action.server_is_ready, name)
+        poll_until(action.server_is_ready, f"action {name}", timeout_s=_DISCOVERY_S)
         sent = Goal(action, goal, lambda _: None)
-        self._executor.create_task(sent.send)
+        self.executor.create_task(sent.send)
         if cancel_after_s is not None:
             if not sent.ended.wait(cancel_after_s):
-                self._executor.create_task(sent.cancel)
+                self.executor.create_task(sent.cancel)
             timeout_s -= cancel_after_s
         return sent.result() if sent.ended.wait(timeout_s) else None
 
+    def _destroy_entities(self) -> None:
+        for action in self._actions.values():
+            action.destroy()
 
-def _wait(is_ready: Callable[[], bool], name: str) -> None:
-    until = time.monotonic() + _DISCOVERY_S
-    while not is_ready():
-        if time.monotonic() >= until:
-            raise RuntimeError(f"no {name} within {_DISCOVERY_S:.0f} s")
-        time.sleep(0.02)
+    def _spin(self) -> None:
+        spin(self.executor, until=self._closing.is_set)
 
 
 class Stalls:
-    """When this process did not get to run: what is late because of that is no fault of the node's."""
+    """Spans in which this process did not get to run: a delay in one of them is not the node's."""
 
     def __init__(self) -> None:
-        self._noted: list[tuple[float, float]] = []  # end, seconds too long
+        self._stalls: list[tuple[float, float]] = []  # (end, length) in seconds
         threading.Thread(target=self._watch, name="stalls", daemon=True).start()
 
     def during(self, began_s: float, ended_s: float) -> float:
-        """Seconds of standstill in a span of the monotonic clock."""
-        return sum(stalled_s for end_s, stalled_s in list(self._noted) if began_s < end_s <= ended_s + _NAP_S)
+        """Return the stalled seconds in a span of the monotonic clock."""
+        return sum(length_s for end_s, length_s in list(self._stalls) if began_s < end_s <= ended_s + _NAP_S)
 
     def _watch(self) -> None:
         while True:
@@ -128,11 +102,11 @@ class Stalls:
             time.sleep(_NAP_S)
             now_s = time.monotonic()
             if now_s - before_s > 2 * _NAP_S:
-                self._noted.append((now_s, now_s - before_s - _NAP_S))
+                self._stalls.append((now_s, now_s - before_s - _NAP_S))
 
 
 class Tally:
-    """How requests ended. Thread-safe."""
+    """Counts of how requests ended. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -146,58 +120,63 @@ class Tally:
         self.late: list[str] = []
         self.latency_s: list[float] = []
 
-    def ask(
-        self, side: RosSide, service: str, request: Segment.Request, words: str
+    def call(
+        self, client: LoadClient, service: str, request: Segment.Request, description: str
     ) -> Segment.Response | None:
-        """Send a request and note how it ends.
+        """Send a request and count how it ends.
 
         Args:
-            request: with a `timeout_s` of its own; otherwise it has the node's default of 30 s.
-            words: what is asked, for the lists of lost and late ones.
+            request: its `timeout_s` is its deadline; without one the node's default of 30 s holds.
+            description: of the request, for the lists of lost and late ones.
         """
         return self._timed(
-            lambda patience_s: side.call(Segment, service, request, timeout_s=patience_s), request, words
+            lambda timeout_s: client.try_call(Segment, service, request, timeout_s=timeout_s),
+            request,
+            description,
         )
 
-    def ask_goal(
+    def call_action(
         self,
-        side: RosSide,
+        client: LoadClient,
         action: str,
         goal: SegmentAction.Goal,
-        words: str,
+        description: str,
         *,
         cancel_after_s: float | None = None,
     ) -> SegmentAction.Result | None:
-        """The same with a goal of the action, which may be taken back."""
+        """Send a goal, perhaps cancel it, and count how it ends."""
         return self._timed(
-            lambda patience_s: side.call_action(
-                action, goal, timeout_s=patience_s, cancel_after_s=cancel_after_s
+            lambda timeout_s: client.try_action(
+                action, goal, timeout_s=timeout_s, cancel_after_s=cancel_after_s
             ),
             goal,
-            words,
+            description,
         )
 
-    def _timed(self, send: Callable[[float], Any], request: Any, words: str) -> Any:
+    def _timed(self, send: Callable[[float], Any], request: Any, description: str) -> Any:
         own_s = float(request.timeout_s)
-        limit_s = own_s if 0.0 < own_s < 30.0 else 30.0
+        deadline_s = own_s if 0.0 < own_s < 30.0 else 30.0
         began_s = time.monotonic()
-        words = f"{words}, {began_s - self._began_s:.1f} s after the beginning"
-        response = send(limit_s + SLACK_S)
-        ended_s = time.monotonic()
-        self._note(response, began_s, ended_s, limit_s, words)
+        description = f"{description}, {began_s - self._began_s:.1f} s after the start"
+        response = send(deadline_s + SLACK_S)
+        self._count(response, began_s, time.monotonic(), deadline_s, description)
         return response
 
-    def _note(self, response: Any, began_s: float, ended_s: float, limit_s: float, words: str) -> None:
+    def _count(
+        self, response: Any, began_s: float, ended_s: float, deadline_s: float, description: str
+    ) -> None:
         with self._lock:
             self.requests += 1
             if response is None or response.status == Segment.Response.STATUS_UNKNOWN:
-                self.lost.append(words)
+                self.lost.append(description)
                 return
-            over_s = ended_s - began_s - limit_s
+            over_s = ended_s - began_s - deadline_s
             if over_s > LATE_S:
                 stalled_s = self._stalls.during(began_s, ended_s)
                 outcome = response.code or "answered"
-                self.late.append(f"{words}: {outcome} {over_s:.1f} s late; stood still for {stalled_s:.1f} s")
+                self.late.append(
+                    f"{description}: {outcome} {over_s:.1f} s late; stalled for {stalled_s:.1f} s"
+                )
             if response.status == Segment.Response.STATUS_ANSWERED:
                 self.answers += 1
                 self.latency_s.append(ended_s - began_s)

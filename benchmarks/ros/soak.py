@@ -1,17 +1,17 @@
-"""Mixed load on a real node while cameras and lifecycle misbehave: does every request end?
+"""Put a mixed load on a real node while cameras and lifecycle misbehave: every request has to end.
 
     python -m benchmarks.ros.soak --minutes 3
 
-Two simulated cameras, a stream, eight clients of service and action; some goals are cancelled, some end all
-others. Cameras are stopped, killed, restarted with another size or encoding; the node is deactivated in the
-middle of its work. The last line is JSON; the exit code is 1 when a request was lost.
+Two simulated cameras, a stream, eight clients of the service and the action; some goals are cancelled, some
+preempt all others. Cameras are stopped, killed, and restarted with another size or encoding; the node is
+deactivated while it works. The last line is JSON; the exit code is 1 if a request was lost.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
-import os
 import random
 import signal
 import sys
@@ -27,18 +27,19 @@ import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
-from benchmarks.ros.load import RosSide, Tally
-from examples.ros_processes import RosProcesses
+from benchmarks.ros.load import LoadClient, Tally
+from support.processes import NodeProcesses, parameter_arguments, use_private_domain
+from support.readiness import wait_until_active
 from xsam.sim import render, sample_scene
 from xsam_ros.action import Segment as SegmentAction
+from xsam_ros.client import RosSegmenter
 from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import PixelPoint, SegmentationResult, SegmentQuery, VisualPrompt
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 CAMERAS = ("front", "rear")
 _CLIENTS = 8
-_GOALS = 0.3  # share of the requests that go over the action
-_START_S = 120.0
+_GOAL_SHARE = 0.3  # of the requests; they go over the action
 _DISTURB_EVERY_S = 4.0
 _PHRASES = ("the mug", "the red object", "the leftmost object", "what can I drink from?", "the green teapot")
 _LISTS = (("mug", "book"), ("apple", "ball", "box"), ("bottle",))
@@ -46,7 +47,7 @@ _SHAPES = ((320, 240, "rgb8"), (640, 480, "bgr8"), (480, 360, "mono8"), (640, 48
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the soak; 0 when no request was lost."""
+    """Run the soak; return 0 if no request was lost."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -55,16 +56,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("soak_output"), help="folder for logs")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    use_private_domain()
     print(f"[soak] {options.minutes:g} minutes, seed {options.seed}; logs go to {options.out}/", flush=True)
-    with RosProcesses(log_dir=options.out) as processes, RosSide("soak_control") as control:
+    with NodeProcesses(log_dir=options.out) as processes, LoadClient("soak_control") as control:
         report = _Soak(processes, control, options.out, options.seed).run(60 * options.minutes)
     print(json.dumps(report, allow_nan=False))
     return 1 if report["lost"] else 0
 
 
 class _Soak:
-    def __init__(self, processes: RosProcesses, control: RosSide, out: Path, seed: int) -> None:
+    """One run: clients, disturbances, and counts of both."""
+
+    def __init__(self, processes: NodeProcesses, control: LoadClient, out: Path, seed: int) -> None:
         self._processes = processes
         self._control = control
         self._parameters = out / "parameters.yaml"
@@ -80,7 +83,7 @@ class _Soak:
         self._errors: list[str] = []
 
     def run(self, seconds: float) -> dict[str, Any]:
-        """Load for so long, then the report."""
+        """Keep up the load for this long, and return the report."""
         cameras: dict[str, Any] = {"cameras": list(CAMERAS), "model": "tiny", "device": "cpu"}
         for name in CAMERAS:
             cameras[name] = {"depth_topic": f"/{name}/depth"}
@@ -88,41 +91,40 @@ class _Soak:
         for name in CAMERAS:
             self._start_camera(name, _SHAPES[1])
         self._processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", self._parameters)
-        self._wait_until_active()
+        with RosSegmenter("/xsam") as segmenter:
+            wait_until_active(segmenter, cameras=CAMERAS, processes=self._processes)
         self._control.node.create_subscription(
             SegmentationResult, "/xsam/front/result", self._on_stream_result, 10
         )
         self._stream("the mug", 5.0)
         rss_start_mb = 0.0
         threads = [
-            threading.Thread(target=self._guarded, args=(self._client, number)) for number in range(_CLIENTS)
+            threading.Thread(target=self._guarded, args=(self._client, index)) for index in range(_CLIENTS)
         ]
         for thread in threads:
             thread.start()
         began_s = time.monotonic()
         disturb_at_s = began_s + _DISTURB_EVERY_S
-        kinds = (self._restart, self._kill, self._cycle, self._change_stream)
-        number = 0
+        disturbances = itertools.cycle((self._restart, self._kill, self._cycle, self._change_stream))
         while (now_s := time.monotonic()) - began_s < seconds and not self._errors:
             if not rss_start_mb and now_s - began_s > min(20.0, seconds / 3):
-                rss_start_mb = self._processes.resident_mb("segmenter")  # when its caches are filled
+                rss_start_mb = self._processes.resident_mb("segmenter")  # once its caches are filled
             if now_s >= disturb_at_s and now_s - began_s < seconds - 5.0:
-                kinds[number % len(kinds)]()
-                number += 1
+                next(disturbances)()
                 disturb_at_s = time.monotonic() + _DISTURB_EVERY_S
             time.sleep(0.1)
         self._ending.set()
         for thread in threads:
             thread.join(60.0)
-        took_s = time.monotonic() - began_s
-        return self._report(took_s, rss_start_mb)
+        elapsed_s = time.monotonic() - began_s
+        return self._report(elapsed_s, rss_start_mb)
 
-    def _report(self, took_s: float, rss_start_mb: float) -> dict[str, Any]:
-        status = self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
+    def _report(self, elapsed_s: float, rss_start_mb: float) -> dict[str, Any]:
+        status = self._control.try_call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
         tally = self._tally
         latency_ms = 1000 * np.percentile(tally.latency_s, [50, 99]) if tally.latency_s else (0.0, 0.0)
         return {
-            "minutes": round(took_s / 60, 2),
+            "minutes": round(elapsed_s / 60, 2),
             "requests": tally.requests,
             "answers": tally.answers,
             "refusals": dict(sorted(tally.refusals.items())),
@@ -130,7 +132,7 @@ class _Soak:
             "lost": len(tally.lost) + len(self._errors),
             "late": len(tally.late),
             "late_requests": tally.late[:20],
-            # The node's own count: where it has ended them all, an answer was lost on the way.
+            # The node's own count: if it ended all requests, a lost response was lost in transport.
             "ended_by_the_node": 0 if status is None else status.answered + status.refused + status.failed,
             "lost_requests": [*tally.lost[:20], *self._errors[:5]],
             "goals": dict(sorted(self._goals.items())),
@@ -147,43 +149,47 @@ class _Soak:
 
     # ------------------------------------------------------------------------------ clients
 
-    def _guarded(self, work: Any, number: int) -> None:
+    def _guarded(self, work: Any, index: int) -> None:
         try:
-            work(number)
-        except Exception as error:  # a client that dies has lost its request, and the report says so
-            self._errors.append(f"client {number}: {type(error).__name__}: {error}")
+            work(index)
+        except Exception as error:  # a client that dies has lost its request; the report has to show it
+            self._errors.append(f"client {index}: {type(error).__name__}: {error}")
 
-    def _client(self, number: int) -> None:
-        chance = random.Random(1000 * self._seed + number)
-        picture = image_from_array(render(sample_scene(2_000_000 + number)).rgb, "rgb8")
-        with RosSide(f"soak_client_{number}") as side:
+    def _client(self, index: int) -> None:
+        rng = random.Random(1000 * self._seed + index)
+        image = image_from_array(render(sample_scene(2_000_000 + index)).rgb, "rgb8")
+        with LoadClient(f"soak_client_{index}") as client:
             while not self._ending.is_set():
-                request, words = _request(chance, picture)
-                if chance.random() < _GOALS:
-                    self._ask_goal(side, chance, request, words)
+                request, description = _request(rng, image)
+                if rng.random() < _GOAL_SHARE:
+                    self._send_goal(client, rng, request, description)
                 else:
-                    self._tally.ask(side, "/xsam/segment", request, words)
-                time.sleep(chance.uniform(0.0, 0.1))
+                    self._tally.call(client, "/xsam/segment", request, description)
+                time.sleep(rng.uniform(0.0, 0.1))
 
-    def _ask_goal(self, side: RosSide, chance: random.Random, request: Segment.Request, words: str) -> None:
-        """The same over the action: some are taken back, some end those of all others."""
+    def _send_goal(
+        self, client: LoadClient, rng: random.Random, request: Segment.Request, description: str
+    ) -> None:
+        """Send the request over the action; some goals are cancelled, some preempt all others."""
         goal = SegmentAction.Goal(
             camera=request.camera,
             image=request.image,
             queries=request.queries,
             timeout_s=request.timeout_s,
-            preempt=chance.random() < 0.1,
+            preempt=rng.random() < 0.1,
         )
-        cancel_after_s = chance.choice((None, None, 0.0, 0.05, 0.3))
+        cancel_after_s = rng.choice((None, None, 0.0, 0.05, 0.3))
         kind = "goal" + ", preempting" * goal.preempt + ", cancelled" * (cancel_after_s is not None)
         with self._lock:
             self._goals[kind] += 1
-        self._tally.ask_goal(side, "/xsam/segment", goal, f"{kind}: {words}", cancel_after_s=cancel_after_s)
+        self._tally.call_action(
+            client, "/xsam/segment", goal, f"{kind}: {description}", cancel_after_s=cancel_after_s
+        )
 
     # -------------------------------------------------------------------------- disturbances
 
     def _restart(self) -> None:
-        """A camera ends, is away for a second, and comes back with another size and encoding."""
+        """Stop a camera for a second, and start it again with another size and encoding."""
         name = self._random.choice(CAMERAS)
         self._processes.stop(name)
         time.sleep(1.0)
@@ -191,17 +197,18 @@ class _Soak:
         self._disturbances["restart"] += 1
 
     def _kill(self) -> None:
+        """Kill a camera, and start it again with another size and encoding."""
         name = self._random.choice(CAMERAS)
-        self._processes.stop(name, sign=signal.SIGKILL)
+        self._processes.stop(name, first=signal.SIGKILL)
         self._start_camera(name, self._random.choice(_SHAPES))
         self._disturbances["kill"] += 1
 
     def _cycle(self) -> None:
-        """The node is deactivated while it works, and activated again."""
+        """Deactivate the node while it works, and activate it again."""
         self._keep_drops()
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             request = ChangeState.Request(transition=Transition(id=transition))
-            response = self._control.call(ChangeState, "/xsam/change_state", request, timeout_s=30.0)
+            response = self._control.try_call(ChangeState, "/xsam/change_state", request, timeout_s=30.0)
             if response is None or not response.success:
                 self._errors.append(f"transition {transition}: {response}")
             time.sleep(0.5)
@@ -213,17 +220,17 @@ class _Soak:
         self._disturbances["stream"] += 1
 
     def _keep_drops(self) -> None:
-        """A new stream counts from 0."""
+        """Add up the drops of the current stream; a new stream counts from 0."""
         self._drops += _dropped(
-            self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
+            self._control.try_call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
         )
 
     def _stream(self, text: str, rate_hz: float) -> None:
         self._keep_drops()
         request = SetStreamQuery.Request(camera="front", queries=[SegmentQuery(text=text)], rate_hz=rate_hz)
-        response = self._control.call(SetStreamQuery, "/xsam/set_stream_query", request, timeout_s=10.0)
+        response = self._control.try_call(SetStreamQuery, "/xsam/set_stream_query", request, timeout_s=10.0)
         if response is None or response.status == response.STATUS_UNKNOWN:
-            self._errors.append("set_stream_query was not answered")
+            self._errors.append("no response from set_stream_query")
 
     def _on_stream_result(self, _: SegmentationResult) -> None:
         self._stream_results += 1
@@ -231,44 +238,32 @@ class _Soak:
     def _start_camera(self, name: str, shape: tuple[int, int, str]) -> None:
         width, height, encoding = shape
         values = {"camera": name, "width": width, "height": height, "encoding": encoding, "rate_hz": 10.0}
-        arguments = [text for key, value in values.items() for text in ("-p", f"{key}:={value}")]
+        arguments = parameter_arguments(values)
         self._processes.start(name, "xsam_ros.camera_sim", "-r", f"__node:={name}_camera", *arguments)
-
-    def _wait_until_active(self) -> None:
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            self._processes.check()
-            status = self._control.call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=10.0)
-            if status is not None and status.state == "active" and all(c.frames for c in status.cameras):
-                return
-            time.sleep(0.2)
-        raise RuntimeError(f"the node and its cameras were not ready within {_START_S:.0f} s")
 
 
 def _dropped(status: GetStatus.Response | None) -> int:
     return 0 if status is None else sum(int(camera.stream.dropped) for camera in status.cameras)
 
 
-def _request(chance: random.Random, picture: Any) -> tuple[Segment.Request, str]:
-    """Something a robot may ask, now and then something it should not."""
-    kind = chance.choice(
-        ("phrase", "phrase", "list", "several", "point", "inline", "short", "unknown", "none")
-    )
-    request = Segment.Request(camera=chance.choice(CAMERAS), timeout_s=chance.choice((2.0, 5.0, 10.0)))
-    phrase = SegmentQuery(text=chance.choice(_PHRASES))
+def _request(rng: random.Random, image: Any) -> tuple[Segment.Request, str]:
+    """Return a random request, sometimes an invalid one, and its description."""
+    kind = rng.choice(("phrase", "phrase", "list", "several", "point", "inline", "short", "unknown", "none"))
+    request = Segment.Request(camera=rng.choice(CAMERAS), timeout_s=rng.choice((2.0, 5.0, 10.0)))
+    phrase = SegmentQuery(text=rng.choice(_PHRASES))
     request.queries = [phrase]
     if kind == "list":
-        request.queries = [SegmentQuery(thing_classes=list(chance.choice(_LISTS)))]
+        request.queries = [SegmentQuery(thing_classes=list(rng.choice(_LISTS)))]
     elif kind == "several":
-        request.queries = [SegmentQuery(text=text) for text in chance.sample(_PHRASES, 3)]
+        request.queries = [SegmentQuery(text=text) for text in rng.sample(_PHRASES, 3)]
     elif kind == "point":
-        point = PixelPoint(x=chance.uniform(-5.0, 330.0), y=chance.uniform(-5.0, 250.0))
+        point = PixelPoint(x=rng.uniform(-5.0, 330.0), y=rng.uniform(-5.0, 250.0))
         prompt = VisualPrompt(kind=VisualPrompt.KIND_POINT, points=[point])
         request.queries = [SegmentQuery(prompts=[prompt])]
     elif kind == "inline":
-        request.camera, request.image = "", picture
+        request.camera, request.image = "", image
     elif kind == "short":
-        request.timeout_s = chance.choice((0.001, 0.05))
+        request.timeout_s = rng.choice((0.001, 0.05))
     elif kind == "unknown":
         request.camera = "basement"
     elif kind == "none":

@@ -1,9 +1,9 @@
-"""How many images arrive with and without the shipped Fast DDS profile, best effort, between two processes.
+"""Count the images that arrive with and without the shipped Fast DDS profile, best effort, between processes.
 
     python -m benchmarks.ros.transport --seconds 3
 
-A simulated camera sends 20 images a second; a process of its own counts what comes. The last line is JSON:
-images received of those sent meanwhile, by size and profile.
+A simulated camera sends 20 images a second; another process counts what arrives. The last line is JSON: the
+images received and those sent meanwhile, by size and profile.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from support.processes import NodeProcesses, parameter_arguments
+
 PROFILE = Path(__file__).resolve().parents[2] / "config" / "fastdds_large_images.xml"
 _SIZES = ((640, 480), (1280, 720))
 _RATE_HZ = 20.0
@@ -27,13 +29,13 @@ _COUNT = """
 import sys, time
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
-from benchmarks.ros.load import RosSide
+from benchmarks.ros.load import LoadClient
 seconds, start_s = float(sys.argv[1]), float(sys.argv[2])
 images, infos = [], []
-with RosSide("transport") as side:
+with LoadClient("transport") as client:
     for kind, name, found in ((Image, "image_raw", images), (CameraInfo, "camera_info", infos)):
         topic = f"/camera/{name}"
-        side.node.create_subscription(kind, topic, found.append, qos_profile_sensor_data, raw=True)
+        client.node.create_subscription(kind, topic, found.append, qos_profile_sensor_data, raw=True)
     until = time.monotonic() + start_s
     while not infos and time.monotonic() < until:
         time.sleep(0.02)
@@ -45,17 +47,14 @@ with RosSide("transport") as side:
 
 
 def received(width: int, height: int, *, profile: bool, seconds: float, logs: Path) -> dict[str, int]:
-    """Images, and camera infos as a measure of what was sent: those are small and do not get lost."""
+    """Count images, and camera infos as a measure of what was sent: those are small and do not get lost."""
     environment = {**os.environ, "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
     environment.pop(_VARIABLE, None)
     if profile:
         environment[_VARIABLE] = str(PROFILE)
     values = {"camera": "camera", "width": width, "height": height, "rate_hz": _RATE_HZ}
-    arguments = [text for name, value in values.items() for text in ("-p", f"{name}:={value}")]
-    camera_command = [sys.executable, "-m", "xsam_ros.camera_sim", "--ros-args", *arguments]
-    with (logs / f"camera_{width}.log").open("wb") as log:
-        camera = subprocess.Popen(camera_command, env=environment, stdout=log, stderr=log)
-    try:
+    with NodeProcesses(log_dir=logs, env=environment) as processes:
+        processes.start(f"camera_{width}", "xsam_ros.camera_sim", *parameter_arguments(values))
         counted = subprocess.run(
             [sys.executable, "-c", _COUNT, str(seconds), str(_START_S)],
             env=environment,
@@ -64,18 +63,12 @@ def received(width: int, height: int, *, profile: bool, seconds: float, logs: Pa
             timeout=_START_S + seconds + 60.0,
             check=True,
         )
-    finally:
-        camera.terminate()
-        try:
-            camera.wait(10.0)
-        except subprocess.TimeoutExpired:
-            camera.kill()
     images, infos = map(int, counted.stdout.split())
     return {"images": images, "sent": infos}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Count for each size with and without the profile."""
+    """Count for each size with and without the profile; return 0."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

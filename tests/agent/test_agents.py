@@ -8,38 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
+from support.scripted_model import ScriptedModel
 from tests.agent.table import MASKS, as_call
 from xsam import FakeSegmenter
-
-Policy = Callable[[list[BaseMessage]], AIMessage]
-
-
-class ScriptedModel(GenericFakeChatModel):
-    """A chat model that decides by a function of the messages so far."""
-
-    messages: Any = iter(())
-    policy: Any
-    seen: list[list[BaseMessage]] = []  # noqa: RUF012
-
-    def bind_tools(self, tools: Any, **_: Any) -> ScriptedModel:
-        return self
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        self.seen.append(list(messages))
-        return ChatResult(generations=[ChatGeneration(message=self.policy(messages))])
 
 
 def _calls(*arguments: dict[str, Any]) -> AIMessage:
@@ -199,10 +180,10 @@ def test_images_do_not_pile_up_in_the_context(make_toolkit) -> None:
     def policy(messages: list[BaseMessage]) -> AIMessage:
         return _calls({"queries": ["mug"]}) if len(_tool_answers(messages)) < 5 else AIMessage(content="done")
 
-    model = ScriptedModel(policy=policy, seen=[])
+    model = ScriptedModel(policy=policy)
     _ask(create_agent(model, make_toolkit(images="user").get_tools()))
-    texts = [m.content for m in model.seen[-1]]
-    assert len(model.seen) == 6
+    texts = [m.content for m in model.received[-1]]
+    assert len(model.received) == 6
     assert all(isinstance(text, str) for text in texts)
     assert sum(map(len, texts)) < 5 * 700
 

@@ -12,7 +12,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 
 from benchmarks.agent.__main__ import main
 from benchmarks.agent.judge import answer_of, judge, metrics
-from benchmarks.agent.models import PolicyModel
+from benchmarks.agent.models import policy_model
 from benchmarks.agent.policies import POLICIES, suggested
 from benchmarks.agent.recording import load_recording
 from benchmarks.agent.requests import understand
@@ -160,7 +160,7 @@ def test_suggested_calls_are_read(text: str, tool: str, arguments: dict[str, obj
 
 
 def _run(policy: str, tasks: list[Task]):
-    return run_tasks(tasks, lambda _: PolicyModel(policy=POLICIES[policy]), lambda table: table)
+    return run_tasks(tasks, lambda _: policy_model(POLICIES[policy]), lambda table: table)
 
 
 def test_following_the_hints_finds_what_the_naive_policy_misses() -> None:
@@ -213,9 +213,7 @@ def test_a_model_that_fails_fails_its_task_only() -> None:
         yield from ()
         raise OSError("rate limit")
 
-    outcomes = run_tasks(
-        [BY_KIND["absent"]], lambda _: PolicyModel(policy=broken), lambda table: table
-    ).outcomes
+    outcomes = run_tasks([BY_KIND["absent"]], lambda _: policy_model(broken), lambda table: table).outcomes
     assert (outcomes[0].success, "rate limit" in outcomes[0].failed) == (False, True)
 
 

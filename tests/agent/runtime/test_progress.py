@@ -8,7 +8,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
-from tests.agent.test_agents import ScriptedModel
+from support.scripted_model import ScriptedModel
 from xsam_agent_tools.runtime.progress import progress_of
 
 

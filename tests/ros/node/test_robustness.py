@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ros.fuzz import fuzz
-from benchmarks.ros.load import RosSide
+from benchmarks.ros.load import LoadClient
 from xsam.weights.checkpoint import resolve_model
 from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
@@ -101,8 +101,8 @@ def test_hostile_requests_all_end(spawn: Spawn, ros: Any, eventually: Eventually
     """A part of `make fuzz`, with a model that needs no time."""
     spawn("-m", "tests.ros.color_node", params={"cameras": "[front]"})
     eventually(lambda: _status(ros).state == "active", "the active state")
-    with RosSide(f"fuzz_{time.monotonic_ns()}") as side:
-        report = fuzz(side, range(1000, 1060))
+    with LoadClient(f"fuzz_{time.monotonic_ns()}") as client:
+        report = fuzz(client, range(1000, 1060))
     assert report["lost_requests"] == []
     assert report["requests"] == 60
     assert set(report["refusals"]) >= {"INVALID_QUERY", "INVALID_IMAGE"}
