@@ -9,7 +9,8 @@ from typing import Any
 
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.train.stages import CONTINUED, finished_runs
-from xsam.weights.checkpoint import read_tensors, sha256
+from xsam.weights.checkpoint import read_tensors
+from xsam.weights.files import sha256_of_file
 
 _STAGE_TEXT = {
     "stage1": "segmentor: all objects and surfaces, closed set of 29 classes",
@@ -109,7 +110,7 @@ teaches the masks of all objects, its wording only their classes; in training, c
 off pixels and queries, and a coarse mask off the `<SEG>` embedding. Weights are an exponential average,
 stored in float16.
 
-`model.safetensors`: {weights.stat().st_size / 1e6:.1f} MB, sha256 `{sha256(weights)}`
+`model.safetensors`: {weights.stat().st_size / 1e6:.1f} MB, sha256 `{sha256_of_file(weights)}`
 
 License: Apache-2.0, like the project.
 """

@@ -1,14 +1,13 @@
 """Checkpoint folders, the published layouts, and strict loading.
 
-A folder holds `config.json`, weights and `tokenizer/`. Weights are `model.safetensors`, shards with
-`model.safetensors.index.json`, or `pytorch_model.bin` (read with `weights_only=True`). Nothing is
-ever unpickled, and nothing is silently dropped: every tensor of the file must be used and every
-tensor of the model filled.
+A folder contains `config.json`, weights and `tokenizer/`. Weights are `model.safetensors`, shards with
+`model.safetensors.index.json`, or `pytorch_model.bin` (read with `weights_only=True`). Nothing else is
+unpickled, and nothing is dropped silently: every tensor of the file must be used, and every tensor of the
+model filled.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import zipfile
@@ -27,9 +26,9 @@ from xsam.errors import CheckpointError
 from xsam.model.precision import computes_natively, store_narrow
 from xsam.model.xsam import XSamModel
 
-# Prefix in a file → prefix in the model. The first two rows are the released (AAAI) layout, the
-# third is what both layouts have and the stock SigLIP class has not.
-RENAMES: tuple[tuple[str, str], ...] = (
+# Prefix in a file → prefix in the model. The first two rows are for the released (AAAI) layout, the third for
+# a level that both layouts have and the stock SigLIP class does not.
+_PREFIXES: tuple[tuple[str, str], ...] = (
     ("visual_encoder.", "vision_encoder."),
     ("segmentor.logit_scale", "segmentor.class_predictor.logit_scale"),
     ("vision_encoder.vision_model.", "vision_encoder."),
@@ -41,12 +40,16 @@ _WEIGHT_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SHOWN = 10
+_MAX_NAMES_SHOWN = 10
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def resolve_model(model: str | Path) -> tuple[Path, str]:
-    """Folder and identifier of a model given by name ("tiny") or by path."""
+    """Return the folder and the identifier of a model given by name ("tiny") or by path.
+
+    Raises:
+        CheckpointError: there is neither a shipped model of that name nor such a folder.
+    """
     shipped = _ASSETS / str(model)
     if isinstance(model, str) and "/" not in model and shipped.is_dir():
         return shipped, model
@@ -63,23 +66,23 @@ def resolve_model(model: str | Path) -> tuple[Path, str]:
 
 
 def module_name(name: str) -> str:
-    """The name a tensor of either published layout has in `XSamModel`."""
-    for old, new in RENAMES:
+    """Translate a tensor's name from either published layout to `XSamModel`."""
+    for old, new in _PREFIXES:
         if name.startswith(old):
             name = new + name[len(old) :]
     return name
 
 
 def is_released_layout(names: Sequence[str]) -> bool:
-    """Whether tensor names are those of the released (AAAI) checkpoint."""
+    """Tell whether tensor names are those of the released (AAAI) checkpoint."""
     return any(name.startswith("visual_encoder.") or name == "segmentor.logit_scale" for name in names)
 
 
 def find_weights(path: Path) -> list[Path]:
-    """The weight file(s) behind a folder or file, in order.
+    """Return the weight files that a folder, an index or a weight file stands for, in order.
 
     Raises:
-        CheckpointError: there are none, or a shard that the index names is missing.
+        CheckpointError: there are none, or a shard listed in the index is missing.
     """
     if path.is_dir():
         found = next((path / name for name in _WEIGHT_NAMES if (path / name).is_file()), None)
@@ -96,21 +99,21 @@ def find_weights(path: Path) -> list[Path]:
         raise CheckpointError(f"{path} is not a valid index: {error}") from error
     for shard in shards:
         if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(f"{path} names a shard outside its folder: {shard!r}")
+            raise CheckpointError(f"{path} lists a shard outside its folder: {shard!r}")
     missing = [shard for shard in shards if not (path.parent / shard).is_file()]
     if missing:
         raise CheckpointError(
-            f"{len(missing)} shard(s) named by {path.name} are missing: {_first(missing)}",
+            f"{len(missing)} shard(s) listed in {path.name} are missing: {_shortened(missing)}",
             hint="download the checkpoint again: it resumes",
         )
     return [path.parent / shard for shard in shards]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors behind a file or folder, under the file's own names, on the CPU.
+    """Read all tensors of a file or folder to the CPU, under the names they have in the file.
 
     Raises:
-        CheckpointError: a file is damaged, holds something other than tensors, or repeats a name.
+        CheckpointError: a file is damaged, contains anything but tensors, or repeats a name.
     """
     tensors: dict[str, Tensor] = {}
     for file in find_weights(path):
@@ -118,23 +121,25 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         if isinstance(part, Mapping) and set(part) == {"state_dict"}:
             part = part["state_dict"]
         if not isinstance(part, Mapping):
-            raise CheckpointError(f"{file} holds a {type(part).__name__} instead of named tensors")
-        strange = [str(k) for k, v in part.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
-        if strange:
-            raise CheckpointError(f"{file} holds entries that are no named tensors: {_first(strange)}")
+            raise CheckpointError(f"{file} contains a {type(part).__name__} instead of named tensors")
+        invalid = [str(k) for k, v in part.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
+        if invalid:
+            raise CheckpointError(
+                f"{file} contains entries that are not named tensors: {_shortened(invalid)}"
+            )
         repeated = sorted(tensors.keys() & part.keys())
         if repeated:
-            raise CheckpointError(f"{file} repeats tensors of another shard: {_first(repeated)}")
+            raise CheckpointError(f"{file} repeats tensors of another shard: {_shortened(repeated)}")
         tensors.update(part)
     return tensors
 
 
 def _read_file(file: Path) -> Any:
-    """What one weight file holds; never more than tensors in plain containers."""
+    """Read one weight file, which may contain nothing but tensors in plain containers."""
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        # Files of torch before 1.6 are no zip archives; those cannot be mapped into memory.
+        # Files written before torch 1.6 are not zip archives and cannot be mapped into memory.
         mapped = zipfile.is_zipfile(file)
         return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
@@ -143,9 +148,9 @@ def _read_file(file: Path) -> Any:
             hint="download it again, and compare its sha256",
         ) from error
     except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
-        # Its own message advises to switch the protection off.
+        # Its own message recommends switching the protection off.
         raise CheckpointError(
-            f"{file} holds more than tensors and is not loaded",
+            f"{file} contains more than tensors and is not loaded",
             hint="it may run code when it is unpickled; get the weights from a source you trust",
         ) from error
 
@@ -157,23 +162,27 @@ def load_weights(
     dtype: torch.dtype | None = None,
     device_for: Callable[[str], torch.device] | None = None,
 ) -> None:
-    """Put tensors of either layout into a model, all or nothing.
+    """Load tensors of either layout into a model, all or nothing.
 
-    Works on a model on the meta device, too: its tensors are replaced, not copied into. One that has
-    the wanted type and place already becomes the parameter as it is, still mapped from its file.
+    Also works on the meta device: the model's tensors are replaced, not copied into. A tensor that already
+    has the requested dtype and device becomes the parameter as it is, still mapped from its file.
 
     Args:
-        device_for: name of a tensor of the model → where it goes.
+        model: the model to fill.
+        tensors: name in either layout → tensor.
+        dtype: of the floating-point parameters; None = as in the file.
+        device_for: name of a tensor of the model → its device; None = that of the given tensor.
 
     Raises:
-        CheckpointError: naming missing, extra and wrongly shaped tensors (first ten, and counts).
+        CheckpointError: tensors are missing, extra or of another shape (the first ten of each are listed, and
+            all counted), or a tensor contains NaN or infinity.
     """
     renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         target = module_name(name)
         if target in renamed:
             raise CheckpointError(
-                f"two tensors of the file become {target!r}", hint="the file mixes two layouts"
+                f"two tensors of the file are both {target!r}", hint="the file mixes two layouts"
             )
         renamed[target] = tensor
     expected = model.state_dict()
@@ -185,35 +194,36 @@ def load_weights(
         if name in renamed and renamed[name].shape != tensor.shape
     )
     problems = [
-        f"{len(names)} {what}: {_first(names)}"
-        for what, names in (("missing", missing), ("extra", extra), ("of another shape", wrong))
+        f"{len(names)} {problem}: {_shortened(names)}"
+        for problem, names in (("missing", missing), ("extra", extra), ("of another shape", wrong))
         if names
     ]
     if problems:
         raise CheckpointError(
-            f"the weights do not fit the model; {'; '.join(problems)}",
+            f"the weights do not match the model; {'; '.join(problems)}",
             hint="config.json and weights must come from the same model; if both do, the file is incomplete",
         )
     broken = [name for name, t in renamed.items() if t.is_floating_point() and not _all_finite(t)]
     if broken:
         raise CheckpointError(
-            f"{len(broken)} tensor(s) hold NaN or infinity: {_first(broken)}", hint="download the file again"
+            f"{len(broken)} tensor(s) contain NaN or infinity: {_shortened(broken)}",
+            hint="download the file again",
         )
-    ready = {
+    converted = {
         name: t.to(
             device=device_for(name) if device_for else t.device,
             dtype=dtype if dtype and t.is_floating_point() else t.dtype,
         )
         for name, t in renamed.items()
     }
-    model.load_state_dict(ready, strict=True, assign=True)
+    model.load_state_dict(converted, strict=True, assign=True)
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    """Whether there is no NaN and no infinity; reads 30 times faster than `isfinite` on bfloat16."""
+    """Tell whether a tensor has no NaN or infinity; 30 times faster than `isfinite` on bfloat16."""
     if tensor.numel() == 0:
         return True
-    low, high = tensor.aminmax()  # NaN if there is one
+    low, high = tensor.aminmax()  # NaN if an element is
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
@@ -224,13 +234,22 @@ def load_checkpoint(
     llm_device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[XSamModel, Any]:
-    """Open a checkpoint folder: the model in evaluation mode, and its tokenizer.
+    """Open a checkpoint folder.
 
-    Tensors go straight from the mapped file to their device and type. On a CPU that cannot compute in
-    `dtype`, matrices are stored so and computed with in float32 (see `xsam.model.precision`).
+    Tensors go straight from the mapped file to their device and dtype. A CPU that cannot compute in `dtype`
+    stores matrices in it and computes in float32 (see `xsam.model.precision`).
 
     Args:
-        llm_device: where the language model goes; with the rest if None.
+        folder: with `config.json`, weights and `tokenizer/`.
+        device: of the model.
+        llm_device: of the language model; None = `device`.
+        dtype: of the floating-point parameters.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer.
+
+    Raises:
+        CheckpointError: files are missing, damaged, or do not belong together.
     """
     device = torch.device(device)
     llm_device = device if llm_device is None else torch.device(llm_device)
@@ -257,21 +276,24 @@ def load_checkpoint(
 
 
 def _fill_buffers(model: XSamModel) -> None:
-    """Recompute what is no part of a checkpoint: rotary frequencies and position indices."""
+    """Compute the buffers that checkpoints do not contain: rotary frequencies and position indices."""
     embeddings = model.vision_encoder.embeddings
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=model.device)[None]
     rotary = model.llm.model.rotary_emb
     model.llm.model.rotary_emb = type(rotary)(model.config.llm).to(model.llm_device)
     left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
     if left:
-        raise CheckpointError(f"buffers were left empty: {_first(left)}")
+        raise CheckpointError(f"buffers of the model are still empty: {_shortened(left)}")
 
 
 def open_tokenizer(folder: Path) -> Any:
     """Open `tokenizer.json` exactly as it is.
 
-    `AutoTokenizer` would rebuild Phi-3's tokenizer by the rules of its class when no `config.json` lies
-    beside it, and then splits the words behind a tag differently.
+    `AutoTokenizer` would rebuild Phi-3's tokenizer by the rules of its class without a `config.json` next
+    to it, and then split the text after a tag differently.
+
+    Raises:
+        CheckpointError: there is no tokenizer, or it is damaged.
     """
     if not folder.is_dir():
         raise CheckpointError(f"no tokenizer folder {folder}")
@@ -284,7 +306,11 @@ def open_tokenizer(folder: Path) -> Any:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Open a tokenizer folder and make sure that it knows X-SAM's tokens."""
+    """Open a tokenizer folder and check that it has X-SAM's special tokens.
+
+    Raises:
+        CheckpointError: there is no tokenizer, it is damaged, or it lacks one of the tokens.
+    """
     tokenizer = open_tokenizer(folder)
     unknown = [
         t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
@@ -308,29 +334,22 @@ def save_checkpoint(
 
 
 def write_folder(tensors: Mapping[str, Tensor], config: XSamConfig, tokenizer: Any, folder: Path) -> None:
-    """Write a checkpoint folder; the weights appear only when they are complete."""
+    """Write a checkpoint folder; the weights appear once they are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     config.write(folder / "config.json")
     tokenizer.save_pretrained(folder / "tokenizer")
     unfinished = folder / "model.safetensors.part"
     save_file(dict(tensors), unfinished, metadata={"format": "pt"})
-    shutil.copymode(folder / "config.json", unfinished)  # safetensors keeps others from reading it
+    shutil.copymode(folder / "config.json", unfinished)  # safetensors makes it readable by its owner only
     unfinished.replace(folder / "model.safetensors")
 
 
-def sha256(file: Path) -> str:
-    """Hex digest of a file."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" … and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _shortened(names: Sequence[str]) -> str:
+    """Join the first names and count the rest."""
+    more = f" … and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
+    return ", ".join(names[:_MAX_NAMES_SHOWN]) + more
 
 
 def _one_line(error: Exception) -> str:
+    """Return the first line of an error's text, or the name of its type."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,55 +1,55 @@
-"""Fetch the released checkpoint and the small files that belong to it from the Hugging Face hub.
+"""Download the released checkpoint, and the small files that it needs, from the Hugging Face hub.
 
-`SOURCES` is the one table of what is fetched. Four of its revisions are commits that public code and pages
-name; they were written down without asking the hub. For `hao9610/X-SAM` no full commit was known: the table
-follows its branch `main`. The first download writes the commit that it met, and the sha256 of every file, to
-`xsam_download.json` in the output folder; later runs fetch that commit and check every file against it.
-`--revision REPO=COMMIT` names a commit from the start.
+`REPOSITORIES` lists what is downloaded. Four of its revisions are commits taken from public code and pages,
+not checked against the hub. No full commit was known for `hao9610/X-SAM`, so the list has its branch `main`.
+The first download writes the commit that it found, and the sha256 of every file, to `xsam_download.json` in
+the output folder; later runs fetch that commit and check every file against it. `--revision REPO=COMMIT` sets
+a commit from the start.
 
-Needs `huggingface_hub` only, no PyTorch.
+`huggingface_hub` transfers the files and resumes. This module adds the lock file, the checks of hashes and
+free disk space, and errors that say what to do. No PyTorch is needed.
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from xsam.errors import DownloadError
+from xsam.weights.files import sha256_of_file
 
 LOCK_NAME = "xsam_download.json"
 LOCK_FORMAT = 1
 SPARE_DISK_BYTES = 1_000_000_000
-STAGE = "s3_mixed_finetune"  # of the three training stages, the one that answers questions
+STAGE = "s3_mixed_finetune"  # the last of the three training stages: the complete model
 
 _TIMEOUT_S = 30.0
-_TRANSPORT = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
+_TRANSPORT_PACKAGES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """A repository on the hub and what is wanted of it."""
+class HubRepository:
+    """A repository on the hub, and which of its files to download."""
 
     repo_id: str
-    folder: str  # below the output folder
-    revision: str  # a commit, or a branch that the first download turns into one
-    patterns: tuple[str, ...]  # `*` also matches "/"
+    folder: str  # inside the output folder
+    revision: str  # a commit, or a branch that the first download resolves to one
+    patterns: tuple[str, ...]  # of file names; `*` also matches "/"
 
 
-XSAM = Source(
+XSAM = HubRepository(
     repo_id="hao9610/X-SAM",
     folder="X-SAM",
     revision="main",
     patterns=(f"{STAGE}/*pytorch_model*", f"{STAGE}/*.safetensors*", "README.md"),
 )
-PHI3 = Source(
+PHI3 = HubRepository(
     repo_id="microsoft/Phi-3-mini-4k-instruct",
     folder="Phi-3-mini-4k-instruct",
     revision="0a67737cc96d2554230f90338b163bc6380a2a85",
@@ -63,112 +63,113 @@ PHI3 = Source(
         "LICENSE",
     ),
 )
-SIGLIP = Source(
+SIGLIP = HubRepository(
     repo_id="google/siglip2-so400m-patch14-384",
     folder="siglip2-so400m-patch14-384",
     revision="e8e487298228002f3d8a82e0cd5c8ea9c567f57f",
     patterns=("config.json", "preprocessor_config.json"),
 )
-SAM = Source(
+SAM = HubRepository(
     repo_id="facebook/sam-vit-large",
     folder="sam-vit-large",
     revision="70009d56dac23ebb3265377257158b1d6ed4c802",
     patterns=("config.json", "preprocessor_config.json"),
 )
-MASK2FORMER = Source(
+MASK2FORMER = HubRepository(
     repo_id="facebook/mask2former-swin-large-coco-panoptic",
     folder="mask2former-swin-large-coco-panoptic",
     revision="85b535928a783691eaf27467a573b26d543336ea",
     patterns=("config.json", "preprocessor_config.json"),
 )
-SOURCES = (XSAM, PHI3, SIGLIP, SAM, MASK2FORMER)
+REPOSITORIES = (XSAM, PHI3, SIGLIP, SAM, MASK2FORMER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    """What a repository holds at one commit, as far as it is wanted."""
+class _RepositoryContent:
+    """The files to download from a repository at one commit."""
 
-    revision: str  # what was asked for
+    revision: str  # as requested
     commit: str
     sizes: Mapping[str, int]  # path in the repository → bytes
-    sha256: Mapping[str, str]  # of the large files, as the hub says
+    sha256: Mapping[str, str]  # of the large files, according to the hub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadReport:
-    """What lies in the output folder now."""
+    """Summary of the output folder after a download."""
 
     out: Path
     commits: Mapping[str, str]  # repository → commit
     file_count: int
     size_bytes: int
-    fetched: tuple[str, ...]  # repositories that needed the network; empty = all was there and right
+    fetched: tuple[str, ...]  # repositories that needed the network; empty = all files were there and correct
 
 
 def download(
     out: Path,
     *,
     revisions: Mapping[str, str] | None = None,
-    sources: Sequence[Source] = SOURCES,
+    repositories: Sequence[HubRepository] = REPOSITORIES,
     endpoint: str | None = None,
 ) -> DownloadReport:
-    """Fetch what is missing, check everything, and write the lock file.
+    """Fetch missing files, check all of them, and write the lock file.
 
-    Interrupted downloads resume. With complete, unchanged files no network is needed.
+    Interrupted downloads resume. No network is needed when all files are there and unchanged.
 
     Args:
-        out: output folder; each repository gets a folder of its own in it.
-        revisions: repository → commit, tag or branch, instead of the table's.
-        sources: what to fetch.
+        out: output folder; each repository gets a folder in it.
+        revisions: repository → commit, tag or branch, instead of the listed one.
+        repositories: what to download.
         endpoint: address of the hub or a mirror; None = `HF_ENDPOINT`, else huggingface.co.
 
     Raises:
-        DownloadError: no network, no access, not enough disk, a file that is not what it was, …
+        DownloadError: no network, no access, not enough disk space, a file that changed, …
     """
     pins = dict(revisions or {})
-    unknown = sorted(pins.keys() - {source.repo_id for source in sources})
+    unknown = sorted(pins.keys() - {repo.repo_id for repo in repositories})
     if unknown:
         raise DownloadError(
             f"nothing is downloaded from {', '.join(unknown)}",
-            hint=f"revisions can be given for {', '.join(s.repo_id for s in sources)}",
+            hint=f"revisions can be given for {', '.join(repo.repo_id for repo in repositories)}",
         )
     with _disk_errors(out):
         lock = _read_lock(out)
         _check_pins(pins, lock, out)
-        incomplete = [source for source in sources if not _complete(source, lock, out)]
-        plans = {source.repo_id: _plan(source, pins, lock, out, endpoint) for source in incomplete}
-        _check_disk(out, incomplete, plans)
-        for source in incomplete:
-            plan = plans[source.repo_id]
-            _fetch(source, plan, out, endpoint)
-            known = lock.get(source.repo_id, {}).get("files", {})
-            lock[source.repo_id] = {
-                "revision": plan.revision,
-                "commit": plan.commit,
-                "files": _verified(source, plan, known, out),
+        incomplete = [repo for repo in repositories if not _is_complete(repo, lock, out)]
+        contents = {repo.repo_id: _list_content(repo, pins, lock, out, endpoint) for repo in incomplete}
+        _check_disk(out, incomplete, contents)
+        for repo in incomplete:
+            content = contents[repo.repo_id]
+            _fetch(repo, content, out, endpoint)
+            locked_files = lock.get(repo.repo_id, {}).get("files", {})
+            lock[repo.repo_id] = {
+                "revision": content.revision,
+                "commit": content.commit,
+                "files": _hash_files(repo, content, locked_files, out),
             }
             _write_lock(lock, out)
-    files = [entry for source in sources for entry in lock[source.repo_id]["files"].values()]
+    files = [entry for repo in repositories for entry in lock[repo.repo_id]["files"].values()]
     return DownloadReport(
         out=out,
-        commits={source.repo_id: lock[source.repo_id]["commit"] for source in sources},
+        commits={repo.repo_id: lock[repo.repo_id]["commit"] for repo in repositories},
         file_count=len(files),
         size_bytes=sum(entry["size"] for entry in files),
-        fetched=tuple(source.repo_id for source in incomplete),
+        fetched=tuple(repo.repo_id for repo in incomplete),
     )
 
 
-def by_hand(out: Path) -> str:
-    """How to do without a network connection."""
+def manual_download_hint(out: Path) -> str:
+    """Explain how to get the files without a network connection."""
     hub = "https://huggingface.co"
     return (
-        "without a network: run `xsam download` on another computer and copy its folder here, or put "
+        "without a network: run `xsam download` on another computer and copy the folder here, or put "
         f"{STAGE}/ of {hub}/{XSAM.repo_id} into {out / XSAM.folder}/ and tokenizer.json and "
         f"tokenizer_config.json of {hub}/{PHI3.repo_id} into {out / PHI3.folder}/; then run `xsam convert`"
     )
 
 
 def _read_lock(out: Path) -> dict[str, Any]:
+    """Read the lock file: repository → revision, commit and files; {} if there is none."""
     path = out / LOCK_NAME
     if not path.is_file():
         return {}
@@ -180,11 +181,12 @@ def _read_lock(out: Path) -> dict[str, Any]:
         for entry in lock.values():
             str(entry["commit"])
             for name, file in entry["files"].items():
-                _check_name(name)
+                _check_file_name(name)
                 int(file["size"]), str(file["sha256"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(
-            f"{path} is damaged: {error}", hint="delete it; the next run checks the files and writes it anew"
+            f"{path} is damaged: {error}",
+            hint="delete it; the next run checks all files and writes a new one",
         ) from error
     return lock
 
@@ -197,76 +199,81 @@ def _write_lock(lock: Mapping[str, Any], out: Path) -> None:
 
 
 def _check_pins(pins: Mapping[str, str], lock: Mapping[str, Any], out: Path) -> None:
+    """Raise an error if the folder already has another revision than the requested one."""
     for repo_id, revision in pins.items():
         entry = lock.get(repo_id)
         if entry and entry.get("revision") != revision and not entry["commit"].startswith(revision):
             raise DownloadError(
-                f"{out} holds commit {entry['commit']} of {repo_id}, not {revision}",
+                f"{out} contains commit {entry['commit']} of {repo_id}, not {revision}",
                 hint=f"give another --out, or delete {out / LOCK_NAME} to fetch the other revision",
             )
 
 
-def _complete(source: Source, lock: Mapping[str, Any], out: Path) -> bool:
-    """Whether everything the lock lists is there; raises when a file is not what was downloaded."""
-    entry = lock.get(source.repo_id)
+def _is_complete(repo: HubRepository, lock: Mapping[str, Any], out: Path) -> bool:
+    """Tell whether all files in the lock are there; raise an error if one of them changed."""
+    entry = lock.get(repo.repo_id)
     if entry is None:
         return False
-    folder = out / source.folder
-    there = {name: file for name, file in entry["files"].items() if (folder / name).is_file()}
+    folder = out / repo.folder
+    present = {name: file for name, file in entry["files"].items() if (folder / name).is_file()}
     changed = [
         name
-        for name, file in there.items()
-        if (folder / name).stat().st_size != file["size"] or _sha256(folder / name) != file["sha256"]
+        for name, file in present.items()
+        if (folder / name).stat().st_size != file["size"] or sha256_of_file(folder / name) != file["sha256"]
     ]
     if changed:
         raise DownloadError(
             f"{len(changed)} file(s) in {folder} changed since the download: {', '.join(changed[:10])}",
-            hint="delete them and run the command again: it fetches them anew",
+            hint="delete them and run the command again: it fetches them again",
         )
-    return len(there) == len(entry["files"])
+    return len(present) == len(entry["files"])
 
 
-def _plan(
-    source: Source, pins: Mapping[str, str], lock: Mapping[str, Any], out: Path, endpoint: str | None
-) -> _Plan:
-    """Ask the hub what the repository holds; nothing is downloaded yet."""
+def _list_content(
+    repo: HubRepository, pins: Mapping[str, str], lock: Mapping[str, Any], out: Path, endpoint: str | None
+) -> _RepositoryContent:
+    """List what the repository contains, without downloading anything."""
     from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined] # documented
 
-    entry = lock.get(source.repo_id, {})
-    asked = pins.get(source.repo_id) or entry.get("revision") or source.revision
-    revision = entry.get("commit") or asked
-    with _hub_errors(source, revision, out):
+    entry = lock.get(repo.repo_id, {})
+    requested = pins.get(repo.repo_id) or entry.get("revision") or repo.revision
+    revision = entry.get("commit") or requested
+    with _hub_errors(repo, revision, out):
         info = HfApi(endpoint=endpoint).model_info(
-            source.repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
+            repo.repo_id, revision=revision, files_metadata=True, timeout=_TIMEOUT_S
         )
     siblings = {sibling.rfilename: sibling for sibling in info.siblings or []}
-    names = [name for name in siblings if any(fnmatchcase(name, p) for p in source.patterns)]
+    names = list(filter_repo_objects(siblings, allow_patterns=list(repo.patterns)))
     if not names or info.sha is None:
         raise DownloadError(
-            f"{source.repo_id} at {revision} has none of {', '.join(source.patterns)}",
+            f"{repo.repo_id} at {revision} has none of {', '.join(repo.patterns)}",
             hint="its layout changed; give an older commit with --revision",
         )
     for name in names:
-        _check_name(name)
+        _check_file_name(name)
     large = {name: siblings[name].lfs for name in names}
-    return _Plan(
-        revision=asked,
+    return _RepositoryContent(
+        revision=requested,
         commit=info.sha,
         sizes={name: siblings[name].size or 0 for name in names},
         sha256={name: lfs.sha256 for name, lfs in large.items() if lfs is not None},
     )
 
 
-def _check_name(name: str) -> None:
+def _check_file_name(name: str) -> None:
     if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise DownloadError(f"the file name {name!r} points outside its folder", hint="nothing was written")
 
 
-def _check_disk(out: Path, sources: Sequence[Source], plans: Mapping[str, _Plan]) -> None:
+def _check_disk(
+    out: Path, repositories: Sequence[HubRepository], contents: Mapping[str, _RepositoryContent]
+) -> None:
+    """Raise an error unless the files that are still missing fit on the disk."""
     needed = 0
-    for source in sources:
-        folder = out / source.folder
-        sizes = plans[source.repo_id].sizes
+    for repo in repositories:
+        folder = out / repo.folder
+        sizes = contents[repo.repo_id].sizes
         needed += sum(size for name, size in sizes.items() if not (folder / name).is_file())
         needed -= sum(part.stat().st_size for part in folder.glob(".cache/huggingface/**/*.incomplete"))
     out.mkdir(parents=True, exist_ok=True)
@@ -278,56 +285,51 @@ def _check_disk(out: Path, sources: Sequence[Source], plans: Mapping[str, _Plan]
         )
 
 
-def _fetch(source: Source, plan: _Plan, out: Path, endpoint: str | None) -> None:
+def _fetch(repo: HubRepository, content: _RepositoryContent, out: Path, endpoint: str | None) -> None:
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(source, plan.commit, out):
+    with _hub_errors(repo, content.commit, out):
         snapshot_download(
-            source.repo_id,
-            revision=plan.commit,
-            local_dir=out / source.folder,
-            allow_patterns=list(source.patterns),
+            repo.repo_id,
+            revision=content.commit,
+            local_dir=out / repo.folder,
+            allow_patterns=list(repo.patterns),
             endpoint=endpoint,
         )
 
 
-def _verified(source: Source, plan: _Plan, known: Mapping[str, Any], out: Path) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file, compared with the hub's numbers and an earlier lock."""
-    folder = out / source.folder
-    missing = [name for name in plan.sizes if not (folder / name).is_file()]
+def _hash_files(
+    repo: HubRepository, content: _RepositoryContent, locked_files: Mapping[str, Any], out: Path
+) -> dict[str, dict[str, Any]]:
+    """Return size and sha256 of every file, after comparing them with the hub's and an earlier lock."""
+    folder = out / repo.folder
+    missing = [name for name in content.sizes if not (folder / name).is_file()]
     if missing:
         raise DownloadError(
-            f"{len(missing)} file(s) of {source.repo_id} are missing: {', '.join(missing[:10])}"
+            f"{len(missing)} file(s) of {repo.repo_id} are missing: {', '.join(missing[:10])}"
         )
-    found = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-        for name in plan.sizes
+    files = {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_of_file(folder / name)}
+        for name in content.sizes
     }
     wrong = [
         name
-        for name, file in found.items()
-        if file["size"] != plan.sizes[name]
-        or file["sha256"] != plan.sha256.get(name, file["sha256"])
-        or (name in known and file["sha256"] != known[name]["sha256"])
+        for name, file in files.items()
+        if file["size"] != content.sizes[name]
+        or file["sha256"] != content.sha256.get(name, file["sha256"])
+        or (name in locked_files and file["sha256"] != locked_files[name]["sha256"])
     ]
     if wrong:
         raise DownloadError(
-            f"{len(wrong)} file(s) of {source.repo_id} are not what the hub holds: {', '.join(wrong[:10])}",
+            f"{len(wrong)} file(s) of {repo.repo_id} differ from the hub's: {', '.join(wrong[:10])}",
             hint=f"delete them in {folder} and run the command again",
         )
-    return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return files
 
 
 @contextmanager
 def _disk_errors(out: Path) -> Iterator[None]:
+    """Raise errors of the file system as `DownloadError`."""
     try:
         yield
     except OSError as error:
@@ -343,11 +345,11 @@ def _disk_error(error: OSError, out: Path) -> DownloadError:
 
 
 @contextmanager
-def _hub_errors(source: Source, revision: str, out: Path) -> Iterator[None]:
-    """Turn what the hub's client raises into one sentence and what to do."""
+def _hub_errors(repo: HubRepository, revision: str, out: Path) -> Iterator[None]:
+    """Raise errors of the hub's client as `DownloadError` with one sentence and what to do."""
     from huggingface_hub import constants, errors
 
-    repo_id = source.repo_id
+    repo_id = repo.repo_id
     try:
         yield
     except errors.GatedRepoError as error:
@@ -358,7 +360,7 @@ def _hub_errors(source: Source, revision: str, out: Path) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise DownloadError(
             f"the hub has no {repo_id} that you may read",
-            hint=f"it moved, or is private now; {by_hand(out)}",
+            hint=f"it was moved or made private; {manual_download_hint(out)}",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise DownloadError(
@@ -372,25 +374,25 @@ def _hub_errors(source: Source, revision: str, out: Path) -> Iterator[None]:
             errno.EDQUOT,
         ):
             raise _disk_error(error, out) from error
-        if "No space left on device" in str(error):  # the chunked transfer reports it in words only
+        if "No space left on device" in str(error):  # the chunked transfer only reports it in its message
             raise _disk_error(OSError(errno.ENOSPC, "No space left on device"), out) from error
         if constants.HF_HUB_OFFLINE:
             raise DownloadError(
-                "downloads are switched off by HF_HUB_OFFLINE", hint=f"unset it; {by_hand(out)}"
+                "downloads are switched off by HF_HUB_OFFLINE", hint=f"unset it; {manual_download_hint(out)}"
             ) from error
         response = getattr(error, "response", None)
         if isinstance(error, errors.HfHubHTTPError) and response is not None:
             raise DownloadError(
-                f"the hub answered {response.status_code} for {repo_id}",
+                f"the hub returned HTTP {response.status_code} for {repo_id}",
                 hint="try again later: the download resumes",
             ) from error
         if (
             not isinstance(error, (OSError, RuntimeError))
-            and type(error).__module__.split(".")[0] not in _TRANSPORT
+            and type(error).__module__.split(".")[0] not in _TRANSPORT_PACKAGES
         ):
             raise
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DownloadError(
             f"cannot reach the hub for {repo_id}: {reason}",
-            hint=f"check the network and run the command again: it resumes; {by_hand(out)}",
+            hint=f"check the network and run the command again: it resumes; {manual_download_hint(out)}",
         ) from error

@@ -28,8 +28,8 @@ from xsam.weights.checkpoint import (
     read_tensors,
     resolve_model,
     save_checkpoint,
-    sha256,
 )
+from xsam.weights.files import sha256_of_file
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 
@@ -44,7 +44,7 @@ def _empty_model(variant: str = "a") -> XSamModel:
 
 
 def _refusal(tensors: dict[str, Tensor]) -> str:
-    """What `load_weights` says; the model must be untouched afterwards."""
+    """Return the message of `load_weights`; the model must be unchanged afterwards."""
     model = _empty_model()
     before = dict(model.named_parameters())
     with pytest.raises(CheckpointError) as caught:
@@ -89,7 +89,7 @@ def test_wrong_shapes_are_named_with_both_shapes() -> None:
     assert wanted in _refusal(tensors)
 
 
-def test_all_kinds_of_misfits_are_told_at_once() -> None:
+def test_all_kinds_of_misfits_are_reported_at_once() -> None:
     tensors = _tensors()
     first, second, *_ = sorted(tensors)
     del tensors[first]
@@ -99,19 +99,19 @@ def test_all_kinds_of_misfits_are_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_numbers_that_are_none_are_refused(value: float) -> None:
+def test_nan_and_infinity_are_refused(value: float) -> None:
     tensors = _tensors()
     name = sorted(n for n, t in tensors.items() if t.ndim == 1)[0]
     tensors[name] = tensors[name].clone()
     tensors[name][-1] = value
-    assert _refusal(tensors) == f"1 tensor(s) hold NaN or infinity: {module_name(name)}"
+    assert _refusal(tensors) == f"1 tensor(s) contain NaN or infinity: {module_name(name)}"
 
 
 def test_the_same_tensor_under_both_layouts_names_is_refused() -> None:
     tensors = _tensors()
     name = next(n for n in tensors if n.startswith("vision_encoder."))
     tensors[name.replace("vision_encoder.", "visual_encoder.", 1)] = tensors[name].clone()
-    assert "two tensors of the file become" in _refusal(tensors)
+    assert "two tensors of the file are both" in _refusal(tensors)
 
 
 # -- files into tensors
@@ -133,7 +133,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, zipped: bool) -> None:
     made = tmp_path / "made by the pickle"
     file = tmp_path / "pytorch_model.bin"
     torch.save({"weight": torch.zeros(2), "code": _Code(made)}, file, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match="holds more than tensors and is not loaded") as caught:
+    with pytest.raises(CheckpointError, match="contains more than tensors and is not loaded") as caught:
         read_tensors(tmp_path)
     assert not made.exists()
     assert "weights_only" not in str(caught.value)
@@ -156,18 +156,18 @@ def test_a_state_dict_wrapper_is_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
-        ([torch.zeros(1)], "holds a list instead of named tensors"),
-        (torch.zeros(1), "holds a Tensor instead of named tensors"),
-        ({"state_dict": [1]}, "holds a list instead of named tensors"),
-        ({"a": torch.zeros(1), "epoch": 3}, "no named tensors: epoch"),
-        ({7: torch.zeros(1)}, "no named tensors: 7"),
+        ([torch.zeros(1)], "contains a list instead of named tensors"),
+        (torch.zeros(1), "contains a Tensor instead of named tensors"),
+        ({"state_dict": [1]}, "contains a list instead of named tensors"),
+        ({"a": torch.zeros(1), "epoch": 3}, "not named tensors: epoch"),
+        ({7: torch.zeros(1)}, "not named tensors: 7"),
     ],
 )
-def test_a_bin_file_must_hold_named_tensors(tmp_path: Path, content: object, words: str) -> None:
+def test_a_bin_file_must_hold_named_tensors(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         read_tensors(tmp_path)
 
 
@@ -191,8 +191,8 @@ def _write_shards(folder: Path, groups: dict[str, dict[str, Tensor]]) -> Path:
     for name, tensors in groups.items():
         save_file(tensors, folder / name)
     index = folder / "model.safetensors.index.json"
-    places = {tensor: name for name, tensors in groups.items() for tensor in tensors}
-    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    shard_of = {tensor: name for name, tensors in groups.items() for tensor in tensors}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": shard_of}))
     return index
 
 
@@ -225,9 +225,9 @@ def test_an_index_may_not_point_outside_its_folder(tmp_path: Path, shard: object
     folder = tmp_path / "model"
     (folder / "sub").mkdir(parents=True)
     shutil.copy(secret, folder / "sub")
-    place = str(secret) if shard == "{absolute}" else shard
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": place}}))
-    with pytest.raises(CheckpointError, match="names a shard outside its folder"):
+    listed = str(secret) if shard == "{absolute}" else shard
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": listed}}))
+    with pytest.raises(CheckpointError, match="lists a shard outside its folder"):
         read_tensors(folder)
 
 
@@ -240,7 +240,7 @@ def test_a_damaged_index_is_called_so(tmp_path: Path, content: str) -> None:
         find_weights(tmp_path)
 
 
-def test_places_without_weights(tmp_path: Path) -> None:
+def test_paths_without_weights(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights in") as caught:
         find_weights(tmp_path)
     assert "pytorch_model.bin" in caught.value.hint
@@ -289,12 +289,12 @@ def test_a_tokenizer_without_our_tokens_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(None, "no tokenizer.json"), ("{", "cannot open"), ("{}", "cannot open")]
+    ("content", "message"), [(None, "no tokenizer.json"), ("{", "cannot open"), ("{}", "cannot open")]
 )
-def test_damaged_tokenizers(tmp_path: Path, content: str | None, words: str) -> None:
+def test_damaged_tokenizers(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         load_tokenizer(tmp_path)
     with pytest.raises(CheckpointError, match="no tokenizer folder"):
         load_tokenizer(tmp_path / "nowhere")
@@ -338,7 +338,9 @@ def test_models_are_found_by_name_or_folder(tmp_path: Path) -> None:
 
 def test_sha256_is_the_standard_one(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert (
+        sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Published weights in, checkpoint folder out: the answers must stay the same, number by number."""
+"""Published weights in, checkpoint folder out: the results must stay the same, bit by bit."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from xsam import CheckpointError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.inference import forward
 from xsam.inference.results import Prediction
-from xsam.weights import convert
-from xsam.weights.checkpoint import module_name, open_tokenizer, sha256
+from xsam.weights import convert, published
+from xsam.weights.checkpoint import module_name, open_tokenizer
+from xsam.weights.files import sha256_of_file
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 EMBEDDING = "llm.model.embed_tokens.weight"
@@ -35,7 +36,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
-    """The released layout the way it is published: `pytorch_model.bin`; with configuration and words."""
+    """The released layout the way it is published: `pytorch_model.bin`, with configuration and tokenizer."""
     return _as_bin("c", tmp_path / "published")
 
 
@@ -60,17 +61,17 @@ def _base_tokenizer(folder: Path) -> Path:
 
 @pytest.fixture
 def small_full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Golden c's configuration in the place of the 4.6 B one; collects the layouts that were asked for."""
-    asked: list[bool] = []
+    """Golden c's configuration instead of the 4.6 B one; collects the requested layouts."""
+    requested: list[bool] = []
 
     def stand_in(*, released: bool) -> XSamConfig:
-        asked.append(released)
+        requested.append(released)
         config = XSamConfig.read(GOLDEN / "c" / "config.json")
         config.llm.vocab_size = 32014
         return config
 
-    monkeypatch.setattr(convert, "full_config", stand_in)
-    return asked
+    monkeypatch.setattr(published, "full_config", stand_in)
+    return requested
 
 
 def _download(folder: Path) -> Path:
@@ -90,16 +91,16 @@ def _nothing_left(out: Path) -> bool:
     return not out.exists() and not [p for p in out.parent.iterdir() if out.name in p.name]
 
 
-# -- the same answers
+# -- the same results
 
 
-def _raw_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
-    raw: list[Prediction] = []
+def _predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
+    predictions: list[Prediction] = []
     compose: Callable[..., object] = forward.compose
 
-    def spy(answer: Prediction, *args: object, **named: object) -> object:
-        raw.append(answer)
-        return compose(answer, *args, **named)
+    def spy(prediction: Prediction, *args: object, **named: object) -> object:
+        predictions.append(prediction)
+        return compose(prediction, *args, **named)
 
     with Image.open(GOLDEN / "c" / "image.png") as picture:
         rgb = np.asarray(picture.convert("RGB"))
@@ -112,7 +113,7 @@ def _raw_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Predicti
         patch.setattr(forward, "compose", spy)
         results = XSam.load(folder, device="cpu").segment(rgb, queries)
     assert {result.code for result in results} == {""}
-    return raw
+    return predictions
 
 
 @pytest.mark.parametrize(("variant", "layout"), [("a", "current"), ("c", "released")])
@@ -122,8 +123,8 @@ def test_the_logits_do_not_change(
     source, out = _as_bin(variant, tmp_path / "published"), tmp_path / "converted"
     report = convert.convert(source, out)
     assert report.layout == layout
-    before = _raw_answers(GOLDEN / variant, monkeypatch)
-    after = _raw_answers(out, monkeypatch)
+    before = _predictions(GOLDEN / variant, monkeypatch)
+    after = _predictions(out, monkeypatch)
     assert len(before) == len(after) == 3
     for old, new in zip(before, after, strict=True):
         assert old.class_logits is not None
@@ -152,7 +153,7 @@ def test_the_report_lists_every_file_with_its_hash(released: Path, tmp_path: Pat
     report = convert.convert(released, out)
     files = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer/tokenizer.json"} <= files.keys()
-    assert report.sha256 == {name: sha256(path) for name, path in files.items()}
+    assert report.sha256 == {name: sha256_of_file(path) for name, path in files.items()}
     assert report.size_bytes == sum(path.stat().st_size for path in files.values())
 
 
@@ -199,10 +200,10 @@ def test_released_shards_are_read(tmp_path: Path) -> None:
     tensors = torch.load(source / "pytorch_model.bin", weights_only=True)
     (source / "pytorch_model.bin").unlink()
     half = len(tensors) // 2
-    places = {name: f"{int(n >= half)}.safetensors" for n, name in enumerate(tensors)}
-    for file in set(places.values()):
-        save_file({n: t for n, t in tensors.items() if places[n] == file}, source / file)
-    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    shard_of = {name: f"{int(n >= half)}.safetensors" for n, name in enumerate(tensors)}
+    for file in set(shard_of.values()):
+        save_file({n: t for n, t in tensors.items() if shard_of[n] == file}, source / file)
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shard_of}))
     assert convert.convert(source, tmp_path / "out").layout == "released"
     (source / "1.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"missing: 1\.safetensors"):
@@ -223,7 +224,7 @@ def test_numbers_too_large_for_the_format_are_refused(released: Path, tmp_path: 
     tensors = torch.load(released / "pytorch_model.bin", weights_only=True)
     tensors[EMBEDDING][3, 3] = 1e6
     torch.save(tensors, released / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=f"{EMBEDDING} does not fit into float16"):
+    with pytest.raises(CheckpointError, match=f"{EMBEDDING} has values too large for float16"):
         convert.convert(released, tmp_path / "out", dtype="float16")
     assert _nothing_left(tmp_path / "out")
     with pytest.raises(ValueError, match="dtype must be one of keep, float32, bfloat16, float16"):
@@ -251,11 +252,11 @@ def test_the_download_folder_is_enough(tmp_path: Path, small_full: list[bool]) -
     assert (report.vocab_size, report.token_count) == (423, 423)  # 423 rows, not the usual 32,014
     assert report.added_tokens == ("<SEG>", "<p>", "</p>")
     assert report.notes == (
-        "no config.json of X-SAM beside the weights: taken for the full-size model, released layout"
+        "no config.json of X-SAM next to the weights: assumed to be the full-size model, released layout"
         " (1 token a region)",
     )
-    words = open_tokenizer(tmp_path / "out" / "tokenizer")
-    assert words.encode("<SEG><p></p>", add_special_tokens=False) == [420, 421, 422]
+    tokenizer = open_tokenizer(tmp_path / "out" / "tokenizer")
+    assert tokenizer.encode("<SEG><p></p>", add_special_tokens=False) == [420, 421, 422]
     XSam.load(tmp_path / "out", device="cpu").warm_up()
 
 
@@ -263,17 +264,17 @@ def test_a_bare_weight_file_needs_a_tokenizer(tmp_path: Path, small_full: list[b
     file = tmp_path / "weights" / "pytorch_model.bin"
     file.parent.mkdir()
     torch.save(load_file(GOLDEN / "c" / "model.safetensors"), file)
-    with pytest.raises(CheckpointError, match="no tokenizer beside the weights") as caught:
+    with pytest.raises(CheckpointError, match="no tokenizer next to the weights") as caught:
         convert.convert(file, tmp_path / "out")
     assert "microsoft/Phi-3-mini-4k-instruct" in caught.value.hint
-    report = convert.convert(file, tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "words"))
+    report = convert.convert(file, tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "tokenizer"))
     assert report.added_tokens == SPECIAL_TOKENS
 
 
 def test_the_current_layout_gets_the_current_configuration(tmp_path: Path, small_full: list[bool]) -> None:
     shutil.copy(GOLDEN / "a" / "model.safetensors", tmp_path)
     convert.convert(
-        tmp_path / "model.safetensors", tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "words")
+        tmp_path / "model.safetensors", tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "tokenizer")
     )
     assert small_full == [False]
 
@@ -295,7 +296,7 @@ def test_published_settings_are_compared(tmp_path: Path, small_full: list[bool])
     (siglip / "preprocessor_config.json").write_text('{"resample": 3}')
     notes = convert.convert(source, tmp_path / "out").notes
     assert [note for note in notes if "sliding_window" in note] == [
-        "llm.sliding_window is 60, in the config.json of Phi-3-mini-4k-instruct 99"
+        "llm.sliding_window is 60, but 99 in the config.json of Phi-3-mini-4k-instruct"
     ]
     assert not any("hidden_act" in note for note in notes)
     assert XSamConfig.read(tmp_path / "out" / "config.json").vision_resample == "bicubic"
@@ -303,19 +304,19 @@ def test_published_settings_are_compared(tmp_path: Path, small_full: list[bool])
 
 def test_the_compared_settings_exist() -> None:
     config = full_config()
-    for _, _, section, keys in convert._UNSEEN:
-        assert all(hasattr(getattr(config, section), key) for key in keys)
+    for compared in published.COMPARED_SETTINGS:
+        assert all(hasattr(getattr(config, compared.our_section), key) for key in compared.keys)
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, small_full: list[bool]) -> None:
     source = _download(tmp_path / "download")
-    words = open_tokenizer(source / "Phi-3-mini-4k-instruct")
-    words.add_tokens(["wrong"])
-    words.save_pretrained(tmp_path / "words")
+    tokenizer = open_tokenizer(source / "Phi-3-mini-4k-instruct")
+    tokenizer.add_tokens(["wrong"])
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
     with pytest.raises(
         CheckpointError, match=r"has 424 tokens with <SEG>, <p>, </p> added, .* embedding 423 rows"
     ):
-        convert.convert(source, tmp_path / "out", tokenizer=tmp_path / "words")
+        convert.convert(source, tmp_path / "out", tokenizer=tmp_path / "tokenizer")
     assert _nothing_left(tmp_path / "out")
 
 
@@ -349,20 +350,20 @@ def _with_other_layout(tensors: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "message"),
     [
         (_without_one, "1 missing: bg_embeds.weight"),
-        (_with_nan, "hold NaN or infinity: bg_embeds.weight"),
-        (_with_other_layout, "mix names of the released and of the current layout"),
+        (_with_nan, "contain NaN or infinity: bg_embeds.weight"),
+        (_with_other_layout, "mix names of the released and the current layout"),
     ],
 )
 def test_weights_are_checked_before_anything_is_written(
-    released: Path, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], None], words: str
+    released: Path, tmp_path: Path, spoil: Callable[[dict[str, Tensor]], None], message: str
 ) -> None:
     tensors = torch.load(released / "pytorch_model.bin", weights_only=True)
     spoil(tensors)
     torch.save(tensors, released / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=words):
+    with pytest.raises(CheckpointError, match=message):
         convert.convert(released, tmp_path / "out")
     assert _nothing_left(tmp_path / "out")
 
@@ -415,11 +416,11 @@ def test_force_replaces_the_checkpoint_only(
     assert not (out / "model.safetensors").exists()
     assert (out / "notes.txt").read_text() == "mine"
     bias = "bg_embeds.weight"
-    place = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"][bias]
-    assert torch.equal(load_file(out / place)[bias], load_file(GOLDEN / "c" / "model.safetensors")[bias])
+    shard = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"][bias]
+    assert torch.equal(load_file(out / shard)[bias], load_file(GOLDEN / "c" / "model.safetensors")[bias])
 
 
-def test_places_without_a_model(tmp_path: Path) -> None:
+def test_paths_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such file or folder"):
         convert.convert(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(CheckpointError, match="no weights in"):

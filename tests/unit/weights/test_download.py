@@ -1,4 +1,4 @@
-"""The download against a small hub on this computer: what it fetches, checks, refuses and says."""
+"""The download against a small hub on this computer: what it fetches, checks, refuses and reports."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import filter_repo_objects
 
 from xsam import DownloadError
 from xsam.weights import download as module
-from xsam.weights.download import LOCK_NAME, PHI3, SOURCES, STAGE, XSAM, Source, download
+from xsam.weights.download import LOCK_NAME, PHI3, REPOSITORIES, STAGE, XSAM, HubRepository, download
 
 WEIGHTS = f"{STAGE}/xsam_phi3/pytorch_model.bin"
 
@@ -33,7 +34,7 @@ def _commit(number: int) -> str:
 
 @dataclass
 class FakeHub:
-    """Answers the few requests that a download makes, and counts them."""
+    """Responds to the few requests that a download makes, and records them."""
 
     files: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict)  # (repo, commit) → files
     heads: dict[str, str] = field(default_factory=dict)  # repo → commit of `main`
@@ -47,17 +48,17 @@ class FakeHub:
         if main:
             self.heads[repo] = commit
 
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
+    def respond(self, path: str) -> tuple[int, dict[str, str], bytes]:
         self.requests.append(path)
         api = re.fullmatch(r"/api/models/(\w[\w.-]*/[\w.-]+)/(revision|tree)/([^/]+)", path)
         file = re.fullmatch(r"/(\w[\w.-]*/[\w.-]+)/resolve/([^/]+)/(.+)", path)
         match = api or file
         assert match is not None, path
-        repo, asked = match[1], unquote(match[3] if api else match[2])
+        repo, revision = match[1], unquote(match[3] if api else match[2])
         if repo in self.errors:
             status, code = self.errors[repo]
             return status, {"X-Error-Code": code, "X-Error-Message": "no"}, b"{}"
-        commit = self.heads.get(repo, "") if asked == "main" else asked
+        commit = self.heads.get(repo, "") if revision == "main" else revision
         if (repo, commit) not in self.files:
             return 404, {"X-Error-Code": "RevisionNotFound"}, b"{}"
         files = self.files[repo, commit]
@@ -88,7 +89,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
     class Handler(BaseHTTPRequestHandler):
         def _reply(self, *, body: bool) -> None:
-            status, headers, content = fake.answer(urlsplit(self.path).path)
+            status, headers, content = fake.respond(urlsplit(self.path).path)
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
@@ -121,14 +122,14 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
         thread.join(10)
 
 
-MODEL = Source(repo_id="hao9610/X-SAM", folder="X-SAM", revision="main", patterns=XSAM.patterns)
-WORDS = Source(
+MODEL = HubRepository(repo_id="hao9610/X-SAM", folder="X-SAM", revision="main", patterns=XSAM.patterns)
+TOKENIZER = HubRepository(
     repo_id="microsoft/Phi-3-mini-4k-instruct",
     folder="Phi-3-mini-4k-instruct",
     revision=_commit(7),
     patterns=PHI3.patterns,
 )
-TWO = (MODEL, WORDS)
+TWO = (MODEL, TOKENIZER)
 
 
 @pytest.fixture
@@ -144,17 +145,17 @@ def filled(hub: FakeHub) -> FakeHub:
             "vgdseg_annotations/data.json": b"{}",
         },
     )
-    words = {
+    files = {
         "tokenizer.json": b"{}",
         "model-00001-of-00002.safetensors": b"x",
         "model.safetensors.index.json": b"",
     }
-    hub.publish(WORDS.repo_id, _commit(7), {**words, "config.json": b"{}"}, main=False)
+    hub.publish(TOKENIZER.repo_id, _commit(7), {**files, "config.json": b"{}"}, main=False)
     return hub
 
 
 def _fetch(hub: FakeHub, out: Path, **options: Any) -> module.DownloadReport:
-    return download(out, sources=TWO, endpoint=hub.endpoint, **options)
+    return download(out, repositories=TWO, endpoint=hub.endpoint, **options)
 
 
 def _failure(hub: FakeHub, out: Path, **options: Any) -> DownloadError:
@@ -181,8 +182,8 @@ def test_wanted_files_are_fetched_and_written_down(filled: FakeHub, tmp_path: Pa
         f"{phi}/tokenizer.json",
         f"{phi}/config.json",
     }
-    assert report.commits == {MODEL.repo_id: _commit(1), WORDS.repo_id: _commit(7)}
-    assert report.fetched == (MODEL.repo_id, WORDS.repo_id)
+    assert report.commits == {MODEL.repo_id: _commit(1), TOKENIZER.repo_id: _commit(7)}
+    assert report.fetched == (MODEL.repo_id, TOKENIZER.repo_id)
     assert (report.file_count, report.size_bytes) == (4, 7 + 7000 + 2 + 2)
     lock = json.loads((tmp_path / "out" / LOCK_NAME).read_text())["repositories"]
     assert lock[MODEL.repo_id]["commit"] == _commit(1)
@@ -228,7 +229,7 @@ def test_content_that_is_not_what_the_hub_lists_is_refused(filled: FakeHub, tmp_
     filled.spoiled.add(WEIGHTS)
     error = _failure(filled, tmp_path / "out")
     assert WEIGHTS in error.message
-    assert "not what the hub holds" in error.message
+    assert "differ from the hub's" in error.message
     assert not (tmp_path / "out" / LOCK_NAME).exists()
 
 
@@ -241,7 +242,7 @@ def test_a_revision_can_be_named(filled: FakeHub, tmp_path: Path) -> None:
     assert report.commits[MODEL.repo_id] == _commit(1)
     _fetch(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(1)})
     error = _failure(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(2)})
-    assert f"holds commit {_commit(1)}" in error.message
+    assert f"contains commit {_commit(1)}" in error.message
     assert LOCK_NAME in error.hint
 
 
@@ -272,42 +273,42 @@ def test_a_layout_that_changed(filled: FakeHub, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "words", "hint"),
+    ("status", "code", "message", "hint"),
     [
         (403, "GatedRepo", "is gated", "accept its terms at https://huggingface.co/hao9610/X-SAM"),
         (404, "RepoNotFound", "the hub has no hao9610/X-SAM that you may read", "without a network"),
-        (500, "", "the hub answered 500 for hao9610/X-SAM", "resumes"),
-        (429, "", "the hub answered 429 for hao9610/X-SAM", "resumes"),
+        (500, "", "the hub returned HTTP 500 for hao9610/X-SAM", "resumes"),
+        (429, "", "the hub returned HTTP 429 for hao9610/X-SAM", "resumes"),
     ],
 )
 def test_refusals_of_the_hub(
-    filled: FakeHub, tmp_path: Path, status: int, code: str, words: str, hint: str
+    filled: FakeHub, tmp_path: Path, status: int, code: str, message: str, hint: str
 ) -> None:
     filled.errors[MODEL.repo_id] = (status, code)
     error = _failure(filled, tmp_path / "out")
-    assert words in error.message
+    assert message in error.message
     assert hint in error.hint
     assert "\n" not in str(error)
 
 
 def test_no_network_says_what_to_copy_by_hand(filled: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot reach the hub for hao9610/X-SAM") as caught:
-        download(tmp_path / "out", sources=TWO, endpoint="http://127.0.0.1:9")  # nobody listens there
-    for words in (
+        download(tmp_path / "out", repositories=TWO, endpoint="http://127.0.0.1:9")  # nobody listens there
+    for part in (
         f"{STAGE}/",
         str(tmp_path / "out" / "X-SAM"),
         "tokenizer.json",
         "xsam convert",
         "it resumes",
     ):
-        assert words in caught.value.hint
+        assert part in caught.value.hint
 
 
 def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match="switched off by HF_HUB_OFFLINE") as caught:
         download(tmp_path / "out")
-    assert "copy its folder here" in caught.value.hint
+    assert "copy the folder here" in caught.value.hint
 
 
 def test_too_little_disk_is_noticed_before(
@@ -326,7 +327,7 @@ def test_too_little_disk_is_noticed_before(
 
 
 @pytest.mark.parametrize(
-    ("raised", "words"),
+    ("raised", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk of .* is full"),
         (RuntimeError("Data processing error: No space left on device"), "the disk of .* is full"),
@@ -335,13 +336,13 @@ def test_too_little_disk_is_noticed_before(
     ],
 )
 def test_failures_while_files_arrive(
-    filled: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, words: str
+    filled: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: Exception, message: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise raised
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
-    assert re.search(words, _failure(filled, tmp_path / "out").message)
+    assert re.search(message, _failure(filled, tmp_path / "out").message)
 
 
 def test_mistakes_in_the_program_are_not_dressed_up(
@@ -367,10 +368,12 @@ def test_files_that_never_arrived_are_named(
 
 @pytest.mark.parametrize("name", [f"{STAGE}/../../pytorch_model.bin", f"/{STAGE}/pytorch_model.bin"])
 def test_names_that_leave_the_folder_are_refused(filled: FakeHub, tmp_path: Path, name: str) -> None:
-    loose = Source(repo_id=MODEL.repo_id, folder="X-SAM", revision="main", patterns=("*pytorch_model.bin",))
+    loose = HubRepository(
+        repo_id=MODEL.repo_id, folder="X-SAM", revision="main", patterns=("*pytorch_model.bin",)
+    )
     filled.publish(MODEL.repo_id, _commit(1), {name: b"x"})
     with pytest.raises(DownloadError, match="points outside its folder"):
-        download(tmp_path / "out", sources=(loose,), endpoint=filled.endpoint)
+        download(tmp_path / "out", repositories=(loose,), endpoint=filled.endpoint)
     assert not any("/resolve/" in path for path in filled.requests)
 
 
@@ -408,26 +411,25 @@ def test_files_copied_by_hand_are_taken_over(filled: FakeHub, tmp_path: Path) ->
     assert weights.stat().st_mtime_ns == written
 
 
-# -- the table
+# -- the list
 
 
-def test_the_table_of_sources() -> None:
-    assert [source.repo_id for source in SOURCES] == [
+def test_the_list_of_repositories() -> None:
+    assert [repo.repo_id for repo in REPOSITORIES] == [
         "hao9610/X-SAM",
         "microsoft/Phi-3-mini-4k-instruct",
         "google/siglip2-so400m-patch14-384",
         "facebook/sam-vit-large",
         "facebook/mask2former-swin-large-coco-panoptic",
     ]
-    assert len({source.folder for source in SOURCES}) == len(SOURCES)
-    pinned = {source.repo_id for source in SOURCES if re.fullmatch("[0-9a-f]{40}", source.revision)}
-    assert {source.repo_id for source in SOURCES} - pinned == {"hao9610/X-SAM"}
+    assert len({repo.folder for repo in REPOSITORIES}) == len(REPOSITORIES)
+    pinned = {repo.repo_id for repo in REPOSITORIES if re.fullmatch("[0-9a-f]{40}", repo.revision)}
+    assert {repo.repo_id for repo in REPOSITORIES} - pinned == {"hao9610/X-SAM"}
     assert XSAM.revision == "main"
 
 
-def test_only_the_first_source_brings_weights() -> None:
+def test_only_the_first_repository_brings_weights() -> None:
     published = ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5"]
-    for source in SOURCES[1:]:
-        wanted = [n for n in published if any(module.fnmatchcase(n, p) for p in source.patterns)]
-        assert wanted == []
-    assert any(module.fnmatchcase(WEIGHTS, pattern) for pattern in XSAM.patterns)
+    for repo in REPOSITORIES[1:]:
+        assert list(filter_repo_objects(published, allow_patterns=list(repo.patterns))) == []
+    assert list(filter_repo_objects([WEIGHTS], allow_patterns=list(XSAM.patterns))) == [WEIGHTS]
