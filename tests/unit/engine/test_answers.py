@@ -79,7 +79,7 @@ def test_the_same_question_has_the_same_answer(engine: XSam) -> None:
 def test_together_is_the_same_as_one_by_one(engine: XSam) -> None:
     """More queries than one pass takes, of different lengths; the window of c is shorter than the image."""
     queries = list(one_of_each(97, 151).values())
-    assert len(queries) > xsam.inference.forward.MAX_PROMPTS_PER_PASS
+    assert len(queries) > xsam.inference.forward.MAX_PROMPTS_PER_BATCH
     together = engine.segment(picture(), queries)
     for query, result in zip(queries, together, strict=True):
         assert_same(result, engine.segment(picture(), query), tolerance=1e-5)
