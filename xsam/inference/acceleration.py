@@ -1,4 +1,4 @@
-"""Options that trade something for speed or memory: eight-bit weights, compiled graphs, CPU threads."""
+"""Options that trade accuracy or start-up time for speed or memory: int8 weights, compilation, threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xsam.model.xsam import XSamModel
 
 
 def require_torchao() -> Any:
-    """The module `torchao.quantization`.
+    """Import the module `torchao.quantization`.
 
     Raises:
         ModelError: torchao is not installed.
@@ -29,10 +29,10 @@ def require_torchao() -> Any:
 
 
 def quantize_language_model(model: XSamModel) -> None:
-    """Store the matrices of the language model's layers in eight bits, one scale a row, in place.
+    """Quantize the matrices of the language model's layers to eight bits, one scale per row, in place.
 
-    Takes a quarter of the memory of float32, half of bfloat16. On a CPU it is slower than float32; what
-    is computed stays within about half a percent of the exact layer.
+    Takes a quarter of the memory of float32, half of bfloat16. On a CPU it is slower than float32; outputs
+    stay within about half a percent of the exact layer.
 
     Raises:
         ModelError: torchao is not installed.
@@ -41,16 +41,16 @@ def quantize_language_model(model: XSamModel) -> None:
     for layer in model.llm.model.layers:
         for module in layer.modules():
             if isinstance(module, nn.Linear):
-                module.__class__ = nn.Linear  # one that was stored narrow is quantized from its full width
+                module.__class__ = nn.Linear  # a narrowly stored one is widened before it is quantized
                 module.weight = nn.Parameter(module.weight.data.to(model.dtype), requires_grad=False)
         quantization.quantize_(layer, quantization.Int8WeightOnlyConfig())
 
 
 def compile_fixed_shapes(model: XSamModel) -> None:
-    """Compile what has the same shapes for every frame: encoders, connector, pixel decoder; in place.
+    """Compile what has fixed shapes for every frame (encoders, connector, pixel decoder), in place.
 
-    The compiler runs when the first frame comes. Without CUDA graphs: the next frame would overwrite
-    their outputs, which the frame cache keeps.
+    The compiler runs on the first frame. CUDA graphs stay off: the next frame would overwrite their outputs,
+    which the frame cache keeps.
     """
     model.encode_image = torch.compile(model.encode_image, dynamic=False)  # type: ignore[method-assign]
 
@@ -59,7 +59,7 @@ def compile_fixed_shapes(model: XSamModel) -> None:
 def cpu_threads(count: int | None) -> Iterator[None]:
     """Let PyTorch use this many threads inside the block; None leaves its own number.
 
-    The number belongs to the whole process, so it is put back afterwards.
+    The number is process-wide, so it is restored afterwards.
     """
     if count is None or count == torch.get_num_threads():
         yield

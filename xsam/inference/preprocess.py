@@ -26,14 +26,14 @@ PROMPT_RADIUS_SHARE = 0.01  # of the longest image side: half the width of point
 
 
 def scaled_hw(image_hw: tuple[int, int], longest_px: int) -> tuple[int, int]:
-    """Size (H, W) after the longest edge is brought to `longest_px`; at least one pixel each."""
+    """Return the size (H, W) after the longest edge is resized to `longest_px`; at least one pixel each."""
     scale = longest_px / max(image_hw)
     height, width = (max(1, int(side * scale + 0.5)) for side in image_hw)
     return (height, width)
 
 
 def vision_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
-    """SigLIP branch: plain resize to a square, mean = std = 0.5.
+    """Prepare an image for the SigLIP branch: plain resize to a square, mean = std = 0.5.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -47,7 +47,7 @@ def vision_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
 
 
 def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
-    """SAM branch: longest edge to S, ImageNet statistics, zeros right and below.
+    """Prepare an image for the SAM branch: longest edge to S, ImageNet statistics, zeros right and below.
 
     Args:
         rgb: (H, W, 3) uint8.
@@ -65,10 +65,10 @@ def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
 
 
 def prompt_mask(prompts: Sequence[VisualPrompt], image_hw: tuple[int, int]) -> BoolMask:
-    """Union of the positive prompts minus the negative ones, as a mask (H, W) in original pixels.
+    """Draw the positive prompts minus the negative ones as a mask (H, W) in original pixels.
 
-    Points become discs and scribbles strokes of 1 % of the longest side. Should the negatives leave
-    nothing, the positives stand.
+    Points become discs and scribbles become strokes of 1 % of the longest side. If the negatives leave
+    nothing, the positives alone count.
     """
     positive = np.zeros(image_hw, np.uint8)
     negative = np.zeros(image_hw, np.uint8)
@@ -99,7 +99,7 @@ def _paint(canvas: NDArray[np.uint8], prompt: VisualPrompt) -> None:
 
 
 def square_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
-    """A mask in original pixels → the SAM branch's square, the way the image goes but nearest.
+    """Resize a mask in original pixels to the SAM branch's square, like the image but by nearest neighbor.
 
     Returns:
         (S, S) bool.
@@ -113,7 +113,7 @@ def square_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
 
 
 def region_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
-    """A region with at least one pixel → the SAM branch's square.
+    """Resize a region with at least one pixel to the SAM branch's square.
 
     A region too small to survive the resize keeps its nearest pixel.
 

@@ -1,4 +1,4 @@
-"""Connector: SAM hidden states of three depths → a feature pyramid for the pixel decoder."""
+"""Connector: SAM hidden states at three depths → a feature pyramid for the pixel decoder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConnectorLevel(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → (B, C / scale, H·scale, W·scale)."""
+        """Transform (B, C, H, W) to (B, C / scale, H·scale, W·scale)."""
         x = self.model(x).permute(0, 2, 3, 1)
         return shuffle_grid(x, self.scale).permute(0, 3, 1, 2)
 
@@ -39,12 +39,12 @@ class SegConnector(nn.Module):
         self.model = nn.ModuleList(ConnectorLevel(in_channels, hidden, scale) for scale in scales)
 
     def forward(self, hidden_states: Sequence[Tensor]) -> list[Tensor]:
-        """Channels-last SAM states (B, H, W, C), one per level → channels-first pyramid."""
+        """Turn channels-last SAM states (B, H, W, C), one per level, into a channels-first pyramid."""
         return [
             level(state.permute(0, 3, 1, 2)) for level, state in zip(self.model, hidden_states, strict=True)
         ]
 
     @staticmethod
     def out_channels(in_channels: int, scales: Sequence[float]) -> list[int]:
-        """Channels of each pyramid level, in the order of `scales`."""
+        """Return the channels of each pyramid level, in the order of `scales`."""
         return [int(in_channels / scale) for scale in scales]

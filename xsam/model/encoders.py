@@ -1,9 +1,9 @@
 """The two image encoders, run only as deep as their outputs are used.
 
 Both are stock `transformers` modules and hold all their published parameters; the last SigLIP layer,
-its pooling head, and the SAM neck are loaded but never run, because nothing reads them. SAM's layers are
-run by our own code: no work on the cells that fill up the last windows, and attention biases in pieces
-that fit a CPU's cache instead of one for all heads.
+its pooling head, and the SAM neck are loaded but never run, because nothing uses their output. SAM's layers
+run in our own code: no work on the padding of the last windows, and attention biases in chunks that fit a
+CPU's cache instead of one for all heads.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _BIAS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 
 def siglip_hidden_state(model: SiglipVisionModel, pixels: Tensor, select_layer: int) -> Tensor:
-    """Hidden state `select_layer` of SigLIP, as `hidden_states[select_layer]` would give it.
+    """Compute the hidden state `select_layer` of SigLIP, equal to `hidden_states[select_layer]`.
 
     Args:
         pixels: (B, 3, S, S), normalized with mean = std = 0.5.
@@ -38,7 +38,7 @@ def siglip_hidden_state(model: SiglipVisionModel, pixels: Tensor, select_layer: 
 
 
 def sam_hidden_states(model: SamVisionEncoder, pixels: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
-    """Hidden states of the SAM encoder, channels-last.
+    """Compute hidden states of the SAM encoder, channels-last.
 
     Args:
         pixels: (B, 3, S, S), ImageNet-normalized, zero-padded right and bottom.
@@ -59,14 +59,14 @@ def sam_hidden_states(model: SamVisionEncoder, pixels: Tensor, wanted: Sequence[
 
 
 def _sam_layer(layer: SamVisionLayer, x: Tensor) -> Tensor:
-    """(B, H, W, C) → (B, H, W, C); equals the stock layer."""
+    """Run one layer on (B, H, W, C); equal to the stock layer."""
     batch, height, width, _ = x.shape
     attention, window = layer.attn, layer.window_size
     qkv = attention.qkv(layer.layer_norm1(x))
     if window == 0:
         attended = _sam_attention(attention, qkv)
     else:
-        # Cells that fill up the last windows are seen by the others; their state is 0, so they are the bias.
+        # Padding of the last windows is attended to by real cells; its input is 0, so its qkv is the bias.
         down, across = -(-height // window), -(-width // window)
         if (down * window, across * window) != (height, width):
             filled = qkv.new_zeros((batch, down * window, across * window, qkv.shape[-1]))
@@ -99,30 +99,30 @@ def _sam_attention(attention: SamVisionAttention, qkv: Tensor) -> Tensor:
             "nahwc,wkc->nahwk", grid, _relative(attention.rel_pos_w, width).to(qkv.dtype)
         )
         out = torch.empty_like(query)
-        rows, step = _bias_pieces(qkv, heads, height, width)
+        rows, step = _bias_chunks(qkv, heads, height, width)
         for first in range(0, heads, step):
-            some = slice(first, first + step)
+            group = slice(first, first + step)
             for top in range(0, height, rows):
                 part, lines = slice(top * width, (top + rows) * width), slice(top, top + rows)
-                bias = by_row[:, some, lines, :, :, None] + by_column[:, some, lines, :, None]
-                out[:, some, part] = F.scaled_dot_product_attention(
-                    query[:, some, part],
-                    key[:, some],
-                    value[:, some],
+                bias = by_row[:, group, lines, :, :, None] + by_column[:, group, lines, :, None]
+                out[:, group, part] = F.scaled_dot_product_attention(
+                    query[:, group, part],
+                    key[:, group],
+                    value[:, group],
                     attn_mask=bias.flatten(-2).flatten(2, 3),
                 )
     return out.transpose(1, 2).flatten(2).unflatten(1, (height, width))
 
 
 def _relative(table: Tensor, size: int) -> Tensor:
-    """(2 · size − 1, C) by distance → (size, size, C) by query and key."""
-    place = torch.arange(size, device=table.device)
-    return table[place[:, None] - place + size - 1]
+    """Expand a table by distance (2 · size − 1, C) to one by query and key (size, size, C)."""
+    index = torch.arange(size, device=table.device)
+    return table[index[:, None] - index + size - 1]
 
 
-def _bias_pieces(qkv: Tensor, heads: int, height: int, width: int) -> tuple[int, int]:
-    """Rows of queries and heads whose attention bias is made at a time."""
+def _bias_chunks(qkv: Tensor, heads: int, height: int, width: int) -> tuple[int, int]:
+    """Return how many rows of queries and how many heads get their attention bias at a time."""
     line = len(qkv) * width * height * width * qkv.element_size()  # of one head
-    limit = _BIAS_BYTES.get(qkv.device.type, _BIAS_BYTES["cuda"])
-    rows = max(1, min(height, limit // line))
-    return rows, max(1, min(heads, limit // (line * rows))) if rows == height else 1
+    max_bytes = _BIAS_BYTES.get(qkv.device.type, _BIAS_BYTES["cuda"])
+    rows = max(1, min(height, max_bytes // line))
+    return rows, max(1, min(heads, max_bytes // (line * rows))) if rows == height else 1

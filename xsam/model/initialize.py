@@ -1,8 +1,7 @@
-"""Random initialization for training from nothing.
+"""Random initialization for training from scratch.
 
-Loading a checkpoint fills every tensor, so this is used by training only. The stock blocks of the
-mask decoder are plain modules that `transformers` initializes from the outside; X-SAM's own layers
-keep PyTorch's defaults.
+Loading a checkpoint fills every tensor, so only training uses this. The stock blocks of the mask decoder are
+plain modules that `transformers` initializes from outside; X-SAM's own layers keep PyTorch's defaults.
 """
 
 from __future__ import annotations

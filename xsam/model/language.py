@@ -1,4 +1,4 @@
-"""Running the LLM: a prefix read once, many prompts behind it in a single pass, greedy generation."""
+"""Running the LLM: a cached prefix, many prompts after it in a single pass, greedy generation."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
 def packed_hidden_states(
     llm: Phi3ForCausalLM, prefix: Tensor, texts: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Last hidden states of P texts that each follow the same prefix, in one sequence.
+    """Compute the last hidden states of P texts that each follow the same prefix, in one sequence.
 
-    Every text sees the prefix and itself, not the other texts, and is placed as if it followed the
-    prefix alone, so the states equal P separate passes. The sliding window is honored.
+    Every text attends to the prefix and itself, not to the other texts, and has the positions it would have
+    right after the prefix, so the states equal those of P separate passes. The sliding window is honored.
 
     Args:
         prefix: (B, T, D) embeddings that all texts share: user tag and image tokens.
-        texts: P tensors (B, L, D), each with a length of its own; padding goes to the right, where
-            no real token sees it.
+        texts: P tensors (B, L, D) of any lengths; padding goes to the right, where no real token
+            attends to it.
 
     Returns:
         (B, T, D) states of the prefix and P tensors (B, L, D) of the texts.
@@ -42,12 +42,12 @@ def packed_hidden_states(
 def packed_row_states(
     llm: Phi3ForCausalLM, prefix: Tensor, rows: Tensor, owner: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Last hidden states of rows in which several texts stand one after the other.
+    """Compute the last hidden states of rows that concatenate several texts.
 
     Args:
         prefix: (B, T, D) embeddings that all texts of a row follow.
         rows: (B, L, D) embeddings of the texts.
-        owner: (B or 1, L) int64, which text a position belongs to, counted from 1.
+        owner: (B or 1, L) int64, index of the text that a position belongs to, counted from 1.
         offset: (B or 1, L) int64, the position within its text.
 
     Returns:
@@ -57,7 +57,7 @@ def packed_row_states(
     positions = torch.cat(
         [torch.arange(shared, device=prefix.device).expand(len(offset), -1), shared + offset], dim=1
     )
-    owner = F.pad(owner, (shared, 0))  # the prefix is everyone's
+    owner = F.pad(owner, (shared, 0))  # 0: the prefix belongs to all texts
     distance = positions[:, :, None] - positions[:, None]
     visible = (distance >= 0) & ((owner[:, None] == 0) | (owner[:, :, None] == owner[:, None]))
     if llm.config.sliding_window is not None:
@@ -72,11 +72,11 @@ def packed_row_states(
 
 
 class PrefixCache:
-    """Keys and values of a prefix, in fixed buffers with room behind for what follows it.
+    """Keys and values of a prefix, in fixed buffers with room for the text that follows.
 
-    The prefix is kept whole, whatever the sliding window: each query masks what it must not see. What
-    is behind the prefix is scratch space that every text and every generation overwrites, so one cache
-    serves one call at a time.
+    The whole prefix is kept, whatever the sliding window: each query masks what it must not attend to. The
+    room after the prefix is scratch space that every text and every generation overwrites, so a cache serves
+    one call at a time.
     """
 
     def __init__(self, llm: Phi3ForCausalLM, batch: int, capacity: int) -> None:
@@ -93,11 +93,11 @@ class PrefixCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all buffers."""
+        """Memory of all buffers, bytes."""
         return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
 
     def reserve(self, room: int) -> None:
-        """Make room for this many positions behind the prefix."""
+        """Make room for this many positions after the prefix."""
         missing = self.length + room - self.capacity
         if missing > 0:
             for buffers in (self.keys, self.values):
@@ -109,13 +109,13 @@ class PrefixCache:
 
 @torch.no_grad()
 def cache_prefix(llm: Phi3ForCausalLM, prefix: Tensor, *, room: int = 0) -> PrefixCache:
-    """Read a prefix once for all texts that follow it.
+    """Run a prefix once for all texts that follow it.
 
-    The last layer computes its keys and values alone: nobody reads the states of the prefix itself.
+    The last layer computes only its keys and values: the prefix's own final states are never used.
 
     Args:
         prefix: (B, T, D) embeddings, T ≥ 1.
-        room: positions to allocate behind the prefix; more are allocated when they are needed.
+        room: positions to allocate after the prefix; more are allocated on demand.
     """
     batch, length, _ = prefix.shape
     cache = PrefixCache(llm, batch, length + room)
@@ -128,12 +128,12 @@ def cache_prefix(llm: Phi3ForCausalLM, prefix: Tensor, *, room: int = 0) -> Pref
 
 @torch.no_grad()
 def following_states(llm: Phi3ForCausalLM, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
-    """Last hidden states of P texts that each follow the cached prefix, in one pass.
+    """Compute the last hidden states of P texts that each follow the cached prefix, in one pass.
 
-    Equals `packed_hidden_states` without reading the prefix again.
+    Equals `packed_hidden_states` without running the prefix again.
 
     Args:
-        texts: P tensors (B, L, D), each with a length of its own.
+        texts: P tensors (B, L, D) of any lengths.
     """
     lengths = [text.shape[1] for text in texts]
     rows = torch.cat(list(texts), dim=1)
@@ -155,7 +155,7 @@ def _window(llm: Phi3ForCausalLM) -> int:
 def _visible(
     queries: Tensor, keys: Tensor, owner: Tensor | None, key_owner: Tensor | None, window: int
 ) -> Tensor:
-    """(1, 1, queries, keys) bool: which positions (1, N) see which; owner 0 is everyone's."""
+    """Build the (1, 1, queries, keys) bool mask of positions (1, N); owner 0 belongs to all texts."""
     distance = queries[:, :, None] - keys[:, None]
     visible = (distance >= 0) & (distance < window)
     if owner is not None and key_owner is not None:
@@ -179,9 +179,9 @@ def _run_layers(
     Args:
         positions: (1, L), for the rotary embedding.
         mask: (1, 1, L, keys) bool; None = causal for a prefix, everything for a single token.
-        start: where in the buffers the L positions go; right behind the prefix if None.
-        first: keys before this place are out of sight.
-        states: whether the result is needed; if not, the last layer stops at its keys and values.
+        start: buffer position of the first of the L tokens; None = right after the prefix.
+        first: keys before this buffer position are not attended to.
+        states: False = the output is not needed, so the last layer stops at its keys and values.
     """
     start = cache.length if start is None else start
     end = start + x.shape[1]
@@ -235,32 +235,32 @@ def generate(
     """Continue one prompt greedily, keeping the last hidden states.
 
     Args:
-        prompt: (L, D) embeddings, of what follows the prefix if there is one.
+        prompt: (L, D) embeddings; they follow the prefix if there is one.
         stop_ids: generation ends after any of these.
-        final_ids: generation ends after any of these, too, but with the token's own state computed.
-        prefix: what comes before the prompt.
-        forced_ids: take these tokens instead of the most likely ones (tests, teacher forcing).
+        final_ids: generation ends after any of these as well, with the token's own state computed.
+        prefix: cached keys and values of what precedes the prompt.
+        forced_ids: use these tokens instead of the most likely ones (tests, teacher forcing).
         on_token: called with each new token; may raise to cancel.
     """
-    limit = max_new_tokens if forced_ids is None else len(forced_ids)
-    room = len(prompt) + limit
+    max_tokens = max_new_tokens if forced_ids is None else len(forced_ids)
+    room = len(prompt) + max_tokens
     cache = PrefixCache(llm, 1, room) if prefix is None else prefix
     cache.reserve(room)
-    place = torch.arange(cache.length + room, device=prompt.device)[None]
+    all_positions = torch.arange(cache.length + room, device=prompt.device)[None]
     window = _window(llm)
 
     start, step = cache.length, prompt[None]
     mask = None
     if start or len(prompt) > window:
         end = start + len(prompt)
-        mask = _visible(place[:, start:end], place[:, :end], None, None, window)
+        mask = _visible(all_positions[:, start:end], all_positions[:, :end], None, None, window)
     states = prompt.new_empty((room, prompt.shape[1]))
     count = 0
     token_ids: list[int] = []
-    while len(token_ids) < limit or (token_ids and token_ids[-1] in final_ids):
+    while len(token_ids) < max_tokens or (token_ids and token_ids[-1] in final_ids):
         end = start + step.shape[1]
         first = max(0, end - window) if mask is None and step.shape[1] == 1 else 0
-        positions = place[:, start:end]
+        positions = all_positions[:, start:end]
         hidden = _run_layers(llm, step, positions, cache, mask, start=start, first=first)
         start, mask = end, None
         states[count : count + hidden.shape[1]] = hidden[0]

@@ -1,8 +1,8 @@
 """Mask2Former's masked-attention decoder, conditioned on the LLM, for many prompts of one image.
 
-The parameters are those of `transformers`' `Mask2FormerTransformerModule`; the forward pass is our
-own so that P prompts share the keys and values of their image instead of repeating them, and so that
-what depends on the image alone is computed once an image (`decoder_memory`).
+The parameters are those of `transformers`' `Mask2FormerTransformerModule`. The forward pass is our own, so
+that P prompts share the keys and values of their image instead of repeating them, and so that what depends
+on the image alone is computed once per image (`decoder_memory`).
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class ClassPredictor(nn.Module):
         self.clamp = clamp
 
     def forward(self, queries: Tensor, conditions: Tensor) -> Tensor:
-        """(..., Q, C), (..., K, C) → (..., Q, K) logits within ±clamp."""
+        """Compare (..., Q, C) with (..., K, C): (..., Q, K) logits within ±clamp."""
         similarity = F.normalize(queries, dim=-1) @ F.normalize(conditions, dim=-1).transpose(-1, -2)
         return (self.logit_scale.exp() * similarity).clamp(-self.clamp, self.clamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueryPrediction:
-    """What one decoder layer predicts."""
+    """Prediction of one decoder layer."""
 
     states: Tensor  # (B, P, Q, C) after the shared layer norm
     mask_logits: Tensor  # (B, P, Q, H, W) at the resolution of the mask features
@@ -43,9 +43,9 @@ class QueryPrediction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderMemory:
-    """What the decoder computes from the image alone; reusable for every prompt on it."""
+    """Part of the decoder that depends on the image alone; shared by all prompts on it."""
 
-    keys: tuple[Tensor, ...]  # one a layer, (B, heads, h·w, C / heads)
+    keys: tuple[Tensor, ...]  # one per layer, (B, heads, h·w, C / heads)
     values: tuple[Tensor, ...]
     mask_features: Tensor  # (B, C, H, W)
     level_mask_features: tuple[Tensor, ...]  # (B, C, h, w), resized to each scale, coarse to fine
@@ -64,20 +64,20 @@ def decoder_memory(
         multi_scale: three maps (B, C, H, W), coarse to fine, from the pixel decoder.
         mask_features: (B, C, H, W).
     """
-    memory, places = [], []
+    memory, positioned = [], []
     for level, features in enumerate(multi_scale):
         position = module.position_embedder(features.shape, features.device, features.dtype, None)
         tokens = module.input_projections[level](features).flatten(2).transpose(1, 2)
         tokens = tokens + module.level_embed.weight[level]
         memory.append(tokens)
-        places.append(tokens + position.flatten(2).transpose(1, 2))
+        positioned.append(tokens + position.flatten(2).transpose(1, 2))
     keys, values = [], []
     for index, layer in enumerate(module.decoder.layers):
         level = index % len(memory)
         attention = layer.cross_attn
         _, weight_k, weight_v = attention.in_proj_weight.chunk(3)
         _, bias_k, bias_v = attention.in_proj_bias.chunk(3)
-        keys.append(_split_heads(F.linear(places[level], weight_k, bias_k), attention.num_heads))
+        keys.append(_split_heads(F.linear(positioned[level], weight_k, bias_k), attention.num_heads))
         values.append(_split_heads(F.linear(memory[level], weight_v, bias_v), attention.num_heads))
     return DecoderMemory(
         keys=tuple(keys),
@@ -101,7 +101,7 @@ def decode_queries(
         seg_embeds: (B, P, C), the projected state at `<SEG>`; added to every query feature.
 
     Returns:
-        One prediction before the first layer and one after each, the last being the answer.
+        One prediction before the first layer and one after each.
     """
     x = _first_states(module, seg_embeds)
     predictions = [_predict(module, x, memory.mask_features)]
@@ -119,10 +119,10 @@ def decode_queries(
 def predict_queries(
     module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
 ) -> QueryPrediction:
-    """The last prediction of `decode_queries` alone.
+    """Compute only the last prediction of `decode_queries`.
 
-    In between, masks only say where to look next, at the size of the next scale. Resizing is linear, so
-    they come from mask features that were resized once for the image, not from resized masks.
+    Intermediate masks only restrict the next layer's attention, at the size of its scale. Resizing is linear,
+    so they are computed from mask features resized once per image instead of from resized masks.
     """
     x = _first_states(module, seg_embeds)
     for index, layer in enumerate(module.decoder.layers):
@@ -135,7 +135,7 @@ def predict_queries(
 
 
 def _first_states(module: Mask2FormerTransformerModule, seg_embeds: Tensor) -> Tensor:
-    """(B, P, C) → (B, P, Q, C)."""
+    """Condition the learned queries: (B, P, C) → (B, P, Q, C)."""
     return module.queries_features.weight + seg_embeds[:, :, None]
 
 
@@ -151,7 +151,7 @@ def _predict(module: Mask2FormerTransformerModule, x: Tensor, mask_features: Ten
 
 
 def _visible_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 1, P·Q, h·w) bool: where each query may look; everywhere when its mask is empty."""
+    """Return the (B, 1, P·Q, h·w) bool attention mask; a query with an empty mask attends to everything."""
     batch, prompts, queries = mask_logits.shape[:3]
     with torch.no_grad():
         logits = mask_logits.detach().flatten(1, 2)
@@ -163,7 +163,7 @@ def _visible_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _split_heads(t: Tensor, heads: int) -> Tensor:
-    """(N, S, C) → (N, heads, S, C / heads)."""
+    """Split heads: (N, S, C) → (N, heads, S, C / heads)."""
     return t.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
@@ -175,7 +175,7 @@ def _layer(
     values: Tensor,
     visible: Tensor,
 ) -> Tensor:
-    """One post-norm layer: masked cross-attention, self-attention within a prompt, feed-forward."""
+    """Run one post-norm layer: masked cross-attention, self-attention within a prompt, feed-forward."""
     batch, prompts, queries, width = x.shape
     heads = layer.cross_attn.num_heads
 
@@ -188,9 +188,9 @@ def _layer(
 
     own = layer.self_attn
     flat = x.flatten(0, 1)
-    placed = flat + query_position
+    positioned = flat + query_position
     attended = F.scaled_dot_product_attention(
-        *(_split_heads(t, heads) for t in (own.q_proj(placed), own.k_proj(placed), own.v_proj(flat)))
+        *(_split_heads(t, heads) for t in (own.q_proj(positioned), own.k_proj(positioned), own.v_proj(flat)))
     )
     attended = own.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.self_attn_layer_norm(x + attended.reshape(x.shape))

@@ -1,7 +1,7 @@
 """Mask2Former's pixel decoder: deformable attention over the pyramid, then the finest level on top.
 
-The parameters are those of `transformers`' `Mask2FormerPixelDecoder`. Its forward pass samples every
-channel of every head point by point, which takes a CPU most of the block's time; here a sampled point is
+The parameters are those of `transformers`' `Mask2FormerPixelDecoder`. Its stock forward pass samples every
+channel of every head point by point, which takes most of the block's time on a CPU; here a sampled point is
 four rows of a table, and a query's 48 points are one weighted sum of rows.
 """
 
@@ -35,15 +35,15 @@ def decode_pixels(
         return tuple(stock.multi_scale_features), stock.mask_features
     levels = list(pyramid[::-1][: module.num_feature_levels])
     sizes = [(x.shape[2], x.shape[3]) for x in levels]
-    tokens, places = [], []
+    tokens, level_positions = [], []
     for index, x in enumerate(levels):
         tokens.append(module.input_projections[index](x).flatten(2).transpose(1, 2))
-        place = module.position_embedding(x.shape, x.device, x.dtype).flatten(2).transpose(1, 2)
-        places.append(place + module.level_embed[index])
-    x, place = torch.cat(tokens, dim=1), torch.cat(places, dim=1)
+        position = module.position_embedding(x.shape, x.device, x.dtype).flatten(2).transpose(1, 2)
+        level_positions.append(position + module.level_embed[index])
+    x, positions = torch.cat(tokens, dim=1), torch.cat(level_positions, dim=1)
     centers = _cell_centers(sizes, x)
     for layer in module.encoder.layers:
-        x = _layer(layer, x, place, centers, sizes)
+        x = _layer(layer, x, positions, centers, sizes)
     outputs = [
         part.transpose(1, 2).unflatten(2, size)
         for part, size in zip(x.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
@@ -57,7 +57,7 @@ def decode_pixels(
 
 
 def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """(S, 2) centers (x, y) of all cells of all levels, in [0, 1]."""
+    """Return the (S, 2) centers (x, y) of all cells of all levels, in [0, 1]."""
     grids = []
     for height, width in sizes:
         rows = torch.arange(0.5, height, dtype=like.dtype, device=like.device) / height
@@ -70,25 +70,25 @@ def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 def _layer(
     layer: Mask2FormerPixelDecoderEncoderLayer,
     x: Tensor,
-    place: Tensor,
+    positions: Tensor,
     centers: Tensor,
     sizes: Sequence[tuple[int, int]],
 ) -> Tensor:
-    """One post-norm layer: deformable attention of every cell to all levels, feed-forward."""
-    x = layer.self_attn_layer_norm(x + _attention(layer.self_attn, x, place, centers, sizes))
+    """Run one post-norm layer: deformable attention of every cell to all levels, feed-forward."""
+    x = layer.self_attn_layer_norm(x + _attention(layer.self_attn, x, positions, centers, sizes))
     return layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
 
 
 def _attention(
     module: Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
     x: Tensor,
-    place: Tensor,
+    positions: Tensor,
     centers: Tensor,
     sizes: Sequence[tuple[int, int]],
 ) -> Tensor:
     heads, levels, points = module.n_heads, module.n_levels, module.n_points
     value = module.value_proj(x).unflatten(-1, (heads, -1))
-    queries = x + place
+    queries = x + positions
     offsets = module.sampling_offsets(queries).unflatten(-1, (heads, levels, points, 2))
     weights = module.attention_weights(queries).unflatten(-1, (heads, levels * points)).softmax(dim=-1)
     attended = [
@@ -100,16 +100,16 @@ def _attention(
 def sample_weighted(
     value: Tensor, sizes: Sequence[tuple[int, int]], centers: Tensor, offsets: Tensor, weights: Tensor
 ) -> Tensor:
-    """Weighted sum of bilinear samples of one image's maps, zero outside (`align_corners=False`).
+    """Sum weighted bilinear samples of one image's maps, zero outside (`align_corners=False`).
 
-    Every map gets a border of zeros, and what lies farther out is moved to it: so no corner of a sample
-    needs a test.
+    Every map gets a border of zeros and samples farther out are clamped to it, so that no corner of a sample
+    needs a bounds check.
 
     Args:
         value: (S, heads, C), the cells of all L maps, one map after the other.
         sizes: (height, width) of each map.
-        centers: (Q, 2) where each query stands, (x, y) in [0, 1].
-        offsets: (Q, heads, L, P, 2) of its samples, in cells of the map.
+        centers: (Q, 2) position of each query, (x, y) in [0, 1].
+        offsets: (Q, heads, L, P, 2) of the samples from the query, in cells of the map.
         weights: (Q, heads, L · P).
 
     Returns:

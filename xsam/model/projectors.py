@@ -14,12 +14,12 @@ class MlpProjector(nn.Module):
         self.model = nn.Sequential(nn.Linear(in_dim, out_dim), nn.GELU(), nn.Linear(out_dim, out_dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_dim) → (..., out_dim)."""
+        """Project (..., in_dim) to (..., out_dim)."""
         return self.model(x)
 
 
 def shuffle_grid(grid: Tensor, scale: float) -> Tensor:
-    """Trade resolution for channels on a channels-last grid, or the other way round.
+    """Trade resolution for channels on a channels-last grid, or vice versa.
 
     Not `torch.pixel_shuffle`: the channels of a cell are ordered differently, so that ½ puts the
     four states of a cell one after the other, row offset slower.

@@ -12,8 +12,8 @@ from xsam.config import RegionSamplerConfig
 def region_points(mask: Tensor, count: int, *, generator: torch.Generator | None = None) -> Tensor:
     """Choose `count` pixels of a region.
 
-    The reference draws them at random. Here the choice is evenly spaced, so that an answer repeats;
-    with a `generator` (training) it is random as in the reference.
+    The reference draws them at random. Here they are evenly spaced, so that results are repeatable; with a
+    `generator` (training) they are random as in the reference.
 
     Args:
         mask: (H, W), nonzero inside the region; at least one pixel.

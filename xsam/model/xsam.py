@@ -1,4 +1,4 @@
-"""X-SAM: two image encoders, an LLM, and a mask decoder that listens to it."""
+"""X-SAM: two image encoders, an LLM, and a mask decoder conditioned on it."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from xsam.model.region_sampler import sample_regions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentorFeatures:
-    """What the segmentation branch alone computes from an image."""
+    """Output of the segmentation branch for an image."""
 
-    top: Tensor  # (B, h, w, C) SAM state that the language model sees
+    top: Tensor  # (B, h, w, C) SAM state that becomes the language model's tokens
     pyramid: tuple[Tensor, ...]  # connector outputs, fine to coarse
     multi_scale: tuple[Tensor, ...]  # (B, C, h, w), coarse to fine
     mask_features: Tensor  # (B, C, H, W)
@@ -44,7 +44,7 @@ class SegmentorFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageFeatures:
-    """All that is computed from the image alone; reusable for every prompt on the frame."""
+    """Everything computed from the image alone; shared by all prompts on the frame."""
 
     visual_tokens: Tensor  # (B, T₁, D) projected SigLIP tokens
     seg_tokens: Tensor  # (B, T₂, D) projected SAM tokens
@@ -66,7 +66,7 @@ class ImageFeatures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderStage:
-    """What the mask decoder says after one layer."""
+    """Prediction of the mask decoder after one layer."""
 
     class_logits: Tensor  # (B, P, Q, K + 1), background last, −inf at padding
     mask_logits: Tensor  # (B, P, Q, H, W) at the resolution of the mask features
@@ -88,7 +88,7 @@ class Segmentor(nn.Module):
 
 
 class XSamModel(nn.Module):
-    """The network; `xsam.engine.XSam` wraps it for use with images and words."""
+    """The network on tensors; `xsam.engine.XSam` wraps it for images and queries."""
 
     def __init__(self, config: XSamConfig) -> None:
         super().__init__()
@@ -114,12 +114,12 @@ class XSamModel(nn.Module):
 
     @property
     def llm_device(self) -> torch.device:
-        """Where the language model is; the rest may be elsewhere."""
+        """Device of the language model; the rest may be elsewhere."""
         return self.llm.model.norm.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes with; matrices may be stored narrower."""
+        """Data type of the computation; matrices may be stored in a narrower one."""
         return self.bg_embeds.weight.dtype
 
     def encode_image(self, vision_pixels: Tensor, seg_pixels: Tensor) -> ImageFeatures:
@@ -151,22 +151,22 @@ class XSamModel(nn.Module):
         )
 
     def visual_tokens(self, vision_pixels: Tensor) -> Tensor:
-        """(B, 3, s, s) → (B, T, D): SigLIP and its projector."""
+        """Run SigLIP and its projector: (B, 3, s, s) → (B, T, D)."""
         state = siglip_hidden_state(self.vision_encoder, vision_pixels, self.config.visual_select_layer)
         return self.visual_projector(state)
 
     def seg_tokens(self, top: Tensor) -> Tensor:
-        """(B, h, w, C) SAM states → (B, T, D): pixel shuffle and projector."""
+        """Shuffle and project SAM states: (B, h, w, C) → (B, T, D)."""
         return self.seg_projector(shuffle_grid(top, self.config.downsample_ratio).flatten(1, 2))
 
     def region_tokens(self, region_map: Tensor, points: Tensor) -> Tensor:
-        """(R, D, h, w) and (R, N, 2) row/column points → (R, tokens per region, D)."""
+        """Sample (R, D, h, w) maps at (R, N, 2) row/column points: (R, tokens per region, D)."""
         return sample_regions(region_map, points, self.config.sampler)
 
     def embed(
         self, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None = None
     ) -> Tensor:
-        """Look up words and put image and region tokens in the place of their placeholders.
+        """Embed token ids, with image and region tokens at the positions of their placeholders.
 
         Args:
             expanded_ids: (L,) with each placeholder repeated once per token.
@@ -179,8 +179,8 @@ class XSamModel(nn.Module):
         embeds = self.llm.model.embed_tokens(expanded_ids.clamp(min=0))
         for marker, tokens in ((IMAGE_ID, image_tokens), (REGION_ID, regions)):
             if tokens is not None:
-                place = (expanded_ids == marker)[:, None].expand_as(embeds)
-                embeds = embeds.masked_scatter(place, tokens.to(embeds))
+                positions = (expanded_ids == marker)[:, None].expand_as(embeds)
+                embeds = embeds.masked_scatter(positions, tokens.to(embeds))
         return embeds
 
     def decode(
@@ -190,7 +190,7 @@ class XSamModel(nn.Module):
         conditions: Tensor,
         condition_valid: Tensor,
     ) -> list[DecoderStage]:
-        """Masks and classes for P prompts of each image.
+        """Predict masks and classes for P prompts of each image, at every decoder depth.
 
         Args:
             seg_embeds: (B, P, C) projected states at `<SEG>`.
@@ -198,20 +198,20 @@ class XSamModel(nn.Module):
             condition_valid: (B, P, K) bool, False at padding.
 
         Returns:
-            One stage before the first decoder layer and one after each; the last is the answer.
+            One stage before the first decoder layer and one after each; the last is the prediction.
         """
         memory = self.decoder_memory(features)
         predictions = decode_queries(self.segmentor.decoder, memory, seg_embeds)
         return [self._classify(p, conditions, condition_valid) for p in predictions]
 
     def decoder_memory(self, features: ImageFeatures | SegmentorFeatures) -> DecoderMemory:
-        """What the mask decoder needs of an image, for every prompt on it."""
+        """Compute the part of the mask decoder that depends on the image alone."""
         return decoder_memory(self.segmentor.decoder, features.multi_scale, features.mask_features)
 
     def predict(
         self, memory: DecoderMemory, seg_embeds: Tensor, conditions: Tensor, condition_valid: Tensor
     ) -> DecoderStage:
-        """The last stage of `decode` alone, from what was computed once for the image."""
+        """Compute only the last stage of `decode`, from the image's decoder memory."""
         prediction = predict_queries(self.segmentor.decoder, memory, seg_embeds)
         return self._classify(prediction, conditions, condition_valid)
 
@@ -231,7 +231,7 @@ class XSamModel(nn.Module):
 
 
 def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:
-    """Mean state over each condition's span, tags included.
+    """Average the states over each condition's span, tags included.
 
     Args:
         states: (N, L, C).
@@ -249,6 +249,6 @@ def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:
 
 
 def pad_conditions(means: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """N tensors (K, C) → (N, K, C) and (N, K) bool, False at padding."""
+    """Stack N tensors (K, C) to (N, K, C), with (N, K) bool, False at padding."""
     valid = [torch.ones(len(m), dtype=torch.bool, device=m.device) for m in means]
     return pad_sequence(list(means), batch_first=True), pad_sequence(valid, batch_first=True)

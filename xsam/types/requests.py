@@ -1,4 +1,4 @@
-"""What goes in and out: frames, queries, visual prompts, segments and results.
+"""Requests and results: frames, queries, visual prompts, segments.
 
 Conventions, everywhere in the project:
 
@@ -46,7 +46,7 @@ MAX_PROMPTS = 32
 
 
 class Task(str, Enum):
-    """What is asked of the model. `AUTO` picks from the fields that are filled in."""
+    """Kind of segmentation. `AUTO` chooses from the fields that are filled in."""
 
     AUTO = "auto"
     GENERIC = "generic"
@@ -69,7 +69,7 @@ class PromptKind(str, Enum):
 
 
 class Status(str, Enum):
-    """How a request ended. An empty list of segments never stands for an error."""
+    """Outcome of a query. An empty list of segments never stands for an error."""
 
     FOUND = "found"
     NOT_FOUND = "not_found"
@@ -79,7 +79,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frame:
-    """One camera image with what is known about it."""
+    """One camera image with its metadata, depth and intrinsics."""
 
     rgb: NDArray[np.uint8]  # (H, W, 3)
     camera: str = ""
@@ -108,7 +108,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraRef:
-    """A camera by its configured name; the segmenter takes the newest frame of it."""
+    """A camera by its configured name; the segmenter uses its newest frame."""
 
     name: str
     max_age_s: float | None = None  # None = the segmenter's own limit
@@ -180,7 +180,7 @@ class VisualPrompt:
     def check_inside(self, image_hw: tuple[int, int]) -> None:
         """Raise `InvalidQueryError` unless the prompt lies in an image of (H, W) pixels.
 
-        A box may reach over the border as long as it overlaps the image; a point may not.
+        A box may extend past the border as long as it overlaps the image; a point may not.
         """
         height, width = image_hw
         if self.points_xy is not None:
@@ -197,10 +197,10 @@ class VisualPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Query:
-    """One question about one frame.
+    """One segmentation query about one frame.
 
-    `text` is a phrase, question or chat text. Categories go to `thing_classes` (one segment an
-    object) and `stuff_classes` (one segment a class). `prompts` are regions: one for INTERACTIVE,
+    `text` is a phrase, question or chat text. Categories go to `thing_classes` (one segment per
+    object) and `stuff_classes` (one segment per class). `prompts` are regions: one for INTERACTIVE,
     several for VISUAL_GROUNDED.
     """
 
@@ -221,7 +221,7 @@ class Query:
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
     def resolved_task(self) -> Task:
-        """The task after `AUTO` is replaced.
+        """Return the task, with `AUTO` resolved.
 
         Categories → OPEN_VOCABULARY; one prompt → INTERACTIVE; several → VISUAL_GROUNDED; text
         that ends with "?" → REASONING; other text → REFERRING.
@@ -238,7 +238,7 @@ class Query:
         """Check the query (against the image when its size is known) and return its task.
 
         Raises:
-            InvalidQueryError: with a message that says which field is wrong.
+            InvalidQueryError: the message says which field is wrong.
         """
         task = self.resolved_task()
         if len(self.text) > MAX_TEXT_CHARS:
@@ -251,7 +251,7 @@ class Query:
         if any(not name.strip() or len(name) > MAX_TEXT_CHARS for name in classes):
             raise InvalidQueryError("category names must not be empty")
         if not all(_is_unicode(value) for value in (self.text, *classes)):
-            raise InvalidQueryError("the text holds half a character (a lone surrogate)")
+            raise InvalidQueryError("the text contains a lone surrogate, which is not a valid character")
         if len(self.prompts) > MAX_PROMPTS:
             raise InvalidQueryError(f"{len(self.prompts)} prompts, at most {MAX_PROMPTS} are allowed")
         if self.score_threshold is not None and not 0.0 <= self.score_threshold <= 1.0:
@@ -288,16 +288,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SegmentationResult:
-    """The answer to one query.
+    """The result of one query.
 
-    FOUND has at least one segment (or, for CHAT, text); NOT_FOUND says in `message` what was tried;
+    FOUND has at least one segment (or, for CHAT, text); NOT_FOUND says in `message` what was searched for;
     REFUSED and FAILED carry the error's `code`, `message` and `hint`.
     """
 
     status: Status
     query: Query
     segments: Segments
-    text: str = ""  # the answer's words; generated for grounded conversation, explanations and chat
+    text: str = ""  # generated text: grounded conversation, explanations and chat
     phrases: tuple[str, ...] = ()  # grounded conversation: the phrase of each label index
     message: str = ""
     code: str = ""
@@ -321,18 +321,18 @@ class SegmentationResult:
         return len(self.segments)
 
     def __iter__(self) -> Iterator[tuple[str, float, BoolMask]]:
-        """(label, score, mask) of each segment."""
+        """Yield (label, score, mask) of each segment."""
         for index in range(len(self)):
             segments = self.segments
             yield segments.labels[index], float(segments.scores[index]), segments.masks[index].decode()
 
     def with_timing(self, stages_s: Mapping[str, float]) -> SegmentationResult:
-        """The same answer with its stages' times."""
+        """Return the same result with the times of its stages."""
         return replace(self, timing=Timing(stages_s=dict(stages_s)))
 
     @classmethod
     def from_error(cls, error: XSamError, query: Query, frame: Frame) -> SegmentationResult:
-        """The typed answer for an error that concerns one query."""
+        """Build the result of a query that was refused or failed."""
         refused = error.code in REFUSAL_CODES
         return cls(
             status=Status.REFUSED if refused else Status.FAILED,
@@ -348,7 +348,7 @@ class SegmentationResult:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether `text` can be written as UTF-8; half a surrogate pair from broken JSON cannot."""
+    """Return True if the text can be encoded as UTF-8; a lone surrogate from broken JSON cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -23,7 +23,7 @@ from transformers import PreTrainedTokenizerFast
 
 from xsam.config import SPECIAL_TOKENS, XSamConfig
 from xsam.errors import CheckpointError
-from xsam.model.precision import computes_natively, store_narrow
+from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
 
 # Prefix in a file → prefix in the model. The first two rows are for the released (AAAI) layout, the third for
@@ -271,7 +271,7 @@ def load_checkpoint(
     )
     _fill_buffers(model)
     if not native:
-        store_narrow(model, model.llm.model.embed_tokens, dtype)
+        store_weights_as(model, model.llm.model.embed_tokens, dtype)
     return model.eval(), tokenizer
 
 

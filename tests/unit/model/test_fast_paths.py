@@ -14,7 +14,7 @@ from tests.unit.model.small import WINDOW, noise_features
 from xsam.model.encoders import sam_hidden_states
 from xsam.model.language import cache_prefix, following_states, generate, packed_hidden_states
 from xsam.model.pixel_decoder import decode_pixels, sample_weighted
-from xsam.model.precision import StoredEmbedding, StoredLinear, store_narrow
+from xsam.model.precision import NarrowEmbedding, NarrowLinear, store_weights_as
 from xsam.model.xsam import XSamModel, pad_conditions
 
 
@@ -159,7 +159,7 @@ def test_a_stored_layer_computes_with_the_stored_weights(
     layer = torch.nn.Linear(24, 30)
     layer.weight.data = noise(30, 24).to(dtype)
     layer.bias.data = noise(30)
-    layer.__class__ = StoredLinear
+    layer.__class__ = NarrowLinear
     x = noise(rows, 24)[None]
     expected = x @ layer.weight.float().T + layer.bias
     _close(layer(x), expected, 1e-2 if rows <= 4 else 1e-6)
@@ -175,10 +175,10 @@ def test_what_is_stored_narrow(noise: Callable[..., Tensor]) -> None:
             "norm": torch.nn.LayerNorm(4),
         }
     ).to(torch.bfloat16)
-    store_narrow(model, model["words"], torch.bfloat16)
+    store_weights_as(model, model["words"], torch.bfloat16)
     narrow = {name for name, p in model.named_parameters() if p.dtype is torch.bfloat16}
     assert narrow == {"words.weight", "linear.weight"}
-    assert isinstance(model["words"], StoredEmbedding)
+    assert isinstance(model["words"], NarrowEmbedding)
     assert model["words"](torch.tensor([1])).dtype is torch.float32
     assert set(model.state_dict()) == {
         "words.weight",
