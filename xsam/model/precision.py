@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-_CHUNK_BYTES = 16 << 20  # of a widened matrix; fits into the last-level cache
+CHUNK_BYTES = 16 << 20  # of a widened matrix; fits into the last-level cache
 _FEW_ROWS = 4  # up to this many rows, reading the narrow weights is faster than widening them
 
 
@@ -41,7 +41,7 @@ class NarrowLinear(nn.Linear):
             out = F.linear(flat.to(weight.dtype), weight).to(input.dtype)
         else:
             out = flat.new_empty((len(flat), len(weight)))
-            step = max(1, _CHUNK_BYTES // (weight.shape[1] * input.element_size()))
+            step = max(1, CHUNK_BYTES // (weight.shape[1] * input.element_size()))
             for start in range(0, len(weight), step):
                 chunk = weight[start : start + step].to(input.dtype)
                 torch.mm(flat, chunk.T, out=out[:, start : start + step])

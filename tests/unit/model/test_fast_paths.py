@@ -155,7 +155,7 @@ def test_a_stored_layer_computes_with_the_stored_weights(
     noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype
 ) -> None:
     """Few rows round the input, too, as hardware would; more do not."""
-    monkeypatch.setattr("xsam.model.precision._PIECE_BYTES", 7 * 24 * 4)  # pieces of 7 of 30 rows
+    monkeypatch.setattr("xsam.model.precision.CHUNK_BYTES", 7 * 24 * 4)  # chunks of 7 of 30 rows
     layer = torch.nn.Linear(24, 30)
     layer.weight.data = noise(30, 24).to(dtype)
     layer.bias.data = noise(30)
