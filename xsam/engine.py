@@ -117,6 +117,11 @@ class XSam:
     def config(self) -> XSamConfig:
         return self._open_forward().model.config
 
+    @property
+    def cached_frames(self) -> int:
+        """Number of frames in the frame cache."""
+        return len(self._frames)
+
     def warm_up(self) -> None:
         """Segment an empty image once, so that the first real request is not the slow one."""
         self.segment(np.zeros((64, 96, 3), np.uint8), "object")

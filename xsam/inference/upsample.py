@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from xsam.inference.preprocess import scaled_hw
 
-_BAND_BYTES = 32 << 20
+BAND_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +78,7 @@ class MaskGeometry:
         count = max(1, len(mask_logits))
         rows, columns = (self._axis(axis, mask_logits.shape[axis + 1]) for axis in (0, 1))
         wide = mask_logits.float() @ columns.matrix.to(mask_logits.device).T  # (N, h, W)
-        step = max(1, _BAND_BYTES // (count * width * 4))
+        step = max(1, BAND_BYTES // (count * width * 4))
         for top in range(0, height, step):
             yield top, rows.resize(wide, top, min(top + step, height))
 

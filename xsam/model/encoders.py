@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from transformers import SiglipVisionModel
 from transformers.models.sam.modeling_sam import SamVisionAttention, SamVisionEncoder, SamVisionLayer
 
-_BIAS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
+BIAS_BYTES = {"cpu": 16 << 20, "cuda": 256 << 20}
 
 
 def siglip_hidden_state(model: SiglipVisionModel, pixels: Tensor, select_layer: int) -> Tensor:
@@ -123,6 +123,6 @@ def _relative(table: Tensor, size: int) -> Tensor:
 def _bias_chunks(qkv: Tensor, heads: int, height: int, width: int) -> tuple[int, int]:
     """Return how many rows of queries and how many heads get their attention bias at a time."""
     line = len(qkv) * width * height * width * qkv.element_size()  # of one head
-    max_bytes = _BIAS_BYTES.get(qkv.device.type, _BIAS_BYTES["cuda"])
+    max_bytes = BIAS_BYTES.get(qkv.device.type, BIAS_BYTES["cuda"])
     rows = max(1, min(height, max_bytes // line))
     return rows, max(1, min(heads, max_bytes // (line * rows))) if rows == height else 1

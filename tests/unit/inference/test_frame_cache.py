@@ -183,9 +183,9 @@ def test_out_of_memory_gives_up_the_kept_frames(monkeypatch: pytest.MonkeyPatch,
 def test_closing_gives_up_the_kept_frames() -> None:
     engine = _engine()
     engine.segment(_picture(7), QUERIES[0])
-    assert len(engine._frames) == 1
+    assert engine.cached_frames == 1
     engine.close()
-    assert len(engine._frames) == 0
+    assert engine.cached_frames == 0
     with pytest.raises(ModelError, match="closed"):
         engine.segment(_picture(7), QUERIES[0])
 

@@ -354,7 +354,7 @@ def test_bands_make_up_the_whole(
     logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
     whole = geometry.upsample(logits)
     for rows in (1, 7, 10_000):
-        monkeypatch.setattr("xsam.inference.upsample._BAND_BYTES", rows * 3 * image_hw[1] * 4)
+        monkeypatch.setattr("xsam.inference.upsample.BAND_BYTES", rows * 3 * image_hw[1] * 4)
         bands = list(geometry.bands(logits))
         assert [top for top, _ in bands] == list(range(0, image_hw[0], rows))
         torch.testing.assert_close(torch.cat([band for _, band in bands], dim=1), whole, atol=1e-4, rtol=1e-5)

@@ -80,7 +80,7 @@ def test_sam_layers_equal_the_stock_layers(
     model: XSamModel, noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
     """Whole, by heads, and row by row; windows do not fill the grid evenly."""
-    monkeypatch.setitem(xsam.model.encoders._BIAS_BYTES, "cpu", pieces)
+    monkeypatch.setitem(xsam.model.encoders.BIAS_BYTES, "cpu", pieces)
     side = model.config.sam.image_size
     encoder = model.segmentor.encoder
     window = model.config.sam.window_size
