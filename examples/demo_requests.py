@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from xsam import Query, Task, VisualPrompt
-from xsam.sim import RenderedView, Scene, annotate
+from xsam.sim import RenderedView, TableScene, annotate
 from xsam.sim.language import absent_expressions, reasoning_questions, referring_expressions
 from xsam.types.masks import BoolMask
 
@@ -23,7 +23,7 @@ class DemoRequest:
     truth: dict[str, BoolMask] = field(default_factory=dict)
 
 
-def requests_for_scene(scene: Scene, view: RenderedView) -> list[DemoRequest]:
+def requests_for_scene(scene: TableScene, view: RenderedView) -> list[DemoRequest]:
     """Return one request for each task, with the truth from the simulator."""
     annotations = annotate(scene, view)
     labeled = sorted((item for item in annotations if item.labeled), key=lambda item: -item.area_px)

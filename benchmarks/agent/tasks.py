@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from xsam.sim import Camera, ObjectAnnotation, Scene, orbit_camera, sample_scene
+from xsam.sim import ObjectAnnotation, PinholeCamera, TableScene, orbit_camera, sample_scene
 from xsam.sim.oracle import SimulatedTable
 
 TASKS_FILE = Path(__file__).with_name("tasks.json")
@@ -67,7 +67,7 @@ class Task:
 
 def table_of(seed: int, front: Front = "whole") -> SimulatedTable:
     """A table with a front camera that sees all of it, or one half, and a side camera."""
-    cameras: dict[str, Camera | float] = {"front": 0.0, "side": SIDE_S}
+    cameras: dict[str, PinholeCamera | float] = {"front": 0.0, "side": SIDE_S}
     if front != "whole":
         cameras["front"] = _half(sample_scene(seed), front)
     return SimulatedTable(seed, cameras=cameras, image_hw=IMAGE_HW)
@@ -100,7 +100,7 @@ def labeled(items: tuple[ObjectAnnotation, ...]) -> list[ObjectAnnotation]:
     return [item for item in items if item.labeled]
 
 
-def _half(scene: Scene, side: Front) -> Camera:
+def _half(scene: TableScene, side: Front) -> PinholeCamera:
     """The scene's camera turned to one side and zoomed in."""
     camera = orbit_camera(scene, 0.0)
     eye, target = np.array(camera.eye_m), np.array(camera.target_m)

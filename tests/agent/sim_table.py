@@ -7,14 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from xsam import Frame, SegmentationResult
-from xsam.sim import ObjectAnnotation, RenderedView, Scene
+from xsam.sim import ObjectAnnotation, RenderedView, TableScene
 from xsam.sim.oracle import SimulatedTable, simulated_view
 from xsam.types.masks import BoolMask
 
 IMAGE_HW = (240, 320)
 
 
-def view_of(seed: int, t_s: float = 0.0) -> tuple[Scene, RenderedView, tuple[ObjectAnnotation, ...]]:
+def view_of(seed: int, t_s: float = 0.0) -> tuple[TableScene, RenderedView, tuple[ObjectAnnotation, ...]]:
     """The scene of a seed, seen by its swinging camera after some seconds, and what is in view."""
     return simulated_view(seed, t_s, IMAGE_HW)
 

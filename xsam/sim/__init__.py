@@ -5,19 +5,19 @@
     annotations = annotate(scene, view)              # one record for each visible object
     phrases = language.referring_expressions(annotations, width_px=640)
 
-Needs NumPy and OpenCV only.
+Requires only NumPy and OpenCV.
 """
 
 from xsam.sim.annotate import ObjectAnnotation, annotate, mirror, unlabeled_ids
-from xsam.sim.camera import Camera
+from xsam.sim.camera import PinholeCamera
 from xsam.sim.household import CATEGORIES, COLORS
 from xsam.sim.render import STUFF_NAMES, RenderedView, render
 from xsam.sim.scene import (
     TEST_SEEDS,
     TRAIN_SEEDS,
     VALIDATION_SEEDS,
-    Scene,
     SceneConfig,
+    TableScene,
     orbit_camera,
     sample_scene,
 )
@@ -29,11 +29,11 @@ __all__ = [
     "TEST_SEEDS",
     "TRAIN_SEEDS",
     "VALIDATION_SEEDS",
-    "Camera",
     "ObjectAnnotation",
+    "PinholeCamera",
     "RenderedView",
-    "Scene",
     "SceneConfig",
+    "TableScene",
     "annotate",
     "mirror",
     "orbit_camera",

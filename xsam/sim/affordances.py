@@ -1,4 +1,4 @@
-"""What the household objects are good for, and questions that ask for it."""
+"""What the household objects can be used for, and questions that ask about it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class Affordance:
     """A purpose and the categories that serve it.
 
     Attributes:
-        name: short key, for statistics.
-        categories: every category that is a right answer.
+        name: short key used in statistics.
+        categories: every category that is a correct answer.
         questions: paraphrases, lower case, each ending in "?".
     """
 

@@ -1,4 +1,4 @@
-"""Ground truth of a rendered view: one record for each visible object, in image and camera coordinates."""
+"""Ground truth of a rendered view: one record per visible object, in image and camera coordinates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.sim.render import RenderedView
-from xsam.sim.scene import Scene
+from xsam.sim.scene import TableScene
 
 MIN_AREA_SHARE = 0.0008
 MIN_IN_FRAME_FRACTION = 0.5
@@ -18,20 +18,20 @@ MIN_VISIBLE_FRACTION = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectAnnotation:
-    """A visible object.
+    """One visible object.
 
     Attributes:
-        instance_id: its value in the instance image.
+        instance_id: value of the object's pixels in the instance image.
         category, color: names, as in `household`.
-        labeled: whether language may speak of it. Slivers and objects mostly hidden or outside the picture
-            are not labeled: their pixels should count neither as object nor as background.
+        labeled: True if language may refer to the object. Slivers and objects that are mostly occluded or
+            mostly out of frame are not labeled: their pixels count neither as object nor as background.
         area_px: number of visible pixels.
-        box_xyxy: extent of the visible pixels, in pixels, maximum exclusive.
-        centroid_xy: mean of the visible pixels' coordinates (integers at pixel centers).
+        box_xyxy: bounding box of the visible pixels, in pixels, maximum exclusive.
+        centroid_xy: mean coordinates of the visible pixels (integers at pixel centers).
         depth_m: mean depth of the visible surface.
         position_camera_m: median of the visible surface points (x right, y down, z forward).
-        visible_fraction: part of the outline neither hidden nor outside the picture.
-        in_frame_fraction: part of the outline inside the picture.
+        visible_fraction: fraction of the silhouette that is in frame and not occluded.
+        in_frame_fraction: fraction of the silhouette that is in frame.
     """
 
     instance_id: int
@@ -53,22 +53,22 @@ def back_project(
     depth_m: NDArray[np.float32],
     intrinsics: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """(N, 3) points in the camera frame of N pixels with their depths."""
+    """Back-project N pixels with known depth to (N, 3) points in the camera frame."""
     depth = depth_m.astype(np.float64)
     x = (x_px - intrinsics[0, 2]) / intrinsics[0, 0] * depth
     y = (y_px - intrinsics[1, 2]) / intrinsics[1, 1] * depth
     return np.stack([x, y, depth], axis=1)
 
 
-def annotate(scene: Scene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
-    """Describe every object with at least one visible pixel, in the order of the instance ids."""
+def annotate(scene: TableScene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
+    """Describe every object with at least one visible pixel, ordered by instance id."""
     height, width = view.instance_ids.shape
     annotations = []
     y_all, x_all = np.nonzero(view.instance_ids)
     ids = view.instance_ids[y_all, x_all]
     for index, item in enumerate(scene.objects):
-        mine = ids == index + 1
-        y, x = y_all[mine], x_all[mine]
+        is_object = ids == index + 1
+        y, x = y_all[is_object], x_all[is_object]
         if len(x) == 0:
             continue
         depth = view.depth_m[y, x]
@@ -97,12 +97,12 @@ def annotate(scene: Scene, view: RenderedView) -> tuple[ObjectAnnotation, ...]:
 
 
 def unlabeled_ids(annotations: Iterable[ObjectAnnotation]) -> tuple[int, ...]:
-    """Instance ids whose pixels training and scoring should ignore."""
+    """Return the ids of the instances whose pixels training and scoring should ignore."""
     return tuple(item.instance_id for item in annotations if not item.labeled)
 
 
 def mirror(annotations: Iterable[ObjectAnnotation], width_px: int) -> tuple[ObjectAnnotation, ...]:
-    """The annotations of the picture flipped left to right, `width_px` wide."""
+    """Flip annotations left to right, to match a mirrored image of width `width_px`."""
     mirrored = []
     for item in annotations:
         x0, y0, x1, y1 = item.box_xyxy

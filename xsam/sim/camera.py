@@ -1,8 +1,8 @@
-"""The pinhole camera: where it stands, what it projects, and smooth motion around the table.
+"""A pinhole camera: its pose, its projection, and smooth motion around the table.
 
-Frames: the world has z up and the table top at z = 0. The camera frame is the optical one: x right, y down,
-z forward. Pixel coordinates are (x, y) with integers at pixel *centers*, as in ROS and OpenCV, so the middle
-of an image of width W is at (W - 1) / 2.
+Frames: in the world frame, z points up and the table top is at z = 0. The camera frame is the optical frame:
+x right, y down, z forward. Pixel coordinates are (x, y) with integers at pixel *centers*, as in ROS and
+OpenCV, so the center of an image of width W is at (W - 1) / 2.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from xsam.sim.meshes import Vec3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Camera:
-    """Pose and lens of a camera.
+class PinholeCamera:
+    """Pose and field of view of a camera.
 
-    The focal length depends on the longest edge of the image only, so that objects have the same size in a
-    192x144 and in a 192x192 picture: the second one just shows more above and below.
+    The focal length depends only on the longest edge of the image, so objects have the same size in a
+    192x144 image and in a 192x192 image; the latter just shows more above and below.
 
     Attributes:
         eye_m: position in the world.
-        target_m: point in the middle of the image.
+        target_m: point at the center of the image.
         fovy_rad: vertical field of view *of a landscape 4:3 image*.
-        roll_rad: turn about the optical axis, positive = the picture turns counter-clockwise.
+        roll_rad: rotation about the optical axis; positive rotates the image counterclockwise.
     """
 
     eye_m: Vec3
@@ -37,7 +37,7 @@ class Camera:
     roll_rad: float = 0.0
 
     def world_from_camera(self) -> NDArray[np.float64]:
-        """(4, 4) float64 pose of the optical frame in the world.
+        """Return the (4, 4) float64 pose of the optical frame in the world.
 
         Raises:
             ValueError: the camera looks straight up or down, or eye and target coincide.
@@ -45,7 +45,7 @@ class Camera:
         return _pose(self).copy()
 
     def intrinsics(self, image_hw: tuple[int, int]) -> NDArray[np.float64]:
-        """(3, 3) float64 matrix K of an image of (H, W) pixels."""
+        """Return the (3, 3) float64 matrix K for an image of (H, W) pixels."""
         height, width = image_hw
         focal_px = 0.375 * max(height, width) / math.tan(self.fovy_rad / 2.0)
         return np.array(
@@ -53,7 +53,7 @@ class Camera:
         )
 
     def project(self, points_m: NDArray[np.floating], image_hw: tuple[int, int]) -> NDArray[np.float64]:
-        """Project (N, 3) world points to (N, 3): x and y in pixels, depth in meters (negative = behind)."""
+        """Project (N, 3) world points to (N, 3): x and y in pixels, depth in meters (negative: behind)."""
         pose = _pose(self)
         local = (np.asarray(points_m, np.float64) - pose[:3, 3]) @ pose[:3, :3]
         matrix = self.intrinsics(image_hw)
@@ -65,12 +65,12 @@ class Camera:
 
 
 @lru_cache(maxsize=16)
-def _pose(camera: Camera) -> NDArray[np.float64]:
-    """The shared, hence read-only, result of `Camera.world_from_camera`."""
+def _pose(camera: PinholeCamera) -> NDArray[np.float64]:
+    """Compute `PinholeCamera.world_from_camera`; the cached array is read-only."""
     forward = np.subtract(camera.target_m, camera.eye_m).astype(np.float64)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     if np.linalg.norm(right) < 1e-9:
-        raise ValueError("the camera must not look straight up or down and eye must differ from target")
+        raise ValueError("the camera must not look straight up or down, and eye must differ from target")
     forward /= np.linalg.norm(forward)
     right /= np.linalg.norm(right)
     down = np.cross(forward, right)
@@ -92,25 +92,30 @@ def look_from(
     distance_m: float,
     fovy_rad: float,
     roll_rad: float = 0.0,
-) -> Camera:
-    """A camera on a sphere around a point; azimuth 0 looks along +y, positive moves it to the right."""
+) -> PinholeCamera:
+    """Place a camera on a sphere around a point.
+
+    Azimuth 0 looks along +y; a positive azimuth moves the camera to the right.
+    """
     horizontal = distance_m * math.cos(elevation_rad)
     eye = (
         target_m[0] + horizontal * math.sin(azimuth_rad),
         target_m[1] - horizontal * math.cos(azimuth_rad),
         target_m[2] + distance_m * math.sin(elevation_rad),
     )
-    return Camera(eye_m=eye, target_m=target_m, fovy_rad=fovy_rad, roll_rad=roll_rad)
+    return PinholeCamera(eye_m=eye, target_m=target_m, fovy_rad=fovy_rad, roll_rad=roll_rad)
 
 
-def orbit(camera: Camera, t_s: float, *, period_s: float = 20.0, swing_rad: float = 0.35) -> Camera:
-    """Swing a camera smoothly around its target; at t = 0 it is where it was.
+def orbit(
+    camera: PinholeCamera, t_s: float, *, period_s: float = 20.0, swing_rad: float = 0.35
+) -> PinholeCamera:
+    """Swing a camera smoothly around its target; at t = 0 it is at its resting pose.
 
     Args:
-        camera: the resting camera.
-        t_s: time in seconds, any value.
-        period_s: time of one full swing.
-        swing_rad: greatest change of azimuth; elevation and distance change a little, too.
+        camera: the camera at rest.
+        t_s: time in seconds; any value.
+        period_s: duration of one full swing.
+        swing_rad: maximum change in azimuth; elevation and distance also change slightly.
     """
     offset = np.subtract(camera.eye_m, camera.target_m)
     distance = float(np.linalg.norm(offset))

@@ -1,10 +1,10 @@
-"""Short questions about a view with their true answers: what a small language model learns to see from.
+"""Short questions about a view with their true answers, from which a small language model learns to see.
 
 Every statement is true and unambiguous by the margins of `language`. Objects that are visible but not
-labeled are never meant, and nothing is said that one of them could make false or ambiguous.
+labeled are never referred to, and no statement is made that one of them could render false or ambiguous.
 
-Questions with the answers "yes" and "no" have both equally often for every kind of thing asked, so the words
-alone do not give the answer away.
+For every kind of yes/no question, both answers are equally likely, so the wording alone does not give the
+answer away.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ KIND_SHARES: Mapping[str, float] = MappingProxyType(
         "caption": 1.0,
     }
 )
-"""Kinds of `QuestionAnswer`, and how often each is asked, in proportion."""
+"""Kinds of `QuestionAnswer` and their relative frequencies."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuestionAnswer:
-    """A question or request about a picture, and what is true.
+    """A question or request about an image, and its true answer.
 
     Attributes:
-        question: lower case, words and punctuation separated by spaces, ends in " ?" or " .".
-        answer: the same, ends in " .".
+        question: lowercase, words and punctuation separated by spaces, ends in " ?" or " .".
+        answer: in the same format, ends in " .".
         kind: a key of `KIND_SHARES`.
     """
 
@@ -60,16 +60,16 @@ def scene_dialogue(
     *,
     count: int,
 ) -> tuple[QuestionAnswer, ...]:
-    """Draw questions about one view, kinds in the proportions of `KIND_SHARES`.
+    """Draw questions about one view, with kinds in the proportions of `KIND_SHARES`.
 
-    No question is repeated unless the view gives fewer than `count` different ones that keep "yes" and "no"
-    balanced; then the first ones are.
+    Questions are repeated, from the first one on, only if the view yields fewer than `count` different
+    questions that keep "yes" and "no" balanced.
 
     Args:
-        annotations: all visible objects of the view, also those not labeled.
-        image_hw: (H, W) of the picture without padding.
-        rng: the same state gives the same questions.
-        count: number of pairs.
+        annotations: all visible objects in the view, including unlabeled ones.
+        image_hw: (H, W) of the image without padding.
+        rng: source of randomness; the same state gives the same questions.
+        count: number of question-answer pairs.
 
     Raises:
         ValueError: `count` is negative.
@@ -100,11 +100,11 @@ def _pick(shares: Mapping[str, float], rng: np.random.Generator) -> str:
         rest -= share
         if rest < 0:
             return key
-    return key  # rounding left something over
+    return key  # rounding left a remainder
 
 
 def _draw(strata: Sequence[Stratum], rng: np.random.Generator) -> Pair | None:
-    """Take out one pair; None = nothing is left."""
+    """Remove and return one pair, or None if none are left."""
     shares = {str(k): s.weight for k, s in enumerate(strata) if all(s.sides)}
     if not shares:
         return None

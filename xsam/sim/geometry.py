@@ -1,4 +1,4 @@
-"""What does not depend on the camera: all triangles of a scene in the world, and the shadow map."""
+"""Camera-independent geometry: all triangles of a scene in the world frame, and the shadow map."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xsam.sim.meshes import ColorRole, Rgb
 from xsam.sim.raster import rasterize
-from xsam.sim.scene import Scene, SceneObject
+from xsam.sim.scene import TableObject, TableScene
 
 _SHADOW_SIZE_PX = 448
 _SHADOW_SPAN_M = 1.4
@@ -26,11 +26,11 @@ class SceneGeometry:
     Attributes:
         corners_m: (T, 3, 3) float32, corner then xyz.
         normals: (T, 3, 3) float32, unit normals at the corners; smooth except at sharp edges.
-        face_normals: (T, 3) float32, not normalized, pointing outwards.
+        face_normals: (T, 3) float32, not normalized, pointing outward.
         rgb: (T, 3) float32, linear color.
         object_index: (T,) int64.
-        light_axes: (3, 3) float32, rows: two axes across the light and the direction towards the lamp.
-        shadow_height_m: (S, S) float32, distance towards the lamp of the first surface it meets.
+        light_axes: (3, 3) float32, rows: two axes perpendicular to the light, then the direction to the lamp.
+        shadow_height_m: (S, S) float32, height along the light direction of the first surface the light hits.
     """
 
     corners_m: NDArray[np.float32]
@@ -44,9 +44,9 @@ class SceneGeometry:
     def shadow_share(
         self, surface_m: NDArray[np.float32], normal: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """How much of the lamp is hidden, 0..1, for (3, N) points of surfaces with (3, N) normals.
+        """Return the (N,) fraction of the lamp that is blocked, 0..1, at (3, N) surface points.
 
-        note: without the step along the normal, curved surfaces shade themselves in rings.
+        Note: without the offset along the (3, N) normals, curved surfaces would show rings of self-shadowing.
         """
         points_m = surface_m + normal * np.float32(_SHADOW_NORMAL_OFFSET_M)
         scale, middle = np.float32(_SHADOW_SIZE_PX / _SHADOW_SPAN_M), np.float32(_SHADOW_SIZE_PX / 2)
@@ -65,7 +65,7 @@ class SceneGeometry:
         return share * np.float32(0.25)
 
 
-def _color_of(item: SceneObject, role: ColorRole) -> Rgb:
+def _color_of(item: TableObject, role: ColorRole) -> Rgb:
     if role == "main":
         return item.main_rgb
     if role == "accent":
@@ -79,7 +79,7 @@ def _color_of(item: SceneObject, role: ColorRole) -> Rgb:
 def _corner_normals(
     vertices: NDArray[np.float32], faces: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(F, 3, 3) unit normals at the corners and (F, 3) face normals scaled by twice the area."""
+    """Return (F, 3, 3) unit normals at the corners and (F, 3) face normals scaled by twice the area."""
     corners = vertices[faces].astype(np.float64)
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     index = faces.reshape(-1)
@@ -101,10 +101,10 @@ def _light_axes(direction: tuple[float, float, float]) -> NDArray[np.float32]:
 
 
 @lru_cache(maxsize=4)
-def scene_geometry(scene: Scene) -> SceneGeometry:
-    """Collect the triangles of a scene and cast its shadows.
+def scene_geometry(scene: TableScene) -> SceneGeometry:
+    """Collect the triangles of a scene and compute its shadow map.
 
-    The last few results are kept, which makes a moving camera cheap.
+    The last few results are cached, so rendering from a moving camera is cheap.
     """
     vertices, faces, colors, owners = [], [], [], []
     offset = 0

@@ -1,4 +1,4 @@
-"""The household objects: 26 categories built from primitives, each with random proportions."""
+"""Household objects: 26 categories built from primitives, each with random proportions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SECONDARY_COLORS: MappingProxyType[str, tuple[str, ...]] = MappingProxyType(
         "teddy bear": ("brown",),
     }
 )
-"""Colors of large parts beside the main one: they make a phrase such as "the gray object" ambiguous."""
+"""Colors of large parts other than the main one: they make a phrase such as "the gray object" ambiguous."""
 
 Rng = np.random.Generator
 Builder = Callable[[Rng], list[Part]]
@@ -311,12 +311,12 @@ CATEGORIES: tuple[str, ...] = tuple(_BUILDERS)
 
 
 def colors_of(category: str) -> tuple[str, ...]:
-    """Names of the colors that objects of the category come in."""
+    """Return the names of the colors that a category comes in."""
     return _BUILDERS[category][1]
 
 
 def build_object(category: str, rng: np.random.Generator) -> ObjectModel:
-    """A random object of a category, standing (or lying) on z = 0.
+    """Build a random object of a category, standing (or lying) on z = 0.
 
     Raises:
         KeyError: the category is not one of `CATEGORIES`.

@@ -1,10 +1,10 @@
-"""Ground-truth language about a view: phrases, questions and captions with the instance ids they mean.
+"""Ground-truth language about a view: phrases, questions, and captions with the instances they refer to.
 
-A phrase is made only when it is true and unambiguous by a clear margin. Objects that are visible but not
-labeled (see `annotate`) are never meant by a phrase, and no phrase is made that could also mean one of them.
+A phrase is generated only if it is true and unambiguous by a clear margin. Objects that are visible but not
+labeled (see `annotate`) are never referred to, and no phrase is generated that could also refer to one.
 
-Everything is lower case. "left" and "right" are those of the picture, "largest" is by visible area, "nearest"
-by depth.
+All text is lowercase. "left" and "right" refer to the image, "largest" to visible area, and "nearest" to
+depth.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ EXPRESSION_KINDS: tuple[str, ...] = (
 )
 """Kinds of `referring_expressions`."""
 
+RELATION_KINDS: tuple[str, ...] = ("extreme_x", "ordinal", "size", "distance", "relation")
+"""The kinds of `EXPRESSION_KINDS` that compare objects."""
+
 ABSENT_KINDS: tuple[str, ...] = (
     "absent_category",
     "absent_color",
@@ -48,18 +51,21 @@ MIN_DEPTH_GAP_M = 0.04
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh")
 _NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
 _IRREGULAR_PLURALS = {"knife": "knives", "box": "boxes"}
-_CAPTIONS = (("{} is on the table .", "{} are on the table ."), ("i see {} .", "i see {} ."))  # one, several
+_CAPTIONS = (
+    ("{} is on the table .", "{} are on the table ."),
+    ("i see {} .", "i see {} ."),
+)  # singular, plural
 _MAX_CAPTION_PHRASES = 6
 _WORD = re.compile(r"</?p>|[a-z]+|[^\sa-z]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expression:
-    """A phrase or question and what it means.
+    """A phrase or question and the objects it refers to.
 
     Attributes:
-        text: lower case.
-        instance_ids: ascending; empty = nothing in the picture fits.
+        text: lowercase.
+        instance_ids: ascending; empty if nothing in the image matches.
         kind: one of `EXPRESSION_KINDS`, `ABSENT_KINDS`, or "reasoning".
     """
 
@@ -70,11 +76,11 @@ class Expression:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroundedText:
-    """Text with marked phrases.
+    """Text with tagged phrases.
 
     Attributes:
         text: phrases are written `<p>a red mug</p>`; other words and punctuation are separated by spaces.
-        instance_ids: for each phrase in order, the objects it means, ascending.
+        instance_ids: for each phrase, in order, the objects it refers to, ascending.
     """
 
     text: str
@@ -82,26 +88,26 @@ class GroundedText:
 
 
 def split_words(text: str) -> list[str]:
-    """Words, punctuation marks and phrase tags of a text, in order."""
+    """Split text into words, punctuation marks, and phrase tags."""
     return _WORD.findall(text)
 
 
 def plural(category: str) -> str:
-    """For example "knives"."""
+    """Return the plural of a category, for example "knives"."""
     return _IRREGULAR_PLURALS.get(category, category + "s")
 
 
 def with_article(noun: str) -> str:
-    """For example "an apple"."""
+    """Prepend the indefinite article, for example "an apple"."""
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def _shows_color(item: ObjectAnnotation, color: str) -> bool:
-    """Whether someone might call the object, or a large part of it, by this color."""
+    """Return True if the object, or a large part of it, could be described with this color."""
     return item.color == color or color in SECONDARY_COLORS.get(item.category, ())
 
 
-def _only(text: str, candidates: Sequence[ObjectAnnotation], kind: str) -> Iterator[Expression]:
+def _if_unique(text: str, candidates: Sequence[ObjectAnnotation], kind: str) -> Iterator[Expression]:
     if len(candidates) == 1 and candidates[0].labeled:
         yield Expression(text=text, instance_ids=(candidates[0].instance_id,), kind=kind)
 
@@ -110,20 +116,22 @@ def _extremes(
     candidates: Sequence[ObjectAnnotation],
     value: Callable[[ObjectAnnotation], float],
     clearly_less: Callable[[float, float], bool],
-    words: tuple[str, str],
+    superlatives: tuple[str, str],
     noun: str,
     kind: str,
 ) -> Iterator[Expression]:
-    """The object with the lowest and with the highest value, each if it is so by a margin."""
+    """Yield the objects with the lowest and the highest value, each only if it wins by a margin."""
     ranked = sorted(candidates, key=value)
-    for word, winner, rival in ((words[0], ranked[0], ranked[1]), (words[1], ranked[-1], ranked[-2])):
+    for superlative, winner, rival in zip(
+        superlatives, (ranked[0], ranked[-1]), (ranked[1], ranked[-2]), strict=True
+    ):
         low, high = sorted((value(winner), value(rival)))
         if clearly_less(low, high):
-            yield Expression(text=f"{word} {noun}", instance_ids=(winner.instance_id,), kind=kind)
+            yield Expression(text=f"{superlative} {noun}", instance_ids=(winner.instance_id,), kind=kind)
 
 
 def _comparisons(candidates: Sequence[ObjectAnnotation], noun: str, gap_px: float) -> Iterator[Expression]:
-    """Superlatives and ordinals among two or more labeled objects that all go by the same noun."""
+    """Yield superlatives among two or more labeled objects that share a noun."""
     yield from _extremes(
         candidates, _x, lambda low, high: high - low >= gap_px, ("leftmost", "rightmost"), noun, "extreme_x"
     )
@@ -160,7 +168,7 @@ def _x(item: ObjectAnnotation) -> float:
 
 
 def _anchor_name(item: ObjectAnnotation, everything: Sequence[ObjectAnnotation]) -> str | None:
-    """A short name that means only this object, or None."""
+    """Return a short name that refers only to this object, or None."""
     same = [other for other in everything if other.category == item.category]
     if len(same) == 1:
         return item.category
@@ -172,7 +180,7 @@ def _anchor_name(item: ObjectAnnotation, everything: Sequence[ObjectAnnotation])
 def _relations(
     candidates: Sequence[ObjectAnnotation], noun: str, everything: Sequence[ObjectAnnotation], gap_px: float
 ) -> Iterator[Expression]:
-    """Which of several objects of one category is left of, right of or between objects of other ones."""
+    """Yield "left of", "right of", and "between" phrases for objects of one category and unique anchors."""
     anchors = [
         (item, name)
         for item in everything
@@ -183,18 +191,20 @@ def _relations(
         left = [item for item in candidates if _x(item) <= _x(anchor) - gap_px]
         right = [item for item in candidates if _x(item) >= _x(anchor) + gap_px]
         if len(left) + len(right) < len(candidates):
-            continue  # one of them is neither clearly left nor clearly right
+            continue  # some candidate is neither clearly left nor clearly right
         for side, chosen in (("left", left), ("right", right)):
-            yield from _only(f"{noun} {side} of the {name}", chosen, "relation")
+            yield from _if_unique(f"{noun} {side} of the {name}", chosen, "relation")
     for (first, first_name), (second, second_name) in combinations(anchors, 2):
         where = [_betweenness(item, first, second) for item in candidates]
         if None not in where:
             chosen = [item for item, inside in zip(candidates, where, strict=True) if inside]
-            yield from _only(f"{noun} between the {first_name} and the {second_name}", chosen, "relation")
+            yield from _if_unique(
+                f"{noun} between the {first_name} and the {second_name}", chosen, "relation"
+            )
 
 
 def _betweenness(item: ObjectAnnotation, first: ObjectAnnotation, second: ObjectAnnotation) -> bool | None:
-    """Whether an object lies between two others in the picture; None = not clear."""
+    """Return True if an object lies between two others in the image, None if that is unclear."""
     start, end = np.asarray(first.centroid_xy), np.asarray(second.centroid_xy)
     line = end - start
     length = float(np.hypot(*line))
@@ -213,25 +223,25 @@ def _betweenness(item: ObjectAnnotation, first: ObjectAnnotation, second: Object
 def referring_expressions(
     annotations: Sequence[ObjectAnnotation], width_px: int, *, article: bool = True
 ) -> tuple[Expression, ...]:
-    """All phrases of `EXPRESSION_KINDS` that mean exactly one labeled object.
+    """Return all phrases of `EXPRESSION_KINDS` that refer to exactly one labeled object.
 
     Args:
-        annotations: all visible objects of the view, also those not labeled.
-        width_px: width of the picture.
-        article: whether phrases begin with "the".
+        annotations: all visible objects in the view, including unlabeled ones.
+        width_px: width of the image.
+        article: begin phrases with "the".
     """
     gap_px = MIN_GAP_X_SHARE * width_px
     found: list[Expression] = []
     for color in sorted({item.color for item in annotations}):
         shown = [item for item in annotations if _shows_color(item, color)]
         if shown[0].color == color:
-            found += _only(f"{color} object", shown, "color")
+            found += _if_unique(f"{color} object", shown, "color")
     for category in sorted({item.category for item in annotations}):
         same = [item for item in annotations if item.category == category]
-        found += _only(category, same, "category")
+        found += _if_unique(category, same, "category")
         for color in sorted({item.color for item in same}):
             painted = [item for item in same if item.color == color]
-            found += _only(f"{color} {category}", painted, "color_category")
+            found += _if_unique(f"{color} {category}", painted, "color_category")
         if len(same) >= 2 and all(item.labeled for item in same):
             found += _comparisons(same, category, gap_px)
             found += _ordinals(same, category, gap_px)
@@ -246,9 +256,9 @@ def referring_expressions(
 def category_queries(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator, *, absent_count: int = 4
 ) -> tuple[Expression, ...]:
-    """Bare category names in random order: those with labeled objects, and some that are not in the picture.
+    """Return category names in random order: those with labeled objects, and some absent from the image.
 
-    Categories of which only unlabeled objects are visible are left out.
+    Categories with only unlabeled objects visible are omitted.
     """
     visible = {item.category for item in annotations}
     queries = []
@@ -263,7 +273,7 @@ def category_queries(
 
 
 def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expression, ...]:
-    """Every paraphrase of every question with at least one labeled object as its answer."""
+    """Return every paraphrase of every question that at least one labeled object answers."""
     questions = []
     for affordance in AFFORDANCES:
         fitting = (item for item in annotations if item.labeled and item.category in affordance.categories)
@@ -276,7 +286,7 @@ def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expres
 
 
 def _groups(annotations: Sequence[ObjectAnnotation]) -> list[list[ObjectAnnotation]]:
-    """Labeled objects of equal color and category together, from left to right by their leftmost ones."""
+    """Group labeled objects by color and category, ordered left to right by their leftmost object."""
     groups: dict[tuple[str, str], list[ObjectAnnotation]] = {}
     for item in sorted((item for item in annotations if item.labeled), key=_x):
         groups.setdefault((item.color, item.category), []).append(item)
@@ -288,7 +298,7 @@ def _enumerate(phrases: Sequence[str]) -> str:
 
 
 def reasoning_answer(question: Expression, annotations: Sequence[ObjectAnnotation]) -> str:
-    """A sentence that names the objects a question means, such as "you can use the red mug ."."""
+    """Return a sentence that names the objects a question asks for, such as "you can use the red mug ."."""
     chosen = [item for item in annotations if item.instance_id in question.instance_ids]
     if not chosen:
         return "there is nothing like that ."
@@ -302,11 +312,11 @@ def reasoning_answer(question: Expression, annotations: Sequence[ObjectAnnotatio
 def grounded_caption(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator | None = None
 ) -> GroundedText:
-    """Name the labeled objects from left to right, equal ones together, six phrases at most.
+    """List the labeled objects from left to right, identical ones together, in at most six phrases.
 
     Args:
-        annotations: all visible objects of the view.
-        rng: chooses the wording; None = always the first one.
+        annotations: all visible objects in the view.
+        rng: chooses the wording; None always uses the first one.
     """
     groups = _groups(annotations)[:_MAX_CAPTION_PHRASES]
     if not groups:
@@ -319,8 +329,8 @@ def grounded_caption(
         else:
             phrase = f"{_NUMBERS[min(len(group), 8) - 2]} {item.color} {plural(item.category)}"
         phrases.append(f"<p>{phrase}</p>")
-    singular, several = _CAPTIONS[0 if rng is None else int(rng.integers(len(_CAPTIONS)))]
-    form = singular if len(groups) == 1 and len(groups[0]) == 1 else several
+    singular, plural_form = _CAPTIONS[0 if rng is None else int(rng.integers(len(_CAPTIONS)))]
+    form = singular if len(groups) == 1 and len(groups[0]) == 1 else plural_form
     ids = tuple(tuple(sorted(item.instance_id for item in group)) for group in groups)
     return GroundedText(text=form.format(_enumerate(phrases)), instance_ids=ids)
 
@@ -332,13 +342,13 @@ def absent_expressions(
     count_per_kind: int = 2,
     article: bool = True,
 ) -> tuple[Expression, ...]:
-    """Phrases and questions that nothing visible fits, not even an unlabeled object.
+    """Draw phrases and questions that match nothing visible, not even an unlabeled object.
 
     Args:
-        annotations: all visible objects of the view.
-        rng: chooses among the possible ones.
-        count_per_kind: greatest number for each of `ABSENT_KINDS`.
-        article: whether phrases begin with "the"; questions are not touched.
+        annotations: all visible objects in the view.
+        rng: chooses among the possible phrases.
+        count_per_kind: maximum number for each of `ABSENT_KINDS`.
+        article: begin phrases with "the"; questions are unaffected.
     """
     visible = {item.category for item in annotations}
     pairs = {(item.color, item.category) for item in annotations}
@@ -388,4 +398,4 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 VOCABULARY: tuple[str, ...] = _vocabulary()
-"""Every word and punctuation mark the functions of this module can produce; without the tags <p> and </p>."""
+"""Every word and punctuation mark the functions of this module can produce, without the tags <p> and </p>."""

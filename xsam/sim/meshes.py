@@ -1,6 +1,6 @@
-"""Triangle meshes of simple solids: the primitives household objects are put together from.
+"""Triangle meshes of simple solids: the primitives that household objects are built from.
 
-Units are meters, z points up. Faces are counter-clockwise seen from outside, so that the renderer can cull
+Units are meters; z points up. Faces are counterclockwise when seen from outside, so the renderer can cull
 back faces.
 """
 
@@ -17,18 +17,18 @@ Rgb = tuple[float, float, float]
 """Linear color, each channel in 0..1."""
 
 ColorRole = Literal["main", "accent", "label"] | Rgb
-"""Which of the object's colors a part takes, or one fixed color."""
+"""Which of the object's colors a part takes, or a fixed color."""
 
 Vec3 = tuple[float, float, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Part:
-    """One mesh of one color.
+    """A mesh of a single color.
 
     Attributes:
-        vertices: (V, 3) float32, meters, in the frame of the object.
-        faces: (F, 3) int32, indices into `vertices`, counter-clockwise from outside.
+        vertices: (V, 3) float32, meters, in the object frame.
+        faces: (F, 3) int32, indices into `vertices`, counterclockwise from outside.
         color_role: where the color comes from.
     """
 
@@ -37,21 +37,21 @@ class Part:
     color_role: ColorRole = "main"
 
     def painted(self, color_role: ColorRole) -> Part:
-        """The same mesh in another color."""
+        """Return the mesh in another color."""
         return Part(vertices=self.vertices, faces=self.faces, color_role=color_role)
 
     def moved(self, offset_m: ArrayLike) -> Part:
-        """The mesh shifted by (x, y, z) meters."""
+        """Return the mesh translated by (x, y, z) meters."""
         vertices = self.vertices + np.asarray(offset_m, np.float32)
         return Part(vertices=vertices, faces=self.faces, color_role=self.color_role)
 
     def scaled(self, factor: ArrayLike) -> Part:
-        """The mesh scaled about the origin by one positive factor or one for each axis."""
+        """Return the mesh scaled about the origin by one positive factor, or by one per axis."""
         vertices = self.vertices * np.asarray(factor, np.float32)
         return Part(vertices=vertices, faces=self.faces, color_role=self.color_role)
 
     def laid(self) -> Part:
-        """The mesh turned by 90 degrees about y: what pointed up points along +x."""
+        """Return the mesh rotated by 90 degrees about y, so that +z becomes +x."""
         x, y, z = self.vertices.T
         vertices = np.stack([z, y, -x], axis=1)
         return Part(vertices=vertices, faces=self.faces, color_role=self.color_role)
@@ -63,7 +63,7 @@ class ObjectModel:
 
     Attributes:
         category: for example "teddy bear".
-        parts: meshes in one common frame.
+        parts: meshes in a common frame.
         colors: names of the colors the main parts may take.
         lower_m: (3,) float32, minimum corner of the axis-aligned bounding box.
         upper_m: (3,) float32, maximum corner.
@@ -77,7 +77,7 @@ class ObjectModel:
 
 
 def assemble(category: str, parts: Sequence[Part], colors: tuple[str, ...], scale: float) -> ObjectModel:
-    """Scale the parts, put their lowest point on z = 0 and measure the whole."""
+    """Shift the parts so that their lowest point is at z = 0, scale them, and compute the bounding box."""
     lowest = min(float(part.vertices[:, 2].min()) for part in parts)
     placed = tuple(part.moved((0.0, 0.0, -lowest)).scaled(scale) for part in parts)
     for part in placed:
@@ -90,7 +90,7 @@ def assemble(category: str, parts: Sequence[Part], colors: tuple[str, ...], scal
 
 
 def _grid_faces(rings: int, segments: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Both triangles, each (rings - 1, segments, 3), of the quads between consecutive rings."""
+    """Return both triangles of the quads between consecutive rings, each (rings - 1, segments, 3)."""
     ring, segment = np.meshgrid(np.arange(rings - 1), np.arange(segments), indexing="ij")
     here = ring * segments + segment
     right = ring * segments + (segment + 1) % segments
@@ -100,11 +100,11 @@ def _grid_faces(rings: int, segments: int) -> tuple[NDArray[np.int32], NDArray[n
 
 
 def lathe(profile: ArrayLike, segments: int = 28) -> Part:
-    """Turn a profile about the z axis.
+    """Revolve a profile about the z axis.
 
     Args:
         profile: (K, 2) radius and height in meters. Going up the outside of a solid makes its faces point
-            outwards.
+            outward.
         segments: number of steps around the axis.
     """
     radius, height = np.asarray(profile, np.float64).T
@@ -113,19 +113,19 @@ def lathe(profile: ArrayLike, segments: int = 28) -> Part:
     y = radius[:, None] * np.sin(angle)
     z = np.broadcast_to(height[:, None], x.shape)
     lower, upper = _grid_faces(len(radius), segments)
-    on_axis = radius < 1e-6  # triangles with a whole edge on the axis would be empty
+    on_axis = radius < 1e-6  # triangles with an edge on the axis would be degenerate
     faces = np.concatenate([lower[~on_axis[:-1]].reshape(-1, 3), upper[~on_axis[1:]].reshape(-1, 3)])
     return Part(vertices=np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(np.float32), faces=faces)
 
 
 def tube(path: ArrayLike, radius_m: float | Sequence[float], segments: int = 10) -> Part:
-    """A closed tube along a path of (K, 3) points, with one radius or one for each point."""
+    """Build a closed tube along a path of (K, 3) points, with one radius or one per point."""
     points = np.asarray(path, np.float64)
     rings = len(points)
     radius = np.broadcast_to(np.asarray(radius_m, np.float64), (rings,))
     tangent = np.gradient(points, axis=0)
     tangent /= np.linalg.norm(tangent, axis=1, keepdims=True)
-    if np.ptp(points[:, 1]) < 1e-9:  # a path in the xz plane: y is never along it
+    if np.ptp(points[:, 1]) < 1e-9:  # a path in the xz plane is never parallel to y
         reference = np.array([0.0, 1.0, 0.0])
     elif np.abs(tangent[:, 2]).mean() < 0.8:
         reference = np.array([0.0, 0.0, 1.0])
@@ -153,12 +153,12 @@ def tube(path: ArrayLike, radius_m: float | Sequence[float], segments: int = 10)
 
 
 def box(size_m: Vec3, base_center_m: Vec3 = (0.0, 0.0, 0.0), bevel: float = 0.06) -> Part:
-    """A box with bevelled edges.
+    """Build a box with beveled edges.
 
     Args:
         size_m: extent along x, y, z.
         base_center_m: center of the bottom face.
-        bevel: width of the bevel as a part of the shortest edge.
+        bevel: width of the bevel as a fraction of the shortest edge.
     """
     half_x, half_y, height = size_m[0] / 2.0, size_m[1] / 2.0, size_m[2]
     edge = bevel * min(size_m)
@@ -179,13 +179,13 @@ def box(size_m: Vec3, base_center_m: Vec3 = (0.0, 0.0, 0.0), bevel: float = 0.06
 
 
 def ellipsoid(radii_m: Vec3, center_m: Vec3 = (0.0, 0.0, 0.0), segments: int = 20, rings: int = 12) -> Part:
-    """An ellipsoid with its axes along x, y, z."""
+    """Build an ellipsoid with its axes along x, y, z."""
     latitude = np.linspace(-np.pi / 2.0, np.pi / 2.0, rings)
     sphere = lathe(np.stack([np.cos(latitude), np.sin(latitude)], axis=1), segments)
     return sphere.scaled(radii_m).moved(center_m)
 
 
 def arc(radius_m: float, start_rad: float, stop_rad: float, count: int) -> NDArray[np.float64]:
-    """(count, 3) points of a circular arc in the xz plane about the origin, angles from +x towards +z."""
+    """Return (count, 3) points of a circular arc about the origin in the xz plane, from +x toward +z."""
     angle = np.linspace(start_rad, stop_rad, count)
     return np.stack([radius_m * np.cos(angle), np.zeros(count), radius_m * np.sin(angle)], axis=1)

@@ -22,10 +22,10 @@ import numpy as np
 
 from xsam.errors import InvalidImageError, InvalidQueryError, UnknownCameraError
 from xsam.sim.annotate import ObjectAnnotation, annotate
-from xsam.sim.camera import Camera
+from xsam.sim.camera import PinholeCamera
 from xsam.sim.language import grounded_caption, plural, reasoning_questions, referring_expressions
 from xsam.sim.render import RenderedView, render
-from xsam.sim.scene import Scene, orbit_camera, sample_scene
+from xsam.sim.scene import TableScene, orbit_camera, sample_scene
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
@@ -39,8 +39,8 @@ _Found = list[tuple[int, str, int]]  # (label index, label, instance id)
 
 @lru_cache(maxsize=64)
 def simulated_view(
-    seed: int, eye: Camera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
-) -> tuple[Scene, RenderedView, tuple[ObjectAnnotation, ...]]:
+    seed: int, eye: PinholeCamera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
+) -> tuple[TableScene, RenderedView, tuple[ObjectAnnotation, ...]]:
     """The scene of a seed as a camera sees it, and what is in view.
 
     Args:
@@ -49,7 +49,7 @@ def simulated_view(
         image_hw: (H, W) in pixels.
     """
     scene = sample_scene(seed)
-    camera = eye if isinstance(eye, Camera) else orbit_camera(scene, eye)
+    camera = eye if isinstance(eye, PinholeCamera) else orbit_camera(scene, eye)
     view = render(scene, camera=camera, image_hw=image_hw)
     return scene, view, annotate(scene, view)
 
@@ -69,17 +69,19 @@ class SimulatedTable:
         self,
         seed: int,
         *,
-        cameras: Mapping[str, Camera | float] = FRONT,
+        cameras: Mapping[str, PinholeCamera | float] = FRONT,
         image_hw: tuple[int, int] = (480, 640),
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         """Nothing is rendered yet."""
         self.seed = seed
-        self.cameras: dict[str, Camera | float] = dict(cameras)
+        self.cameras: dict[str, PinholeCamera | float] = dict(cameras)
         self.hidden: set[int] = set()
         self.image_hw = image_hw
         self._clock_ns = clock_ns
-        self._taken_at: OrderedDict[int, Camera | float] = OrderedDict()  # stamp of a frame → its camera
+        self._taken_at: OrderedDict[int, PinholeCamera | float] = (
+            OrderedDict()
+        )  # stamp of a frame → its camera
         self._lock = threading.Lock()
 
     def frame(self, camera: str) -> Frame:
@@ -138,21 +140,21 @@ class SimulatedTable:
             raise InvalidImageError("the truth is known of this table's own newer frames only")
         return [self._answer(frame, eye, query) for query in queries]
 
-    def _eye(self, camera: str) -> Camera | float:
+    def _eye(self, camera: str) -> PinholeCamera | float:
         if camera not in self.cameras:
             known = ", ".join(sorted(self.cameras))
             raise UnknownCameraError(f"unknown camera {camera[:40]!r}; configured: {known}")
         return self.cameras[camera]
 
-    def _visible(self, eye: Camera | float) -> tuple[ObjectAnnotation, ...]:
+    def _visible(self, eye: PinholeCamera | float) -> tuple[ObjectAnnotation, ...]:
         _, _, items = simulated_view(self.seed, eye, self.image_hw)
         return tuple(item for item in items if item.instance_id not in self.hidden)
 
-    def _mask(self, instance_id: int, eye: Camera | float) -> BoolMask:
+    def _mask(self, instance_id: int, eye: PinholeCamera | float) -> BoolMask:
         mask: BoolMask = simulated_view(self.seed, eye, self.image_hw)[1].instance_ids == instance_id
         return mask
 
-    def _answer(self, frame: Frame, eye: Camera | float, query: Query) -> SegmentationResult:
+    def _answer(self, frame: Frame, eye: PinholeCamera | float, query: Query) -> SegmentationResult:
         try:
             query.validate(frame.image_hw)
         except InvalidQueryError as error:
@@ -193,7 +195,9 @@ class SimulatedTable:
             stamp_ns=frame.stamp_ns,
         )
 
-    def _pointed_at(self, query: Query, eye: Camera | float, items: Sequence[ObjectAnnotation]) -> list[int]:
+    def _pointed_at(
+        self, query: Query, eye: PinholeCamera | float, items: Sequence[ObjectAnnotation]
+    ) -> list[int]:
         """The object that the positive prompts cover most and no negative one touches."""
         height, width = self.image_hw
         wanted, unwanted = np.zeros(self.image_hw, np.bool_), np.zeros(self.image_hw, np.bool_)

@@ -12,10 +12,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.sim.camera import Camera
+from xsam.sim.camera import PinholeCamera
 from xsam.sim.geometry import SceneGeometry, scene_geometry
 from xsam.sim.raster import Fragments, rasterize
-from xsam.sim.scene import FLOOR_Z_M, TABLE_THICKNESS_M, Scene
+from xsam.sim.scene import FLOOR_Z_M, TABLE_THICKNESS_M, TableScene
 from xsam.sim.textures import Texture, look_up
 
 STUFF_NAMES: tuple[str, ...] = ("none", "table", "wall", "floor")
@@ -129,7 +129,7 @@ def _draw_plane(
     rays.normal[axis, hit] = np.sign(-offset)
 
 
-def _draw_room(rays: _Rays, scene: Scene) -> None:
+def _draw_room(rays: _Rays, scene: TableScene) -> None:
     room = scene.room
     half_x, half_y = room.table_half_size_m
     side = (-TABLE_THICKNESS_M, 0.0)
@@ -181,7 +181,7 @@ def _draw_objects(
     rays.label[pixel] = (geometry.object_index[triangle] + 1) * 4
 
 
-def _shade(rays: _Rays, scene: Scene, geometry: SceneGeometry) -> NDArray[np.float32]:
+def _shade(rays: _Rays, scene: TableScene, geometry: SceneGeometry) -> NDArray[np.float32]:
     """(3, P) linear color of every ray."""
     lamp = np.asarray(scene.light.direction, np.float32)
     lamp_color = np.asarray(scene.light.color, np.float32)
@@ -233,9 +233,9 @@ def _samples_first(values: NDArray[_Scalar], image_hw: tuple[int, int], fine: in
 
 
 def render(
-    scene: Scene,
+    scene: TableScene,
     *,
-    camera: Camera | None = None,
+    camera: PinholeCamera | None = None,
     image_hw: tuple[int, int] = (480, 640),
     supersample: int = 2,
     max_depth_m: float = 8.0,

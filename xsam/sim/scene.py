@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.sim.camera import Camera, look_from, orbit
+from xsam.sim.camera import PinholeCamera, look_from, orbit
 from xsam.sim.household import CATEGORIES, COLORS, build_object
 from xsam.sim.meshes import ObjectModel, Rgb, Vec3
 from xsam.sim.textures import Texture, sample_texture
@@ -52,7 +52,7 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class SceneObject:
+class TableObject:
     """An object on the table.
 
     Attributes:
@@ -124,14 +124,14 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scene:
+class TableScene:
     """Everything the renderer needs. Object number i has the instance id i + 1. Compared by identity."""
 
     seed: int
-    objects: tuple[SceneObject, ...]
+    objects: tuple[TableObject, ...]
     room: Room
     light: Light
-    camera: Camera = field(repr=False)
+    camera: PinholeCamera = field(repr=False)
 
 
 def footprints_overlap(a: NDArray[np.float64], b: NDArray[np.float64], gap_m: float = 0.0) -> bool:
@@ -151,7 +151,7 @@ def _jitter_color(rng: np.random.Generator, name: str) -> Rgb:
     return r, g, b
 
 
-def _sample_camera(rng: np.random.Generator, config: SceneConfig) -> Camera:
+def _sample_camera(rng: np.random.Generator, config: SceneConfig) -> PinholeCamera:
     return look_from(
         (float(rng.uniform(-0.06, 0.06)), float(rng.uniform(-0.05, 0.05)), 0.03),
         azimuth_rad=math.radians(rng.uniform(*config.azimuth_deg)),
@@ -193,10 +193,10 @@ def _place(
     rng: np.random.Generator,
     config: SceneConfig,
     category: str,
-    camera: Camera,
+    camera: PinholeCamera,
     room: Room,
-    others: list[SceneObject],
-) -> SceneObject | None:
+    others: list[TableObject],
+) -> TableObject | None:
     """Put an object of the category on a free spot of the table, or give up."""
     model = build_object(category, rng)
     taken = {other.color for other in others if other.category == category}
@@ -213,7 +213,7 @@ def _place(
     occupied = [other.footprint_m() for other in others]
     for _ in range(60):
         x, y = float(rng.uniform(-reach_x, reach_x)), float(rng.uniform(-reach_y, reach_y))
-        candidate = SceneObject(
+        candidate = TableObject(
             model=model,
             color=color,
             position_m=(x, y, 0.0),
@@ -235,7 +235,7 @@ def _place(
     return None
 
 
-def sample_scene(seed: int, config: SceneConfig | None = None) -> Scene:
+def sample_scene(seed: int, config: SceneConfig | None = None) -> TableScene:
     """Draw a scene; the same seed and configuration give the same scene.
 
     Use seeds from `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` to keep the sets apart.
@@ -250,16 +250,18 @@ def sample_scene(seed: int, config: SceneConfig | None = None) -> Scene:
     room, light = _sample_room(rng), _sample_light(rng)
     for _ in range(50):
         camera = _sample_camera(rng, config)
-        objects: list[SceneObject] = []
+        objects: list[TableObject] = []
         for category in _sample_categories(rng, config):
             placed = _place(rng, config, category, camera, room, objects)
             if placed is not None:
                 objects.append(placed)
         if len(objects) >= config.object_count[0]:
-            return Scene(seed=seed, objects=tuple(objects), room=room, light=light, camera=camera)
+            return TableScene(seed=seed, objects=tuple(objects), room=room, light=light, camera=camera)
     raise ValueError(f"{config.object_count[0]} objects do not fit into the view of the camera")
 
 
-def orbit_camera(scene: Scene, t_s: float, *, period_s: float = 20.0, swing_rad: float = 0.35) -> Camera:
+def orbit_camera(
+    scene: TableScene, t_s: float, *, period_s: float = 20.0, swing_rad: float = 0.35
+) -> PinholeCamera:
     """The scene's camera after t seconds of a smooth swing around the table."""
     return orbit(scene.camera, t_s, period_s=period_s, swing_rad=swing_rad)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.agent.sim_table import IMAGE_HW, view_of
-from xsam.sim import RenderedView, Scene, render, sample_scene
+from xsam.sim import RenderedView, TableScene, render, sample_scene
 from xsam.sim.household import build_object
 from xsam.sim.language import referring_expressions
 from xsam.spatial.localize import locate_mask
@@ -39,7 +39,7 @@ def _body(view: RenderedView, instance_id: int) -> Body:
 class _Truth:
     """Where an object stands, in the image and in space, from its pose; and its size from its model."""
 
-    def __init__(self, scene: Scene, view: RenderedView, instance_id: int) -> None:
+    def __init__(self, scene: TableScene, view: RenderedView, instance_id: int) -> None:
         thing = scene.objects[instance_id - 1]
         low, high = thing.model.lower_m.astype(float), thing.model.upper_m.astype(float)
         self.world = (thing.world_from_object() @ [*((low + high) / 2), 1.0])[:3]

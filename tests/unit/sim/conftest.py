@@ -8,12 +8,12 @@ import pytest
 
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.render import RenderedView, render
-from xsam.sim.scene import TEST_SEEDS, Scene, sample_scene
+from xsam.sim.scene import TEST_SEEDS, TableScene, sample_scene
 
 
 @dataclass(frozen=True)
 class Sample:
-    scene: Scene
+    scene: TableScene
     view: RenderedView
     annotations: tuple[ObjectAnnotation, ...]
 

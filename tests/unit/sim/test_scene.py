@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from xsam.sim.camera import Camera, look_from, orbit
+from xsam.sim.camera import PinholeCamera, look_from, orbit
 from xsam.sim.scene import (
     TEST_SEEDS,
     TRAIN_SEEDS,
@@ -109,7 +109,7 @@ def test_objects_have_one_size_in_wide_and_square_pictures() -> None:
 
 
 def test_looking_straight_down_is_refused() -> None:
-    camera = Camera(eye_m=(0.0, 0.0, 1.0), target_m=(0.0, 0.0, 0.0), fovy_rad=0.7)
+    camera = PinholeCamera(eye_m=(0.0, 0.0, 1.0), target_m=(0.0, 0.0, 0.0), fovy_rad=0.7)
     with pytest.raises(ValueError, match="straight"):
         camera.world_from_camera()
 
