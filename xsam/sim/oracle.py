@@ -1,12 +1,13 @@
-"""A simulated table as cameras and as a segmenter that knows the truth: the upper bound of every model.
+"""A simulated table that acts as cameras and as a ground-truth segmenter: the upper bound for every model.
 
 ::
 
     table = SimulatedTable(2_000_012)
     table.segment(table.frame("front"), [Query(text="the blue mug")], deadline_s=1.0)
 
-It understands what `xsam.sim.language` can say: categories, colors with categories, referring phrases,
-questions of use, "describe", and visual prompts. Any other words fit nothing.
+It understands the text that `xsam.sim.language` generates: categories, colors with categories, referring
+phrases, and questions about use. It also handles grounded descriptions and visual prompts. Any other text
+matches nothing.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ from xsam.types.masks import BoolMask, MaskRle, box_of_mask
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
 
 FRONT = MappingProxyType({"front": 0.0})
-PATCH_LEVEL = 90  # gray of the flat patch where something was taken away
+PATCH_LEVEL = 90  # gray level of the flat patch where an object was removed
 
 _KEPT_FRAMES = 256
-_Found = list[tuple[int, str, int]]  # (label index, label, instance id)
+_Matches = list[tuple[int, str, int]]  # (label index, label, instance id)
 
 
 @lru_cache(maxsize=64)
 def simulated_view(
     seed: int, eye: PinholeCamera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
 ) -> tuple[TableScene, RenderedView, tuple[ObjectAnnotation, ...]]:
-    """The scene of a seed as a camera sees it, and what is in view.
+    """Render the scene of a seed from a camera and annotate the visible objects.
 
     Args:
-        seed: of the scene.
-        eye: the camera; a number is the scene's own one after so many seconds of `orbit_camera`.
+        seed: seed of the scene.
+        eye: the camera; a number means the scene's own camera after that many seconds of `orbit_camera`.
         image_hw: (H, W) in pixels.
     """
     scene = sample_scene(seed)
@@ -55,14 +56,15 @@ def simulated_view(
 
 
 class SimulatedTable:
-    """Cameras around one simulated table. `frame` is a frame source, `segment` makes it a `Segmenter`.
+    """Cameras around one simulated table. `frame` is a frame source; `segment` makes it a `Segmenter`.
 
-    Frames have depth and intrinsics and are stamped with the time at which they are asked for.
+    Frames carry depth and intrinsics and are stamped with the time of the request. Nothing is rendered
+    before the first frame.
 
     Attributes:
-        seed: of the scene.
-        cameras: name → the camera, as in `simulated_view`; change one to move it.
-        hidden: instance ids of objects that were taken away.
+        seed: seed of the scene.
+        cameras: name → camera, as in `simulated_view`; assign to one to move it.
+        hidden: instance ids of objects that have been removed.
     """
 
     def __init__(
@@ -73,7 +75,6 @@ class SimulatedTable:
         image_hw: tuple[int, int] = (480, 640),
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Nothing is rendered yet."""
         self.seed = seed
         self.cameras: dict[str, PinholeCamera | float] = dict(cameras)
         self.hidden: set[int] = set()
@@ -85,7 +86,7 @@ class SimulatedTable:
         self._lock = threading.Lock()
 
     def frame(self, camera: str) -> Frame:
-        """What a camera sees now.
+        """Capture what a camera sees now.
 
         Raises:
             UnknownCameraError: there is no such camera.
@@ -94,8 +95,8 @@ class SimulatedTable:
         _, view, _ = simulated_view(self.seed, eye, self.image_hw)
         rgb = view.rgb
         if self.hidden:
-            gone = np.isin(view.instance_ids, list(self.hidden))
-            rgb = np.where(gone[..., None], PATCH_LEVEL, rgb).astype(np.uint8)
+            removed = np.isin(view.instance_ids, list(self.hidden))
+            rgb = np.where(removed[..., None], PATCH_LEVEL, rgb).astype(np.uint8)
         with self._lock:
             stamp_ns = max(self._clock_ns(), next(reversed(self._taken_at), 0) + 1)  # no two alike
             self._taken_at[stamp_ns] = eye
@@ -111,11 +112,11 @@ class SimulatedTable:
         )
 
     def visible(self, camera: str) -> tuple[ObjectAnnotation, ...]:
-        """Every object of which a camera sees a pixel now, the hidden ones left out."""
+        """Return every object of which a camera sees at least one pixel now, except the hidden ones."""
         return self._visible(self._eye(camera))
 
     def mask(self, instance_id: int, camera: str) -> BoolMask:
-        """(H, W): the pixels of one object that a camera sees now."""
+        """Return the (H, W) mask of the pixels of one object that a camera sees now."""
         return self._mask(instance_id, self._eye(camera))
 
     def segment(
@@ -127,7 +128,7 @@ class SimulatedTable:
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
-        """See `xsam.segmenter.Segmenter.segment`; frames must come from this table."""
+        """Implement `xsam.segmenter.Segmenter.segment`; frames must come from this table."""
         if not queries:
             raise InvalidQueryError("no queries were given")
         Deadline(deadline_s).check()
@@ -137,8 +138,8 @@ class SimulatedTable:
         with self._lock:
             eye = self._taken_at.get(frame.stamp_ns)
         if eye is None or frame.image_hw != self.image_hw:
-            raise InvalidImageError("the truth is known of this table's own newer frames only")
-        return [self._answer(frame, eye, query) for query in queries]
+            raise InvalidImageError("ground truth is only known for this table's own recent frames")
+        return [self._segment_one(frame, eye, query) for query in queries]
 
     def _eye(self, camera: str) -> PinholeCamera | float:
         if camera not in self.cameras:
@@ -154,7 +155,7 @@ class SimulatedTable:
         mask: BoolMask = simulated_view(self.seed, eye, self.image_hw)[1].instance_ids == instance_id
         return mask
 
-    def _answer(self, frame: Frame, eye: PinholeCamera | float, query: Query) -> SegmentationResult:
+    def _segment_one(self, frame: Frame, eye: PinholeCamera | float, query: Query) -> SegmentationResult:
         try:
             query.validate(frame.image_hw)
         except InvalidQueryError as error:
@@ -163,30 +164,30 @@ class SimulatedTable:
         text = ""
         phrases: tuple[str, ...] = ()
         if query.thing_classes or query.stuff_classes:
-            found = _of_categories(query.thing_classes + query.stuff_classes, items)
+            matches = _match_categories(query.thing_classes + query.stuff_classes, items)
         elif query.resolved_task() is Task.GROUNDED_CONVERSATION:
             caption = grounded_caption(items)
-            text, phrases = _plain(caption.text)
-            found = [(n, phrases[n], i) for n, ids in enumerate(caption.instance_ids) for i in ids]
+            text, phrases = _strip_tags(caption.text)
+            matches = [(n, phrases[n], i) for n, ids in enumerate(caption.instance_ids) for i in ids]
         elif query.prompts:
-            found = [(0, "region", i) for i in self._pointed_at(query, eye, items)]
+            matches = [(0, "region", i) for i in self._match_prompts(query, eye, items)]
         else:
-            ids = _meant(query.text, items, self.image_hw[1])
-            found = [(0, query.text, instance_id) for instance_id in ids]
-        found = found[: query.max_instances]
-        masks = [self._mask(instance_id, eye) for _, _, instance_id in found]
+            ids = _match_text(query.text, items, self.image_hw[1])
+            matches = [(0, query.text, instance_id) for instance_id in ids]
+        matches = matches[: query.max_instances]
+        masks = [self._mask(instance_id, eye) for _, _, instance_id in matches]
         return SegmentationResult(
-            status=Status.FOUND if found else Status.NOT_FOUND,
-            message="" if found else "nothing fits",
+            status=Status.FOUND if matches else Status.NOT_FOUND,
+            message="" if matches else "nothing fits",
             query=query,
             text=text,
             phrases=phrases,
             segments=Segments(
                 image_hw=self.image_hw,
                 masks=tuple(map(MaskRle.encode, masks)),
-                labels=tuple(label for _, label, _ in found),
-                label_indices=np.array([index for index, _, _ in found], np.int32),
-                scores=np.ones(len(found), np.float32),
+                labels=tuple(label for _, label, _ in matches),
+                label_indices=np.array([index for index, _, _ in matches], np.int32),
+                scores=np.ones(len(matches), np.float32),
                 boxes_xyxy=np.array([box_of_mask(m) for m in masks], np.float32).reshape(-1, 4),
             ),
             model_id="truth",
@@ -195,10 +196,13 @@ class SimulatedTable:
             stamp_ns=frame.stamp_ns,
         )
 
-    def _pointed_at(
+    def _match_prompts(
         self, query: Query, eye: PinholeCamera | float, items: Sequence[ObjectAnnotation]
     ) -> list[int]:
-        """The object that the positive prompts cover most and no negative one touches."""
+        """Return the object that positive prompts cover most and no negative prompt touches.
+
+        A visual grounded query matches all objects of its category.
+        """
         height, width = self.image_hw
         wanted, unwanted = np.zeros(self.image_hw, np.bool_), np.zeros(self.image_hw, np.bool_)
         for prompt in query.prompts:
@@ -225,7 +229,7 @@ class SimulatedTable:
         return [item.instance_id for item in items if item.category == best.category]
 
 
-def _of_categories(names: Sequence[str], items: Iterable[ObjectAnnotation]) -> _Found:
+def _match_categories(names: Sequence[str], items: Iterable[ObjectAnnotation]) -> _Matches:
     return [
         (index, name, item.instance_id)
         for index, name in enumerate(names)
@@ -235,22 +239,22 @@ def _of_categories(names: Sequence[str], items: Iterable[ObjectAnnotation]) -> _
 
 
 def _names_of(item: ObjectAnnotation) -> tuple[str, ...]:
-    category, several = item.category, plural(item.category)
-    return category, several, f"{item.color} {category}", f"{item.color} {several}"
+    category, categories = item.category, plural(item.category)
+    return category, categories, f"{item.color} {category}", f"{item.color} {categories}"
 
 
-def _meant(text: str, items: Sequence[ObjectAnnotation], width_px: int) -> list[int]:
-    """The objects that a phrase or question means; of "the mug" every mug when there are several."""
-    wanted = " ".join(text.lower().split())
-    said = [*referring_expressions(items, width_px), *reasoning_questions(items)]
-    exact = [instance_id for e in said if e.text == wanted for instance_id in e.instance_ids]
+def _match_text(text: str, items: Sequence[ObjectAnnotation], width_px: int) -> list[int]:
+    """Return the objects that text refers to; "the mug" means every mug if there are several."""
+    normalized = " ".join(text.lower().split())
+    expressions = [*referring_expressions(items, width_px), *reasoning_questions(items)]
+    exact = [instance_id for e in expressions if e.text == normalized for instance_id in e.instance_ids]
     if exact:
         return exact
-    return [item.instance_id for item in items if wanted.removeprefix("the ") in _names_of(item)]
+    return [item.instance_id for item in items if normalized.removeprefix("the ") in _names_of(item)]
 
 
-def _plain(tagged: str) -> tuple[str, tuple[str, ...]]:
-    """A caption without tags, and its phrases."""
+def _strip_tags(tagged: str) -> tuple[str, tuple[str, ...]]:
+    """Return a caption without tags, and its phrases."""
     phrases, rest = [], tagged
     while "<p>" in rest:
         _, _, rest = rest.partition("<p>")

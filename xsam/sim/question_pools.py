@@ -1,4 +1,4 @@
-"""All questions of each kind that a view allows, with their answers; `conversation` draws from them."""
+"""All questions of each kind that a view supports, with their answers; `conversation` draws from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from xsam.sim.language import (
 
 GRID_SIZE = 12
 MIN_NEIGHBOR_RATIO = 1.3
-"""How many times farther away every other object on that side must be than the neighbor."""
+"""Every other object on that side must be at least this many times farther away than the neighbor."""
 
 _LOCATE_SHARES = {
     "category": 1.0,
@@ -81,10 +81,9 @@ Annotations = Sequence[ObjectAnnotation]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stratum:
-    """Pairs that are drawn equally often from each side, such as the side "yes" and the side "no".
+    """Pairs drawn with equal probability from each side, such as a "yes" side and a "no" side.
 
-    It is spent as soon as one side is. Each draw takes either side with the same chance up to the last one,
-    so no side is expected more often than another.
+    The stratum is exhausted as soon as one side is empty, so until then no side is more likely than another.
     """
 
     weight: float
@@ -92,15 +91,15 @@ class Stratum:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
-    """What is computed once for all questions about a picture."""
+class ViewFacts:
+    """Facts about a view that are computed once for all questions about it."""
 
     annotations: Annotations
     labeled: Annotations
     expressions: tuple[Expression, ...]  # with "the"
     absent: Mapping[str, Sequence[str]]  # kind → phrases without article, and questions
-    meant: Mapping[int, ObjectAnnotation]  # by instance id
-    names: Mapping[int, str]  # instance id → a simple phrase that means only this object
+    by_id: Mapping[int, ObjectAnnotation]
+    names: Mapping[int, str]  # instance id → a simple phrase that refers only to this object
     image_hw: tuple[int, int]
     rng: np.random.Generator
 
@@ -109,19 +108,19 @@ class View:
         return MIN_GAP_X_SHARE * self.image_hw[1]
 
     def targets(self, kinds: Iterable[str]) -> Iterable[tuple[Expression, ObjectAnnotation]]:
-        """The expressions of some kinds, each with the object that it means."""
-        return ((e, self.meant[e.instance_ids[0]]) for e in self.expressions if e.kind in kinds)
+        """Return the expressions of the given kinds, each with the object it refers to."""
+        return ((e, self.by_id[e.instance_ids[0]]) for e in self.expressions if e.kind in kinds)
 
 
 def grid_cell(centroid_xy: tuple[float, float], image_hw: tuple[int, int]) -> tuple[int, int]:
-    """Column and row, counted from 0, of a point in a grid of `GRID_SIZE` cells a side.
+    """Return the column and row, from 0, of a point in a grid of `GRID_SIZE` × `GRID_SIZE` cells.
 
-    The grid covers the square of side max(H, W) with the picture in its top left corner, as the model's
-    padded input does.
+    The grid covers the square of side max(H, W) with the image in its top left corner, like the model's
+    padded input.
 
     Args:
         centroid_xy: in pixels, integers at pixel centers.
-        image_hw: (H, W) of the picture without padding.
+        image_hw: (H, W) of the image without padding.
     """
     scale = GRID_SIZE / max(image_hw)
     column, row = (min(GRID_SIZE - 1, int((value + 0.5) * scale)) for value in centroid_xy)
@@ -130,8 +129,8 @@ def grid_cell(centroid_xy: tuple[float, float], image_hw: tuple[int, int]) -> tu
 
 def prepare_view(
     annotations: Annotations, image_hw: tuple[int, int], rng: np.random.Generator, count: int
-) -> View:
-    """Find the phrases of a view; at least `count` absent ones of each kind where there are as many."""
+) -> ViewFacts:
+    """Collect the phrases of a view, with at least `count` absent ones of each kind if that many exist."""
     expressions = referring_expressions(annotations, image_hw[1])
     names: dict[int, list[str]] = {}
     for e in expressions:
@@ -140,12 +139,12 @@ def prepare_view(
     absent: dict[str, list[str]] = {kind: [] for kind in language.ABSENT_KINDS}
     for e in absent_expressions(annotations, rng, count_per_kind=max(6, count), article=False):
         absent[e.kind].append(e.text)
-    return View(
+    return ViewFacts(
         annotations=annotations,
         labeled=[item for item in annotations if item.labeled],
         expressions=expressions,
         absent=absent,
-        meant={item.instance_id: item for item in annotations},
+        by_id={item.instance_id: item for item in annotations},
         names={key: texts[rng.integers(len(texts))] for key, texts in names.items()},
         image_hw=image_hw,
         rng=rng,
@@ -160,42 +159,42 @@ def _description(item: ObjectAnnotation) -> str:
     return f"{with_article(f'{item.color} {item.category}')} ."
 
 
-def _cell_words(item: ObjectAnnotation, image_hw: tuple[int, int]) -> str:
+def _cell_text(item: ObjectAnnotation, image_hw: tuple[int, int]) -> str:
     column, row = grid_cell(item.centroid_xy, image_hw)
     return _CELL.format(_NUMBERS[column], _NUMBERS[row])
 
 
-def _locations(view: View) -> list[Stratum]:
+def _locations(view: ViewFacts) -> list[Stratum]:
     found: dict[str, list[Pair]] = {}
     for e, item in view.targets(_LOCATE_SHARES):
-        answer = f"{_cell_words(item, view.image_hw)} ."
+        answer = f"{_cell_text(item, view.image_hw)} ."
         found.setdefault(e.kind, []).append((_WHERE.format(e.text), answer))
     return _one_sided(found, _LOCATE_SHARES)
 
 
-def _cells(view: View) -> list[Stratum]:
-    """What has its centroid in a cell, where no other object has its own or covers the cell's center."""
+def _cells(view: ViewFacts) -> list[Stratum]:
+    """Ask what is in a cell that holds exactly one centroid and whose center no other object covers."""
     pitch = max(view.image_hw) / GRID_SIZE
     found: list[Pair] = []
     for item in view.labeled:
         cell = grid_cell(item.centroid_xy, view.image_hw)
-        places = (item.centroid_xy, ((cell[0] + 0.5) * pitch - 0.5, (cell[1] + 0.5) * pitch - 0.5))
+        points = (item.centroid_xy, ((cell[0] + 0.5) * pitch - 0.5, (cell[1] + 0.5) * pitch - 0.5))
         others = (other for other in view.annotations if other is not item)
         if not any(
-            grid_cell(other.centroid_xy, view.image_hw) == cell or any(_boxed(other, xy) for xy in places)
+            grid_cell(other.centroid_xy, view.image_hw) == cell or any(_in_box(other, xy) for xy in points)
             for other in others
         ):
-            found.append((_WHAT_AT.format(_cell_words(item, view.image_hw)), _description(item)))
+            found.append((_WHAT_AT.format(_cell_text(item, view.image_hw)), _description(item)))
     return [Stratum(weight=1.0, sides=(found,))]
 
 
-def _boxed(item: ObjectAnnotation, xy: tuple[float, float]) -> bool:
-    """Whether the pixel at a place, integers at pixel centers, touches an object's box."""
+def _in_box(item: ObjectAnnotation, xy: tuple[float, float]) -> bool:
+    """Return True if the pixel at (x, y), integers at pixel centers, touches an object's box."""
     x0, y0, x1, y1 = item.box_xyxy
     return x0 - 1 <= xy[0] <= x1 and y0 - 1 <= xy[1] <= y1
 
 
-def _described_phrases(view: View) -> list[Stratum]:
+def _described_phrases(view: ViewFacts) -> list[Stratum]:
     found: dict[str, list[Pair]] = {}
     for e, item in view.targets(("extreme_x", "size", "distance")):
         if e.text.endswith(" object"):
@@ -203,11 +202,11 @@ def _described_phrases(view: View) -> list[Stratum]:
     return _one_sided(found, {})
 
 
-def _neighbors(view: View) -> list[Stratum]:
+def _neighbors(view: ViewFacts) -> list[Stratum]:
     found: list[Pair] = []
     for key, name in view.names.items():
         for side, sign in (("left", -1), ("right", 1)):
-            item = _neighbor(view.meant[key], sign, view.annotations, view.gap_px)
+            item = _neighbor(view.by_id[key], sign, view.annotations, view.gap_px)
             if item is not None:
                 found.append((_WHAT_BESIDE.format(side, name), _description(item)))
     return [Stratum(weight=1.0, sides=(found,))]
@@ -216,7 +215,7 @@ def _neighbors(view: View) -> list[Stratum]:
 def _neighbor(
     anchor: ObjectAnnotation, sign: int, annotations: Annotations, gap_px: float
 ) -> ObjectAnnotation | None:
-    """The labeled object clearly nearest in the picture on one side, rather beside than above or below."""
+    """Return the labeled object that is clearly nearest on one side, beside rather than above or below."""
     ranked = []
     for item in annotations:
         aside = sign * (item.centroid_xy[0] - anchor.centroid_xy[0])
@@ -231,7 +230,7 @@ def _neighbor(
     return item if clear and aside >= gap_px and off <= aside and item.labeled else None
 
 
-def _colors(view: View) -> list[Stratum]:
+def _colors(view: ViewFacts) -> list[Stratum]:
     found: dict[str, list[Pair]] = {}
     for e, item in view.targets(("category", "extreme_x", "ordinal", "size", "distance", "relation")):
         if all(color == item.color for color in SECONDARY_COLORS.get(item.category, ())):
@@ -239,19 +238,19 @@ def _colors(view: View) -> list[Stratum]:
     return _one_sided(found, {})
 
 
-def _categories(view: View) -> list[Stratum]:
+def _categories(view: ViewFacts) -> list[Stratum]:
     found = [
         (_WHAT.format(e.text), f"{with_article(item.category)} .") for e, item in view.targets(("color",))
     ]
     return [Stratum(weight=1.0, sides=(found,))]
 
 
-def _presences(view: View) -> list[Stratum]:
+def _presences(view: ViewFacts) -> list[Stratum]:
     labeled = view.labeled
     categories = {item.category for item in labeled}
     visible = {item.category for item in view.annotations}
     colored = [*view.absent["absent_wrong_color"], *view.absent["absent_color_category"]]
-    asked: list[tuple[float, Iterable[str], Iterable[str]]] = [
+    candidates: list[tuple[float, Iterable[str], Iterable[str]]] = [  # weight, present, absent
         (1.0, map(with_article, categories), map(with_article, view.absent["absent_category"])),
         (
             1.0,
@@ -273,21 +272,21 @@ def _presences(view: View) -> list[Stratum]:
         Stratum(
             weight=weight,
             sides=(
-                [(_IS_THERE.format(text), _YES) for text in sorted(set(there))],
+                [(_IS_THERE.format(text), _YES) for text in sorted(set(present))],
                 [(_IS_THERE.format(text), _NO) for text in absent],
             ),
         )
-        for weight, there, absent in asked
+        for weight, present, absent in candidates
     ]
 
 
-def _counts(view: View) -> list[Stratum]:
-    """Each number equally often, also none."""
+def _counts(view: ViewFacts) -> list[Stratum]:
+    """Ask for counts; every answer, including none, is drawn equally often."""
     groups: dict[str, list[ObjectAnnotation]] = {"objects": list(view.annotations)}
     for item in view.annotations:
-        several = plural(item.category)
-        groups.setdefault(several, []).append(item)
-        groups.setdefault(f"{item.color} {several}", []).append(item)
+        category_plural = plural(item.category)
+        groups.setdefault(category_plural, []).append(item)
+        groups.setdefault(f"{item.color} {category_plural}", []).append(item)
     for color in sorted({item.color for item in view.annotations}):
         shown = [
             item
@@ -304,12 +303,12 @@ def _counts(view: View) -> list[Stratum]:
     for kind in ("absent_category", "absent_color", "absent_color_category", "absent_wrong_color"):
         for text in view.absent[kind]:
             color, _, noun = text.partition(" ")
-            several = f"{color} {plural(noun)}" if color in COLORS else plural(text)
-            found.setdefault(_NONE, []).append((_HOW_MANY.format(several), _NONE))
+            name = f"{color} {plural(noun)}" if color in COLORS else plural(text)
+            found.setdefault(_NONE, []).append((_HOW_MANY.format(name), _NONE))
     return _one_sided(found, {})
 
 
-def _comparisons(view: View) -> list[Stratum]:
+def _comparisons(view: ViewFacts) -> list[Stratum]:
     relations: tuple[tuple[tuple[str, str], Callable[[ObjectAnnotation, ObjectAnnotation], bool]], ...] = (
         (_LEFT_RIGHT, lambda a, b: b.centroid_xy[0] - a.centroid_xy[0] >= view.gap_px),
         (_NEAR_FAR, lambda a, b: b.depth_m - a.depth_m >= MIN_DEPTH_GAP_M and a.depth_m > 0),
@@ -321,7 +320,7 @@ def _comparisons(view: View) -> list[Stratum]:
         false: list[Pair] = []
         for one, other in combinations(view.names, 2):
             for low, high in ((one, other), (other, one)):
-                if clearly_less(view.meant[low], view.meant[high]):
+                if clearly_less(view.by_id[low], view.by_id[high]):
                     a, b = view.names[low], view.names[high]
                     true += [
                         (_COMPARE.format(a, less_word, b), _YES),
@@ -335,8 +334,8 @@ def _comparisons(view: View) -> list[Stratum]:
     return strata
 
 
-def _reasonings(view: View) -> list[Stratum]:
-    """Answers name every visible object that fits, so one that may not be named rules a question out."""
+def _reasonings(view: ViewFacts) -> list[Stratum]:
+    """Ask about uses; a question is skipped if an unlabeled object would belong in its answer."""
     unlabeled = {item.category for item in view.annotations if not item.labeled}
     unclear = {q for a in AFFORDANCES if a.categories & unlabeled for q in a.questions}
     present = [q for q in reasoning_questions(view.annotations) if q.text not in unclear]
@@ -353,12 +352,12 @@ def _reasonings(view: View) -> list[Stratum]:
     ]
 
 
-def _captions(view: View) -> list[Stratum]:
-    """Not for views where a caption would leave out one of several equal objects, or all there is."""
-    looks = [(item.color, item.category) for item in view.annotations]
-    hidden = {(item.color, item.category) for item in view.annotations if not item.labeled}
-    spoken = {(item.color, item.category) for item in view.labeled}
-    if hidden & spoken or (hidden and not spoken) or any(looks.count(look) > 8 for look in spoken):
+def _captions(view: ViewFacts) -> list[Stratum]:
+    """Ask for a caption, unless it would omit one of several identical objects, or all visible objects."""
+    names = [(item.color, item.category) for item in view.annotations]
+    unlabeled = {(item.color, item.category) for item in view.annotations if not item.labeled}
+    labeled = {(item.color, item.category) for item in view.labeled}
+    if unlabeled & labeled or (unlabeled and not labeled) or any(names.count(name) > 8 for name in labeled):
         return []
     captions = [grounded_caption(view.annotations, view.rng).text for _ in _CAPTION_QUESTIONS]
     found = [
@@ -368,7 +367,7 @@ def _captions(view: View) -> list[Stratum]:
     return [Stratum(weight=1.0, sides=(found,))]
 
 
-POOLS: dict[str, Callable[[View], list[Stratum]]] = {
+POOLS: dict[str, Callable[[ViewFacts], list[Stratum]]] = {
     "locate": _locations,
     "describe_cell": _cells,
     "describe_phrase": _described_phrases,
@@ -381,7 +380,7 @@ POOLS: dict[str, Callable[[View], list[Stratum]]] = {
     "reasoning": _reasonings,
     "caption": _captions,
 }
-"""All pairs of each kind; the lists are the caller's to consume."""
+"""Kind of question → function that returns all pairs of that kind; the caller may consume the lists."""
 
 
 def _vocabulary() -> tuple[str, ...]:
@@ -393,4 +392,4 @@ def _vocabulary() -> tuple[str, ...]:
 
 
 VOCABULARY: tuple[str, ...] = _vocabulary()
-"""Every word and punctuation mark of the questions and answers; holds that of `language`."""
+"""Every word and punctuation mark of the questions and answers; a superset of that of `language`."""

@@ -1,4 +1,4 @@
-"""Which triangle is seen in which pixel: a z-buffer over all triangles at once, in plain NumPy."""
+"""A z-buffer rasterizer in plain NumPy that processes all triangles at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Fragments:
         pixel: (M,) int64, row-major index of the pixel.
         triangle: (M,) int64, index of the triangle.
         b1, b2: (M,) float32, barycentric weights of the second and third corner in the image plane.
-        key: (M,) float32, the interpolated key; the largest one won.
+        key: (M,) float32, the interpolated key; the largest one wins.
         group_px: (G,) int64, number of pixels each group would cover if it were alone.
     """
 
@@ -35,13 +35,13 @@ def rasterize(
     group: NDArray[np.int64] | None = None,
     group_count: int = 0,
 ) -> Fragments:
-    """Rasterise triangles.
+    """Rasterize triangles.
 
     Args:
         points_px: (T, 3, 2) corners as (x, y); the center of pixel i is at i + 0.5.
         key: (T, 3) value at the corners that is linear in the image and larger in front, such as 1 / depth.
         size_wh: (W, H) of the image.
-        group: (T,) index of the group of each triangle in 0..group_count - 1; None = don't count.
+        group: (T,) index of the group of each triangle in 0..group_count - 1; None skips counting.
         group_count: number of groups.
     """
     width, height = size_wh
@@ -86,7 +86,7 @@ def rasterize(
     np.maximum.at(nearest, pixel, value)
     candidates = np.flatnonzero(value == nearest[pixel])
     winner = np.full(height * width, -1, np.int64)
-    winner[pixel[candidates]] = candidates  # of equal keys the last one wins, on every machine
+    winner[pixel[candidates]] = candidates  # among equal keys the last one wins, on every machine
     seen = np.flatnonzero(winner >= 0)
     best = winner[seen]
     return Fragments(

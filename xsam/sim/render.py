@@ -1,7 +1,7 @@
-"""Render a scene: color, metric depth, instance ids and surface ids, in NumPy only.
+"""Render a scene in NumPy: color, metric depth, instance ids, and surface ids.
 
-The same scene, camera and size give the same pixels. Everything is computed on a finer grid of `supersample`
-by `supersample` rays a pixel; colors are averaged, ids decided by majority.
+Rendering is deterministic: the same scene, camera, and size give the same pixels. Everything is computed on
+a finer grid of `supersample` × `supersample` rays per pixel; colors are averaged, ids decided by majority.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from xsam.sim.scene import FLOOR_Z_M, TABLE_THICKNESS_M, TableScene
 from xsam.sim.textures import Texture, look_up
 
 STUFF_NAMES: tuple[str, ...] = ("none", "table", "wall", "floor")
-"""Meaning of `RenderedView.stuff_ids`; "none" covers objects and the void."""
+"""Names of the values of `RenderedView.stuff_ids`; "none" covers objects and the void."""
 
 TABLE_ID, WALL_ID, FLOOR_ID = 1, 2, 3
 
@@ -35,7 +35,9 @@ _TO_SRGB_U8 = np.round(255.0 * np.linspace(0.0, 1.0, _LUT_SIZE) ** _GAMMA).astyp
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RenderedView:
-    """What the camera saw. Arrays are indexed [y, x]; pixel centers have integer coordinates.
+    """A rendered image with its ground truth.
+
+    Arrays are indexed [y, x]; pixel centers have integer coordinates.
 
     Attributes:
         rgb: (H, W, 3) uint8.
@@ -44,8 +46,8 @@ class RenderedView:
         stuff_ids: (H, W) uint8, index into `STUFF_NAMES`.
         intrinsics: (3, 3) float64 matrix K of this image.
         world_from_camera: (4, 4) float64 pose of the optical frame: x right, y down, z forward.
-        in_frame_fraction: (n,) float32, part of each object's outline inside the picture.
-        visible_fraction: (n,) float32, part of the outline neither outside the picture nor hidden.
+        in_frame_fraction: (n,) float32, fraction of each object's silhouette that is in frame.
+        visible_fraction: (n,) float32, fraction of the silhouette that is in frame and not occluded.
     """
 
     rgb: NDArray[np.uint8]
@@ -62,9 +64,8 @@ class RenderedView:
 class _Rays:
     """Working buffers over the P rays of the fine grid; vectors are (3, P)."""
 
-    direction: NDArray[
-        np.float32
-    ]  # scaled to 1 along the optical axis, so that depth times direction is the offset
+    # Scaled to 1 along the optical axis, so depth times direction is the offset from the eye.
+    direction: NDArray[np.float32]
     eye: NDArray[np.float32]
     depth_m: NDArray[np.float32]
     color: NDArray[np.float32]
@@ -109,7 +110,7 @@ def _draw_plane(
     stuff_id: int,
     limits_m: tuple[tuple[float, float], tuple[float, float]] | None = None,
 ) -> None:
-    """Draw the plane `coordinate[axis] == level_m`, or a rectangle of it, limited along the other axes."""
+    """Draw the plane `coordinate[axis] == level_m`, or a rectangle of it, bounded along the other axes."""
     other = [k for k in range(3) if k != axis]
     along = rays.direction[axis]
     offset = np.float32(level_m) - rays.eye[axis]
@@ -144,7 +145,11 @@ def _draw_room(rays: _Rays, scene: TableScene) -> None:
 def _project(
     geometry: SceneGeometry, pose: NDArray[np.float64], matrix: NDArray[np.float64], fine: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-    """Triangles facing the camera: (T,) indices, (T, 3, 2) fine pixel coordinates, (T, 3) 1 / depth."""
+    """Project the triangles that face the camera.
+
+    Returns:
+        (T,) indices, (T, 3, 2) fine pixel coordinates, (T, 3) inverse depths.
+    """
     to_eye = pose[:3, 3].astype(np.float32) - geometry.corners_m[:, 0]
     facing = np.flatnonzero((to_eye * geometry.face_normals).sum(axis=1) > 0)
     offset = (geometry.corners_m[facing] - pose[:3, 3]).astype(np.float64)
@@ -170,7 +175,7 @@ def _draw_objects(
     front = np.flatnonzero(depth < rays.depth_m[hits.pixel] + np.float32(1e-3))
     pixel, local = hits.pixel[front], hits.triangle[front]
     b1, b2 = hits.b1[front], hits.b2[front]
-    # Barycentric weights in space: those in the image times the inverse depth of their corner.
+    # Perspective-correct weights: barycentric weights in the image times the corner's inverse depth.
     w0, w1, w2 = (1 - b1 - b2) * inverse[local, 0], b1 * inverse[local, 1], b2 * inverse[local, 2]
     triangle = facing[local]
     n0, n1, n2 = (geometry.normals[triangle, corner].T for corner in range(3))
@@ -182,7 +187,7 @@ def _draw_objects(
 
 
 def _shade(rays: _Rays, scene: TableScene, geometry: SceneGeometry) -> NDArray[np.float32]:
-    """(3, P) linear color of every ray."""
+    """Return the (3, P) linear color of every ray."""
     lamp = np.asarray(scene.light.direction, np.float32)
     lamp_color = np.asarray(scene.light.color, np.float32)
     view = _unit(-rays.direction)
@@ -208,10 +213,10 @@ def _shade(rays: _Rays, scene: TableScene, geometry: SceneGeometry) -> NDArray[n
 def _majority(
     label: NDArray[np.int32], depth_m: NDArray[np.float32]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """One label and depth for each pixel from its (K, P) samples.
+    """Reduce (K, P) samples to one label and one depth per pixel.
 
-    The most frequent label wins, of equally frequent ones the nearer. Its depth is the mean in 1 / depth,
-    which is exact at the pixel's center where the surface is flat and fills the pixel.
+    The most frequent label wins; ties go to the nearer one. Its depth is averaged in 1 / depth, which is
+    exact at the pixel's center where the surface is flat and fills the pixel.
     """
     if len(label) == 1:
         return label[0], depth_m[0]
@@ -219,14 +224,14 @@ def _majority(
     votes = 2 * same.sum(axis=1, dtype=np.int32) + (depth_m == depth_m.min(axis=0))
     best = votes.argmax(axis=0)[None]
     chosen = np.take_along_axis(label, best, axis=0)
-    mine = label == chosen
-    inverse = np.where(mine, 1.0 / depth_m, 0).sum(axis=0) / mine.sum(axis=0)
+    agrees = label == chosen
+    inverse = np.where(agrees, 1.0 / depth_m, 0).sum(axis=0) / agrees.sum(axis=0)
     with np.errstate(divide="ignore"):
         return chosen[0], (1.0 / inverse).astype(np.float32)
 
 
 def _samples_first(values: NDArray[_Scalar], image_hw: tuple[int, int], fine: int) -> NDArray[_Scalar]:
-    """(H * fine * W * fine,) in fine row-major order to (fine * fine, H * W)."""
+    """Reorder (H * fine * W * fine,) fine row-major samples to (fine * fine, H * W)."""
     height, width = image_hw
     grid = values.reshape(height, fine, width, fine)
     return grid.transpose(1, 3, 0, 2).reshape(fine * fine, height * width)
@@ -243,10 +248,10 @@ def render(
     """Render a scene.
 
     Args:
-        scene: what to look at.
-        camera: from where; None = the scene's own camera.
+        scene: the scene to render.
+        camera: the viewpoint; None uses the scene's own camera.
         image_hw: (H, W) in pixels.
-        supersample: rays along each side of a pixel.
+        supersample: number of rays along each side of a pixel.
         max_depth_m: range of the depth sensor; farther surfaces get depth 0 but keep color and id.
 
     Raises:
@@ -293,7 +298,7 @@ def render(
 def _in_frame_fraction(
     points_px: NDArray[np.float32], owner: NDArray[np.int64], count: int, size_wh: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """(n,) part of every object's projected front faces whose middle lies inside the image."""
+    """Return the (n,) area fraction of each object's projected front faces with their center in the image."""
     edge1, edge2 = points_px[:, 1] - points_px[:, 0], points_px[:, 2] - points_px[:, 0]
     area = np.abs(edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0])
     middle = points_px.mean(axis=1)

@@ -1,4 +1,4 @@
-"""Random table-top scenes: objects, surfaces, light and camera, all from one seed."""
+"""Random table-top scenes: objects, surfaces, light, and camera, all from one seed."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ TEST_SEEDS = range(2_000_000, 2_010_000)
 FLOOR_Z_M = -0.72
 TABLE_THICKNESS_M = 0.04
 
-_FRAME_4_3 = (144, 192)  # (H, W): objects are placed for this shape, whatever shape is rendered later
+_FRAME_4_3 = (144, 192)  # (H, W) that objects are placed for, whatever shape is rendered later
 _ACCENTS: tuple[Rgb, ...] = ((0.85, 0.85, 0.84), (0.10, 0.10, 0.11), (0.55, 0.55, 0.57), (0.35, 0.35, 0.36))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneConfig:
-    """What `sample_scene` draws from; every pair is (lowest, highest), both possible.
+    """Distribution that `sample_scene` draws from; every pair is (minimum, maximum), inclusive.
 
     Attributes:
         object_count: number of objects.
         categories: categories to choose from.
-        distractor_probability: how often two or three objects share the category of the first one.
+        distractor_probability: probability that two or three objects share the category of the first one.
         elevation_deg: angle of the camera above the table.
-        azimuth_deg: the camera's position around the table; 0 faces the wall.
-        distance_m: from the camera to the point it looks at.
+        azimuth_deg: position of the camera around the table; 0 faces the wall.
+        distance_m: distance from the camera to the point it looks at.
         fovy_deg: vertical field of view of a 4:3 image.
-        truncation_probability: how often an object may lie across the edge of the picture.
-        gap_m: least distance between the footprints of two objects.
+        truncation_probability: probability that an object may extend beyond the edge of the image.
+        gap_m: minimum distance between the footprints of two objects.
     """
 
     object_count: tuple[int, int] = (3, 8)
@@ -56,10 +56,10 @@ class TableObject:
     """An object on the table.
 
     Attributes:
-        model: its meshes.
+        model: the meshes.
         color: name of the main color, a key of `COLORS`.
-        position_m: where the origin of the model stands in the world.
-        yaw_rad: turn about the vertical axis.
+        position_m: position of the model's origin in the world.
+        yaw_rad: rotation about the vertical axis.
         main_rgb, accent_rgb, label_rgb: linear colors of the parts.
     """
 
@@ -77,7 +77,7 @@ class TableObject:
         return self.model.category
 
     def world_from_object(self) -> NDArray[np.float64]:
-        """(4, 4) float64 pose of the model in the world."""
+        """Return the (4, 4) float64 pose of the model in the world."""
         cos, sin = math.cos(self.yaw_rad), math.sin(self.yaw_rad)
         pose = np.eye(4)
         pose[:2, :2] = [[cos, -sin], [sin, cos]]
@@ -85,7 +85,7 @@ class TableObject:
         return pose
 
     def footprint_m(self) -> NDArray[np.float64]:
-        """(4, 2) corners of the turned bounding rectangle on the table, in the world."""
+        """Return the (4, 2) corners, in the world, of the rotated bounding rectangle on the table."""
         (x0, y0), (x1, y1) = self.model.lower_m[:2].tolist(), self.model.upper_m[:2].tolist()
         pose = self.world_from_object()
         return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) @ pose[:2, :2].T + pose[:2, 3]
@@ -93,12 +93,12 @@ class TableObject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Light:
-    """One distant lamp and the light from everywhere.
+    """A distant lamp and ambient light.
 
     Attributes:
-        direction: unit vector from the table towards the lamp.
+        direction: unit vector from the table to the lamp.
         color: linear RGB.
-        ambient: brightness of the light from everywhere.
+        ambient: brightness of the ambient light.
     """
 
     direction: Vec3
@@ -111,8 +111,8 @@ class Room:
     """The surfaces around the objects.
 
     Attributes:
-        table_half_size_m: half of the table's extent along x and y; its top is at z = 0.
-        wall_y_m: the wall is the plane at this y.
+        table_half_size_m: half the table's extent along x and y; its top is at z = 0.
+        wall_y_m: y coordinate of the plane of the wall.
         table, floor, wall: textures.
     """
 
@@ -125,7 +125,7 @@ class Room:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TableScene:
-    """Everything the renderer needs. Object number i has the instance id i + 1. Compared by identity."""
+    """Everything the renderer needs. `objects[i]` has instance id i + 1. Compared by identity."""
 
     seed: int
     objects: tuple[TableObject, ...]
@@ -135,7 +135,7 @@ class TableScene:
 
 
 def footprints_overlap(a: NDArray[np.float64], b: NDArray[np.float64], gap_m: float = 0.0) -> bool:
-    """Whether two rectangles of (4, 2) corners come closer than a gap (separating axis test)."""
+    """Return True if two rectangles, (4, 2) corners each, are closer than a gap (separating axis test)."""
     for rectangle in (a, b):
         for edge in (rectangle[1] - rectangle[0], rectangle[3] - rectangle[0]):
             axis = edge / (np.hypot(edge[0], edge[1]) + 1e-12)
@@ -189,7 +189,7 @@ def _sample_categories(rng: np.random.Generator, config: SceneConfig) -> list[st
     return names
 
 
-def _place(
+def _place_object(
     rng: np.random.Generator,
     config: SceneConfig,
     category: str,
@@ -197,7 +197,7 @@ def _place(
     room: Room,
     others: list[TableObject],
 ) -> TableObject | None:
-    """Put an object of the category on a free spot of the table, or give up."""
+    """Put an object of the category on a free spot of the table; return None if none is found."""
     model = build_object(category, rng)
     taken = {other.color for other in others if other.category == category}
     free = [color for color in model.colors if color not in taken]
@@ -236,9 +236,9 @@ def _place(
 
 
 def sample_scene(seed: int, config: SceneConfig | None = None) -> TableScene:
-    """Draw a scene; the same seed and configuration give the same scene.
+    """Sample a scene; the same seed and configuration give the same scene.
 
-    Use seeds from `TRAIN_SEEDS`, `VALIDATION_SEEDS` and `TEST_SEEDS` to keep the sets apart.
+    Use seeds from `TRAIN_SEEDS`, `VALIDATION_SEEDS`, and `TEST_SEEDS` to keep the splits disjoint.
 
     Raises:
         ValueError: the seed is negative, or the objects do not fit on the table.
@@ -252,7 +252,7 @@ def sample_scene(seed: int, config: SceneConfig | None = None) -> TableScene:
         camera = _sample_camera(rng, config)
         objects: list[TableObject] = []
         for category in _sample_categories(rng, config):
-            placed = _place(rng, config, category, camera, room, objects)
+            placed = _place_object(rng, config, category, camera, room, objects)
             if placed is not None:
                 objects.append(placed)
         if len(objects) >= config.object_count[0]:
@@ -263,5 +263,5 @@ def sample_scene(seed: int, config: SceneConfig | None = None) -> TableScene:
 def orbit_camera(
     scene: TableScene, t_s: float, *, period_s: float = 20.0, swing_rad: float = 0.35
 ) -> PinholeCamera:
-    """The scene's camera after t seconds of a smooth swing around the table."""
+    """Return the scene's camera after t seconds of a smooth swing around the table."""
     return orbit(scene.camera, t_s, period_s=period_s, swing_rad=swing_rad)

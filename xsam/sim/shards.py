@@ -2,18 +2,18 @@
 
     python -m xsam.sim.shards --start 0 --count 24000 --size 256 --out scenes --shard-size 500
 
-A shard `scenes_<first seed>_<count>.npz` holds scenes of consecutive seeds, n of them, without pickle:
+A shard `scenes_<first seed>_<count>.npz` holds n scenes of consecutive seeds, without pickle:
 
-    rgb               (n, S, S, 3) uint8, zero right of and below the picture
+    rgb               (n, S, S, 3) uint8, zero to the right of and below the image
     instance_ids      (n, S, S) uint8, 0 = no object, i + 1 = object i
     stuff_ids         (n, S, S) uint8, see `render.STUFF_NAMES`, 0 in the padding
-    image_hw          (n, 2) int64, height and width of the picture inside the S x S square
+    image_hw          (n, 2) int64, height and width of the image inside the S x S square
     seeds             (n,) int64
     annotations_json  (B,) uint8, UTF-8 text: a list of n lists of `ObjectAnnotation` records
     format_version    () int64
 
-About 70 % of the pictures are S wide and 3/4 S high, as a 4:3 camera gives when its longest edge is resized
-to S; the others are square. Which ones depends on the seed only.
+About 70 % of the images are S wide and 3/4 S high, the shape of a 4:3 camera image whose longest edge is
+resized to S; the others are square. The shape depends only on the seed.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ _SHARD_NAME = re.compile(r"scenes_(\d{8})_(\d{5})\.npz")
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SceneShards:
-    """Pre-rendered scenes in memory; all fields have n entries and are read-only.
+    """Pre-rendered scenes in memory; all fields have n entries, and arrays are read-only.
 
     Attributes:
         rgb: (n, S, S, 3) uint8.
         instance_ids: (n, S, S) uint8.
         stuff_ids: (n, S, S) uint8.
-        image_hw: (n, 2) int64, the picture inside the padded square.
+        image_hw: (n, 2) int64, size of the image inside the padded square.
         seeds: (n,) int64.
         annotations: the visible objects of each scene.
     """
@@ -66,13 +66,13 @@ class SceneShards:
 
 
 def training_image_hw(seed: int, size: int) -> tuple[int, int]:
-    """Height and width of the picture rendered for a seed: 4:3 landscape for most, square for the others."""
+    """Return the (H, W) of the image rendered for a seed: 4:3 landscape for most, square for the others."""
     draw = np.random.default_rng(np.random.SeedSequence([seed, 43])).random()
     return (size * 3 // 4, size) if draw < _LANDSCAPE_SHARE else (size, size)
 
 
 def shard_path(directory: Path, first_seed: int, count: int) -> Path:
-    """Where the shard of these seeds is kept."""
+    """Return the path of the shard of these seeds."""
     return directory / f"scenes_{first_seed:08d}_{count:05d}.npz"
 
 
@@ -93,7 +93,7 @@ def _from_record(record: dict[str, object]) -> ObjectAnnotation:
 
 
 def render_shard(path: Path, seeds: range, size: int, *, progress: tqdm | None = None) -> None:
-    """Render the scenes of some seeds and write them to a file, which appears only when it is complete."""
+    """Render the scenes of the given seeds and write them to a file atomically."""
     count = len(seeds)
     rgb = np.zeros((count, size, size, 3), np.uint8)
     instance_ids = np.zeros((count, size, size), np.uint8)
@@ -132,10 +132,10 @@ def render_shard(path: Path, seeds: range, size: int, *, progress: tqdm | None =
 def render_shards(
     directory: Path, *, start: int, count: int, size: int, shard_size: int = 500, show_progress: bool = False
 ) -> list[Path]:
-    """Render `count` consecutive seeds; shards that are there already are left alone.
+    """Render `count` consecutive seeds; existing shards are kept.
 
     Returns:
-        The paths of all shards of the range.
+        The paths of all shards in the range.
 
     Raises:
         ValueError: `count`, `size` or `shard_size` is not positive, or `start` is negative.
@@ -157,15 +157,15 @@ def render_shards(
 
 
 def load_shards(directory: str | Path, limit: int | None = None) -> SceneShards:
-    """Load all shards of a directory in the order of their seeds.
+    """Load all shards of a directory in seed order.
 
     Args:
-        directory: where `render_shards` wrote.
-        limit: stop after this many scenes.
+        directory: output directory of `render_shards`.
+        limit: maximum number of scenes.
 
     Raises:
         FileNotFoundError: there is no shard.
-        ValueError: a shard has another format version or size than this code or the first shard.
+        ValueError: a shard has an unsupported format version, or its size differs from the first shard's.
     """
     folder = Path(directory)
     named = sorted(
@@ -173,23 +173,23 @@ def load_shards(directory: str | Path, limit: int | None = None) -> SceneShards:
     )
     if not named:
         raise FileNotFoundError(f"no scenes_*.npz in {folder}")
-    wanted, total = [], 0
+    selected, total = [], 0
     for (_, count), path in named:
         if limit is not None and total >= limit:
             break
-        wanted.append((path, count if limit is None else min(count, limit - total)))
-        total += wanted[-1][1]
+        selected.append((path, count if limit is None else min(count, limit - total)))
+        total += selected[-1][1]
     arrays: dict[str, NDArray[np.generic]] = {}
     annotations: list[tuple[ObjectAnnotation, ...]] = []
     row = 0
-    for path, count in wanted:
+    for path, count in selected:
         with np.load(path, allow_pickle=False) as shard:
             version = int(shard["format_version"])
             if version != FORMAT_VERSION:
                 raise ValueError(f"{path} has format {version}, expected {FORMAT_VERSION}")
             for name in ("rgb", "instance_ids", "stuff_ids", "image_hw", "seeds"):
                 part = shard[name][:count]
-                if name not in arrays:  # filled in place: concatenating needs twice the memory
+                if name not in arrays:  # filled in place; concatenating would need twice the memory
                     arrays[name] = np.empty((total, *part.shape[1:]), part.dtype)
                 if part.shape[1:] != arrays[name].shape[1:]:
                     expected = arrays[name].shape[1:]

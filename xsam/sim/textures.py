@@ -16,7 +16,7 @@ Texture = NDArray[np.float32]
 
 
 def _value_noise(rng: np.random.Generator, grids: tuple[tuple[int, int], ...]) -> NDArray[np.float32]:
-    """(S, S) noise in 0..1 that tiles: the mean of random grids of (rows, columns), smoothly enlarged."""
+    """Return tileable (S, S) noise in 0..1: the mean of random (rows, columns) grids, smoothly upsampled."""
     total = np.zeros((TEXTURE_SIZE_PX, TEXTURE_SIZE_PX), np.float32)
     step = np.arange(TEXTURE_SIZE_PX, dtype=np.float32) / np.float32(TEXTURE_SIZE_PX)
     for rows, columns in grids:
@@ -27,7 +27,7 @@ def _value_noise(rng: np.random.Generator, grids: tuple[tuple[int, int], ...]) -
 
 
 def sample_texture(rng: np.random.Generator, kind: str | None = None) -> Texture:
-    """A random texture; `kind` is wood, planks, marble, cloth, checker, plain, stripes, or None for any."""
+    """Sample a texture; `kind` is wood, planks, marble, cloth, checker, plain, stripes, or None for any."""
     chosen = kind or str(rng.choice(_KINDS, p=_KIND_PROBABILITIES))
     index = np.arange(TEXTURE_SIZE_PX)
     neutral = rng.uniform(0.25, 0.9) * np.array([1.0, rng.uniform(0.85, 1.0), rng.uniform(0.7, 1.0)])
@@ -77,7 +77,7 @@ def look_up(texture: Texture, u: NDArray[np.float32], v: NDArray[np.float32]) ->
     count = len(u)
     if count == 0:
         return np.zeros((0, 3), np.float32)
-    columns = min(count, 1024)  # note: OpenCV's remap cannot make images with a side above 32767
+    columns = min(count, 1024)  # OpenCV's remap cannot produce images with a side above 32767
     padding = -count % columns
     size = np.float32(len(texture))
     map_x = np.pad((u - np.floor(u)) * size, (0, padding)).reshape(-1, columns)
