@@ -1,1 +1,1 @@
-"""Images with prompts and the masks they mean: simulated scenes and readers of public data sets."""
+"""Images with prompts and target masks: simulated scenes and readers of public datasets."""

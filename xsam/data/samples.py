@@ -1,7 +1,6 @@
-"""What every data source gives: a picture, its masks, and prompts with the masks they mean.
+"""The samples that every data source yields: an image, its masks, and prompts with their target masks.
 
-Sources are files on disk (`xsam.data.readers`) and simulated scenes (`xsam.data.scene_source`);
-`xsam.train.collate` turns their samples into tensors.
+Sources are files on disk (`xsam.data.readers`) and simulated scenes (`xsam.data.scene_source`).
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.inference.prompts import SEG_TAG, Conversation
+from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation
 from xsam.types.masks import BoolMask
 
 NO_CONDITION = -1
@@ -21,14 +20,14 @@ NO_CONDITION = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainPrompt:
-    """One prompt on a picture.
+    """One prompt for an image.
 
     Attributes:
-        kind: for balance and for scores by kind, such as "referring".
-        conversation: question and answer; the answer is what the model learns to say.
-        labels: (N,) int64, for each mask of the picture the index of the condition (`<p> … </p>`, in
-            the order of the conversation) that means it, `NO_CONDITION` when none does.
-        regions: one mask (H, W) for each `<region>` of the question, in order.
+        kind: used for balancing and for scores by kind, such as "referring".
+        conversation: question and answer; the answer is the text that the model learns to generate.
+        labels: (N,) int64, for each mask of the image the index of the condition (`<p> … </p>`, in the order
+            of the conversation) that refers to it, or `NO_CONDITION`.
+        regions: one (H, W) mask for each `<region>` of the question, in order.
     """
 
     kind: str
@@ -38,21 +37,21 @@ class TrainPrompt:
 
     @property
     def has_mask(self) -> bool:
-        """Whether the answer holds the `<SEG>` that asks for masks; text-only prompts do not."""
+        """True if the answer contains the `<SEG>` that requests masks; False for text-only prompts."""
         return SEG_TAG in self.conversation.answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PromptedImage:
-    """A picture with its ground truth.
+    """An image with its ground truth.
 
     Attributes:
         rgb: (H, W, 3) uint8.
         masks: (N, H, W) bool, shared by all prompts.
         prompts: at least one.
         classes: (N,) int64, index of each mask in the source's closed set of classes, −1 = none; empty
-            for sources without one.
-        ignored: (H, W) bool, pixels that count neither as object nor as background; None = no pixel.
+            for sources without a closed set.
+        ignored: (H, W) bool, pixels that count neither as object nor as background; None if there are none.
         attributes: more per-mask labels for auxiliary losses, each (N,) int64 with −1 = unknown.
     """
 
@@ -78,8 +77,8 @@ class PromptedImage:
                 raise ValueError(f"{prompt.kind}: {len(prompt.labels)} labels for {len(self.masks)} masks")
 
 
-class Source(Protocol):
-    """A data set from which samples are drawn."""
+class SampleSource(Protocol):
+    """A dataset from which samples are drawn."""
 
     @property
     def name(self) -> str:
@@ -87,10 +86,15 @@ class Source(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The closed set that `PromptedImage.classes` counts in; empty when there is none."""
+        """The closed set that `PromptedImage.classes` indexes; empty if there is none."""
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Return the number of images."""
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        """Picture number `index` with at most `prompts` prompts, drawn with `rng` alone."""
+        """Return the image at `index` with at most `prompts` prompts, drawn only with `rng`."""
+
+
+def answer_with_masks(text: str) -> str:
+    """Append the request for masks to the text of an answer."""
+    return f"{text} The segmentation mask is {SEG_TAG}.{END_TAG}"

@@ -1,7 +1,4 @@
-"""Simulated scenes → training prompts of every task, with their targets.
-
-`scene_source` packs them; here they are drawn.
-"""
+"""Draw training prompts of every task, with their targets, for simulated scenes."""
 
 from __future__ import annotations
 
@@ -11,11 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.region_prompts import draw_region_prompt
+from xsam.data.samples import answer_with_masks
 from xsam.inference.preprocess import prompt_mask
-from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation, conversation_for
+from xsam.inference.prompts import Conversation, conversation_for
 from xsam.sim.annotate import ObjectAnnotation
 from xsam.sim.household import CATEGORIES
 from xsam.sim.language import (
+    RELATION_KINDS,
     Expression,
     absent_expressions,
     category_queries,
@@ -24,13 +24,20 @@ from xsam.sim.language import (
     reasoning_questions,
     referring_expressions,
 )
+from xsam.sim.render import STUFF_NAMES
 from xsam.types.masks import BoolMask
-from xsam.types.requests import Query, Task, VisualPrompt
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
-RELATIONAL_KINDS = ("extreme_x", "ordinal", "size", "distance", "relation")
-RELATIONAL_SHARE = 0.7
-"""Of the referring phrases in training: they are the hard ones."""
-STUFF = {"table": 1, "wall": 2, "floor": 3}
+RELATION_SHARE = 0.7
+"""Share of `RELATION_KINDS` among the referring phrases in training: they are the hard ones."""
+STUFF = {name: stuff_id for stuff_id, name in enumerate(STUFF_NAMES) if stuff_id}
+"""Name of a surface → its value in the stuff image."""
+_REGION_KIND_SHARES = {
+    PromptKind.POINT: 0.35,
+    PromptKind.BOX: 0.3,
+    PromptKind.SCRIBBLE: 0.15,
+    PromptKind.MASK: 0.2,
+}
 
 TASK_SHARES: Mapping[str, float] = {
     "referring": 0.42,
@@ -45,21 +52,21 @@ TASK_SHARES: Mapping[str, float] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ScenePrompt:
-    """One prompt on one scene.
+    """One prompt for one scene.
 
-    `targets` holds, per condition, the instance ids it means (empty: nothing) and `stuff_targets`
-    the stuff id of conditions that mean a stuff class.
+    `targets` holds, for each condition, the instance ids it refers to (empty if none); `stuff_targets` maps
+    the conditions that refer to a surface to its stuff id.
     """
 
     kind: str
     conversation: Conversation
     targets: tuple[tuple[int, ...], ...]
     stuff_targets: Mapping[int, int]  # condition index → stuff id
-    regions: tuple[BoolMask, ...] = ()  # one mask a `<region>`
+    regions: tuple[BoolMask, ...] = ()  # one mask per `<region>`
 
 
 def draw_kinds(rng: np.random.Generator, count: int, shares: Mapping[str, float] = TASK_SHARES) -> list[str]:
-    """Tasks of the prompts of a step; every picture of the batch gets the same, so lengths match."""
+    """Draw `count` kinds of prompts in the proportions of `shares`."""
     weights = np.array(list(shares.values()))
     return [str(kind) for kind in rng.choice(list(shares), size=count, p=weights / weights.sum())]
 
@@ -70,11 +77,12 @@ def draw_prompts(
     rng: np.random.Generator,
     kinds: Sequence[str],
 ) -> list[ScenePrompt]:
-    """Draw one prompt of each kind for one scene; what the scene can't give becomes another kind.
+    """Draw one prompt of each kind for a scene; kinds that the scene does not support are replaced.
 
     Args:
-        annotations: visible objects.
-        instance_ids: (H, W) of the picture, without padding.
+        annotations: all visible objects, including unlabeled ones.
+        instance_ids: (H, W), without padding.
+        rng: source of randomness.
         kinds: keys of `TASK_SHARES`.
     """
     expressions = referring_expressions(annotations, instance_ids.shape[1], article=bool(rng.random() < 0.75))
@@ -105,11 +113,10 @@ def _draw(
         return _regions(kind, labeled, annotations, instance_ids, rng)
     if kind == "grounded_conversation" and labeled:
         caption = grounded_caption(annotations)
-        asked = conversation_for(Query(task=Task.GROUNDED_CONVERSATION)).question
-        answer = f"{caption.text} The segmentation mask is {SEG_TAG}.{END_TAG}"
+        question_text = conversation_for(Query(task=Task.GROUNDED_CONVERSATION)).question
         return ScenePrompt(
             kind="grounded_conversation",
-            conversation=Conversation(question=asked, answer=answer),
+            conversation=Conversation(question=question_text, answer=answer_with_masks(caption.text)),
             targets=caption.instance_ids,
             stuff_targets={},
         )
@@ -117,10 +124,10 @@ def _draw(
 
 
 def _balanced_choice(expressions: Sequence[Expression], rng: np.random.Generator) -> Expression:
-    """Mostly a relation if there is one; kinds evenly, lest frequent ones crowd out others."""
-    relational = [e for e in expressions if e.kind in RELATIONAL_KINDS]
-    simple = [e for e in expressions if e.kind not in RELATIONAL_KINDS]
-    pool = relational if relational and (not simple or rng.random() < RELATIONAL_SHARE) else simple
+    """Choose a relation in most cases; draw kinds evenly, so frequent ones do not crowd out others."""
+    relations = [e for e in expressions if e.kind in RELATION_KINDS]
+    simple = [e for e in expressions if e.kind not in RELATION_KINDS]
+    pool = relations if relations and (not simple or rng.random() < RELATION_SHARE) else simple
     kinds = sorted({e.kind for e in pool})
     kind = kinds[rng.integers(len(kinds))]
     same = [e for e in pool if e.kind == kind]
@@ -139,18 +146,18 @@ def _phrase(expression: Expression) -> ScenePrompt:
 
 
 def _explained(question: Expression, annotations: Sequence[ObjectAnnotation]) -> ScenePrompt:
-    asked = conversation_for(Query(task=Task.REASONING, text=question.text, explain=True)).question
-    answer = f"{reasoning_answer(question, annotations)} The segmentation mask is {SEG_TAG}.{END_TAG}"
+    question_text = conversation_for(Query(task=Task.REASONING, text=question.text, explain=True)).question
+    answer = answer_with_masks(reasoning_answer(question, annotations))
     return ScenePrompt(
         kind="explained_reasoning",
-        conversation=Conversation(question=asked, answer=answer),
+        conversation=Conversation(question=question_text, answer=answer),
         targets=(question.instance_ids,),
         stuff_targets={},
     )
 
 
 def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generator) -> ScenePrompt:
-    """A list of categories: those in the picture and a few others, everything there is, or surfaces alone."""
+    """Draw a list of categories: present ones and a few others, all categories, or only surfaces."""
     form = rng.choice(["some", "few", "everything", "surfaces"], p=[0.35, 0.35, 0.22, 0.08])
     if form == "everything":
         queries = category_queries(annotations, rng, absent_count=len(CATEGORIES))
@@ -160,16 +167,16 @@ def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generato
         queries = _colored_categories(annotations, rng)
     else:
         queries = category_queries(annotations, rng, absent_count=int(rng.integers(1, 4)))
-    if form == "few":  # present or not: the model must also say "none of these"
+    if form == "few":  # possibly all absent: the model must also learn to answer "none of these"
         queries = queries[: int(rng.integers(1, 4))]
     names = [] if form == "surfaces" else [query.text for query in queries]
     targets = [] if form == "surfaces" else [query.instance_ids for query in queries]
     if form == "surfaces" or rng.random() < 0.5:
         for name in STUFF:
-            # People list surfaces last, like `Query.stuff_classes`; the model should not depend on it.
-            place = len(names) if rng.random() < 0.7 else int(rng.integers(len(names) + 1))
-            names.insert(place, name)
-            targets.insert(place, ())
+            # People list surfaces last, like `Query.stuff_classes`; the model should not depend on that.
+            index = len(names) if rng.random() < 0.7 else int(rng.integers(len(names) + 1))
+            names.insert(index, name)
+            targets.insert(index, ())
     query = Query(task=Task.OPEN_VOCABULARY, thing_classes=tuple(names))
     return ScenePrompt(
         kind="category_list",
@@ -182,7 +189,7 @@ def _categories(annotations: Sequence[ObjectAnnotation], rng: np.random.Generato
 def _colored_categories(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator
 ) -> tuple[Expression, ...]:
-    """Categories with a color ("red mug"), all objects of each, and some that are not there."""
+    """Return categories with a color ("red mug"), with all objects of each, and some absent ones."""
     pairs = sorted({(item.color, item.category) for item in annotations if item.labeled})
     present = [
         Expression(
@@ -213,9 +220,8 @@ def _regions(
         targets: tuple[tuple[int, ...], ...] = ((chosen[0].instance_id,),)
     else:
         categories = sorted({item.category for item in labeled})
-        wanted = rng.permutation(categories)[: int(rng.integers(1, 4))]
         chosen = []
-        for category in wanted:
+        for category in rng.permutation(categories)[: int(rng.integers(1, 4))]:
             same = [item for item in labeled if item.category == category]
             chosen.append(same[rng.integers(len(same))])
         targets = tuple(
@@ -223,7 +229,7 @@ def _regions(
             for item in chosen
         )
     regions = tuple(
-        prompt_mask([random_region(instance_ids == item.instance_id, item.box_xyxy, rng)], instance_ids.shape)
+        prompt_mask([random_region(instance_ids == item.instance_id, rng)], instance_ids.shape)
         for item in chosen
     )
     query = Query(
@@ -235,24 +241,9 @@ def _regions(
     )
 
 
-def random_region(
-    mask: BoolMask, box_xyxy: tuple[int, int, int, int], rng: np.random.Generator
-) -> VisualPrompt:
-    """A point, box, scribble or mask prompt for an object, as a person would give it."""
-    kind = rng.choice(["point", "box", "scribble", "mask"], p=[0.35, 0.3, 0.15, 0.2])
-    rows, columns = np.nonzero(mask)
-    if kind == "mask":
-        return VisualPrompt.from_mask(mask)
-    if kind == "box":
-        height, width = mask.shape
-        jitter = rng.integers(-2, 3, size=4)
-        x_min, y_min = max(0, box_xyxy[0] + jitter[0]), max(0, box_xyxy[1] + jitter[1])
-        x_max = min(width, max(x_min + 1, box_xyxy[2] + jitter[2]))
-        y_max = min(height, max(y_min + 1, box_xyxy[3] + jitter[3]))
-        if x_max > x_min and y_max > y_min:
-            return VisualPrompt.box(float(x_min), float(y_min), float(x_max), float(y_max))
-    if kind == "scribble" and len(rows) >= 2:
-        picked = rng.integers(len(rows), size=3)
-        return VisualPrompt.scribble([(float(columns[k]), float(rows[k])) for k in picked])
-    pick = int(rng.integers(len(rows)))
-    return VisualPrompt.point(float(columns[pick]), float(rows[pick]))
+def random_region(mask: BoolMask, rng: np.random.Generator) -> VisualPrompt:
+    """Draw a prompt of a random kind for an object (H, W); the sides of boxes are off by up to two pixels."""
+    kinds = list(_REGION_KIND_SHARES)
+    kind = kinds[int(rng.choice(len(kinds), p=list(_REGION_KIND_SHARES.values())))]
+    offsets = rng.integers(-2, 3, size=4) if kind is PromptKind.BOX else 0
+    return draw_region_prompt(kind, mask, rng, box_offsets_px=offsets, sort_scribble=False)

@@ -1,4 +1,4 @@
-"""Simulated scenes as a source of training samples, one task or a mixture of them."""
+"""Simulated scenes as a source of training samples, for one task or a mixture of tasks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _COLOR_INDEX = {name: i for i, name in enumerate(ALL_COLORS)}
 
 
 class SceneSource:
-    """Pre-rendered scenes with prompts drawn anew each time.
+    """Pre-rendered scenes with prompts that are drawn anew for each sample.
 
     Args:
-        shards: the pictures and their annotations.
-        shares: how often each kind of `TASK_SHARES`, or `DIALOGUE` (text about the picture, without
-            masks), is drawn.
-        augment: mirror half of the pictures, and change brightness, contrast and color a little.
-        name: for logs and the mixture.
+        shards: the images and their annotations.
+        shares: relative frequency of each kind: keys of `TASK_SHARES`, or `DIALOGUE` (text about the image,
+            without masks).
+        augment: mirror half of the images, and jitter brightness, contrast, and color.
+        name: name used in logs and in the mixture.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class SceneSource:
     ) -> None:
         unknown = set(shares) - {*TASK_SHARES, DIALOGUE}
         if unknown:
-            raise ValueError(f"unknown kinds of prompts {sorted(unknown)}, known: {[*TASK_SHARES, DIALOGUE]}")
+            raise ValueError(f"unknown prompt kinds {sorted(unknown)}, known: {[*TASK_SHARES, DIALOGUE]}")
         if min(shares.values(), default=-1.0) < 0 or sum(shares.values()) <= 0:
             raise ValueError(f"shares must be positive, got {dict(shares)}")
         self.shards = shards
@@ -63,7 +63,7 @@ class SceneSource:
         return len(self.shards)
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        """See `xsam.data.samples.Source`; exactly `prompts` prompts."""
+        """Implement `xsam.data.samples.SampleSource.sample`, with exactly `prompts` prompts."""
         height, width = (int(v) for v in self.shards.image_hw[index])
         rgb = self.shards.rgb[index, :height, :width]
         ids = self.shards.instance_ids[index, :height, :width]
@@ -99,7 +99,7 @@ class SceneSource:
         count: int,
     ) -> list[TrainPrompt]:
         kinds = draw_kinds(rng, count, self.shares)
-        talk = kinds.count(DIALOGUE)
+        dialogue_count = kinds.count(DIALOGUE)
         height, width = ids.shape
         drawn = draw_prompts(annotations, ids, rng, [kind for kind in kinds if kind != DIALOGUE])
         total = len(known) + len(surfaces)
@@ -113,7 +113,7 @@ class SceneSource:
                     ),
                     labels=np.full(total, NO_CONDITION, np.int64),
                 )
-                for pair in (scene_dialogue(annotations, (height, width), rng, count=talk) if talk else ())
+                for pair in scene_dialogue(annotations, (height, width), rng, count=dialogue_count)
             ),
         ]
 

@@ -30,13 +30,12 @@ from xsam.eval.questions import INTERACTIVE_KINDS, RegionTruth
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scoreboard import Scoreboard, Scores
 from xsam.segmenter import Segmenter
-from xsam.sim.language import EXPRESSION_KINDS
+from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
 from xsam.sim.render import render
 from xsam.sim.scene import TEST_SEEDS, sample_scene
 
 IMAGE_HW = (480, 640)
 DEFAULT_SEEDS = range(TEST_SEEDS.start, TEST_SEEDS.start + 500)
-RELATION_KINDS = ("extreme_x", "ordinal", "size", "distance", "relation")
 
 SCORE_KEYS: tuple[str, ...] = (
     *("referring_miou", "referring_ciou", "referring_giou", "referring_p50", "relation_miou"),

@@ -1,8 +1,8 @@
-"""Score a model on any data set that training can read, and on sources of one's own.
+"""Score a model on any dataset that training can read, or on a custom source.
 
-A `xsam.data.samples.Source` gives pictures with prompts and the masks they mean. Prompts hold the text that
-training uses; here they are turned back into queries, so that the answers come through the same door as
-everybody's. Panoptic and semantic scores need the ground truth of every pixel: see `xsam.eval.coco`.
+A `xsam.data.samples.SampleSource` yields images with prompts and target masks. The prompts contain the text
+used in training; here they are converted back to queries, so that evaluation uses the same API as every other
+user of the engine. Panoptic and semantic scores need ground truth for every pixel: see `xsam.eval.coco`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import numpy as np
 from tqdm import tqdm
 
-from xsam.data.samples import PromptedImage, Source, TrainPrompt
+from xsam.data.samples import PromptedImage, SampleSource, TrainPrompt
 from xsam.errors import InvalidQueryError, XSamError
 from xsam.eval.asking import ask_and_score
 from xsam.eval.pictures import PictureSample
@@ -44,7 +44,7 @@ _NAMELESS = "region"
 
 def evaluate_source(
     model: Segmenter,
-    source: Source,
+    source: SampleSource,
     *,
     prompts: int = 8,
     limit: int | None = None,

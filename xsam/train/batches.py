@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import IterableDataset
 
-from xsam.data.samples import PromptedImage, Source
+from xsam.data.samples import PromptedImage, SampleSource
 from xsam.errors import DatasetError
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.mixture import BatchPlan
@@ -23,7 +23,7 @@ class PlannedBatches(IterableDataset[TrainBatch]):
     """This process's share of every planned batch, from a step on; prompts are drawn by number."""
 
     def __init__(
-        self, sources: Sequence[Source], plan: BatchPlan, collate: Collator, config: StageConfig
+        self, sources: Sequence[SampleSource], plan: BatchPlan, collate: Collator, config: StageConfig
     ) -> None:
         self.sources, self.plan, self.collate, self.config = sources, plan, collate, config
         self.first, self.rank, self.processes = 0, 0, 1
@@ -47,7 +47,7 @@ class PlannedBatches(IterableDataset[TrainBatch]):
         ]
         return self.collate(samples)
 
-    def _sample(self, source: Source, index: int, seed: Sequence[int]) -> PromptedImage:
+    def _sample(self, source: SampleSource, index: int, seed: Sequence[int]) -> PromptedImage:
         """The picture, or the next readable one: a bad file among a million ends no run."""
         while True:
             try:

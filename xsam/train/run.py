@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from xsam.config import tiny_config
-from xsam.data.samples import Source
+from xsam.data.samples import SampleSource
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
@@ -24,7 +24,7 @@ SCENES = "scenes"
 _PATHS = frozenset({"folder", "root", "annotations", "images", "masks", "explanations"})
 
 
-def open_configured(config: SourceConfig, data: Path, *, augment: bool) -> Source:
+def open_configured(config: SourceConfig, data: Path, *, augment: bool) -> SampleSource:
     """Open a source of a recipe; paths among its options are relative to `data`.
 
     Raises:
@@ -39,7 +39,7 @@ def open_configured(config: SourceConfig, data: Path, *, augment: bool) -> Sourc
     return open_source(config.kind, **options)
 
 
-def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool) -> Source:
+def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool) -> SampleSource:
     from xsam.data.scene_source import SceneSource
     from xsam.sim.shards import load_shards
 

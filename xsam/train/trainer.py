@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from xsam.data.samples import Source
+from xsam.data.samples import SampleSource
 from xsam.errors import ModelError, TrainingConfigError
 from xsam.model.xsam import XSamModel
 from xsam.train.batches import PlannedBatches
@@ -67,10 +67,10 @@ class Trainer:
         model: XSamModel,
         tokenizer: Any,
         config: StageConfig,
-        sources: Sequence[Source],
+        sources: Sequence[SampleSource],
         out: Path,
         *,
-        validation: Source | None = None,
+        validation: SampleSource | None = None,
         cpu: bool = False,
     ) -> None:
         torch.manual_seed(config.seed)
@@ -324,7 +324,7 @@ def _precision(config: StageConfig, cpu: bool) -> str:
     return "bf16" if not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
 
 
-def _classes(sources: Sequence[Source], config: StageConfig) -> int:
+def _classes(sources: Sequence[SampleSource], config: StageConfig) -> int:
     sets = {source.class_names for source in sources}
     if config.stage is not Stage.SEGMENTOR and config.attributes is None:
         return 0

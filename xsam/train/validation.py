@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.data.samples import Source
-from xsam.data.scene_prompts import RELATIONAL_KINDS
+from xsam.data.samples import SampleSource
 from xsam.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xsam.model.xsam import XSamModel
-from xsam.sim.language import EXPRESSION_KINDS
+from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
 from xsam.train.stages import Stage, StageConfig
@@ -34,9 +33,11 @@ _TILE_PX = 192
 
 
 class Validation:
-    """A fixed choice of pictures and prompts of a source."""
+    """A fixed selection of images and prompts from a source."""
 
-    def __init__(self, source: Source, collate: Collator, config: StageConfig, *, seed: int = 7) -> None:
+    def __init__(
+        self, source: SampleSource, collate: Collator, config: StageConfig, *, seed: int = 7
+    ) -> None:
         count = min(config.validate_pictures, len(source))
         self.stage = config.stage
         prompts = max(4, config.prompts_per_image)
@@ -142,7 +143,7 @@ class _Tally:
 
     def scores(self) -> dict[str, float]:
         scores = {name: float(np.mean(values)) for name, values in sorted(self.values.items())}
-        for group, kinds in (("referring_miou", EXPRESSION_KINDS), ("relation_miou", RELATIONAL_KINDS)):
+        for group, kinds in (("referring_miou", EXPRESSION_KINDS), ("relation_miou", RELATION_KINDS)):
             values = [v for kind in kinds for v in self.values.get(f"iou_{kind}", [])]
             if values:
                 scores[group] = float(np.mean(values))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.unit.train.scene_truth import Sample, meant, phrases
+from tests.unit.data.scene_truth import SceneTruth, meant, phrases
 from xsam.config import REGION_ID
 from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
 from xsam.inference.preprocess import PROMPT_RADIUS_SHARE
@@ -28,17 +28,17 @@ HEIGHT, WIDTH = 72, 96
 
 
 @functools.cache
-def samples() -> tuple[Sample, ...]:
+def samples() -> tuple[SceneTruth, ...]:
     found = []
     for seed in SEEDS:
         scene = sample_scene(seed)
         view = render(scene, image_hw=(HEIGHT, WIDTH))
-        found.append(Sample(view.rgb, view.instance_ids, view.stuff_ids, annotate(scene, view)))
+        found.append(SceneTruth(view.rgb, view.instance_ids, view.stuff_ids, annotate(scene, view)))
     return tuple(found)
 
 
 @functools.cache
-def drawn() -> tuple[tuple[Sample, ScenePrompt], ...]:
+def drawn() -> tuple[tuple[SceneTruth, ScenePrompt], ...]:
     """Several prompts of every kind for every scene and its mirror image."""
     pairs = []
     for number, sample in enumerate(samples()):
@@ -193,7 +193,7 @@ def test_people_point_at_objects_in_every_way() -> None:
         for number, item in sample.labeled().items():
             mask = sample.instance_ids == number
             for _ in range(12):
-                prompt = random_region(mask, item.box_xyxy, rng)
+                prompt = random_region(mask, rng)
                 prompt.check_inside((HEIGHT, WIDTH))
                 assert prompt.positive
                 kinds[prompt.kind] += 1

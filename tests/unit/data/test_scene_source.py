@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.unit.train.scene_truth import Sample, meant, phrases
+from tests.unit.data.scene_truth import SceneTruth, meant, phrases
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
 from xsam.data.scene_prompts import STUFF, TASK_SHARES
 from xsam.data.scene_source import DIALOGUE, SceneSource
@@ -27,15 +27,15 @@ def _rng(*seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def _seen(shards: SceneShards, index: int, *, flipped: bool = False) -> Sample:
+def _seen(shards: SceneShards, index: int, *, flipped: bool = False) -> SceneTruth:
     """The scene without its padding, as it is on disk."""
     height, width = shards.image_hw[index]
     arrays = (a[index, :height, :width] for a in (shards.rgb, shards.instance_ids, shards.stuff_ids))
-    sample = Sample(*arrays, shards.annotations[index])
+    sample = SceneTruth(*arrays, shards.annotations[index])
     return sample.mirrored() if flipped else sample
 
 
-def _instances(picture: PromptedImage, seen: Sample) -> list[int]:
+def _instances(picture: PromptedImage, seen: SceneTruth) -> list[int]:
     """The instance id behind each mask, found by its pixels; −1 for a surface."""
     found = []
     for mask in picture.masks:

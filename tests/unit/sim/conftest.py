@@ -12,17 +12,17 @@ from xsam.sim.scene import TEST_SEEDS, TableScene, sample_scene
 
 
 @dataclass(frozen=True)
-class Sample:
+class AnnotatedScene:
     scene: TableScene
     view: RenderedView
     annotations: tuple[ObjectAnnotation, ...]
 
 
 @pytest.fixture(scope="session")
-def samples() -> list[Sample]:
+def samples() -> list[AnnotatedScene]:
     found = []
     for seed in TEST_SEEDS[:14]:
         scene = sample_scene(seed)
         view = render(scene, image_hw=(96, 128) if seed % 3 else (128, 128))
-        found.append(Sample(scene, view, annotate(scene, view)))
+        found.append(AnnotatedScene(scene, view, annotate(scene, view)))
     return found

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import small_model
-from xsam.data.samples import Source
+from xsam.data.samples import SampleSource
 from xsam.data.scene_source import DIALOGUE, SceneSource
 from xsam.sim.shards import SceneShards
 from xsam.train.losses import MaskSampling
@@ -50,7 +50,7 @@ def starter(tokenizer: Any, shards: SceneShards) -> Start:
         out: Path,
         *,
         seed: int = 0,
-        sources: Sequence[Source] = (SceneSource(shards, shares=SHARES),),
+        sources: Sequence[SampleSource] = (SceneSource(shards, shares=SHARES),),
         validation: bool = False,
         **fields: Any,
     ) -> Trainer:

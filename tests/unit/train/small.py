@@ -68,7 +68,7 @@ def referring(text: str, labels: Sequence[int], *, kind: str = "test") -> TrainP
 
 
 class HandMade:
-    """A `Source` of given pictures; nothing is drawn."""
+    """A `SampleSource` of given pictures; nothing is drawn."""
 
     name = "hand-made"
 

@@ -62,7 +62,7 @@ def test_scenes_that_cannot_be_opened(data: Path, options: dict[str, Any], words
 
 
 def test_other_kinds_are_data_sets_on_disk(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="unknown kind of data set 'imagenet'"):
+    with pytest.raises(DatasetError, match="unknown dataset kind 'imagenet'"):
         open_configured(SourceConfig(kind="imagenet"), tmp_path, augment=True)
     options = {"annotations": "coco/panoptic.json", "masks": "coco/masks", "images": "coco/images"}
     with pytest.raises(MissingDataError) as caught:

@@ -1,12 +1,12 @@
-"""Readers of the data sets X-SAM is trained on (arXiv 2508.04655), as they are published.
+"""Readers of the datasets that X-SAM is trained on (arXiv 2508.04655), in their published formats.
 
-`open_source` opens one by its kind::
+`open_source` opens a dataset by its kind::
 
     source = open_source("coco_panoptic", annotations="…/panoptic_train2017.json", masks="…", images="…")
     sample = source.sample(0, np.random.default_rng(0))
 
-Files are indexed when a source is opened, which for the largest takes about a minute and for that time a
-few GB; what stays is a tenth of it. Pictures are read one by one.
+Annotations are indexed when a source is opened; for the largest datasets this takes about a minute and
+temporarily a few GB of memory, a tenth of which stays in use. Images are read one by one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from functools import partial
 from typing import Any
 
 from xsam.data.readers.coco import CocoInstances, CocoPanoptic
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.gcg import GroundedCaptions
 from xsam.data.readers.llava import LlavaChat
 from xsam.data.readers.reason_seg import ReasonSeg
 from xsam.data.readers.refcoco import RefCoco
 from xsam.data.readers.regions import CocoRegions
 from xsam.data.readers.source import FileSource
+from xsam.errors import DatasetError, MissingDataError, RecordError
 from xsam.types.requests import Task
 
 __all__ = ["READERS", "DatasetError", "FileSource", "MissingDataError", "RecordError", "open_source"]
@@ -46,19 +46,19 @@ READERS: dict[str, Callable[..., FileSource]] = {
 
 
 def open_source(kind: str, **options: Any) -> FileSource:
-    """Open a data set on disk.
+    """Open a dataset on disk.
 
     Args:
         kind: a key of `READERS`.
-        options: those of the reader, most of all where the files are.
+        options: arguments of the reader, in particular the paths of the files.
 
     Raises:
-        MissingDataError: a file or folder is not there; the hint says what is expected.
+        MissingDataError: a file or folder does not exist; the hint describes the expected layout.
         RecordError: a record is malformed.
         DatasetError: the kind or an option is unknown, or a file is damaged.
     """
     if kind not in READERS:
-        raise DatasetError(f"unknown kind of data set {kind!r}", hint=f"known: {', '.join(READERS)}")
+        raise DatasetError(f"unknown dataset kind {kind!r}", hint=f"known: {', '.join(READERS)}")
     reader = READERS[kind]
     signature = inspect.signature(reader)
     try:

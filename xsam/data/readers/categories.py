@@ -1,4 +1,4 @@
-"""Categories of a closed set, and prompts that list some of them."""
+"""Categories of a closed set, and prompts that list a subset of them."""
 
 from __future__ import annotations
 
@@ -8,53 +8,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.errors import DatasetError, RecordError
 from xsam.data.readers.files import take
-from xsam.data.readers.source import ask, check_share
+from xsam.data.readers.source import check_probability, record_conversation
 from xsam.data.samples import NO_CONDITION, TrainPrompt
+from xsam.errors import DatasetError, RecordError
 from xsam.inference.prompts import category_name
 from xsam.types.requests import Query, Task
 
 
 def read_categories(data: Any, where: str) -> tuple[tuple[str, ...], dict[int, int]]:
-    """The field `categories` of a COCO file.
+    """Read the field `categories` of a COCO file.
 
     Returns:
-        names in the order of the file, and category id → index.
+        names in file order, and category id → index.
 
     Raises:
-        RecordError: there is none, or one without a name or with the id of another.
+        RecordError: there are no categories, or one has no name or a duplicate id.
     """
     names: list[str] = []
-    index: dict[int, int] = {}
-    for number, category in enumerate(take(data, "categories", list, where)):
-        place = f"{where}, category number {number}"
-        name, identity = take(category, "name", str, place), take(category, "id", int, place)
-        if identity in index or not category_name(name):
-            raise RecordError(f"{place}: {name!r} has no name, or the id {identity} of another")
-        index[identity] = number
+    index_of: dict[int, int] = {}
+    for index, category in enumerate(take(data, "categories", list, where)):
+        entry = f"{where}, category number {index}"
+        name, identity = take(category, "name", str, entry), take(category, "id", int, entry)
+        if identity in index_of or not category_name(name):
+            raise RecordError(f"{entry}: {name!r} is not a valid name, or the id {identity} is a duplicate")
+        index_of[identity] = index
         names.append(name)
     if not names:
         raise RecordError(f"{where}: 'categories' is empty")
-    return tuple(names), index
+    return tuple(names), index_of
 
 
 class CategoryPrompts:
-    """Draws prompts that list categories: those in the picture among some that are not.
+    """Draws prompts that list the categories in an image, mixed with some that are absent.
 
-    Categories that read the same once COCO's suffixes are dropped ("wall-other", "wall") are one
-    condition.
+    Categories that are identical once COCO's suffixes are removed ("wall-other", "wall") form one condition.
 
     Args:
         names: the closed set.
-        absent_categories: at most so many that are not in the picture; None = as many as fit. How many
-            is drawn evenly, so short and long lists occur.
-        all_absent_share: how often as many absent ones as allowed are listed, which for COCO and the
-            defaults is the full list, as at evaluation.
-        max_categories: at most so many categories in a prompt. Is this less than what is in the
-            picture, some of that goes unasked.
+        absent_categories: maximum number of categories that are not in the image; None means as many as fit.
+            The number is drawn uniformly, so short and long lists occur.
+        all_absent_share: how often the maximum number of absent categories is listed; for COCO and the
+            defaults this is the full list, as in evaluation.
+        max_categories: maximum number of categories in a prompt. If the image has more, some of its
+            categories are not asked for.
 
-    Source: X-SAM asks half of the time for all categories and else for the present ones and a random
+    Source: X-SAM asks half of the time for all categories, and otherwise for the present ones and a random
     number of others, in random order.
     """
 
@@ -71,30 +70,31 @@ class CategoryPrompts:
         self._texts = list(dict.fromkeys(category_name(name) for name in names))
         self._text_of = np.array([self._texts.index(category_name(name)) for name in names], np.int64)
         self._absent = absent_categories
-        self._all_absent_share = check_share("all_absent_share", all_absent_share)
+        self._all_absent_share = check_probability("all_absent_share", all_absent_share)
         self._max = max_categories
 
     def draw(self, classes: NDArray[np.int64], rng: np.random.Generator, where: str) -> TrainPrompt:
-        """A prompt for a picture.
+        """Draw a prompt for an image.
 
         Args:
-            classes: (N,) index of each mask in the closed set. If there is no mask, at least one absent
-                category is asked for whatever the options say.
+            classes: (N,) index of each mask in the closed set. If there are no masks, at least one absent
+                category is listed, regardless of the options.
             rng: draws the absent categories and the order.
-            where: file and record, for messages.
+            where: file and record, for error messages.
         """
         texts = self._text_of[classes]
         present = rng.permutation(np.unique(texts))[: self._max]
         others = np.setdiff1d(np.arange(len(self._texts)), texts)
-        limit = min(len(others), self._max - len(present))
+        max_count = min(len(others), self._max - len(present))
         if self._absent is not None:
-            limit = min(limit, self._absent)
-        count = limit if rng.random() < self._all_absent_share else int(rng.integers(limit + 1))
+            max_count = min(max_count, self._absent)
+        count = max_count if rng.random() < self._all_absent_share else int(rng.integers(max_count + 1))
         if len(present) == 0:
             count = max(1, count)
         listed = rng.permutation(np.concatenate([present, rng.choice(others, count, replace=False)]))
         condition = np.full(len(self._texts), NO_CONDITION, np.int64)
         condition[listed] = np.arange(len(listed))
-        # One list for things and stuff: the text does not tell them apart, and their order is to be mixed.
+        # One list for things and stuff: the text does not distinguish them, and their order must be mixed.
         query = Query(task=Task.GENERIC, thing_classes=tuple(self._texts[i] for i in listed))
-        return TrainPrompt(kind="generic", conversation=ask(query, where), labels=condition[texts])
+        conversation = record_conversation(query, where)
+        return TrainPrompt(kind="generic", conversation=conversation, labels=condition[texts])

@@ -1,9 +1,9 @@
-"""COCO: panoptic and instance segmentation, asked for by lists of categories."""
+"""COCO panoptic and instance segmentation, prompted with lists of categories."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.data.readers.categories import CategoryPrompts, read_categories
-from xsam.data.readers.errors import Layout, RecordError
 from xsam.data.readers.files import (
+    Layout,
     find_image,
     read_json,
     read_rgb,
@@ -24,37 +24,56 @@ from xsam.data.readers.files import (
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
 from xsam.data.readers.source import FileSource, count_if
 from xsam.data.samples import PromptedImage
+from xsam.errors import RecordError
 
 COCO_URL = "https://cocodataset.org/#download"
 PANOPTIC_LAYOUT = Layout(
     dataset="COCO panoptic",
     folders=(
         "annotations/panoptic_train2017.json, the PNG folder panoptic_train2017/ (a zip file inside the "
-        "annotations' zip file) and the pictures train2017/"
+        "annotations' zip file), and the images train2017/"
     ),
     published=COCO_URL,
 )
 INSTANCE_LAYOUT = Layout(
     dataset="COCO instances",
-    folders="annotations/instances_train2017.json and the pictures train2017/",
+    folders="annotations/instances_train2017.json and the images train2017/",
     published=COCO_URL,
 )
 
 
-class CocoPanoptic(FileSource):
-    """COCO panoptic segmentation, or another set in its format.
+class _CategorySource(FileSource):
+    """Base of the sources whose prompts list categories; for the arguments see `CategoryPrompts`."""
 
-    Pixels of crowds and pixels without a segment ("void") are ignored. Pictures without a segment that
-    is no crowd are left out.
+    def __init__(
+        self, *, absent_categories: int | None, all_absent_share: float, max_categories: int, **files: Any
+    ) -> None:
+        self._prompt_options: dict[str, Any] = {
+            "absent_categories": absent_categories,
+            "all_absent_share": all_absent_share,
+            "max_categories": max_categories,
+        }
+        super().__init__(**files)
+
+    def _read_categories(self, data: Any) -> dict[int, int]:
+        """Read the closed set of a file and return category id → index."""
+        self._class_names, class_of = read_categories(data, str(self._annotations))
+        self._draw = CategoryPrompts(self._class_names, **self._prompt_options)
+        return class_of
+
+
+class CocoPanoptic(_CategorySource):
+    """COCO panoptic segmentation, or another dataset in its format.
+
+    Pixels of crowds and pixels without a segment ("void") are ignored. Images with no segments other than
+    crowds are skipped.
 
     Args:
         annotations: such as `panoptic_train2017.json`.
-        masks: the folder of PNG files that hold the segment ids.
-        images: the folder of the pictures.
-        name: for logs and the mixture.
-        absent_categories: see `CategoryPrompts`, also for the other two.
-        all_absent_share: how often all that may be listed are.
-        max_categories: limit of a list.
+        masks: folder of the PNG files that hold the segment ids.
+        images: folder of the images.
+        name: name used in logs and in the mixture.
+        absent_categories, all_absent_share, max_categories: see `CategoryPrompts`.
     """
 
     def __init__(
@@ -68,30 +87,23 @@ class CocoPanoptic(FileSource):
         all_absent_share: float = 0.5,
         max_categories: int = 150,
     ) -> None:
-        layout = PANOPTIC_LAYOUT
-        path = require_file(annotations, layout)
-        self._masks = require_folder(masks, layout)
-        images = require_folder(images, layout)
-        data = read_json(path)
-        names, class_of = read_categories(data, str(path))
-        self._draw = CategoryPrompts(
-            names,
-            absent_categories=absent_categories,
-            all_absent_share=all_absent_share,
-            max_categories=max_categories,
-        )
-        skipped: Counter[str] = Counter()
+        path = require_file(annotations, PANOPTIC_LAYOUT)
+        self._masks = require_folder(masks, PANOPTIC_LAYOUT)
         super().__init__(
             name=name,
             annotations=path,
             images=images,
-            layout=layout,
-            records=_panoptic_records(data, class_of, path, skipped),
-            skipped=skipped,
-            class_names=names,
+            layout=PANOPTIC_LAYOUT,
+            absent_categories=absent_categories,
+            all_absent_share=all_absent_share,
+            max_categories=max_categories,
         )
 
-    def _prompted(
+    def _read_records(self) -> Iterable[dict[str, Any]]:
+        data = read_json(self._annotations)
+        return _panoptic_records(data, self._read_categories(data), self._annotations, self._skipped)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -102,10 +114,10 @@ class CocoPanoptic(FileSource):
         colors = read_rgb(find_image(self._masks, record["mask"], self._layout), where).astype(np.uint32)
         ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
         if ids.shape != rgb.shape[:2]:
-            raise RecordError(f"{where}: {record['mask']} differs from the picture in size")
+            raise RecordError(f"{where}: {record['mask']} differs from the image in size")
         listed = [identity for identity, _, _ in record["segments"]]
         if set(np.unique(ids).tolist()) - {0} != set(listed):
-            raise RecordError(f"{where}: the segments of {record['mask']} are not those of segments_info")
+            raise RecordError(f"{where}: the segments in {record['mask']} do not match segments_info")
         segments = [(identity, class_) for identity, class_, crowd in record["segments"] if not crowd]
         classes = np.array([class_ for _, class_ in segments], np.int64)
         return PromptedImage(
@@ -117,19 +129,17 @@ class CocoPanoptic(FileSource):
         )
 
 
-class CocoInstances(FileSource):
-    """COCO instance segmentation, or another set in its format.
+class CocoInstances(_CategorySource):
+    """COCO instance segmentation, or another dataset in its format.
 
-    Crowd regions are ignored. Pictures without an object that is no crowd are left out, and so are
-    objects too thin to hold a pixel.
+    Crowd regions are ignored. Images with no objects other than crowds are skipped, and so are objects too
+    thin to cover a pixel.
 
     Args:
         annotations: such as `instances_train2017.json`.
-        images: the folder of the pictures.
-        name: for logs and the mixture.
-        absent_categories: see `CategoryPrompts`, also for the other two.
-        all_absent_share: how often all that may be listed are.
-        max_categories: limit of a list.
+        images: folder of the images.
+        name: name used in logs and in the mixture.
+        absent_categories, all_absent_share, max_categories: see `CategoryPrompts`.
     """
 
     def __init__(
@@ -142,29 +152,21 @@ class CocoInstances(FileSource):
         all_absent_share: float = 0.5,
         max_categories: int = 150,
     ) -> None:
-        layout = INSTANCE_LAYOUT
-        path = require_file(annotations, layout)
-        images = require_folder(images, layout)
-        data = read_json(path)
-        names, class_of = read_categories(data, str(path))
-        self._draw = CategoryPrompts(
-            names,
+        super().__init__(
+            name=name,
+            annotations=require_file(annotations, INSTANCE_LAYOUT),
+            images=images,
+            layout=INSTANCE_LAYOUT,
             absent_categories=absent_categories,
             all_absent_share=all_absent_share,
             max_categories=max_categories,
         )
-        skipped: Counter[str] = Counter()
-        super().__init__(
-            name=name,
-            annotations=path,
-            images=images,
-            layout=layout,
-            records=instance_records(data, class_of, path, skipped),
-            skipped=skipped,
-            class_names=names,
-        )
 
-    def _prompted(
+    def _read_records(self) -> Iterable[dict[str, Any]]:
+        data = read_json(self._annotations)
+        return instance_records(data, self._read_categories(data), self._annotations, self._skipped)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -186,13 +188,13 @@ class CocoInstances(FileSource):
 def instance_records(
     data: Any, class_of: dict[int, int], path: Path, skipped: Counter[str]
 ) -> Iterator[dict[str, Any]]:
-    """Pictures of a COCO instance file with their objects, in the order of the file.
+    """Parse the images of a COCO instance file with their objects, in file order.
 
     Args:
         data: content of the file.
         class_of: category id → index.
-        path: the file, for messages.
-        skipped: counts what is left out.
+        path: the file, for error messages.
+        skipped: counts the skipped records.
 
     Yields:
         `id`, `file_name`, `height`, `width`, and `objects`: each `id`, `class`, `crowd`, `segmentation`.
@@ -220,10 +222,10 @@ def instance_records(
 def decode_objects(
     record: dict[str, Any], where: str
 ) -> tuple[list[tuple[dict[str, Any], NDArray[np.bool_]]], NDArray[np.bool_] | None]:
-    """Objects of a record of `instance_records` that hold a pixel, and the pixels of crowds.
+    """Decode the objects of a record of `instance_records` that cover a pixel, and the pixels of crowds.
 
     Returns:
-        objects with masks (H, W) bool; (H, W) bool, or None without a crowd.
+        objects with (H, W) bool masks; (H, W) bool mask of crowds, or None if there are none.
     """
     image_hw = (record["height"], record["width"])
     objects, ignored = [], None
@@ -244,7 +246,7 @@ def _panoptic_records(
         where = f"{path}, annotation number {number}"
         annotations[take(annotation, "image_id", (int, str), where)] = annotation
     for image in image_records(data, path):
-        where = f"{path}, picture {image['id']}"
+        where = f"{path}, image {image['id']}"
         annotation = annotations.pop(image["id"], None)
         if count_if(skipped, "without an annotation", annotation is None):
             continue
@@ -263,10 +265,10 @@ def _panoptic_records(
 
 
 def image_records(data: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """The field `images` of a COCO file: `id`, `file_name`, `height`, `width`; ids may be text."""
+    """Parse the field `images` of a COCO file: `id` (int or str), `file_name`, `height`, `width`."""
     for number, image in enumerate(take(data, "images", list, str(path))):
-        identity = take(image, "id", (int, str), f"{path}, picture number {number}")
-        where = f"{path}, picture {identity}"
+        identity = take(image, "id", (int, str), f"{path}, image number {number}")
+        where = f"{path}, image {identity}"
         height, width = take_size(image, where)
         file_name = take(image, "file_name", str, where)
         yield {"id": identity, "file_name": file_name, "height": height, "width": width}
@@ -279,6 +281,6 @@ def _class(record: Any, class_of: dict[int, int], where: str) -> int:
     return class_of[identity]
 
 
-def _check_used(left: dict[int | str, Any], path: Path) -> None:
-    if left:
-        raise RecordError(f"{path}: annotations of picture {next(iter(left))}, which is not in 'images'")
+def _check_used(unused: dict[int | str, Any], path: Path) -> None:
+    if unused:
+        raise RecordError(f"{path}: annotations of image {next(iter(unused))}, which is not in 'images'")

@@ -1,10 +1,11 @@
-"""What the readers share: JSON files, packed records, checked fields, pictures."""
+"""Helpers shared by the readers: paths, JSON files, packed records, checked fields, and images."""
 
 from __future__ import annotations
 
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +13,28 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xsam.data.readers.errors import DatasetError, Layout, RecordError, missing
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 _SPACE = " \t\n\r"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """What a user must have on disk for a dataset, and where to get it."""
+
+    dataset: str
+    folders: str
+    published: str
 
 
 class PackedRecords:
     """Records of a large file in compact form.
 
-    A record is unpacked when it is read. COCO's 860,000 objects take some 200 MB so, not the several GB of
-    their Python objects, and processes forked from this one share the memory.
+    A record is unpacked when it is read. COCO's 860,000 objects take about 200 MB this way instead of the
+    several GB of their Python objects, and forked processes share the memory.
 
     Args:
-        records: anything JSON can hold; consumed once.
+        records: JSON-serializable values; consumed once.
     """
 
     def __init__(self, records: Iterable[Any]) -> None:
@@ -45,33 +55,41 @@ class PackedRecords:
         return json.loads(zlib.decompress(memoryview(self._data)[start:end]))
 
 
+def missing_path(path: Path, layout: Layout) -> MissingDataError:
+    """Build the error for a file or folder that does not exist."""
+    return MissingDataError(
+        f"{layout.dataset}: {path} does not exist",
+        hint=f"expected: {layout.folders}; published at {layout.published}",
+    )
+
+
 def require_file(path: str | Path, layout: Layout) -> Path:
-    """The path, if it is a file; else `MissingDataError`."""
+    """Return the path if it is a file; raise `MissingDataError` otherwise."""
     path = Path(path)
     if not path.is_file():
-        raise missing(path, layout)
+        raise missing_path(path, layout)
     return path
 
 
 def require_folder(path: str | Path, layout: Layout) -> Path:
-    """The path, if it is a folder; else `MissingDataError`."""
+    """Return the path if it is a folder; raise `MissingDataError` otherwise."""
     path = Path(path)
     if not path.is_dir():
-        raise missing(path, layout)
+        raise missing_path(path, layout)
     return path
 
 
 def read_json(path: Path) -> Any:
-    """Content of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        DatasetError: it is no JSON, or not UTF-8.
+        DatasetError: the file is not valid JSON, or not UTF-8.
     """
-    return parse_json(_text(path), path)
+    return parse_json(_read_text(path), path)
 
 
 def parse_json(text: str, path: Path) -> Any:
-    """Parse text that came from `path`; an error names the file."""
+    """Parse text that was read from `path`, which is named in errors."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -79,18 +97,18 @@ def parse_json(text: str, path: Path) -> Any:
 
 
 def holds_list(path: Path) -> bool:
-    """Whether the outermost thing in a JSON file is a list."""
+    """Return True if the top-level value of a JSON file is a list."""
     with path.open("rb") as file:
         return file.read(4096).lstrip(b"\xef\xbb\xbf \t\n\r").startswith(b"[")
 
 
 def iterate_json_list(path: Path) -> Iterator[Any]:
-    """Elements of a JSON file that holds a list, unpacked one at a time.
+    """Parse the elements of a JSON file that holds a list, one at a time.
 
     Raises:
-        DatasetError: it is no JSON, not UTF-8, or no list.
+        DatasetError: the file is not valid JSON, not UTF-8, or not a list.
     """
-    text = _text(path)
+    text = _read_text(path)
     if not holds_list(path):
         raise DatasetError(f"{path} must hold a list of records")
     decode = json.JSONDecoder().raw_decode
@@ -108,7 +126,7 @@ def iterate_json_list(path: Path) -> Iterator[Any]:
         if separator == "]":
             return
         if separator != ",":
-            raise DatasetError(f"{path} is no valid JSON: no ',' or ']' at character {position}")
+            raise DatasetError(f"{path} is not valid JSON: expected ',' or ']' at character {position}")
         position = _skip(text, position + 1)
 
 
@@ -118,7 +136,7 @@ def _skip(text: str, position: int) -> int:
     return position
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,23 +144,23 @@ def _text(path: Path) -> str:
 
 
 def _damaged(path: Path, error: Exception) -> DatasetError:
-    return DatasetError(f"{path} is no valid JSON: {error}", hint="it may be cut off; download it again")
+    return DatasetError(f"{path} is not valid JSON: {error}", hint="it may be truncated; download it again")
 
 
 def take(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """A field of a record.
+    """Return a field of a record.
 
     Args:
-        record: where to look.
+        record: parsed JSON; should be a mapping.
         key: name of the field.
-        kind: what the value must be; `int` does not admit true and false.
-        where: file and record, for the message.
+        kind: required type of the value; `int` does not admit true and false.
+        where: file and record, for error messages.
 
     Raises:
-        RecordError: the record is no mapping, or the field is missing or of another type.
+        RecordError: the record is not a mapping, or the field is missing or has another type.
     """
     if not isinstance(record, Mapping):
-        raise RecordError(f"{where}: a mapping is expected, not {type(record).__name__}")
+        raise RecordError(f"{where}: expected a mapping, got {type(record).__name__}")
     if key not in record:
         raise RecordError(f"{where}: the field {key!r} is missing")
     value = record[key]
@@ -153,7 +171,7 @@ def take(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> An
 
 
 def take_size(record: Any, where: str) -> tuple[int, int]:
-    """The fields `height` and `width` of a record, in pixels."""
+    """Return the fields `height` and `width` of a record, in pixels."""
     height, width = (take(record, key, int, where) for key in ("height", "width"))
     if height < 1 or width < 1:
         raise RecordError(f"{where}: height and width must be positive, got {height}×{width}")
@@ -161,40 +179,40 @@ def take_size(record: Any, where: str) -> tuple[int, int]:
 
 
 def find_image(folder: Path, file_name: str, layout: Layout) -> Path:
-    """Where a picture is.
+    """Locate an image.
 
-    Some files name pictures together with their folder ("train2017/000000000009.jpg"); users may give
-    that folder, or one beside it, as well as the one above.
+    Some files name images together with their folder ("train2017/000000000009.jpg"). Users may pass that
+    folder, a sibling of it, or its parent.
 
     Raises:
-        MissingDataError: neither exists.
+        MissingDataError: there is no such file.
     """
     path = folder / file_name
     if not path.is_file():
         above = folder.parent / file_name
         if "/" not in file_name or not above.is_file():
-            raise missing(path, layout)
+            raise missing_path(path, layout)
         return above
     return path
 
 
 def read_rgb(path: Path, where: str) -> NDArray[np.uint8]:
-    """A picture as it is stored.
+    """Read an image as it is stored.
 
-    An EXIF orientation is not applied: annotations count in stored pixels, as in COCO.
+    The EXIF orientation is not applied: annotations refer to stored pixels, as in COCO.
 
     Args:
         path: an existing file.
-        where: file and record that name it, for the message.
+        where: file and record that name it, for error messages.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        RecordError: it cannot be decoded.
+        RecordError: the image cannot be decoded.
     """
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RecordError(f"{where}: cannot read the picture {path}: {error}") from error
+        raise RecordError(f"{where}: cannot read the image {path}: {error}") from error

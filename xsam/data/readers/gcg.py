@@ -1,10 +1,10 @@
-"""GranD-f: captions whose phrases have masks, for grounded conversation."""
+"""GranD-f: captions with masks for their phrases, for grounded conversation."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.data.readers.coco import image_records
-from xsam.data.readers.errors import DatasetError, Layout, RecordError
 from xsam.data.readers.files import (
+    Layout,
     holds_list,
     iterate_json_list,
     read_json,
     require_file,
-    require_folder,
     take,
 )
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
-from xsam.data.readers.source import FileSource, ask, count_if
-from xsam.data.samples import PromptedImage, TrainPrompt
-from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, clean_text
+from xsam.data.readers.source import FileSource, count_if, record_conversation
+from xsam.data.samples import PromptedImage, TrainPrompt, answer_with_masks
+from xsam.errors import DatasetError, RecordError
+from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, Conversation, clean_text
 from xsam.types.requests import Query, Task
 
 _FILES = {
     "grandf": ("GranDf_HA_GCG_train.json", "GranDf_HA_images/train"),
-    "openpsg": ("OpenPsgGCG_train.json", "those of COCO 2017, or the folder above train2017/ and val2017/"),
+    "openpsg": ("OpenPsgGCG_train.json", "COCO 2017, or the folder above train2017/ and val2017/"),
     "refcocog": ("RefCOCOg_GCG_train.json", "COCO train2014"),
     "flickr": ("flickr_mergedGT_GCG_train.json", "Flickr30k"),
 }
-_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for <p> and </p> while tags are taken out of the caption
+_OPEN, _CLOSE = "\ue000", "\ue001"  # stand for <p> and </p> while tags are removed from the caption
 _MIN_WORDS = 3  # as in the data set's own reader
 _Span = tuple[int, int]
 
@@ -41,23 +41,22 @@ _Span = tuple[int, int]
 class GroundedCaptions(FileSource):
     """One of the four parts of GranD-f.
 
-    The answer is the caption in lower case with `<p> … </p>` around its phrases; each phrase has one mask,
-    the union of its regions. Phrases that overlap an earlier one, or whose mask holds no pixel, stay
-    plain text.
+    The answer is the caption in lowercase with `<p> … </p>` around its phrases; each phrase has one mask,
+    the union of its regions. Phrases that overlap an earlier one, or whose mask is empty, stay plain text.
 
-    The files have three forms, told apart by what they hold:
+    The files have three forms, distinguished by their content:
 
     - GranD-f proper and OpenPSG: a list of `{file_name, image_id, caption, groundings: {phrase:
       {token_positives: [start, end], rle_masks: […]}}}`;
     - RefCOCOg: a list of `{key: {img_file_name, caption, refs: [{sentence, segmentation}]}}`;
-    - Flickr30k: COCO's form, captions with the pictures and `tokens_positive: [[start, end], …]` and
-      `sam_mask` with the annotations.
+    - Flickr30k: COCO's form, with captions in the image entries, and `tokens_positive: [[start, end], …]`
+      and `sam_mask` in the annotations.
 
     Args:
-        dataset: "grandf", "openpsg", "refcocog" or "flickr", for messages and the name.
-        annotations: the file.
-        images: the folder of the pictures.
-        name: for logs and the mixture.
+        dataset: "grandf", "openpsg", "refcocog", or "flickr"; used in messages and the name.
+        annotations: the annotation file.
+        images: folder of the images.
+        name: name used in logs and in the mixture.
 
     Source: Rasheed et al. 2024 (GLaMM, arXiv 2311.03356).
     """
@@ -67,25 +66,23 @@ class GroundedCaptions(FileSource):
     ) -> None:
         if dataset not in _FILES:
             raise DatasetError(f"unknown part of GranD-f {dataset!r}, known: {', '.join(_FILES)}")
-        file, pictures = _FILES[dataset]
+        annotation_file, image_folders = _FILES[dataset]
         layout = Layout(
             dataset=f"GranD-f ({dataset})",
-            folders=f"annotations/train/{file} and the pictures: {pictures}",
+            folders=f"annotations/train/{annotation_file} and the images: {image_folders}",
             published="https://huggingface.co/datasets/MBZUAI/GranD-f",
         )
-        path = require_file(annotations, layout)
-        images = require_folder(images, layout)
-        skipped: Counter[str] = Counter()
         super().__init__(
             name=name or f"gcg_{dataset}",
-            annotations=path,
+            annotations=require_file(annotations, layout),
             images=images,
             layout=layout,
-            records=_records(path, skipped),
-            skipped=skipped,
         )
 
-    def _prompted(
+    def _read_records(self) -> Iterable[dict[str, Any]]:
+        return _records(self._annotations, self._skipped)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -102,8 +99,8 @@ class GroundedCaptions(FileSource):
                 masks.append(mask)
         if not masks:
             raise RecordError(f"{where}: the masks of all phrases are empty")
-        question = ask(Query(task=Task.GROUNDED_CONVERSATION), where).question
-        answer = f"{_tagged(record['caption'], spans)} The segmentation mask is {SEG_TAG}.{END_TAG}"
+        question = record_conversation(Query(task=Task.GROUNDED_CONVERSATION), where).question
+        answer = answer_with_masks(_tag_phrases(record["caption"], spans))
         prompt = TrainPrompt(
             kind="grounded_conversation",
             conversation=Conversation(question=question, answer=answer),
@@ -131,20 +128,20 @@ def _listed(path: Path) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]
         elif isinstance(item, Mapping) and len(item) == 1:
             yield _refcocog_form(*next(iter(item.items())), where)
         else:
-            raise RecordError(f"{where}: neither has 'groundings' nor is {{key: {{refs, caption, …}}}}")
+            raise RecordError(f"{where}: expected 'groundings', or {{key: {{refs, caption, …}}}}")
 
 
 def _grand_form(item: Any, where: str) -> tuple[dict[str, Any], list[tuple[_Span, Any]]]:
     identity = take(item, "image_id", (int, str), where)
-    where = f"{where} (picture {identity})"
+    where = f"{where} (image {identity})"
     caption = take(item, "caption", str, where).strip('"').strip()
     found = []
     for phrase, grounding in take(item, "groundings", dict, where).items():
-        place = f"{where}, phrase {phrase!r}"
-        stated = _span(take(grounding, "token_positives", list, place), place)
-        span = _located(caption, phrase.strip('"').strip(), stated)
+        phrase_where = f"{where}, phrase {phrase!r}"
+        annotated = _span(take(grounding, "token_positives", list, phrase_where), phrase_where)
+        span = _locate(caption, phrase.strip('"').strip(), annotated)
         if span is not None:
-            found.append((span, take(grounding, "rle_masks", list, place)))
+            found.append((span, take(grounding, "rle_masks", list, phrase_where)))
     return {"id": identity, "file_name": take(item, "file_name", str, where), "caption": caption}, found
 
 
@@ -153,7 +150,7 @@ def _refcocog_form(key: str, item: Any, where: str) -> tuple[dict[str, Any], lis
     caption = take(item, "caption", str, where).strip('"').strip()
     found = []
     for ref in take(item, "refs", list, where):
-        span = _located(caption, take(ref, "sentence", str, where).strip('"').strip(), None)
+        span = _locate(caption, take(ref, "sentence", str, where).strip('"').strip(), None)
         if span is not None:
             found.append((span, take(ref, "segmentation", (list, dict), where)))
     return {"id": key, "file_name": take(item, "img_file_name", str, where), "caption": caption}, found
@@ -171,7 +168,7 @@ def _coco_form(data: Any, path: Path) -> Iterator[tuple[dict[str, Any], list[tup
             mask = take(annotation, "sam_mask", (dict, list), where)
             regions[take(annotation, "image_id", (int, str), where)].append((span, mask))
     for record, image in zip(image_records(data, path), data["images"], strict=True):
-        caption = take(image, "caption", str, f"{path}, picture {record['id']}")
+        caption = take(image, "caption", str, f"{path}, image {record['id']}")
         yield {**record, "caption": caption}, regions[record["id"]]
 
 
@@ -181,17 +178,17 @@ def _span(value: Any, where: str) -> _Span:
     return (value[0], value[1])
 
 
-def _located(caption: str, phrase: str, stated: _Span | None) -> _Span | None:
-    """Where a phrase stands: the place nearest to the stated one, else the first; None if nowhere."""
+def _locate(caption: str, phrase: str, annotated: _Span | None) -> _Span | None:
+    """Return the occurrence of a phrase nearest to the annotated span, or the first one; None if absent."""
     if not phrase:
         return None
-    places = [match.span() for match in re.finditer(re.escape(phrase), caption, re.IGNORECASE)]
-    start = stated[0] if stated else 0
-    return min(places, key=lambda place: abs(place[0] - start), default=None)
+    spans = [match.span() for match in re.finditer(re.escape(phrase), caption, re.IGNORECASE)]
+    start = annotated[0] if annotated else 0
+    return min(spans, key=lambda span: abs(span[0] - start), default=None)
 
 
 def _without_overlap(caption: str, found: list[tuple[_Span, Any]]) -> list[tuple[_Span, list[Any]]]:
-    """Phrases in order; the regions of one span together, and of two that overlap the earlier."""
+    """Sort phrases, merge the regions of equal spans, and drop spans that overlap an earlier one."""
     parts: dict[_Span, list[Any]] = defaultdict(list)
     for (start, end), region in found:
         text = caption[start:end] if 0 <= start < end <= len(caption) else ""
@@ -205,12 +202,12 @@ def _without_overlap(caption: str, found: list[tuple[_Span, Any]]) -> list[tuple
     return kept
 
 
-def _tagged(caption: str, spans: list[_Span]) -> str:
-    """The caption in lower case with tags around its phrases, and none of its own.
+def _tag_phrases(caption: str, spans: list[_Span]) -> str:
+    """Convert a caption to lowercase, remove its own tags, and put tags around the phrases.
 
     Args:
         caption: as in the file.
-        spans: in order, without overlap; characters of `caption`.
+        spans: character ranges of `caption`, in order, without overlap.
     """
     pieces, last = [], 0
     plain = caption.replace(_OPEN, " ").replace(_CLOSE, " ")

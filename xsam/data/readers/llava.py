@@ -1,19 +1,19 @@
-"""LLaVA's instruction data: questions and answers about a picture, without masks."""
+"""LLaVA's instruction data: questions and answers about an image, without masks."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.errors import DatasetError, Layout, RecordError
-from xsam.data.readers.files import iterate_json_list, require_file, require_folder, take
-from xsam.data.readers.source import FileSource, ask, count_if
+from xsam.data.readers.files import Layout, iterate_json_list, require_file, take
+from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.errors import DatasetError, RecordError
 from xsam.inference.prompts import END_TAG, Conversation, clean_text
 from xsam.types.requests import Query, Task
 
@@ -28,17 +28,17 @@ LAYOUT = Layout(
 
 
 class LlavaChat(FileSource):
-    """Chat about pictures: a list of `{id, image, conversations: [{from: human | gpt, value}, …]}`.
+    """Chat about images: a list of `{id, image, conversations: [{from: human | gpt, value}, …]}`.
 
-    LLaVA-Pretrain's captions are of the same form. Records without a picture, and without a question
-    that has an answer, are left out and counted.
+    LLaVA-Pretrain's captions have the same form. Records without an image or without an answered question
+    are skipped and counted.
 
     Args:
         annotations: such as `llava_v1_5_mix665k.json`.
-        images: the folder that the field `image` starts from.
-        turn: "first", or "random": any turn, behind the ones before it, which the question then holds.
-        max_chars: of a question with what was said before it; longer turns are not asked.
-        name: for logs and the mixture.
+        images: folder that the field `image` is relative to.
+        turn: "first" or "random"; the question of a later turn includes the preceding turns.
+        max_chars: maximum length of a question including the preceding turns; longer turns are not used.
+        name: name used in logs and in the mixture.
 
     Source: Liu et al. 2024 (LLaVA-1.5, arXiv 2310.03744).
     """
@@ -58,19 +58,14 @@ class LlavaChat(FileSource):
             )
         self._turn = turn
         self._max_chars = max_chars
-        path = require_file(annotations, LAYOUT)
-        images = require_folder(images, LAYOUT)
-        skipped: Counter[str] = Counter()
         super().__init__(
-            name=name,
-            annotations=path,
-            images=images,
-            layout=LAYOUT,
-            records=_records(path, max_chars, skipped),
-            skipped=skipped,
+            name=name, annotations=require_file(annotations, LAYOUT), images=images, layout=LAYOUT
         )
 
-    def _prompted(
+    def _read_records(self) -> Iterable[dict[str, Any]]:
+        return _records(self._annotations, self._max_chars, self._skipped)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -92,16 +87,16 @@ class LlavaChat(FileSource):
 
 
 def _conversations(turns: list[tuple[str, str]], max_chars: int, where: str) -> list[Conversation]:
-    """Each turn with what was said before it, as long as that is not too long."""
+    """Build one conversation per turn, each including the preceding turns, up to `max_chars` characters."""
     found: list[Conversation] = []
     for question, answer in turns:
-        asked = ask(Query(task=Task.CHAT, text=question), where).question
+        prompt_text = record_conversation(Query(task=Task.CHAT, text=question), where).question
         if found:
-            before = f"{found[-1].question}{found[-1].answer}"
-            asked = f"{before}\n<|user|>\n{question}{END_TAG}\n<|assistant|>\n"
-        if found and len(asked) > max_chars:
+            history = f"{found[-1].question}{found[-1].answer}"
+            prompt_text = f"{history}\n<|user|>\n{question}{END_TAG}\n<|assistant|>\n"
+        if found and len(prompt_text) > max_chars:
             break
-        found.append(Conversation(question=asked, answer=f"{answer}{END_TAG}"))
+        found.append(Conversation(question=prompt_text, answer=f"{answer}{END_TAG}"))
     return found
 
 
@@ -111,7 +106,7 @@ def _records(path: Path, max_chars: int, skipped: Counter[str]) -> Iterator[dict
         identity = str(take(item, "id", (str, int), where))
         where = f"{where} ({identity})"
         messages = take(item, "conversations", list, where)
-        if count_if(skipped, "without a picture", item.get("image") is None):
+        if count_if(skipped, "without an image", item.get("image") is None):
             continue
         turns = _turns(messages, where)
         too_long = bool(turns) and len(turns[0][0]) > max_chars
@@ -123,22 +118,22 @@ def _records(path: Path, max_chars: int, skipped: Counter[str]) -> Iterator[dict
 
 
 def _turns(messages: list[Any], where: str) -> list[tuple[str, str]]:
-    """Pairs of question and answer up to the first that is incomplete, without tags."""
+    """Pair questions with answers, without tags, up to the first incomplete pair."""
     turns: list[tuple[str, str]] = []
-    asked: list[str] = []
+    pending: list[str] = []
     for message in messages:
         speaker, text = take(message, "from", str, where), take(message, "value", str, where)
         if speaker == "human":
-            asked.append(clean_text(text))
+            pending.append(clean_text(text))
         elif speaker == "gpt":
-            # Line by line, for an answer may be a list or a table.
+            # Line by line: an answer may be a list or a table.
             answer = "\n".join(clean_text(line) for line in text.splitlines()).strip()
-            question = " ".join(part for part in asked if part)
-            if asked and not (question and answer):
+            question = " ".join(part for part in pending if part)
+            if pending and not (question and answer):
                 break
-            if asked:  # else the model spoke first
+            if pending:  # otherwise the model spoke first
                 turns.append((question, answer))
-            asked = []
+            pending = []
         else:
             raise RecordError(f"{where}: 'from' must be human or gpt, not {speaker!r}")
     return turns

@@ -1,9 +1,9 @@
-"""ReasonSeg: questions whose answer is a region, drawn as polygons in the style of LabelMe."""
+"""ReasonSeg: questions whose answer is a region, annotated with LabelMe polygons."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.errors import DatasetError, Layout, RecordError
-from xsam.data.readers.files import parse_json, read_json, require_file, require_folder, take
-from xsam.data.readers.source import FileSource, ask, check_share, count_if
-from xsam.data.samples import PromptedImage, TrainPrompt
-from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation, clean_text
+from xsam.data.readers.files import Layout, parse_json, read_json, require_file, require_folder, take
+from xsam.data.readers.source import FileSource, check_probability, count_if, record_conversation
+from xsam.data.samples import PromptedImage, TrainPrompt, answer_with_masks
+from xsam.errors import DatasetError, RecordError
+from xsam.inference.prompts import Conversation, clean_text
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task
 
@@ -27,23 +27,23 @@ LAYOUT = Layout(
     ),
     published="https://github.com/dvlab-research/LISA",
 )
-_REACH = 16  # image sizes; see `decode_segmentation`
+_MAX_IMAGE_SIZES = 16  # see `decode_segmentation`
 
 
 class ReasonSeg(FileSource):
     """Reasoning segmentation.
 
-    A picture has one mask, the target of all its questions; sentences are asked as reasoning, phrases as
-    referring expressions, as the user of the model would. Pictures without a text or without a target
-    are left out.
+    An image has one mask, the target of all its questions. Sentences become reasoning queries and phrases
+    become referring expressions, as a user would ask them. Images without text or without a target are
+    skipped.
 
     Args:
-        root: the folder that holds the split's folder.
+        root: folder that contains the split's folder.
         split: such as "train" or "val".
-        explanations: a file of explained answers; by default `explanatory/train.json` for the training
-            split, if it is there. False = none.
+        explanations: a file of explained answers; by default `explanatory/train.json` for the training split,
+            if it exists. False disables explanations.
         explain_share: how often a question with a known explanation asks for it.
-        name: for logs and the mixture.
+        name: name used in logs and in the mixture.
 
     Source: Lai et al. 2024 (LISA, arXiv 2308.00692).
     """
@@ -57,7 +57,7 @@ class ReasonSeg(FileSource):
         explain_share: float = 0.5,
         name: str = "reason_seg",
     ) -> None:
-        self._explain_share = check_share("explain_share", explain_share)
+        self._explain_share = check_probability("explain_share", explain_share)
         folder = require_folder(Path(root) / split, LAYOUT)
         path: Path | None = None
         if not isinstance(explanations, bool):
@@ -65,18 +65,14 @@ class ReasonSeg(FileSource):
         elif explanations and split == "train":
             found = Path(root) / "explanatory" / "train.json"
             path = found if found.is_file() else None
-        explained = _explanations(path) if path else {}
-        skipped: Counter[str] = Counter()
-        super().__init__(
-            name=name,
-            annotations=folder,
-            images=folder,
-            layout=LAYOUT,
-            records=_records(folder, explained, skipped),
-            skipped=skipped,
-        )
+        self._explanations = path
+        super().__init__(name=name, annotations=folder, images=folder, layout=LAYOUT)
 
-    def _prompted(
+    def _read_records(self) -> Iterable[dict[str, Any]]:
+        explained = _read_explanations(self._explanations) if self._explanations else {}
+        return _records(self._annotations, explained, self._skipped)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -86,14 +82,15 @@ class ReasonSeg(FileSource):
     ) -> PromptedImage:
         target, ignored = _paint(record["shapes"], rgb.shape[:2], where)
         if not target.any():
-            raise RecordError(f"{where}: the target holds no pixel")
+            raise RecordError(f"{where}: the target covers no pixels")
         drawn = []
         for pick in rng.permutation(len(record["texts"]))[:prompts]:
             explain = bool(record["explanation"]) and bool(rng.random() < self._explain_share)
             task = Task.REASONING if record["sentences"] or explain else Task.REFERRING
-            conversation = ask(Query(task=task, text=record["texts"][pick], explain=explain), where)
+            query = Query(task=task, text=record["texts"][pick], explain=explain)
+            conversation = record_conversation(query, where)
             if explain:
-                answer = f"{record['explanation']} The segmentation mask is {SEG_TAG}.{END_TAG}"
+                answer = answer_with_masks(record["explanation"])
                 conversation = Conversation(question=conversation.question, answer=answer)
             drawn.append(
                 TrainPrompt(
@@ -112,14 +109,14 @@ def _records(folder: Path, explained: dict[str, str], skipped: Counter[str]) -> 
         data = _read_labelme(path)
         texts = take(data, "text", list, where)
         if not all(isinstance(text, str) for text in texts):
-            raise RecordError(f"{where}: 'text' must be a list of texts")
+            raise RecordError(f"{where}: 'text' must be a list of strings")
         texts = [text for text in map(clean_text, texts) if text]
         shapes = []
         for number, shape in enumerate(take(data, "shapes", list, where)):
-            place = f"{where}, shape number {number}"
-            label = take(shape, "label", str, place).lower()
-            if label != "flag":  # left over from the annotation tool
-                shapes.append(("ignore" in label, _points(shape, place)))
+            shape_where = f"{where}, shape number {number}"
+            label = take(shape, "label", str, shape_where).lower()
+            if label != "flag":  # an artifact of the annotation tool
+                shapes.append(("ignore" in label, _points(shape, shape_where)))
         if count_if(skipped, "without a text", not texts) or count_if(
             skipped, "without a target", all(ignore for ignore, _ in shapes)
         ):
@@ -148,18 +145,18 @@ def _points(shape: Any, where: str) -> Any:
 def _paint(
     shapes: list[tuple[bool, list[list[float]]]], image_hw: tuple[int, int], where: str
 ) -> tuple[BoolMask, BoolMask | None]:
-    """Target and ignored pixels, each (H, W) bool.
+    """Rasterize the target and the ignored pixels, each (H, W) bool.
 
-    Smaller polygons lie on larger ones, and a polygon's border belongs to it, as in the benchmark's own
-    reader: a hole in the target is an ignored region on top of it.
+    Smaller polygons are painted over larger ones, and a polygon includes its border, as in the benchmark's
+    own reader: a hole in the target is an ignored region on top of it.
     """
     drawn = []
     for ignore, points in shapes:
         corners = np.array(points, np.float64)
-        if not (np.abs(corners) < _REACH * max(image_hw)).all():
-            raise RecordError(f"{where}: a polygon reaches far outside the image")
+        if not (np.abs(corners) < _MAX_IMAGE_SIZES * max(image_hw)).all():
+            raise RecordError(f"{where}: a polygon has coordinates far outside the image")
         canvas = np.zeros(image_hw, np.uint8)
-        cv2.fillPoly(canvas, [corners.astype(np.int32)], 1)  # fills the border too, and clips
+        cv2.fillPoly(canvas, [corners.astype(np.int32)], 1)  # includes the border, and clips
         drawn.append((ignore, canvas.astype(np.bool_)))
     drawn.sort(key=lambda item: int(item[1].sum()), reverse=True)
     target, ignored = np.zeros(image_hw, np.bool_), np.zeros(image_hw, np.bool_)
@@ -169,7 +166,7 @@ def _paint(
 
 
 def _read_labelme(path: Path) -> Any:
-    """A record's file; the published ones are not all UTF-8, others are in Windows' Western encoding."""
+    """Read the file of a record; some of the published files are in Windows-1252 instead of UTF-8."""
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -178,8 +175,8 @@ def _read_labelme(path: Path) -> Any:
     return parse_json(text, path)
 
 
-def _explanations(path: Path) -> dict[str, str]:
-    """File name of a picture → why its target is the answer."""
+def _read_explanations(path: Path) -> dict[str, str]:
+    """Read the explanations of why a target is the answer, by file name of the image."""
     items = read_json(path)
     if not isinstance(items, list):
         raise DatasetError(f"{path} must hold a list of explanations")

@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg: phrases for single objects, in the layout of REFER."""
+"""RefCOCO, RefCOCO+, and RefCOCOg: phrases for single objects, in the layout of REFER."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from xsam.data.readers.categories import read_categories
 from xsam.data.readers.coco import image_records
-from xsam.data.readers.errors import DatasetError, Layout, RecordError, missing
 from xsam.data.readers.files import (
+    Layout,
     PackedRecords,
     read_json,
     require_file,
@@ -23,13 +23,14 @@ from xsam.data.readers.files import (
     take,
 )
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
-from xsam.data.readers.source import FileSource, ask, check_share, count_if
+from xsam.data.readers.source import FileSource, check_probability, count_if, record_conversation
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.errors import DatasetError, RecordError
 from xsam.inference.prompts import clean_text
 from xsam.types.requests import Query, Task
 
 PARTITIONS = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
-# Few phrases for people say "person".
+# Few phrases for people contain the word "person".
 _PERSON = {
     "person",
     "people",
@@ -48,22 +49,22 @@ _PERSON = {
 
 
 class RefCoco(FileSource):
-    """Referring expressions of RefCOCO, RefCOCO+ or RefCOCOg.
+    """Referring expressions of RefCOCO, RefCOCO+, or RefCOCOg.
 
-    A picture's masks are all its objects that some phrase of the split means; a prompt is one phrase of
-    one of them, drawn at random, no object twice in a sample.
+    The masks of an image are all objects that some phrase of the split refers to. A prompt is a random phrase
+    for one of them; no object is used twice in a sample.
 
     Args:
         dataset: a key of `PARTITIONS`.
-        root: the folder that holds the folder of the data set, such as `refcoco/`, with `instances.json`
-            and `refs(unc).p`, or `refs(unc).json` of the same content.
-        images: the folder of COCO's `train2014` pictures.
+        root: folder that contains the dataset's folder, such as `refcoco/`, with `instances.json` and
+            `refs(unc).p`, or `refs(unc).json` with the same content.
+        images: folder of COCO's `train2014` images.
         split: such as "train", "val", "testA".
-        partition: who split it, "unc", "umd" or "google"; by default the first of `PARTITIONS`.
-        negative_share: how often a prompt is a phrase of another picture for an object of a category
-            that is not in this one. Only phrases that name their category serve ("the left one" may
-            be true here too).
-        name: for logs and the mixture.
+        partition: author of the split, "unc", "umd", or "google"; by default the first of `PARTITIONS`.
+        negative_share: how often a prompt is a phrase from another image, for an object of a category that
+            is not in this one. Only phrases that name their category are used ("the left one" may also be
+            true here).
+        name: name used in logs and in the mixture.
 
     Source: Kazemzadeh et al. 2014, Yu et al. 2016, Mao et al. 2016.
     """
@@ -80,39 +81,38 @@ class RefCoco(FileSource):
         name: str | None = None,
     ) -> None:
         if dataset not in PARTITIONS:
-            raise DatasetError(f"unknown data set {dataset!r}, known: {', '.join(PARTITIONS)}")
+            raise DatasetError(f"unknown dataset {dataset!r}, known: {', '.join(PARTITIONS)}")
         partition = partition or PARTITIONS[dataset][0]
         if partition not in PARTITIONS[dataset]:
             raise DatasetError(
                 f"{dataset} has the partitions {' and '.join(PARTITIONS[dataset])}, not {partition!r}"
             )
-        self._negative_share = check_share("negative_share", negative_share)
+        self._negative_share = check_probability("negative_share", negative_share)
         layout = Layout(
             dataset=dataset,
             folders=(
                 f"{dataset}/instances.json and {dataset}/refs({partition}).p in the root folder, and the "
-                "pictures of COCO train2014"
+                "images of COCO train2014"
             ),
             published="https://github.com/lichengunc/refer",
         )
         folder = require_folder(Path(root) / dataset, layout)
-        path, refs = _read_refs(folder, partition, layout)
-        instances = require_file(folder / "instances.json", layout)
-        images = require_folder(images, layout)
-        skipped: Counter[str] = Counter()
-        phrases: list[tuple[int, list[str]]] = []
-        super().__init__(
-            name=name or dataset,
-            annotations=path,
-            images=images,
-            layout=layout,
-            records=_records(refs, split, path, instances, skipped, phrases),
-            skipped=skipped,
-        )
-        self._foreign_category = np.array([category for category, _ in phrases], np.int64)
-        self._foreign = PackedRecords(texts for _, texts in phrases)
+        path = folder / f"refs({partition}).json"
+        if not path.is_file():
+            path = require_file(path.with_suffix(".p"), layout)
+        self._split = split
+        self._instances = require_file(folder / "instances.json", layout)
+        super().__init__(name=name or dataset, annotations=path, images=images, layout=layout)
 
-    def _prompted(
+    def _read_records(self) -> Iterator[dict[str, Any]]:
+        path = self._annotations
+        refs = read_json(path) if path.suffix == ".json" else _read_pickle(path)
+        phrases: list[tuple[int, list[str]]] = []
+        yield from _records(refs, self._split, path, self._instances, self._skipped, phrases)
+        self._phrase_category = np.array([category for category, _ in phrases], np.int64)
+        self._phrases = PackedRecords(texts for _, texts in phrases)
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -125,47 +125,47 @@ class RefCoco(FileSource):
         for identity, segmentation in record["objects"]:
             masks.append(decode_segmentation(segmentation, image_hw, f"{where}, annotation {identity}"))
             if not masks[-1].any():
-                raise RecordError(f"{where}, annotation {identity}: the object holds no pixel")
-        waiting = rng.permutation(len(record["phrases"])).tolist()
+                raise RecordError(f"{where}, annotation {identity}: the object covers no pixels")
+        unused = rng.permutation(len(record["phrases"])).tolist()
         drawn: list[TrainPrompt] = []
-        while len(drawn) < prompts and waiting:
+        while len(drawn) < prompts and unused:
             phrase = self._absent_phrase(record, rng) if rng.random() < self._negative_share else None
             labels = np.full(len(masks), NO_CONDITION, np.int64)
             kind = "absent_referring"
             if phrase is None:
-                place, texts = record["phrases"][waiting.pop()]
+                index, texts = record["phrases"][unused.pop()]
                 phrase, kind = texts[rng.integers(len(texts))], "referring"
-                labels[place] = 0
-            conversation = ask(Query(task=Task.REFERRING, text=phrase), where)
+                labels[index] = 0
+            conversation = record_conversation(Query(task=Task.REFERRING, text=phrase), where)
             drawn.append(TrainPrompt(kind=kind, conversation=conversation, labels=labels))
         return PromptedImage(rgb=rgb, masks=stack_masks(masks, image_hw), prompts=tuple(drawn))
 
     def _absent_phrase(self, record: dict[str, Any], rng: np.random.Generator) -> str | None:
-        """A phrase for something that is not in the picture; None if the split has none."""
-        foreign = np.flatnonzero(~np.isin(self._foreign_category, record["categories"]))
-        if len(foreign) == 0:
+        """Draw a phrase for something that is not in the image; return None if the split has none."""
+        absent = np.flatnonzero(~np.isin(self._phrase_category, record["categories"]))
+        if len(absent) == 0:
             return None
-        texts: list[str] = self._foreign[int(rng.choice(foreign))]
+        texts: list[str] = self._phrases[int(rng.choice(absent))]
         return texts[rng.integers(len(texts))]
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads pickles of dicts, lists, strings and numbers alone.
+    """Unpickler that accepts only dicts, lists, strings, and numbers.
 
-    A pickle runs code only by way of a class or function that it names. Each of these, whatever the
-    opcode, is looked up by `find_class`, which refuses them all; persistent ids are refused by the base
-    class. What is left can only build plain values.
+    A pickle can run code only through a class or function that it names. All of these, whatever the opcode,
+    are looked up by `find_class`, which refuses them; persistent ids are refused by the base class. The
+    remaining opcodes can only build plain values.
     """
 
     def find_class(self, module_name: str, global_name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}; only plain values are read")
+        raise pickle.UnpicklingError(f"it names {module_name}.{global_name}; only plain values are allowed")
 
 
 def load_plain_pickle(file: BinaryIO) -> Any:
-    """Read a pickle of plain values, also one written by Python 2.
+    """Read a pickle of plain values, including those written by Python 2.
 
     Raises:
-        pickle.UnpicklingError: it names a class or function, or is damaged.
+        pickle.UnpicklingError: the pickle names a class or function, or is damaged.
     """
     try:
         return _PlainUnpickler(file, encoding="utf-8").load()
@@ -175,18 +175,13 @@ def load_plain_pickle(file: BinaryIO) -> Any:
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from error
 
 
-def _read_refs(folder: Path, partition: str, layout: Layout) -> tuple[Path, Any]:
-    as_json, as_pickle = (folder / f"refs({partition}){suffix}" for suffix in (".json", ".p"))
-    if as_json.is_file():
-        return as_json, read_json(as_json)
-    if not as_pickle.is_file():
-        raise missing(as_pickle, layout)
-    with as_pickle.open("rb") as file:
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
         try:
-            return as_pickle, load_plain_pickle(file)
+            return load_plain_pickle(file)
         except pickle.UnpicklingError as error:
             raise DatasetError(
-                f"{as_pickle} cannot be read safely: {error}", hint="download it again, or give it as .json"
+                f"{path} cannot be read safely: {error}", hint="download it again, or provide it as .json"
             ) from error
 
 
@@ -196,13 +191,13 @@ def _records(
     path: Path,
     instances: Path,
     skipped: Counter[str],
-    foreign: list[tuple[int, list[str]]],
+    phrases: list[tuple[int, list[str]]],
 ) -> Iterator[dict[str, Any]]:
-    """Pictures with phrases of the split; `foreign` gets those that name their category."""
+    """Parse the images with phrases of the split; phrases that name their category are added to `phrases`."""
     data = read_json(instances)
     names, class_of = read_categories(data, str(instances))
     annotations = {}
-    in_picture: dict[int, set[int]] = defaultdict(set)
+    categories_in: dict[int, set[int]] = defaultdict(set)
     for number, annotation in enumerate(take(data, "annotations", list, str(instances))):
         identity = take(annotation, "id", int, f"{instances}, annotation number {number}")
         where = f"{instances}, annotation {identity}"
@@ -210,36 +205,36 @@ def _records(
         category = take(annotation, "category_id", int, where)
         if category not in class_of:
             raise RecordError(f"{where}: category {category} is not in 'categories'")
-        in_picture[take(annotation, "image_id", int, where)].add(class_of[category])
-    by_picture: dict[int, list[tuple[int, list[str]]]] = defaultdict(list)
+        categories_in[take(annotation, "image_id", int, where)].add(class_of[category])
+    by_image: dict[int, list[tuple[int, list[str]]]] = defaultdict(list)
     for identity, ref, texts in _phrases(refs, split, path, skipped):
         where = f"{path}, ref {identity}"
         annotation_id = take(ref, "ann_id", int, where)
         annotation = annotations.get(annotation_id)
         if annotation is None or annotation["image_id"] != take(ref, "image_id", int, where):
-            raise RecordError(f"{where}: {instances.name} has no annotation {annotation_id} in its picture")
-        by_picture[annotation["image_id"]].append((annotation_id, texts))
+            raise RecordError(f"{where}: {instances.name} has no annotation {annotation_id} in its image")
+        by_image[annotation["image_id"]].append((annotation_id, texts))
         category = class_of[annotation["category_id"]]
-        naming = [text for text in texts if _names(text, names[category])]
-        if naming:
-            foreign.append((category, naming))
+        explicit = [text for text in texts if _names_category(text, names[category])]
+        if explicit:
+            phrases.append((category, explicit))
     for image in image_records(data, instances):
-        found = by_picture.pop(image["id"], [])
+        found = by_image.pop(image["id"], [])
         if not found:
-            continue  # of another split
+            continue  # in another split
         where = f"{instances}, annotation"
         objects = {
             key: take(annotations[key], "segmentation", (list, dict), f"{where} {key}") for key, _ in found
         }
-        place = {key: number for number, key in enumerate(objects)}
+        index_of = {key: index for index, key in enumerate(objects)}
         yield {
             **image,
             "objects": list(objects.items()),
-            "phrases": [(place[key], texts) for key, texts in found],
-            "categories": sorted(in_picture[image["id"]]),
+            "phrases": [(index_of[key], texts) for key, texts in found],
+            "categories": sorted(categories_in[image["id"]]),
         }
-    if by_picture:
-        raise RecordError(f"{path}: picture {next(iter(by_picture))} is not in {instances}")
+    if by_image:
+        raise RecordError(f"{path}: image {next(iter(by_image))} is not in {instances}")
 
 
 def _phrases(
@@ -256,14 +251,14 @@ def _phrases(
             continue
         sentences = [take(item, "sent", str, where) for item in take(ref, "sentences", list, where)]
         texts = [text for text in map(clean_text, sentences) if text]
-        if not count_if(skipped, "refs without words", not texts):
+        if not count_if(skipped, "refs without text", not texts):
             yield identity, ref, texts
     if split not in splits:
         raise DatasetError(f"{path} has no split {split!r}", hint=f"it has {', '.join(sorted(splits))}")
 
 
-def _names(text: str, category: str) -> bool:
-    """Whether a phrase says what category its object is of, such as "wooden table" a dining table."""
+def _names_category(text: str, category: str) -> bool:
+    """Return True if a phrase names the category of its object, as "wooden table" does for "dining table"."""
     words = set(re.findall(r"[a-z]+", text.lower()))
     if category == "person":
         return not words.isdisjoint(_PERSON)

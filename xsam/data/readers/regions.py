@@ -1,4 +1,4 @@
-"""COCO-VGD and COCO-Interactive: objects asked for by points, scribbles, boxes and masks."""
+"""COCO-VGD and COCO-Interactive: objects prompted with points, scribbles, boxes, and masks."""
 
 from __future__ import annotations
 
@@ -12,40 +12,41 @@ from numpy.typing import NDArray
 
 from xsam.data.readers.categories import read_categories
 from xsam.data.readers.coco import COCO_URL, decode_objects, instance_records
-from xsam.data.readers.errors import DatasetError, Layout, RecordError
 from xsam.data.readers.files import (
+    Layout,
     holds_list,
     iterate_json_list,
     read_json,
     require_file,
-    require_folder,
     take,
     take_size,
 )
 from xsam.data.readers.segmentations import decode_segmentation, rle_area, stack_masks
-from xsam.data.readers.source import FileSource, ask, count_if
+from xsam.data.readers.source import FileSource, count_if, record_conversation
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
+from xsam.errors import DatasetError, RecordError
 from xsam.inference.preprocess import prompt_mask
 from xsam.types.masks import BoolMask, box_of_mask
-from xsam.types.requests import Query, Task, VisualPrompt
+from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
 REGION_KINDS = ("point", "scribble", "box", "mask")
-_BOX_JITTER = 0.05  # of the box's side
+_BOX_JITTER = 0.05  # fraction of the box's side
 _SCRIBBLE_POINTS = 4
 LAYOUTS = {
     Task.VISUAL_GROUNDED: Layout(
         dataset="COCO-VGD",
         folders=(
-            "annotations/coco_vgdseg_train.json and COCO's pictures train2017/; instances_train2017.json "
-            "serves as well, with regions drawn anew"
+            "annotations/coco_vgdseg_train.json and COCO's images train2017/; instances_train2017.json "
+            "also works, with regions drawn at random"
         ),
         published="https://huggingface.co/hao9610/X-SAM (vgdseg_annotations)",
     ),
     Task.INTERACTIVE: Layout(
         dataset="COCO-Interactive",
         folders=(
-            "coco_interactive_train_psalm.json and COCO's pictures train2017/; instances_train2017.json "
-            "serves as well, with regions drawn anew"
+            "coco_interactive_train_psalm.json and COCO's images train2017/; instances_train2017.json "
+            "also works, with regions drawn at random"
         ),
         published=f"https://github.com/zamling/PSALM (PSALM_data.zip), {COCO_URL}",
     ),
@@ -53,30 +54,30 @@ LAYOUTS = {
 
 
 class CocoRegions(FileSource):
-    """Objects of COCO asked for by regions.
+    """COCO objects prompted with regions.
 
-    An interactive prompt has one region and means that object; a visual grounded one has regions of
-    several categories and means all objects of each. Crowd regions are ignored.
+    An interactive prompt has one region and refers to that object; a visual grounded prompt has regions of
+    several categories and refers to all objects of each. Crowd regions are ignored.
 
-    The file has one of three forms, told apart by what it holds:
+    The file has one of three forms, distinguished by its content:
 
     - X-SAM: a list of `{image_file, image_id, image_size: [H, W], annotations: […]}`, each annotation with
       `visual_prompts: {point_visual_prompt: run-length code, scribble_…, box_…, mask_…}`;
     - PSALM: a list of `{image, image_info, anns: […]}`, each annotation with
-      `point_visual_prompt_mask: run-length code` and so on. Its points and scribbles are one pixel wide
-      and are painted as wide as the model's own preprocessing paints them;
+      `point_visual_prompt_mask: run-length code` and so on. Its points and scribbles are one pixel wide; they
+      are widened to what the model's preprocessing paints;
     - COCO's instance file, without regions.
 
-    Where an object has no region of the kinds asked for, one is drawn.
+    If an object has no region of the requested kinds, one is drawn at random.
 
     Args:
         task: "interactive" or "visual_grounded".
-        annotations: the file.
-        images: the folder of the pictures.
-        region_kinds: those to use, of `REGION_KINDS`.
-        max_regions: at most so many regions in a visual grounded prompt.
-        min_area_px: smaller objects are not asked for while there are others.
-        name: for logs and the mixture.
+        annotations: the annotation file.
+        images: folder of the images.
+        region_kinds: the kinds to use, a subset of `REGION_KINDS`.
+        max_regions: maximum number of regions in a visual grounded prompt.
+        min_area_px: smaller objects are not prompted if there are larger ones.
+        name: name used in logs and in the mixture.
 
     Source: the X-SAM paper, section 4; Zhang et al. 2024 (PSALM, arXiv 2403.14598).
     """
@@ -99,29 +100,29 @@ class CocoRegions(FileSource):
                 f"got {task!r}, {region_kinds!r}, {max_regions}"
             )
         if not region_kinds or not set(region_kinds) <= set(REGION_KINDS):
-            raise DatasetError(f"region_kinds must be some of {list(REGION_KINDS)}, got {list(region_kinds)}")
+            raise DatasetError(
+                f"region_kinds must be a subset of {list(REGION_KINDS)}, got {list(region_kinds)}"
+            )
         self._task = Task(task)
         self._kinds = tuple(region_kinds)
         self._max_regions = max_regions
         self._min_area_px = min_area_px
         layout = LAYOUTS[self._task]
-        path = require_file(annotations, layout)
-        images = require_folder(images, layout)
-        skipped: Counter[str] = Counter()
-        names: dict[int, str] = {}  # class of a record → its name; complete once the records are read
-        records = _listed(path, skipped, names) if holds_list(path) else _coco_form(path, skipped, names)
         super().__init__(
             name=name or ("coco_interactive" if self._task is Task.INTERACTIVE else "coco_vgd"),
-            annotations=path,
+            annotations=require_file(annotations, layout),
             images=images,
             layout=layout,
-            records=records,
-            skipped=skipped,
         )
+
+    def _read_records(self) -> Iterator[dict[str, Any]]:
+        path = self._annotations
+        names: dict[int, str] = {}  # class of a record → its name; complete once all records are read
+        yield from (_listed if holds_list(path) else _coco_form)(path, self._skipped, names)
         self._class_names = tuple(names[class_] for class_ in sorted(names))
         self._class_index = {class_: index for index, class_ in enumerate(sorted(names))}
 
-    def _prompted(
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -131,7 +132,7 @@ class CocoRegions(FileSource):
     ) -> PromptedImage:
         objects, ignored = decode_objects(record, where)
         if not objects:
-            raise RecordError(f"{where}: no object holds a pixel")
+            raise RecordError(f"{where}: no object covers any pixels")
         masks = stack_masks([mask for _, mask in objects], rgb.shape[:2])
         large = np.flatnonzero(masks.sum(axis=(1, 2)) >= self._min_area_px)
         choices = large if len(large) else np.arange(len(masks))
@@ -149,10 +150,10 @@ class CocoRegions(FileSource):
                 labels = np.full(len(masks), NO_CONDITION, np.int64)
                 regions = []
                 wanted = rng.permutation(np.unique(classes[choices]))
-                for number, class_ in enumerate(wanted[: int(rng.integers(1, self._max_regions + 1))]):
+                for index, class_ in enumerate(wanted[: int(rng.integers(1, self._max_regions + 1))]):
                     pick = int(rng.choice(choices[classes[choices] == class_]))
                     regions.append(self._region(items[pick], masks[pick], rng, where)[1])
-                    labels[classes == class_] = number
+                    labels[classes == class_] = index
                 drawn.append(self._prompt(regions, labels, where))
         return PromptedImage(
             rgb=rgb,
@@ -168,7 +169,7 @@ class CocoRegions(FileSource):
         query = Query(task=self._task, prompts=tuple(VisualPrompt.from_mask(region) for region in regions))
         return TrainPrompt(
             kind=f"{self._task.value}{suffix}",
-            conversation=ask(query, where),
+            conversation=record_conversation(query, where),
             labels=labels,
             regions=tuple(regions),
         )
@@ -176,7 +177,7 @@ class CocoRegions(FileSource):
     def _region(
         self, item: dict[str, Any], mask: BoolMask, rng: np.random.Generator, where: str
     ) -> tuple[str, BoolMask]:
-        """A region for an object and its kind: one of the file's, else drawn."""
+        """Return the kind and mask of a region for an object: from the file if possible, else random."""
         where = f"{where}, annotation {item['id']}"
         given = item.get("regions", {})
         kinds = [kind for kind in self._kinds if kind in given and rle_area(given[kind], where) > 0]
@@ -193,35 +194,22 @@ class CocoRegions(FileSource):
 
 
 def draw_region(mask: BoolMask, kind: str, rng: np.random.Generator) -> BoolMask:
-    """A region for an object, as a person would give it.
+    """Draw a region (H, W) for an object, not empty.
 
     Args:
         mask: (H, W), not empty.
-        kind: of `REGION_KINDS`. A point is any of the object's pixels, a scribble a line through some of
-            them along the longer side, a box the object's with its sides moved a little.
-        rng: draws it.
-
-    Returns:
-        (H, W) bool, not empty.
+        kind: one of `REGION_KINDS`; the sides of boxes are moved by up to `_BOX_JITTER` of their length.
+        rng: source of randomness.
     """
-    if kind == "mask":
-        return mask
-    height, width = mask.shape
-    x_min, y_min, x_max, y_max = box_of_mask(mask)
+    offsets: NDArray[np.float64] | int = 0
     if kind == "box":
-        x_shift, y_shift = _BOX_JITTER * (x_max - x_min), _BOX_JITTER * (y_max - y_min)
-        jitter = rng.uniform(-1, 1, 4) * [x_shift, y_shift, x_shift, y_shift]
-        left, top = max(0.0, x_min + jitter[0]), max(0.0, y_min + jitter[1])
-        right, bottom = min(width, x_max + jitter[2]), min(height, y_max + jitter[3])
-        return prompt_mask([VisualPrompt.box(left, top, right, bottom)], mask.shape)
-    rows, columns = np.nonzero(mask)
-    picks = rng.integers(len(rows), size=1 if kind == "point" else _SCRIBBLE_POINTS)
-    points = np.stack([columns[picks], rows[picks]], axis=1)
-    if kind == "point":
-        return prompt_mask([VisualPrompt.point(float(points[0, 0]), float(points[0, 1]))], mask.shape)
-    along = points[:, 0] if x_max - x_min >= y_max - y_min else points[:, 1]
-    stroke = [(float(x_px), float(y_px)) for x_px, y_px in points[np.argsort(along, kind="stable")]]
-    return prompt_mask([VisualPrompt.scribble(stroke)], mask.shape)
+        x_min, y_min, x_max, y_max = box_of_mask(mask)
+        sides = np.array([x_max - x_min, y_max - y_min] * 2)
+        offsets = rng.uniform(-1, 1, 4) * (_BOX_JITTER * sides)
+    prompt = draw_region_prompt(
+        PromptKind(kind), mask, rng, box_offsets_px=offsets, scribble_points=_SCRIBBLE_POINTS
+    )
+    return prompt_mask([prompt], mask.shape)
 
 
 def _coco_form(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterator[dict[str, Any]]:
@@ -232,11 +220,11 @@ def _coco_form(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iter
 
 
 def _listed(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterator[dict[str, Any]]:
-    """Records of a file that names no categories: their ids serve as names."""
+    """Parse the records of a file without category names; category ids are used instead."""
     for number, item in enumerate(iterate_json_list(path)):
         where = f"{path}, record number {number}"
         if not isinstance(item, dict) or not ("annotations" in item or "anns" in item):
-            raise RecordError(f"{where}: has neither 'annotations' nor 'anns'")
+            raise RecordError(f"{where}: expected 'annotations' or 'anns'")
         thin = "anns" in item
         if thin:
             info = take(item, "image_info", dict, where)
@@ -249,8 +237,8 @@ def _listed(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterato
             if len(size) != 2 or not all(isinstance(side, int) for side in size):
                 raise RecordError(f"{where}: 'image_size' must be [height, width]")
             height, width = size
-        place = f"{where} (picture {identity})"
-        objects = [_object(ann, thin, place) for ann in item["anns" if thin else "annotations"]]
+        where = f"{where} (image {identity})"
+        objects = [_object(ann, thin, where) for ann in item["anns" if thin else "annotations"]]
         if count_if(skipped, "without an object", all(entry["crowd"] for entry in objects)):
             continue
         names.update((entry["class"], f"category {entry['class']}") for entry in objects)

@@ -9,33 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from xsam.data.readers.errors import RecordError
-from xsam.errors import InvalidImageError
+from xsam.errors import InvalidImageError, RecordError
 from xsam.types.masks import BoolMask, run_lengths
 
-_REACH = 16  # a coordinate further out than so many image sizes is no annotation
+_MAX_IMAGE_SIZES = 16  # coordinates farther out than this many image sizes are considered damaged
 
 
 def decode_segmentation(segmentation: Any, image_hw: tuple[int, int], where: str) -> BoolMask:
-    """Union of all parts of a segmentation.
+    """Decode a segmentation to the union of its parts, clipped to the image.
 
-    What lies outside the image is cut off. Polygons of one or two points enclose nothing and are left
-    out; a few are in COCO.
+    Polygons of one or two points enclose nothing and are skipped; COCO has a few.
 
     Args:
         segmentation: polygons `[[x, y, x, y, …], …]` in pixels; a run-length code `{"size": [H, W],
             "counts": …}`, compressed or not; or a list of such codes.
         image_hw: (H, W) in pixels.
-        where: file and record, for the message.
+        where: file and record, for error messages.
 
     Returns:
-        (H, W) bool; empty where the segmentation holds no pixel.
+        (H, W) bool; all False if the segmentation covers no pixel.
 
     Raises:
-        RecordError: it is none of these, or a code does not fit the image.
+        RecordError: the segmentation is none of these, or a code does not match the image.
 
-    Source: pycocotools, which neither checks that a code is complete (the rest would be memory that
-    nobody wrote) nor that coordinates are sane.
+    Source: pycocotools, which checks neither that a code is complete (the rest would be uninitialized
+    memory) nor that coordinates are sane.
     """
     if isinstance(segmentation, dict):
         return _decode_rle(segmentation, image_hw, where)
@@ -53,21 +51,23 @@ def decode_segmentation(segmentation: Any, image_hw: tuple[int, int], where: str
 
 
 def stack_masks(masks: Sequence[BoolMask], image_hw: tuple[int, int]) -> BoolMask:
-    """(N, H, W) bool, also for no mask at all."""
+    """Stack masks to (N, H, W) bool, even if there are none."""
     return np.stack(masks) if masks else np.zeros((0, *image_hw), np.bool_)
 
 
 def rle_area(code: Any, where: str) -> int:
-    """Number of object pixels of a compressed run-length code, without decoding it."""
+    """Count the object pixels of a compressed run-length code without decoding it."""
     return int(_compressed_runs(code, where)[1::2].sum())
 
 
 def _polygon(part: Any, image_hw: tuple[int, int], where: str) -> list[float]:
     if not isinstance(part, list) or not all(isinstance(value, (int, float)) for value in part):
         raise RecordError(f"{where}: a polygon must be a list of numbers x, y, x, y, …")
-    reach = _REACH * max(image_hw)
-    if len(part) % 2 or not all(-reach < value < reach for value in part):
-        raise RecordError(f"{where}: a polygon has half a point, or coordinates far outside the image")
+    bound = _MAX_IMAGE_SIZES * max(image_hw)
+    if len(part) % 2 or not all(-bound < value < bound for value in part):
+        raise RecordError(
+            f"{where}: a polygon has an odd number of values, or coordinates far outside the image"
+        )
     return part
 
 

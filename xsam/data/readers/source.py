@@ -1,4 +1,4 @@
-"""Base of the readers: packed records that name pictures in a folder."""
+"""Base class of the readers: packed records that name images in a folder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.errors import DatasetError, Layout, RecordError
-from xsam.data.readers.files import PackedRecords, find_image, read_rgb
+from xsam.data.readers.files import Layout, PackedRecords, find_image, read_rgb, require_folder
 from xsam.data.samples import PromptedImage
-from xsam.errors import InvalidQueryError
+from xsam.errors import DatasetError, InvalidQueryError, RecordError
 from xsam.inference.prompts import Conversation, conversation_for
 from xsam.types.requests import Query
 
@@ -22,49 +21,36 @@ _log = logging.getLogger(__name__)
 
 
 class FileSource:
-    """A `Source` of pictures in a folder, with annotations that are indexed when it is opened.
+    """A `SampleSource` of images in a folder, with annotations that are indexed when it is opened.
 
-    Pictures are read when they are asked for; only the first is looked for at once, so that a wrong
-    folder is noticed before training.
+    Images are read on demand; only the first is located right away, so that a wrong folder is noticed before
+    training starts. Subclasses implement `_read_records` and `_make_sample`; they set what these need before
+    they call this constructor.
 
     Args:
-        name: for logs and the mixture.
-        annotations: the file, or folder of files, that holds the records; for messages.
-        images: the folder of the pictures.
+        name: name used in logs and in the mixture.
+        annotations: existing file, or folder of files, that holds the records.
+        images: folder of the images.
         layout: what to tell the user when something is missing.
-        records: mappings with at least `id` and `file_name`; `height` and `width` are compared with
-            the picture when they are there.
-        skipped: why records were left out, and how many, as known when `records` has been consumed.
-        class_names: the closed set, empty when there is none.
 
     Raises:
-        MissingDataError: the first picture is not there.
-        DatasetError: there is no record.
+        MissingDataError: the folder or the first image does not exist.
+        DatasetError: there are no records.
     """
 
-    def __init__(
-        self,
-        *,
-        name: str,
-        annotations: Path,
-        images: Path,
-        layout: Layout,
-        records: Iterable[Mapping[str, Any]],
-        skipped: Mapping[str, int],
-        class_names: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, *, name: str, annotations: Path, images: str | Path, layout: Layout) -> None:
         self._name = name
         self._annotations = annotations
-        self._images = images
+        self._images = require_folder(images, layout)
         self._layout = layout
-        self._class_names = class_names
-        self._records = PackedRecords(records)
-        self._skipped = dict(skipped)
-        left_out = ", ".join(f"{count} {reason}" for reason, count in self._skipped.items()) or "none"
+        self._class_names: tuple[str, ...] = ()
+        self._skipped: Counter[str] = Counter()
+        self._records = PackedRecords(self._read_records())
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self._skipped.items()) or "none"
         if not len(self):
-            raise DatasetError(f"{annotations} holds no usable picture", hint=f"left out: {left_out}")
-        find_image(images, self._records[0]["file_name"], layout)
-        _log.info("%s: %d pictures, left out: %s", name, len(self), left_out)
+            raise DatasetError(f"{annotations} holds no usable images", hint=f"skipped: {skipped}")
+        find_image(self._images, self._records[0]["file_name"], layout)
+        _log.info("%s: %d images, skipped: %s", name, len(self), skipped)
 
     @property
     def name(self) -> str:
@@ -76,34 +62,43 @@ class FileSource:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Records that were left out when the files were read: reason → number."""
+        """Records that were skipped when the files were read: reason → count."""
         return dict(self._skipped)
 
     def __len__(self) -> int:
         return len(self._records)
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        """See `xsam.data.samples.Source`.
+        """Implement `xsam.data.samples.SampleSource.sample`.
 
         Raises:
-            IndexError: there is no such picture.
-            MissingDataError: a file of the picture is not there.
-            RecordError: the record or a file of the picture is malformed.
+            IndexError: there is no such image.
+            MissingDataError: a file of the image does not exist.
+            RecordError: the record or a file of the image is malformed.
         """
         if prompts < 1:
             raise ValueError(f"prompts must be positive, got {prompts}")
         record = self._records[index]
-        where = f"{self._annotations}, picture {record['id']}"
+        where = f"{self._annotations}, image {record['id']}"
         rgb = read_rgb(find_image(self._images, record["file_name"], self._layout), where)
-        stated = (record.get("height", rgb.shape[0]), record.get("width", rgb.shape[1]))
-        if stated != rgb.shape[:2]:
+        annotated_hw = (record.get("height", rgb.shape[0]), record.get("width", rgb.shape[1]))
+        if annotated_hw != rgb.shape[:2]:
             raise RecordError(
                 f"{where}: {record['file_name']} has {rgb.shape[0]}×{rgb.shape[1]} pixels (height × width), "
-                f"the annotations are for {stated[0]}×{stated[1]}"
+                f"the annotations are for {annotated_hw[0]}×{annotated_hw[1]}"
             )
-        return self._prompted(record, rgb, rng, prompts, where)
+        return self._make_sample(record, rgb, rng, prompts, where)
 
-    def _prompted(
+    def _read_records(self) -> Iterable[Mapping[str, Any]]:
+        """Read the annotations, count skipped ones in `_skipped`, and set `_class_names` for a closed set.
+
+        Returns:
+            Mappings with at least `id` and `file_name`; `height` and `width`, if present, are compared with
+            the image.
+        """
+        raise NotImplementedError
+
+    def _make_sample(
         self,
         record: dict[str, Any],
         rgb: NDArray[np.uint8],
@@ -111,25 +106,29 @@ class FileSource:
         prompts: int,
         where: str,
     ) -> PromptedImage:
+        """Turn a record and its image into a sample with at most `prompts` prompts.
+
+        `where` names the file and the record in error messages.
+        """
         raise NotImplementedError
 
 
-def ask(query: Query, where: str) -> Conversation:
-    """`conversation_for`, with the record named when its text cannot be asked."""
+def record_conversation(query: Query, where: str) -> Conversation:
+    """Call `conversation_for`; if the query is invalid, name the record in the error."""
     try:
         return conversation_for(query)
     except InvalidQueryError as error:
         raise RecordError(f"{where}: {error.message}") from error
 
 
-def check_share(name: str, value: float) -> float:
-    """An option that is a probability."""
+def check_probability(name: str, value: float) -> float:
+    """Return an option that must be between 0 and 1."""
     if not 0.0 <= value <= 1.0:
         raise DatasetError(f"{name} must be between 0 and 1, got {value}")
     return value
 
 
 def count_if(skipped: Counter[str], reason: str, condition: bool) -> bool:
-    """The condition, counted when it holds."""
+    """Return the condition, and count the reason if it holds."""
     skipped[reason] += int(condition)
     return condition

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.data.readers.disk import meant, phrases
 from xsam.data.readers.categories import CategoryPrompts, read_categories
-from xsam.data.readers.errors import DatasetError, RecordError
+from xsam.errors import DatasetError, RecordError
 
 NAMES = ("person", "hot-dog", "wall-other-merged", "sky", "tree", "wall")
 TEXTS = {"person", "hot dog", "wall", "sky", "tree"}

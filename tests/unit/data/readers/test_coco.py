@@ -23,7 +23,7 @@ from tests.unit.data.readers.disk import (
     write_json,
 )
 from xsam.data.readers.coco import CocoInstances, CocoPanoptic
-from xsam.data.readers.errors import MissingDataError, RecordError
+from xsam.errors import MissingDataError, RecordError
 
 CATEGORIES = [
     {"id": 1, "name": "person", "isthing": 1, "supercategory": "person", "color": [220, 20, 60]},
@@ -117,17 +117,17 @@ def test_options_reach_the_prompts(panoptic: dict[str, Any]) -> None:
 @pytest.mark.parametrize("regions", [{**REGIONS, 77: box(14, 8, 15, 9)}, {SKY: REGIONS[SKY]}])
 def test_other_segments_than_listed_are_an_error(panoptic: dict[str, Any], regions: dict[int, Any]) -> None:
     _write_png(panoptic["masks"] / "000000000009.png", regions)
-    with pytest.raises(RecordError, match=r"panoptic_train2017\.json, picture 9: .*000000000009\.png"):
+    with pytest.raises(RecordError, match=r"panoptic_train2017\.json, image 9: .*000000000009\.png"):
         CocoPanoptic(**panoptic).sample(0, np.random.default_rng(0))
 
 
 def test_sizes_must_agree(panoptic: dict[str, Any]) -> None:
     source = CocoPanoptic(**panoptic)
     write_image(panoptic["masks"] / "000000000009.png", seed=0, image_hw=(12, 15))
-    with pytest.raises(RecordError, match=r"picture 9: .*differs from the picture in size"):
+    with pytest.raises(RecordError, match=r"image 9: .*differs from the image in size"):
         source.sample(0, np.random.default_rng(0))
     write_image(panoptic["images"] / "000000000025.jpg", seed=0, image_hw=(16, 12))
-    with pytest.raises(RecordError, match=r"picture 25: .*has 16×12 pixels .* are for 12×16"):
+    with pytest.raises(RecordError, match=r"image 25: .*has 16×12 pixels .* are for 12×16"):
         source.sample(1, np.random.default_rng(0))
 
 
@@ -153,16 +153,16 @@ def test_missing_files_are_named(panoptic: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (lambda d: d.pop("images"), "the field 'images' is missing"),
-        (lambda d: d["images"][0].pop("file_name"), "picture 9: the field 'file_name' is missing"),
-        (lambda d: d["images"][0].update(height="12"), "picture 9: 'height' must be int"),
-        (lambda d: d["annotations"][1].pop("segments_info"), "picture 9: the field 'segments_info'"),
-        (lambda d: d["annotations"][1]["segments_info"][0].pop("id"), "picture 9, segment: .*'id'"),
+        (lambda d: d["images"][0].pop("file_name"), "image 9: the field 'file_name' is missing"),
+        (lambda d: d["images"][0].update(height="12"), "image 9: 'height' must be int"),
+        (lambda d: d["annotations"][1].pop("segments_info"), "image 9: the field 'segments_info'"),
+        (lambda d: d["annotations"][1]["segments_info"][0].pop("id"), "image 9, segment: .*'id'"),
         (
             lambda d: d["annotations"][1]["segments_info"][0].update(category_id=4),
-            "picture 9, segment: category 4 is not in 'categories'",
+            "image 9, segment: category 4 is not in 'categories'",
         ),
-        (lambda d: d["annotations"][1].update(image_id=99), "annotations of picture 99"),
-        (lambda d: d["annotations"].__setitem__(0, 5), "annotation number 0: a mapping is expected"),
+        (lambda d: d["annotations"][1].update(image_id=99), "annotations of image 99"),
+        (lambda d: d["annotations"].__setitem__(0, 5), "annotation number 0: expected a mapping"),
     ],
 )
 def test_malformed_panoptic_records_are_named(panoptic: dict[str, Any], change: Any, message: str) -> None:
@@ -244,7 +244,7 @@ def test_there_is_no_picture_beyond_the_last(instances: dict[str, Any]) -> None:
     ("change", "message"),
     [
         (lambda a: a.pop("segmentation"), "annotation 70: the field 'segmentation' is missing"),
-        (lambda a: a.update(image_id=4), "annotations of picture 4, which is not in 'images'"),
+        (lambda a: a.update(image_id=4), "annotations of image 4, which is not in 'images'"),
         (lambda a: a.update(category_id=187), "annotation 70: category 187"),
         (lambda a: a.pop("id"), "annotation number 1: the field 'id'"),
     ],
@@ -262,5 +262,5 @@ def test_a_malformed_polygon_is_named_when_it_is_read(instances: dict[str, Any])
     data["annotations"][1]["segmentation"] = [[1, 2, 3]]
     write_json(instances["annotations"], data)
     source = CocoInstances(**instances)
-    with pytest.raises(RecordError, match=r"instances_train2017\.json, picture 9, annotation 70: a polygon"):
+    with pytest.raises(RecordError, match=r"instances_train2017\.json, image 9, annotation 70: a polygon"):
         source.sample(0, np.random.default_rng(0))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.unit.data.readers.disk import write_image
-from xsam.data.readers.errors import DatasetError, Layout, MissingDataError, RecordError
 from xsam.data.readers.files import (
+    Layout,
     PackedRecords,
     find_image,
     iterate_json_list,
@@ -25,6 +25,7 @@ from xsam.data.readers.files import (
     take,
     take_size,
 )
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 LAYOUT = Layout(dataset="Toy", folders="toy.json and toys/", published="https://example.org/toy")
 JSON = st.recursive(
@@ -67,7 +68,7 @@ def test_what_is_no_list_is_named(tmp_path: Path, text: str) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "data.json"
     path.write_bytes(content)
-    with pytest.raises(DatasetError, match=r"data\.json is no valid JSON"):
+    with pytest.raises(DatasetError, match=r"data\.json is not valid JSON"):
         read_json(path)
 
 
@@ -81,7 +82,7 @@ def test_fields_are_checked() -> None:
         take(record, "name", (int, list), "here")
     with pytest.raises(RecordError, match="'crowd' must be int, not bool"):
         take(record, "crowd", int, "here")
-    with pytest.raises(RecordError, match="here: a mapping is expected, not list"):
+    with pytest.raises(RecordError, match="here: expected a mapping, got list"):
         take([record], "id", int, "here")
     with pytest.raises(RecordError, match="here: height and width must be positive"):
         take_size({"height": 0, "width": 4}, "here")
@@ -140,5 +141,5 @@ def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     content = (tmp_path / "cut.jpg").read_bytes()
     for damaged in (content[:60], b"no picture"):
         (tmp_path / "cut.jpg").write_bytes(damaged)
-        with pytest.raises(RecordError, match=r"picture 7: cannot read the picture .*cut\.jpg"):
-            read_rgb(tmp_path / "cut.jpg", "picture 7")
+        with pytest.raises(RecordError, match=r"image 7: cannot read the image .*cut\.jpg"):
+            read_rgb(tmp_path / "cut.jpg", "image 7")

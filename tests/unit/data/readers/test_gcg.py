@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.unit.data.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.gcg import GroundedCaptions
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 QUESTION = (
     "<|user|>\n<image>\nCan you provide a brief description of the this image? Please output interleaved "
@@ -167,29 +167,29 @@ def test_a_caption_whose_masks_are_all_empty_is_named(tmp_path: Path) -> None:
     data = copy.deepcopy(GRAND[:1])
     data[0]["groundings"] = {"a red bike": {"token_positives": [12, 22], "rle_masks": []}}
     source = _source(tmp_path, "grandf", data, ["train2017/1.jpg"])
-    with pytest.raises(RecordError, match=r"captions\.json, picture 1: the masks of all phrases are empty"):
+    with pytest.raises(RecordError, match=r"captions\.json, image 1: the masks of all phrases are empty"):
         source.sample(0, np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
     ("dataset", "content", "message"),
     [
-        ("grandf", [{**GRAND[0], "caption": 3}], r"record number 0 \(picture 1\): 'caption' must be str"),
+        ("grandf", [{**GRAND[0], "caption": 3}], r"record number 0 \(image 1\): 'caption' must be str"),
         (
             "grandf",
             [GRAND[0], {**GRAND[1], "groundings": {"dogs": {"token_positives": [0], "rle_masks": []}}}],
-            r"record number 1 \(picture 2\), phrase 'dogs': a span must be",
+            r"record number 1 \(image 2\), phrase 'dogs': a span must be",
         ),
-        ("grandf", [GRAND[0], {"a": 1, "b": 2}], "record number 1: neither has 'groundings' nor"),
+        ("grandf", [GRAND[0], {"a": 1, "b": 2}], "record number 1: expected 'groundings', or"),
         ("refcocog", [{"88": {"caption": "a dog is there"}}], r"record number 0 \(88\): the field 'refs'"),
-        ("refcocog", [{"88": 5}], r"record number 0 \(88\): a mapping is expected"),
-        ("flickr", {**FLICKR, "annotations": [5]}, "annotation number 0: a mapping is expected"),
+        ("refcocog", [{"88": 5}], r"record number 0 \(88\): expected a mapping"),
+        ("flickr", {**FLICKR, "annotations": [5]}, "annotation number 0: expected a mapping"),
         (
             "flickr",
             {**FLICKR, "annotations": [{"image_id": 5, "tokens_positive": []}]},
             "annotation number 0: 'tokens_positive' is empty",
         ),
-        ("flickr", {**FLICKR, "images": [image_entry(5, "5.jpg")]}, "picture 5: the field 'caption'"),
+        ("flickr", {**FLICKR, "images": [image_entry(5, "5.jpg")]}, "image 5: the field 'caption'"),
     ],
 )
 def test_malformed_records_are_named(tmp_path: Path, dataset: str, content: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""LLaVA's chat: turns, tags, and records without a picture."""
+"""LLaVA's chat: turns, tags, and records without an image."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.unit.data.readers.disk import write_image, write_json
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.llava import LlavaChat
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 
 def _talk(*values: str) -> list[dict[str, str]]:
@@ -85,11 +85,11 @@ def test_what_is_left_out_is_counted(options: dict[str, Any], caplog: pytest.Log
     with caplog.at_level(logging.INFO):
         source = LlavaChat(**options)
     assert source.skipped == {
-        "without a picture": 2,
+        "without an image": 2,
         "without an answered question": 3,
         "with too long a question": 0,
     }
-    assert "llava: 2 pictures, left out: 2 without a picture, 3 without an answered question" in caplog.text
+    assert "llava: 2 images, skipped: 2 without an image, 3 without an answered question" in caplog.text
 
 
 def test_any_turn_stands_behind_those_before_it(options: dict[str, Any]) -> None:
@@ -130,7 +130,7 @@ def test_questions_in_a_row_are_one(options: dict[str, Any]) -> None:
             {**SIGN, "conversations": [{"from": "system", "value": "x"}]},
             r"record number 1 \(7\): 'from' must be human or gpt, not 'system'",
         ),
-        ("text", "record number 1: a mapping is expected"),
+        ("text", "record number 1: expected a mapping"),
     ],
 )
 def test_malformed_records_are_named(options: dict[str, Any], record: Any, message: str) -> None:
@@ -149,9 +149,9 @@ def test_missing_files_are_named(options: dict[str, Any]) -> None:
 
 def test_a_file_without_pictures_is_an_error(options: dict[str, Any]) -> None:
     write_json(options["annotations"], [RECORDS[1]])
-    with pytest.raises(DatasetError, match=r"llava\.json holds no usable picture") as caught:
+    with pytest.raises(DatasetError, match=r"llava\.json holds no usable images") as caught:
         LlavaChat(**options)
-    assert caught.value.hint == "left out: 1 without a picture"
+    assert caught.value.hint == "skipped: 1 without an image"
 
 
 @pytest.mark.parametrize("changes", [{"turn": "last"}, {"max_chars": 0}])

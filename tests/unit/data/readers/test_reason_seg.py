@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.unit.data.readers.disk import box, phrases, write_image, write_json
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.reason_seg import ReasonSeg
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 QUESTIONS = ["Where can I sit?", "What  would <p>you</p> rest on?"]
 
@@ -161,7 +161,7 @@ def test_missing_files_are_named(root: Path) -> None:
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(DatasetError, match="holds no usable picture"):
+    with pytest.raises(DatasetError, match="holds no usable images"):
         ReasonSeg(root=tmp_path)
 
 
@@ -169,7 +169,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"text": "a question"}, "'text' must be list"),
-        ({"text": [4]}, "'text' must be a list of texts"),
+        ({"text": [4]}, "'text' must be a list of strings"),
         ({"is_sentence": "yes"}, "'is_sentence' must be"),
         ({"shapes": [{"label": "target"}]}, "shape number 0: the field 'points'"),
         ({"shapes": [_shape("target")]}, r"shape number 0: 'points' must be a list of \[x, y\]"),
@@ -185,12 +185,12 @@ def test_malformed_records_are_named(root: Path, change: dict[str, Any], message
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        (_square("target", 20, 20, 30, 30), "the target holds no pixel"),
+        (_square("target", 20, 20, 30, 30), "the target covers no pixels"),
         (_square("target", 1, 1, 1e12, 4), "far outside"),
         (_square("target", 1, 1, float("nan"), 4), "far outside"),
     ],
 )
 def test_unusable_polygons_are_named(root: Path, shape: dict[str, Any], message: str) -> None:
     write_json(root / "train" / "sofa.json", {**SOFA, "shapes": [shape]})
-    with pytest.raises(RecordError, match=rf"train, picture sofa: .*{message}"):
+    with pytest.raises(RecordError, match=rf"train, image sofa: .*{message}"):
         ReasonSeg(root=root).sample(1, np.random.default_rng(0))

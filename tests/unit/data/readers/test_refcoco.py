@@ -23,8 +23,8 @@ from tests.unit.data.readers.disk import (
     write_image,
     write_json,
 )
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.refcoco import RefCoco, load_plain_pickle
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 INSTANCES = {
     "images": [image_entry(1, "COCO_1.jpg"), image_entry(2, "COCO_2.jpg"), image_entry(3, "COCO_3.jpg")],
@@ -84,7 +84,7 @@ def options(tmp_path: Path) -> dict[str, Any]:
 def test_phrases_mean_their_objects(options: dict[str, Any]) -> None:
     source = RefCoco("refcoco", **options, negative_share=0.0)
     assert (source.name, source.class_names, len(source)) == ("refcoco", (), 2)
-    assert source.skipped == {"refs without words": 1}
+    assert source.skipped == {"refs without text": 1}
     masks = [box(8, 2, 12, 12), box(0, 0, 4, 9)]  # two refs mean the first, one the second
     allowed = {"lady on the right": 0, "right one": 0, "woman": 0, "man": 1, "left guy": 1}
     rng = np.random.default_rng(0)
@@ -209,7 +209,7 @@ def test_options_are_checked(options: dict[str, Any], dataset: str, changes: dic
         (lambda ref: ref.update(sentences="man"), "ref 50: 'sentences' must be list"),
         (lambda ref: ref["sentences"][0].pop("sent"), "ref 50: the field 'sent' is missing"),
         (lambda ref: ref.update(ann_id=99), r"ref 50: instances\.json has no annotation 99"),
-        (lambda ref: ref.update(image_id=2), r"ref 50: instances\.json has no annotation 12 in its picture"),
+        (lambda ref: ref.update(image_id=2), r"ref 50: instances\.json has no annotation 12 in its image"),
     ],
 )
 def test_malformed_refs_are_named(options: dict[str, Any], change: Any, message: str) -> None:
@@ -225,7 +225,7 @@ def test_an_object_without_pixels_is_named(options: dict[str, Any]) -> None:
     data["annotations"][0]["segmentation"] = [polygon(-9, -9, -2, -2)]
     write_json(options["root"] / "refcoco" / "instances.json", data)
     source = RefCoco("refcoco", **options)
-    with pytest.raises(RecordError, match=r"picture 1, annotation 11: the object holds no pixel"):
+    with pytest.raises(RecordError, match=r"image 1, annotation 11: the object covers no pixels"):
         source.sample(0, np.random.default_rng(0))
 
 

@@ -14,8 +14,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from tests.unit.data.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
-from xsam.data.readers.errors import DatasetError, MissingDataError, RecordError
 from xsam.data.readers.regions import REGION_KINDS, CocoRegions, draw_region
+from xsam.errors import DatasetError, MissingDataError, RecordError
 
 CATS = {31: box(1, 1, 4, 5), 32: box(10, 6, 14, 11)}  # annotation → mask
 DOG = {33: box(5, 6, 9, 10)}
@@ -288,17 +288,17 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r.pop("annotations"), "record number 0: has neither 'annotations' nor 'anns'"),
+        (lambda r: r.pop("annotations"), "record number 0: expected 'annotations' or 'anns'"),
         (lambda r: r.pop("image_id"), "record number 0: the field 'image_id' is missing"),
         (lambda r: r.update(image_size=[12]), "record number 0: 'image_size' must be"),
-        (lambda r: r["annotations"][0].pop("id"), r"record number 0 \(picture 9\): the field 'id'"),
+        (lambda r: r["annotations"][0].pop("id"), r"record number 0 \(image 9\): the field 'id'"),
         (
             lambda r: r["annotations"][0].pop("segmentation"),
-            r"record number 0 \(picture 9\), annotation 31: the field 'segmentation'",
+            r"record number 0 \(image 9\), annotation 31: the field 'segmentation'",
         ),
         (
             lambda r: r["annotations"][0].update(visual_prompts={"box_visual_prompt": 4}),
-            r"record number 0 \(picture 9\), annotation 31: 'box_visual_prompt' must be dict",
+            r"record number 0 \(image 9\), annotation 31: 'box_visual_prompt' must be dict",
         ),
     ],
 )
@@ -313,14 +313,14 @@ def test_a_malformed_region_is_named_when_it_is_read(tmp_path: Path) -> None:
     content = _vgd()
     for annotation in content[0]["annotations"]:
         annotation["visual_prompts"] = {"box_visual_prompt": {"size": [12, 16], "counts": "Z"}}
-    with pytest.raises(RecordError, match=r"regions\.json, picture 9, annotation 3\d: "):
+    with pytest.raises(RecordError, match=r"regions\.json, image 9, annotation 3\d: "):
         _source(tmp_path, "interactive", content).sample(0, np.random.default_rng(0))
 
 
 def test_a_picture_whose_objects_hold_no_pixel_is_named(tmp_path: Path) -> None:
     content = _coco()
     content["annotations"] = [{**content["annotations"][0], "segmentation": [polygon(-5, -5, -2, -2)]}]
-    with pytest.raises(RecordError, match=r"regions\.json, picture 9: no object holds a pixel"):
+    with pytest.raises(RecordError, match=r"regions\.json, image 9: no object covers any pixels"):
         _source(tmp_path, "visual_grounded", content).sample(0, np.random.default_rng(0))
 
 

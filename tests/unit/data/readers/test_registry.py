@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.data.readers.disk import write_image, write_json
 from xsam.data.readers import READERS, DatasetError, MissingDataError, RecordError, open_source
-from xsam.data.samples import Source
+from xsam.data.samples import SampleSource
 from xsam.errors import XSamError
 
 KINDS = {
@@ -33,7 +33,7 @@ KINDS = {
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
     assert READERS.keys() == KINDS
-    with pytest.raises(DatasetError, match="unknown kind of data set 'coco'") as caught:
+    with pytest.raises(DatasetError, match="unknown dataset kind 'coco'") as caught:
         open_source("coco")
     assert set(caught.value.hint.removeprefix("known: ").split(", ")) == KINDS
 
@@ -72,7 +72,7 @@ def test_an_opened_source_is_a_source(tmp_path: Path) -> None:
     write_image(tmp_path / "a.jpg", seed=0)
     talk = [{"from": "human", "value": "<image>\nWhat is it?"}, {"from": "gpt", "value": "Noise."}]
     path = write_json(tmp_path / "chat.json", [{"id": "a", "image": "a.jpg", "conversations": talk}])
-    source: Source = open_source("llava", annotations=str(path), images=str(tmp_path), name="chat")
+    source: SampleSource = open_source("llava", annotations=str(path), images=str(tmp_path), name="chat")
     assert (source.name, source.class_names, len(source)) == ("chat", (), 1)
     copied = pickle.loads(pickle.dumps(source))  # data loaders hand sources to other processes
     sample = copied.sample(0, np.random.default_rng(0))

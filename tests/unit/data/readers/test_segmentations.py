@@ -12,8 +12,8 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from tests.unit.data.readers.disk import HEIGHT, WIDTH, box, polygon, rle
-from xsam.data.readers.errors import RecordError
 from xsam.data.readers.segmentations import decode_segmentation, rle_area, stack_masks
+from xsam.errors import RecordError
 
 SIZE = (HEIGHT, WIDTH)
 
@@ -68,8 +68,8 @@ GOOD = rle(box(1, 1, 3, 3))
         (None, "polygons or a run-length code"),
         ([5], "list of numbers"),
         ([["1", "2", "3", "4", "5", "6"]], "list of numbers"),
-        ([[1, 2, 3, 4, 5]], "half a point"),
-        ([[1, 2, 3, 4, 5, 6, 7]], "half a point"),
+        ([[1, 2, 3, 4, 5]], "odd number of values"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "odd number of values"),
         ([[1, 2, 3, 4, float("nan"), 6]], "far outside"),
         ([[1, 2, 3, 4, 1e9, 6]], "far outside"),
         ({**GOOD, "size": [16, 12]}, r"for an image of \[16, 12\]"),

@@ -13,17 +13,17 @@ from xsam.sim.annotate import ObjectAnnotation, mirror
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A scene as a picture, possibly mirrored."""
+class SceneTruth:
+    """A rendered scene, possibly mirrored."""
 
     rgb: NDArray[np.uint8]
     instance_ids: NDArray[np.uint8]
     stuff_ids: NDArray[np.uint8]
     annotations: tuple[ObjectAnnotation, ...]
 
-    def mirrored(self) -> Sample:
+    def mirrored(self) -> SceneTruth:
         flipped = (array[:, ::-1] for array in (self.rgb, self.instance_ids, self.stuff_ids))
-        return Sample(*flipped, mirror(self.annotations, self.rgb.shape[1]))
+        return SceneTruth(*flipped, mirror(self.annotations, self.rgb.shape[1]))
 
     def labeled(self) -> dict[int, ObjectAnnotation]:
         return {item.instance_id: item for item in self.annotations if item.labeled}
@@ -39,7 +39,7 @@ def phrases(conversation: Conversation) -> list[str]:
     return re.findall(r"<p>(.*?)</p>", text)
 
 
-def named(sample: Sample, noun: str) -> list[int]:
+def named(sample: SceneTruth, noun: str) -> list[int]:
     """Visible objects that a noun such as "mug", "red mug" or "object" may mean."""
     return [
         item.instance_id
@@ -48,7 +48,7 @@ def named(sample: Sample, noun: str) -> list[int]:
     ]
 
 
-def meant(sample: Sample, text: str) -> list[int] | None:
+def meant(sample: SceneTruth, text: str) -> list[int] | None:
     """What a phrase about left and right means, read off the picture; None = about something else."""
     if match := re.fullmatch(r"(leftmost|rightmost) (.+)", text):
         order = sorted(named(sample, match[2]), key=sample.column)
