@@ -119,4 +119,4 @@ def test_eval_of_data_that_is_not_there(tmp_path: Path) -> None:
 def test_eval_takes_sources_of_training(tmp_path: Path) -> None:
     options = ["--option", f"annotations={tmp_path}/none.json", "--option", "images=x"]
     assert "none.json does not exist" in _error_line(_eval("--source", "coco_instance", *options))
-    assert "unknown kind of data set 'nothing'" in _error_line(_eval("--source", "nothing"))
+    assert "unknown dataset kind 'nothing'" in _error_line(_eval("--source", "nothing"))

@@ -52,7 +52,7 @@ def test_scenes_are_opened_in_the_data_folder(data: Path, shards: SceneShards) -
         ({}, "folder"),
         ({"folder": "train", "size": 3}, "size"),
         ({"folder": "test"}, "no scenes_"),
-        ({"folder": "train", "shares": {"poetry": 1.0}}, "'table': unknown kinds of prompts .'poetry'."),
+        ({"folder": "train", "shares": {"poetry": 1.0}}, "'table': unknown prompt kinds .'poetry'."),
         ({"folder": "train", "shares": {}}, "'table': shares must be positive"),
     ],
 )
