@@ -1,4 +1,4 @@
-"""`python -m xsam`: the same as the `xsam` command."""
+"""Run the `xsam` command with `python -m xsam`."""
 
 from xsam.cli import main
 

@@ -1,7 +1,7 @@
-"""Model configuration: four stock sub-configurations and X-SAM's own few numbers.
+"""Model configuration: four stock sub-configurations and X-SAM's own settings.
 
-`config.json` of a checkpoint folder has the keys `llm`, `vision_encoder`, `sam`, `mask2former` and
-`xsam`; the first four are what the `transformers` classes of that name take.
+`config.json` of a checkpoint folder has the keys `llm`, `vision_encoder`, `sam`, `mask2former` and `xsam`.
+The first four contain the arguments of `transformers`' configuration classes.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipV
 from xsam.errors import CheckpointError
 
 SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
-IMAGE_ID = -200  # placeholders among token ids: image and region tokens take their positions
+IMAGE_ID = -200  # placeholders among token ids, replaced by the features of an image or a region
 REGION_ID = -300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionSamplerConfig:
-    """How a region becomes tokens.
+    """Settings of the region sampler, which turns a region into tokens.
 
-    `mean` averages groups of `pooling_kernel_size` points (64 tokens a region, current layout);
-    `max` pools all points to one token (released checkpoint).
+    `mean` averages groups of `pooling_kernel_size` points (64 tokens a region, current layout); `max` pools
+    all points to one token (released checkpoint).
     """
 
     num_sample_point: int = 256
@@ -43,7 +43,7 @@ class RegionSamplerConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XSamConfig:
-    """Everything that determines the names and shapes of the model's tensors and its arithmetic."""
+    """All settings that determine the model's tensors and arithmetic, and its default thresholds."""
 
     llm: Phi3Config
     vision_encoder: SiglipVisionConfig
@@ -57,25 +57,25 @@ class XSamConfig:
     logit_clamp: float = 50.0
     vision_resample: Literal["bilinear", "bicubic"] = "bilinear"
     bos_before_user: bool = True
-    reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = always answer
+    reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = never "not found"
     instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
-    one_mask_per_object: bool = False  # trained with a mask for every object a phrase means
+    one_mask_per_object: bool = False  # trained with one mask for each object that a phrase refers to
     sampler: RegionSamplerConfig = field(default_factory=RegionSamplerConfig)
 
     @property
     def connector_layers(self) -> tuple[int, ...]:
-        """SAM hidden states that feed the connector: the last as many as there are scales."""
+        """SAM hidden states that feed the connector: the last ones, one for each scale."""
         return self.extra_select_layers[-len(self.connector_scale_factor) :]
 
     @property
     def num_image_tokens(self) -> int:
-        """SigLIP tokens followed by pixel-shuffled SAM tokens."""
+        """Number of tokens of an image: SigLIP tokens followed by pixel-shuffled SAM tokens."""
         siglip = (self.vision_encoder.image_size // self.vision_encoder.patch_size) ** 2
         sam = int(self.sam.image_size // self.sam.patch_size * self.downsample_ratio) ** 2
         return int(siglip + sam)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `config.json`."""
+        """Convert to the content of `config.json`."""
         own = {
             f.name: getattr(self, f.name)
             for f in fields(self)
@@ -94,7 +94,7 @@ class XSamConfig:
         """Build from the content of `config.json`.
 
         Raises:
-            CheckpointError: a section is missing or asks for something this implementation lacks.
+            CheckpointError: a section is missing or has a setting that is not supported.
         """
         missing = [key for key in ("llm", "vision_encoder", "sam", "mask2former", "xsam") if key not in data]
         if missing:
@@ -110,7 +110,7 @@ class XSamConfig:
             ("bg_embeds", True),
         ):
             if own.get(key, only) != only:
-                raise CheckpointError(f"config.json asks for {key}={own[key]!r}; only {only!r} is supported")
+                raise CheckpointError(f"config.json has {key}={own[key]!r}; only {only!r} is supported")
         if tuple(own.get("special_tokens", SPECIAL_TOKENS)) != SPECIAL_TOKENS:
             raise CheckpointError(
                 f"config.json has special tokens {own['special_tokens']}, expected {SPECIAL_TOKENS}"
@@ -123,17 +123,21 @@ class XSamConfig:
         values.setdefault("logit_clamp", 500.0 if sampler_config.pooling_mode == "max" else 50.0)
         sam = data["sam"].get("vision_config", data["sam"])
         return cls(
-            llm=Phi3Config(**_without_type(data["llm"])),
-            vision_encoder=SiglipVisionConfig(**_without_type(data["vision_encoder"])),
-            sam=SamVisionConfig(**_without_type(sam)),
-            mask2former=Mask2FormerConfig(**_without_type(data["mask2former"])),
+            llm=Phi3Config(**_without_metadata(data["llm"])),
+            vision_encoder=SiglipVisionConfig(**_without_metadata(data["vision_encoder"])),
+            sam=SamVisionConfig(**_without_metadata(sam)),
+            mask2former=Mask2FormerConfig(**_without_metadata(data["mask2former"])),
             sampler=sampler_config,
             **values,
         )
 
     @classmethod
     def read(cls, path: Path) -> XSamConfig:
-        """Read a `config.json`."""
+        """Read a `config.json`.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or not a configuration of X-SAM.
+        """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -150,7 +154,8 @@ class XSamConfig:
         path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
+def _without_metadata(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Drop the keys that are not arguments of a configuration class."""
     dropped = (
         "model_type",
         "transformers_version",
@@ -163,10 +168,10 @@ def _without_type(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def full_config(*, released: bool = True) -> XSamConfig:
-    """Phi-3-mini + SigLIP2-so400m/14-384 + SAM ViT-L + Mask2Former decoder with 200 queries.
+    """Return the published size: Phi-3-mini, SigLIP2-so400m/14-384, SAM ViT-L, Mask2Former with 200 queries.
 
     Args:
-        released: the layout of the published checkpoint (one token a region, clamp ±500), else the
+        released: the layout of the published checkpoint (one token a region, clamp ±500) instead of the
             current one (64 tokens a region, clamp ±50).
     """
     sampler = (
@@ -229,12 +234,12 @@ def full_config(*, released: bool = True) -> XSamConfig:
 
 
 def tiny_config(*, vocab_size: int) -> XSamConfig:
-    """The same architecture at a size that trains and runs on a CPU (about 4 M parameters).
+    """Return the same architecture at a size that trains and runs on a CPU (about 4 M parameters).
 
-    256×256 SAM branch with 8-pixel patches (32² tokens, masks at 64²), 96×96 SigLIP branch (64
-    tokens), a three-layer Phi-3 and four tokens a region. The connector has one level more than the
-    full size: the finest feeds the mask features only, which spares the deformable attention and the
-    decoder three quarters of their tokens.
+    256×256 SAM branch with 8-pixel patches (32² tokens, masks at 64²), 96×96 SigLIP branch (64 tokens), a
+    three-layer Phi-3 and four tokens a region. The connector has one more level than at full size: the finest
+    one only feeds the mask features, which saves the deformable attention and the decoder three quarters of
+    their tokens.
     """
     return XSamConfig(
         llm=Phi3Config(

@@ -1,4 +1,4 @@
-"""Every error that the project raises on purpose.
+"""All errors that the project raises on purpose.
 
 ::
 
@@ -11,22 +11,22 @@
     │   │   ├── NoFrameError           NO_FRAME           the camera has not published yet
     │   │   └── StaleFrameError        STALE_FRAME        the newest frame is older than allowed
     │   ├── QueueFullError             QUEUE_FULL         too many requests are waiting
-    │   ├── DeadlineExceededError      DEADLINE           time ran out before the answer
-    │   ├── RequestCancelledError      CANCELLED          the caller took the request back
+    │   ├── DeadlineExceededError      DEADLINE           time ran out before the result was ready
+    │   ├── RequestCancelledError      CANCELLED          the caller canceled the request
     │   ├── NotActiveError             NOT_ACTIVE         the node is not in the active state
-    │   └── SegmenterUnavailableError  UNAVAILABLE        no segmenter answers (service not found)
+    │   └── SegmenterUnavailableError  UNAVAILABLE        no segmenter responds (service not found)
     ├── ModelError                     MODEL_ERROR        inference failed
     │   └── OutOfMemoryError           OUT_OF_MEMORY
-    ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not fit
-    ├── DownloadError                  DOWNLOAD           fetching released files failed
-    ├── TrainingConfigError            TRAINING_CONFIG    a recipe says something impossible
+    ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not match
+    ├── DownloadError                  DOWNLOAD           downloading released files failed
+    ├── TrainingConfigError            TRAINING_CONFIG    a recipe is missing or invalid
     └── DatasetError                   DATASET            wrong option, damaged file, nothing to read
-        ├── MissingDataError           DATASET_MISSING    a file or folder is not there
+        ├── MissingDataError           DATASET_MISSING    a file or folder is missing
         └── RecordError                DATASET_RECORD     one record of a file is malformed
 
-A refusal or failure that concerns a single query comes back as a `SegmentationResult` with that
-status; what concerns the whole request (no frame, queue full, deadline …) is raised.
-`error_for_code` turns a code from a message back into the exception.
+If only one query of a request is refused or fails, its `SegmentationResult` has that status. An error is
+raised if it affects the whole request (no frame, queue full, deadline …). `error_for_code` converts the code
+in a message back to the exception.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import ClassVar
 
 
 class XSamError(Exception):
-    """Base of all errors: a stable `code`, a message, what to do about it, and whether to retry."""
+    """Base of all errors: a stable `code`, a message, a hint what to do, and whether a retry may help."""
 
     code: ClassVar[str] = "ERROR"
     default_hint: ClassVar[str] = ""
@@ -57,7 +57,7 @@ class RequestRefusedError(XSamError):
 
 
 class InvalidQueryError(RequestRefusedError):
-    """The query cannot be asked: empty text, too many categories, prompt outside the image."""
+    """The query is invalid: empty text, too many categories, prompt outside the image."""
 
     code = "INVALID_QUERY"
 
@@ -105,7 +105,7 @@ class QueueFullError(RequestRefusedError):
 
 
 class DeadlineExceededError(RequestRefusedError):
-    """Time ran out before the answer was ready."""
+    """Time ran out before the result was ready."""
 
     code = "DEADLINE"
     default_hint = "allow a longer deadline"
@@ -113,7 +113,7 @@ class DeadlineExceededError(RequestRefusedError):
 
 
 class RequestCancelledError(RequestRefusedError):
-    """The caller took the request back."""
+    """The caller canceled the request."""
 
     code = "CANCELLED"
 
@@ -127,7 +127,7 @@ class NotActiveError(RequestRefusedError):
 
 
 class SegmenterUnavailableError(RequestRefusedError):
-    """Nothing answers under the segmenter's name."""
+    """No segmenter responds under the given name."""
 
     code = "UNAVAILABLE"
     default_hint = "check that the segmenter node runs in the same ROS domain"
@@ -149,13 +149,13 @@ class OutOfMemoryError(ModelError):
 
 
 class CheckpointError(XSamError):
-    """Weights, configuration or tokenizer are missing, damaged or do not fit together."""
+    """Weights, configuration or tokenizer are missing or damaged, or do not belong together."""
 
     code = "CHECKPOINT"
 
 
 class DownloadError(XSamError):
-    """Fetching released files failed."""
+    """Downloading released files failed."""
 
     code = "DOWNLOAD"
     default_hint = "check the network connection and run the command again: it resumes"
@@ -163,7 +163,7 @@ class DownloadError(XSamError):
 
 
 class TrainingConfigError(XSamError):
-    """A recipe of a training stage is missing or says something impossible."""
+    """A recipe of a training stage is missing or invalid."""
 
     code = "TRAINING_CONFIG"
 
@@ -175,7 +175,7 @@ class DatasetError(XSamError):
 
 
 class MissingDataError(DatasetError):
-    """A file or folder of a data set is not where it was looked for."""
+    """A file or folder of a data set is missing."""
 
     code = "DATASET_MISSING"
 
@@ -186,14 +186,14 @@ class RecordError(DatasetError):
     code = "DATASET_RECORD"
 
 
-def _walk(cls: type[XSamError]) -> list[type[XSamError]]:
-    return [cls, *(sub for child in cls.__subclasses__() for sub in _walk(child))]
+def _with_subclasses(cls: type[XSamError]) -> list[type[XSamError]]:
+    return [cls, *(sub for child in cls.__subclasses__() for sub in _with_subclasses(child))]
 
 
-_BY_CODE = {cls.code: cls for cls in _walk(XSamError)}
-REFUSAL_CODES = frozenset(cls.code for cls in _walk(RequestRefusedError))
+_CLASS_BY_CODE = {cls.code: cls for cls in _with_subclasses(XSamError)}
+REFUSAL_CODES = frozenset(cls.code for cls in _with_subclasses(RequestRefusedError))
 
 
 def error_for_code(code: str, message: str, *, hint: str | None = None) -> XSamError:
-    """Rebuild the exception that belongs to `code`; an unknown code gives a plain `XSamError`."""
-    return _BY_CODE.get(code, XSamError)(message, hint=hint)
+    """Create the exception that belongs to `code`; an unknown code gives a plain `XSamError`."""
+    return _CLASS_BY_CODE.get(code, XSamError)(message, hint=hint)

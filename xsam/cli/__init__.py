@@ -1,8 +1,8 @@
-"""The `xsam` command, one module a group of commands.
+"""The `xsam` command, with one module for each group of subcommands.
 
-Exit codes: 0 = found or done, 1 = failed, 2 = refused or used wrongly, 3 = not found. What goes wrong on
-purpose (`XSamError`) is one red line with a hint, never a traceback. PyTorch and OpenCV are imported by the
-commands that need them, so that `xsam --help` is quick.
+Exit codes: 0 = found or done, 1 = failed, 2 = refused or used wrongly, 3 = not found. An `XSamError` becomes
+one red line with a hint, never a traceback. Commands import PyTorch and OpenCV only when they need them, so
+`xsam --help` is fast.
 """
 
 from __future__ import annotations
@@ -35,5 +35,5 @@ app.command()(versions.version)
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the command line."""
     app(prog_name="xsam")

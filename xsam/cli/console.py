@@ -1,4 +1,4 @@
-"""What all commands share: how errors end, what the exit codes mean, and how lines are printed."""
+"""Shared by all commands: errors, exit codes and printing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXTRA_MODULES = frozenset({"torch", "transformers", "tokenizers", "safetensors"
 
 
 class ErrorGroup(TyperGroup):
-    """Turns the project's errors into one line and an exit code, for every command."""
+    """Command group that ends every error of the project with one line and an exit code."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -28,7 +28,7 @@ class ErrorGroup(TyperGroup):
             print_error(error.message, error.hint)
             raise typer.Exit(exit_code(error)) from error
         except OSError as error:
-            if error.errno == errno.EPIPE:  # the reader of our output went away
+            if error.errno == errno.EPIPE:  # whoever reads our output is gone
                 raise
             print_error(" ".join(filter(None, (error.filename, error.strerror))) or str(error), "")
             raise typer.Exit(1) from error
@@ -40,19 +40,19 @@ class ErrorGroup(TyperGroup):
 
 
 def exit_code(error: XSamError) -> int:
-    """Of a command that ends with this error."""
+    """Return the exit code of a command that failed with `error`."""
     return EXIT_CODES[Status.REFUSED if isinstance(error, RequestRefusedError) else Status.FAILED]
 
 
 def print_error(message: str, hint: str) -> None:
-    """One red line on stderr."""
+    """Print one red line on stderr."""
     line = Text.assemble(("error: ", "bold red"), (message, "red"))
     if hint:
         line.append(f" ({hint})", style="dim red")
     Console(stderr=True).print(line, soft_wrap=True)
 
 
-def say(*lines: str) -> None:
-    """Lines on stdout, without markup."""
+def print_lines(*lines: str) -> None:
+    """Print lines on stdout, without markup."""
     for line in lines:
         Console().print(Text(line), soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +12,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from xsam.cli.console import say
+from xsam.cli import loading
+from xsam.cli.console import print_lines
 
 if TYPE_CHECKING:
     from xsam.engine import XSam
@@ -39,8 +40,8 @@ _METRICS = {
     "miou": "mean IoU",
     "iou": "mean IoU",
     "ciou": "cIoU",
-    "giou": "gIoU, absent ones included",
-    "p50": "share with IoU of 0.5 and more",
+    "giou": "gIoU, including absent ones",
+    "p50": "share with IoU of at least 0.5",
     "ap": "mask AP",
     "ap50": "mask AP50",
     "ap75": "mask AP75",
@@ -49,7 +50,7 @@ _METRICS = {
     "rq": "RQ",
     "pq_things": "PQ of things",
     "pq_stuff": "PQ of stuff",
-    "truth_miou": "mean IoU, missed phrases included",
+    "truth_miou": "mean IoU, including missed phrases",
     "recall": "recall of phrases",
     "caption_f1": "F1 of content words",
     "cider": "CIDEr-D, 0 to 10",
@@ -57,37 +58,44 @@ _METRICS = {
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A shipped model, or a folder from `xsam convert`.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=loading.MODEL_HELP)],
     scenes: Annotated[
         str | None, typer.Option(metavar="START:COUNT", help=f"Simulated scenes; default {DEFAULT_SCENES}.")
     ] = None,
-    coco: Annotated[Path | None, typer.Option(help="Folder in COCO's format instead of scenes.")] = None,
-    split: Annotated[str, typer.Option(help="With --coco: which files of it.")] = "val2017",
+    coco: Annotated[Path | None, typer.Option(help="Folder in COCO format, instead of scenes.")] = None,
+    split: Annotated[str, typer.Option(help="With --coco: split to evaluate.")] = "val2017",
     task: Annotated[
         list[str] | None, typer.Option(help="With --coco: panoptic, semantic, instance, …; repeatable.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Data set that training reads, instead of scenes.")
+        str | None, typer.Option(metavar="KIND", help="Data set from training, instead of scenes.")
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="With --source: for the reader, as in recipes; repeatable."),
+        typer.Option(
+            metavar="NAME=VALUE", help="With --source: option of the reader, as in recipes; repeatable."
+        ),
     ] = None,
-    prompts: Annotated[int, typer.Option(min=1, help="With --source: questions a picture.")] = 8,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take so many pictures only.")] = None,
-    per_scene: Annotated[int, typer.Option(min=1, help="Referring expressions a scene.")] = 4,
+    prompts: Annotated[int, typer.Option(min=1, help="With --source: questions per image.")] = 8,
+    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate at most this many images.")] = None,
+    per_scene: Annotated[int, typer.Option(min=1, help="Referring expressions per scene.")] = 4,
     pictures: Annotated[
-        Path | None, typer.Option(help="Write drawn answers to this folder, the worst first.")
+        Path | None, typer.Option(help="Write images of results to this folder, the worst first.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, max=1000, help="How many, chosen at random.")] = 20,
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", …')] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="The last line is JSON, and the only one.")] = False,
+    count: Annotated[
+        int, typer.Option(min=1, max=1000, help="With --pictures: how many, chosen at random.")
+    ] = 20,
+    device: loading.Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+    llm_device: loading.LlmDevice = None,
+    llm_weights: loading.LlmWeightsFormat = loading.LlmWeights.AS_LOADED,
+    compiled: loading.Compiled = False,
+    threads: loading.Threads = None,
+    frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
     """Score a checkpoint on simulated scenes or on a data set.
 
-    Exit code 1 when not one question got an answer.
+    Exit code 1 if every question failed.
     """
     if sum(given is not None for given in (scenes, coco, source)) > 1:
         raise typer.BadParameter("give one of --scenes, --coco and --source")
@@ -95,31 +103,37 @@ def evaluate(
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)  # now, and not after an hour
         sample = _picture_sample(count)
+
+    def load() -> XSam:
+        with Console(stderr=True).status("loading the model …"):
+            return loading.load_model(
+                model,
+                device=device,
+                llm_device=llm_device,
+                llm_weights=llm_weights,
+                compiled=compiled,
+                threads=threads,
+                frame_cache_mib=frame_cache_mib,
+            )
+
     if coco is not None:
-        scores = _on_coco(model, device, coco, split, task or [], limit, sample)
+        scores = _evaluate_coco(load, coco, split, task or [], limit, sample)
     elif source is not None:
-        scores = _on_source(model, device, source, _options(option or []), prompts, limit, sample)
+        scores = _evaluate_source(load, source, _parse_options(option or []), prompts, limit, sample)
     else:
-        scores = _on_scenes(model, device, scenes or DEFAULT_SCENES, limit, per_scene, sample)
+        scores = _evaluate_scenes(load, scenes or DEFAULT_SCENES, limit, per_scene, sample)
     for reason, times in scores["failures"].items():
-        Console(stderr=True).print(f"{times}× no answer: {reason}", style="red", markup=False, soft_wrap=True)
+        Console(stderr=True).print(f"{times}× no result: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
         typer.echo(json.dumps(scores, allow_nan=False))
     else:
         Console().print(score_table(scores))
-        say(_footer(scores))
+        print_lines(_footer(scores))
     if pictures is not None and sample is not None:
         paths = sample.write(pictures)
-        Console(stderr=True).print(f"wrote {len(paths)} pictures to {pictures}", markup=False, soft_wrap=True)
+        Console(stderr=True).print(f"wrote {len(paths)} images to {pictures}", markup=False, soft_wrap=True)
     if 0 < scores["questions"] == scores["failed"]:
         raise typer.Exit(1)
-
-
-def _load(model: str, device: str) -> XSam:
-    from xsam.engine import XSam
-
-    with Console(stderr=True).status("loading the model …"):
-        return XSam.load(model, device=device)
 
 
 def _picture_sample(count: int) -> PictureSample:
@@ -128,8 +142,8 @@ def _picture_sample(count: int) -> PictureSample:
     return PictureSample(count)
 
 
-def _on_scenes(
-    model: str, device: str, text: str, limit: int | None, per_scene: int, sample: PictureSample | None
+def _evaluate_scenes(
+    load: Callable[[], XSam], text: str, limit: int | None, per_scene: int, sample: PictureSample | None
 ) -> dict[str, Any]:
     from xsam.eval.scenes import evaluate as run
     from xsam.eval.scenes import parse_seeds
@@ -138,12 +152,11 @@ def _on_scenes(
         seeds = parse_seeds(text)[:limit]
     except argparse.ArgumentTypeError as error:
         raise typer.BadParameter(str(error)) from error
-    return run(_load(model, device), seeds, per_scene=per_scene, show_progress=True, pictures=sample)
+    return run(load(), seeds, per_scene=per_scene, show_progress=True, pictures=sample)
 
 
-def _on_coco(
-    model: str,
-    device: str,
+def _evaluate_coco(
+    load: Callable[[], XSam],
     folder: Path,
     split: str,
     tasks: list[str],
@@ -152,13 +165,12 @@ def _on_coco(
 ) -> dict[str, Any]:
     from xsam.eval.coco import COCO_TASKS, CocoFolder, evaluate_coco
 
-    data = CocoFolder.open(folder, split, tasks or COCO_TASKS)  # first: fails sooner than the model loads
-    return evaluate_coco(_load(model, device), data, limit=limit, show_progress=True, pictures=sample)
+    data = CocoFolder.open(folder, split, tasks or COCO_TASKS)  # first, to fail before the model is loaded
+    return evaluate_coco(load(), data, limit=limit, show_progress=True, pictures=sample)
 
 
-def _on_source(
-    model: str,
-    device: str,
+def _evaluate_source(
+    load: Callable[[], XSam],
     kind: str,
     options: dict[str, Any],
     prompts: int,
@@ -169,43 +181,41 @@ def _on_source(
     from xsam.eval.sources import evaluate_source
 
     opened = open_source(kind, **options)
-    return evaluate_source(
-        _load(model, device), opened, prompts=prompts, limit=limit, show_progress=True, pictures=sample
-    )
+    return evaluate_source(load(), opened, prompts=prompts, limit=limit, show_progress=True, pictures=sample)
 
 
-def _options(values: list[str]) -> dict[str, Any]:
-    """NAME=VALUE pairs; a value that is JSON (`0.5`, `["point"]`) is read as such."""
-    found: dict[str, Any] = {}
+def _parse_options(values: list[str]) -> dict[str, Any]:
+    """Parse NAME=VALUE pairs; a value that is JSON (`0.5`, `["point"]`) is read as such."""
+    options: dict[str, Any] = {}
     for value in values:
         name, equals, text = value.partition("=")
         if not name or not equals:
             raise typer.BadParameter(f"write NAME=VALUE, for example images=train2017, not {value!r}")
         try:
-            found[name] = json.loads(text)
+            options[name] = json.loads(text)
         except ValueError:
-            found[name] = text
-    return found
+            options[name] = text
+    return options
 
 
 def score_table(scores: Mapping[str, Any]) -> Table:
-    """What was measured, in words; scores without a value are left out."""
+    """Build a table of the scores that have a value, with their names spelled out."""
     table = Table("task", "score", "value")
-    before = ""
+    previous = ""
     for name, value in scores.items():
-        words = _words(name)
-        if words is None or value is None:
+        description = _describe_score(name)
+        if description is None or value is None:
             continue
-        task, metric = words
-        table.add_row("" if task == before else task, metric, f"{value:.3f}")
-        before = task
+        task, metric = description
+        table.add_row("" if task == previous else task, metric, f"{value:.3f}")
+        previous = task
     return table
 
 
-def _words(name: str) -> tuple[str, str] | None:
-    """Task and metric of a score's name; None for what is no score."""
+def _describe_score(name: str) -> tuple[str, str] | None:
+    """Return task and metric of a score by its name; None if it is not a score."""
     if name in ("absent_rejected", "false_alarm"):
-        return _TASKS[name], 'share answered "not found"'
+        return _TASKS[name], 'share reported "not found"'
     task, _, metric = name.partition("_")
     if task not in _TASKS or not metric:
         return None
@@ -219,5 +229,5 @@ def _words(name: str) -> tuple[str, str] | None:
 
 def _footer(scores: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} {group}" for group, count in scores["counts"].items())
-    failed = f", {scores['failed']} without an answer" if scores["failed"] else ""
-    return f"{scores['n']} pictures, {scores['questions']} questions{failed}: {counts or 'none'}"
+    failed = f", {scores['failed']} without a result" if scores["failed"] else ""
+    return f"{scores['n']} images, {scores['questions']} questions{failed}: {counts or 'none'}"

@@ -1,4 +1,4 @@
-"""Pictures in and out of files. OpenCV is imported by the functions."""
+"""Reading and writing of image files. Functions import OpenCV, so that `xsam --help` does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB; turned upright as the file says."""
+    """Read an RGB image (H, W, 3), rotated by its EXIF orientation.
+
+    Raises:
+        InvalidImageError: the file cannot be read or is not an image.
+    """
     import cv2
     import numpy as np
 
@@ -26,16 +30,16 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     except cv2.error:
         bgr = None
     if bgr is None:
-        raise InvalidImageError(f"{path} is no picture that OpenCV can read")
+        raise InvalidImageError(f"{path} is not an image that OpenCV can read")
     return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
 
 
 def check_suffix(path: Path) -> None:
-    """Raise `InvalidQueryError` unless the name says which picture format to write."""
+    """Raise `InvalidQueryError` unless the file name has the suffix of an image format."""
     import cv2
 
     if not cv2.haveImageWriter(path.name):
-        raise InvalidQueryError(f"cannot tell the picture format of {path.name!r}", hint="use .png or .jpg")
+        raise InvalidQueryError(f"cannot tell the image format of {path.name!r}", hint="use .png or .jpg")
 
 
 def write_image(path: Path, image: NDArray[Any]) -> None:

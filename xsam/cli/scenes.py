@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def scenes(
     out: Annotated[Path, typer.Option(help="Folder for the files.")],
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal scenes.")] = 2_000_000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same scene.")] = 2_000_000,
     width: Annotated[int, typer.Option(min=16, max=4096, help="In pixels.")] = 640,
     height: Annotated[int, typer.Option(min=16, max=4096, help="In pixels.")] = 480,
 ) -> None:
@@ -26,7 +26,11 @@ def scenes(
 
 
 def _write_scene(seed: int, out: Path, image_hw: tuple[int, int]) -> list[Path]:
-    """Color (8 bit), depth in mm (16 bit, 0 = none), instance ids (16 bit, 0 = none) and the truth."""
+    """Write color (8 bit), depth in mm (16 bit, 0 = none), instance ids (16 bit, 0 = none) and ground truth.
+
+    Returns:
+        The paths of the four files.
+    """
     from dataclasses import asdict
 
     import numpy as np
@@ -53,10 +57,10 @@ def _write_scene(seed: int, out: Path, image_hw: tuple[int, int]) -> list[Path]:
     }
     depth_mm = np.clip(np.round(view.depth_m * 1000.0), 0, 65535).astype(np.uint16)
     stem = f"scene_{seed:07d}"
-    pictures: list[tuple[str, NDArray[Any]]]
-    pictures = [("rgb", view.rgb), ("depth_mm", depth_mm), ("instances", view.instance_ids)]
-    for name, picture in pictures:
-        write_image(out / f"{stem}_{name}.png", picture)
-    record = out / f"{stem}_truth.json"
-    record.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
-    return [*(out / f"{stem}_{name}.png" for name, _ in pictures), record]
+    images: list[tuple[str, NDArray[Any]]]
+    images = [("rgb", view.rgb), ("depth_mm", depth_mm), ("instances", view.instance_ids)]
+    for name, image in images:
+        write_image(out / f"{stem}_{name}.png", image)
+    truth_file = out / f"{stem}_truth.json"
+    truth_file.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    return [*(out / f"{stem}_{name}.png" for name, _ in images), truth_file]

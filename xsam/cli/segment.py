@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from xsam.cli.console import EXIT_CODES, exit_code, say
+from xsam.cli import loading
+from xsam.cli.console import EXIT_CODES, exit_code, print_lines
 from xsam.cli.images import check_suffix, read_image, write_image
 from xsam.errors import InvalidQueryError, RequestRefusedError, XSamError
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
@@ -20,35 +21,46 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_COLOURS = {Status.FOUND: "green", Status.NOT_FOUND: "yellow", Status.REFUSED: "red", Status.FAILED: "red"}
+
+_STATUS_COLORS = {
+    Status.FOUND: "green",
+    Status.NOT_FOUND: "yellow",
+    Status.REFUSED: "red",
+    Status.FAILED: "red",
+}
 
 
 def segment(
-    image: Annotated[Path, typer.Argument(help="Picture file (PNG, JPEG, …).")],
+    image: Annotated[Path, typer.Argument(help="Image file (PNG, JPEG, …).")],
     text: Annotated[str, typer.Argument(help='What to find: "the red mug", "what can hold coffee?".')] = "",
-    model: Annotated[str, typer.Option(help="A shipped model, or a folder from `xsam convert`.")] = "tiny",
-    device: Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", …')] = "auto",
+    model: loading.Model = "tiny",
+    device: loading.Device = "auto",
     classes: Annotated[
         list[str] | None, typer.Option("--class", help="Category of objects; repeatable.")
     ] = None,
     stuff: Annotated[list[str] | None, typer.Option(help="Category of surfaces (wall); repeatable.")] = None,
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 in pixels; repeatable.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="x,y in pixels; repeatable.")] = None,
-    task: Annotated[Task, typer.Option(help="What is asked; auto picks it from what is given.")] = Task.AUTO,
+    task: Annotated[Task, typer.Option(help="Kind of request; auto derives it from the rest.")] = Task.AUTO,
     explain: Annotated[bool, typer.Option("--explain", help="Explain the answer to a question.")] = False,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Least score to answer with.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the picture with the masks here.")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score of a result.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the image with the masks to this file.")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON, masks as COCO run-length codes.")
     ] = False,
+    llm_device: loading.LlmDevice = None,
+    llm_weights: loading.LlmWeightsFormat = loading.LlmWeights.AS_LOADED,
+    compiled: loading.Compiled = False,
+    threads: loading.Threads = None,
+    frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
     """Find something in a picture."""
     try:
-        prompts = (*_boxes(box or []), *_points(point or []))
+        prompts = (*_parse_boxes(box or []), *_parse_points(point or []))
         if task is Task.AUTO and sum(map(bool, (text, classes or stuff, prompts))) > 1:
             raise InvalidQueryError(
-                "a text, categories and regions are three different questions",
-                hint="ask one at a time, or say with --task which one is meant",
+                "text, categories and regions are three different requests",
+                hint="give one of them, or choose the kind of request with --task",
             )
         query = Query(
             text=text,
@@ -63,9 +75,19 @@ def segment(
         query.validate((rgb.shape[0], rgb.shape[1]))
         if out is not None:
             check_suffix(out)
-        result = _answer(rgb, query, model=model, device=device)
+        with Console(stderr=True).status("loading the model …") as progress:
+            engine = loading.load_model(
+                model,
+                device=device,
+                llm_device=llm_device,
+                llm_weights=llm_weights,
+                compiled=compiled,
+                threads=threads,
+                frame_cache_mib=frame_cache_mib,
+            )
+            result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
         if out is not None:
-            write_image(out, _overlay(rgb, result))
+            write_image(out, _draw(rgb, result))
     except XSamError as error:
         if not as_json:
             raise
@@ -80,39 +102,31 @@ def segment(
     raise typer.Exit(EXIT_CODES[result.status])
 
 
-def _numbers(option: str, value: str, count: int) -> list[float]:
+def _parse_numbers(option: str, value: str, count: int) -> list[float]:
     try:
         numbers = [float(part) for part in value.split(",")]
     except ValueError:
         numbers = []
     if len(numbers) != count:
-        raise InvalidQueryError(f"{option} takes {count} numbers with commas between them, got {value!r}")
+        raise InvalidQueryError(f"{option} takes {count} numbers separated by commas, got {value!r}")
     return numbers
 
 
-def _boxes(values: list[str]) -> list[VisualPrompt]:
-    return [VisualPrompt.box(*_numbers("--box", value, 4)) for value in values]
+def _parse_boxes(values: list[str]) -> list[VisualPrompt]:
+    return [VisualPrompt.box(*_parse_numbers("--box", value, 4)) for value in values]
 
 
-def _points(values: list[str]) -> list[VisualPrompt]:
-    return [VisualPrompt.point(*_numbers("--point", value, 2)) for value in values]
+def _parse_points(values: list[str]) -> list[VisualPrompt]:
+    return [VisualPrompt.point(*_parse_numbers("--point", value, 2)) for value in values]
 
 
-def _answer(rgb: NDArray[np.uint8], query: Query, *, model: str, device: str) -> SegmentationResult:
-    from xsam.engine import XSam
-
-    with Console(stderr=True).status("loading the model …") as status:
-        engine = XSam.load(model, device=device)
-        return engine.segment(rgb, query, on_stage=lambda stage: status.update(f"{stage} …"))
-
-
-def _overlay(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint8]:
+def _draw(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint8]:
     from xsam.draw.overlay import draw_overlay, draw_prompts
 
     query = result.query
     title = query.text or ", ".join(query.thing_classes + query.stuff_classes) or "region"
-    picture = draw_overlay(rgb, result.segments, title=title)
-    return draw_prompts(picture, query.prompts)
+    overlay = draw_overlay(rgb, result.segments, title=title)
+    return draw_prompts(overlay, query.prompts)
 
 
 def _as_json(result: SegmentationResult) -> dict[str, Any]:
@@ -143,10 +157,10 @@ def _as_json(result: SegmentationResult) -> dict[str, Any]:
 
 
 def _print_result(result: SegmentationResult, out: Path | None) -> None:
-    word = (result.status.value.replace("_", " "), f"bold {_COLOURS[result.status]}")
+    status = (result.status.value.replace("_", " "), f"bold {_STATUS_COLORS[result.status]}")
     detail = result.message or f"in {result.timing.total_s:.2f} s with {result.model_id}"
-    Console().print(Text.assemble(word, f": {detail}"), soft_wrap=True)
-    say(*filter(None, (result.text, result.hint)))
+    Console().print(Text.assemble(status, f": {detail}"), soft_wrap=True)
+    print_lines(*filter(None, (result.text, result.hint)))
     segments = result.segments
     if len(segments):
         table = Table("label", "score", "box x0 y0 x1 y1", "area px")
@@ -155,4 +169,4 @@ def _print_result(result: SegmentationResult, out: Path | None) -> None:
             table.add_row(Text(label), f"{score:.2f}", " ".join(f"{v:.0f}" for v in box), str(mask.area))
         Console().print(table)
     if out is not None:
-        say(f"wrote {out}")
+        print_lines(f"wrote {out}")

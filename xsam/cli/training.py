@@ -12,22 +12,22 @@ def train(
     recipe: Annotated[
         str, typer.Argument(help='YAML file, or a shipped recipe: "tiny/stage1", "full/stage3", …')
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; continued if it holds one.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; continued if there is one in it.")],
     data: Annotated[Path, typer.Option(help="Folder that the paths of the recipe are relative to.")] = Path(
         "data"
     ),
     init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(metavar="PX", help="Input side of the SAM branch, if not that of --init.")
+        int | None, typer.Option(metavar="PX", help="Input size of the SAM branch, if not that of --init.")
     ] = None,
     heads: Annotated[
         list[Path] | None,
-        typer.Option(help="Run of an earlier stage whose auxiliary heads go on; repeatable."),
+        typer.Option(help="Run of an earlier stage to continue the auxiliary heads of; repeatable."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe; repeatable.")
     ] = None,
-    cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.")] = False,
 ) -> None:
     """Train one stage, or continue it; several processes: accelerate launch -m xsam.train.run."""
     from xsam.train.run import parse_overrides

@@ -1,4 +1,4 @@
-"""`xsam version`."""
+"""`xsam version`: print versions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`xsam convert` and `xsam download`: weights of the released checkpoint."""
+"""`xsam convert` and `xsam download`: the weights of the released checkpoint."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from xsam.cli.console import say
+from xsam.cli.console import print_lines
 
 if TYPE_CHECKING:
     from xsam.weights.convert import ConversionReport
@@ -28,7 +28,9 @@ class Dtype(str, Enum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Weights: a file, a folder, or the download.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Weight file, folder with weights, or download folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     tokenizer: Annotated[Path | None, typer.Option(help="Folder with tokenizer.json.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Number format of the written weights.")] = Dtype.KEEP,
@@ -49,21 +51,22 @@ def download(
     """Fetch the released checkpoint (about 10 GB) from the Hugging Face hub; resumes."""
     from xsam.weights.download import download as run
 
-    _print_download(run(out, revisions=_pins(revision or [])))
+    _print_download(run(out, revisions=_parse_revisions(revision or [])))
 
 
-def _pins(values: list[str]) -> dict[str, str]:
-    pins = dict(value.partition("=")[::2] for value in values)
-    if not all(repo and commit for repo, commit in pins.items()):
+def _parse_revisions(values: list[str]) -> dict[str, str]:
+    revisions = dict(value.partition("=")[::2] for value in values)
+    if not all(repo and commit for repo, commit in revisions.items()):
         raise typer.BadParameter("write REPO=COMMIT, for example hao9610/X-SAM=0123abc…")
-    return pins
+    return revisions
 
 
 def _print_conversion(report: ConversionReport) -> None:
-    kinds = ", ".join(report.dtypes)
+    dtypes = ", ".join(report.dtypes)
     added = f", {' '.join(report.added_tokens)} added" if report.added_tokens else ""
-    say(
-        f"{report.layout} layout, {kinds}; {report.tensor_count} tensors, {report.parameter_count:,} numbers",
+    print_lines(
+        f"{report.layout} layout, {dtypes}; {report.tensor_count} tensors with {report.parameter_count:,}"
+        " parameters",
         f"tokenizer: {report.token_count} tokens for {report.vocab_size} rows{added}",
         *(f"note: {note}" for note in report.notes),
         *(f"{digest}  {name}" for name, digest in report.sha256.items()),
@@ -74,10 +77,10 @@ def _print_conversion(report: ConversionReport) -> None:
 def _print_download(report: DownloadReport) -> None:
     import shlex
 
-    what = f"fetched {', '.join(report.fetched)}" if report.fetched else "everything was there already"
+    fetched = f"fetched {', '.join(report.fetched)}" if report.fetched else "all files were there already"
     target = report.out.parent / "xsam_full"
-    say(
+    print_lines(
         *(f"{commit}  {repo}" for repo, commit in report.commits.items()),
-        f"{what}; {report.file_count} files, {report.size_bytes / 1e9:.2f} GB checked in {report.out}",
+        f"{fetched}; {report.file_count} files, {report.size_bytes / 1e9:.2f} GB checked in {report.out}",
         f"next: xsam convert {shlex.quote(str(report.out))} {shlex.quote(str(target))}",
     )

@@ -47,7 +47,7 @@ def test_eval_on_scenes_ends_with_json(tmp_path: Path) -> None:
     assert 0 <= scores["referring_miou"] <= 1
     assert scores["iou_ordinal"] is None
     assert "2000001" not in result.stdout
-    assert f"wrote 3 pictures to {folder}" in result.stderr
+    assert f"wrote 3 images to {folder}" in result.stderr
     names = sorted(path.name for path in folder.iterdir())
     assert [name[:5] for name in names] == ["0_iou", "1_iou", "2_iou"]
     assert names == sorted(names, key=lambda name: float(name[5:9]))
@@ -66,16 +66,16 @@ def test_eval_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ["… by kind", "extreme x, mean IoU", "0.500"] in rows
     assert ["grounded captions", "CIDEr-D, 0 to 10", "1.500"] in rows
     assert "size" not in result.output
-    assert result.output.endswith("3 pictures, 40 questions: 40 referring\n")
+    assert result.output.endswith("3 images, 40 questions: 40 referring\n")
 
 
-def test_eval_says_what_got_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    some = {"failed": 2, "failures": {"gcg: DEADLINE: no answer within [bold] 1 s": 2}}
-    _pretend(monkeypatch, some)
+def test_eval_reports_what_got_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = {"failed": 2, "failures": {"gcg: DEADLINE: no answer within [bold] 1 s": 2}}
+    _pretend(monkeypatch, failures)
     result = _eval()
     assert result.exit_code == 0
-    assert "2× no answer: gcg: DEADLINE: no answer within [bold] 1 s" in result.stderr
-    assert "40 questions, 2 without an answer" in result.stdout
+    assert "2× no result: gcg: DEADLINE: no answer within [bold] 1 s" in result.stderr
+    assert "40 questions, 2 without a result" in result.stdout
     _pretend(monkeypatch, {"failed": 40, "failures": {"gcg: DEADLINE: late": 40}})
     assert _eval("--json").exit_code == 1
 
@@ -83,10 +83,10 @@ def test_eval_says_what_got_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 def _pretend(monkeypatch: pytest.MonkeyPatch, scores: dict[str, object]) -> None:
     rest = {"counts": {"referring": 40}, "questions": 40, "failed": 0, "failures": {}, "n": 3}
     monkeypatch.setattr("xsam.eval.scenes.evaluate", lambda *_, **__: {**rest, **scores})
-    monkeypatch.setattr("xsam.cli.evaluation._load", lambda *_: None)
+    monkeypatch.setattr("xsam.engine.XSam.load", lambda *_, **__: None)
 
 
-def test_eval_has_words_for_every_score() -> None:
+def test_eval_describes_every_score() -> None:
     extra = ("instance_ap50", "interactive_iou")
     table = score_table(dict.fromkeys((*SCORE_KEYS, *extra), 0.5))
     assert table.row_count == len(SCORE_KEYS) + len(extra)

@@ -1,7 +1,8 @@
-"""The `xsam` command: words, tables, exit codes; never a traceback for what goes wrong on purpose."""
+"""The `xsam` command: messages, tables, exit codes; never a traceback for an error of the project."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -16,13 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
-from xsam import Frame, MaskRle, XSamError, __version__, cli
+from xsam import Frame, MaskRle, XSam, XSamError, __version__, cli
+from xsam.engine import DEFAULT_FRAME_CACHE_MIB
 from xsam.errors import DownloadError, ModelError, QueueFullError
 from xsam.sim import render, sample_scene
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "data"
-PICTURE = GOLDEN / "a" / "image.png"
+IMAGE = GOLDEN / "a" / "image.png"
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +43,7 @@ def _xsam(*arguments: object) -> Result:
 
 
 def _segment(*arguments: object) -> Result:
-    return _xsam("segment", PICTURE, *arguments, "--model", GOLDEN / "a", "--device", "cpu")
+    return _xsam("segment", IMAGE, *arguments, "--model", GOLDEN / "a", "--device", "cpu")
 
 
 def _error_line(result: Result, code: int) -> str:
@@ -56,7 +58,7 @@ def _error_line(result: Result, code: int) -> str:
 # -- segment
 
 
-def test_what_was_found_is_a_table(tmp_path: Path) -> None:
+def test_results_are_a_table(tmp_path: Path) -> None:
     overlay = tmp_path / "pictures" / "overlay.png"
     result = _segment("the red mug", "--out", overlay)
     assert result.exit_code == 0
@@ -65,18 +67,18 @@ def test_what_was_found_is_a_table(tmp_path: Path) -> None:
     assert all(
         word in result.output for word in ("label", "score", "area px", "the red mug", f"wrote {overlay}")
     )
-    drawn, original = cv2.imread(str(overlay)), cv2.imread(str(PICTURE))
+    drawn, original = cv2.imread(str(overlay)), cv2.imread(str(IMAGE))
     assert drawn.shape == original.shape
     assert (drawn != original).any()
 
 
-def test_the_overlay_has_the_colors_of_the_picture(tmp_path: Path) -> None:
+def test_the_overlay_has_the_colors_of_the_image(tmp_path: Path) -> None:
     """Red stays red: OpenCV orders its channels the other way round."""
-    picture, overlay = tmp_path / "red.png", tmp_path / "overlay.png"
-    Image.new("RGB", (96, 64), (250, 0, 0)).save(picture)
+    image, overlay = tmp_path / "red.png", tmp_path / "overlay.png"
+    Image.new("RGB", (96, 64), (250, 0, 0)).save(image)
     result = _xsam(
         "segment",
-        picture,
+        image,
         "mug",
         "--threshold",
         1,
@@ -95,13 +97,13 @@ def test_the_overlay_has_the_colors_of_the_picture(tmp_path: Path) -> None:
 def test_json_holds_the_masks() -> None:
     result = _segment("--class", "cat", "--class", "dog", "--stuff", "sky", "--threshold", "0.0", "--json")
     assert result.exit_code == 0
-    answer = json.loads(result.stdout)
-    assert answer["status"] == "found"
-    assert answer["task"] == "open_vocabulary"
-    assert answer["timing_s"].keys() >= {"encode", "decode"}
-    height, width = cv2.imread(str(PICTURE)).shape[:2]
-    assert answer["image"] == {"width": width, "height": height}
-    for segment in answer["segments"]:
+    output = json.loads(result.stdout)
+    assert output["status"] == "found"
+    assert output["task"] == "open_vocabulary"
+    assert output["timing_s"].keys() >= {"encode", "decode"}
+    height, width = cv2.imread(str(IMAGE)).shape[:2]
+    assert output["image"] == {"width": width, "height": height}
+    for segment in output["segments"]:
         assert segment["label"] in ("cat", "dog", "sky")
         counts = segment["mask"]["counts"].encode()
         mask = MaskRle(height=height, width=width, counts=counts).decode()
@@ -123,9 +125,9 @@ def test_json_holds_the_masks() -> None:
     ],
 )
 def test_the_task_follows_from_what_is_given(arguments: list[str], task: str) -> None:
-    answer = json.loads(_segment(*arguments, "--json").stdout)
-    assert answer["task"] == task
-    assert answer["status"] in ("found", "not_found")
+    output = json.loads(_segment(*arguments, "--json").stdout)
+    assert output["task"] == task
+    assert output["status"] in ("found", "not_found")
 
 
 def test_not_found_has_its_own_exit_code() -> None:
@@ -135,21 +137,21 @@ def test_not_found_has_its_own_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], "the query is empty"),
-        (["mug", "--point", "1,1"], "three different questions"),
-        (["mug", "--class", "mug"], "three different questions"),
-        (["--box", "1,2,3"], "--box takes 4 numbers with commas between them, got '1,2,3'"),
+        (["mug", "--point", "1,1"], "three different requests"),
+        (["mug", "--class", "mug"], "three different requests"),
+        (["--box", "1,2,3"], "--box takes 4 numbers separated by commas, got '1,2,3'"),
         (["--point", "1;2"], "--point takes 2 numbers"),
         (["--point", "5000,2"], "lies outside the"),
         (["--box", "9,9,3,3"], "needs x_min < x_max"),
         (["--task", "generic"], "needs thing_classes or stuff_classes"),
-        (["mug", "--out", "overlay.docx"], "cannot tell the picture format of 'overlay.docx'"),
+        (["mug", "--out", "overlay.docx"], "cannot tell the image format of 'overlay.docx'"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(arguments: list[str], words: str) -> None:
-    assert words in _error_line(_segment(*arguments), 2)
+def test_invalid_queries_are_refused(arguments: list[str], message: str) -> None:
+    assert message in _error_line(_segment(*arguments), 2)
 
 
 @pytest.mark.parametrize("arguments", [["--task", "nonsense"], ["--threshold", "1.5"], ["--unknown"]])
@@ -158,28 +160,28 @@ def test_wrong_usage_has_the_code_of_a_refusal(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"this is text"])
-def test_pictures_that_are_none(tmp_path: Path, content: bytes | None) -> None:
-    picture = tmp_path / "picture.png"
+def test_files_that_are_no_images(tmp_path: Path, content: bytes | None) -> None:
+    image = tmp_path / "image.png"
     if content is not None:
-        picture.write_bytes(content)
-    words = "cannot read" if content is None else "is no picture that OpenCV can read"
-    assert words in _error_line(_xsam("segment", picture, "mug"), 2)
+        image.write_bytes(content)
+    message = "cannot read" if content is None else "is not an image that OpenCV can read"
+    assert message in _error_line(_xsam("segment", image, "mug"), 2)
 
 
 def test_a_model_that_is_not_there_or_damaged(tmp_path: Path) -> None:
-    line = _error_line(_xsam("segment", PICTURE, "mug", "--model", tmp_path / "nothing"), 1)
+    line = _error_line(_xsam("segment", IMAGE, "mug", "--model", tmp_path / "nothing"), 1)
     assert "no model" in line
     assert "(give a folder written by `xsam convert`" in line
     folder = shutil.copytree(GOLDEN / "a", tmp_path / "a")
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:1000])
-    assert "is damaged" in _error_line(_xsam("segment", PICTURE, "mug", "--model", folder), 1)
+    assert "is damaged" in _error_line(_xsam("segment", IMAGE, "mug", "--model", folder), 1)
 
 
 @pytest.mark.parametrize(
     ("error", "code", "status"),
     [
-        (ModelError("it broke", hint="mend it"), 1, "failed"),
+        (ModelError("it broke", hint="fix it"), 1, "failed"),
         (QueueFullError("too many"), 2, "refused"),
         (DownloadError("no net"), 1, "failed"),
     ],
@@ -190,7 +192,7 @@ def test_errors_of_the_project_become_exit_codes(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("xsam.cli.segment._answer", fail)
+    monkeypatch.setattr("xsam.engine.XSam.load", fail)
     line = _error_line(_segment("mug"), code)
     assert line == f"error: {error.message} ({error.hint})"
     result = _segment("mug", "--json")
@@ -213,9 +215,66 @@ def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("xsam.cli.segment._answer", broken)
+    monkeypatch.setattr("xsam.engine.XSam.load", broken)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         _segment("mug")
+
+
+LOAD_OPTIONS = {
+    "device": "cpu",
+    "llm_device": "cpu:0",
+    "llm_weights": "int8",
+    "compiled": True,
+    "threads": 2,
+    "frame_cache_mib": 0.5,
+}
+LOAD_ARGUMENTS = (
+    *("--device", "cpu", "--llm-device", "cpu:0", "--llm-weights", "int8", "--compiled"),
+    *("--threads", "2", "--frame-cache-mib", "0.5"),
+)
+
+
+@pytest.mark.parametrize("command", [("segment", IMAGE, "mug", "--model", "tiny"), ("eval", "tiny")])
+@pytest.mark.parametrize("given", [True, False])
+def test_options_of_the_model_are_passed_on(
+    monkeypatch: pytest.MonkeyPatch, command: tuple[object, ...], given: bool
+) -> None:
+    """Without options, every value is the default of `XSam.load`."""
+    received: dict[str, object] = {}
+
+    def load(model: str, **options: object) -> XSam:
+        received.update(options, model=model)
+        raise ModelError("that is all")
+
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(XSam.load).parameters.items()
+        if name in LOAD_OPTIONS
+    }
+    monkeypatch.setattr("xsam.engine.XSam.load", load)
+    assert _xsam(*command, *(LOAD_ARGUMENTS if given else ())).exit_code == 1
+    assert received == {"model": "tiny", **(LOAD_OPTIONS if given else defaults)}
+
+
+@pytest.mark.parametrize("command", ["segment", "eval"])
+def test_help_lists_the_options_of_the_model(command: str) -> None:
+    output = _xsam(command, "--help").output
+    assert all(f"--{name.replace('_', '-')}" in output for name in LOAD_OPTIONS)
+    assert f"{DEFAULT_FRAME_CACHE_MIB} by default" in output
+
+
+@pytest.mark.parametrize("option", [("--threads", "0"), ("--frame-cache-mib", "-1"), ("--llm-weights", "4")])
+def test_options_of_the_model_are_checked(option: tuple[str, str]) -> None:
+    assert _segment("mug", *option).exit_code == 2
+
+
+def test_segmenting_with_options_of_the_model() -> None:
+    result = _segment("mug", "--threshold", "0", "--llm-device", "cpu:0", "--threads", "1", "--json")
+    assert result.exit_code == 0
+    assert (
+        json.loads(result.stdout)["segments"]
+        == json.loads(_segment("mug", "--threshold", "0", "--json").stdout)["segments"]
+    )
 
 
 # -- the other commands
@@ -232,9 +291,9 @@ def test_convert(tmp_path: Path) -> None:
     assert "tokenizer: 423 tokens for 423 rows" in result.output
     assert f"wrote {out} (" in result.output
     assert len([line for line in result.output.splitlines() if line.endswith("  model.safetensors")]) == 1
-    assert "is not empty (name a new folder, or give --force" in _error_line(_xsam("convert", source, out), 1)
+    assert "is not empty (give a new folder, or --force" in _error_line(_xsam("convert", source, out), 1)
     assert _xsam("convert", source, out, "--force").exit_code == 0
-    assert _xsam("segment", PICTURE, "mug", "--model", out, "--device", "cpu").exit_code == 0
+    assert _xsam("segment", IMAGE, "mug", "--model", out, "--device", "cpu").exit_code == 0
 
 
 def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,10 +306,10 @@ def test_download_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from xsam.weights.download import DownloadReport
 
-    asked: dict[str, str] = {}
+    requested: dict[str, str] = {}
 
     def pretend(out: Path, *, revisions: dict[str, str]) -> DownloadReport:
-        asked.update(revisions)
+        requested.update(revisions)
         return DownloadReport(
             out=out, commits={"hao9610/X-SAM": "0abc"}, file_count=3, size_bytes=9_200_000_000, fetched=("x",)
         )
@@ -259,7 +318,7 @@ def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Monke
     out = tmp_path / "my files"
     result = _xsam("download", "--out", out, "--revision", "hao9610/X-SAM=0abc")
     assert result.exit_code == 0
-    assert asked == {"hao9610/X-SAM": "0abc"}
+    assert requested == {"hao9610/X-SAM": "0abc"}
     assert "0abc  hao9610/X-SAM" in result.output
     assert "9.20 GB checked" in result.output
     assert result.output.strip().endswith(f"next: xsam convert '{out}' {tmp_path / 'xsam_full'}")
@@ -309,7 +368,7 @@ def _python(code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_help_is_quick_because_it_loads_nothing_heavy() -> None:
+def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
     heavy = ("torch", "transformers", "cv2", "huggingface_hub", "PIL", "scipy")
     done = _python(f"""
 import sys
@@ -344,7 +403,7 @@ def test_an_install_without_the_model_says_so() -> None:
 import sys
 sys.modules["torch"] = None
 from xsam.cli import main
-sys.argv = ["xsam", "segment", {str(PICTURE)!r}, "mug"]
+sys.argv = ["xsam", "segment", {str(IMAGE)!r}, "mug"]
 main()
 """)
     assert done.returncode == 1
