@@ -80,7 +80,7 @@ bench-ros: setup ## Images received with and without the profile, answers while 
 	@scripts/run_in_env.sh python -m benchmarks.ros.memory
 
 .PHONY: lock
-lock: ## Resolve requirements/all.lock again: 4 min, needs Python 3.10, 3.11 and 3.12 [UPGRADE="ruff mypy"]
+lock: ## Resolve the lock files in requirements/ again: 20 s [UPGRADE="ruff mypy"]
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))
 
 .PHONY: clean

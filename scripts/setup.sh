@@ -92,10 +92,44 @@ make_venv() {
     "$1" -m venv --clear "$VENV"
 }
 
-install_packages() {
+# Every file is checked against the hashes in the lock file. --no-deps: the lock names all dependencies.
+pip_install() {
     # Without --no-compile most of the time goes into bytecode of modules that are never imported.
     "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input --quiet --progress-bar off \
-        --no-compile --requirement requirements/all.lock
+        --no-compile --no-deps "$@"
+}
+
+install_packages() {
+    install_torch
+    pip_install --require-hashes --requirement requirements/all.lock
+    if needs_cuda; then
+        pip_install --require-hashes --requirement requirements/cuda.lock
+    fi
+    "$VENV/bin/python" -m pip check --disable-pip-version-check >/dev/null ||
+        fail "the lock file misses a dependency; see $VENV/bin/python -m pip check"
+}
+
+needs_cuda() {
+    "$VENV/bin/python" - <<'PY'
+import importlib.metadata, sys
+required = importlib.metadata.requires("torch") or []
+sys.exit(not any(item.startswith(("cuda-", "nvidia-", "triton")) for item in required))
+PY
+}
+
+# With hashes pip prefers the build of the package index, which has CUDA and takes several GB, to a local file
+# whose hash it cannot know before reading it. So the preferred build is fetched first, then checked.
+install_torch() {
+    local folder pin
+    folder=$(mktemp -d)
+    pin=$(sed -n '/^torch==/,/[^\\]$/p' requirements/all.lock)
+    if "$VENV/bin/python" -m pip download --disable-pip-version-check --no-input --quiet --progress-bar off \
+        --no-deps --dest "$folder" "${pin%% *}"; then
+        echo "$folder"/torch-*.whl $(grep -o -- '--hash=[^ ]*' <<<"$pin") >"$folder/torch.txt"
+        pip_install --require-hashes --requirement "$folder/torch.txt" ||
+            say "the lock file does not know this build of torch; taking that of the package index"
+    fi
+    rm -rf "$folder"
 }
 
 install_project() {
@@ -121,7 +155,7 @@ main() {
     fi
 
     step "packages" "about 3 min, 1.6 GB on disk; several GB more where PyTorch comes with CUDA" \
-        "$version $(fingerprint requirements/all.lock)" install_packages
+        "$version $(fingerprint requirements/*.lock)" install_packages
     step "project" "about 5 s" "$(fingerprint pyproject.toml setup.py xsam/version.py)" install_project
     # The build script knows itself whether its inputs have changed. It takes the active virtual
     # environment if there is one, and that may be another project's.

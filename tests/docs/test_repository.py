@@ -64,10 +64,12 @@ def test_programs_are_executable() -> None:
     assert not plain
 
 
-def test_locked_versions_are_exact() -> None:
-    lines = [line for line in read("requirements/all.lock").splitlines() if line and not line.startswith("#")]
-    pin = re.compile(r"[a-z0-9-]+==[\w.]+( ; python_version (==|in) \"[\d. ]+\")?")
-    assert [line for line in lines if not pin.fullmatch(line)] == []
+@pytest.mark.parametrize("lock", ["all", "cuda"])
+def test_locked_versions_are_exact_and_have_hashes(lock: str) -> None:
+    pin = re.compile(r"[a-z0-9-]+==[\w.]+( ; [\w.'*<>=!() ]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+    header, *pins = re.split(r"^(?=\S)", read(f"requirements/{lock}.lock"), flags=re.MULTILINE)[1:]
+    assert header.startswith("#")
+    assert [text for text in pins if not pin.fullmatch(text)] == []
 
 
 # What came to the standard library after 3.10 and is easily taken for granted; ruff rejects newer syntax.
