@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -70,55 +69,3 @@ def test_locked_versions_are_exact_and_have_hashes(lock: str) -> None:
     header, *pins = re.split(r"^(?=\S)", read(f"requirements/{lock}.lock"), flags=re.MULTILINE)[1:]
     assert header.startswith("#")
     assert [text for text in pins if not pin.fullmatch(text)] == []
-
-
-# What came to the standard library after 3.10 and is easily taken for granted; ruff rejects newer syntax.
-NEWER_MODULES = {"tomllib"}
-NEWER_NAMES = {
-    "asyncio": {"Barrier", "Runner", "TaskGroup", "timeout"},
-    "collections.abc": {"Buffer"},
-    "contextlib": {"chdir"},
-    "datetime": {"UTC"},
-    "enum": {"EnumType", "ReprEnum", "StrEnum", "member", "nonmember", "verify"},
-    "itertools": {"batched"},
-    "typing": {
-        "LiteralString", "Never", "NotRequired", "Required", "Self", "TypeVarTuple", "Unpack",
-        "assert_never", "assert_type", "dataclass_transform", "override", "reveal_type",
-    },
-}  # fmt: skip
-
-
-def newer_than_python_3_10(source: str) -> list[str]:
-    """Names used in a module that Python 3.10 does not have."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name in NEWER_MODULES]
-        elif isinstance(node, ast.ImportFrom):
-            newer = NEWER_NAMES.get(node.module or "", set())
-            found += [f"{node.module}.{alias.name}" for alias in node.names if alias.name in newer]
-            found += [node.module] if node.module in NEWER_MODULES else []
-        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            found += (
-                [f"{node.value.id}.{node.attr}"] if node.attr in NEWER_NAMES.get(node.value.id, ()) else []
-            )
-        elif isinstance(node, ast.Name) and node.id in {"ExceptionGroup", "BaseExceptionGroup"}:
-            found.append(node.id)
-    return found
-
-
-def test_packages_run_on_python_3_10() -> None:
-    """ROS 2 Humble has Python 3.10; the development environment is usually newer."""
-    found = {
-        str(path.relative_to(ROOT)): names
-        for path in tracked_files()
-        if path.suffix == ".py" and path.relative_to(ROOT).parts[0].startswith("xsam")
-        for names in [newer_than_python_3_10(path.read_text(encoding="utf-8"))]
-        if names
-    }
-    assert not found
-
-
-def test_check_for_python_3_10_finds_newer_names() -> None:
-    source = "import tomllib, enum\nfrom typing import Self, Any\nclass A(enum.StrEnum): pass\n"
-    assert newer_than_python_3_10(source) == ["tomllib", "typing.Self", "enum.StrEnum"]
