@@ -20,14 +20,14 @@ def generate_launch_description():
             default_value=PathJoinSubstitution([share, "config", "demo.yaml"]),
             description="YAML file with the parameters of both nodes",
         ),
-        # Everything is on this machine, and without the profile most images would be lost.
+        # All processes run on this machine; without the profile most images would be lost.
         DeclareLaunchArgument(
             "fastdds_profile",
             default_value=PathJoinSubstitution([share, "config", "fastdds_large_images.xml"]),
-            description="Fast DDS profile for large images; empty = what the environment says",
+            description="Fast DDS profile for large images; empty = leave the environment as it is",
         ),
     ]
-    # The included file sets the profile for everything that is started after it.
+    # The included file sets the profile for all processes started after it.
     segmenter = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(PathJoinSubstitution([share, "launch", "xsam.launch.py"])),
         launch_arguments={

@@ -24,26 +24,26 @@ def generate_launch_description():
             description="YAML file with the node's parameters: model, device, cameras, ...",
         ),
         DeclareLaunchArgument(
-            "cameras", default_value="", description="Names, as in front,rear; empty = what params_file says"
+            "cameras", default_value="", description="Names, as in front,rear; empty = as in params_file"
         ),
         DeclareLaunchArgument(
-            "model", default_value="", description="Name or folder; empty = what params_file says"
+            "model", default_value="", description="Name or folder; empty = as in params_file"
         ),
         DeclareLaunchArgument(
-            "device", default_value="", description="cpu, cuda, ...; empty = what params_file says"
+            "device", default_value="", description="cpu, cuda, ...; empty = as in params_file"
         ),
         DeclareLaunchArgument(
             "remappings",
             default_value="",
-            description="Remaps, as in from:=to from2:=to2",
+            description="Remapping rules, as in from:=to from2:=to2",
         ),
         DeclareLaunchArgument("log_level", default_value="info", description="debug, info, warn or error"),
-        DeclareLaunchArgument("use_sim_time", default_value="false", description="Take the time from /clock"),
+        DeclareLaunchArgument("use_sim_time", default_value="false", description="Use the time on /clock"),
         DeclareLaunchArgument(
             "fastdds_profile",
             default_value="",
             description="Fast DDS profile, for example config/fastdds_large_images.xml of this package if "
-            "all cameras are on this machine; empty = what the environment says",
+            "all cameras are on this machine; empty = leave the environment as it is",
         ),
     ]
     profile = LaunchConfiguration("fastdds_profile")
@@ -61,7 +61,7 @@ def generate_launch_description():
 
 
 def _segmenter(context):
-    """The node; its parameters and remaps are known only when the arguments are."""
+    """Create the node action, once the values of the launch arguments are known."""
     given = {name: LaunchConfiguration(name).perform(context) for name in ("cameras", "model", "device")}
     overrides = {
         name: ParameterValue(value, value_type=str)  # a folder may be called 2024
