@@ -1,4 +1,4 @@
-"""A camera driver in the test's process: it publishes a picture over and over, until it is stopped."""
+"""A camera driver in the test's process: it publishes one image over and over until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _PERIOD_S = 0.05
 
 
 class ImageDriver:
-    """Publishes while it is started, which is as often as one likes."""
+    """Publishes while it is running; it can be started again after it was stopped."""
 
     def __init__(self, ros: Any, message: Any, topic: str, *, stamp: Callable[[], Any] | None = None) -> None:
-        """Make the publisher.
+        """Create the publisher.
 
         Args:
-            ros: side of the test.
-            message: the picture; another one may be put in its place at any time.
-            topic: where to.
-            stamp: clock of the camera; None = that of the node.
+            ros: the test's `Ros`.
+            message: the image; `self.message` may be replaced at any time.
+            topic: where to publish.
+            stamp: returns the time of the camera's clock; None = that of the test's node.
         """
         self.message = message
         self._stamp = stamp or (lambda: ros.node.get_clock().now().to_msg())
@@ -50,7 +50,7 @@ class ImageDriver:
             self._thread.join()
 
     def next(self, stamp: Any) -> Any:
-        """The picture to send now."""
+        """Return the image to send now."""
         message = self.message
         message.header.stamp = stamp
         message.header.frame_id = message.header.frame_id or "lens"

@@ -1,4 +1,4 @@
-"""The simulated camera in a process of its own."""
+"""The simulated camera, mostly in a process of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -63,7 +65,7 @@ def test_an_orbiting_camera_moves(
 def test_every_topic_in_other_encodings(
     spawn: Callable[..., Any], ros: Any, eventually: Callable[..., Any]
 ) -> None:
-    """All of one moment: the same stamp on color, JPEG, depth, compressed depth and camera info."""
+    """Color, JPEG, depth, compressed depth and camera info of one cycle share a stamp."""
     spawn(
         "-m",
         "xsam_ros.camera_sim",
@@ -81,7 +83,7 @@ def test_every_topic_in_other_encodings(
     }
     received = {name: ros.collect(kind, f"/table/{name}") for name, kind in topics.items()}
 
-    def of_one_moment() -> dict[str, Any] | None:
+    def of_one_cycle() -> dict[str, Any] | None:
         by_name = {
             name: {(item.header.stamp.sec, item.header.stamp.nanosec): item for item in messages}
             for name, messages in received.items()
@@ -89,71 +91,77 @@ def test_every_topic_in_other_encodings(
         stamps = set.intersection(*(set(items) for items in by_name.values()))
         return {name: items[max(stamps)] for name, items in by_name.items()} if stamps else None
 
-    moment = eventually(of_one_moment, "five messages with one stamp")
+    cycle = eventually(of_one_cycle, "five messages with one stamp")
     truth = render(sample_scene(3), image_hw=(72, 96))
-    assert moment["image_raw"].encoding == "bayer_grbg8"
-    mosaic = array_from_image(moment["image_raw"])
+    assert cycle["image_raw"].encoding == "bayer_grbg8"
+    mosaic = array_from_image(cycle["image_raw"])
     np.testing.assert_array_equal(mosaic[0::2, 1::2], truth.rgb[0::2, 1::2, 0])
-    jpeg = moment["image_raw/compressed"]
+    jpeg = cycle["image_raw/compressed"]
     assert jpeg.format == "rgb8; jpeg compressed bgr8"
     assert np.abs(rgb_from_compressed(jpeg).astype(int) - truth.rgb).mean() < 4
-    assert moment["depth"].encoding == "16UC1"
-    assert moment["depth/compressedDepth"].format == "16UC1; compressedDepth png"
+    assert cycle["depth"].encoding == "16UC1"
+    assert cycle["depth/compressedDepth"].format == "16UC1; compressedDepth png"
     for depth_m in (
-        depth_from_image(moment["depth"]),
-        depth_from_compressed(moment["depth/compressedDepth"]),
+        depth_from_image(cycle["depth"]),
+        depth_from_compressed(cycle["depth/compressedDepth"]),
     ):
         near = truth.depth_m < 10.0  # compressedDepth leaves out what is farther
         np.testing.assert_allclose(depth_m[near], truth.depth_m[near], atol=0.000501)
 
 
-def test_nothing_is_made_for_nobody(
+def test_only_topics_with_subscribers_are_encoded(
     ros: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node in the test's process, with a note of what it makes."""
-    made: list[str] = []
+    """The node in the test's process, with a record of the encoders it calls."""
+    called: list[str] = []
     names = ("image_from_rgb", "image_from_depth", "compressed_from_rgb", "compressed_from_depth")
     for name in names:
         original = getattr(camera_sim, name)
 
-        def noted(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
-            made.append(name)
+        def recorded(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
+            called.append(name)
             return original(*args, **options)
 
-        monkeypatch.setattr(camera_sim, name, noted)
-    size = [Parameter("width", value=48), Parameter("height", value=36)]
-    sim = camera_sim.CameraSim(context=ros.context, parameter_overrides=size)
+        monkeypatch.setattr(camera_sim, name, recorded)
+    parameters = {"width": 48, "height": 36, "rate_hz": 50.0}
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    sim = camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)
+    executor = SingleThreadedExecutor(context=ros.context)
+    executor.add_node(sim)
+
+    def publishes(messages: list[Any]) -> bool:
+        executor.spin_once(timeout_sec=0.1)
+        return len(messages) > 2
+
     try:
-        eventually(lambda: sim._views, "the picture")
-
-        def published(messages: list[Any]) -> list[Any]:
-            sim._publish()
-            return messages[2:]
-
         infos = ros.collect(CameraInfo, "/camera/camera_info", qos_profile_sensor_data)
-        eventually(lambda: published(infos), "camera info")
-        assert made == []
+        eventually(lambda: publishes(infos), "camera info")
+        assert called == []
         depths = ros.collect(Image, "/camera/depth", qos_profile_sensor_data)
-        eventually(lambda: published(depths), "depth")
-        assert made == ["image_from_depth"], "and only once for a picture that stays"
+        eventually(lambda: publishes(depths), "depth")
+        assert called == ["image_from_depth"], "once, because the view does not change"
     finally:
         sim.stop()
+        executor.shutdown(timeout_sec=1.0)
         sim.destroy_node()
 
 
+def test_a_wrong_parameter_ends_the_program_with_one_line(spawn: Callable[..., Any]) -> None:
+    process = spawn("-m", "xsam_ros.camera_sim", params={"encoding": "rgb10"}, exit_code=2)
+    assert process.wait() == 2
+    assert "bayer_rggb8" in process.output
+    assert "Traceback" not in process.output
+
+
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("parameters", "reason"),
     [
-        ({"encoding": "rgb10"}, "bayer_rggb8"),
         ({"depth_encoding": "64FC1"}, "16UC1"),
         ({"encoding": "nv12", "width": 33}, "even"),
         ({"rate_hz": 1e6}, "rate_hz"),
     ],
 )
-def test_wrong_parameters_end_the_program_with_one_line(
-    spawn: Callable[..., Any], params: dict[str, Any], words: str
-) -> None:
-    process = spawn("-m", "xsam_ros.camera_sim", params=params, exit_code=2)
-    assert process.wait() == 2
-    assert words in process.output
-    assert "Traceback" not in process.output
+def test_wrong_parameters(ros: Any, parameters: dict[str, Any], reason: str) -> None:
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    with pytest.raises(InvalidParameterValueException, match=reason):
+        camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)

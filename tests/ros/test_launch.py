@@ -1,11 +1,11 @@
-"""The launch files run, against the real `launch` where ROS is installed and a stand-in elsewhere."""
+"""The launch files run against the real `launch` if ROS is installed, and always against a stand-in."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
@@ -30,14 +30,20 @@ _MODULES = {
 
 
 class _Recorded:
-    """Stands for any class of `launch`: it keeps what it was made of."""
+    """Stands in for any class of `launch`: it keeps its arguments, and the class its instances."""
+
+    created: ClassVar[list[_Recorded]]
+
+    def __init_subclass__(cls) -> None:
+        cls.created = []
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         self.arguments = arguments
         self.named = named
+        self.created.append(self)
 
     def perform(self, context: dict[str, str]) -> str:
-        """What `LaunchConfiguration` does: the context is the arguments."""
+        """Look up a launch argument, as `LaunchConfiguration` does; the context holds the arguments."""
         return context[self.arguments[0]]
 
     def __repr__(self) -> str:
@@ -47,7 +53,7 @@ class _Recorded:
 
 @pytest.fixture
 def launch_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the stand-in where `launch` would be; the folder launch/ alone is not the package."""
+    """Install the stand-in as `launch`; the folder launch/ of this repository is not that package."""
     for name, classes in _MODULES.items():
         module = type(sys)(name)
         for class_name in classes:
@@ -65,7 +71,7 @@ def _describe(name: str) -> Any:
 
 
 def _segmenter(description: Any, **given: str) -> Any:
-    """The node that xsam.launch.py starts with these arguments."""
+    """Return the node that xsam.launch.py starts with these arguments."""
     nothing = dict.fromkeys((item.arguments[0] for item in _of(description, "DeclareLaunchArgument")), "")
     (late,) = _of(description, "OpaqueFunction")
     (node,) = late.named["function"](nothing | given)
@@ -82,8 +88,8 @@ def test_xsam_launch() -> None:
     declared = {item.arguments[0] for item in _of(description, "DeclareLaunchArgument")}
     node = _segmenter(description)
     assert (node.named["package"], node.named["executable"]) == ("xsam_ros", "xsam_node")
-    source = (ROOT / "launch" / "xsam.launch.py").read_text()
-    assert [name for name in declared if source.count(f'"{name}"') < 2] == [], "declared, never used"
+    configurations = sys.modules["launch.substitutions"].LaunchConfiguration.created
+    assert {item.arguments[0] for item in configurations} == declared
     assert all(item.named["description"] for item in _of(description, "DeclareLaunchArgument"))
 
 
@@ -117,6 +123,26 @@ def test_demo_launch() -> None:
     assert dict(included.named["launch_arguments"]).keys() <= declared
     kinds = [type(item).__name__ for item in description.arguments[0]]
     assert kinds.index("IncludeLaunchDescription") < kinds.index("Node"), "it sets the profile for the camera"
+
+
+def _path(part: Any) -> str:
+    """Resolve a path substitution, with this repository as the package's share folder."""
+    if isinstance(part, str):
+        return part
+    if type(part).__name__ == "FindPackageShare":
+        return str(ROOT)
+    return "/".join(_path(item) for item in part.arguments[0])
+
+
+@pytest.mark.usefixtures("launch_package")
+@pytest.mark.parametrize("name", sorted(path.name for path in ROOT.glob("launch/*.py")))
+def test_programs_and_files_exist(name: str) -> None:
+    description = _describe(name)
+    nodes = _of(description, "Node") or [_segmenter(description)]
+    assert [node for node in nodes if not (ROOT / "scripts" / node.named["executable"]).exists()] == []
+    paths = [_path(item) for item in sys.modules["launch.substitutions"].PathJoinSubstitution.created]
+    assert paths
+    assert [path for path in paths if not Path(path).exists()] == []
 
 
 def _launch_is_installed() -> bool:

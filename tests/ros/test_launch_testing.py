@@ -1,4 +1,4 @@
-"""The demo under the real `launch`, through launch_testing, where ROS is installed."""
+"""The demo under the real `launch`, through launch_testing, if ROS is installed."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def test_the_stamp_is_what_rclpy_serialized(
 
 
 def _big_endian_image(seconds: int, nanoseconds: int) -> bytes:
-    """A 1×1 mono8 image by the rules of CDR: numbers are aligned, strings have a length and a NUL."""
+    """Serialize a 1×1 mono8 image by the rules of CDR: aligned numbers, strings with length and NUL."""
     body = struct.pack(">iI", seconds, nanoseconds)
     body += struct.pack(">I", 5) + b"lens\0" + bytes(3)  # frame_id
     body += struct.pack(">III", 1, 1, 6) + b"mono8\0"  # height, width, encoding
@@ -71,7 +71,7 @@ def test_big_endian_machines(seconds: int, nanoseconds: int) -> None:
         b"\1\0" + bytes(20),
     ],
 )
-def test_what_has_no_stamp(serialized: bytes) -> None:
+def test_messages_without_a_stamp(serialized: bytes) -> None:
     assert peek_stamp_ns(serialized) is None
 
 
@@ -93,7 +93,7 @@ def test_without_limits_only_the_newest_is_kept(clock: FakeClock) -> None:
     assert buffer.newest() is buffer.recent()[0]
 
 
-def test_old_messages_go(clock: FakeClock) -> None:
+def test_old_messages_are_dropped(clock: FakeClock) -> None:
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns, keep_s=1.0, max_bytes=1000)
     for content in (b"a", b"b", b"c"):
         buffer.store(content)
@@ -108,7 +108,7 @@ def test_old_messages_go(clock: FakeClock) -> None:
 
 @given(sizes=st.lists(st.integers(0, 100), min_size=1, max_size=30))
 def test_memory_is_bounded(sizes: list[int]) -> None:
-    """At any time: no more than the limit, except for the newest message, which is always there."""
+    """Never more than the limit, although the newest message is always kept."""
     buffer = TopicBuffer("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=150)
     for size in sizes:
         buffer.store(bytes(size))
@@ -129,8 +129,8 @@ def test_a_single_message_over_the_limit_is_kept() -> None:
     assert [len(message.serialized) for message in buffer.recent()] == [50]
 
 
-def test_sequence_numbers_go_on_after_clear(clock: FakeClock) -> None:
-    """Who waits for a frame newer than 2 must not be served number 1 of a restarted camera."""
+def test_sequence_numbers_continue_after_clear(clock: FakeClock) -> None:
+    """A caller who waits for a frame newer than 2 must not get frame 1 of a restarted camera."""
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     buffer.store(b"a")
     buffer.store(b"b")
@@ -214,7 +214,7 @@ def test_rate_and_age(clock: FakeClock) -> None:
 
 
 def test_the_rate_of_a_camera_that_stopped_falls(clock: FakeClock) -> None:
-    """ "30 Hz" in diagnostics, of a camera that was unplugged ten minutes ago."""
+    """Diagnostics must not show "30 Hz" for a camera that was unplugged ten minutes ago."""
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     for _ in range(11):
         buffer.store(b"a")
@@ -231,7 +231,7 @@ def test_only_the_last_arrivals_make_the_rate(clock: FakeClock) -> None:
     assert buffer.statistics().rate_hz == pytest.approx(100.0)
 
 
-def test_what_the_middleware_reports(clock: FakeClock) -> None:
+def test_reports_of_the_middleware(clock: FakeClock) -> None:
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     assert buffer.statistics().incompatible_qos == ""
     buffer.report_lost(2)

@@ -71,7 +71,7 @@ def test_nothing_arrived(color_only: BufferedCamera) -> None:
     assert math.isnan(statistics.image.age_s)
 
 
-def test_a_quality_of_service_that_does_not_fit_is_named(camera: BufferedCamera) -> None:
+def test_an_incompatible_quality_of_service_is_named(camera: BufferedCamera) -> None:
     """The first thing that goes wrong with a new camera, and the last that people look for."""
     assert camera.buffer.depth is not None
     camera.buffer.image.report_incompatible("RELIABILITY", 1)
@@ -130,7 +130,7 @@ def test_a_camera_that_stopped_is_stale(color_only: BufferedCamera, clock: FakeC
 
 
 def test_an_image_that_took_long_to_arrive_is_stale(color_only: BufferedCamera) -> None:
-    """The time since the arrival alone would call a picture from two seconds ago fresh."""
+    """Counting from arrival alone would call an image from two seconds ago fresh."""
     color_only.color(ago_s=2.0)
     with pytest.raises(StaleFrameError, match=r"2\.00 s old \(it arrived 0\.00 s ago\)") as caught:
         color_only.frame()
@@ -138,7 +138,7 @@ def test_an_image_that_took_long_to_arrive_is_stale(color_only: BufferedCamera) 
 
 
 @pytest.mark.parametrize("offset_s", [-3600, 3600, -1_000])
-def test_a_stamp_of_another_clock_says_nothing(color_only: BufferedCamera, offset_s: float) -> None:
+def test_a_stamp_of_another_clock_is_ignored(color_only: BufferedCamera, offset_s: float) -> None:
     color_only.color(ago_s=offset_s)
     assert color_only.frame().frame.image_hw == (4, 6)
 
@@ -153,8 +153,8 @@ def test_size_and_encoding_may_change(color_only: BufferedCamera, clock: FakeClo
     rgb = np.zeros((8, 10, 3), np.uint8)
     rgb[..., 0] = 200
     for encoding, hw in (("rgb8", (8, 10)), ("bgr8", (4, 4)), ("bayer_grbg8", (8, 6)), ("nv12", (2, 10))):
-        picture = np.ascontiguousarray(rgb[: hw[0], : hw[1]])
-        color_only.buffer.image.store(serialize_message(image_from_rgb(picture, encoding)))
+        image = np.ascontiguousarray(rgb[: hw[0], : hw[1]])
+        color_only.buffer.image.store(serialize_message(image_from_rgb(image, encoding)))
         got = color_only.frame().frame
         assert got.image_hw == hw
         np.testing.assert_allclose(got.rgb[0, 0].astype(int), (200, 0, 0), atol=4)
@@ -162,12 +162,12 @@ def test_size_and_encoding_may_change(color_only: BufferedCamera, clock: FakeClo
 
 
 def test_the_same_image_is_decoded_once(camera: BufferedCamera, clock: FakeClock) -> None:
-    """Several queries on one frame give the engine one and the same `Frame`."""
+    """Several queries on one frame pass the same `Frame` to the engine."""
     camera.color(1)
     camera.depth()
     camera.info()
     first = camera.frame()
-    camera.info()  # comes with every image, and says the same
+    camera.info()  # arrives with every image, unchanged
     assert camera.frame() is first
     assert camera.buffer.statistics().used == 1
     camera.info(focal_px=9.0)
@@ -198,7 +198,7 @@ def test_clear(camera: BufferedCamera) -> None:
         camera.frame()
     assert camera.buffer.statistics().used == 0
     camera.color()
-    assert camera.frame().frame.depth_m is None, "depth from before belongs to nothing"
+    assert camera.frame().frame.depth_m is None, "depth from before must not be paired"
 
 
 def test_compressed_color_and_depth(clock: FakeClock) -> None:
@@ -243,17 +243,17 @@ def test_no_camera_info_yet(camera: BufferedCamera) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "reason"),
     [({"k": [0.0] * 9}, "not calibrated"), ({"hw": (4, 4)}, "aspect ratios differ")],
 )
 def test_a_camera_info_that_cannot_be_used(
-    camera: BufferedCamera, fields: dict[str, Any], words: str
+    camera: BufferedCamera, fields: dict[str, Any], reason: str
 ) -> None:
     camera.info(**fields)
     camera.color()
     got = camera.frame()
     assert got.frame.intrinsics is None
-    assert words in got.no_intrinsics_reason
+    assert reason in got.no_intrinsics_reason
     assert camera.buffer.statistics().decode_errors == 1
 
 
@@ -268,7 +268,7 @@ def test_rectified_images(clock: FakeClock) -> None:
     assert got.notes == ()
 
 
-def test_distortion_is_pointed_out(camera: BufferedCamera) -> None:
+def test_distortion_is_noted(camera: BufferedCamera) -> None:
     camera.info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
     camera.color()
     assert "distortion" in camera.frame().notes[0]
@@ -278,7 +278,7 @@ def test_distortion_is_pointed_out(camera: BufferedCamera) -> None:
 
 
 def test_counts(camera: BufferedCamera, clock: FakeClock) -> None:
-    """Ten images, of which the fourth and the tenth are used: eight came in vain."""
+    """Ten images, of which the fourth and the tenth are used: eight are overwritten."""
     for index in range(1, 11):
         camera.color(index)
         camera.depth()

@@ -70,8 +70,8 @@ def test_the_nearest_depth_wins_whatever_its_order(camera: BufferedCamera) -> No
 
 
 def test_a_frame_waits_for_its_depth(camera: BufferedCamera, clock: FakeClock) -> None:
-    """Depth takes 60 ms longer than color, at 30 Hz: the newest image never has depth yet. Taking it
-    nevertheless would mean 3D never; the image before the last has it."""
+    """Depth arrives two frames after color, so the newest image never has depth yet. Using it anyway would
+    mean no 3D at all; an image two frames older has it."""
     for index in range(8):
         camera.color(index)
         if index >= 2:
@@ -140,8 +140,8 @@ def test_no_depth_configured(color_only: BufferedCamera) -> None:
 
 
 def test_a_bag_in_a_loop(camera: BufferedCamera, clock: FakeClock) -> None:
-    """The second round repeats the stamps of the first, and its depth is missing: depth of the first
-    round must not be taken for it."""
+    """The second loop repeats the stamps of the first, but its depth is missing: depth of the first loop
+    must not be paired with it."""
     camera.color(1)
     camera.depth()
     clock.advance(1.1)
@@ -194,8 +194,8 @@ def test_depth_that_cannot_be_used(camera: BufferedCamera, clock: FakeClock, bro
     assert _value(got) == 1
     assert got.frame.depth_m is None
     assert "the depth image cannot be used" in got.no_depth_reason
-    words = {"shape": "not registered", "content": "deserialized", "encoding": "'rgb8'"}[broken]
-    assert words in got.no_depth_reason
+    expected_reason = {"shape": "not registered", "content": "deserialized", "encoding": "'rgb8'"}[broken]
+    assert expected_reason in got.no_depth_reason
     statistics = camera.buffer.statistics()
     assert (statistics.decode_errors, statistics.last_error) == (1, got.no_depth_reason)
     clock.advance(0.1)
@@ -205,7 +205,7 @@ def test_depth_that_cannot_be_used(camera: BufferedCamera, clock: FakeClock, bro
     assert camera.buffer.statistics().no_depth_reason == ""
 
 
-def test_depth_in_another_frame_is_pointed_out(camera: BufferedCamera) -> None:
+def test_depth_in_another_frame_is_noted(camera: BufferedCamera) -> None:
     camera.color()
     message = image_from_depth(np.ones((4, 6), np.float32), "32FC1")
     message.header.frame_id = "infrared"

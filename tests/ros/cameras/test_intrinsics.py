@@ -34,7 +34,7 @@ def test_rectified_images_have_matrix_p() -> None:
 
 
 def test_half_the_size() -> None:
-    """The middle of the picture stays the middle: 319.5 of 640 becomes 159.5 of 320, not 159.75."""
+    """The image center stays the center: 319.5 of 640 becomes 159.5 of 320, not 159.75."""
     got = intrinsics_for(_info(), (240, 320))
     np.testing.assert_allclose(got, [[300, 0, 159.5], [0, 305, 119.5], [0, 0, 1]])
 
@@ -43,14 +43,14 @@ def test_half_the_size() -> None:
     scale=st.sampled_from([0.25, 0.5, 2.0, 3.0]),
     point=st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.3, 5)),
 )
-def test_a_point_is_seen_at_the_same_place_of_the_resized_picture(
+def test_a_point_keeps_its_relative_position_in_a_resized_image(
     scale: float, point: tuple[float, float, float]
 ) -> None:
-    """With integers at pixel centers, the picture reaches from -0.5 to W - 0.5."""
-    here = (_project(intrinsics_for(_info(), (480, 640)), point) + 0.5) / [640, 480]
+    """With integers at pixel centers, the image spans -0.5 to W - 0.5."""
+    original = (_project(intrinsics_for(_info(), (480, 640)), point) + 0.5) / [640, 480]
     small_hw = (int(480 * scale), int(640 * scale))
-    there = (_project(intrinsics_for(_info(), small_hw), point) + 0.5) / small_hw[::-1]
-    np.testing.assert_allclose(here, there, atol=1e-9)
+    resized = (_project(intrinsics_for(_info(), small_hw), point) + 0.5) / small_hw[::-1]
+    np.testing.assert_allclose(original, resized, atol=1e-9)
 
 
 def test_a_region_of_interest_moves_the_principal_point() -> None:
@@ -76,8 +76,8 @@ def test_region_and_binning() -> None:
     np.testing.assert_allclose(got, [[300, 0, 109.5], [0, 305, 99.5], [0, 0, 1]])
 
 
-def test_binning_that_the_driver_has_dealt_with() -> None:
-    """Binning is set, but size and K are those of the binned image already."""
+def test_binning_that_the_driver_already_accounts_for() -> None:
+    """Binning is set, but size and K already are those of the binned image."""
     got = intrinsics_for(_info(binning_x=2), (480, 640))
     assert got.ravel().tolist() == _K
 
@@ -91,7 +91,7 @@ def test_sizes_that_the_driver_rounded() -> None:
 
 @pytest.mark.parametrize("image_hw", [(360, 640), (720, 1280), (480, 480), (640, 480)])
 def test_another_aspect_ratio_is_refused(image_hw: tuple[int, int]) -> None:
-    """Cropped or of another camera; scaling would give wrong positions without a word."""
+    """Cropped, or from another camera: scaling would silently give wrong positions."""
     with pytest.raises(InvalidImageError, match=rf"640×480 px, the image is {image_hw[1]}×{image_hw[0]}"):
         intrinsics_for(_info(), image_hw)
 

@@ -1,4 +1,4 @@
-"""Cameras of the node in a process of its own: compressed, changing, restarting, with a jumping clock."""
+"""Cameras of a node in its own process: compressed, changing, restarting, with a jumping clock."""
 
 from __future__ import annotations
 
@@ -26,10 +26,26 @@ _NODE = "tests/ros/color_node.py"
 
 
 def _scene(height: int = 48, width: int = 64) -> np.ndarray:
-    """A red rectangle on gray that fills the upper left quarter but for a margin of 8 px."""
+    """Return a red rectangle on gray that fills the upper left quarter but for a margin of 8 px."""
     rgb = np.full((height, width, 3), 120, np.uint8)
     rgb[8 : height // 2, 8 : width // 2] = (255, 0, 0)
     return rgb
+
+
+@pytest.fixture(scope="module")
+def segmenter(request: pytest.FixtureRequest, module_spawn: Spawn) -> Iterator[Any]:
+    """The node's process; consecutive tests with the same parameters share it."""
+    process = module_spawn(_NODE, params={"cameras": "[front]", **request.param})
+    yield process
+    process.stop()
+
+
+def _parameters(**params: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("segmenter", [params], indirect=True, ids=[""])
+
+
+_raw = _parameters()
+_compressed = _parameters(**{"front.compressed": "true", "max_image_side_px": 100})
 
 
 @pytest.fixture
@@ -38,15 +54,15 @@ def drive(ros: Any) -> Iterator[Callable[..., ImageDriver]]:
         yield lambda *what, **options: drivers.enter_context(ImageDriver(ros, *what, **options))
 
 
-def _ask(ros: Any, *, max_age_s: float = 0.0) -> Segment.Response:
+def _request(ros: Any, *, max_age_s: float = 0.0) -> Segment.Response:
     query = messages.SegmentQuery(text="red")
     request = Segment.Request(camera="front", queries=[query], max_age_s=max_age_s)
     return ros.call(Segment, "/xsam/segment", request)
 
 
-def _answer(ros: Any, **options: Any) -> messages.SegmentationResult | None:
-    """The result, once there is a frame; any other refusal fails the test."""
-    response = _ask(ros, **options)
+def _result(ros: Any, **options: Any) -> messages.SegmentationResult | None:
+    """Return the result, None while there is no frame; any other refusal fails the test."""
+    response = _request(ros, **options)
     if response.code in ("NO_FRAME", "STALE_FRAME", "NOT_ACTIVE"):
         return None
     assert response.status == Segment.Response.STATUS_ANSWERED, response
@@ -58,104 +74,108 @@ def _box(result: messages.SegmentationResult) -> tuple[float, ...]:
     return (instance.box.x_min, instance.box.y_min, instance.box.x_max, instance.box.y_max)
 
 
-def test_a_compressed_camera(spawn: Spawn, ros: Any, eventually: Eventually, drive: Any) -> None:
-    spawn(_NODE, params={"cameras": "[front]", "front.compressed": "true"})
+@_compressed
+@pytest.mark.usefixtures("segmenter")
+def test_a_compressed_camera(ros: Any, eventually: Eventually, drive: Any) -> None:
     drive(compressed_from_rgb(_scene(), "png"), "/front/image_raw/compressed")
-    result = eventually(lambda: _answer(ros), "an answer")
+    result = eventually(lambda: _result(ros), "a result")
     assert (_box(result), result.header.frame_id) == ((8, 8, 32, 24), "lens")
-    (camera,) = ros.call(GetStatus, "/xsam/get_status", GetStatus.Request()).cameras
-    assert (camera.image_topic, camera.publishers) == ("/front/image_raw/compressed", 1)
+
+    def status() -> messages.CameraStatus:
+        return ros.call(GetStatus, "/xsam/get_status", GetStatus.Request()).cameras[0]
+
+    assert status().image_topic == "/front/image_raw/compressed"
+    eventually(lambda: status().publishers == 1, "the end of publishers of earlier tests")
 
 
-def test_a_decompression_bomb_is_refused(spawn: Spawn, ros: Any, eventually: Eventually, drive: Any) -> None:
-    process = spawn(
-        _NODE, params={"cameras": "[front]", "front.compressed": "true", "max_image_side_px": 100}
-    )
+@_compressed
+def test_a_decompression_bomb_is_refused(
+    segmenter: Any, ros: Any, eventually: Eventually, drive: Any
+) -> None:
     driver = drive(
         compressed_from_rgb(np.zeros((8, 4000, 3), np.uint8), "png"), "/front/image_raw/compressed"
     )
-    response = eventually(lambda: (now := _ask(ros)).code == "INVALID_IMAGE" and now, "a refusal")
+    response = eventually(lambda: (now := _request(ros)).code == "INVALID_IMAGE" and now, "a refusal")
     assert "camera 'front'" in response.message
     assert "4000×8" in response.message
     driver.message = CompressedImage(format="jpeg", data=array.array("B", b"\xff\xd8\xff\xe0 nonsense"))
-    eventually(lambda: "decoded" in _ask(ros).message, "the other refusal")
+    eventually(lambda: "decoded" in _request(ros).message, "the other refusal")
     driver.message = compressed_from_rgb(_scene(), "jpeg")
-    eventually(lambda: _ask(ros).status == Segment.Response.STATUS_ANSWERED, "an answer")
-    assert process.running
+    eventually(lambda: _request(ros).status == Segment.Response.STATUS_ANSWERED, "a result")
+    assert segmenter.running
 
 
-def test_size_and_encoding_change_while_it_runs(
-    spawn: Spawn, ros: Any, eventually: Eventually, drive: Any
-) -> None:
-    spawn(_NODE, params={"cameras": "[front]"})
+@_raw
+@pytest.mark.usefixtures("segmenter")
+def test_size_and_encoding_change_while_it_runs(ros: Any, eventually: Eventually, drive: Any) -> None:
     driver = drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw")
-    eventually(lambda: _answer(ros), "an answer")
+    eventually(lambda: _result(ros), "a result")
     for encoding, height, width in (("bgr8", 96, 128), ("nv12", 40, 80), ("bayer_gbrg8", 48, 48)):
         driver.message = image_from_rgb(_scene(height, width), encoding)
 
         def changed(height: int = height, width: int = width) -> Any:
-            result = _answer(ros)
+            result = _result(ros)
             sizes = result is not None and (result.image_height, result.image_width)
             return result if sizes == (height, width) else None
 
         result = eventually(changed, encoding)
         np.testing.assert_allclose(_box(result), (8, 8, width // 2, height // 2), atol=1)
     driver.message = Image(height=5, width=5, step=1, encoding="rgb8")
-    eventually(lambda: _ask(ros).code == "INVALID_IMAGE", "a refusal of a broken image")
+    eventually(lambda: _request(ros).code == "INVALID_IMAGE", "a refusal of a broken image")
     driver.message = image_from_rgb(_scene(), "rgb8")
-    eventually(lambda: _ask(ros).status == Segment.Response.STATUS_ANSWERED, "an answer")
+    eventually(lambda: _request(ros).status == Segment.Response.STATUS_ANSWERED, "a result")
 
 
-def test_a_camera_that_stops_and_starts_again(
-    spawn: Spawn, ros: Any, eventually: Eventually, drive: Any
-) -> None:
-    spawn(_NODE, params={"cameras": "[front]"})
+@_raw
+@pytest.mark.usefixtures("segmenter")
+def test_a_camera_that_stops_and_starts_again(ros: Any, eventually: Eventually, drive: Any) -> None:
     driver = drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw")
-    before = eventually(lambda: _answer(ros), "an answer")
+    before = eventually(lambda: _result(ros), "a result")
     driver.stop()
-    eventually(lambda: _ask(ros, max_age_s=0.3).code == "STALE_FRAME", "a stale frame")
+    eventually(lambda: _request(ros, max_age_s=0.3).code == "STALE_FRAME", "a stale frame")
     driver.start()
-    after = eventually(lambda: _answer(ros, max_age_s=0.3), "an answer of a fresh frame")
+    after = eventually(lambda: _result(ros, max_age_s=0.3), "a result on a fresh frame")
     assert after.header.stamp.sec >= before.header.stamp.sec
 
 
-def test_a_frame_from_before_the_break_is_not_served(
-    spawn: Spawn, ros: Any, eventually: Eventually, drive: Any
-) -> None:
-    """Deactivated and activated again: the last frame of the first time is no frame of the second."""
-    spawn(_NODE, params={"cameras": "[front]"})
+@_raw
+@pytest.mark.usefixtures("segmenter")
+def test_a_frame_from_before_the_break_is_not_served(ros: Any, eventually: Eventually, drive: Any) -> None:
+    """After the node is deactivated and activated again, the last frame from before does not count."""
     driver = drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw")
-    eventually(lambda: _answer(ros), "an answer")
+    eventually(lambda: _result(ros), "a result")
     driver.stop()
     for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
         request = ChangeState.Request(transition=Transition(id=transition))
         assert ros.call(ChangeState, "/xsam/change_state", request).success
-    assert _ask(ros, max_age_s=60.0).code == "NO_FRAME"
+    assert _request(ros, max_age_s=60.0).code == "NO_FRAME"
     driver.start()
-    eventually(lambda: _answer(ros), "an answer after the break")
+    eventually(lambda: _result(ros), "a result after the break")
 
 
-def test_a_simulation_that_is_reset(spawn: Spawn, ros: Any, eventually: Eventually, drive: Any) -> None:
-    """The clock jumps back and ahead; stamps and node clock jump one after the other, as messages do."""
-    spawn(_NODE, params={"cameras": "[front]", "use_sim_time": "true"})
+@_parameters(use_sim_time="true")
+@pytest.mark.usefixtures("segmenter")
+def test_a_simulation_that_is_reset(ros: Any, eventually: Eventually, drive: Any) -> None:
+    """The clock jumps back and ahead; stamps and node clock do not jump at the same moment."""
     clock = ros.node.create_publisher(Clock, "/clock", 1)
     now = stamp_from_ns(0)
     driver = drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw", stamp=lambda: now)
 
     def answered() -> bool:
-        result = _answer(ros)
+        result = _result(ros)
         return result is not None and result.header.stamp == now
 
     for now_s in (500, 10, 1010, 1015):
         now = stamp_from_ns(now_s * 1_000_000_000)
         clock.publish(Clock(clock=now))
-        eventually(answered, f"an answer at {now_s} s")
+        eventually(answered, f"a result at {now_s} s")
     driver.stop()
 
 
-def test_a_topic_that_cannot_be_one(spawn: Spawn, ros: Any, eventually: Eventually) -> None:
-    """Camera parameters are declared on configure: the node says why that failed, and stays."""
-    spawn(_NODE, params={"cameras": "[front]", "front.image_topic": "/no spaces please"})
+@_parameters(**{"front.image_topic": "/no spaces please"})
+@pytest.mark.usefixtures("segmenter")
+def test_a_topic_that_cannot_be_one(ros: Any, eventually: Eventually) -> None:
+    """Camera parameters are declared on configure: the node reports why that failed, and stays up."""
 
     def status() -> GetStatus.Response:
         return ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())

@@ -35,7 +35,7 @@ def test_right_values(name: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "words"),
+    ("name", "value", "expected"),
     [
         ("image_topic", "/no spaces", "must not contain characters"),
         ("depth_topic", "/ends/", "must not end with"),
@@ -49,9 +49,9 @@ def test_right_values(name: str, value: object) -> None:
         ("buffer_mb", 0, "1 to 4096 MB"),
     ],
 )
-def test_wrong_values(name: str, value: object, words: str) -> None:
+def test_wrong_values(name: str, value: object, expected: str) -> None:
     reason = why_invalid(name, value)
-    assert words in reason
+    assert expected in reason
     assert "\n" not in reason
 
 

@@ -22,11 +22,20 @@ from xsam_ros.node.parameters import CameraParameters, declare
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]
 _SIM = {"camera": "table", "frame_id": "lens", "seed": 3, "width": 96, "height": 72, "rate_hz": 20}
+_MILLIMETERS = {"camera": "mm", "encoding": "bgr8", "depth_encoding": "16UC1", "qos": "reliable"}
+_METERS = {"camera": "m", "encoding": "rgba8", "depth_encoding": "32FC1"}
 
 
 @pytest.fixture(scope="module")
 def truth() -> RenderedView:
     return render(sample_scene(3), image_hw=(72, 96))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drivers(module_spawn: Spawn) -> None:
+    """Two simulated cameras for all tests, "mm" and "m", which differ in encodings and reliability."""
+    for camera in (_MILLIMETERS, _METERS):
+        module_spawn("-m", "xsam_ros.camera_sim", params={**_SIM, **camera, "compression": "png"})
 
 
 @contextmanager
@@ -57,24 +66,12 @@ def _complete(buffer: CameraBuffer) -> CameraFrame | None:
     return got if complete else None
 
 
-@pytest.mark.parametrize(
-    ("sim", "depth_atol"),
-    [
-        ({"encoding": "bgr8", "depth_encoding": "16UC1", "qos": "reliable"}, 0.000501),
-        ({"encoding": "rgba8", "depth_encoding": "32FC1"}, 0.0),
-    ],
-)
+@pytest.mark.parametrize(("camera", "depth_atol"), [("mm", 0.000501), ("m", 0.0)])
 def test_raw_color_depth_and_info(
-    spawn: Spawn,
-    ros: Any,
-    eventually: Eventually,
-    truth: RenderedView,
-    sim: dict[str, Any],
-    depth_atol: float,
+    ros: Any, eventually: Eventually, truth: RenderedView, camera: str, depth_atol: float
 ) -> None:
-    spawn("-m", "xsam_ros.camera_sim", params={**_SIM, **sim})
-    with _subscribed(ros, image_topic="/table/image_raw", depth_topic="/table/depth") as buffer:
-        assert buffer.topics == ("/table/image_raw", "/table/depth", "/table/camera_info")
+    with _subscribed(ros, image_topic=f"/{camera}/image_raw", depth_topic=f"/{camera}/depth") as buffer:
+        assert buffer.topics == (f"/{camera}/image_raw", f"/{camera}/depth", f"/{camera}/camera_info")
         got = eventually(lambda: _complete(buffer), "a complete frame")
         _assert_truth(got, truth, depth_atol)
         np.testing.assert_array_equal(got.frame.rgb, truth.rgb)
@@ -86,29 +83,24 @@ def test_raw_color_depth_and_info(
         assert statistics.image.age_s < 1
         assert statistics.image.incompatible_qos == ""
         assert statistics.image.received_bytes > statistics.image.received * 96 * 72 * 3
-    eventually(lambda: ros.node.count_subscribers("/table/image_raw") == 0, "the end of the subscription")
+    eventually(lambda: ros.node.count_subscribers(f"/{camera}/image_raw") == 0, "the end of the subscription")
 
 
-@pytest.mark.parametrize("depth_encoding", ["16UC1", "32FC1"])
+@pytest.mark.parametrize(("camera", "depth_atol"), [("mm", 0.0006), ("m", 0.002)])
 def test_compressed_color_and_depth(
-    spawn: Spawn, ros: Any, eventually: Eventually, truth: RenderedView, depth_encoding: str
+    ros: Any, eventually: Eventually, truth: RenderedView, camera: str, depth_atol: float
 ) -> None:
-    spawn(
-        "-m",
-        "xsam_ros.camera_sim",
-        params={**_SIM, "compression": "png", "depth_encoding": depth_encoding},
-    )
     with _subscribed(
         ros,
-        image_topic="/table/image_raw/compressed",
+        image_topic=f"/{camera}/image_raw/compressed",
         compressed=True,
-        depth_topic="/table/depth/compressedDepth",
+        depth_topic=f"/{camera}/depth/compressedDepth",
         depth_compressed=True,
     ) as buffer:
-        assert buffer.topics[2] == "/table/camera_info"
+        assert buffer.topics[2] == f"/{camera}/camera_info"
         got = eventually(lambda: _complete(buffer), "a complete frame")
         np.testing.assert_array_equal(got.frame.rgb, truth.rgb)
-        _assert_truth(got, truth, 0.0006 if depth_encoding == "16UC1" else 0.002)
+        _assert_truth(got, truth, depth_atol)
 
 
 def _assert_truth(got: CameraFrame, truth: RenderedView, depth_atol: float) -> None:
@@ -120,25 +112,22 @@ def _assert_truth(got: CameraFrame, truth: RenderedView, depth_atol: float) -> N
     np.testing.assert_allclose(got.frame.intrinsics, truth.intrinsics)
 
 
-def test_an_incompatible_quality_of_service_is_reported_by_topic(
-    spawn: Spawn, ros: Any, eventually: Eventually
-) -> None:
-    """The driver offers best effort, color is asked for reliably: without a word nothing would arrive."""
-    spawn("-m", "xsam_ros.camera_sim", params=_SIM)
+def test_an_incompatible_quality_of_service_is_reported_by_topic(ros: Any, eventually: Eventually) -> None:
+    """The driver offers best effort, color is requested reliable: nothing arrives, without an error."""
     with _subscribed(
         ros,
-        image_topic="/table/image_raw",
-        depth_topic="/table/depth",
+        image_topic="/m/image_raw",
+        depth_topic="/m/depth",
         qos="reliable",
         depth_qos="sensor_data",
     ) as buffer:
         eventually(lambda: buffer.statistics().image.incompatible_qos, "the report")
         assert buffer.depth is not None
         assert buffer.info is not None
-        eventually(lambda: buffer.depth.statistics().received, "depth, which fits")
+        eventually(lambda: buffer.depth.statistics().received, "depth, which is compatible")
         eventually(lambda: buffer.info.statistics().incompatible_qos, "the report about the camera info")
         image, depth = buffer.image.statistics(), buffer.depth.statistics()
-        assert (image.topic, image.incompatible_qos) == ("/table/image_raw", "RELIABILITY")
+        assert (image.topic, image.incompatible_qos) == ("/m/image_raw", "RELIABILITY")
         assert (image.incompatible_publishers, image.received) == (1, 0)
         assert depth.incompatible_qos == ""
         with pytest.raises(NoFrameError, match=r"RELIABILITY.*front\.image_qos"):

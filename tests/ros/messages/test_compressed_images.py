@@ -17,19 +17,19 @@ from xsam_ros.messages.compressed_images import decode_image_file, rgb_from_comp
 
 
 def _message(pixels: np.ndarray, text: str, extension: str = ".png") -> CompressedImage:
-    """What a driver that uses OpenCV sends for pixels in OpenCV's order."""
+    """Build the message of a driver that uses OpenCV, from pixels in OpenCV's order."""
     content = cv2.imencode(extension, pixels)[1].tobytes()
     return CompressedImage(format=text, data=array.array("B", content))
 
 
-def _picture() -> np.ndarray:
-    """Smooth, without symmetry: RGB (48, 64, 3)."""
+def _rgb() -> np.ndarray:
+    """Return a smooth image without symmetry: RGB (48, 64, 3)."""
     y, x = np.mgrid[0:48, 0:64]
     return np.stack([x * 4, y * 5, 255 - 2 * (x + y)], axis=2).clip(0, 255).astype(np.uint8)
 
 
 def _bgr() -> np.ndarray:
-    return np.ascontiguousarray(_picture()[..., ::-1])
+    return np.ascontiguousarray(_rgb()[..., ::-1])
 
 
 @pytest.mark.parametrize("extension", [".png", ".jpg"])
@@ -47,7 +47,7 @@ def _bgr() -> np.ndarray:
     ],
 )
 def test_as_opencv_decodes_it(text: str, extension: str) -> None:
-    """Red stays red, whatever the camera's own order was; what the file is decides the decoder."""
+    """Red stays red, whatever the camera's own order; the content decides the decoder, not `format`."""
     message = _message(_bgr(), text, extension)
     expected = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     got = rgb_from_compressed(message)
@@ -58,14 +58,14 @@ def test_as_opencv_decodes_it(text: str, extension: str) -> None:
 @pytest.mark.parametrize(
     "text", ["rgb8; png compressed rgb8", "bgr8; png compressed rgb8", "rgb8; png compressed "]
 )
-def test_files_with_exchanged_colors(text: str) -> None:
+def test_files_with_swapped_colors(text: str) -> None:
     """COMPRESSED_PIXFMT rgb8: the publisher handed RGB to an encoder that takes BGR."""
-    np.testing.assert_array_equal(rgb_from_compressed(_message(_picture(), text)), _picture())
+    np.testing.assert_array_equal(rgb_from_compressed(_message(_rgb(), text)), _rgb())
 
 
 @pytest.mark.parametrize("text", ["mono8; png compressed ", "jpeg", "rgb8; jpeg compressed rgb8"])
 def test_gray(text: str) -> None:
-    gray = np.ascontiguousarray(_picture()[..., 1])
+    gray = np.ascontiguousarray(_rgb()[..., 1])
     got = rgb_from_compressed(_message(gray, text))
     np.testing.assert_array_equal(got, np.repeat(gray[..., None], 3, axis=2))
 
@@ -75,12 +75,12 @@ def test_16_bits_are_scaled() -> None:
     assert rgb_from_compressed(_message(gray, "mono16; png compressed "))[0, :, 0].tolist() == [0, 0, 1, 255]
     color = _bgr().astype(np.uint16) * 257
     got = rgb_from_compressed(_message(color, "bgr16; png compressed bgr16"))
-    np.testing.assert_array_equal(got, _picture())
+    np.testing.assert_array_equal(got, _rgb())
 
 
 def test_alpha_is_dropped() -> None:
     pixels = np.dstack([_bgr(), np.full((48, 64), 3, np.uint8)])
-    np.testing.assert_array_equal(rgb_from_compressed(_message(pixels, "png")), _picture())
+    np.testing.assert_array_equal(rgb_from_compressed(_message(pixels, "png")), _rgb())
 
 
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
@@ -94,14 +94,14 @@ def test_a_compressed_mosaic_is_interpolated(pattern: str) -> None:
     assert (got == (200, 100, 50)).all()
 
 
-def test_an_orientation_tag_is_not_obeyed() -> None:
-    """Turned upright, the picture would fit neither depth nor camera info."""
+def test_an_orientation_tag_is_ignored() -> None:
+    """Rotated upright, the image would match neither depth nor camera info."""
     plain = bytes(_message(_bgr(), "", ".jpg").data)
     tiff = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # Orientation = 6
     exif = b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff
-    turned = plain[:2] + exif + plain[2:]
-    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
-    got = rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", turned)))
+    rotated = plain[:2] + exif + plain[2:]
+    assert cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
+    got = rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", rotated)))
     np.testing.assert_array_equal(got, rgb_from_compressed(_message(_bgr(), "", ".jpg")))
 
 
@@ -109,7 +109,7 @@ def test_an_orientation_tag_is_not_obeyed() -> None:
 
 
 def _png(width: int, height: int, pixels: bytes = b"") -> bytes:
-    """A PNG whose header says what it likes."""
+    """Build a PNG whose header claims the given size."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return (
@@ -129,8 +129,8 @@ def _jpeg(width: int, height: int) -> bytes:
 @pytest.mark.parametrize("width", [4097, 20_000, 65_500])
 @pytest.mark.parametrize("make", [_png, _jpeg])
 def test_a_decompression_bomb_is_refused_by_its_header(make: object, width: int) -> None:
-    """A few hundred bytes that claim up to 12 GB of pixels; nothing is decoded, so nothing is complained
-    about but the size."""
+    """A few hundred bytes that claim up to 12 GB of pixels; nothing is decoded, so the size is the only
+    complaint."""
     content = make(width, width)  # type: ignore[operator]
     assert len(content) < 5000
     message = CompressedImage(format="jpeg", data=array.array("B", content))
@@ -147,7 +147,7 @@ def test_the_limit_is_the_parameter() -> None:
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
 def test_a_truncated_file_is_refused(extension: str) -> None:
-    """OpenCV gives the half that is there, and gray below."""
+    """OpenCV returns the half that arrived, and gray below."""
     content = bytes(_message(_bgr(), "", extension).data)
     half = content[: len(content) * 2 // 3]
     with pytest.raises(InvalidImageError, match=f"{len(half)} bytes"):
@@ -157,14 +157,14 @@ def test_a_truncated_file_is_refused(extension: str) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"GIF89a", bytes(100), b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", _png(8, 8)]
 )
-def test_what_is_no_picture(content: bytes) -> None:
+def test_bytes_that_are_not_an_image(content: bytes) -> None:
     with pytest.raises(InvalidImageError, match="JPEG or PNG"):
         rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", content)))
 
 
 @pytest.mark.parametrize("extension", [".bmp", ".tiff", ".webp"])
 def test_other_formats_are_not_opened(extension: str) -> None:
-    """Each format is a decoder that a stranger may feed."""
+    """Each accepted format is a decoder exposed to strangers."""
     with pytest.raises(InvalidImageError, match="JPEG or PNG"):
         rgb_from_compressed(_message(_bgr(), "jpeg", extension))
 
@@ -177,10 +177,10 @@ def test_any_bytes_are_decoded_or_refused(content: bytes, start: bytes) -> None:
         decode_image_file(start + content, formats=("JPEG", "PNG"), max_side_px=100)
 
 
-@given(place=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_flipped_byte_is_decoded_or_refused(place: int, value: int) -> None:
+@given(offset=st.integers(0, 10_000), value=st.integers(0, 255))
+def test_a_flipped_byte_is_decoded_or_refused(offset: int, value: int) -> None:
     content = bytearray(_message(_bgr(), "", ".jpg").data)
-    content[place % len(content)] = value
+    content[offset % len(content)] = value
     with contextlib.suppress(InvalidImageError):
         pixels = decode_image_file(bytes(content), formats=("JPEG", "PNG"), max_side_px=100)
         assert max(pixels.shape[:2]) <= 100

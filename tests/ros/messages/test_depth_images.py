@@ -29,7 +29,7 @@ def _raw(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool = Fal
 
 
 def _compressed(code: np.ndarray, text: str, depth_a: float = 0.0, depth_b: float = 0.0) -> CompressedImage:
-    """A message as the C++ transport packs it: int32, two float32, the file."""
+    """Build a message as the C++ transport packs it: int32, two float32, the file."""
     content = struct.pack("<iff", 0, depth_a, depth_b) + cv2.imencode(".png", code)[1].tobytes()
     return CompressedImage(format=text, data=array.array("B", content))
 
@@ -40,7 +40,7 @@ def _compressed(code: np.ndarray, text: str, depth_a: float = 0.0, depth_b: floa
     padding=st.sampled_from([0, 3]),
     big=st.booleans(),
 )
-def test_millimeters_become_metres(millimeters: np.ndarray, encoding: str, padding: int, big: bool) -> None:
+def test_millimeters_become_meters(millimeters: np.ndarray, encoding: str, padding: int, big: bool) -> None:
     got = depth_from_image(_raw(millimeters, encoding, padding=padding, big=big))
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, millimeters / 1000.0, rtol=1e-6)
@@ -61,7 +61,7 @@ def test_every_kind_of_no_measurement_is_0() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["", "rgb8", "mono8", "64FC1", "32FC3", "x" * 10_000])
-def test_other_encodings_are_no_depth(encoding: str) -> None:
+def test_other_encodings_are_not_depth(encoding: str) -> None:
     message = _raw(np.zeros((2, 2), np.uint16), "16UC1")
     message.encoding = encoding
     with pytest.raises(InvalidImageError, match="32FC1 in meters, 16UC1 in millimeters") as caught:
@@ -69,7 +69,7 @@ def test_other_encodings_are_no_depth(encoding: str) -> None:
     assert len(caught.value.message) < 300
 
 
-def test_sizes_are_not_believed() -> None:
+def test_sizes_are_not_trusted() -> None:
     message = _raw(np.zeros((2, 2), np.uint16), "16UC1")
     message.height = 3
     with pytest.raises(InvalidImageError, match="bytes"):
@@ -104,7 +104,7 @@ def test_parameters_that_make_no_sense_make_no_measurement() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "reason"),
     [
         ("16UC1; compressedDepth rvl", "rvl"),
         ("16UC1; jpeg compressed", "jpeg"),
@@ -113,13 +113,13 @@ def test_parameters_that_make_no_sense_make_no_measurement() -> None:
         ("x" * 10_000, "xxx"),
     ],
 )
-def test_other_formats(text: str, words: str) -> None:
-    with pytest.raises(InvalidImageError, match=words) as caught:
+def test_other_formats(text: str, reason: str) -> None:
+    with pytest.raises(InvalidImageError, match=reason) as caught:
         depth_from_compressed(_compressed(np.zeros((2, 2), np.uint16), text))
     assert len(str(caught.value)) < 300
 
 
-def test_rvl_comes_with_advice() -> None:
+def test_rvl_is_refused_with_a_hint() -> None:
     with pytest.raises(InvalidImageError) as caught:
         depth_from_compressed(_compressed(np.zeros((2, 2), np.uint16), "16UC1; compressedDepth rvl"))
     assert "png" in caught.value.hint
@@ -127,18 +127,18 @@ def test_rvl_comes_with_advice() -> None:
 
 def test_damaged_files() -> None:
     good = _compressed(np.arange(400, dtype=np.uint16).reshape(20, 20), "16UC1")
-    for content in (b"", bytes(good.data[:12]), bytes(good.data[:60]), bytes(12) + b"no picture"):
+    for content in (b"", bytes(good.data[:12]), bytes(good.data[:60]), bytes(12) + b"no image"):
         with pytest.raises(InvalidImageError, match="bytes"):
             depth_from_compressed(CompressedImage(format="16UC1", data=array.array("B", content)))
 
 
 @pytest.mark.parametrize("code", [np.zeros((2, 2), np.uint8), np.zeros((2, 2, 3), np.uint8)])
-def test_a_png_that_is_no_depth(code: np.ndarray) -> None:
+def test_a_png_that_is_not_depth(code: np.ndarray) -> None:
     with pytest.raises(InvalidImageError, match="16-bit gray PNG"):
         depth_from_compressed(_compressed(code, "16UC1"))
 
 
-def test_a_jpeg_is_no_depth() -> None:
+def test_a_jpeg_is_not_depth() -> None:
     content = bytes(12) + cv2.imencode(".jpg", np.zeros((8, 8), np.uint8))[1].tobytes()
     with pytest.raises(InvalidImageError, match="as PNG"):
         depth_from_compressed(CompressedImage(format="16UC1", data=array.array("B", content)))

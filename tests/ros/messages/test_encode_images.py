@@ -1,4 +1,4 @@
-"""Encoding with NumPy and decoding with OpenCV or Pillow: two implementations that have to agree."""
+"""Encoding with NumPy, decoding with OpenCV or Pillow: two implementations that must agree."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def test_a_plain_surface_keeps_its_color(color: tuple[int, int, int], encoding: 
 
 
 @pytest.mark.parametrize("encoding", [*_BAYER, *_YUV])
-def test_places_stay_where_they_are(encoding: str) -> None:
-    """A red square on blue: no encoding shifts, mirrors or transposes the picture."""
+def test_regions_keep_their_position(encoding: str) -> None:
+    """A red square on blue: no encoding shifts, mirrors or transposes the image."""
     rgb = np.full((16, 24, 3), (20, 30, 220), np.uint8)
     rgb[4:8, 12:20] = (220, 30, 20)
     got = rgb_from_image(image_from_rgb(rgb, encoding)).astype(int)
@@ -110,7 +110,7 @@ def _valid(depth_m: np.ndarray) -> np.ndarray:
 
 
 @given(depth_m=_depths)
-def test_depth_in_metres_comes_back(depth_m: np.ndarray) -> None:
+def test_depth_in_meters_comes_back(depth_m: np.ndarray) -> None:
     message = image_from_depth(depth_m, "32FC1", _HEADER)
     assert message.header == _HEADER
     np.testing.assert_array_equal(array_from_image(message), depth_m)

@@ -25,7 +25,7 @@ _RED, _GREEN, _BLUE = (250, 10, 20), (10, 240, 30), (20, 30, 230)
 
 
 def _message(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool = False) -> Image:
-    """A message by hand, the way a driver would make it."""
+    """Build a message by hand, as a driver would."""
     height, width = pixels.shape[:2]
     rows = pixels.astype(pixels.dtype.newbyteorder(">" if big else "<")).reshape(height, -1).view(np.uint8)
     padded = np.full((height, rows.shape[1] + padding), 0xAB, np.uint8)
@@ -38,7 +38,7 @@ def _message(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool =
 
 
 def _native(rgb: np.ndarray, encoding: str) -> np.ndarray:
-    """The pixels that a camera of this encoding delivers for an RGB image."""
+    """Return the pixels that a camera with this encoding would deliver."""
     wide = rgb.astype(np.uint16) * 257 if encoding.endswith("16") or encoding == "16UC1" else rgb
     if encoding in ("mono8", "8UC1", "mono16", "16UC1"):
         return wide[..., 1]
@@ -70,7 +70,7 @@ def test_every_plain_encoding_gives_the_same_rgb(
 
 
 def test_a_red_pixel_stays_red_in_bgr() -> None:
-    """Red and blue swapped is the mistake that nobody sees in gray test images."""
+    """Swapped red and blue go unnoticed in gray test images."""
     rgb = np.array([[_RED, _GREEN, _BLUE]], np.uint8)
     for encoding in ("rgb8", "bgr8", "rgba8", "bgra8", "8UC3"):
         assert rgb_from_image(_message(_native(rgb, encoding), encoding))[0, 0].tolist() == list(_RED), (
@@ -99,7 +99,7 @@ def test_bayer_of_one_color_gives_that_color(pattern: str, bits: int, color: tup
 
 
 def _yuv(color: tuple[int, int, int]) -> tuple[int, int, int]:
-    """ITU-R BT.601 in video range, by the formula of the standard."""
+    """Convert by the formula of ITU-R BT.601 in video range."""
     red, green, blue = color
     luma = 16 + (65.738 * red + 129.057 * green + 25.064 * blue) / 256
     u = 128 + (-37.945 * red - 74.494 * green + 112.439 * blue) / 256
@@ -176,7 +176,7 @@ def test_an_unknown_encoding_is_named_with_those_that_work(encoding: str) -> Non
     assert len(caught.value.message) < 1000
 
 
-def test_depth_is_no_color_image() -> None:
+def test_depth_is_not_a_color_image() -> None:
     with pytest.raises(InvalidImageError, match="32FC1"):
         rgb_from_image(_message(np.zeros((2, 2), np.float32), "32FC1"))
 
@@ -194,7 +194,7 @@ def test_depth_is_no_color_image() -> None:
         ({"step": 2**32 - 1}, "bytes"),
     ],
 )
-def test_sizes_are_not_believed(changes: dict[str, int], message: str) -> None:
+def test_sizes_are_not_trusted(changes: dict[str, int], message: str) -> None:
     image = _message(np.zeros((4, 4, 3), np.uint8), "rgb8")
     for name, value in changes.items():
         setattr(image, name, value)
@@ -234,7 +234,7 @@ def test_wrong_dtype_is_a_mistake_of_the_caller() -> None:
 
 
 class _Bridge:
-    """Stands for `cv_bridge.CvBridge` where it knows one encoding more."""
+    """Stands in for `cv_bridge.CvBridge`, and knows one more encoding."""
 
     def imgmsg_to_cv2(self, message: Image, desired_encoding: str) -> np.ndarray:
         if message.encoding != "nv24" or desired_encoding != "rgb8":
@@ -299,7 +299,7 @@ def test_equal_to_cv_bridge() -> None:
 
 
 def _layout_of(encoding: str) -> tuple[np.dtype, int]:
-    """dtype and channels of an encoding, by its name."""
+    """Return dtype and channels of an encoding."""
     channels = 1
     if encoding.startswith(("rgb", "bgr")):
         channels = 4 if "a" in encoding else 3

@@ -85,7 +85,7 @@ _PIXEL = messages.PixelPoint(x=1.0, y=1.0)
 
 
 @pytest.mark.parametrize(
-    ("message", "words"),
+    ("message", "reason"),
     [
         (messages.SegmentQuery(task=99), "unknown task 99"),
         (messages.SegmentQuery(thing_classes=["a"] * 300), "300 categories"),
@@ -127,8 +127,8 @@ _PIXEL = messages.PixelPoint(x=1.0, y=1.0)
         (_query_with(_prompt(_MASK_KIND, mask=_mask(6, 9, b"f1"))), "at least one pixel"),
     ],
 )
-def test_wrong_queries(message: messages.SegmentQuery, words: str) -> None:
-    with pytest.raises(InvalidQueryError, match=words):
+def test_wrong_queries(message: messages.SegmentQuery, reason: str) -> None:
+    with pytest.raises(InvalidQueryError, match=reason):
         query_from_message(over_the_wire(message), image_hw=IMAGE_HW)
 
 
@@ -160,7 +160,7 @@ def test_numbers_of_other_types_are_converted() -> None:
     assert result_from_message(over_the_wire(result_to_message(result))).timing.total_s == 3.0
 
 
-def test_what_is_no_text() -> None:
+def test_text_that_is_not_a_string() -> None:
     with pytest.raises(InvalidQueryError, match="must be text, got int"):
         query_to_message(Query(text=3))  # type: ignore[arg-type]
 

@@ -61,7 +61,7 @@ def test_pycocotools_reads_the_mask_as_it_is(result: SegmentationResult) -> None
 
 
 def test_the_header_is_passed_on_untouched() -> None:
-    """Copying the fields one by one loses what a structure cannot hold, for example odd nanoseconds."""
+    """Copying field by field would lose what the Python types cannot hold, such as odd nanoseconds."""
     header = Header(frame_id="camera/optical frame")
     header.stamp.sec, header.stamp.nanosec = -5, 2_000_000_000
     result = SegmentationResult(
@@ -73,7 +73,7 @@ def test_the_header_is_passed_on_untouched() -> None:
     assert over_the_wire(result_to_message(result, header=header)).header == header
 
 
-def test_ids_start_where_they_are_told_to() -> None:
+def test_ids_count_from_first_id() -> None:
     segments = Segments(
         image_hw=(1, 2),
         masks=(MaskRle.encode(np.array([[True, False]])), MaskRle.encode(np.array([[False, True]]))),
@@ -86,7 +86,7 @@ def test_ids_start_where_they_are_told_to() -> None:
     assert [item.id for item in result_to_message(result, first_id=4).instances] == [4, 5]
 
 
-def test_words_that_cannot_be_sent_do_not_break_an_answer() -> None:
+def test_unsendable_text_does_not_break_a_result() -> None:
     result = SegmentationResult(
         status=Status.FAILED,
         query=Query(text="mug"),
@@ -106,7 +106,7 @@ def test_words_that_cannot_be_sent_do_not_break_an_answer() -> None:
         lambda message: setattr(message.instances[0].mask, "width", 2**32 - 1),
     ],
 )
-def test_an_answer_that_contradicts_itself(change: Any) -> None:
+def test_a_result_that_contradicts_itself(change: Any) -> None:
     segments = Segments(
         image_hw=IMAGE_HW,
         masks=(MaskRle.encode(np.ones(IMAGE_HW, np.bool_)),),
@@ -135,7 +135,7 @@ def test_errors_survive_the_service(kind: type[XSamError]) -> None:
     assert (caught.value.message, caught.value.hint) == ("what happened", "what to do")
 
 
-def test_refusals_are_no_failures() -> None:
+def test_refusals_are_not_failures() -> None:
     response = Segment.Response()
     assert error_to_response(QueueFullError("full"), response).status == Segment.Response.STATUS_REFUSED
     assert error_to_response(ModelError("broken"), response).status == Segment.Response.STATUS_FAILED

@@ -1,4 +1,4 @@
-"""What the outputs hold: ids, classes, boxes in space, points; checked against scenes made by hand."""
+"""Content of a camera's topics: ids, classes, 3D boxes, points; checked against scenes built by hand."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _segments(*items: tuple[str, float, slice, slice], **extra: object) -> Segme
 ALL = slice(None)
 
 
-def test_ids_count_through_all_answers_and_the_first_answer_wins() -> None:
+def test_ids_count_through_all_results_and_the_first_result_wins() -> None:
     first = _segments(("mug", 0.9, ALL, slice(0, 2)))
     second = _segments(("book", 0.8, ALL, slice(1, 4)), ("fork", 0.7, ALL, slice(5, 6)))
     ids = instance_ids(HW, [first, second])
@@ -65,7 +65,7 @@ def test_classes_keep_their_ids_over_frames() -> None:
     assert json.loads(label_json(table))[str(before["mug"])] == "mug"
 
 
-def test_the_better_score_and_the_first_answer_win_a_pixel() -> None:
+def test_the_higher_score_and_the_first_result_win_a_pixel() -> None:
     table = ClassTable()
     weak_first = [
         _segments(("mug", 0.4, ALL, slice(0, 3)), ("book", 0.8, ALL, slice(2, 4))),
@@ -77,7 +77,7 @@ def test_the_better_score_and_the_first_answer_win_a_pixel() -> None:
     assert confidence[0].tolist() == [102, 102, 204, 204, 252, 252]
 
 
-def test_more_classes_than_ids_are_no_class() -> None:
+def test_classes_beyond_the_last_id_are_no_class() -> None:
     table = ClassTable()
     ids = [table.id_of(f"thing {number}") for number in range(300)]
     assert ids[:255] == list(range(255))
@@ -102,7 +102,7 @@ def _located() -> Segments:
     )
 
 
-def test_only_known_places_have_markers_and_old_ones_go() -> None:
+def test_only_known_locations_have_markers_and_previous_ones_are_deleted() -> None:
     result = SegmentationResult(instances=instances_from_segments(_located()))
     found = markers([result]).markers
     assert found[0].action == Marker.DELETEALL
