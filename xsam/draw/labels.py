@@ -33,6 +33,7 @@ class LabelBox:
 
     index: int  # of the segment
     object_rect: Rect  # what it labels
+    badge: str  # the number at its left end; empty = not shown
     text: str
     score: str  # as written; empty = not shown
     rect: Rect
@@ -163,6 +164,7 @@ def place_labels(
                 LabelBox(
                     index=mask.index,
                     object_rect=object_rect,
+                    badge=badge,
                     text=text,
                     score=score_text if text else "",
                     rect=rect,
@@ -186,17 +188,17 @@ def draw_leader_line(canvas: Image, label: LabelBox, anchor: XY, color: Color, s
     draw_polylines(canvas, [ends], color, line, halo, closed=False)
 
 
-def draw_label(canvas: Image, label: LabelBox, badge: str, color: Color, sizes: DrawSizes) -> None:
+def draw_label(canvas: Image, label: LabelBox, color: Color, sizes: DrawSizes) -> None:
     """Draw a label: its number on the object's color, its text on a dark background."""
     left, top, right, bottom = label.rect
     coverage = rounded_rect_coverage(right - left, bottom - top, sizes.text * 0.55)
     middle = (top + bottom) / 2
     blend_color(canvas, coverage, left, top, DARK, 0.86)
-    badge_w = _badge_width(badge, sizes)
+    badge_w = _badge_width(label.badge, sizes)
     blend_color(canvas, coverage[:, :badge_w], left, top, color)
-    if badge:
-        x_px = left + (badge_w - text_width(badge, sizes.text)) // 2
-        draw_text(canvas, badge, (x_px, middle), sizes.text, contrasting_color(color))
+    if label.badge:
+        x_px = left + (badge_w - text_width(label.badge, sizes.text)) // 2
+        draw_text(canvas, label.badge, (x_px, middle), sizes.text, contrasting_color(color))
     x_px = left + badge_w + sizes.pad
     draw_text(canvas, label.text, (x_px, middle), sizes.text, LIGHT)
     x_px += text_width(label.text, sizes.text) + sizes.pad

@@ -10,9 +10,16 @@ import pytest
 from numpy.typing import NDArray
 
 from xsam import InvalidImageError, MaskRle, Segments, VisualPrompt
-from xsam.draw import overlay as draw
-from xsam.draw.labels import LabelBox
-from xsam.draw.overlay import PALETTE, draw_depth, draw_outline, draw_overlay, draw_prompts
+from xsam.draw.layout import lay_out_overlay
+from xsam.draw.overlay import (
+    NEGATIVE,
+    PALETTE,
+    POSITIVE,
+    draw_depth,
+    draw_outline,
+    draw_overlay,
+    draw_prompts,
+)
 from xsam.draw.shapes import DrawSizes
 from xsam.types.masks import BoolMask, box_of_mask
 
@@ -47,28 +54,15 @@ def _table(count: int = 10) -> Segments:
     )
 
 
-@pytest.fixture
-def placed(monkeypatch: pytest.MonkeyPatch) -> list[LabelBox]:
-    """The labels that `draw_overlay` places."""
-    seen: list[LabelBox] = []
-    original = draw.place_labels
-
-    def spy(*args: object) -> list[LabelBox]:
-        seen.extend(labels := original(*args))  # type: ignore[arg-type]
-        return labels
-
-    monkeypatch.setattr(draw, "place_labels", spy)
-    return seen
-
-
 @pytest.mark.parametrize("style", ["fill", "outline"])
-def test_pixels_away_from_masks_and_labels_stay_as_they_were(style, placed) -> None:
+def test_pixels_away_from_masks_and_labels_do_not_change(style) -> None:
     rgb, masks = _noise(480, 640), [_circle(480, 640, 150, 300, 40), _circle(480, 640, 480, 120, 25)]
     overlay = draw_overlay(rgb, _segments(masks), style=style)
+    labels = lay_out_overlay(_segments(masks), style=style).labels
 
     allowed = cv2.dilate((masks[0] | masks[1]).astype(np.uint8), np.ones((15, 15))) > 0
-    assert len(placed) == 2
-    for label in placed:
+    assert len(labels) == 2
+    for label in labels:
         left, top, right, bottom = label.rect
         allowed[top:bottom, left:right] = True
     changed = (overlay != rgb).any(axis=2)
@@ -98,14 +92,12 @@ def test_an_outline_hides_nothing_of_a_small_object() -> None:
         assert (overlay != rgb).any(axis=2)[around].mean() > 0.5
 
 
-def test_a_number_that_finds_no_place_beside_goes_on_the_object(monkeypatch, placed) -> None:
-    discs: list[str] = []
-    monkeypatch.setattr(draw, "draw_disc", lambda _c, _xy, text, *_: discs.append(text))
+def test_a_number_that_finds_no_room_beside_the_object_goes_on_it() -> None:
     crowd = [_circle(120, 160, 8 + 16 * (i % 10), 8 + 16 * (i // 10), 6) for i in range(70)]
     segments = _segments(crowd, ["a rather long label"] * 70, image_hw=(120, 160))
-    draw_overlay(_noise(120, 160), segments, style="outline")
-    assert {str(label.index + 1) for label in placed}.isdisjoint(discs)
-    assert len(placed) + len(discs) == 70
+    layout = lay_out_overlay(segments, style="outline")
+    assert {label.badge for label in layout.labels}.isdisjoint(disc.text for disc in layout.discs)
+    assert len(layout.labels) + len(layout.discs) == 70
 
 
 def test_alpha_mixes_the_segments_color() -> None:
@@ -147,44 +139,42 @@ def test_deterministic() -> None:
 
 @pytest.mark.parametrize("count", [2, 10, 40])
 @pytest.mark.parametrize("title", [None, "find the things"])
-def test_labels_stay_inside_and_apart(placed, count: int, title: str | None) -> None:
-    draw_overlay(_noise(480, 640), _table(count), title=title)
-    assert len(placed) >= min(count, 10)
+def test_labels_stay_inside_and_apart(count: int, title: str | None) -> None:
+    labels = lay_out_overlay(_table(count), title=title).labels
+    assert len(labels) >= min(count, 10)
     bar_px = 3 * DrawSizes.for_image((480, 640)).text if title else 0
-    for label in placed:
+    for label in labels:
         left, top, right, bottom = label.rect
         assert 0 <= left < right <= 640
         assert bar_px <= top < bottom <= 480
-    for one, two in itertools.combinations(placed, 2):
+    for one, two in itertools.combinations(labels, 2):
         a, b = one.rect, two.rect
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (one, two)
 
 
 @pytest.mark.parametrize(("image_hw", "radius"), [((480, 640), 3), ((1440, 1920), 1)])
-def test_labels_do_not_hide_small_objects(placed, image_hw: tuple[int, int], radius: int) -> None:
+def test_labels_do_not_hide_small_objects(image_hw: tuple[int, int], radius: int) -> None:
     """Screws of a few pixels disappeared under their own labels."""
     height, width = image_hw
     rng = np.random.default_rng(3)
     spots = [(rng.integers(20, width - 20), rng.integers(20, height - 20)) for _ in range(24)]
     masks = [_circle(height, width, *spot, radius) for spot in spots]
-    draw_overlay(_noise(height, width), _segments(masks, image_hw=image_hw))
-    assert len(placed) >= 20
-    for label in placed:
+    labels = lay_out_overlay(_segments(masks, image_hw=image_hw)).labels
+    assert len(labels) >= 20
+    for label in labels:
         left, top, right, bottom = label.rect
         for mask in masks:
             assert not mask[top:bottom, left:right].any()
 
 
-def test_numbers_stand_on_their_objects(monkeypatch) -> None:
+def test_numbers_are_on_their_objects() -> None:
     """The centroid of a ring or a crescent is off the object; the number must not be."""
-    discs: dict[str, tuple[float, float]] = {}
-    monkeypatch.setattr(draw, "draw_disc", lambda _c, xy, text, *_: discs.update({text: xy}))
     ring = _circle(480, 640, 200, 240, 90) & ~_circle(480, 640, 200, 240, 50)
     crescent = _circle(480, 640, 450, 240, 90) & ~_circle(480, 640, 485, 240, 90)
     covered = _circle(480, 640, 120, 60, 50)
     cover = _circle(480, 640, 120, 40, 40)
     masks = [ring, crescent, covered, cover]
-    draw_overlay(_noise(480, 640), _segments(masks))
+    discs = {disc.text: disc.center for disc in lay_out_overlay(_segments(masks)).discs}
     assert sorted(discs) == ["1", "2", "3", "4"]
     for number, (x_px, y_px) in discs.items():
         assert masks[int(number) - 1][int(y_px), int(x_px)]
@@ -192,28 +182,28 @@ def test_numbers_stand_on_their_objects(monkeypatch) -> None:
     assert not cover[int(y_px), int(x_px)], "the number of the covered object lies on the one that covers it"
 
 
-def test_numbers_can_be_given(monkeypatch, placed) -> None:
-    discs: list[str] = []
-    monkeypatch.setattr(draw, "draw_disc", lambda _c, _xy, text, *_: discs.append(text))
+def test_numbers_can_be_given() -> None:
     segments = _segments([_circle(480, 640, 150, 300, 40), _circle(480, 640, 480, 120, 25)])
-    draw_overlay(_noise(480, 640), segments, numbers=[4, 9])
-    assert sorted(discs) == ["4", "9"]
+    layout = lay_out_overlay(segments, numbers=[4, 9])
+    assert sorted(disc.text for disc in layout.discs) == ["4", "9"]
+    assert sorted(label.badge for label in layout.labels) == ["4", "9"]
     with pytest.raises(ValueError, match="1 numbers for 2 segments"):
         draw_overlay(_noise(480, 640), segments, numbers=[4])
 
 
-def test_title_says_whether_something_was_found(monkeypatch) -> None:
-    texts: list[str] = []
-    put = draw.draw_text
-    monkeypatch.setattr(draw, "draw_text", lambda c, text, *rest: (texts.append(text), put(c, text, *rest)))
+def test_the_title_tells_whether_something_was_found() -> None:
     rgb = _noise(480, 640)
-    empty = draw_overlay(rgb, _segments([]), title="the unicorn")
-    assert texts == ["not found", "the unicorn"]
-    assert not np.array_equal(empty, rgb)
-    texts.clear()
-    draw_overlay(rgb, _segments([_circle(480, 640, 99, 300, 40)]), title="mug " * 100)
-    assert "1 found" in texts
-    assert any(text.endswith("...") and len(text) < 100 for text in texts)
+    bar = lay_out_overlay(_segments([]), title="the unicorn").title
+    assert bar is not None
+    assert (bar.status, bar.text, bar.found) == ("not found", "the unicorn", False)
+    overlay = draw_overlay(rgb, _segments([]), title="the unicorn")
+    assert (overlay[: bar.height_px] != rgb[: bar.height_px]).any(axis=(1, 2)).all()
+    assert np.array_equal(overlay[bar.height_px :], rgb[bar.height_px :])
+    bar = lay_out_overlay(_segments([_circle(480, 640, 99, 300, 40)]), title="mug " * 100).title
+    assert bar is not None
+    assert (bar.status, bar.found) == ("1 found", True)
+    assert bar.text.endswith("...")
+    assert len(bar.text) < 100
 
 
 def test_no_segments_and_no_title_gives_a_copy() -> None:
@@ -240,24 +230,28 @@ def test_marks_grow_with_the_image() -> None:
     assert large.line > 3 * small.line
 
 
-def test_empty_mask_among_others_is_skipped(placed) -> None:
+def test_empty_mask_among_others_is_skipped() -> None:
     masks = [np.zeros((480, 640), np.bool_), _circle(480, 640, 300, 300, 40)]
-    draw_overlay(_noise(480, 640), _segments(masks))
-    assert [label.index for label in placed] == [1]
+    layout = lay_out_overlay(_segments(masks))
+    assert [label.index for label in layout.labels] == [disc.index for disc in layout.discs] == [1]
+    assert draw_overlay(_noise(480, 640), _segments(masks)).shape == (480, 640, 3)
 
 
-def test_labels_in_any_script_do_not_turn_into_question_marks(placed) -> None:
+def test_labels_in_any_script_do_not_turn_into_question_marks() -> None:
     masks = [_circle(480, 640, 100 + 200 * i, 300, 40) for i in range(3)]
-    draw_overlay(_noise(480, 640), _segments(masks, ["café crème", "咖啡杯", "a\nb"]))
-    assert [label.text for label in sorted(placed, key=lambda c: c.index)] == ["cafe creme", "", "a b"]
+    labels = lay_out_overlay(_segments(masks, ["café crème", "咖啡杯", "a\nb"])).labels
+    assert [label.text for label in sorted(labels, key=lambda label: label.index)] == [
+        "cafe creme",
+        "",
+        "a b",
+    ]
 
 
-def test_the_label_of_a_mask_in_two_parts_stands_at_one_of_them(placed) -> None:
-    """It stood in the middle of both, on whatever was there."""
+def test_the_label_of_a_mask_in_two_parts_is_at_one_of_them() -> None:
+    """It used to be in the middle of both, on whatever was there."""
     mask = np.zeros((480, 640), np.bool_)
     mask[200:260, 60:120] = mask[200:260, 500:560] = True
-    draw_overlay(_noise(480, 640), _segments([mask], ["pads"]), style="outline")
-    (label,) = placed
+    (label,) = lay_out_overlay(_segments([mask], ["pads"]), style="outline").labels
     left, top, right, bottom = label.rect
     for x_min, x_max in ((60, 120), (500, 560)):
         if right >= x_min - 20 and left <= x_max + 20:
@@ -265,7 +259,7 @@ def test_the_label_of_a_mask_in_two_parts_stands_at_one_of_them(placed) -> None:
             assert top <= 280
             break
     else:
-        pytest.fail(f"the label stands at {label.rect}, at neither part")
+        pytest.fail(f"the label is at {label.rect}, at neither part")
 
 
 def test_size_mismatch_is_refused() -> None:
@@ -298,13 +292,13 @@ def test_prompts_are_drawn_where_they_are_and_differ_by_sign() -> None:
         np.testing.assert_allclose(changed.mean(axis=0), (y_px, x_px), atol=1)
     positive = draw_prompts(rgb, [VisualPrompt.box(400, 100, 600, 300)])
     negative = draw_prompts(rgb, [VisualPrompt.box(400, 100, 600, 300, positive=False)])
-    assert tuple(positive[200, 400]) == draw.POSITIVE
-    assert tuple(negative[200, 400]) == draw.NEGATIVE
+    assert tuple(positive[200, 400]) == POSITIVE
+    assert tuple(negative[200, 400]) == NEGATIVE
     assert np.array_equal(positive[200, 500], rgb[200, 500])
     mask = _circle(480, 640, 500, 100, 50)
     both = draw_prompts(rgb, [VisualPrompt.scribble([(50, 300), (90, 350)]), VisualPrompt.from_mask(mask)])
     assert (both[100, 520] != 128).any()
-    assert tuple(both[325, 70]) == draw.POSITIVE
+    assert tuple(both[325, 70]) == POSITIVE
     outside = draw_prompts(rgb, [VisualPrompt.point(-50, 9999), VisualPrompt.box(-500, -500, 9000, 9000)])
     assert outside.shape == rgb.shape
 
