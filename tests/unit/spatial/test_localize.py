@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import re
 
@@ -11,6 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from xsam.errors import InvalidImageError
 from xsam.sim import annotate, render, sample_scene
+from xsam.sim.annotate import ObjectAnnotation
+from xsam.sim.render import RenderedView
 from xsam.spatial.localize import (
     back_project,
     check_intrinsics,
@@ -317,18 +320,23 @@ def test_locating_checks_the_intrinsics() -> None:
 # ------------------------------------------------------------------------------ simulated scenes
 
 
+@functools.lru_cache(maxsize=50)
+def _scene(seed: int) -> tuple[RenderedView, list[ObjectAnnotation]]:
+    """A simulated view and its labeled objects, kept for the next test: rendering takes most of the time."""
+    scene = sample_scene(seed)
+    view = render(scene)
+    return view, [item for item in annotate(scene, view) if item.labeled]
+
+
 def _errors_m(seeds: range, by_px: int) -> NDArray[np.float64]:
     """Distance to the simulator's position of every labeled object, with masks grown by some pixels."""
     errors = []
-    for seed in seeds:
-        scene = sample_scene(seed)
-        view = render(scene)
-        for item in annotate(scene, view):
+    for view, items in map(_scene, seeds):
+        for item in items:
             mask = view.instance_ids == item.instance_id
-            if item.labeled:
-                mask = _grown(mask, by_px) if by_px else mask
-                location = locate_mask(mask, view.depth_m, view.intrinsics)
-                errors.append(math.dist(location.position_m, item.position_camera_m))
+            mask = _grown(mask, by_px) if by_px else mask
+            location = locate_mask(mask, view.depth_m, view.intrinsics)
+            errors.append(math.dist(location.position_m, item.position_camera_m))
     return np.array(errors)
 
 
