@@ -1,4 +1,4 @@
-"""Codes and classes belong together, and the drawing of the tree shows what there is."""
+"""Codes and classes correspond, and the tree in the docstring is the real one."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _LINE = re.compile(r"^ {4}(?P<branches>[│├└─ ]*)(?P<name>\w+Error)\s+(?P
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_a_code_gives_its_class_back(cls: type[XSamError]) -> None:
-    error = error_for_code(cls.code, "what happened", hint="what to do")
+def test_a_code_maps_back_to_its_class(cls: type[XSamError]) -> None:
+    error = error_for_code(cls.code, "something happened", hint="what to do")
     assert type(error) is cls
-    assert (error.message, error.hint) == ("what happened", "what to do")
+    assert (error.message, error.hint) == ("something happened", "what to do")
 
 
 def test_no_two_classes_share_a_code() -> None:
@@ -30,17 +30,17 @@ def test_no_two_classes_share_a_code() -> None:
 
 
 def test_an_unknown_code_is_still_an_error() -> None:
-    error = error_for_code("NEWER_THAN_THIS_CLIENT", "what happened")
+    error = error_for_code("NEWER_THAN_THIS_CLIENT", "something happened")
     assert type(error) is XSamError
-    assert error.message == "what happened"
+    assert error.message == "something happened"
 
 
-def test_refusals_are_what_derives_from_refused() -> None:
+def test_refusal_codes_are_those_of_refused_errors() -> None:
     assert {cls.code for cls in CLASSES if issubclass(cls, RequestRefusedError)} == REFUSAL_CODES
     assert not REFUSAL_CODES & {"ERROR", "MODEL_ERROR", "OUT_OF_MEMORY", "CHECKPOINT", "DOWNLOAD"}
 
 
-def test_the_drawn_tree_is_the_real_one() -> None:
+def test_the_tree_in_the_docstring_is_the_real_one() -> None:
     assert errors.__doc__ is not None
     drawn: dict[str, tuple[str, str]] = {}
     path: list[str] = []
@@ -58,11 +58,11 @@ def test_every_error_can_be_imported_from_the_package() -> None:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-def test_errors_cross_process_borders(cls: type[XSamError]) -> None:
-    copy = pickle.loads(pickle.dumps(cls("what happened", hint="what to do")))
+def test_errors_can_be_pickled(cls: type[XSamError]) -> None:
+    copy = pickle.loads(pickle.dumps(cls("something happened", hint="what to do")))
     assert type(copy) is cls
-    assert (copy.message, copy.hint) == ("what happened", "what to do")
-    assert str(copy) == "what happened (what to do)"
+    assert (copy.message, copy.hint) == ("something happened", "what to do")
+    assert str(copy) == "something happened (what to do)"
 
 
 def test_a_hint_can_be_left_out() -> None:
@@ -71,7 +71,7 @@ def test_a_hint_can_be_left_out() -> None:
     assert str(errors.InvalidQueryError("no text")) == "no text"
 
 
-def test_only_what_may_change_by_itself_is_worth_a_retry() -> None:
+def test_only_transient_errors_are_retryable() -> None:
     retryable = {cls.__name__ for cls in CLASSES if cls.retryable}
     assert {"NoFrameError", "StaleFrameError", "QueueFullError", "DeadlineExceededError"} <= retryable
     assert not retryable & {"InvalidQueryError", "InvalidImageError", "UnknownCameraError", "CheckpointError"}

@@ -47,7 +47,7 @@ def _segment(*arguments: object) -> Result:
 
 
 def _error_line(result: Result, code: int) -> str:
-    """The only thing that is printed."""
+    """The only line of the output."""
     assert result.exit_code == code
     assert "Traceback" not in result.output
     (line,) = result.output.strip().splitlines()
@@ -73,7 +73,7 @@ def test_results_are_a_table(tmp_path: Path) -> None:
 
 
 def test_the_overlay_has_the_colors_of_the_image(tmp_path: Path) -> None:
-    """Red stays red: OpenCV orders its channels the other way round."""
+    """Red stays red: OpenCV's channel order is BGR."""
     image, overlay = tmp_path / "red.png", tmp_path / "overlay.png"
     Image.new("RGB", (96, 64), (250, 0, 0)).save(image)
     result = _xsam(
@@ -94,7 +94,7 @@ def test_the_overlay_has_the_colors_of_the_image(tmp_path: Path) -> None:
         assert drawn.convert("RGB").getpixel((90, 60)) == (250, 0, 0)
 
 
-def test_json_holds_the_masks() -> None:
+def test_json_contains_the_masks() -> None:
     result = _segment("--class", "cat", "--class", "dog", "--stuff", "sky", "--threshold", "0.0", "--json")
     assert result.exit_code == 0
     output = json.loads(result.stdout)
@@ -168,7 +168,7 @@ def test_files_that_are_no_images(tmp_path: Path, content: bytes | None) -> None
     assert message in _error_line(_xsam("segment", image, "mug"), 2)
 
 
-def test_a_model_that_is_not_there_or_damaged(tmp_path: Path) -> None:
+def test_a_missing_or_damaged_model(tmp_path: Path) -> None:
     line = _error_line(_xsam("segment", IMAGE, "mug", "--model", tmp_path / "nothing"), 1)
     assert "no model" in line
     assert "(give a folder written by `xsam convert`" in line
@@ -325,7 +325,7 @@ def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("revision", ["hao9610/X-SAM", "=abc", "hao9610/X-SAM="])
-def test_download_wants_revisions_in_full(tmp_path: Path, revision: str) -> None:
+def test_download_requires_complete_revisions(tmp_path: Path, revision: str) -> None:
     result = _xsam("download", "--out", tmp_path, "--revision", revision)
     assert result.exit_code == 2
     assert "REPO=COMMIT" in result.output

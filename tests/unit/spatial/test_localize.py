@@ -36,7 +36,7 @@ def _rectangle(x_min: int, y_min: int, x_max: int, y_max: int, hw: tuple[int, in
 
 
 def _grown(mask: BoolMask, by_px: int) -> BoolMask:
-    """The mask, wider on all sides or, with a negative number, narrower."""
+    """The mask grown on all sides or, with a negative number, shrunk."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(by_px) + 1, 2 * abs(by_px) + 1))
     change = cv2.dilate if by_px > 0 else cv2.erode
     grown: BoolMask = change(mask.astype(np.uint8), kernel).astype(np.bool_)
@@ -53,7 +53,7 @@ def _turned_rectangle(long_px: float, wide_px: float, turn_rad: float) -> BoolMa
 
 
 def _naive(mask: BoolMask, depth_m: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Median of all that is under the mask."""
+    """Median position of all pixels of the mask."""
     y, x = np.nonzero(mask & (depth_m > 0))
     z = depth_m[y, x].astype(np.float64)
     points = np.stack([(x - 79.5) / _FOCAL * z, (y - 59.5) / _FOCAL * z, z])
@@ -70,7 +70,7 @@ def test_back_projection_by_hand() -> None:
 
 
 def test_depth_is_indexed_by_row_first() -> None:
-    """A peer read depth[x, y]; nobody saw it, because the depth image of the test was constant."""
+    """Reading depth[x, y] by mistake would go unnoticed in a constant depth image."""
     y, x = np.mgrid[:40, :60]
     depth_m = (1.0 + 0.05 * x + 0.11 * y).astype(np.float32)
     depth_m[8:13, 48:53] = 2.0
@@ -90,8 +90,8 @@ def test_points_of_all_pixels() -> None:
     np.testing.assert_allclose(points[1, 1], (0.0, 0.25, 2.0))
 
 
-def test_what_is_no_measurement() -> None:
-    """By REP 118: zero, and what is not finite; and nothing is behind a camera."""
+def test_valid_depth() -> None:
+    """REP 118: zero and values that are not finite are no measurement; nothing is behind a camera."""
     depth_m = np.array([0.0, -1.0, np.nan, np.inf, -np.inf, 0.3], np.float32)
     np.testing.assert_array_equal(valid_depth(depth_m), [False] * 5 + [True])
 
@@ -127,7 +127,7 @@ def test_size_of_a_slanted_surface() -> None:
 @pytest.mark.parametrize("slope", [-0.8, 0.0, 0.5])
 @pytest.mark.parametrize("turn_deg", [-70, -20, 10, 45, 95])
 def test_the_points_are_in_the_box(turn_deg: float, slope: float) -> None:
-    """Orientation, middle and size fit together, whichever way the axes point."""
+    """Orientation, center and size are consistent in every direction."""
     _, x = np.mgrid[: _HW[0], : _HW[1]]
     depth_m = (1.0 / (1.0 - slope * (x - 79.5) / _FOCAL)).astype(np.float32)
     mask = _turned_rectangle(80, 30, math.radians(turn_deg))
@@ -143,7 +143,7 @@ def test_the_points_are_in_the_box(turn_deg: float, slope: float) -> None:
 
 
 @pytest.mark.parametrize("by_px", [-3, 0, 2, 3])
-def test_a_mask_that_reaches_over_the_edge(by_px: int) -> None:
+def test_a_mask_that_extends_beyond_the_edge(by_px: int) -> None:
     depth_m = np.full(_HW, 3.0, np.float32)
     depth_m[40:80, 40:90] = 1.0
     location = locate_mask(_grown(_rectangle(40, 40, 90, 80), by_px), depth_m, _K)
@@ -184,7 +184,7 @@ def test_a_thin_object_in_a_wide_mask() -> None:
 
 @pytest.mark.parametrize("width_px", [1, 2, 3])
 def test_a_thin_object_in_a_thin_mask(width_px: int) -> None:
-    """No pixel is eroded away for good."""
+    """Erosion must not remove a thin object."""
     depth_m = np.full(_HW, 2.0, np.float32)
     depth_m[20:100, 80 : 80 + width_px] = 0.8
     location = locate_mask(_rectangle(80, 20, 80 + width_px, 100), depth_m, _K)
@@ -193,7 +193,7 @@ def test_a_thin_object_in_a_thin_mask(width_px: int) -> None:
 
 
 def test_pixels_between_object_and_background() -> None:
-    """Depth cameras invent surfaces that lead from an edge to the background."""
+    """Depth cameras report surfaces between an edge and the background that do not exist."""
     rng = np.random.default_rng(3)
     depth_m = np.full(_HW, 1.6, np.float32)
     depth_m[40:80, 40:90] = 1.0
@@ -206,14 +206,14 @@ def test_pixels_between_object_and_background() -> None:
     assert location.depth_valid_ratio == pytest.approx(0.8, abs=0.03)
 
 
-def test_an_object_at_the_border_of_the_image_is_whole() -> None:
-    """The border of the image is no edge of the object; the true edges are 0.8 m wide there."""
+def test_an_object_at_the_image_border_keeps_its_size() -> None:
+    """The image border is not an edge of the object; the visible part is 0.8 m wide."""
     depth_m = np.full(_HW, 1.0, np.float32)
     location = locate_mask(np.ones(_HW, np.bool_), depth_m, _K)
     np.testing.assert_allclose(location.size_m, (0.8, 0.6, 0.0), atol=0.02)
 
 
-def test_holes_do_not_shift_it() -> None:
+def test_holes_do_not_shift_the_position() -> None:
     depth_m = np.full(_HW, 1.0, np.float32)
     holes = np.random.default_rng(0).random(_HW)
     depth_m[holes < 0.3] = 0.0
@@ -236,7 +236,7 @@ def test_holes_do_not_shift_it() -> None:
         (_rectangle(10, 10, 13, 13), 1.0, "only 9 of the mask's 9 pixels .* 10 are needed"),
     ],
 )
-def test_unknown_locations_say_why(mask: BoolMask, depth: float, reason: str) -> None:
+def test_unknown_locations_have_a_reason(mask: BoolMask, depth: float, reason: str) -> None:
     location = locate_mask(mask, np.full(_HW, depth, np.float32), _K)
     assert not location.valid
     numbers = (*location.position_m, *location.size_m, location.distance_m)
@@ -259,7 +259,7 @@ def test_unknown_locations_keep_the_share_of_measured_pixels() -> None:
         (np.ones(_HW, np.bool_), np.ones((*_HW, 1), np.float32), "depth must be"),
     ],
 )
-def test_arrays_that_do_not_fit(mask: BoolMask, depth_m: NDArray[np.float32], message: str) -> None:
+def test_mismatched_arrays_are_refused(mask: BoolMask, depth_m: NDArray[np.float32], message: str) -> None:
     with pytest.raises(InvalidImageError, match=message):
         locate_mask(mask, depth_m, _K)
 
@@ -295,12 +295,12 @@ def _matrix(fx: float, fy: float, cx: float, cy: float) -> NDArray[np.float64]:
         (_matrix(500, 500, 319.5, 239.5).T, "pinhole"),
     ],
 )
-def test_intrinsics_that_are_not_of_the_image(matrix: NDArray[np.float64], message: str) -> None:
+def test_intrinsics_of_another_image_are_refused(matrix: NDArray[np.float64], message: str) -> None:
     with pytest.raises(InvalidImageError, match=message):
         check_intrinsics(matrix, (480, 640))
 
 
-def test_intrinsics_and_the_size_they_were_made_for() -> None:
+def test_intrinsics_with_the_calibrated_size() -> None:
     whole, corner = _matrix(500, 500, 319.5, 239.5), _matrix(500, 500, 20.0, 30.0)
     check_intrinsics(whole, (480, 640))
     check_intrinsics(whole, (480, 640), calibrated_hw=(480, 640))

@@ -45,7 +45,7 @@ def _update(
 
 
 def _orbit(seed: int, count: int) -> tuple[list[str], list[NDArray[np.uint16]]]:
-    """Categories and instance images of a scene that a camera swings around, ten images a second."""
+    """Categories and instance images of a scene, from a camera that orbits it at 10 Hz."""
     scene = sample_scene(seed)
     images = [
         render(scene, camera=orbit_camera(scene, index * _STEP_S), image_hw=_HW, supersample=1).instance_ids
@@ -65,40 +65,40 @@ def _ids_by_object(
     labels: Sequence[str] | None = None,
     hidden: Iterable[tuple[int, int]] = (),
 ) -> dict[int, set[int]]:
-    """The track ids of each object; `hidden` are pairs of frame and object. Segments come in any order."""
+    """The track ids of each object, with segments in random order; `hidden`: pairs of frame and object."""
     categories, images = orbit
     names = categories if labels is None else labels
     rng = np.random.default_rng(0)
     tracker = InstanceTracker()
-    got: dict[int, set[int]] = {}
+    ids_by_object: dict[int, set[int]] = {}
     for index, image in enumerate(images):
         seen = [k for k in np.unique(image[image > 0]).tolist() if (index, k) not in set(hidden)]
         seen = [k for k in rng.permutation(seen).tolist() if np.count_nonzero(image == k) >= 15]
         segments = _segments([image == k for k in seen], [names[k - 1] for k in seen])
         for k, track_id in zip(seen, tracker.update(segments, stamp_s=index * _STEP_S).tolist(), strict=True):
-            got.setdefault(k, set()).add(track_id)
-    return got
+            ids_by_object.setdefault(k, set()).add(track_id)
+    return ids_by_object
 
 
-def _assert_one_id_each(got: dict[int, set[int]]) -> None:
-    assert len(got) >= 3
-    assert {k: len(ids) for k, ids in got.items()} == dict.fromkeys(got, 1)
-    assert len(set.union(*got.values())) == len(got)
-    assert 0 not in set.union(*got.values())
+def _assert_one_id_each(ids_by_object: dict[int, set[int]]) -> None:
+    assert len(ids_by_object) >= 3
+    assert {k: len(ids) for k, ids in ids_by_object.items()} == dict.fromkeys(ids_by_object, 1)
+    assert len(set.union(*ids_by_object.values())) == len(ids_by_object)
+    assert 0 not in set.union(*ids_by_object.values())
 
 
-def test_ids_stay_while_the_camera_moves(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
+def test_ids_are_kept_while_the_camera_moves(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
     _assert_one_id_each(_ids_by_object(orbit))
 
 
-def test_ids_stay_when_everything_has_one_name(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
+def test_ids_are_kept_when_all_labels_are_the_same(orbit: tuple[list[str], list[NDArray[np.uint16]]]) -> None:
     _assert_one_id_each(_ids_by_object(orbit, labels=["thing"] * len(orbit[0])))
 
 
 def test_objects_lost_for_less_than_a_second_are_found_again(
     orbit: tuple[list[str], list[NDArray[np.uint16]]],
 ) -> None:
-    """Each object in turn is out of sight in eight images, which is 0.9 s from image to image."""
+    """Each object in turn is out of sight in eight images: 0.9 s between the images that show it."""
     hidden = [
         (frame, k)
         for k in range(1, len(orbit[0]) + 1)
@@ -123,7 +123,7 @@ def test_an_object_lost_for_longer_is_a_new_one() -> None:
 @pytest.mark.parametrize("speed_px_s", [30, 60, 150])
 @pytest.mark.parametrize("front_moves", [False, True])
 def test_an_object_that_passes_behind_another_one(speed_px_s: float, front_moves: bool) -> None:
-    """Both have one label; the one behind disappears piece by piece and comes out on the other side."""
+    """Both have the same label; the one behind disappears gradually and reappears on the other side."""
     tracker = InstanceTracker()
     behind_ids, front_ids, hidden = set(), set(), 0
     for index in range(int(140 / speed_px_s / _STEP_S)):
@@ -141,8 +141,8 @@ def test_an_object_that_passes_behind_another_one(speed_px_s: float, front_moves
     assert hidden > 0 or speed_px_s > 100
 
 
-def test_an_object_is_found_where_its_motion_leads() -> None:
-    """Another one of its kind stands where it was lost; the one that moved on is the same object."""
+def test_a_lost_object_is_found_at_its_predicted_position() -> None:
+    """Another object of its kind is where it was lost; the one farther along its path is the same object."""
     tracker = InstanceTracker()
     for index in range(5):
         assert _update(tracker, index * 0.1, _disc(20 + 8 * index)) == [1]
@@ -166,8 +166,8 @@ def test_something_far_away_is_something_else() -> None:
     assert _update(tracker, 5.1, _disc(66, radius_px=10)) == [4]  # hardly in reach, and a quarter of the size
 
 
-def test_what_was_seen_a_moment_ago_goes_first() -> None:
-    """A mask halfway between a lost object and one that was just there continues the latter."""
+def test_recently_seen_objects_have_priority() -> None:
+    """A mask halfway between a lost object and one in the previous frame continues the latter."""
     tracker = InstanceTracker()
     assert _update(tracker, 0.0, _disc(50), _disc(70)) == [1, 2]
     assert _update(tracker, 0.1, _disc(70)) == [2]
@@ -178,13 +178,13 @@ def test_what_was_seen_a_moment_ago_goes_first() -> None:
 
 
 def test_a_label_that_flickers() -> None:
-    """An open vocabulary cannot decide between a mug and a cup; the object remains one."""
+    """An open vocabulary cannot decide between a mug and a cup; it is still one object."""
     tracker = InstanceTracker()
     for index, label in enumerate(["mug", "cup", "cup", "mug", "coffee mug"]):
         assert _update(tracker, index * 0.1, _disc(50 + index), labels=label) == [1]
 
 
-def test_of_two_masks_in_one_place_the_label_decides() -> None:
+def test_the_label_decides_between_masks_in_one_position() -> None:
     tracker = InstanceTracker()
     mug, book = _disc(60, radius_px=14), _disc(62, radius_px=15)
     assert _update(tracker, 0.0, mug, book, labels=["mug", "book"]) == [1, 2]
@@ -203,7 +203,7 @@ def test_late_frames_are_not_tracked_and_change_nothing() -> None:
     assert tracker.next_id == 2
 
 
-def test_a_clock_that_is_set_back_starts_anew_with_new_ids() -> None:
+def test_a_clock_reset_starts_over_with_new_ids() -> None:
     tracker = InstanceTracker()
     assert _update(tracker, 1000.0, _disc(50)) == [1]
     assert _update(tracker, 3.0, _disc(50)) == [2]
@@ -219,7 +219,7 @@ def test_the_same_frame_twice() -> None:
 
 
 @pytest.mark.parametrize("stamp_s", [float("nan"), float("inf")])
-def test_stamps_that_are_no_time(stamp_s: float) -> None:
+def test_stamps_must_be_finite(stamp_s: float) -> None:
     with pytest.raises(ValueError, match="stamp_s"):
         InstanceTracker().update(_segments([]), stamp_s=stamp_s)
 
@@ -227,7 +227,7 @@ def test_stamps_that_are_no_time(stamp_s: float) -> None:
 # ------------------------------------------------------------------------------------------ ids
 
 
-def test_ids_are_never_given_twice() -> None:
+def test_ids_are_never_reused() -> None:
     tracker = InstanceTracker(first_id=5)
     assert _update(tracker, 0.0, _disc(50)) == [5]
     tracker.reset()
@@ -244,7 +244,7 @@ def test_empty_masks_are_not_tracked() -> None:
     assert _update(tracker, 0.3, _disc(50)) == [1]
 
 
-def test_another_image_size_starts_anew() -> None:
+def test_another_image_size_starts_over() -> None:
     tracker = InstanceTracker()
     assert _update(tracker, 0.0, _disc(50)) == [1]
     assert _update(tracker, 0.1, np.ones((60, 80), np.bool_)) == [2]

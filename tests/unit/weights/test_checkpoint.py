@@ -137,7 +137,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, zipped: bool) -> None:
         read_tensors(tmp_path)
     assert not made.exists()
     assert "weights_only" not in str(caught.value)
-    torch.load(file, weights_only=False)  # the trap works
+    torch.load(file, weights_only=False)  # without protection it does run
     assert made.exists()
 
 
@@ -165,7 +165,7 @@ def test_a_state_dict_wrapper_is_opened(tmp_path: Path) -> None:
         ({7: torch.zeros(1)}, "not named tensors: 7"),
     ],
 )
-def test_a_bin_file_must_hold_named_tensors(tmp_path: Path, content: object, message: str) -> None:
+def test_a_bin_file_must_contain_named_tensors(tmp_path: Path, content: object, message: str) -> None:
     torch.save(content, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=message):
         read_tensors(tmp_path)
@@ -173,7 +173,7 @@ def test_a_bin_file_must_hold_named_tensors(tmp_path: Path, content: object, mes
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_a_truncated_file_is_called_damaged(tmp_path: Path, name: str, share: float) -> None:
+def test_a_truncated_file_is_reported_as_damaged(tmp_path: Path, name: str, share: float) -> None:
     file = tmp_path / name
     tensors = {"a": torch.zeros(4000), "b": torch.ones(7)}
     if name.endswith(".bin"):
@@ -234,7 +234,7 @@ def test_an_index_may_not_point_outside_its_folder(tmp_path: Path, shard: object
 @pytest.mark.parametrize(
     "content", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": ["x"]}}', "\xff"]
 )
-def test_a_damaged_index_is_called_so(tmp_path: Path, content: str) -> None:
+def test_a_damaged_index_is_reported(tmp_path: Path, content: str) -> None:
     (tmp_path / "model.safetensors.index.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(CheckpointError, match="is not a valid index"):
         find_weights(tmp_path)
@@ -270,8 +270,8 @@ def _phi3_like(folder: Path) -> Tokenizer:
 
 
 def test_the_tokenizer_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    """`AutoTokenizer` made a Llama tokenizer of Phi-3's files when config.json was not beside them; the
-    first word behind a tag then lost its "▁" and became other tokens than in training.
+    """Without a config.json next to Phi-3's files, `AutoTokenizer` turned them into a Llama tokenizer: the first
+    word after a tag lost its "▁" and became other tokens than in training.
     """
     raw = _phi3_like(tmp_path / "phi3")
     opened = open_tokenizer(tmp_path / "phi3")
@@ -308,7 +308,7 @@ def test_a_folder_opens_ready_for_use() -> None:
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
 
 
-def test_a_saved_folder_opens_again_for_everybody(tmp_path: Path) -> None:
+def test_a_saved_folder_is_readable_by_all_users(tmp_path: Path) -> None:
     """safetensors writes files that only their owner may read."""
     model, tokenizer = load_checkpoint(GOLDEN / "a")
     save_checkpoint(model, tokenizer, tmp_path)

@@ -75,7 +75,7 @@ def small_full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def _download(folder: Path) -> Path:
-    """What `xsam download` leaves, and a stage that is not wanted."""
+    """Write what `xsam download` leaves, and a stage that must be ignored."""
     weights = folder / "X-SAM" / "s3_mixed_finetune" / "xsam_phi3"
     weights.mkdir(parents=True)
     torch.save(load_file(GOLDEN / "c" / "model.safetensors"), weights / "pytorch_model.bin")
@@ -87,7 +87,7 @@ def _download(folder: Path) -> Path:
 
 
 def _nothing_left(out: Path) -> bool:
-    """No output, and no unfinished files beside it."""
+    """No output, and no unfinished files next to it."""
     return not out.exists() and not [p for p in out.parent.iterdir() if out.name in p.name]
 
 
@@ -175,7 +175,7 @@ def test_converting_again_gives_the_same_weights_and_configuration(released: Pat
 # -- shards and number formats
 
 
-def test_large_models_are_cut_into_shards(
+def test_large_models_are_split_into_shards(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, limit = tmp_path / "out", 500_000
@@ -211,7 +211,7 @@ def test_released_shards_are_read(tmp_path: Path) -> None:
     assert _nothing_left(tmp_path / "second")
 
 
-def test_numbers_are_converted_on_request(released: Path, tmp_path: Path) -> None:
+def test_the_dtype_is_converted_on_request(released: Path, tmp_path: Path) -> None:
     report = convert.convert(released, tmp_path / "out", dtype="bfloat16")
     assert set(report.dtypes) == {"bfloat16"}
     written = load_file(tmp_path / "out" / "model.safetensors")
@@ -220,7 +220,7 @@ def test_numbers_are_converted_on_request(released: Path, tmp_path: Path) -> Non
     XSam.load(tmp_path / "out", device="cpu").warm_up()
 
 
-def test_numbers_too_large_for_the_format_are_refused(released: Path, tmp_path: Path) -> None:
+def test_numbers_too_large_for_the_dtype_are_refused(released: Path, tmp_path: Path) -> None:
     tensors = torch.load(released / "pytorch_model.bin", weights_only=True)
     tensors[EMBEDDING][3, 3] = 1e6
     torch.save(tensors, released / "pytorch_model.bin")
@@ -231,7 +231,7 @@ def test_numbers_too_large_for_the_format_are_refused(released: Path, tmp_path: 
         convert.convert(released, tmp_path / "out", dtype="int8")
 
 
-def test_tensors_that_share_memory_are_written_apart(released: Path, tmp_path: Path) -> None:
+def test_tensors_that_share_memory_are_written_separately(released: Path, tmp_path: Path) -> None:
     tensors = torch.load(released / "pytorch_model.bin", weights_only=True)
     tensors["llm.lm_head.weight"] = tensors[EMBEDDING]
     tensors["llm_projector.model.0.weight"] = tensors["llm_projector.model.0.weight"].T.contiguous().T
@@ -320,9 +320,7 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, small_
     assert _nothing_left(tmp_path / "out")
 
 
-def test_a_tokenizer_smaller_than_the_embedding_is_remarked_on(
-    tmp_path: Path, small_full: list[bool]
-) -> None:
+def test_a_tokenizer_smaller_than_the_embedding_is_noted(tmp_path: Path, small_full: list[bool]) -> None:
     source = _download(tmp_path / "download")
     weights = next((source / "X-SAM" / "s3_mixed_finetune").rglob("pytorch_model.bin"))
     tensors = torch.load(weights, weights_only=True)
@@ -368,7 +366,7 @@ def test_weights_are_checked_before_anything_is_written(
     assert _nothing_left(tmp_path / "out")
 
 
-def test_a_full_disk_is_noticed_before(
+def test_a_full_disk_is_detected_first(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convert.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
@@ -377,7 +375,7 @@ def test_a_full_disk_is_noticed_before(
     assert _nothing_left(tmp_path / "out")
 
 
-def test_a_disk_that_fills_up_meanwhile(
+def test_a_disk_that_fills_up_while_writing(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fill(*_: object, **__: object) -> None:
@@ -389,7 +387,7 @@ def test_a_disk_that_fills_up_meanwhile(
     assert _nothing_left(tmp_path / "out")
 
 
-def test_what_is_there_is_not_overwritten(released: Path, tmp_path: Path) -> None:
+def test_existing_files_are_not_overwritten(released: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")

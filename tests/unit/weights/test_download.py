@@ -172,7 +172,7 @@ def _files(folder: Path) -> set[str]:
 # -- what is fetched
 
 
-def test_wanted_files_are_fetched_and_written_down(filled: FakeHub, tmp_path: Path) -> None:
+def test_matching_files_are_fetched_and_locked(filled: FakeHub, tmp_path: Path) -> None:
     report = _fetch(filled, tmp_path / "out")
     phi = "Phi-3-mini-4k-instruct"
     assert _files(tmp_path / "out") == {
@@ -202,8 +202,8 @@ def test_a_second_run_needs_no_network(filled: FakeHub, tmp_path: Path) -> None:
     assert (second.commits, second.size_bytes) == (first.commits, first.size_bytes)
 
 
-def test_a_lost_file_comes_back_from_the_same_commit(filled: FakeHub, tmp_path: Path) -> None:
-    """`main` moves on in the meantime."""
+def test_a_missing_file_is_fetched_from_the_same_commit(filled: FakeHub, tmp_path: Path) -> None:
+    """`main` has moved to another commit in the meantime."""
     _fetch(filled, tmp_path / "out")
     filled.publish(MODEL.repo_id, _commit(2), {"README.md": b"new", WEIGHTS: b"other weights"})
     weights = tmp_path / "out" / "X-SAM" / WEIGHTS
@@ -225,7 +225,7 @@ def test_a_changed_file_is_reported(filled: FakeHub, tmp_path: Path) -> None:
     assert _fetch(filled, tmp_path / "out").fetched == (MODEL.repo_id,)
 
 
-def test_content_that_is_not_what_the_hub_lists_is_refused(filled: FakeHub, tmp_path: Path) -> None:
+def test_content_that_differs_from_the_hubs_hash_is_refused(filled: FakeHub, tmp_path: Path) -> None:
     filled.spoiled.add(WEIGHTS)
     error = _failure(filled, tmp_path / "out")
     assert WEIGHTS in error.message
@@ -291,7 +291,7 @@ def test_refusals_of_the_hub(
     assert "\n" not in str(error)
 
 
-def test_no_network_says_what_to_copy_by_hand(filled: FakeHub, tmp_path: Path) -> None:
+def test_without_a_network_the_hint_lists_what_to_copy(filled: FakeHub, tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot reach the hub for hao9610/X-SAM") as caught:
         download(tmp_path / "out", repositories=TWO, endpoint="http://127.0.0.1:9")  # nobody listens there
     for part in (
@@ -311,7 +311,7 @@ def test_offline_mode_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "copy the folder here" in caught.value.hint
 
 
-def test_too_little_disk_is_noticed_before(
+def test_too_little_disk_space_is_detected_first(
     filled: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = module.SPARE_DISK_BYTES + 7000
@@ -345,7 +345,7 @@ def test_failures_while_files_arrive(
     assert re.search(message, _failure(filled, tmp_path / "out").message)
 
 
-def test_mistakes_in_the_program_are_not_dressed_up(
+def test_bugs_are_not_reported_as_download_errors(
     filled: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mistaken(*_: object, **__: object) -> None:
@@ -387,7 +387,7 @@ def test_names_that_leave_the_folder_are_refused(filled: FakeHub, tmp_path: Path
         '{"format": 1, "repositories": {"hao9610/X-SAM": {"commit": "1", "files": {"a": {"size": 1}}}}}',
     ],
 )
-def test_a_damaged_lock_file_is_called_so(filled: FakeHub, tmp_path: Path, content: str) -> None:
+def test_a_damaged_lock_file_is_reported(filled: FakeHub, tmp_path: Path, content: str) -> None:
     (tmp_path / LOCK_NAME).write_text(content)
     error = _failure(filled, tmp_path)
     assert f"{LOCK_NAME} is damaged" in error.message
@@ -399,8 +399,8 @@ def test_an_output_that_is_a_file(filled: FakeHub, tmp_path: Path) -> None:
     assert "cannot use" in _failure(filled, tmp_path / "out").message
 
 
-def test_files_copied_by_hand_are_taken_over(filled: FakeHub, tmp_path: Path) -> None:
-    """Large files are compared by their hash, not fetched again."""
+def test_manually_copied_files_are_kept(filled: FakeHub, tmp_path: Path) -> None:
+    """Large files are compared by their hash and not fetched again."""
     _fetch(filled, tmp_path / "there")
     out = tmp_path / "here"
     weights = out / "X-SAM" / WEIGHTS

@@ -1,4 +1,4 @@
-"""The tiny model's tokenizer: one token a word of its small world, and tags that are nothing else."""
+"""The tiny model's tokenizer: one token for each word of the simulator, and one for each tag."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def test_the_configuration_names_its_special_tokens(tokenizer: Any) -> None:
     )
 
 
-def test_case_does_not_matter_and_punctuation_stands_alone(tokenizer: Any) -> None:
+def test_case_does_not_matter_and_punctuation_is_separate(tokenizer: Any) -> None:
     words = _ids(tokenizer, "what can i drink from ?")
     assert _ids(tokenizer, "What can I DRINK from?") == words
     assert len(words) == 6
     assert tokenizer.unk_token_id not in words
 
 
-def test_tags_in_other_letters_are_words(tokenizer: Any) -> None:
-    """Folding to lower case must not turn text into a tag, nor a tag into text."""
+def test_tags_in_another_case_are_words(tokenizer: Any) -> None:
+    """Lowercasing must not turn text into a tag, or a tag into text."""
     seg, open_id = _ids(tokenizer, "<SEG>")[0], _ids(tokenizer, "<p>")[0]
     for text in ("<seg>", "<Seg>", "< SEG >", "<P>", "seg", "p"):
         ids = _ids(tokenizer, text)
@@ -71,12 +71,12 @@ def test_tags_in_other_letters_are_words(tokenizer: Any) -> None:
         assert open_id not in ids
 
 
-def test_unknown_words_are_said_to_be_unknown(tokenizer: Any) -> None:
+def test_unknown_words_get_the_unknown_token(tokenizer: Any) -> None:
     mug, unknown = _ids(tokenizer, "mug")[0], tokenizer.unk_token_id
     assert _ids(tokenizer, "mug xylophone mug") == [mug, unknown, mug]
 
 
-def test_it_survives_the_disk(tokenizer: Any, tmp_path: Path) -> None:
+def test_it_can_be_saved_and_loaded(tokenizer: Any, tmp_path: Path) -> None:
     save_tiny_tokenizer(tmp_path / "tokenizer")
     loaded = load_tokenizer(tmp_path / "tokenizer")
     assert loaded.get_vocab() == tokenizer.get_vocab()
@@ -88,10 +88,10 @@ def test_it_survives_the_disk(tokenizer: Any, tmp_path: Path) -> None:
     assert len(loaded) == len(tokenizer)
 
 
-def test_words_keep_their_numbers(tokenizer: Any) -> None:
-    """A set in the building must not decide on the order: weights belong to numbers."""
+def test_token_ids_are_stable(tokenizer: Any) -> None:
+    """Token ids must not depend on the order of a set: the weights belong to ids."""
     assert build_tiny_tokenizer().get_vocab() == tokenizer.get_vocab()
-    words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    assert [number for _, number in words] == list(range(len(tokenizer)))
-    plain = [word for word, _ in words if word not in (*TAGS, tokenizer.unk_token)]
-    assert plain == sorted(plain)
+    tokens = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    assert [token_id for _, token_id in tokens] == list(range(len(tokenizer)))
+    words = [token for token, _ in tokens if token not in (*TAGS, tokenizer.unk_token)]
+    assert words == sorted(words)
