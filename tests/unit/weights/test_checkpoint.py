@@ -270,8 +270,8 @@ def _phi3_like(folder: Path) -> Tokenizer:
 
 
 def test_the_tokenizer_file_is_taken_as_it_is(tmp_path: Path) -> None:
-    """Without a config.json next to Phi-3's files, `AutoTokenizer` turned them into a Llama tokenizer: the first
-    word after a tag lost its "▁" and became other tokens than in training.
+    """Without a config.json next to Phi-3's files, `AutoTokenizer` turned them into a Llama tokenizer: the
+    first word after a tag lost its "▁" and became other tokens than in training.
     """
     raw = _phi3_like(tmp_path / "phi3")
     opened = open_tokenizer(tmp_path / "phi3")
