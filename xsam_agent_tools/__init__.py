@@ -1,14 +1,14 @@
 """Tools that let a language model see through a robot's cameras.
 
-One definition works in LangChain and LangGraph and in whatever takes LangChain tools::
+One definition works in LangChain, in LangGraph, and in every framework that accepts LangChain tools::
 
     from xsam_agent_tools import XSamToolkit
 
     tools = XSamToolkit(segmenter, cameras=["front", "wrist"]).get_tools()
 
-`segmenter` is anything that fulfils `xsam.Segmenter`: the model in this process, the client of a
+`segmenter` is anything that implements `xsam.Segmenter`: the model in this process, the client of a
 ROS node, or a fake. Nothing here imports PyTorch or ROS; LangChain is loaded with the toolkit.
-`xsam_agent_tools.middleware` shows the overlays to models that can see.
+`xsam_agent_tools.middleware` shows the overlays to models with vision.
 """
 
 from __future__ import annotations

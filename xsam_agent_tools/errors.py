@@ -1,4 +1,4 @@
-"""What can go wrong with ids and arguments, in addition to the segmenter's own errors.
+"""Errors about ids and arguments, in addition to the segmenter's own errors.
 
 ::
 
@@ -8,10 +8,10 @@
     ├── ImageNotKeptError        IMAGE_NOT_KEPT     the objects are known, the pixels are not
     ├── ImageFullError           IMAGE_FULL         too many objects on one image
     ├── ArgumentsError           INVALID_ARGUMENTS  well-formed arguments that make no sense together
-    ├── RepeatedQueryError       REPEATED_QUERY     asked before about the same picture
-    ├── NotLookedError           NOT_LOOKED         absence is reported before anything was looked for
+    ├── RepeatedQueryError       REPEATED_QUERY     same query about the same image
+    ├── NotLookedError           NOT_LOOKED         absence reported before any search
     ├── NoDepthError             NO_DEPTH           the image has no depth or no camera matrix
-    └── NoTransformError         NO_TRANSFORM       nothing takes points to the frame that was asked for
+    └── NoTransformError         NO_TRANSFORM       no transform to the requested frame
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ from xsam.errors import RequestRefusedError, StaleFrameError
 
 
 class StaleIdError(RequestRefusedError):
-    """The id was valid once; its image was dropped to make room for newer ones."""
+    """An id that was valid once, but whose image was dropped to make room for newer ones."""
 
     code = "STALE_ID"
     default_hint = "call segment_objects without image_id to look again, and use the new ids"
 
 
 class UnknownIdError(RequestRefusedError):
-    """The id was never handed out."""
+    """An id that was never handed out."""
 
     code = "UNKNOWN_ID"
     default_hint = "copy the id from an earlier answer, or leave image_id out to look again"
 
 
 class ImageNotKeptError(RequestRefusedError):
-    """The pixels of the image were not kept, so it cannot be segmented again."""
+    """An image that cannot be segmented again, because its pixels were not kept."""
 
     code = "IMAGE_NOT_KEPT"
     default_hint = "leave image_id out to look at a fresh image"
 
 
 class ImageFullError(RequestRefusedError):
-    """The image carries as many objects as one image may."""
+    """An image that already carries the maximum number of objects."""
 
     code = "IMAGE_FULL"
     default_hint = "leave image_id out to look at a fresh image"
 
 
 class ArgumentsError(RequestRefusedError):
-    """Each argument is well-formed, but together they make no sense."""
+    """Arguments that are well-formed one by one, but make no sense together."""
 
     code = "INVALID_ARGUMENTS"
     default_hint = "correct the arguments and call again"
 
 
 class RepeatedQueryError(RequestRefusedError):
-    """The same was asked before about the same picture, so the answer would be the same.
+    """A query that was already made about the same image, so its result would be the same.
 
     Attributes:
-        tried: every query that was tried on this view, oldest first.
+        tried: every query made on this view so far, oldest first.
     """
 
     code = "REPEATED_QUERY"
@@ -72,21 +72,21 @@ class RepeatedQueryError(RequestRefusedError):
 
 
 class NotLookedError(RequestRefusedError):
-    """Something is reported absent that nobody has looked for."""
+    """A report that something is absent, although nobody has looked for it."""
 
     code = "NOT_LOOKED"
     default_hint = "look for it with segment_objects first"
 
 
 class NoDepthError(RequestRefusedError):
-    """The image came without a depth image or without intrinsics, so nothing is known in meters."""
+    """An image without a depth image or intrinsics, so no position in meters can be computed."""
 
     code = "NO_DEPTH"
     default_hint = "this camera gives no depth: use positions in the image, or another camera"
 
 
 class NoTransformError(RequestRefusedError):
-    """Nothing takes points of the camera to the frame that was asked for."""
+    """A requested frame that no transform from the camera's frame leads to."""
 
     code = "NO_TRANSFORM"
     default_hint = "leave frame out to get positions in the camera's own frame"

@@ -1,4 +1,4 @@
-"""For `langchain.agents.create_agent`: the model sees the newest overlays, and calls are limited.
+"""Middleware for `langchain.agents.create_agent`: shows the newest overlays to the model, and limits calls.
 
 Needs the extra `langgraph`::
 
@@ -24,26 +24,28 @@ from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, ToolM
 
 _SCHEMA_PREFIX = "xsam_agent_tools/"
 
-Place = Literal["user", "tool"]
+ImagePlacement = Literal["user", "tool"]
 
 
 class OverlayMiddleware(AgentMiddleware):
-    """Shows the pictures in the tools' artifacts to a model that can see, in a user message.
+    """Middleware that shows the images of the tools' artifacts to a model with vision, in a user message.
 
-    The pictures are added to the request only: the conversation's state, and so every checkpoint, stays as
-    it is. Only the newest `max_images` are shown; where older ones were, a line of text says so. A model
+    The images are added to the request only: the conversation's state, and with it every checkpoint, stays
+    unchanged. Only the newest `max_images` are shown; a line of text takes the place of older ones. A model
     whose profile does not promise `image_inputs` gets text only.
     """
 
-    def __init__(self, *, max_images: int = 2, place: Place = "user", sees: bool | None = None) -> None:
+    def __init__(
+        self, *, max_images: int = 2, place: ImagePlacement = "user", sees: bool | None = None
+    ) -> None:
         """Check the settings.
 
         Args:
-            max_images: at most so many pictures in one request.
-            place: "user" puts them into a user message behind the tools' answers, which every provider
-                takes. "tool" puts them into the tool message itself when the model's profile has
-                `image_tool_message`, else it does as "user".
-            sees: whether the model takes images; None = its profile says so.
+            max_images: maximum number of images in one request.
+            place: "user" puts them into a user message after the tool messages, which every provider
+                accepts. "tool" puts them into the tool message itself if the model's profile has
+                `image_tool_message`, else it works like "user".
+            sees: whether the model accepts images; None = as its profile says.
 
         Raises:
             ValueError: a setting is out of range.
@@ -54,73 +56,73 @@ class OverlayMiddleware(AgentMiddleware):
         if place not in ("user", "tool"):
             raise ValueError(f"place must be 'user' or 'tool', got {place!r}")
         self._max_images = max_images
-        self._place: Place = place
+        self._place: ImagePlacement = place
         self._sees = sees
 
     def wrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]
     ) -> ModelResponse[Any]:
-        """Add the pictures to this request."""
-        return handler(self._with_pictures(request))
+        """Add the images to this request."""
+        return handler(self._with_images(request))
 
     async def awrap_model_call(
         self,
         request: ModelRequest[Any],
         handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]],
     ) -> ModelResponse[Any]:
-        """Add the pictures to this request."""
-        return await handler(self._with_pictures(request))
+        """Add the images to this request."""
+        return await handler(self._with_images(request))
 
-    def _with_pictures(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+    def _with_images(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         profile = getattr(request.model, "profile", None) or {}
         sees = bool(profile.get("image_inputs")) if self._sees is None else self._sees
         if not sees:
             return request
         inline = self._place == "tool" and bool(profile.get("image_tool_message"))
-        messages = show_pictures(request.messages, max_images=self._max_images, inline=inline)
+        messages = insert_images(request.messages, max_images=self._max_images, inline=inline)
         return request.override(messages=cast("list[AnyMessage]", messages))
 
 
-def show_pictures(
+def insert_images(
     messages: Sequence[BaseMessage], *, max_images: int, inline: bool = False
 ) -> list[BaseMessage]:
-    """The messages with the newest pictures of these tools in them.
+    """Insert the newest images of these tools into the messages of a conversation.
 
     Args:
         messages: of the conversation; they are not changed.
-        max_images: at most so many pictures, the newest ones.
-        inline: into the tool message itself instead of a user message behind it and its neighbors.
+        max_images: maximum number of images; the newest ones are shown.
+        inline: put them into the tool message itself instead of a user message after the tool messages.
 
     Returns:
         A new list.
     """
-    left = max_images
-    shown: dict[int, list[str]] = {}  # index of a tool message → its pictures that are shown
+    remaining = max_images
+    shown: dict[int, list[str]] = {}  # index of a tool message → those of its images that are shown
     for index in range(len(messages) - 1, -1, -1):
-        own = pictures_of(messages[index])
-        if own:
-            shown[index] = own[: max(0, left)]
-            left -= len(shown[index])
+        images = artifact_images(messages[index])
+        if images:
+            shown[index] = images[: max(0, remaining)]
+            remaining -= len(shown[index])
     result: list[BaseMessage] = []
-    waiting: list[dict[str, Any]] = []
+    pending: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
-        if not isinstance(message, ToolMessage):  # answers to one AI message must not be torn apart
-            result += _user_message(waiting)
-            waiting = []
+        if not isinstance(message, ToolMessage):  # the tool messages after one AI message must stay together
+            result += _user_message(pending)
+            pending = []
         if index not in shown:
             result.append(message)
         elif inline and shown[index]:
-            blocks = [_text(str(message.content)), *map(_image, shown[index])]
+            blocks = [_text_block(str(message.content)), *map(_image_block, shown[index])]
             result.append(message.model_copy(update={"content": blocks}))
         else:
             result.append(message)
-            caption = _caption(cast(ToolMessage, message), gone=not shown[index])
-            waiting += [_text(caption), *map(_image, shown[index])]
-    return result + _user_message(waiting)
+            caption = _caption(cast(ToolMessage, message), expired=not shown[index])
+            pending += [_text_block(caption), *map(_image_block, shown[index])]
+    return result + _user_message(pending)
 
 
-def pictures_of(message: BaseMessage) -> list[str]:
-    """The base64 PNGs in the artifact of a message of these tools; empty for any other message."""
+def artifact_images(message: BaseMessage) -> list[str]:
+    """Return the base64 PNGs in the artifact of a message of these tools; empty for any other message."""
     artifact = message.artifact if isinstance(message, ToolMessage) else None
     if not isinstance(artifact, dict) or not str(artifact.get("schema", "")).startswith(_SCHEMA_PREFIX):
         return []
@@ -130,15 +132,15 @@ def pictures_of(message: BaseMessage) -> list[str]:
 def perception_middleware(
     *,
     max_images: int = 2,
-    place: Place = "user",
+    place: ImagePlacement = "user",
     sees: bool | None = None,
     tool_calls: int = 25,
     model_calls: int = 40,
 ) -> list[AgentMiddleware[Any, Any, Any]]:
-    """Pictures, and limits that end an agent which looks for ever.
+    """Build middleware that shows overlays, and that stops an agent which would go on searching forever.
 
-    Beyond `tool_calls` of one run each further call is answered with an error, so that the model can still
-    say what it knows; after `model_calls` the run ends.
+    After `tool_calls` of one run, each further call gets an error, so that the model can still report what
+    it knows; after `model_calls` the run ends. The other arguments are those of `OverlayMiddleware`.
     """
     return [
         OverlayMiddleware(max_images=max_images, place=place, sees=sees),
@@ -147,13 +149,13 @@ def perception_middleware(
     ]
 
 
-def _caption(message: ToolMessage, *, gone: bool) -> str:
+def _caption(message: ToolMessage, *, expired: bool) -> str:
     result = message.artifact["result"]
     image_id = result.get("image_id") or ", ".join(
         sorted({str(item["id"]).partition("/")[0] for item in result.get("objects", [])})
     )
     name = f"image {image_id} ({message.name or 'tool'})"
-    if gone:
+    if expired:
         return f"[Overlay of {name} is not shown any more: newer ones follow. Its ids stay valid.]"
     return f"[Overlay of {name}; the numbers are the objects' marks. It was made by a tool, not by the user.]"
 
@@ -162,9 +164,9 @@ def _user_message(blocks: list[dict[str, Any]]) -> list[BaseMessage]:
     return [HumanMessage(content=cast("list[str | dict[str, Any]]", blocks))] if blocks else []
 
 
-def _text(text: str) -> dict[str, Any]:
+def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _image(base64_png: str) -> dict[str, Any]:
+def _image_block(base64_png: str) -> dict[str, Any]:
     return {"type": "image", "base64": base64_png, "mime_type": "image/png"}

@@ -1,4 +1,4 @@
-"""What the tools share: the segmenter, the cameras' frames, the scene store, the history and the limits."""
+"""The core shared by all tools: segmenter, camera frames, scene store, search history and time limits."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import Scene, SceneStore
-from xsam_agent_tools.runtime.deadline import OneAtATime
 from xsam_agent_tools.runtime.health import Latencies
+from xsam_agent_tools.runtime.serial_runner import SerialRunner
 
 FrameSource = Callable[[str], Frame]
 """Camera name → its newest frame."""
@@ -25,19 +25,19 @@ FrameSource = Callable[[str], Frame]
 TransformSource = Callable[[str, str, int], "NDArray[np.float64] | None"]
 """(target frame, source frame, stamp in ns) → (4, 4) that takes points from source to target, or None."""
 
-QueriesFor = Callable[[tuple[int, int]], Sequence[Query]]
-"""(H, W) of the frame → what to ask about it."""
+QueryBuilder = Callable[[tuple[int, int]], Sequence[Query]]
+"""(H, W) of the frame → the queries to send with it."""
 
 _CLOCK_SLACK_S = 0.5  # a stamp further in the future comes from another clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Bounds on time and age, in seconds; None = no bound."""
+class TimeLimits:
+    """Bounds on durations and ages, in seconds; None = no bound."""
 
     deadline_s: float = 30.0  # of one tool call: frame, waiting for the model, inference
-    max_age_s: float | None = 5.0  # of a camera's newest frame when it is asked for
-    max_image_age_s: float | None = 120.0  # of an earlier image that is asked about again
+    max_age_s: float | None = 5.0  # of a camera's newest frame when it is requested
+    max_image_age_s: float | None = 120.0  # of an earlier image that is queried again
     max_position_age_s: float | None = 30.0  # of an image whose positions may drive an arm
 
     def __post_init__(self) -> None:
@@ -46,14 +46,18 @@ class Limits:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         if not math.isfinite(self.deadline_s):
-            raise ValueError("deadline_s must be finite: an agent must not wait for ever")
+            raise ValueError(
+                f"deadline_s must be finite, or an agent may wait forever; got {self.deadline_s}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Age:
-    """How old an image is.
+class ImageAge:
+    """Age of an image.
 
-    `from_arrival`: it has no stamp of a clock known here, so `seconds` counts from when it came.
+    Attributes:
+        seconds: since the stamp or since arrival.
+        from_arrival: the image has no stamp by a known clock, so `seconds` counts from its arrival.
     """
 
     seconds: float
@@ -61,18 +65,18 @@ class Age:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
-    """What the segmenter said about one frame, before the objects have ids."""
+class Capture:
+    """One frame with the segmenter's results on it, before objects have ids."""
 
     camera: str
-    scene: Scene | None  # the earlier image that was asked about
-    frame: Frame | None  # None = the segmenter took it from its camera
+    scene: Scene | None  # the earlier image that was queried; None = a fresh frame
+    frame: Frame | None  # None = the segmenter took it from its own camera
     arrived_ns: int
     results: list[SegmentationResult]
 
 
 class Perception:
-    """Asks the segmenter about a camera or an earlier image, and refuses what is too old."""
+    """Access to the segmenter for a camera or an earlier image; refuses whatever is too old."""
 
     def __init__(
         self,
@@ -80,7 +84,7 @@ class Perception:
         cameras: Sequence[str],
         *,
         store: SceneStore,
-        limits: Limits,
+        limits: TimeLimits,
         history: History | None = None,
         frame_source: FrameSource | None = None,
         transforms: TransformSource | None = None,
@@ -95,44 +99,45 @@ class Perception:
         self._frame_source = frame_source
         self._transforms = transforms
         self._clock_ns = clock_ns
-        self._queue = OneAtATime()
-        self._grabs = OneAtATime()  # frames for the status, which must answer while the model runs
+        self._captures = SerialRunner()
+        self._status_frames = SerialRunner()  # separate, so that status calls work while the model runs
 
     @property
     def keeps_frames(self) -> bool:
-        """Whether earlier images can be asked about again."""
+        """Whether earlier images can be queried again."""
         return self._frame_source is not None
 
-    def look(
+    def capture(
         self,
-        queries: Sequence[Query] | QueriesFor,
+        queries: Sequence[Query] | QueryBuilder,
         *,
         camera: str,
         image_id: str = "",
-        refuse: Callable[[Frame | None], None] | None = None,
-    ) -> Look:
-        """Ask all queries about one frame: the newest of `camera`, or that of `image_id`.
+        check_frame: Callable[[Frame | None], None] | None = None,
+    ) -> Capture:
+        """Send all queries about one frame: the newest of `camera`, or that of `image_id`.
 
         Args:
-            queries: at least one, or a function that makes them once (H, W) of the frame is known.
-            camera: name; not used when there is an `image_id`.
-            image_id: of an earlier image.
-            refuse: called with a fresh frame (None = unknown) before it is segmented; may raise.
+            queries: at least one, or a function that builds them once (H, W) of the frame is known.
+            camera: name; ignored when there is an `image_id`.
+            image_id: id of an earlier image.
+            check_frame: called with a fresh frame (None = unknown) before it is segmented; may raise.
 
         Raises:
-            XSamError: unknown camera or id, no or too old a frame, deadline, refused or failed as a whole.
+            XSamError: unknown camera or id, missing or stale frame, deadline, or the request as a whole
+                was refused or failed.
         """
         scene = self.kept_scene(image_id) if image_id else None
         if scene is None:
             self.check_camera(camera)
-        given = scene.frame if scene is not None else None
+        kept_frame = scene.frame if scene is not None else None
         started_s = time.monotonic()
-        frame, arrived_ns, results = self._queue.run(
-            lambda left_s: self._ask(given, camera, queries, left_s, refuse),
+        frame, arrived_ns, results = self._captures.run(
+            lambda remaining_s: self._segment(kept_frame, camera, queries, remaining_s, check_frame),
             deadline_s=self.limits.deadline_s,
         )
         self.latencies.add(time.monotonic() - started_s, results)
-        return Look(
+        return Capture(
             camera=scene.camera if scene is not None else camera,
             scene=scene,
             frame=frame,
@@ -147,7 +152,7 @@ class Perception:
             raise UnknownCameraError(f"unknown camera {camera[:40]!r}", hint=f"use one of: {names}")
 
     def kept_scene(self, image_id: str) -> Scene:
-        """An earlier image whose pixels are still here and which is not too old.
+        """Return an earlier image whose pixels are still available and which is not too old.
 
         Raises:
             XSamError: the id is unknown or was dropped, the pixels were not kept, or the image is too old.
@@ -155,75 +160,81 @@ class Perception:
         scene = self.store.scene(image_id)
         if scene.frame is None:
             raise ImageNotKeptError(f"the pixels of image {image_id} were not kept")
-        self.refuse_old_scene(scene)
+        self.check_scene_age(scene)
         return scene
 
-    def refuse_old_scene(self, scene: Scene, *, position: bool = False) -> None:
+    def check_scene_age(self, scene: Scene, *, position: bool = False) -> None:
         """Raise `StaleFrameError` when an earlier image is older than allowed.
 
-        `position`: the stricter limit for positions in space applies, too.
+        Args:
+            scene: the image.
+            position: apply the stricter limit for positions in space, too.
         """
         age = self.age(scene)
         limits = [self.limits.max_image_age_s, self.limits.max_position_age_s if position else None]
         limit_s = min((limit for limit in limits if limit is not None), default=None)
         if age is not None and limit_s is not None and age.seconds > limit_s:
-            what = "positions from image" if position else "image"
+            subject = "positions from image" if position else "image"
             raise StaleFrameError(
-                f"{what} {scene.image_id} would be {age.seconds:.1f} s old, at most {limit_s:g} s is allowed",
+                f"{subject} {scene.image_id} would be {age.seconds:.1f} s old,"
+                f" at most {limit_s:g} s is allowed",
                 hint="things may have moved: look again and use the new ids",
             )
 
-    def age(self, scene: Scene) -> Age | None:
-        """Age of an image by its stamp, else since it came; None when neither is known."""
+    def age(self, scene: Scene) -> ImageAge | None:
+        """Return the age of an image by its stamp, else since arrival; None when neither is known."""
         now_ns = self._clock_ns()
-        by_stamp = _age_s(scene.stamp_ns, now_ns)
-        if by_stamp is not None:
-            return Age(seconds=by_stamp)
-        since = _age_s(scene.arrived_ns, now_ns)
-        return None if since is None else Age(seconds=since, from_arrival=True)
+        since_stamp_s = _age_s(scene.stamp_ns, now_ns)
+        if since_stamp_s is not None:
+            return ImageAge(seconds=since_stamp_s)
+        since_arrival_s = _age_s(scene.arrived_ns, now_ns)
+        return None if since_arrival_s is None else ImageAge(seconds=since_arrival_s, from_arrival=True)
 
     def transform(self, target: str, source: str, scene: Scene) -> NDArray[np.float64]:
-        """(4, 4) that takes points of the source frame to the target frame, at the image's stamp.
+        """Look up the transform from the source to the target frame at the image's stamp.
+
+        Returns:
+            (4, 4), takes points of the source frame to the target frame.
 
         Raises:
-            NoTransformError: nothing provides it. It is never guessed.
+            NoTransformError: no such transform is available. It is never guessed.
         """
         if self._transforms is None:
             raise NoTransformError(
                 f"no transforms are available here, so nothing is known in frame {target[:40]!r}"
             )
         if not source:
-            raise NoTransformError(f"image {scene.image_id} does not say in which frame its camera is")
+            raise NoTransformError(f"image {scene.image_id} does not name its camera's frame")
         matrix = self._transforms(target, source, scene.stamp_ns)
         if matrix is None:
             raise NoTransformError(f"no transform from {source!r} to {target[:40]!r} at that time")
         return matrix
 
-    def newest_frame_age(self, camera: str, *, within_s: float) -> float | None:
-        """Age in seconds of the newest frame that the frame source has; None = unknown.
+    def newest_frame_age(self, camera: str, *, deadline_s: float) -> float | None:
+        """Return the age in seconds of the frame source's newest frame; None = unknown.
 
         Raises:
-            XSamError: the source gave nothing in time.
+            XSamError: the source delivered nothing in time.
         """
         source = self._frame_source
         if source is None:
             return None
-        frame = self._grabs.run(lambda _: source(camera), deadline_s=within_s)
+        frame = self._status_frames.run(lambda _: source(camera), deadline_s=deadline_s)
         if frame is None:
             raise NoFrameError(f"camera {camera!r} has not delivered a frame yet")
         return _age_s(frame.stamp_ns, self._clock_ns())
 
-    def _ask(
+    def _segment(
         self,
         frame: Frame | None,
         camera: str,
-        queries: Sequence[Query] | QueriesFor,
-        left_s: float,
-        refuse: Callable[[Frame | None], None] | None,
+        queries: Sequence[Query] | QueryBuilder,
+        remaining_s: float,
+        check_frame: Callable[[Frame | None], None] | None,
     ) -> tuple[Frame | None, int, list[SegmentationResult]]:
-        """On the worker thread: fetch the frame unless given, and segment it, in `left_s` together."""
-        ends_s = time.monotonic() + left_s
-        asked_ns = arrived_ns = self._clock_ns()
+        """Fetch the frame unless given, and segment it, in `remaining_s` together; on the worker thread."""
+        ends_s = time.monotonic() + remaining_s
+        requested_ns = arrived_ns = self._clock_ns()
         limit_s, subject = self.limits.max_age_s, f"the newest frame of {camera!r}"
         if frame is None:
             if self._frame_source is not None:
@@ -231,38 +242,38 @@ class Perception:
                 if frame is None:  # a source that has nothing yet
                     raise NoFrameError(f"camera {camera!r} has not delivered a frame yet")
                 arrived_ns = self._clock_ns()
-                _refuse_old(frame.stamp_ns, asked_ns, limit_s, subject)
-            if refuse is not None:
-                refuse(frame)
-            left_s = ends_s - time.monotonic()
-            if left_s <= 0:
-                raise DeadlineExceededError(f"camera {camera!r} took all of the time to deliver a frame")
+                _check_age(frame.stamp_ns, requested_ns, limit_s, subject)
+            if check_frame is not None:
+                check_frame(frame)
+            remaining_s = ends_s - time.monotonic()
+            if remaining_s <= 0:
+                raise DeadlineExceededError(f"camera {camera!r} took the whole deadline to deliver a frame")
         expected_hw = frame.image_hw if frame is not None else None
         if callable(queries):
-            expected_hw = expected_hw or self._known_size(camera)
+            expected_hw = expected_hw or self._last_image_hw(camera)
             queries = queries(expected_hw)
         source = frame if frame is not None else CameraRef(name=camera, max_age_s=limit_s)
-        results = self.segmenter.segment(source, queries, deadline_s=left_s)
+        results = self.segmenter.segment(source, queries, deadline_s=remaining_s)
         if len(results) != len(queries):
-            raise ModelError(f"the segmenter gave {len(results)} answers to {len(queries)} queries")
+            raise ModelError(f"the segmenter returned {len(results)} results for {len(queries)} queries")
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):
-            raise ModelError(f"the answer is for an image of another size than {expected_hw[::-1]}")
+            raise ModelError(f"the result is for an image of another size than {expected_hw[::-1]}")
         if frame is None:
-            _refuse_old(results[0].stamp_ns, asked_ns, limit_s, subject)
+            _check_age(results[0].stamp_ns, requested_ns, limit_s, subject)
         return frame, arrived_ns, results
 
-    def _known_size(self, camera: str) -> tuple[int, int]:
-        """(H, W) of the last image of a camera whose frames are not seen here."""
-        seen = self.store.newest(camera)
-        if seen is None:
+    def _last_image_hw(self, camera: str) -> tuple[int, int]:
+        """Return (H, W) of the last image of a camera whose frames are not available here."""
+        newest = self.store.newest(camera)
+        if newest is None:
             raise ArgumentsError(
-                f"no image of camera {camera!r} was looked at yet, so places on it mean nothing",
+                f"no image of camera {camera!r} was looked at yet, so positions on it mean nothing",
                 hint="look with segment_objects first",
             )
-        return seen.image_hw
+        return newest.image_hw
 
 
-def _refuse_old(stamp_ns: int, now_ns: int, limit_s: float | None, subject: str) -> None:
+def _check_age(stamp_ns: int, now_ns: int, limit_s: float | None, subject: str) -> None:
     age_s = _age_s(stamp_ns, now_ns)
     if age_s is not None and limit_s is not None and age_s > limit_s:
         raise StaleFrameError(

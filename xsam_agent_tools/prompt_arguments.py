@@ -1,11 +1,12 @@
 """Points, boxes and scribbles as a language model writes them: named numbers from 0 to 1000.
 
-0 is the left or upper edge of the image, 1000 the right or lower one, whatever its size in pixels; many
+0 is the left or upper edge of the image and 1000 the right or lower one, whatever its size in pixels; many
 vision-language models are trained to point like this.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -49,11 +50,12 @@ class MarkArguments(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _understand_synonyms(cls, value: Any) -> Any:
+    def _replace_synonyms(cls, value: Any) -> Any:
         if not isinstance(value, dict):
             return value
-        known = {_SYNONYMS.get(name, name): item for name, item in value.items() if item is not None}
-        return known if len(known) == sum(item is not None for item in value.values()) else value
+        given = {name: item for name, item in value.items() if item is not None}
+        renamed = {_SYNONYMS.get(name, name): item for name, item in given.items()}
+        return renamed if len(renamed) == len(given) else value  # a name and its synonym: refused as they are
 
     @model_validator(mode="after")
     def _check_shape(self) -> MarkArguments:
@@ -64,7 +66,7 @@ class MarkArguments(BaseModel):
         return self
 
     def to_prompt(self, image_hw: tuple[int, int], *, positive: bool) -> VisualPrompt:
-        """The prompt in pixels of an image of (H, W)."""
+        """Convert to a prompt in pixels of an image of (H, W)."""
         height, width = image_hw
 
         def pixel(x: float, y: float) -> tuple[float, float]:
@@ -81,25 +83,25 @@ class MarkArguments(BaseModel):
 
 
 class PromptArguments(MarkArguments):
-    """A mark that says whether it is on what is meant or on what is not."""
+    """A mark with a label: on the object that is meant, or on something else."""
 
     label: Literal["positive", "negative"] = Field(
         default="positive", description="positive = on what is meant; negative = on what is not"
     )
 
 
-def prompts() -> Any:
-    """The type of a list of labeled marks, at least one of them positive."""
-    return _list_of(PromptArguments, f"1-{MAX_PROMPTS} marks, at least one positive", least=1)
+def prompt_list_type() -> Any:
+    """Return the annotated type of a list of labeled marks, at least one of them positive."""
+    return _list_type(PromptArguments, f"1-{MAX_PROMPTS} marks, at least one positive", min_length=1)
 
 
-def marks(description: str) -> Any:
-    """The type of a list of marks without labels."""
-    return _list_of(MarkArguments, description, least=0)
+def mark_list_type(description: str) -> Any:
+    """Return the annotated type of a list of marks without labels."""
+    return _list_type(MarkArguments, description, min_length=0)
 
 
-def honored(prompt: VisualPrompt, mask: BoolMask) -> bool:
-    """Whether a mask (H, W) has what a positive prompt is on, or leaves out what a negative one is on."""
+def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt) -> bool:
+    """Return whether a mask (H, W) covers the positive prompt, or excludes the negative one."""
     height, width = mask.shape
     if prompt.points_xy is not None:
         columns, rows = np.clip(np.rint(prompt.points_xy), 0, (width - 1, height - 1)).astype(int).T
@@ -111,72 +113,77 @@ def honored(prompt: VisualPrompt, mask: BoolMask) -> bool:
     else:
         covered = mask[prompt.mask] if prompt.mask is not None else mask
     share = float(covered.mean()) if covered.size else 0.0
-    # A positive box around an object holds background, too; any other mark is on the object alone.
+    # A positive box around an object contains background, too; any other mark is on the object alone.
     if prompt.positive:
         return share >= (0.1 if prompt.box_xyxy is not None else 0.5)
     return share < 0.5
 
 
-def _list_of(item: type[MarkArguments], description: str, *, least: int) -> Any:
+def to_prompts(
+    marks: Sequence[MarkArguments], image_hw: tuple[int, int], *, positive: bool | None = None
+) -> list[VisualPrompt]:
+    """Convert marks to prompts in pixels; without `positive` their own labels decide."""
+    return [
+        mark.to_prompt(
+            image_hw,
+            positive=getattr(mark, "label", "positive") == "positive" if positive is None else positive,
+        )
+        for mark in marks
+    ]
+
+
+def as_list(value: Any, *, json_starts: tuple[str, ...] = ("[",)) -> Any:
+    """Convert what models write in place of a list: null, a single item, or the list as JSON text.
+
+    Args:
+        value: the argument as it came; anything else is returned unchanged, to be refused by pydantic.
+        json_starts: first characters of a string that is taken for JSON; any other string is an item.
+    """
+    if value is None:
+        return []
+    if isinstance(value, str) and value.lstrip().startswith(json_starts):
+        with contextlib.suppress(ValueError):
+            value = json.loads(value)
+    return [value] if isinstance(value, str | dict) else value
+
+
+def _list_type(item: type[MarkArguments], description: str, *, min_length: int) -> Any:
     schema = {
         "type": "array",
-        "items": _inline(item),
-        "minItems": least,
+        "items": _inline_schema(item),
+        **({"minItems": min_length} if min_length else {}),
         "maxItems": MAX_PROMPTS,
         "description": description,
     }
-    if not least:
-        del schema["minItems"]
     return Annotated[
         list[item],  # type: ignore[valid-type]
-        Field(min_length=least, max_length=MAX_PROMPTS),
-        BeforeValidator(_as_list),
+        Field(min_length=min_length, max_length=MAX_PROMPTS),
+        BeforeValidator(lambda value: as_list(value, json_starts=("[", "{"))),
         WithJsonSchema(schema),
     ]
 
 
-def _inline(item: type[BaseModel]) -> dict[str, Any]:
-    """The item's JSON schema without references, titles and `additionalProperties`."""
+def _inline_schema(item: type[BaseModel]) -> dict[str, Any]:
+    """Return the item's JSON schema without references, titles and `additionalProperties`."""
     schema = item.model_json_schema()
     definitions = schema.pop("$defs", {})
-    resolved: dict[str, Any] = _plain(schema, definitions)
+    resolved: dict[str, Any] = _without_references(schema, definitions)
     return resolved
 
 
-def _plain(part: Any, definitions: dict[str, Any]) -> Any:
+def _without_references(part: Any, definitions: dict[str, Any]) -> Any:
     if isinstance(part, list):
-        return [_plain(value, definitions) for value in part]
+        return [_without_references(value, definitions) for value in part]
     if not isinstance(part, dict):
         return part
     if "$ref" in part:
-        return _plain(definitions[part["$ref"].rpartition("/")[2]], definitions)
+        return _without_references(definitions[part["$ref"].rpartition("/")[2]], definitions)
     if "properties" in part:
-        properties = {name: _plain(value, definitions) for name, value in part["properties"].items()}
+        properties = {
+            name: _without_references(value, definitions) for name, value in part["properties"].items()
+        }
         return {"type": "object", "properties": properties, "required": part.get("required", [])}
     dropped = ("title", "additionalProperties")
-    return {name: _plain(value, definitions) for name, value in part.items() if name not in dropped}
-
-
-def _as_list(value: Any) -> Any:
-    """One mark as a list of one, a list written as JSON text as the list, null as none."""
-    if value is None:
-        return []
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except ValueError:
-            return value
-    return [value] if isinstance(value, dict) else value
-
-
-def to_prompts(
-    items: Sequence[MarkArguments], image_hw: tuple[int, int], *, positive: bool | None = None
-) -> list[VisualPrompt]:
-    """Marks as prompts in pixels; without `positive` their own labels decide."""
-    return [
-        item.to_prompt(
-            image_hw,
-            positive=getattr(item, "label", "positive") == "positive" if positive is None else positive,
-        )
-        for item in items
-    ]
+    return {
+        name: _without_references(value, definitions) for name, value in part.items() if name not in dropped
+    }

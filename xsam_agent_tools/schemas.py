@@ -1,13 +1,12 @@
-"""Arguments of the tools, in shapes that every provider's converter takes.
+"""Arguments of the tools, as schemas that every provider's converter accepts.
 
-No unions, no tuples (`prefixItems`), no references, enumerations as `enum`, at least one property. What
-models commonly send by mistake (a bare string for a list, null for a default) is understood; anything
-else is refused with a reason.
+No unions, no tuples (`prefixItems`), no references, enumerations as `enum`, at least one property. Common
+mistakes of models (a bare string for a list, null for a default) are accepted; anything else is refused with
+a reason.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from pydantic import (
     create_model,
 )
 
-from xsam_agent_tools.prompt_arguments import marks, prompts
+from xsam_agent_tools.prompt_arguments import as_list, mark_list_type, prompt_list_type
 from xsam_agent_tools.spatial.relations import RELATIONS
 
 MAX_QUERIES = 8
@@ -40,7 +39,7 @@ Fields = dict[str, Any]
 
 
 def segment_objects_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
-    """Arguments of `segment_objects` for these cameras; the first one is the default."""
+    """Build the arguments of `segment_objects` for these cameras; the first one is the default."""
     fields: Fields = {
         "queries": _phrases(
             "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
@@ -59,13 +58,13 @@ def segment_objects_args(cameras: Sequence[str], *, with_image_id: bool) -> type
 
 
 def ask_scene_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
-    """Arguments of `ask_scene`."""
+    """Build the arguments of `ask_scene`."""
     question = _text("e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
     return _model("ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id)})
 
 
 def segment_everything_args(cameras: Sequence[str]) -> type[BaseModel]:
-    """Arguments of `segment_everything`."""
+    """Build the arguments of `segment_everything`."""
     classes = _phrases(
         "only these categories, e.g. ['mug','plate']; empty = the usual household things",
         MAX_CLASSES,
@@ -75,10 +74,10 @@ def segment_everything_args(cameras: Sequence[str]) -> type[BaseModel]:
 
 
 def segment_with_prompt_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
-    """Arguments of `segment_with_prompt`."""
+    """Build the arguments of `segment_with_prompt`."""
     scopes = ("one", "all_similar")
     fields: Fields = {
-        "prompts": (prompts(), ...),
+        "prompts": (prompt_list_type(), ...),
         "scope": _choice(
             scopes, "one = the object that is marked; all_similar = everything that looks like it"
         ),
@@ -88,42 +87,42 @@ def segment_with_prompt_args(cameras: Sequence[str], *, with_image_id: bool) -> 
 
 
 def refine_object_args() -> type[BaseModel]:
-    """Arguments of `refine_object`."""
+    """Build the arguments of `refine_object`."""
     fields: Fields = {
         "object_id": _object_id(),
-        "add": (marks("marks on what belongs to the object and is missing from its outline"), []),
-        "remove": (marks("marks on what does not belong to the object"), []),
+        "add": (mark_list_type("marks on what belongs to the object and is missing from its outline"), []),
+        "remove": (mark_list_type("marks on what does not belong to the object"), []),
     }
     return _model("refine_object", fields)
 
 
 def inspect_object_args() -> type[BaseModel]:
-    """Arguments of `inspect_object`."""
+    """Build the arguments of `inspect_object`."""
     return _model("inspect_object", {"object_id": _object_id()})
 
 
 def track_object_args(cameras: Sequence[str]) -> type[BaseModel]:
-    """Arguments of `track_object`; without a camera the object's own is used."""
+    """Build the arguments of `track_object`; without a camera the object's own is used."""
     names = (SAME_CAMERA, *(name for name in cameras if name != SAME_CAMERA))
     camera = _choice(names, "where to look; same = the camera that saw it")
     return _model("track_object", {"object_id": _object_id(), "camera": camera})
 
 
 def locate_objects_3d_args() -> type[BaseModel]:
-    """Arguments of `locate_objects_3d`."""
+    """Build the arguments of `locate_objects_3d`."""
     frame = _optional_name("frame to give positions in, e.g. 'base_link'; empty = the camera's own frame")
     return _model("locate_objects_3d", {"object_ids": _ids("ids of the objects", 1, MAX_IDS), "frame": frame})
 
 
 def compare_objects_args() -> type[BaseModel]:
-    """Arguments of `compare_objects`."""
+    """Build the arguments of `compare_objects`."""
     ids = _ids("ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS)
     relation = _choice(RELATIONS, "what to find out", required=True)
     return _model("compare_objects", {"object_ids": ids, "relation": relation})
 
 
 def filter_objects_args() -> type[BaseModel]:
-    """Arguments of `filter_objects`."""
+    """Build the arguments of `filter_objects`."""
     image_id = (
         Annotated[str, Field(max_length=MAX_NAME_CHARS, description="the image, e.g. 'f7'"), _clean_id()],
         ...,
@@ -137,7 +136,7 @@ def filter_objects_args() -> type[BaseModel]:
 
 
 def report_not_found_args() -> type[BaseModel]:
-    """Arguments of `report_not_found`."""
+    """Build the arguments of `report_not_found`."""
     fields: Fields = {
         "query": _text("what was wanted", MAX_QUERY_CHARS),
         "tried": _phrases("the queries that were tried", 20),
@@ -147,16 +146,16 @@ def report_not_found_args() -> type[BaseModel]:
 
 
 def perception_status_args(cameras: Sequence[str]) -> type[BaseModel]:
-    """Arguments of `perception_status`: none is needed, but Google refuses tools without any."""
+    """Build the arguments of `perception_status`: none is needed, but Google refuses tools without any."""
     names = (ALL_CAMERAS, *(name for name in cameras if name != ALL_CAMERAS))
     return _model("perception_status", {"camera": _choice(names, "which camera; default all")})
 
 
 def check_camera_names(cameras: Sequence[str]) -> tuple[str, ...]:
-    """The names as a tuple.
+    """Check the camera names and return them as a tuple.
 
     Raises:
-        ValueError: none, too many, a repeated, empty or overlong name.
+        ValueError: no names, too many, or a repeated, empty or overlong one.
     """
     if isinstance(cameras, str):
         raise ValueError("cameras must be a list of names, not one string")
@@ -180,7 +179,7 @@ def _model(name: str, fields: Fields) -> type[BaseModel]:
 
 
 def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
-    """Which image: the newest of a camera, or, where pixels are kept, an earlier one."""
+    """Return the fields for an image: the newest of a camera or, where pixels are kept, an earlier one."""
     fields: Fields = {"camera": _camera(cameras)}
     if with_image_id:
         fields["image_id"] = _optional_name(
@@ -194,9 +193,9 @@ def _camera(cameras: Sequence[str]) -> tuple[Any, str]:
 
 
 def _choice(names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:
-    """One of several names, the first by default.
+    """Return a field for one of several names, the first by default.
 
-    The enumeration is for the model; the tool checks the name itself, to answer with a typed error.
+    The enumeration is for the model; the tool checks the name itself, to return a typed error.
     """
     schema = {"type": "string", "enum": list(names), "description": description}
     if required:
@@ -204,30 +203,30 @@ def _choice(names: Sequence[str], description: str, *, required: bool = False) -
     return (Annotated[str, BeforeValidator(_none_as(names[0])), WithJsonSchema(schema)], names[0])
 
 
-def _phrases(description: str, most: int, *, optional: bool = False) -> tuple[Any, Any]:
-    limits = Field(min_length=None if optional else 1, max_length=most, description=description)
-    kind = Annotated[list[str], limits, BeforeValidator(_as_list), AfterValidator(_clean_queries)]
-    return (kind, [] if optional else ...)
+def _phrases(description: str, max_length: int, *, optional: bool = False) -> tuple[Any, Any]:
+    field = Field(min_length=None if optional else 1, max_length=max_length, description=description)
+    annotation = Annotated[list[str], field, BeforeValidator(as_list), AfterValidator(_clean_queries)]
+    return (annotation, [] if optional else ...)
 
 
-def _text(description: str, most: int) -> tuple[Any, Any]:
-    return (Annotated[str, Field(description=description), AfterValidator(_clean_text(most))], ...)
+def _text(description: str, max_chars: int) -> tuple[Any, Any]:
+    return (Annotated[str, Field(description=description), AfterValidator(_text_cleaner(max_chars))], ...)
 
 
-def _ids(description: str, least: int, most: int) -> tuple[Any, Any]:
-    limits = Field(min_length=least or None, max_length=most, description=description)
-    kind = Annotated[list[str], limits, BeforeValidator(_as_list), AfterValidator(_clean_ids)]
-    return (kind, ... if least else [])
+def _ids(description: str, min_length: int, max_length: int) -> tuple[Any, Any]:
+    field = Field(min_length=min_length or None, max_length=max_length, description=description)
+    annotation = Annotated[list[str], field, BeforeValidator(as_list), AfterValidator(_clean_ids)]
+    return (annotation, ... if min_length else [])
 
 
 def _object_id() -> tuple[Any, Any]:
-    limits = Field(max_length=MAX_NAME_CHARS, description="id from an earlier answer, e.g. 'f7/m1'")
-    return (Annotated[str, limits, _clean_id()], ...)
+    field = Field(max_length=MAX_NAME_CHARS, description="id from an earlier answer, e.g. 'f7/m1'")
+    return (Annotated[str, field, _clean_id()], ...)
 
 
 def _optional_name(description: str) -> tuple[Any, Any]:
-    limits = Field(max_length=MAX_NAME_CHARS, description=description)
-    return (Annotated[str, limits, BeforeValidator(_none_as(""))], "")
+    field = Field(max_length=MAX_NAME_CHARS, description=description)
+    return (Annotated[str, field, BeforeValidator(_none_as(""))], "")
 
 
 def _clean_id() -> AfterValidator:
@@ -238,34 +237,20 @@ def _none_as(default: Any) -> Any:
     return lambda value: default if value is None else value
 
 
-def _as_list(value: Any) -> Any:
-    """A bare string as a list of one, a list that was written as JSON text as the list, null as none."""
-    if value is None:
-        return []
-    if not isinstance(value, str):
-        return value
-    if value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            pass
-    return [value]
-
-
-def _clean_text(most: int) -> Any:
+def _text_cleaner(max_chars: int) -> Any:
     def clean(text: str) -> str:
         phrase = " ".join(text.split())
         if not phrase.strip("?.!,;: "):
             raise ValueError("it is empty")
-        if len(phrase) > most:
-            raise ValueError(f"it has {len(phrase)} characters, at most {most} are allowed")
+        if len(phrase) > max_chars:
+            raise ValueError(f"it has {len(phrase)} characters, at most {max_chars} are allowed")
         return phrase
 
     return clean
 
 
 def _clean_ids(ids: list[str]) -> list[str]:
-    """Without repetitions."""
+    """Strip the ids and remove repetitions."""
     for object_id in ids:
         if len(object_id) > MAX_NAME_CHARS:
             raise ValueError(f"an id has {len(object_id)} characters: copy it from an earlier answer")
@@ -273,7 +258,7 @@ def _clean_ids(ids: list[str]) -> list[str]:
 
 
 def _clean_queries(queries: list[str]) -> list[str]:
-    """Single spaces, no repetitions; empty and overlong phrases are refused."""
+    """Collapse spaces and remove repetitions; refuse empty and overlong phrases."""
     cleaned: dict[str, str] = {}
     for query in queries:
         phrase = " ".join(query.split())

@@ -1,4 +1,4 @@
-"""The one place where the tools, the segmenter and the limits come together."""
+"""The toolkit: tools over one segmenter and its cameras, with all settings in one constructor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from langchain_core.tools import BaseTool
 from xsam.segmenter import Segmenter
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import SceneStore
-from xsam_agent_tools.perception import FrameSource, Limits, Perception, TransformSource
+from xsam_agent_tools.perception import FrameSource, Perception, TimeLimits, TransformSource
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, Toolbox, ToolSpec
 from xsam_agent_tools.tools.definition import Images, langchain_tool
@@ -24,16 +24,16 @@ HOUSEHOLD_THINGS = (
     *("screwdriver", "hammer", "pan", "pot", "tape", "vase", "teapot", "duck", "teddy bear", "phone"),
     *("laptop", "keyboard", "mouse", "remote", "bag", "chair"),
 )
-"""What `segment_everything` looks for unless it is told otherwise."""
+"""Default categories of `segment_everything`."""
 
 
 class XSamToolkit:
-    """Perception tools over one segmenter::
+    """Perception tools that share one segmenter and one scene store::
 
         tools = XSamToolkit(segmenter, cameras=["front", "wrist"]).get_tools()
         agent = create_agent(model, tools)
 
-    Tools of one toolkit share a scene store: an object id from one answer is valid in later calls.
+    An object id from the result of one tool is valid in later calls of every tool.
     """
 
     def __init__(
@@ -55,32 +55,32 @@ class XSamToolkit:
         repeat_within_s: float = 60.0,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
-        """Check the settings; nothing is asked of the segmenter yet.
+        """Check the settings and build the tools; the segmenter is not called yet.
 
         Args:
             segmenter: the model in this process, the client of a node, or a fake.
             cameras: names that the model may choose from; the first is the default.
             mode: "core" or "full" set of tools.
-            images: "user" and "tool" put pictures into each artifact and say in which message a
+            images: "user" and "tool" put overlays into each artifact, and name the message in which a
                 middleware may show the newest one; the text for the model never contains images.
-            frame_source: gives the newest frame of a camera. The frame itself is then segmented, so image,
-                masks and depth belong together, and earlier images can be asked about again. Without it
+            frame_source: returns the newest frame of a camera. That frame itself is then segmented, so image,
+                masks and depth belong together, and earlier images can be queried again. Without it
                 the segmenter takes the frame from its own camera of that name.
-            transforms: (target frame, source frame, stamp in ns) → (4, 4) matrix or None, such as a look-up
-                in TF. Without it positions are given in the camera's own frame only.
-            store: give one to share it between toolkits or to set its bounds.
-            thing_classes, stuff_classes: what `segment_everything` looks for by default.
-            deadline_s: of one tool call; covers frame, waiting for the model, and inference.
-            max_age_s: of a camera's newest frame; None = whatever the segmenter allows.
-            max_image_age_s: of an earlier image that is asked about again; None = any.
-            max_position_age_s: of an image whose positions in space are asked for; None = any.
-            repeat_within_s: a query that found nothing is refused for so long while the picture stays the
-                same; 0 = it may be repeated at will.
-            clock_ns: now, in nanoseconds of the clock that stamps the frames (simulated time: the node's).
+            transforms: (target frame, source frame, stamp in ns) → (4, 4) matrix or None, such as a TF
+                lookup. Without it positions are available in the camera's own frame only.
+            store: pass one to share it between toolkits or to set its bounds.
+            thing_classes, stuff_classes: default categories of `segment_everything`.
+            deadline_s: deadline of one tool call; covers frame, waiting for the model, and inference.
+            max_age_s: maximum age of a camera's newest frame; None = whatever the segmenter allows.
+            max_image_age_s: maximum age of an earlier image that is queried again; None = any.
+            max_position_age_s: maximum age of an image for positions in space; None = any.
+            repeat_within_s: how long a query that found nothing is refused while the view stays the
+                same; 0 = never.
+            clock_ns: time in nanoseconds by the clock that stamps the frames (simulated time: the node's).
 
         Raises:
-            TypeError: the segmenter has no `segment`.
-            ValueError: a setting is out of range, or pictures are wanted without a frame source.
+            TypeError: the segmenter has no method `segment`.
+            ValueError: a setting is out of range, or images are on without a frame source.
         """
         if not isinstance(segmenter, Segmenter):
             raise TypeError(f"a segmenter needs a method `segment`, {type(segmenter).__name__} has none")
@@ -89,7 +89,7 @@ class XSamToolkit:
         if images not in get_args(Images):
             raise ValueError(f"images must be one of {get_args(Images)}, got {images!r}")
         if images != "none" and frame_source is None:
-            raise ValueError(f"images={images!r} needs a frame_source: a segmenter's answers carry no pixels")
+            raise ValueError(f"images={images!r} needs a frame_source: a segmenter's results carry no pixels")
         if isinstance(thing_classes, str) or isinstance(stuff_classes, str):
             raise ValueError("thing_classes and stuff_classes must be lists of names, not one string")
         if not (thing_classes or stuff_classes):
@@ -101,7 +101,7 @@ class XSamToolkit:
             segmenter,
             check_camera_names(cameras),
             store=self.store,
-            limits=Limits(
+            limits=TimeLimits(
                 deadline_s=deadline_s,
                 max_age_s=max_age_s,
                 max_image_age_s=max_image_age_s,
@@ -113,15 +113,15 @@ class XSamToolkit:
             clock_ns=clock_ns,
         )
         builders = CORE_BUILDERS if mode == "core" else BUILDERS
-        box = Toolbox(
+        toolbox = Toolbox(
             perception=perception,
             images=images,
             names=tuple(builders),
             thing_classes=tuple(thing_classes),
             stuff_classes=tuple(stuff_classes),
         )
-        self.specs: tuple[ToolSpec, ...] = tuple(build(box) for build in builders.values())
+        self.specs: tuple[ToolSpec, ...] = tuple(build(toolbox) for build in builders.values())
 
     def get_tools(self) -> list[BaseTool]:
-        """The tools of the mode, ready for an agent."""
+        """Return the tools of the mode, ready for an agent."""
         return [langchain_tool(spec) for spec in self.specs]

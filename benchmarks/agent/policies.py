@@ -136,7 +136,7 @@ def follow_hints(text: str) -> Script:
 
 
 def _search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
-    """Look, and follow the hints until something is found or nothing is left to try."""
+    """Capture, and follow the hints until something is found or nothing is left to try."""
     step: Call | None = call("segment_objects", queries=list(queries))
     for _ in range(MAX_STEPS):
         if step is None:

@@ -121,12 +121,12 @@ async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPat
 
 def test_the_mcp_configuration_starts_the_server() -> None:
     pytest.importorskip("mcp")
-    from xsam_agent_tools.mcp.options import options_of
+    from xsam_agent_tools.mcp.options import parse_options
 
     servers = json.loads((EXAMPLES / "mcp.json").read_text())["mcpServers"]
     for server in servers.values():
         assert (EXAMPLES.parent / server["command"]).is_file()
         assert server["args"][:3] == ["python", "-m", "xsam_agent_tools.mcp_server"]
-        options = options_of(server["args"][3:])
+        options = parse_options(server["args"][3:])
         assert options.transport == "stdio"
     assert servers.keys() == {"xsam-robot", "xsam-simulated-table"}

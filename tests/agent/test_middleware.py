@@ -15,8 +15,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from xsam_agent_tools.middleware import (
     OverlayMiddleware,
     perception_middleware,
-    pictures_of,
-    show_pictures,
+    artifact_images,
+    insert_images,
 )
 
 SEES, BLIND = {"image_inputs": True}, {"image_inputs": False}
@@ -161,8 +161,8 @@ def test_other_tools_and_errors_are_left_alone() -> None:
     failed = ToolMessage("x", tool_call_id="2", artifact=None, status="error")
     plain = ToolMessage("x", tool_call_id="3", artifact=["AAAA"])
     messages = [HumanMessage("a"), foreign, failed, plain]
-    assert [pictures_of(m) for m in messages] == [[]] * 4
-    assert show_pictures(messages, max_images=2) == messages
+    assert [artifact_images(m) for m in messages] == [[]] * 4
+    assert insert_images(messages, max_images=2) == messages
 
 
 @pytest.mark.parametrize("settings", [{"max_images": 0}, {"place": "system"}])

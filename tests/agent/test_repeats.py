@@ -8,8 +8,7 @@ import pytest
 from tests.agent.table import MASKS, new_frame
 from xsam import FakeSegmenter, Frame
 from xsam_agent_tools.errors import RepeatedQueryError
-from xsam_agent_tools.memory.history import History
-from xsam_agent_tools.spatial.appearance import same_picture, signature
+from xsam_agent_tools.memory.history import History, frame_signature, show_same_view
 
 
 def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> None:
@@ -109,7 +108,7 @@ def _remember(history: History, scope: str = "", phrase: str = "fork") -> None:
         phrases=[phrase],
         absent=[phrase],
         found=[],
-        picture=None,
+        frame=None,
     )
 
 
@@ -130,9 +129,15 @@ def test_the_history_is_bounded() -> None:
         _remember(history, phrase=f"thing {n}")
         _remember(history, scope=f"conversation {n}")
     _remember(history)
-    assert len(history.looks("")) <= 64
-    assert history.looks("conversation 0") == ()
-    assert len(history.looks("conversation 199")) == 1
+    assert len(history.searches("")) <= 64
+    assert history.searches("conversation 0") == ()
+    assert len(history.searches("conversation 199")) == 1
+
+
+def _signature(rgb: np.ndarray) -> np.ndarray:
+    signature = frame_signature(Frame(rgb=rgb))
+    assert signature is not None
+    return signature
 
 
 def test_pictures_are_compared_by_blocks() -> None:
@@ -142,7 +147,7 @@ def test_pictures_are_compared_by_blocks() -> None:
     fork = still.copy()
     fork[200:208, 300:360] = 250
     lamp = np.clip(still * 0.8, 0, 255).astype(np.uint8)
-    assert same_picture(signature(still), signature(noisy))
-    assert not same_picture(signature(still), signature(fork))
-    assert not same_picture(signature(still), signature(lamp))
-    assert signature(still[:100, :50]).shape == signature(still).shape
+    assert show_same_view(_signature(still), _signature(noisy))
+    assert not show_same_view(_signature(still), _signature(fork))
+    assert not show_same_view(_signature(still), _signature(lamp))
+    assert _signature(still[:100, :50]).shape == _signature(still).shape

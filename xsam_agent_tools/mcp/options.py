@@ -20,7 +20,7 @@ from xsam_agent_tools.tools.definition import Images
 ORACLE = "oracle"
 
 
-def options_of(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The parsed command line; ends the program with a usage message when it makes no sense."""
     parser = argparse.ArgumentParser(
         prog="python -m xsam_agent_tools.mcp_server", description="X-SAM's perception tools over MCP."
@@ -47,7 +47,7 @@ def options_of(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 @contextmanager
-def toolkit_of(options: argparse.Namespace) -> Iterator[XSamToolkit]:
+def open_toolkit(options: argparse.Namespace) -> Iterator[XSamToolkit]:
     """The toolkit that the options describe; what it holds open is closed at the end."""
     named = [name.strip() for name in (options.cameras or "").split(",") if name.strip()]
     settings: dict[str, Any] = {"mode": options.mode, "deadline_s": options.deadline_s}

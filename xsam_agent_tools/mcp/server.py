@@ -27,9 +27,9 @@ from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 
 from xsam.version import __version__
-from xsam_agent_tools.runtime.progress import progress_to
+from xsam_agent_tools.runtime.progress import send_progress_to
 from xsam_agent_tools.toolkit import XSamToolkit
-from xsam_agent_tools.tools.definition import ToolSpec, in_conversation
+from xsam_agent_tools.tools.definition import ToolSpec, conversation_scope
 
 ARTIFACT_KEY = "xsam-agent-tools/artifact"
 MAX_CALLS_AT_ONCE = 16
@@ -112,7 +112,7 @@ def _run(
         said = context.session.report_progress(steps, message=f"{event['tool']}: {event['stage']}")
         asyncio.run_coroutine_threadsafe(said, loop).add_done_callback(_log_failure)
 
-    with in_conversation(_conversation_of(context)), progress_to(report):
+    with conversation_scope(_conversation_of(context)), send_progress_to(report):
         try:
             content, artifact = spec.call(arguments)
         except ToolException as error:
@@ -169,11 +169,11 @@ def serve_http(server: Server[Any], port: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Serve until the client or a signal ends it."""
-    from xsam_agent_tools.mcp.options import options_of, toolkit_of
+    from xsam_agent_tools.mcp.options import open_toolkit, parse_options
 
-    options = options_of(argv)
+    options = parse_options(argv)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    with toolkit_of(options) as toolkit:
+    with open_toolkit(options) as toolkit:
         server = build_server(toolkit)
         if options.transport == "http":
             serve_http(server, options.port)

@@ -1,1 +1,1 @@
-"""What the tools remember: scenes with their objects, past searches, matching of sightings."""
+"""Memory of the tools: scenes with their objects, past searches, matching of sightings."""

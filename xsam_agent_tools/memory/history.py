@@ -1,4 +1,4 @@
-"""What was asked so far, a conversation at a time: ends loops, and shows what absence rests on."""
+"""Past searches, one conversation at a time: they end loops and are the evidence that something is absent."""
 
 from __future__ import annotations
 
@@ -7,47 +7,58 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.types.requests import Frame
 from xsam_agent_tools.errors import RepeatedQueryError
 
+SAME_VIEW_LEVELS = 6.0
+"""Two frames show the same when no block's mean differs by more than this many of 255 gray levels."""
+
+_BLOCKS_WH = (40, 30)
 _MAX_CONVERSATIONS = 64
-_MAX_LOOKS = 64  # of one conversation
+_MAX_SEARCHES = 64  # of one conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PastLook:
-    """One call that asked for something by words."""
+class PastSearch:
+    """One tool call that searched for phrases."""
 
     tool: str
     camera: str
     image_id: str
     phrases: tuple[str, ...]
-    absent: tuple[str, ...]  # those of them that nothing fitted
+    absent: tuple[str, ...]  # the phrases without a match
     found: tuple[tuple[str, str], ...]  # (phrase, object id)
-    picture: NDArray[np.float32] | None  # signature; None = the pixels are not known
-    at_s: float  # monotonic
+    signature: NDArray[np.float32] | None  # of the frame; None = the pixels are not known
+    time_s: float  # monotonic
 
 
 class History:
-    """Bounded, thread-safe memory of past looks; conversations do not see each other's."""
+    """Bounded, thread-safe memory of past searches; conversations do not see each other's."""
 
     def __init__(
         self, *, repeat_within_s: float = 60.0, clock_s: Callable[[], float] = time.monotonic
     ) -> None:
-        """`repeat_within_s`: how long a query that found nothing may not be repeated; 0 = it may always."""
+        """Start empty.
+
+        Args:
+            repeat_within_s: how long a query that found nothing is refused on the same view; 0 = never.
+            clock_s: monotonic time in seconds.
+        """
         if not repeat_within_s >= 0:
             raise ValueError(f"repeat_within_s must not be negative, got {repeat_within_s}")
         self._repeat_within_s = repeat_within_s
         self._clock_s = clock_s
-        self._looks: OrderedDict[str, deque[PastLook]] = OrderedDict()
+        self._searches: OrderedDict[str, deque[PastSearch]] = OrderedDict()
         self._lock = threading.Lock()
 
     def add(
         self,
-        scope: str,
+        conversation: str,
         *,
         tool: str,
         camera: str,
@@ -55,110 +66,124 @@ class History:
         phrases: Sequence[str],
         absent: Sequence[str],
         found: Sequence[tuple[str, str]],
-        picture: NDArray[np.float32] | None,
+        frame: Frame | None,
     ) -> None:
-        """Remember a look of the conversation `scope`."""
-        look = PastLook(
+        """Record a search of a conversation; `frame` is None where the pixels are not known."""
+        search = PastSearch(
             tool=tool,
             camera=camera,
             image_id=image_id,
             phrases=tuple(phrases),
             absent=tuple(absent),
             found=tuple(found),
-            picture=picture,
-            at_s=self._clock_s(),
+            signature=frame_signature(frame),
+            time_s=self._clock_s(),
         )
         with self._lock:
-            self._looks.setdefault(scope, deque(maxlen=_MAX_LOOKS)).append(look)
-            self._looks.move_to_end(scope)
-            while len(self._looks) > _MAX_CONVERSATIONS:
-                self._looks.popitem(last=False)
+            self._searches.setdefault(conversation, deque(maxlen=_MAX_SEARCHES)).append(search)
+            self._searches.move_to_end(conversation)
+            while len(self._searches) > _MAX_CONVERSATIONS:
+                self._searches.popitem(last=False)
 
-    def looks(self, scope: str) -> tuple[PastLook, ...]:
-        """The conversation's looks, oldest first."""
+    def searches(self, conversation: str) -> tuple[PastSearch, ...]:
+        """Return the conversation's searches, oldest first."""
         with self._lock:
-            return tuple(self._looks.get(scope, ()))
+            return tuple(self._searches.get(conversation, ()))
 
-    def tried(self, scope: str, camera: str) -> list[str]:
-        """Every phrase that the conversation has looked for with a camera, oldest first."""
-        return _tried([look for look in self.looks(scope) if look.camera == camera])
+    def tried(self, conversation: str, camera: str) -> list[str]:
+        """Return every phrase that the conversation has searched for with a camera, oldest first."""
+        return _phrases_of([search for search in self.searches(conversation) if search.camera == camera])
 
-    def refuse_repeat_on_image(self, scope: str, tool: str, image_id: str, phrases: Sequence[str]) -> None:
-        """Raise when all of this was asked about this very image: the answer cannot differ.
+    def refuse_repeat_on_image(
+        self, conversation: str, tool: str, image_id: str, phrases: Sequence[str]
+    ) -> None:
+        """Raise if all phrases were already searched for on this very image: the result cannot differ.
 
         Raises:
             RepeatedQueryError: with the ids that were found, and everything tried on the image.
         """
         if self._repeat_within_s == 0:
             return
-        past = [look for look in self.looks(scope) if look.image_id == image_id and look.tool == tool]
-        if not _covered(phrases, [phrase for look in past for phrase in look.phrases]):
+        past = [s for s in self.searches(conversation) if s.image_id == image_id and s.tool == tool]
+        if not _covered(phrases, [phrase for search in past for phrase in search.phrases]):
             return
-        wanted = {_key(phrase) for phrase in phrases}
-        ids = [object_id for look in past for phrase, object_id in look.found if _key(phrase) in wanted]
+        wanted = {_normalized(phrase) for phrase in phrases}
+        ids = [
+            object_id
+            for search in past
+            for phrase, object_id in search.found
+            if _normalized(phrase) in wanted
+        ]
         known = f"it found {', '.join(ids[:10])}" if ids else "nothing was found"
         raise RepeatedQueryError(
             f"asked before about image {image_id}: {known}",
-            tried=_tried(past),
+            tried=_phrases_of(past),
             hint="use those ids" if ids else None,
         )
 
     def refuse_repeat(
-        self,
-        scope: str,
-        tool: str,
-        camera: str,
-        phrases: Sequence[str],
-        picture: NDArray[np.float32] | None,
+        self, conversation: str, tool: str, camera: str, phrases: Sequence[str], frame: Frame | None
     ) -> None:
-        """Raise when all of this was looked for in vain a moment ago and the picture is still the same.
+        """Raise if all phrases were searched for in vain a moment ago and the view has not changed.
 
-        Looking again for what is there is always allowed: its position may have to be fresh.
+        Searching again for something that was found is always allowed: its position may have to be fresh.
 
         Args:
-            scope: the conversation.
-            tool: name of the tool that asks.
-            camera: whose newest frame is about to be asked.
-            phrases: what is to be looked for.
-            picture: signature of that frame; None = not known, then the time alone decides.
+            conversation: name of the conversation.
+            tool: name of the calling tool.
+            camera: name of the camera that is about to be searched.
+            phrases: phrases to search for.
+            frame: newest frame of that camera; None = not known, then the time alone decides.
 
         Raises:
             RepeatedQueryError: with everything tried on this view.
         """
-        since_s = self._clock_s() - self._repeat_within_s
+        now_s, signature = self._clock_s(), frame_signature(frame)
         same_view = [
-            look
-            for look in self.looks(scope)
-            if look.tool == tool
-            and look.camera == camera
-            and look.at_s > since_s
-            and _same_picture(look.picture, picture)
+            search
+            for search in self.searches(conversation)
+            if search.tool == tool
+            and search.camera == camera
+            and search.time_s > now_s - self._repeat_within_s
+            and show_same_view(search.signature, signature)
         ]
-        if not _covered(phrases, [phrase for look in same_view for phrase in look.absent]):
+        if not _covered(phrases, [phrase for search in same_view for phrase in search.absent]):
             return
-        age_s = self._clock_s() - same_view[-1].at_s
-        still = "and the picture has not changed" if picture is not None else "by the same camera"
+        last = same_view[-1]
+        reason = "by the same camera" if signature is None else "and the picture has not changed"
         raise RepeatedQueryError(
-            f"nothing was found {age_s:.0f} s ago on {same_view[-1].image_id} {still}",
-            tried=_tried(same_view),
+            f"nothing was found {now_s - last.time_s:.0f} s ago on {last.image_id} {reason}",
+            tried=_phrases_of(same_view),
         )
 
 
-def _same_picture(first: NDArray[np.float32] | None, second: NDArray[np.float32] | None) -> bool:
+def frame_signature(frame: Frame | None) -> NDArray[np.float32] | None:
+    """Return the mean colors of a grid of blocks, (30, 40, 3): enough to see that the view has changed.
+
+    A block of a 640×480 image has 16×16 pixels: sensor noise averages out, a fork does not.
+    """
+    if frame is None:
+        return None
+    import cv2
+
+    means: Any = cv2.resize(frame.rgb, _BLOCKS_WH, interpolation=cv2.INTER_AREA)
+    return np.asarray(means, np.float32)
+
+
+def show_same_view(first: NDArray[np.float32] | None, second: NDArray[np.float32] | None) -> bool:
+    """Return whether two signatures are of frames that show the same; unknown frames equal each other."""
     if first is None or second is None:
         return first is second
-    from xsam_agent_tools.spatial.appearance import same_picture
-
-    return same_picture(first, second)
+    return bool(np.abs(first - second).max() <= SAME_VIEW_LEVELS)
 
 
 def _covered(phrases: Sequence[str], earlier: Sequence[str]) -> bool:
-    return {_key(phrase) for phrase in phrases} <= {_key(phrase) for phrase in earlier}
+    return {_normalized(phrase) for phrase in phrases} <= {_normalized(phrase) for phrase in earlier}
 
 
-def _tried(looks: Sequence[PastLook]) -> list[str]:
-    return list(dict.fromkeys(phrase for look in looks for phrase in look.phrases))
+def _phrases_of(searches: Sequence[PastSearch]) -> list[str]:
+    return list(dict.fromkeys(phrase for search in searches for phrase in search.phrases))
 
 
-def _key(phrase: str) -> str:
+def _normalized(phrase: str) -> str:
     return " ".join(phrase.lower().split())

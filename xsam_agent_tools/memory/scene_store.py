@@ -1,7 +1,7 @@
-"""Images and objects that the tools have answered about, by id.
+"""Images and the objects found on them, by id.
 
-The language model sees ids only ("f7" an image, "f7/m1" an object on it); masks and pixels stay here
-until they are the least recently used and room is needed.
+The language model sees ids only ("f7" for an image, "f7/m1" for an object on it). Masks and pixels stay here
+until they are the least recently used ones and room is needed.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ _OBJECT_OVERHEAD_BYTES = 400  # of the Python objects around a mask's counts
 class SceneObject:
     """One object on one image. `mark` is its number in overlays of that image."""
 
-    object_id: str = ""  # given by the store
-    mark: int = 0  # given by the store
-    parent_id: str = ""  # the object it was refined from, or that was tracked; may be gone by now
-    dropped: bool = False  # left out of overlays and sets by `filter_objects`; the id stays valid
+    object_id: str = ""  # assigned by the store
+    mark: int = 0  # assigned by the store
+    parent_id: str = ""  # the object that was refined or tracked; may have been dropped since
+    dropped: bool = False  # excluded from overlays and sets by `filter_objects`; the id stays valid
     query: str  # the phrase that found it; empty when it was pointed at
     label: str
     score: float | None
     box_xyxy: tuple[int, int, int, int]
     center_xy: tuple[int, int]  # a pixel of the mask
     mask: MaskRle
-    location: Location3D | None = None  # as the segmenter measured it; None = it did not
+    location: Location3D | None = None  # measured by the segmenter; None = not measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Scene:
-    """One image and the objects found on it so far."""
+    """An image and the objects found on it so far."""
 
     image_id: str
     camera: str
     frame_id: str
     stamp_ns: int
     image_hw: tuple[int, int]
-    arrived_ns: int = 0  # when it came, by the toolkit's clock; 0 = unknown
+    arrived_ns: int = 0  # arrival by the toolkit's clock; 0 = unknown
     frame: Frame | None = None  # None = the pixels are not known here
     objects: tuple[SceneObject, ...] = field(default=())
 
@@ -56,8 +56,8 @@ class Scene:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the scene holds on to, roughly."""
-        total = sum(len(found.mask.counts) + _OBJECT_OVERHEAD_BYTES for found in self.objects)
+        """Approximate memory of the scene."""
+        total = sum(len(item.mask.counts) + _OBJECT_OVERHEAD_BYTES for item in self.objects)
         if self.frame is not None:
             total += self.frame.rgb.nbytes
             total += self.frame.depth_m.nbytes if self.frame.depth_m is not None else 0
@@ -68,7 +68,7 @@ class Scene:
 class SceneStore:
     """Bounded, thread-safe memory of scenes; the least recently used one makes room.
 
-    Ids are never reused within a store. Numbers start at `first_number`: give a fresh range when
+    Ids are never reused within a store. Image numbers start at `first_number`: choose a fresh range when
     conversations outlive the process, so that an old "f1" does not name a new image.
     """
 
@@ -81,7 +81,10 @@ class SceneStore:
         first_number: int = 1,
     ) -> None:
         if min(max_images, max_bytes, max_objects_per_image, first_number) < 1:
-            raise ValueError("the bounds of a scene store must be positive")
+            raise ValueError(
+                "the bounds of a scene store must be positive, got"
+                f" {max_images=}, {max_bytes=}, {max_objects_per_image=}, {first_number=}"
+            )
         self.max_images = max_images
         self.max_bytes = max_bytes
         self.max_objects_per_image = max_objects_per_image
@@ -97,7 +100,7 @@ class SceneStore:
 
     @property
     def nbytes(self) -> int:
-        """Memory of all scenes, roughly; at most `max_bytes`."""
+        """Approximate memory of all scenes; at most `max_bytes`."""
         with self._lock:
             return self._nbytes
 
@@ -112,9 +115,9 @@ class SceneStore:
         frame: Frame | None = None,
         objects: Sequence[SceneObject] = (),
     ) -> Scene:
-        """A new scene with its objects; their ids and marks are filled in.
+        """Add a scene and assign ids and marks to its objects.
 
-        The pixels are left out when they alone would exceed `max_bytes`.
+        The pixels are not kept when they alone would exceed `max_bytes`.
 
         Raises:
             ImageFullError: more objects than one image may carry.
@@ -135,22 +138,22 @@ class SceneStore:
             return self._put(scene)
 
     def add_objects(self, image_id: str, objects: Sequence[SceneObject]) -> Scene:
-        """The scene with more objects, numbered on from those it has.
+        """Add objects to a scene, numbered on from those it has, and return the new scene.
 
         Raises:
             StaleIdError: the scene was dropped.
-            UnknownIdError: there never was one of that id.
+            UnknownIdError: there never was a scene with that id.
             ImageFullError: more objects than one image may carry.
         """
         with self._lock:
             return self._put(self._with_objects(self._find(image_id), objects))
 
     def keep(self, image_id: str, shown: Collection[str]) -> Scene:
-        """The scene with exactly these objects shown and the others dropped; all ids stay valid.
+        """Show exactly these objects of a scene and drop the others; all ids stay valid.
 
         Raises:
             StaleIdError: the scene was dropped.
-            UnknownIdError: there never was one of that id.
+            UnknownIdError: there never was a scene with that id.
         """
         with self._lock:
             scene = self._find(image_id)
@@ -158,27 +161,27 @@ class SceneStore:
             return self._put(replace(scene, objects=objects))
 
     def newest(self, camera: str) -> Scene | None:
-        """The newest image of a camera that is still there; does not count as a use."""
+        """Return the newest stored image of a camera; does not count as a use."""
         with self._lock:
-            own = [scene for scene in self._scenes.values() if scene.camera == camera]
-        return max(own, key=lambda scene: int(scene.image_id[1:]), default=None)
+            candidates = [scene for scene in self._scenes.values() if scene.camera == camera]
+        return max(candidates, key=lambda scene: int(scene.image_id[1:]), default=None)
 
     def scene(self, image_id: str) -> Scene:
-        """The scene of an image id; counts as a use of it.
+        """Return the scene of an image id; counts as a use of it.
 
         Raises:
             StaleIdError: the scene was dropped.
-            UnknownIdError: there never was one of that id.
+            UnknownIdError: there never was a scene with that id.
         """
         with self._lock:
             return self._find(image_id)
 
     def object(self, object_id: str) -> tuple[Scene, SceneObject]:
-        """An object and its scene, by an id like "f7/m1"; counts as a use of the scene.
+        """Return an object and its scene, by an id like "f7/m1"; counts as a use of the scene.
 
         Raises:
             StaleIdError: the scene was dropped.
-            UnknownIdError: there never was an object of that id.
+            UnknownIdError: there never was an object with that id.
         """
         image_id = object_id.partition("/")[0]
         with self._lock:
@@ -186,7 +189,7 @@ class SceneStore:
         for candidate in scene.objects:
             if candidate.object_id == object_id:
                 return scene, candidate
-        known = ", ".join(found.object_id for found in scene.objects[:10]) or "no objects"
+        known = ", ".join(item.object_id for item in scene.objects[:10]) or "no objects"
         raise UnknownIdError(f"no object {object_id[:40]!r}; on {image_id}: {known}")
 
     def _find(self, image_id: str) -> Scene:

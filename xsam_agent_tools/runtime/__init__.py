@@ -1,1 +1,1 @@
-"""How tool calls run: deadlines, progress events, lazy loading, health."""
+"""Support for running tool calls: deadlines, progress events, lazy loading, health."""

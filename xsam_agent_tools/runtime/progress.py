@@ -1,4 +1,4 @@
-"""Progress events of a running tool, for whoever streams the agent with `stream_mode="custom"`."""
+"""Progress events of a running tool, for programs that stream the agent with `stream_mode="custom"`."""
 
 from __future__ import annotations
 
@@ -8,29 +8,31 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-Progress = Callable[..., None]
-Listener = Callable[[dict[str, Any]], None]
+ProgressReporter = Callable[..., None]
+"""Call as `report(stage, **details)`."""
 
-_LISTENER: ContextVar[Listener | None] = ContextVar("xsam_progress_listener", default=None)
+ProgressListener = Callable[[dict[str, Any]], None]
+
+_LISTENER: ContextVar[ProgressListener | None] = ContextVar("xsam_progress_listener", default=None)
 
 
-def progress_of(tool: str) -> Progress:
-    """A function that sends `{"type": "xsam_progress", "tool": …, "stage": …, …}` to the stream.
+def progress_reporter(tool: str) -> ProgressReporter:
+    """Return a function that emits `{"type": "xsam_progress", "tool": …, "stage": …, …}`.
 
-    It goes to `progress_to`, else to the stream of the running LangGraph, else nowhere. Take it on the
-    thread of the tool call; it may be called from any thread.
+    Events go to the listener of `send_progress_to`, else to the stream of the running LangGraph, else
+    nowhere. Create the reporter on the thread of the tool call; it may be called from any thread.
     """
-    write = _LISTENER.get() or _stream_writer()
+    write = _LISTENER.get() or _langgraph_stream()
 
-    def send(stage: str, **details: Any) -> None:
+    def report(stage: str, **details: Any) -> None:
         write({"type": "xsam_progress", "tool": tool, "stage": stage, **details})
 
-    return send
+    return report
 
 
 @contextmanager
-def progress_to(listener: Listener) -> Iterator[None]:
-    """Events of tool calls inside go to the listener; for callers other than LangGraph."""
+def send_progress_to(listener: ProgressListener) -> Iterator[None]:
+    """Send the events of tool calls in this context to a listener; for callers other than LangGraph."""
     token = _LISTENER.set(listener)
     try:
         yield
@@ -38,16 +40,16 @@ def progress_to(listener: Listener) -> Iterator[None]:
         _LISTENER.reset(token)
 
 
-def _stream_writer() -> Listener:
+def _langgraph_stream() -> ProgressListener:
     config = sys.modules.get("langgraph.config")  # loaded whenever a graph is running
     if config is None:
-        return _nobody_listens
+        return _discard
     try:
-        writer: Listener = config.get_stream_writer()
+        writer: ProgressListener = config.get_stream_writer()
     except (KeyError, RuntimeError):  # outside a graph
-        return _nobody_listens
+        return _discard
     return writer
 
 
-def _nobody_listens(event: dict[str, Any]) -> None:
-    """Drop the event."""
+def _discard(event: dict[str, Any]) -> None:
+    """Discard the event."""

@@ -14,12 +14,12 @@ from xsam.errors import DeadlineExceededError, QueueFullError
 
 T = TypeVar("T")
 
-# The work knows its deadline; waiting this much longer lets its own, better explained refusal win.
+# The work knows its deadline; waiting this much longer lets its own, more specific error win.
 GRACE_S = 0.25
 
 
-class OneAtATime:
-    """Runs one piece of work at a time for callers on many threads.
+class SerialRunner:
+    """Runs work for callers on many threads, one piece at a time.
 
     Each caller waits for its turn and for its work, never longer than its deadline. Work that
     hangs keeps its (daemon) thread and its turn; later callers are refused when their time is up.
@@ -27,18 +27,18 @@ class OneAtATime:
 
     def __init__(self, *, max_waiting: int = 16) -> None:
         self._turn = threading.Lock()
-        self._places = threading.BoundedSemaphore(max_waiting)
+        self._slots = threading.BoundedSemaphore(max_waiting)
         self._max_waiting = max_waiting
 
     def run(self, work: Callable[[float], T], *, deadline_s: float) -> T:
-        """`work(seconds_left)`, on a thread of its own.
+        """Call `work(remaining_s)` on a new thread and return its result.
 
         Raises:
-            QueueFullError: too many callers wait already.
+            QueueFullError: too many callers are waiting already.
             DeadlineExceededError: the turn did not come, or the work did not end, in time.
         """
         ends_s = time.monotonic() + deadline_s
-        if not self._places.acquire(blocking=False):
+        if not self._slots.acquire(blocking=False):
             raise QueueFullError(f"{self._max_waiting} requests are waiting already")
         try:
             if not self._turn.acquire(timeout=deadline_s):
@@ -48,7 +48,7 @@ class OneAtATime:
             thread = threading.Thread(
                 target=context.run,
                 args=(self._work, work, ends_s, future),
-                name="xsam-agent-look",
+                name="xsam-agent-capture",
                 daemon=True,
             )
             try:
@@ -61,9 +61,9 @@ class OneAtATime:
             except FutureTimeoutError:
                 if future.done():  # it ended just now, or raised a TimeoutError of its own
                     return future.result()
-                raise DeadlineExceededError(f"no answer within {deadline_s:.1f} s") from None
+                raise DeadlineExceededError(f"no result within {deadline_s:.1f} s") from None
         finally:
-            self._places.release()
+            self._slots.release()
 
     def _work(self, work: Callable[[float], T], ends_s: float, future: Future[T]) -> None:
         try:

@@ -1,1 +1,1 @@
-"""Geometry for language models: relations, contact, locations, appearance."""
+"""Geometry for language models: relations, contact, locations, colors."""

@@ -1,4 +1,4 @@
-"""What pixels look like: the name of a color, how alike two objects are, whether a picture has changed."""
+"""Colors of objects: their everyday names, and how similar two objects are."""
 
 from __future__ import annotations
 
@@ -12,40 +12,22 @@ from xsam.types.masks import BoolMask
 
 RgbImage = NDArray[np.uint8]
 
-SAME_PICTURE_LEVELS = 6.0
-"""Two pictures are the same when no block's mean differs by more than this many of 255 gray levels."""
-
-_BLOCKS_WH = (40, 30)
-_MIN_COLOUR_PIXELS = 12
+_MIN_PIXELS = 12
 _HISTOGRAM_BINS = (6, 12, 12)  # of L*, a*, b*
 
 
-def signature(rgb: RgbImage) -> NDArray[np.float32]:
-    """Mean colors of a grid of blocks, (30, 40, 3): enough to see that the picture has changed.
-
-    A block of a 640×480 image has 16×16 pixels: sensor noise averages out, a fork does not.
-    """
-    small: Any = cv2.resize(rgb, _BLOCKS_WH, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32)
-
-
-def same_picture(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:
-    """Whether two signatures are of pictures that show the same."""
-    return bool(np.abs(first - second).max() <= SAME_PICTURE_LEVELS)
-
-
 def color_name(rgb: RgbImage, mask: BoolMask) -> str:
-    """The everyday name of an object's main color; "" when there are too few pixels to tell.
+    """Return the everyday name of an object's main color; "" when there are too few pixels to tell.
 
-    The middle of the object's colors in CIE L*a*b* is named by lightness, chroma and hue. Shading
+    The median of the object's colors in CIE L*a*b* is named by lightness, chroma and hue. Shading
     and colored light make this a description, not a measurement.
 
     Args:
         rgb: uint8 (H, W, 3).
         mask: bool (H, W).
     """
-    pixels = rgb[_inner(mask)]
-    if len(pixels) < _MIN_COLOUR_PIXELS:
+    pixels = rgb[_without_rim(mask)]
+    if len(pixels) < _MIN_PIXELS:
         return ""
     lab = _lab(pixels)
     lightness, a, b = np.median(lab, axis=0).tolist()
@@ -70,27 +52,27 @@ def color_name(rgb: RgbImage, mask: BoolMask) -> str:
 def color_similarity(
     first_rgb: RgbImage, first_mask: BoolMask, second_rgb: RgbImage, second_mask: BoolMask
 ) -> float:
-    """How alike the colors under two masks are, 0 to 1: the intersection of their L*a*b* histograms."""
+    """Return how similar the colors under two masks are, 0 to 1: their L*a*b* histogram intersection."""
     one, two = _histogram(first_rgb, first_mask), _histogram(second_rgb, second_mask)
     return float(np.minimum(one, two).sum())
 
 
 def _histogram(rgb: RgbImage, mask: BoolMask) -> NDArray[np.float64]:
-    lab = _lab(rgb[_inner(mask)])
+    lab = _lab(rgb[_without_rim(mask)])
     ranges = ((0.0, 100.0), (-90.0, 90.0), (-90.0, 90.0))
     counts, _ = np.histogramdd(lab, bins=_HISTOGRAM_BINS, range=ranges)
     total = counts.sum()
     return counts / total if total else counts
 
 
-def _inner(mask: BoolMask) -> BoolMask:
-    """The mask without its rim, whose pixels mix with the background; a thin mask as it is."""
+def _without_rim(mask: BoolMask) -> BoolMask:
+    """Erode the mask, because the pixels of its rim mix with the background; keep a thin mask as it is."""
     eroded: Any = cv2.erode(mask.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=0)
     inner: BoolMask = eroded.astype(np.bool_)
-    return inner if np.count_nonzero(inner) >= _MIN_COLOUR_PIXELS else mask
+    return inner if np.count_nonzero(inner) >= _MIN_PIXELS else mask
 
 
 def _lab(pixels: RgbImage) -> NDArray[np.float32]:
-    """(N, 3) uint8 RGB → (N, 3) L* in [0, 100], a* and b*."""
+    """Convert (N, 3) uint8 RGB to (N, 3) L* in [0, 100], a* and b*."""
     lab: Any = cv2.cvtColor(pixels.reshape(1, -1, 3).astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     return np.asarray(lab[0], np.float32)

@@ -1,33 +1,39 @@
-"""What tells several candidates apart, in a few words each, for the model or the user to choose by."""
+"""Differences between candidates, in a few words each, for the model or the user to choose by."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from xsam.errors import InvalidImageError
 from xsam_agent_tools.errors import NoDepthError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.spatial.locations import has_place, locate
-from xsam_agent_tools.spatial.relations import UNCLEAR, Body, compare
+from xsam_agent_tools.spatial.locations import is_locatable, locate
+from xsam_agent_tools.spatial.relations import UNCLEAR, SpatialObject, compare
 
 MAX_CANDIDATES = 8
+MAX_TERMS = 3
 
-# relation → the word for the object that fits, with two candidates and with more
-_EXTREMES = {
-    "leftmost": ("left", "leftmost"),
-    "rightmost": ("right", "rightmost"),
-    "nearest": ("nearer", "nearest"),
-    "farthest": ("farther", "farthest"),
-    "largest": ("larger", "largest"),
-    "smallest": ("smaller", "smallest"),
+# extreme → the term for the object that is it, among two candidates; among more it is the extreme itself
+_TERMS_OF_TWO = {
+    "leftmost": "left",
+    "rightmost": "right",
+    "topmost": "upper",
+    "bottommost": "lower",
+    "nearest": "nearer",
+    "farthest": "farther",
+    "largest": "larger",
+    "smallest": "smaller",
 }
-_VERTICAL = {"topmost": ("upper", "topmost"), "bottommost": ("lower", "bottommost")}
 
 
-def body_of(scene: Scene, item: SceneObject) -> Body:
-    """An object as the relations see it, with its place in space where the image has depth."""
-    location = locate(scene, item) if has_place(scene, item) else None
-    return Body(
+def spatial_object(scene: Scene, item: SceneObject) -> SpatialObject:
+    """Return the geometry of an object, with its location where the image has depth.
+
+    Raises:
+        InvalidImageError: the intrinsics do not fit the image.
+    """
+    location = locate(scene, item) if is_locatable(scene, item) else None
+    return SpatialObject(
         object_id=item.object_id,
         mask=item.mask.decode(),
         location=location,
@@ -37,52 +43,55 @@ def body_of(scene: Scene, item: SceneObject) -> Body:
 
 
 def distinguish(scene: Scene, items: Sequence[SceneObject]) -> dict[str, str]:
-    """Object id → words that fit it and not the others, such as "left, red, nearer".
+    """Return object id → terms that fit it and none of the others, such as "left, red, nearer".
 
-    Only clear differences count; candidates that differ in nothing are not in the result.
+    Only clear differences count; candidates that differ in nothing are left out.
     """
     items = items[:MAX_CANDIDATES]
     if len(items) < 2:
         return {}
-    words: dict[str, list[str]] = {item.object_id: [] for item in items}
-    bodies = [_body_without_trouble(scene, item) for item in items]
-    _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("leftmost", "rightmost")})
-    if not any(words.values()):
-        _add_extremes(words, bodies, _VERTICAL)
-    for object_id, color in _colors(scene, bodies).items():
-        words[object_id].append(color)
-    _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("nearest", "farthest")})
-    _add_extremes(words, bodies, {name: _EXTREMES[name] for name in ("largest", "smallest")})
-    return {object_id: ", ".join(said[:3]) for object_id, said in words.items() if said}
+    objects = [_object_maybe_without_depth(scene, item) for item in items]
+    terms = [
+        *(
+            _extreme_terms(objects, "leftmost", "rightmost")
+            or _extreme_terms(objects, "topmost", "bottommost")
+        ),
+        *_color_terms(scene, objects),
+        *_extreme_terms(objects, "nearest", "farthest", "largest", "smallest"),
+    ]
+    grouped: dict[str, list[str]] = {item.object_id: [] for item in items}
+    for object_id, term in terms:
+        grouped[object_id].append(term)
+    return {object_id: ", ".join(own[:MAX_TERMS]) for object_id, own in grouped.items() if own}
 
 
-def _body_without_trouble(scene: Scene, item: SceneObject) -> Body:
-    """The object; a depth image that cannot be used leaves the other differences to tell."""
+def _object_maybe_without_depth(scene: Scene, item: SceneObject) -> SpatialObject:
+    """Return the geometry of an object; an unusable depth image leaves the differences in the image."""
     try:
-        return body_of(scene, item)
+        return spatial_object(scene, item)
     except InvalidImageError:
-        return Body(object_id=item.object_id, mask=item.mask.decode())
+        return SpatialObject(object_id=item.object_id, mask=item.mask.decode())
 
 
-def _add_extremes(
-    words: dict[str, list[str]], bodies: Sequence[Body], relations: dict[str, tuple[str, str]]
-) -> None:
-    for relation, (of_two, of_many) in relations.items():
+def _extreme_terms(objects: Sequence[SpatialObject], *extremes: str) -> list[tuple[str, str]]:
+    """Return (object id, term) for each extreme that is clear."""
+    terms = []
+    for extreme in extremes:
         try:
-            answer = compare(relation, bodies).answer
+            outcome = compare(extreme, objects).outcome
         except NoDepthError:  # this difference is not known, the others are
             continue
-        if answer != UNCLEAR:
-            words[answer].append(of_two if len(bodies) == 2 else of_many)
+        if outcome != UNCLEAR:
+            terms.append((outcome, _TERMS_OF_TWO[extreme] if len(objects) == 2 else extreme))
+    return terms
 
 
-def _colors(scene: Scene, bodies: Sequence[Body]) -> dict[str, str]:
-    """The colors, when they are not all the same."""
+def _color_terms(scene: Scene, objects: Sequence[SpatialObject]) -> Iterator[tuple[str, str]]:
+    """Yield (object id, color) unless all colors are the same."""
     if scene.frame is None:
-        return {}
+        return
     from xsam_agent_tools.spatial.appearance import color_name
 
-    names = {body.object_id: color_name(scene.frame.rgb, body.mask) for body in bodies}
-    if len(set(names.values())) < 2:
-        return {}
-    return {object_id: name for object_id, name in names.items() if name}
+    names = {item.object_id: color_name(scene.frame.rgb, item.mask) for item in objects}
+    if len(set(names.values())) >= 2:
+        yield from ((object_id, name) for object_id, name in names.items() if name)

@@ -1,7 +1,7 @@
-"""Where the objects of a scene are in space, from their masks and the depth of their image.
+"""Locations of a scene's objects in space, from their masks and the depth of their image.
 
-A segmenter with a depth camera of its own (the ROS node) sends the places along with the masks. Where the
-toolkit has the frames, the places are computed here; the numbers are the same, from `xsam.spatial.localize`.
+A segmenter with a depth camera of its own (the ROS node) sends the locations along with the masks. Where the
+toolkit has the frames, the locations are computed here; both use `xsam.spatial.localize`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
 
 
-def has_place(scene: Scene, item: SceneObject) -> bool:
-    """Whether `locate` has something to go by."""
+def is_locatable(scene: Scene, item: SceneObject) -> bool:
+    """Return whether the object has a location, or depth and intrinsics to compute it from."""
     frame = scene.frame
     computable = frame is not None and frame.depth_m is not None and frame.intrinsics is not None
     return item.location is not None or computable
 
 
 def locate(scene: Scene, item: SceneObject) -> Location3D:
-    """The place of an object, or an unknown one with the reason; see `frame_of_location` for its frame.
+    """Return the location of an object, or an invalid one with the reason; its frame: `location_frame`.
 
     Raises:
         NoDepthError: the image has no depth or no intrinsics.
-        InvalidImageError: the intrinsics are not those of the image.
+        InvalidImageError: the intrinsics do not fit the image.
     """
     if item.location is not None:
         return item.location
@@ -38,16 +38,16 @@ def locate(scene: Scene, item: SceneObject) -> Location3D:
     return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics)
 
 
-def frame_of_location(location: Location3D, scene: Scene) -> str:
-    """Name of the frame that a place is given in: its own, else the camera's optical frame."""
+def location_frame(location: Location3D, scene: Scene) -> str:
+    """Return the name of a location's frame: its own, else the camera's optical frame."""
     return location.frame_id or scene.frame_id or f"{scene.camera} (optical)"
 
 
-def in_frame(location: Location3D, target: str, scene: Scene, perception: Perception) -> Location3D:
-    """The place in the target frame; "" keeps the frame it is given in.
+def transform_location(location: Location3D, target: str, scene: Scene, perception: Perception) -> Location3D:
+    """Transform a location to the target frame; "" leaves it in its own.
 
     Raises:
-        NoTransformError: nothing provides the transform, or what is provided is none.
+        NoTransformError: no transform is available, or the matrix is not a rigid transform.
     """
     source = location.frame_id or scene.frame_id
     if target in ("", source) or not location.valid:

@@ -1,7 +1,7 @@
 """Spatial relations between objects, from masks and depth, each with a margin.
 
-Within the margin the answer is "unclear": a planner that knows this can look from elsewhere or ask, one
-that is given a coin's answer cannot.
+Within the margin the outcome is "unclear": a planner that knows this can look from another camera or ask the
+user, while a planner that is given the toss of a coin cannot.
 
 ==================  ======================================================================  ==============
 relation            holds when                                                              margin
@@ -10,11 +10,11 @@ left_of, right_of   centroids differ along x of the image                       
 above, below        centroids differ along y of the image                                   3 % of height
 nearer, farther     depths of the surfaces differ (median, along the optical axis)          2 cm or 2 %
 larger, smaller     length × width in meters differ; without depth, areas in the image      factor 1.2
-inside              of the first one's pixels 85 % lie within the outline of the second     15 % … 85 %
+inside              85 % of the first one's pixels lie within the outline of the second     15 % … 85 %
 on                  the second surrounds the lower end of the first, without a depth step   20 % … 60 %
 between             the first projects onto the line between the other two, close to it     see `_between`
 leftmost …          the extreme of all objects, clear of the runner-up                      as above
-closest_to          of all others the one closest to the first, in space or in the image    factor 1.2
+closest_to          the one closest to the first of all others, in space or in the image    factor 1.2
 ==================  ======================================================================  ==============
 """
 
@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,21 +41,33 @@ SIZE_RATIO = 1.2
 CLOSENESS_RATIO = 1.2
 
 PAIRWISE = ("left_of", "right_of", "above", "below", "nearer", "farther", "larger", "smaller", "inside", "on")
-EXTREMES = ("leftmost", "rightmost", "topmost", "bottommost", "nearest", "farthest", "largest", "smallest")
+# extreme → the pairwise relation that its object has to all others
+EXTREMES = {
+    "leftmost": "left_of",
+    "rightmost": "right_of",
+    "topmost": "above",
+    "bottommost": "below",
+    "nearest": "nearer",
+    "farthest": "farther",
+    "largest": "larger",
+    "smallest": "smaller",
+}
 RELATIONS = (*PAIRWISE, "between", *EXTREMES, "closest_to")
 
-_NEEDS_DEPTH = frozenset({"nearer", "farther", "nearest", "farthest"})
+_ABOUT_DEPTH = ("nearer", "farther")
+_ABOUT_SIZE = ("larger", "smaller")
+_DESCENDING = ("right_of", "below", "farther", "larger")  # the larger value fits the relation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Body:
-    """An object as the relations see it."""
+class SpatialObject:
+    """The geometry of one object that relations are computed from."""
 
     object_id: str
     mask: BoolMask  # (H, W)
     location: Location3D | None = None  # None = the image has no depth
-    in_camera_frame: bool = True  # the location is; otherwise its distance stands for the depth
-    image_depth_m: NDArray[np.float32] | None = None  # (H, W) of the image
+    in_camera_frame: bool = True  # of the location; otherwise its distance stands in for the depth
+    image_depth_m: NDArray[np.float32] | None = None  # (H, W), of the whole image
     centroid_xy: tuple[float, float] = field(init=False)
     area_px: int = field(init=False)
 
@@ -74,49 +86,51 @@ class Body:
 
     @property
     def width_m(self) -> float | None:
-        """The second longest side of what is seen of it; None = not measured."""
-        return self._sides_m()[1] if self.location is not None and self.location.valid else None
+        """Second longest side of the visible part; None = not measured."""
+        sides_m = self._sides_m
+        return sides_m[1] if sides_m is not None else None
 
     @property
-    def face_m2(self) -> float | None:
-        """The two longest sides of what is seen of it, multiplied; None = not measured."""
+    def face_area_m2(self) -> float | None:
+        """Product of the two longest sides of the visible part; None = not measured."""
+        sides_m = self._sides_m
+        return sides_m[0] * sides_m[1] if sides_m is not None else None
+
+    @property
+    def _sides_m(self) -> list[float] | None:
+        """Sides of the visible part, longest first; None = not measured."""
         if self.location is None or not self.location.valid:
             return None
-        longest, second, _ = self._sides_m()
-        return longest * second
-
-    def _sides_m(self) -> list[float]:
-        """The sides of what is seen of it, longest first."""
-        return sorted(self.location.size_m if self.location is not None else (), reverse=True)
+        return sorted(self.location.size_m, reverse=True)
 
     @property
     def cut_off(self) -> bool:
-        """Whether the border of the image cuts through it."""
+        """Whether the object touches the border of the image, which then may hide a part of it."""
         mask = self.mask
         return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The answer to a comparison.
+class RelationResult:
+    """Outcome of a comparison.
 
     Attributes:
-        answer: yes, no or unclear; for extremes and `closest_to` an object id or unclear.
-        why: the numbers behind it, in words.
-        by: what was compared, with its unit.
-        values: the compared number of each object.
-        order: all ids, from the one that fits best to the one that fits least.
+        outcome: yes, no or unclear; for extremes and `closest_to` an object id or unclear.
+        reason: the numbers behind it, as text.
+        quantity: what was compared, with its unit.
+        values: the compared number of each object, by id.
+        ranking: all ids, from the best fit to the worst.
     """
 
-    answer: str
-    why: str
-    by: str = ""
+    outcome: str
+    reason: str
+    quantity: str = ""
     values: dict[str, float] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
+    ranking: tuple[str, ...] = ()
 
 
-def compare(relation: str, bodies: Sequence[Body]) -> Verdict:
-    """Whether, or for which object, a relation holds.
+def compare(relation: str, objects: Sequence[SpatialObject]) -> RelationResult:
+    """Return whether, or for which object, a relation holds.
 
     With more than two objects a pairwise relation must hold between the first and each of the others.
 
@@ -128,123 +142,122 @@ def compare(relation: str, bodies: Sequence[Body]) -> Verdict:
         raise ArgumentsError(
             f"unknown relation {relation[:40]!r}", hint=f"use one of: {', '.join(RELATIONS)}"
         )
-    if relation == "between" and len(bodies) != 3:
+    if relation == "between" and len(objects) != 3:
         raise ArgumentsError(
-            f"between takes 3 objects, got {len(bodies)}",
+            f"between takes 3 objects, got {len(objects)}",
             hint="first the one in the middle, then the outer two",
         )
-    if len(bodies) < 2:
-        raise ArgumentsError(f"{relation} takes at least 2 objects, got {len(bodies)}")
-    if relation in _NEEDS_DEPTH:
-        _check_depths(bodies)
+    if len(objects) < 2:
+        raise ArgumentsError(f"{relation} takes at least 2 objects, got {len(objects)}")
+    if EXTREMES.get(relation, relation) in _ABOUT_DEPTH:
+        _check_depths(objects)
     if relation == "between":
-        return _between(*bodies)
+        return _between(*objects)
     if relation == "closest_to":
-        return _closest(bodies[0], bodies[1:])
+        return _closest(objects[0], objects[1:])
     if relation in EXTREMES:
-        return _extreme(relation, bodies)
-    verdicts = [_pair(relation, bodies[0], other) for other in bodies[1:]]
-    answers = [verdict.answer for verdict in verdicts]
-    deciding = NO if NO in answers else UNCLEAR if UNCLEAR in answers else YES
+        return _extreme(EXTREMES[relation], objects)
+    results = [_pair(relation, objects[0], other) for other in objects[1:]]
+    outcomes = [result.outcome for result in results]
+    overall = NO if NO in outcomes else UNCLEAR if UNCLEAR in outcomes else YES
     values: dict[str, float] = {}
-    for verdict in verdicts:
-        values.update(verdict.values)
-    return Verdict(
-        answer=deciding,
-        why=next(v.why for v in verdicts if v.answer == deciding),
-        by=verdicts[0].by,
+    for result in results:
+        values.update(result.values)
+    return RelationResult(
+        outcome=overall,
+        reason=next(result.reason for result in results if result.outcome == overall),
+        quantity=results[0].quantity,
         values=values,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """A number by which objects are ordered, and when two of them clearly differ."""
+    """A quantity that objects are ordered by, and the margin beyond which two values clearly differ."""
 
-    by: str
-    value: Callable[[Body], float]
+    quantity: str
+    value: Callable[[SpatialObject], float]
     clearly_less: Callable[[float, float], bool]
     digits: int
 
 
-def _pair(relation: str, first: Body, second: Body) -> Verdict:
+def _pair(relation: str, first: SpatialObject, second: SpatialObject) -> RelationResult:
     if relation == "inside":
-        answer, why = inside(first.mask, second.mask, first.image_depth_m)
-        return Verdict(answer=answer, why=why, by="masks and depth")
+        outcome, reason = inside(first.mask, second.mask, first.image_depth_m)
+        return RelationResult(outcome=outcome, reason=reason, quantity="masks and depth")
     if relation == "on":
-        answer, why = resting_on(first.mask, second.mask, first.image_depth_m, first.width_m or 0.0)
-        return Verdict(answer=answer, why=why, by="masks and depth")
-    upwards = relation in ("right_of", "below", "farther", "larger")
+        outcome, reason = resting_on(first.mask, second.mask, first.image_depth_m, first.width_m or 0.0)
+        return RelationResult(outcome=outcome, reason=reason, quantity="masks and depth")
     scale = _scale(relation, (first, second))
     a, b = scale.value(first), scale.value(second)
-    low, high = (b, a) if upwards else (a, b)
+    low, high = (b, a) if relation in _DESCENDING else (a, b)
     if scale.clearly_less(low, high):
-        answer = YES
+        outcome = YES
     elif scale.clearly_less(high, low):
-        answer = NO
+        outcome = NO
     else:
-        answer = UNCLEAR
-    if relation in ("larger", "smaller") and answer != UNCLEAR:
-        loser = second if a > b else first
-        if loser.cut_off:
-            return _verdict(scale, UNCLEAR, (first, second), f"{loser.object_id} is cut off by the border")
-    return _verdict(scale, answer, (first, second))
+        outcome = UNCLEAR
+    if relation in _ABOUT_SIZE and outcome != UNCLEAR:
+        smaller = second if a > b else first
+        if smaller.cut_off:
+            note = f"{smaller.object_id} is cut off by the border"
+            return _scale_result(scale, UNCLEAR, (first, second), note)
+    return _scale_result(scale, outcome, (first, second))
 
 
-def _extreme(relation: str, bodies: Sequence[Body]) -> Verdict:
-    upwards = relation in ("rightmost", "bottommost", "farthest", "largest")
-    scale = _scale(relation, bodies)
-    ranked = sorted(bodies, key=scale.value, reverse=upwards)
+def _extreme(relation: str, objects: Sequence[SpatialObject]) -> RelationResult:
+    """Find the object that has a pairwise relation to all others."""
+    scale = _scale(relation, objects)
+    ranked = sorted(objects, key=scale.value, reverse=relation in _DESCENDING)
     best, second = scale.value(ranked[0]), scale.value(ranked[1])
-    low, high = (second, best) if upwards else (best, second)
+    low, high = (second, best) if relation in _DESCENDING else (best, second)
     clear = scale.clearly_less(low, high)
     note = ""
-    rivals = ranked[1:] if relation == "largest" else ranked[:1] if relation == "smallest" else []
-    if hidden := [body.object_id for body in rivals if body.cut_off]:
+    rivals = ranked[1:] if relation == "larger" else ranked[:1] if relation == "smaller" else []
+    if hidden := [item.object_id for item in rivals if item.cut_off]:
         clear, note = False, f"{', '.join(hidden)} is cut off by the border"
-    verdict = _verdict(scale, ranked[0].object_id if clear else UNCLEAR, ranked, note)
-    return Verdict(
-        answer=verdict.answer,
-        why=verdict.why,
-        by=verdict.by,
-        values=verdict.values,
-        order=tuple(body.object_id for body in ranked),
-    )
+    result = _scale_result(scale, ranked[0].object_id if clear else UNCLEAR, ranked, note)
+    return replace(result, ranking=tuple(item.object_id for item in ranked))
 
 
-def _verdict(scale: _Scale, answer: str, bodies: Sequence[Body], note: str = "") -> Verdict:
-    values = {body.object_id: _rounded(scale.value(body), scale.digits) for body in bodies}
+def _scale_result(
+    scale: _Scale, outcome: str, objects: Sequence[SpatialObject], note: str = ""
+) -> RelationResult:
+    values = {item.object_id: _rounded(scale.value(item), scale.digits) for item in objects}
     shown = " and ".join(f"{value:g}" for value in list(values.values())[:2])
-    tie = ", too close to tell" if answer == UNCLEAR and not note else ""
-    return Verdict(
-        answer=answer,
-        why=f"{scale.by}: {shown}{tie}" + (f"; {note}" if note else ""),
-        by=scale.by,
+    tie = ", too close to tell" if outcome == UNCLEAR and not note else ""
+    return RelationResult(
+        outcome=outcome,
+        reason=f"{scale.quantity}: {shown}{tie}" + (f"; {note}" if note else ""),
+        quantity=scale.quantity,
         values=values,
     )
 
 
-def _scale(relation: str, bodies: Sequence[Body]) -> _Scale:
-    height, width = bodies[0].mask.shape
-    if relation in ("left_of", "right_of", "leftmost", "rightmost"):
+def _scale(relation: str, objects: Sequence[SpatialObject]) -> _Scale:
+    """Return the scale of a pairwise relation."""
+    height, width = objects[0].mask.shape
+    if relation in ("left_of", "right_of"):
         return _Scale(
             "x in px",
-            lambda body: body.centroid_xy[0],
+            lambda item: item.centroid_xy[0],
             lambda low, high: high - low >= MARGIN_SHARE * width,
             0,
         )
-    if relation in ("above", "below", "topmost", "bottommost"):
+    if relation in ("above", "below"):
         return _Scale(
             "y in px (down)",
-            lambda body: body.centroid_xy[1],
+            lambda item: item.centroid_xy[1],
             lambda low, high: high - low >= MARGIN_SHARE * height,
             0,
         )
-    if relation in _NEEDS_DEPTH:
-        return _Scale("depth in m", lambda body: body.depth_m or math.nan, _clearly_nearer, 2)
-    if all(body.face_m2 is not None for body in bodies):
-        return _Scale("length x width in cm2", lambda body: 1e4 * (body.face_m2 or 0.0), _clearly_smaller, 0)
-    return _Scale("area in the image in px", lambda body: float(body.area_px), _clearly_smaller, 0)
+    if relation in _ABOUT_DEPTH:
+        return _Scale("depth in m", lambda item: item.depth_m or math.nan, _clearly_nearer, 2)
+    if all(item.face_area_m2 is not None for item in objects):
+        return _Scale(
+            "length x width in cm2", lambda item: 1e4 * (item.face_area_m2 or 0.0), _clearly_smaller, 0
+        )
+    return _Scale("area in the image in px", lambda item: float(item.area_px), _clearly_smaller, 0)
 
 
 def _clearly_nearer(low: float, high: float) -> bool:
@@ -255,36 +268,36 @@ def _clearly_smaller(low: float, high: float) -> bool:
     return high >= SIZE_RATIO * low
 
 
-def _check_depths(bodies: Sequence[Body]) -> None:
-    for body in bodies:
-        if body.location is None:
+def _check_depths(objects: Sequence[SpatialObject]) -> None:
+    for item in objects:
+        if item.location is None:
             raise NoDepthError("the image has no depth, so near and far are not known")
-        if not body.location.valid:
+        if not item.location.valid:
             raise NoDepthError(
-                f"no depth of {body.object_id}: {body.location.reason}",
+                f"no depth of {item.object_id}: {item.location.reason}",
                 hint="compare the others, or look again",
             )
 
 
-def _closest(anchor: Body, others: Sequence[Body]) -> Verdict:
-    places = [body.location for body in (anchor, *others)]
-    if all(place is not None and place.valid for place in places):
-        by, digits = "distance in m", 2
-        spots = [place.position_m for place in places if place is not None]
+def _closest(anchor: SpatialObject, others: Sequence[SpatialObject]) -> RelationResult:
+    locations = [item.location for item in (anchor, *others)]
+    if all(location is not None and location.valid for location in locations):
+        quantity, digits = "distance in m", 2
+        points = [location.position_m for location in locations if location is not None]
     else:
-        by, digits = "distance in the image in px", 0
-        spots = [(*body.centroid_xy, 0.0) for body in (anchor, *others)]
+        quantity, digits = "distance in the image in px", 0
+        points = [(*item.centroid_xy, 0.0) for item in (anchor, *others)]
     distances = {
-        body.object_id: math.dist(spots[0], spot) for body, spot in zip(others, spots[1:], strict=True)
+        item.object_id: math.dist(points[0], point) for item, point in zip(others, points[1:], strict=True)
     }
-    order = tuple(sorted(distances, key=lambda object_id: distances[object_id]))
-    clear = len(order) < 2 or distances[order[1]] >= CLOSENESS_RATIO * distances[order[0]]
-    return Verdict(
-        answer=order[0] if clear else UNCLEAR,
-        why=f"{by} to {anchor.object_id}" + ("" if clear else ", too close to tell"),
-        by=by,
+    ranking = tuple(sorted(distances, key=lambda object_id: distances[object_id]))
+    clear = len(ranking) < 2 or distances[ranking[1]] >= CLOSENESS_RATIO * distances[ranking[0]]
+    return RelationResult(
+        outcome=ranking[0] if clear else UNCLEAR,
+        reason=f"{quantity} to {anchor.object_id}" + ("" if clear else ", too close to tell"),
+        quantity=quantity,
         values={object_id: _rounded(value, digits) for object_id, value in distances.items()},
-        order=order,
+        ranking=ranking,
     )
 
 
@@ -292,21 +305,22 @@ def _rounded(value: float, digits: int) -> float:
     return round(value, digits) if digits else round(value)
 
 
-def _between(middle: Body, first: Body, second: Body) -> Verdict:
-    """In the image: 15–85 % along the line of centroids and at most 25 % of its length aside.
+def _between(middle: SpatialObject, first: SpatialObject, second: SpatialObject) -> RelationResult:
+    """Decide in the image: 15–85 % along the line of centroids and at most 25 % of its length aside.
 
     Beyond the ends, or more than 45 % aside, it is not between; anything else is unclear.
     """
-    start, end, point = (np.array(body.centroid_xy) for body in (first, second, middle))
+    start, end, point = (np.array(item.centroid_xy) for item in (first, second, middle))
     line = end - start
     length = float(np.hypot(*line))
     if length < MARGIN_SHARE * max(middle.mask.shape):
-        return Verdict(answer=UNCLEAR, why="the outer two are at the same place in the image", by="image")
+        reason = "the outer two are at the same place in the image"
+        return RelationResult(outcome=UNCLEAR, reason=reason, quantity="image")
     offset = point - start
     along = float(offset @ line) / length**2
     aside = abs(float(line[0] * offset[1] - line[1] * offset[0])) / length**2
-    why = f"{100 * along:.0f} % along the line, {100 * aside:.0f} % of its length aside"
+    reason = f"{100 * along:.0f} % along the line, {100 * aside:.0f} % of its length aside"
     if 0.15 <= along <= 0.85 and aside <= 0.25:
-        return Verdict(answer=YES, why=why, by="image")
+        return RelationResult(outcome=YES, reason=reason, quantity="image")
     beyond = along <= 0.0 or along >= 1.0 or aside >= 0.45
-    return Verdict(answer=NO if beyond else UNCLEAR, why=why, by="image")
+    return RelationResult(outcome=NO if beyond else UNCLEAR, reason=reason, quantity="image")

@@ -1,1 +1,1 @@
-"""What the language model reads and what the program gets: JSON texts, advice, artifacts."""
+"""Text for the language model: JSON payloads, advice, phrases; and the artifacts for programs."""

@@ -1,6 +1,6 @@
-"""What a program gets from a tool call beside the text: masks, frame data, places and pictures.
+"""Artifacts: what a program gets from a tool call in addition to the text, such as masks and poses.
 
-Plain Python values only (dict, list, str, int, float, bool), so that every checkpointer can store it.
+Plain Python values only (dict, list, str, int, float, bool), so that every checkpointer can store them.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ def segmentation_artifact(
     schema: str = SEGMENTATION,
     images: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """The artifact of a tool that answers about one image.
+    """Build the artifact of a tool call about one image.
 
     Args:
         scene: the image.
-        objects: whose masks are wanted.
+        objects: the objects whose masks to include.
         result: the payload that the model reads.
-        schema: name and version of the shape.
-        images: base64 PNGs; None = none are wanted, then the key is left out.
+        schema: name and version of the artifact's structure.
+        images: base64 PNGs; None = images are off, then the key is left out.
 
     Returns:
         `schema`, `result`, `masks` (COCO run-length codes that `pycocotools.mask.decode` reads),
@@ -51,23 +51,23 @@ def segmentation_artifact(
     artifact: dict[str, Any] = {
         "schema": schema,
         "result": result,
-        "masks": [mask_of(item) for item in objects],
-        "frame": frame_of(scene),
+        "masks": [mask_entry(item) for item in objects],
+        "frame": frame_entry(scene),
     }
     if images is not None:
         artifact["images"] = list(images)
     return artifact
 
 
-def mask_of(item: SceneObject) -> dict[str, Any]:
-    """The mask of an object with its id."""
+def mask_entry(item: SceneObject) -> dict[str, Any]:
+    """Return the mask of an object with its id."""
     mask = item.mask
     rle = {"size": [int(mask.height), int(mask.width)], "counts": mask.counts.decode("ascii")}
     return {"id": item.object_id, "rle": rle}
 
 
-def frame_of(scene: Scene) -> dict[str, Any]:
-    """Which image it was: id, camera, optical frame, stamp and size."""
+def frame_entry(scene: Scene) -> dict[str, Any]:
+    """Return id, camera, optical frame, stamp and size of an image."""
     height, width = scene.image_hw
     return {
         "image_id": scene.image_id,
@@ -78,9 +78,9 @@ def frame_of(scene: Scene) -> dict[str, Any]:
     }
 
 
-def place_of(scene: Scene, item: SceneObject, location: Location3D, frame: str) -> dict[str, Any]:
-    """The place of an object with full precision, for a program that moves an arm."""
-    place: dict[str, Any] = {
+def location_entry(scene: Scene, item: SceneObject, location: Location3D, frame: str) -> dict[str, Any]:
+    """Return the location of an object at full precision, for a program that moves an arm."""
+    entry: dict[str, Any] = {
         "id": item.object_id,
         "label": item.label,
         "valid": bool(location.valid),
@@ -90,16 +90,16 @@ def place_of(scene: Scene, item: SceneObject, location: Location3D, frame: str) 
         "depth_valid_ratio": float(location.depth_valid_ratio),
     }
     if location.valid:
-        place["position_m"] = [float(value) for value in location.position_m]
-        place["center_m"] = [float(value) for value in location.center_m]
-        place["size_m"] = [float(value) for value in location.size_m]
-        place["orientation_xyzw"] = [float(value) for value in location.orientation_xyzw]
-        place["distance_m"] = float(location.distance_m)
-    return place
+        entry["position_m"] = [float(value) for value in location.position_m]
+        entry["center_m"] = [float(value) for value in location.center_m]
+        entry["size_m"] = [float(value) for value in location.size_m]
+        entry["orientation_xyzw"] = [float(value) for value in location.orientation_xyzw]
+        entry["distance_m"] = float(location.distance_m)
+    return entry
 
 
 def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str:
-    """A base64 PNG of the frame with numbered outlines, sides up to `MAX_OVERLAY_SIDE_PX`."""
+    """Draw numbered outlines on the frame; return a base64 PNG with sides up to `MAX_OVERLAY_SIDE_PX`."""
     from xsam.draw.overlay import draw_overlay
 
     segments = Segments(
@@ -116,7 +116,7 @@ def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str
 
 
 def crop_pngs(frame: Frame, item: SceneObject) -> list[str]:
-    """Two base64 PNGs of an object and its surroundings: as the camera saw it, and with its outline.
+    """Crop an object and its surroundings; return two base64 PNGs, without and with its outline.
 
     The first is for questions about color and material: nothing is drawn on it.
     """
@@ -140,10 +140,10 @@ def _png(rgb: Any, *, enlarge: bool = False) -> str:
     if enlarge and side < _CROP_SIDE_PX:
         scale = min(4.0, _CROP_SIDE_PX / side)
     if scale != 1.0:
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         height, width = (max(1, round(scale * length)) for length in rgb.shape[:2])
-        rgb = cv2.resize(rgb, (width, height), interpolation=how)
+        rgb = cv2.resize(rgb, (width, height), interpolation=interpolation)
     ok, png = cv2.imencode(".png", rgb[..., ::-1])
     if not ok:
-        raise ModelError("the picture could not be encoded as PNG")
+        raise ModelError(f"the image of {rgb.shape[1]}×{rgb.shape[0]} px could not be encoded as PNG")
     return base64.b64encode(png.tobytes()).decode("ascii")

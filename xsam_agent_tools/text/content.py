@@ -1,7 +1,6 @@
-"""The text that the language model reads: one compact JSON string an answer.
+"""The text that the language model reads: one compact JSON string per tool call.
 
-An object takes about 60 tokens. Numbers are rounded, nothing is repeated, a score that does not exist
-is left out.
+An object takes about 60 tokens. Numbers are rounded, nothing is repeated, a missing score is left out.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from xsam.errors import XSamError
 from xsam.types.location import Location3D
 from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.perception import Age
+from xsam_agent_tools.perception import ImageAge
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
@@ -26,12 +25,12 @@ _ROWS = ("top", "middle", "bottom")
 
 
 def to_text(payload: dict[str, Any]) -> str:
-    """Compact JSON. NaN and infinity, which JSON lacks, are a bug and raise `ValueError`."""
+    """Serialize to compact JSON; NaN and infinity, which JSON lacks, are a bug and raise `ValueError`."""
     return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
-def header(status: str, scene: Scene, age: Age | None, *, size: bool = True) -> dict[str, Any]:
-    """How every answer about one image begins."""
+def header(status: str, scene: Scene, age: ImageAge | None, *, size: bool = True) -> dict[str, Any]:
+    """Build the first fields of every payload about one image."""
     payload: dict[str, Any] = {"status": status, "image_id": scene.image_id, "camera": scene.camera}
     payload.update(age_payload(age))
     if size:
@@ -40,20 +39,20 @@ def header(status: str, scene: Scene, age: Age | None, *, size: bool = True) -> 
     return payload
 
 
-def age_payload(age: Age | None) -> dict[str, Any]:
-    """`age_s`, and `age_from` when the image has no usable stamp."""
+def age_payload(age: ImageAge | None) -> dict[str, Any]:
+    """Return `age_s`, and `age_from` when the image has no usable stamp; {} for an unknown age."""
     if age is None:
         return {}
-    known = {"age_s": round(age.seconds, 2)}
-    return {**known, "age_from": "arrival"} if age.from_arrival else known
+    payload: dict[str, Any] = {"age_s": round(age.seconds, 2)}
+    return {**payload, "age_from": "arrival"} if age.from_arrival else payload
 
 
 def object_payload(
     item: SceneObject, image_hw: tuple[int, int], *, same_as: str | None = None
 ) -> dict[str, Any]:
-    """One object: ids, label, score and where it is in the image, in pixels.
+    """Describe one object: ids, label, score, and its position in the image in pixels.
 
-    An object that was listed before, under another id, goes without its area to stay short.
+    To keep it short, the area of an object that was listed before under another id (`same_as`) is left out.
     """
     height, width = image_hw
     payload: dict[str, Any] = {"id": item.object_id, "mark": item.mark, "label": item.label}
@@ -63,20 +62,23 @@ def object_payload(
     payload["center_xy"] = list(item.center_xy)
     if same_as is None:
         payload["area_pct"] = percent(item.mask.area / (height * width))
-    payload["where"] = where(item.center_xy, image_hw)
+    payload["where"] = image_region(item.center_xy, image_hw)
     if same_as is not None:
         payload["same_as"] = same_as
     return payload
 
 
 def location_payload(item: SceneObject, location: Location3D, frame: str = "") -> dict[str, Any]:
-    """Where one object is in space, in meters to the millimeter, or why that is not known.
+    """Describe the location of one object, in meters to the millimeter, or why it is not known.
 
-    `frame`: named here only when the objects of an answer are not all in the same one.
+    Args:
+        item: the object.
+        location: its location.
+        frame: name of the frame; given only when the objects of a payload are in different frames.
     """
     payload: dict[str, Any] = {"id": item.object_id, "label": item.label}
     if not location.valid:
-        return {**payload, "located": False, "reason": cut(location.reason, 120)}
+        return {**payload, "located": False, "reason": shorten(location.reason, 120)}
     x, y, z = (round(value, 3) for value in location.position_m)
     payload["position_m"] = {"x": x, "y": y, "z": z}
     if frame:
@@ -88,12 +90,12 @@ def location_payload(item: SceneObject, location: Location3D, frame: str = "") -
 
 
 def size_cm(location: Location3D) -> list[int]:
-    """Length, width and thickness of what is visible, in whole centimeters: few tokens."""
+    """Return length, width and thickness of the visible part, in whole centimeters to save tokens."""
     return sorted((round(100 * value) for value in location.size_m), reverse=True)
 
 
-def where(point_xy: tuple[int, int], image_hw: tuple[int, int]) -> str:
-    """The third of the image that a pixel (x, y) lies in, as words: "left, middle"."""
+def image_region(point_xy: tuple[int, int], image_hw: tuple[int, int]) -> str:
+    """Name the region of the image, out of nine, that a pixel (x, y) lies in: "left, middle"."""
     height, width = image_hw
     column = min(2, max(0, 3 * point_xy[0] // width))
     row = min(2, max(0, 3 * point_xy[1] // height))
@@ -101,12 +103,12 @@ def where(point_xy: tuple[int, int], image_hw: tuple[int, int]) -> str:
 
 
 def error_payload(error: XSamError) -> dict[str, Any]:
-    """A typed refusal or failure. "stale" is a status of its own: old knowledge, not a broken tool."""
+    """Describe a refusal or failure. "stale" is a status of its own: old knowledge, not a broken tool."""
     payload: dict[str, Any] = {
         "status": "stale" if error.code in STALE_CODES else "error",
         "code": error.code,
-        "message": cut(error.message),
-        "hint": cut(error.hint),
+        "message": shorten(error.message),
+        "hint": shorten(error.hint),
         "retryable": bool(error.retryable),
     }
     if isinstance(error, RepeatedQueryError):
@@ -115,7 +117,7 @@ def error_payload(error: XSamError) -> dict[str, Any]:
 
 
 def invalid_arguments_payload(error: ValidationError) -> dict[str, Any]:
-    """Why the arguments were refused, so that the model can correct them."""
+    """Describe why the arguments were refused, so that the model can correct them."""
     reasons = []
     for item in error.errors()[:5]:
         name = ".".join(str(part) for part in item["loc"]) or "arguments"
@@ -123,25 +125,25 @@ def invalid_arguments_payload(error: ValidationError) -> dict[str, Any]:
     return {
         "status": "error",
         "code": "INVALID_ARGUMENTS",
-        "message": cut("; ".join(reasons)),
+        "message": shorten("; ".join(reasons)),
         "hint": "correct the arguments and call again",
         "retryable": False,
     }
 
 
-def call_of(tool: str, values: Sequence[str], **options: str) -> str:
-    """A call to suggest, in Python's syntax: `segment_objects(['mug'],camera='wrist')`."""
-    more = "".join(f",{name}={value!r}" for name, value in options.items())
-    return f"{tool}([{','.join(map(repr, values))}]{more})"
+def suggested_call(tool: str, values: Sequence[str], **options: str) -> str:
+    """Format a call for the model in Python's syntax: `segment_objects(['mug'],camera='wrist')`."""
+    keywords = "".join(f",{name}={value!r}" for name, value in options.items())
+    return f"{tool}([{','.join(map(repr, values))}]{keywords})"
 
 
 def percent(share: float) -> float:
-    """Percent with one decimal, small ones with one significant digit."""
+    """Convert a share to percent with one decimal, or one significant digit below 0.1 %."""
     value = 100 * share
     return round(value, 1) if value >= 0.1 else float(f"{value:.1g}")
 
 
-def cut(text: str, limit: int = MAX_MESSAGE_CHARS) -> str:
-    """The text in one line, cut to a number of characters."""
+def shorten(text: str, limit: int = MAX_MESSAGE_CHARS) -> str:
+    """Put the text on one line and cut it to a number of characters."""
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

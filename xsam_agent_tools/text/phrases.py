@@ -1,11 +1,11 @@
-"""How the words of a language model become queries, and what to suggest when nothing fits."""
+"""Phrases of a language model: converting them to queries, and simpler ones to suggest when nothing fits."""
 
 from __future__ import annotations
 
 from xsam.types.requests import Query, Task
 
 _DETERMINERS = frozenset(("a", "an", "all", "any", "each", "every", "some", "the"))
-_AFTER_THE_NOUN = frozenset(
+_AFTER_NOUN = frozenset(
     (
         *("above", "at", "behind", "below", "beneath", "beside", "between", "by", "closest", "for", "from"),
         *("furthest", "in", "inside", "left", "near", "nearest", "next", "of", "on", "over", "right", "that"),
@@ -16,10 +16,10 @@ _SINGULAR_ENDINGS = ("ss", "us", "is")
 _COUNTS = frozenset(("both", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
 
 
-def query_for(phrase: str) -> Query:
-    """The query that a phrase stands for.
+def query_from_phrase(phrase: str) -> Query:
+    """Convert a phrase to a query.
 
-    "…?" is reasoned about; "the …" means one object (referring); anything else is a category of
+    "…?" is a question for reasoning; "the …" refers to one object; anything else is a category of
     which every instance is wanted, without its leading "a", "all the" and the like.
     """
     if phrase.rstrip().endswith("?"):
@@ -29,8 +29,8 @@ def query_for(phrase: str) -> Query:
     return Query(thing_classes=(_without_determiners(phrase) or phrase,))
 
 
-def means_one(phrase: str) -> bool:
-    """Whether the phrase says "the" of a single thing ("the mug on the shelves", not "the two mugs")."""
+def expects_one_object(phrase: str) -> bool:
+    """Return whether the phrase is "the" with a singular noun ("the mug on the shelves", not "the mugs")."""
     words = _words(phrase)
     if phrase.rstrip().endswith("?") or words[:1] != ["the"] or _COUNTS & set(words[1:2]):
         return False
@@ -39,10 +39,10 @@ def means_one(phrase: str) -> bool:
 
 
 def simpler_nouns(phrase: str) -> list[str]:
-    """What to look for instead of a longer phrase: its last two words and its last one.
+    """Return shorter phrases to search for instead: the last two words of the noun phrase, and its last one.
 
-    Both, because only a dictionary could tell "teddy bear" from "red mug". [] when the phrase is a bare noun
-    already, or a question.
+    Both, because only a dictionary could tell "teddy bear" from "red mug". Empty when the phrase is a bare
+    noun already, or a question.
     """
     if phrase.rstrip().endswith("?"):
         return []
@@ -64,15 +64,15 @@ def _without_determiners(phrase: str) -> str:
 
 
 def _noun(phrase: str) -> str:
-    """The last word before the first preposition: "the red mug on the tray" → "mug"."""
+    """Return the last word before the first preposition: "the red mug on the tray" → "mug"."""
     return next(iter(_noun_words(phrase)[::-1]), "")
 
 
 def _noun_words(phrase: str) -> list[str]:
-    """The words up to the first preposition, without determiners and signs: red, mug."""
+    """Return the words up to the first preposition, without determiners and punctuation: red, mug."""
     words: list[str] = []
     for word in _words(_without_determiners(phrase)):
-        if words and word in _AFTER_THE_NOUN:
+        if words and word in _AFTER_NOUN:
             break
         if cleaned := word.strip(",.;:!'\""):
             words.append(cleaned)

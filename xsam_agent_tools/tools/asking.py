@@ -6,23 +6,22 @@ import re
 from collections.abc import Sequence
 
 from xsam.types.requests import Query, SegmentationResult, Task
-from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.perception import Look
-from xsam_agent_tools.runtime.progress import progress_of
-from xsam_agent_tools.schemas import DEFAULT_OBJECTS, ask_scene_args
-from xsam_agent_tools.text.answers import (
-    FAILURES,
-    Answer,
-    object_of,
-    put,
+from xsam_agent_tools.memory.findings import (
+    FAILURE_STATUSES,
+    Findings,
+    find_duplicates,
+    nonempty_segments,
     raise_if_all_failed,
-    same_objects,
-    with_pixels,
+    scene_object,
+    store_objects,
 )
+from xsam_agent_tools.perception import Capture
+from xsam_agent_tools.runtime.progress import progress_reporter
+from xsam_agent_tools.schemas import DEFAULT_OBJECTS, ask_scene_args
 from xsam_agent_tools.text.artifact import segmentation_artifact
-from xsam_agent_tools.text.content import cut, header, object_payload, to_text
-from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation, picture_signature
-from xsam_agent_tools.tools.searching import not_asked, remember
+from xsam_agent_tools.text.content import header, object_payload, shorten, to_text
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
+from xsam_agent_tools.tools.searching import capture_search, record_search, unsearched_cameras
 
 MAX_ANSWER_CHARS = 1200
 
@@ -42,58 +41,57 @@ _WANTS_DESCRIPTION = re.compile(
 )
 
 
-def ask_scene(box: Toolbox) -> ToolSpec:
-    """Reasoning, or a description whose phrases have masks."""
-    perception = box.perception
+def ask_scene(toolbox: Toolbox) -> ToolSpec:
+    """Build `ask_scene`: reasoning, or a description whose phrases have masks."""
+    perception = toolbox.perception
     name = "ask_scene"
 
     def run(question: str, camera: str = perception.cameras[0], image_id: str = "") -> Output:
-        scope, progress, history = conversation(), progress_of(name), perception.history
-        if image_id:
-            perception.kept_scene(image_id)
-            history.refuse_repeat_on_image(scope, name, image_id, [question])
-        progress("looking", camera=camera, image_id=image_id, queries=[question])
-        look = perception.look(
-            queries_for(question),
+        conversation, progress = current_conversation(), progress_reporter(name)
+        capture = capture_search(
+            perception,
+            conversation,
+            name,
+            [question],
+            scene_queries(question),
             camera=camera,
             image_id=image_id,
-            refuse=lambda frame: history.refuse_repeat(
-                scope, name, camera, [question], picture_signature(frame)
-            ),
+            progress=progress,
         )
-        raise_if_all_failed(look.results)
-        best = _best(look.results)
-        answer, phrase_ids = _grounded(box, look, best, question)
-        text = _with_ids(best.text or next((r.text for r in look.results if r.text), ""), phrase_ids)
-        remember(
-            box, scope, name, look, answer, [question], absent=() if answer.objects or text else [question]
-        )
-        status = "ok" if answer.objects or text else "no_match"
-        payload = header(status, answer.scene, perception.age(answer.scene))
+        raise_if_all_failed(capture.results)
+        best = _best_result(capture.results)
+        findings, phrase_ids = _store_grounded(toolbox, capture, best, question)
+        scene, objects = findings.scene, findings.objects
+        text = _insert_ids(best.text or next((r.text for r in capture.results if r.text), ""), phrase_ids)
+        absent = () if objects or text else [question]
+        record_search(toolbox, conversation, name, capture, findings, [question], absent=absent)
+        status = "ok" if objects or text else "no_match"
+        payload = header(status, scene, perception.age(scene))
         if text:
-            payload["answer"] = cut(text, MAX_ANSWER_CHARS)
+            payload["answer"] = shorten(text, MAX_ANSWER_CHARS)
         payload["objects"] = [
-            object_payload(item, answer.scene.image_hw, same_as=answer.same_as.get(item.object_id))
-            for item in answer.objects
+            object_payload(item, scene.image_hw, same_as=findings.same_as.get(item.object_id))
+            for item in objects
         ]
-        payload["truncated"] = answer.truncated
+        payload["truncated"] = findings.truncated
         if status == "no_match":
             payload["tried"] = [question]
             payload["hint"] = "nothing here answers that: name the things you think of with segment_objects"
-            if others := not_asked(box, scope, [question], answer.scene.camera):
+            if others := unsearched_cameras(toolbox, conversation, [question], scene.camera):
                 payload["hint"] += f", or ask about another camera ({', '.join(others[:3])})"
-        progress("answered", status=status, image_id=answer.scene.image_id)
-        pictures = box.pictures(answer.scene, answer.objects, question)
-        return to_text(payload), segmentation_artifact(answer.scene, answer.objects, payload, images=pictures)
+        progress("answered", status=status, image_id=scene.image_id)
+        images = toolbox.overlays(scene, objects, question)
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
 
     args = ask_scene_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_DESCRIPTION, args=args, run=run)
 
 
-def queries_for(question: str) -> list[Query]:
-    """A description, or reasoning twice: plainly, for the masks, and with an explanation, for the words.
+def scene_queries(question: str) -> list[Query]:
+    """Return a query for a description, or two for reasoning: a plain one for the masks, one for the text.
 
-    An explanation is generated and may hold no mask, or that of something else it has talked itself into.
+    The second asks for an explanation, which is generated: it may have no mask, or the mask of another
+    object that the model has talked itself into.
     """
     if _WANTS_DESCRIPTION.search(question):
         return [Query(task=Task.GROUNDED_CONVERSATION, text=question)]
@@ -103,49 +101,38 @@ def queries_for(question: str) -> list[Query]:
     ]
 
 
-def _best(results: Sequence[SegmentationResult]) -> SegmentationResult:
-    """The first result with masks, else the first that is an answer at all."""
-    answered = [result for result in results if result.status not in FAILURES]
-    return next((result for result in answered if with_pixels(result)), answered[0])
+def _best_result(results: Sequence[SegmentationResult]) -> SegmentationResult:
+    """Return the first result with masks, else the first that did not fail."""
+    succeeded = [result for result in results if result.status not in FAILURE_STATUSES]
+    return next((result for result in succeeded if nonempty_segments(result)), succeeded[0])
 
 
-def _grounded(
-    box: Toolbox, look: Look, best: SegmentationResult, question: str
-) -> tuple[Answer, list[tuple[str, list[str]]]]:
-    """The answer's objects in the store, and for each phrase of the text the ids of its objects."""
-    indices = with_pixels(best)
+def _store_grounded(
+    toolbox: Toolbox, capture: Capture, best: SegmentationResult, question: str
+) -> tuple[Findings, list[tuple[str, list[str]]]]:
+    """Store the result's objects; also return (phrase of the text, ids of its objects) for each phrase."""
+    indices = nonempty_segments(best)
     kept = indices[:DEFAULT_OBJECTS]
     label = "" if best.phrases else "answer"  # the whole question is no label
-    chosen = [object_of(best, index, query=question, label=label) for index in kept]
-    scene, objects = put(look, chosen, box.perception.store)
-    phrases = [
-        (
-            phrase,
-            [item.object_id for item, i in zip(objects, kept, strict=True) if _phrase_index(best, i) == n],
-        )
-        for n, phrase in enumerate(best.phrases)
-    ]
-    return _answer(scene, objects, question, truncated=len(indices) - len(kept)), phrases
-
-
-def _phrase_index(result: SegmentationResult, segment: int) -> int:
-    return int(result.segments.label_indices[segment])
-
-
-def _answer(scene: Scene, objects: tuple[SceneObject, ...], question: str, *, truncated: int) -> Answer:
-    return Answer(
+    selected = [scene_object(best, index, query=question, label=label) for index in kept]
+    scene, objects = store_objects(capture, selected, toolbox.perception.store)
+    ids: dict[int, list[str]] = {}  # by the index of the phrase
+    for item, index in zip(objects, kept, strict=True):
+        ids.setdefault(int(best.segments.label_indices[index]), []).append(item.object_id)
+    findings = Findings(
         scene=scene,
         objects=objects,
-        same_as=same_objects(scene, objects),
+        same_as=find_duplicates(scene, objects),
         not_found=() if objects else (question,),
         ambiguous=(),
         failed=(),
-        truncated=truncated,
+        truncated=len(indices) - len(kept),
     )
+    return findings, [(phrase, ids.get(index, [])) for index, phrase in enumerate(best.phrases)]
 
 
-def _with_ids(text: str, phrase_ids: Sequence[tuple[str, list[str]]]) -> str:
-    """The text with the ids of its objects behind each phrase: "a red mug [f1/m1] is on the table"."""
+def _insert_ids(text: str, phrase_ids: Sequence[tuple[str, list[str]]]) -> str:
+    """Insert the ids of the objects after each phrase: "a red mug [f1/m1] is on the table"."""
     done, rest = "", text
     for phrase, ids in phrase_ids:
         start = rest.lower().find(phrase.lower()) if phrase else -1

@@ -1,6 +1,6 @@
-"""What a tool is, whatever framework offers it, and how it becomes a LangChain tool.
+"""Framework-independent definition of a tool, and its conversion to a LangChain tool.
 
-What a tool raises on purpose reaches the model as JSON with code, message, hint and retryable; it
+An error that a tool raises on purpose reaches the model as JSON with code, message, hint and retryable; it
 never ends the agent. Anything unexpected is logged with its traceback and reported as INTERNAL.
 """
 
@@ -20,7 +20,6 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import XSamError
-from xsam.types.requests import Frame
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.text.artifact import overlay_png
@@ -35,16 +34,16 @@ _CONVERSATION: ContextVar[str] = ContextVar("xsam_conversation", default="")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Toolbox:
-    """What every tool of a toolkit is built from."""
+    """The parts and settings that every tool of a toolkit is built from."""
 
     perception: Perception
     images: Images
     names: tuple[str, ...]  # of the tools that are offered; no other is ever suggested
-    thing_classes: tuple[str, ...]  # what `segment_everything` looks for
+    thing_classes: tuple[str, ...]  # default categories of `segment_everything`
     stuff_classes: tuple[str, ...]
 
-    def pictures(self, scene: Scene, objects: Sequence[SceneObject], title: str) -> list[str] | None:
-        """The overlay for the artifact; None when no pictures are wanted."""
+    def overlays(self, scene: Scene, objects: Sequence[SceneObject], title: str) -> list[str] | None:
+        """Draw the overlay for the artifact; None when images are off."""
         if self.images == "none":
             return None
         return [overlay_png(scene.frame, objects, title)] if scene.frame is not None else []
@@ -52,9 +51,9 @@ class Toolbox:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolSpec:
-    """One tool: a name, a text, a shape of arguments and a function. Nothing of any framework.
+    """One tool, independent of any framework: name, description, argument schema and function.
 
-    No tool moves or changes anything in the world, so each is read-only for clients that ask.
+    No tool moves or changes anything in the world, so all of them are read-only to clients that care.
     """
 
     name: str
@@ -63,10 +62,10 @@ class ToolSpec:
     run: Callable[..., Output]  # blocking; takes the fields of `args` as keywords
 
     def call(self, arguments: dict[str, Any]) -> Output:
-        """Validate the arguments and run.
+        """Validate the arguments and run the tool.
 
         Raises:
-            ToolException: the text is the JSON for the model: code, message, hint, retryable.
+            ToolException: its text is the JSON for the model: code, message, hint, retryable.
         """
         try:
             valid = self.args.model_validate(arguments)
@@ -75,21 +74,25 @@ class ToolSpec:
         return self.run_safely(**{name: getattr(valid, name) for name in type(valid).model_fields})
 
     def run_safely(self, **arguments: Any) -> Output:
-        """`run`, with every exception as a `ToolException` whose text is the JSON for the model."""
+        """Run the tool with valid arguments.
+
+        Raises:
+            ToolException: for every exception; its text is the JSON for the model.
+        """
         try:
             return self.run(**arguments)
         except XSamError as error:
             raise ToolException(to_text(error_payload(error))) from error
         except Exception as error:
             _LOG.exception("tool %s failed", self.name)
-            reason = XSamError(
+            internal = XSamError(
                 f"{self.name} failed inside: {type(error).__name__}", hint="tell the user; see the log"
             )
-            raise ToolException(to_text({**error_payload(reason), "code": "INTERNAL"})) from error
+            raise ToolException(to_text({**error_payload(internal), "code": "INTERNAL"})) from error
 
 
 def langchain_tool(spec: ToolSpec) -> StructuredTool:
-    """The tool for LangChain; the async side runs the blocking function on a thread of its own."""
+    """Convert to a LangChain tool, whose async side runs the blocking function on a thread of its own."""
 
     @functools.wraps(spec.run)
     def func(**kwargs: Any) -> Output:
@@ -111,8 +114,8 @@ def langchain_tool(spec: ToolSpec) -> StructuredTool:
     )
 
 
-def conversation() -> str:
-    """Which conversation a tool call belongs to: `in_conversation`, else LangGraph's thread id, else ""."""
+def current_conversation() -> str:
+    """Return the name given by `conversation_scope`, else LangGraph's thread id, else ""."""
     if named := _CONVERSATION.get():
         return named
     configurable = ensure_config().get("configurable") or {}
@@ -120,22 +123,13 @@ def conversation() -> str:
 
 
 @contextmanager
-def in_conversation(name: str) -> Iterator[None]:
-    """Tool calls inside belong to this conversation; for callers other than LangGraph."""
+def conversation_scope(name: str) -> Iterator[None]:
+    """Assign the tool calls in this context to a conversation; for callers other than LangGraph."""
     token = _CONVERSATION.set(name)
     try:
         yield
     finally:
         _CONVERSATION.reset(token)
-
-
-def picture_signature(frame: Frame | None) -> Any:
-    """What tells whether a later frame shows the same; None when the pixels are not known."""
-    if frame is None:
-        return None
-    from xsam_agent_tools.spatial.appearance import signature
-
-    return signature(frame.rgb)
 
 
 def _tool_error_text(error: ToolException) -> str:

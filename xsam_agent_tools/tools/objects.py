@@ -1,4 +1,4 @@
-"""Objects that were found before: `inspect_object` and `filter_objects`."""
+"""Tools for objects that were found before: `inspect_object` and `filter_objects`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from xsam.types.masks import BoolMask
 from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
-from xsam_agent_tools.spatial.locations import has_place, locate
+from xsam_agent_tools.spatial.locations import is_locatable, locate
 from xsam_agent_tools.text.artifact import crop_pngs, segmentation_artifact
-from xsam_agent_tools.text.content import cut, header, object_payload, size_cm, to_text
+from xsam_agent_tools.text.content import header, object_payload, shorten, size_cm, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
-Look closely at one object that was found before: its main color, how wide and high it is in pixels, in \
+Capture closely at one object that was found before: its main color, how wide and high it is in pixels, in \
 how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
 it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
 pictures are on, shows the object and its surroundings, without and with its outline.\
@@ -33,44 +33,43 @@ them back.\
 _MIN_PIECE_SHARE = 0.02  # of the largest piece; smaller specks do not count
 
 
-def inspect_object(box: Toolbox) -> ToolSpec:
-    """Crop and details of one mask."""
-    perception = box.perception
+def inspect_object(toolbox: Toolbox) -> ToolSpec:
+    """Build `inspect_object`: details and crop of one object."""
+    perception = toolbox.perception
 
     def run(object_id: str) -> Output:
         scene, item = perception.store.object(object_id)
-        perception.refuse_old_scene(scene)
+        perception.check_scene_age(scene)
         payload = header("ok", scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw)]
         payload.update(_details(scene, item))
-        pictures = None
-        if box.images != "none":
-            pictures = crop_pngs(scene.frame, item) if scene.frame is not None else []
-        return to_text(payload), segmentation_artifact(scene, [item], payload, images=pictures)
+        images = None
+        if toolbox.images != "none":
+            images = crop_pngs(scene.frame, item) if scene.frame is not None else []
+        return to_text(payload), segmentation_artifact(scene, [item], payload, images=images)
 
     return ToolSpec(name="inspect_object", description=_INSPECT_OBJECT, args=inspect_object_args(), run=run)
 
 
-def filter_objects(box: Toolbox) -> ToolSpec:
-    """Which objects of an image are meant."""
-    perception = box.perception
+def filter_objects(toolbox: Toolbox) -> ToolSpec:
+    """Build `filter_objects`: choose which objects of an image are shown."""
+    perception = toolbox.perception
 
     def run(image_id: str, keep: Sequence[str] = (), drop: Sequence[str] = ()) -> Output:
         if bool(keep) == bool(drop):
             raise ArgumentsError("give either keep or drop, and not both")
         scene = perception.store.scene(image_id)
-        perception.refuse_old_scene(scene)
-        named = _named(scene, [*keep, *drop])
-        before = {item.object_id for item in scene.shown}
-        shown = named if keep else before - named
+        perception.check_scene_age(scene)
+        named = _resolve_ids(scene, [*keep, *drop])
+        shown = named if keep else {item.object_id for item in scene.shown} - named
         scene = perception.store.keep(image_id, shown)
         payload = header("ok", scene, perception.age(scene), size=False)
         payload["kept"] = [{"id": item.object_id, "label": item.label} for item in scene.shown]
         payload["dropped"] = [item.object_id for item in scene.objects if item.dropped]
         if not scene.shown:
             payload["hint"] = "nothing is left on this image; keep brings objects back"
-        pictures = box.pictures(scene, scene.shown, "kept")
-        return to_text(payload), segmentation_artifact(scene, scene.shown, payload, images=pictures)
+        images = toolbox.overlays(scene, scene.shown, "kept")
+        return to_text(payload), segmentation_artifact(scene, scene.shown, payload, images=images)
 
     return ToolSpec(name="filter_objects", description=_FILTER_OBJECTS, args=filter_objects_args(), run=run)
 
@@ -78,7 +77,7 @@ def filter_objects(box: Toolbox) -> ToolSpec:
 def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     mask = item.mask.decode()
     x_min, y_min, x_max, y_max = item.box_xyxy
-    details: dict[str, Any] = {"size_px": [x_max - x_min, y_max - y_min], "pieces": _pieces(mask)}
+    details: dict[str, Any] = {"size_px": [x_max - x_min, y_max - y_min], "pieces": _count_pieces(mask)}
     borders = [
         side
         for side, edge in (
@@ -96,7 +95,7 @@ def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
 
         if color := color_name(scene.frame.rgb, mask):
             details["colour"] = color  # the key is a public name: planners and recordings read it
-    details.update(_place(scene, item))
+    details.update(_depth_details(scene, item))
     overlaps = {
         other.object_id: round(iou, 2)
         for other in scene.objects
@@ -111,22 +110,22 @@ def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     return details
 
 
-def _place(scene: Scene, item: SceneObject) -> dict[str, Any]:
-    """Distance and size where there is depth, or why it cannot be used."""
-    if not has_place(scene, item):
+def _depth_details(scene: Scene, item: SceneObject) -> dict[str, Any]:
+    """Return distance and size where there is depth, or why the depth cannot be used."""
+    if not is_locatable(scene, item):
         return {}
     try:
         location = locate(scene, item)
     except InvalidImageError as error:
-        return {"depth_problem": cut(error.message, 160)}
-    place: dict[str, Any] = {}
+        return {"depth_problem": shorten(error.message, 160)}
+    details: dict[str, Any] = {}
     if location.valid:
-        place = {"distance_m": round(location.distance_m, 2), "size_cm": size_cm(location)}
-    return {**place, "depth_valid_pct": round(100 * location.depth_valid_ratio)}
+        details = {"distance_m": round(location.distance_m, 2), "size_cm": size_cm(location)}
+    return {**details, "depth_valid_pct": round(100 * location.depth_valid_ratio)}
 
 
-def _pieces(mask: BoolMask) -> int:
-    """How many separate regions a mask has, specks aside."""
+def _count_pieces(mask: BoolMask) -> int:
+    """Count the separate regions of a mask, specks aside."""
     import cv2
 
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
@@ -134,17 +133,17 @@ def _pieces(mask: BoolMask) -> int:
     return int(np.count_nonzero(areas >= _MIN_PIECE_SHARE * areas.max())) if len(areas) else 0
 
 
-def _named(scene: Scene, names: Sequence[str]) -> set[str]:
-    """The ids that names such as "f7/m2", "m2" or "2" stand for on this image.
+def _resolve_ids(scene: Scene, names: Sequence[str]) -> set[str]:
+    """Return the ids of the objects with names such as "f7/m2", "m2" or "2" on this image.
 
     Raises:
-        UnknownIdError: a name fits no object of the image.
+        UnknownIdError: a name is not of any object on the image.
     """
     known = {item.object_id: item.object_id for item in scene.objects}
     for item in scene.objects:
         known[f"m{item.mark}"] = known[str(item.mark)] = item.object_id
     unknown = [name for name in names if name not in known]
     if unknown:
-        have = ", ".join(item.object_id for item in scene.objects[:20]) or "none"
-        raise UnknownIdError(f"no object {unknown[0][:40]!r} on image {scene.image_id}; it has: {have}")
+        ids = ", ".join(item.object_id for item in scene.objects[:20]) or "none"
+        raise UnknownIdError(f"no object {unknown[0][:40]!r} on image {scene.image_id}; it has: {ids}")
     return {known[name] for name in names}

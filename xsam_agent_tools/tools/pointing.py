@@ -1,6 +1,6 @@
-"""Pointing instead of naming: `segment_with_prompt` and `refine_object`.
+"""Segmentation by pointing instead of naming: `segment_with_prompt` and `refine_object`.
 
-Both say what the marks did: a model may well ignore a negative one, and that must not look like success.
+Both report what the marks did: a model may well ignore a negative one, and that must not look like success.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from xsam.errors import error_for_code
 from xsam.types.masks import BoolMask, mask_iou
-from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
+from xsam.types.requests import Query, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
+from xsam_agent_tools.memory.findings import (
+    FAILURE_STATUSES,
+    nonempty_segments,
+    raise_if_failed,
+    scene_object,
+    store_objects,
+    union_mask,
+)
 from xsam_agent_tools.memory.scene_store import SceneObject
-from xsam_agent_tools.perception import Look
-from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, honored, to_prompts
-from xsam_agent_tools.runtime.progress import progress_of
+from xsam_agent_tools.perception import Capture
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, satisfies_prompt, to_prompts
+from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
-from xsam_agent_tools.text.answers import FAILURES, object_of, put, union, with_pixels
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import header, object_payload, percent, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
@@ -43,9 +49,9 @@ the new outline does not obey: the model may not follow them, so check before yo
 """
 
 
-def segment_with_prompt(box: Toolbox) -> ToolSpec:
-    """Interactive and visual-grounded segmentation."""
-    perception = box.perception
+def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
+    """Build `segment_with_prompt`: interactive and visual-grounded segmentation."""
+    perception = toolbox.perception
     name = "segment_with_prompt"
 
     def run(
@@ -59,48 +65,50 @@ def segment_with_prompt(box: Toolbox) -> ToolSpec:
         if all(item.label == "negative" for item in prompts):
             raise ArgumentsError("at least one mark must be positive")
         task = Task.INTERACTIVE if scope == "one" else Task.VISUAL_GROUNDED
-        marks: list[VisualPrompt] = []
 
         def queries(image_hw: tuple[int, int]) -> list[Query]:
-            marks[:] = to_prompts(prompts, image_hw)
+            """Return a query with all marks and, if some are negative, one without those to compare with."""
+            marks = to_prompts(prompts, image_hw)
             positive = [mark for mark in marks if mark.positive]
-            asked = [Query(task=task, prompts=tuple(marks))]
-            return (
-                asked if len(positive) == len(marks) else [*asked, Query(task=task, prompts=tuple(positive))]
-            )
+            groups = [marks] if len(positive) == len(marks) else [marks, positive]
+            return [Query(task=task, prompts=tuple(group)) for group in groups]
 
-        progress = progress_of(name)
+        progress = progress_reporter(name)
         progress("looking", camera=camera, image_id=image_id, queries=[scope])
-        look = perception.look(queries, camera=camera, image_id=image_id)
-        result = _answered(look.results[0])
-        indices = with_pixels(result)
+        capture = perception.capture(queries, camera=camera, image_id=image_id)
+        result = capture.results[0]
+        raise_if_failed(result)
+        indices = nonempty_segments(result)
         if scope == "one":
             indices = indices[:1]
         label = "marked" if scope == "one" else "similar"
         kept = indices[:DEFAULT_OBJECTS]
-        scene, objects = put(
-            look, [object_of(result, index, query="", label=label) for index in kept], perception.store
+        scene, objects = store_objects(
+            capture, [scene_object(result, index, query="", label=label) for index in kept], perception.store
         )
         payload = header("ok" if objects else "no_match", scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["truncated"] = len(indices) - len(kept)
-        whole = union([item.mask for item in objects], scene.image_hw)
-        payload.update(_obedience(marks, [f"prompt {n}" for n in range(1, len(marks) + 1)], whole))
-        if len(look.results) > 1 and objects:
-            payload["iou_without_negatives"] = _iou_without(look, whole, best_only=scope == "one")
+        union = union_mask([item.mask for item in objects], scene.image_hw)
+        marks = to_prompts(prompts, scene.image_hw)
+        payload.update(_ignored_marks(marks, [f"prompt {n}" for n in range(1, len(marks) + 1)], union))
+        if len(capture.results) > 1 and objects:
+            payload["iou_without_negatives"] = _iou_without_negatives(
+                capture, union, best_only=scope == "one"
+            )
         if not objects:
             payload["hint"] = "nothing was found at these marks: use a box around the object, or name it"
         progress("answered", status=payload["status"], image_id=scene.image_id)
-        pictures = box.pictures(scene, objects, "marked" if scope == "one" else "all similar")
-        return to_text(payload), segmentation_artifact(scene, objects, payload, images=pictures)
+        images = toolbox.overlays(scene, objects, "marked" if scope == "one" else "all similar")
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
 
     args = segment_with_prompt_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_SEGMENT_WITH_PROMPT, args=args, run=run)
 
 
-def refine_object(box: Toolbox) -> ToolSpec:
-    """A new outline for an object; the old one stays."""
-    perception = box.perception
+def refine_object(toolbox: Toolbox) -> ToolSpec:
+    """Build `refine_object`: a new outline for an object, as a new object; the old one stays."""
+    perception = toolbox.perception
     name = "refine_object"
 
     def run(
@@ -115,15 +123,16 @@ def refine_object(box: Toolbox) -> ToolSpec:
         query = Query(
             task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(old), *added, *removed), max_instances=1
         )
-        progress = progress_of(name)
+        progress = progress_reporter(name)
         progress("looking", camera=scene.camera, image_id=scene.image_id, queries=[object_id])
-        look = perception.look([query], camera=scene.camera, image_id=scene.image_id)
-        result = _answered(look.results[0])
-        chosen = [
-            object_of(result, index, query=parent.query, parent_id=parent.object_id, label=parent.label)
-            for index in with_pixels(result)[:1]
+        capture = perception.capture([query], camera=scene.camera, image_id=scene.image_id)
+        result = capture.results[0]
+        raise_if_failed(result)
+        selected = [
+            scene_object(result, index, query=parent.query, parent_id=parent.object_id, label=parent.label)
+            for index in nonempty_segments(result)[:1]
         ]
-        scene, objects = put(look, chosen, perception.store)
+        scene, objects = store_objects(capture, selected, perception.store)
         payload = header("ok" if objects else "no_match", scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["parent"] = parent.object_id
@@ -133,55 +142,47 @@ def refine_object(box: Toolbox) -> ToolSpec:
                 for kind, count in (("add", len(add)), ("remove", len(remove)))
                 for n in range(1, count + 1)
             ]
-            payload.update(_change(old, objects[0], [*added, *removed], names))
+            payload.update(_outline_change(old, objects[0], [*added, *removed], names))
         else:
             payload["hint"] = f"the model gave no outline; {parent.object_id} is still valid"
         progress("answered", status=payload["status"], image_id=scene.image_id)
-        pictures = box.pictures(scene, objects, f"{parent.label}, refined")
-        return to_text(payload), segmentation_artifact(scene, objects, payload, images=pictures)
+        images = toolbox.overlays(scene, objects, f"{parent.label}, refined")
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
 
     return ToolSpec(name=name, description=_REFINE_OBJECT, args=refine_object_args(), run=run)
 
 
-def _answered(result: SegmentationResult) -> SegmentationResult:
-    """The result, unless it is a refusal or failure: that is raised."""
-    if result.status in FAILURES:
-        raise error_for_code(result.code, result.message, hint=result.hint)
-    return result
-
-
-def _iou_without(look: Look, whole: BoolMask, *, best_only: bool) -> float | None:
-    """Overlap with what the same marks give without the negative ones; None when that was not answered."""
-    other = look.results[1]
-    if other.status in FAILURES:
+def _iou_without_negatives(capture: Capture, union: BoolMask, *, best_only: bool) -> float | None:
+    """Return the overlap with the result of the positive marks alone; None when that query failed."""
+    other = capture.results[1]
+    if other.status in FAILURE_STATUSES:
         return None
-    indices = with_pixels(other)[: 1 if best_only else DEFAULT_OBJECTS]
-    return round(
-        mask_iou(whole, union([other.segments.masks[i] for i in indices], other.segments.image_hw)), 3
-    )
+    indices = nonempty_segments(other)[: 1 if best_only else DEFAULT_OBJECTS]
+    other_union = union_mask([other.segments.masks[i] for i in indices], other.segments.image_hw)
+    return round(mask_iou(union, other_union), 3)
 
 
-def _obedience(marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask) -> dict[str, Any]:
-    """Which marks the result does not obey, and what to do about it."""
-    ignored = [name for name, mark in zip(names, marks, strict=True) if not honored(mark, mask)]
+def _ignored_marks(marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask) -> dict[str, Any]:
+    """Name the marks that the result does not obey, with a hint; {} when it obeys all or is empty."""
+    ignored = [name for name, mark in zip(names, marks, strict=True) if not satisfies_prompt(mask, mark)]
     if not ignored or not mask.any():
         return {}
     return {"ignored": ignored, "hint": "the result does not obey every mark: try a box, or more marks"}
 
 
-def _change(
+def _outline_change(
     old: BoolMask, new: SceneObject, marks: Sequence[VisualPrompt], names: Sequence[str]
 ) -> dict[str, Any]:
-    """How the new outline differs from the old one."""
+    """Describe how the new outline differs from the old one."""
     mask = new.mask.decode()
-    before = np.count_nonzero(old)
+    old_area = np.count_nonzero(old)
     iou = mask_iou(old, mask)
     change: dict[str, Any] = {
         "iou_with_parent": round(iou, 3),
-        "added_pct": percent(np.count_nonzero(mask & ~old) / before) if (mask & ~old).any() else 0.0,
-        "removed_pct": percent(np.count_nonzero(old & ~mask) / before) if (old & ~mask).any() else 0.0,
+        "added_pct": percent(np.count_nonzero(mask & ~old) / old_area),
+        "removed_pct": percent(np.count_nonzero(old & ~mask) / old_area),
     }
-    change.update(_obedience(marks, names, mask))
+    change.update(_ignored_marks(marks, names, mask))
     if iou >= UNCHANGED_IOU and "ignored" not in change:
         change["hint"] = "the outline did not change: it obeyed these marks before"
     elif iou >= UNCHANGED_IOU:

@@ -1,4 +1,4 @@
-"""Saying how things are: `report_not_found` and `perception_status`."""
+"""Reports: `report_not_found` and `perception_status`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from xsam.errors import XSamError
 from xsam_agent_tools.errors import NotLookedError, StaleIdError
-from xsam_agent_tools.memory.history import PastLook
-from xsam_agent_tools.perception import Age, Perception
-from xsam_agent_tools.runtime.health import own_status
+from xsam_agent_tools.memory.history import PastSearch
+from xsam_agent_tools.perception import ImageAge, Perception
+from xsam_agent_tools.runtime.health import segmenter_status
 from xsam_agent_tools.schemas import ALL_CAMERAS, perception_status_args, report_not_found_args
 from xsam_agent_tools.text.artifact import ABSENCE, STATUS
-from xsam_agent_tools.text.content import age_payload, call_of, cut, error_payload, to_text
-from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation
+from xsam_agent_tools.text.content import age_payload, error_payload, shorten, suggested_call, to_text
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 
 STATUS_DEADLINE_S = 3.0
 
@@ -31,25 +31,25 @@ to act on, which model answers, whether it is busy, and how long it takes. Use i
 """
 
 
-def report_not_found(box: Toolbox) -> ToolSpec:
-    """Explicit absence."""
-    perception = box.perception
+def report_not_found(toolbox: Toolbox) -> ToolSpec:
+    """Build `report_not_found`: an explicit report of absence, checked against the past searches."""
+    perception = toolbox.perception
 
     def run(query: str, tried: list[str], reason: str) -> Output:
-        looks = perception.history.looks(conversation())
-        if not looks:
-            hint = f"look first: {call_of('segment_objects', [query])}"
+        searches = perception.history.searches(current_conversation())
+        if not searches:
+            hint = f"look first: {suggested_call('segment_objects', [query])}"
             raise NotLookedError(f"nothing was looked for yet, so {query!r} may well be there", hint=hint)
-        asked = {phrase.lower() for look in looks for phrase in look.phrases}
+        searched = {phrase.lower() for search in searches for phrase in search.phrases}
         payload: dict[str, Any] = {"status": "no_match", "reported": True, "query": query}
-        payload["tried"] = [phrase for phrase in tried if phrase.lower() in asked]
-        payload["images"] = list(dict.fromkeys(look.image_id for look in looks))[-10:]
-        payload.update(age_payload(_newest_age(perception, looks)))
-        if never := [phrase for phrase in tried if phrase.lower() not in asked]:
-            payload["never_asked"] = never
-        if found := _found(looks, [query, *tried]):
+        payload["tried"] = [phrase for phrase in tried if phrase.lower() in searched]
+        payload["images"] = list(dict.fromkeys(search.image_id for search in searches))[-10:]
+        payload.update(age_payload(_newest_age(perception, searches)))
+        if never_searched := [phrase for phrase in tried if phrase.lower() not in searched]:
+            payload["never_asked"] = never_searched
+        if found := _found_ids(searches, [query, *tried]):
             payload["found_earlier"] = found[-5:]
-        used = {look.camera for look in looks}
+        used = {search.camera for search in searches}
         if unused := [camera for camera in perception.cameras if camera not in used]:
             payload["cameras_not_used"] = unused
         payload["next"] = "tell the user"
@@ -60,9 +60,9 @@ def report_not_found(box: Toolbox) -> ToolSpec:
     return ToolSpec(name="report_not_found", description=_REPORT_NOT_FOUND, args=args, run=run)
 
 
-def perception_status(box: Toolbox) -> ToolSpec:
-    """Cameras, frame age, model and latency."""
-    perception = box.perception
+def perception_status(toolbox: Toolbox) -> ToolSpec:
+    """Build `perception_status`: cameras, frame ages, model and latency."""
+    perception = toolbox.perception
 
     def run(camera: str = ALL_CAMERAS) -> Output:
         if camera != ALL_CAMERAS or camera in perception.cameras:
@@ -71,18 +71,18 @@ def perception_status(box: Toolbox) -> ToolSpec:
         else:
             cameras = perception.cameras
         ends_s = time.monotonic() + min(STATUS_DEADLINE_S, perception.limits.deadline_s)
-        own = own_status(perception.segmenter, deadline_s=max(0.1, (ends_s - time.monotonic()) / 2))
-        own_cameras: dict[str, dict[str, Any]] = own.pop("cameras", {})
-        unavailable: XSamError | None = own.pop("unavailable", None)
+        status = segmenter_status(perception.segmenter, deadline_s=max(0.1, (ends_s - time.monotonic()) / 2))
+        reported: dict[str, dict[str, Any]] = status.pop("cameras", {})
+        unavailable: XSamError | None = status.pop("unavailable", None)
         payload: dict[str, Any] = {"status": "ok"}
         if unavailable is not None:
             payload = error_payload(unavailable)
-        payload.update(own)
+        payload.update(status)
         payload.setdefault("model", perception.latencies.model_id or "not asked yet")
         if latency := perception.latencies.summary():
             payload["latency"] = latency
         payload["cameras"] = [
-            _camera(perception, name, own_cameras.get(name, {}), ends_s) for name in cameras
+            _camera_payload(perception, name, reported.get(name, {}), ends_s) for name in cameras
         ]
         if perception.limits.max_age_s is not None:
             payload["max_age_s"] = perception.limits.max_age_s
@@ -93,39 +93,39 @@ def perception_status(box: Toolbox) -> ToolSpec:
     return ToolSpec(name="perception_status", description=_PERCEPTION_STATUS, args=args, run=run)
 
 
-def _newest_age(perception: Perception, looks: Sequence[PastLook]) -> Age | None:
-    """Age of the newest image that was looked at and is still kept."""
-    for look in reversed(looks):
-        try:
-            return perception.age(perception.store.scene(look.image_id))
-        except StaleIdError:  # made room since; an older one is of no use either
-            return None
-    return None
+def _newest_age(perception: Perception, searches: Sequence[PastSearch]) -> ImageAge | None:
+    """Return the age of the last searched image; None when it was dropped."""
+    try:
+        return perception.age(perception.store.scene(searches[-1].image_id))
+    except StaleIdError:
+        return None
 
 
-def _found(looks: Sequence[PastLook], phrases: Sequence[str]) -> list[str]:
+def _found_ids(searches: Sequence[PastSearch], phrases: Sequence[str]) -> list[str]:
     wanted = {phrase.lower() for phrase in phrases}
-    ids = [object_id for look in looks for phrase, object_id in look.found if phrase.lower() in wanted]
+    ids = [object_id for search in searches for phrase, object_id in search.found if phrase.lower() in wanted]
     return list(dict.fromkeys(ids))
 
 
-def _camera(perception: Perception, name: str, own: dict[str, Any], ends_s: float) -> dict[str, Any]:
-    """One camera: by its newest frame if it can be fetched in time, else by what the segmenter says."""
-    said: dict[str, Any] = {"name": name}
-    if "problem" in own:
-        said["problem"] = cut(own["problem"], 120)
-    age_s = own.get("age_s")
+def _camera_payload(
+    perception: Perception, name: str, reported: dict[str, Any], ends_s: float
+) -> dict[str, Any]:
+    """Describe a camera by its newest frame if that arrives in time, else as the segmenter reports it."""
+    payload: dict[str, Any] = {"name": name}
+    if "problem" in reported:
+        payload["problem"] = shorten(reported["problem"], 120)
+    age_s = reported.get("age_s")
     try:
-        fetched = perception.newest_frame_age(name, within_s=max(0.05, ends_s - time.monotonic()))
-        age_s = fetched if fetched is not None else age_s
+        frame_age_s = perception.newest_frame_age(name, deadline_s=max(0.05, ends_s - time.monotonic()))
+        age_s = frame_age_s if frame_age_s is not None else age_s
     except XSamError as error:
-        said["problem"] = f"{error.code}: {cut(error.message, 120)}"
+        payload["problem"] = f"{error.code}: {shorten(error.message, 120)}"
     if age_s is not None:
-        said["age_s"] = round(age_s, 2)
+        payload["age_s"] = round(age_s, 2)
         limit_s = perception.limits.max_age_s
-        said["fresh"] = limit_s is None or age_s <= limit_s
-    if "rate_hz" in own:
-        said["rate_hz"] = own["rate_hz"]
-    if (seen := perception.store.newest(name)) is not None:
-        said["last_image"] = seen.image_id
-    return said
+        payload["fresh"] = limit_s is None or age_s <= limit_s
+    if "rate_hz" in reported:
+        payload["rate_hz"] = reported["rate_hz"]
+    if (newest := perception.store.newest(name)) is not None:
+        payload["last_image"] = newest.image_id
+    return payload

@@ -1,21 +1,20 @@
-"""Finding by words: `segment_objects` and `segment_everything`."""
+"""Search by phrases and categories: `segment_objects` and `segment_everything`."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 from xsam.types.requests import Query, Task
-from xsam_agent_tools.perception import Look
-from xsam_agent_tools.runtime.progress import progress_of
+from xsam_agent_tools.memory.findings import Findings, store_findings
+from xsam_agent_tools.perception import Capture, Perception
+from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, segment_everything_args, segment_objects_args
-from xsam_agent_tools.text.answers import Answer, answer_from
 from xsam_agent_tools.text.artifact import segmentation_artifact
-from xsam_agent_tools.text.content import cut, header, object_payload, to_text
-from xsam_agent_tools.text.findings import answer_payload
-from xsam_agent_tools.text.phrases import query_for
-from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, conversation, picture_signature
+from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, to_text
+from xsam_agent_tools.text.phrases import query_from_phrase
+from xsam_agent_tools.text.search_payload import search_payload
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 
 MAX_LISTED = 20  # objects of `segment_everything`; the rest is only counted
 
@@ -37,9 +36,9 @@ category; not_listed are only counted. A category that is not in counts was look
 """
 
 
-def segment_objects(box: Toolbox) -> ToolSpec:
-    """Several phrases on one frame."""
-    perception = box.perception
+def segment_objects(toolbox: Toolbox) -> ToolSpec:
+    """Build `segment_objects`: several phrases on one frame."""
+    perception = toolbox.perception
     name = "segment_objects"
 
     def run(
@@ -48,100 +47,140 @@ def segment_objects(box: Toolbox) -> ToolSpec:
         image_id: str = "",
         max_objects: int = DEFAULT_OBJECTS,
     ) -> Output:
-        scope, progress, history = conversation(), progress_of(name), perception.history
-        if image_id:
-            perception.kept_scene(image_id)
-            history.refuse_repeat_on_image(scope, name, image_id, queries)
-        progress("looking", camera=camera, image_id=image_id, queries=queries)
-        look = perception.look(
-            [query_for(phrase) for phrase in queries],
+        conversation, progress = current_conversation(), progress_reporter(name)
+        capture = capture_search(
+            perception,
+            conversation,
+            name,
+            queries,
+            [query_from_phrase(phrase) for phrase in queries],
             camera=camera,
             image_id=image_id,
-            refuse=lambda frame: history.refuse_repeat(
-                scope, name, camera, queries, picture_signature(frame)
-            ),
+            progress=progress,
         )
-        answer = answer_from(look, queries, max_objects=max_objects, store=perception.store)
-        remember(box, scope, name, look, answer, queries)
-        payload = answer_payload(
-            answer,
-            age=perception.age(answer.scene),
-            elsewhere=not_asked(box, scope, answer.not_found, answer.scene.camera),
-            tried=history.tried(scope, answer.scene.camera),
-            tools=box.names,
+        findings = store_findings(capture, queries, max_objects=max_objects, store=perception.store)
+        record_search(toolbox, conversation, name, capture, findings, queries)
+        scene, objects = findings.scene, findings.objects
+        payload = search_payload(
+            findings,
+            age=perception.age(scene),
+            elsewhere=unsearched_cameras(toolbox, conversation, findings.not_found, scene.camera),
+            tried=perception.history.tried(conversation, scene.camera),
+            tools=toolbox.names,
         )
-        progress("answered", status=payload["status"], image_id=answer.scene.image_id)
-        pictures = box.pictures(answer.scene, answer.objects, ", ".join(queries))
-        return to_text(payload), segmentation_artifact(answer.scene, answer.objects, payload, images=pictures)
+        progress("answered", status=payload["status"], image_id=scene.image_id)
+        images = toolbox.overlays(scene, objects, ", ".join(queries))
+        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
 
     args = segment_objects_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_SEGMENT_OBJECTS, args=args, run=run)
 
 
-def segment_everything(box: Toolbox) -> ToolSpec:
-    """A summary of what is in view."""
-    perception = box.perception
+def segment_everything(toolbox: Toolbox) -> ToolSpec:
+    """Build `segment_everything`: a summary of the objects in view."""
+    perception = toolbox.perception
     name = "segment_everything"
 
     def run(camera: str = perception.cameras[0], classes: Sequence[str] = ()) -> Output:
-        things = tuple(classes) or box.thing_classes
-        stuff = () if classes else box.stuff_classes
-        progress = progress_of(name)
-        progress("looking", camera=camera, image_id="", queries=list(things + stuff))
+        things = tuple(classes) or toolbox.thing_classes
+        stuff = () if classes else toolbox.stuff_classes
+        categories = things + stuff
+        progress = progress_reporter(name)
+        progress("looking", camera=camera, image_id="", queries=list(categories))
         query = Query(task=Task.OPEN_VOCABULARY, thing_classes=things, stuff_classes=stuff)
-        look = perception.look([query], camera=camera)
-        answer = answer_from(look, [""], max_objects=query.max_instances, store=perception.store)
-        counts = Counter(item.label for item in answer.objects if item.object_id not in answer.same_as)
-        found = [(item.label, item.object_id) for item in answer.objects]
-        absent = [label for label in things + stuff if label not in counts]
-        remember(box, conversation(), name, look, answer, things + stuff, found=found, absent=absent)
-        listed = [item for item in answer.objects if item.object_id not in answer.same_as]
-        payload = header("ok" if listed else "no_match", answer.scene, perception.age(answer.scene))
+        capture = perception.capture([query], camera=camera)
+        findings = store_findings(capture, [""], max_objects=query.max_instances, store=perception.store)
+        scene = findings.scene
+        distinct = [item for item in findings.objects if item.object_id not in findings.same_as]
+        listed = distinct[:MAX_LISTED]
+        counts = Counter(item.label for item in distinct)
+        record_search(
+            toolbox,
+            current_conversation(),
+            name,
+            capture,
+            findings,
+            categories,
+            found=[(item.label, item.object_id) for item in findings.objects],
+            absent=[label for label in categories if label not in counts],
+        )
+        payload = header("ok" if distinct else "no_match", scene, perception.age(scene))
         payload["counts"] = dict(counts.most_common())
-        payload["objects"] = [object_payload(item, answer.scene.image_hw) for item in listed[:MAX_LISTED]]
-        payload["not_listed"] = max(0, len(listed) - MAX_LISTED)
-        if not listed:
-            payload["tried"] = [*(things + stuff)][:12]
+        payload["objects"] = [object_payload(item, scene.image_hw) for item in listed]
+        payload["not_listed"] = len(distinct) - len(listed)
+        if not distinct:
+            payload["tried"] = list(categories[:MAX_TRIED])
             payload["hint"] = "nothing of these categories is in view: name others, or use another camera"
-        if answer.hints:
-            payload["note"] = cut(answer.hints[0], 160)
-        progress("answered", status=payload["status"], image_id=answer.scene.image_id)
-        pictures = box.pictures(answer.scene, listed[:MAX_LISTED], "everything")
-        return to_text(payload), segmentation_artifact(answer.scene, listed, payload, images=pictures)
+        if findings.hints:
+            payload["note"] = shorten(findings.hints[0], 160)
+        progress("answered", status=payload["status"], image_id=scene.image_id)
+        images = toolbox.overlays(scene, listed, "everything")
+        return to_text(payload), segmentation_artifact(scene, distinct, payload, images=images)
 
     args = segment_everything_args(perception.cameras)
     return ToolSpec(name=name, description=_SEGMENT_EVERYTHING, args=args, run=run)
 
 
-def remember(
-    box: Toolbox,
-    scope: str,
+def capture_search(
+    perception: Perception,
+    conversation: str,
     tool: str,
-    look: Look,
-    answer: Answer,
+    phrases: Sequence[str],
+    queries: Sequence[Query],
+    *,
+    camera: str,
+    image_id: str,
+    progress: ProgressReporter,
+) -> Capture:
+    """Capture an image for a search, unless the conversation has made the same search on the same view.
+
+    Raises:
+        RepeatedQueryError: the result could not differ.
+        XSamError: see `Perception.capture`.
+    """
+    history = perception.history
+    if image_id:
+        perception.kept_scene(image_id)
+        history.refuse_repeat_on_image(conversation, tool, image_id, phrases)
+    progress("looking", camera=camera, image_id=image_id, queries=list(phrases))
+    return perception.capture(
+        queries,
+        camera=camera,
+        image_id=image_id,
+        check_frame=lambda frame: history.refuse_repeat(conversation, tool, camera, phrases, frame),
+    )
+
+
+def record_search(
+    toolbox: Toolbox,
+    conversation: str,
+    tool: str,
+    capture: Capture,
+    findings: Findings,
     phrases: Sequence[str],
     *,
     found: Sequence[tuple[str, str]] | None = None,
     absent: Sequence[str] | None = None,
 ) -> None:
-    """Put a look into the conversation's history."""
-    box.perception.history.add(
-        scope,
+    """Record a search in the conversation's history."""
+    toolbox.perception.history.add(
+        conversation,
         tool=tool,
-        camera=answer.scene.camera,
-        image_id=answer.scene.image_id,
+        camera=findings.scene.camera,
+        image_id=findings.scene.image_id,
         phrases=phrases,
-        absent=answer.not_found if absent is None else absent,
-        found=[(item.query, item.object_id) for item in answer.objects] if found is None else found,
-        picture=picture_signature(look.frame),
+        absent=findings.not_found if absent is None else absent,
+        found=[(item.query, item.object_id) for item in findings.objects] if found is None else found,
+        frame=capture.frame,
     )
 
 
-def not_asked(box: Toolbox, scope: str, phrases: Sequence[str], here: str) -> list[Any]:
-    """The other cameras with which the conversation has not looked for all of these phrases."""
+def unsearched_cameras(toolbox: Toolbox, conversation: str, phrases: Sequence[str], here: str) -> list[str]:
+    """Return the other cameras with which the conversation has not searched for all of these phrases."""
     wanted = {phrase.lower() for phrase in phrases}
+    history = toolbox.perception.history
     return [
         name
-        for name in box.perception.cameras
-        if name != here and not wanted <= {p.lower() for p in box.perception.history.tried(scope, name)}
+        for name in toolbox.perception.cameras
+        if name != here and not wanted <= {phrase.lower() for phrase in history.tried(conversation, name)}
     ]

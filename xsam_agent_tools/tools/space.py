@@ -1,4 +1,4 @@
-"""Geometry from masks and depth, not from a model's arithmetic: `locate_objects_3d`, `compare_objects`."""
+"""Geometry from masks and depth instead of a model's arithmetic: `locate_objects_3d`, `compare_objects`."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from xsam_agent_tools.errors import ArgumentsError, NoDepthError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.perception import Age
+from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
-from xsam_agent_tools.spatial.differences import body_of
-from xsam_agent_tools.spatial.locations import frame_of_location, in_frame, locate
+from xsam_agent_tools.spatial.differences import spatial_object
+from xsam_agent_tools.spatial.locations import locate, location_frame, transform_location
 from xsam_agent_tools.spatial.relations import UNCLEAR, compare
 from xsam_agent_tools.text.artifact import (
     COMPARISON,
     LOCATION,
-    frame_of,
-    mask_of,
-    place_of,
+    frame_entry,
+    location_entry,
+    mask_entry,
     segmentation_artifact,
 )
-from xsam_agent_tools.text.content import age_payload, cut, header, location_payload, to_text
+from xsam_agent_tools.text.content import age_payload, header, location_payload, shorten, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _LOCATE_OBJECTS_3D = """\
@@ -41,92 +41,94 @@ to say.\
 """
 
 
-def locate_objects_3d(box: Toolbox) -> ToolSpec:
-    """Where objects are in space."""
-    perception = box.perception
+def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
+    """Build `locate_objects_3d`: locations of objects in space."""
+    perception = toolbox.perception
 
     def run(object_ids: list[str], frame: str = "") -> Output:
         found = [perception.store.object(object_id) for object_id in object_ids]
         for scene, _ in found:
-            perception.refuse_old_scene(scene, position=True)
-        places = []
+            perception.check_scene_age(scene, position=True)
+        located = []
         for scene, item in found:
-            location = in_frame(locate(scene, item), frame, scene, perception)
-            places.append((scene, item, location, frame or frame_of_location(location, scene)))
-        if not any(location.valid for _, _, location, _ in places):
-            reasons = "; ".join(f"{item.object_id}: {place.reason}" for _, item, place, _ in places)
+            location = transform_location(locate(scene, item), frame, scene, perception)
+            located.append((scene, item, location, frame or location_frame(location, scene)))
+        if not any(location.valid for _, _, location, _ in located):
+            reasons = "; ".join(f"{item.object_id}: {location.reason}" for _, item, location, _ in located)
             raise NoDepthError(
-                f"none of the objects can be located: {cut(reasons, 300)}",
+                f"none of the objects can be located: {shorten(reasons, 300)}",
                 hint="the depth camera may not see the surface (glass, metal, too near): look from elsewhere",
             )
         ages = [age for scene, _ in found if (age := perception.age(scene)) is not None]
         payload: dict[str, Any] = {"status": "ok"}
         payload.update(age_payload(_oldest(ages)))
-        names = {name for _, _, _, name in places}
+        names = {name for _, _, _, name in located}
         if len(names) == 1:
             payload["frame"] = names.pop()
         payload["objects"] = [
-            location_payload(item, place, "" if "frame" in payload else name)
-            for _, item, place, name in places
+            location_payload(item, location, "" if "frame" in payload else name)
+            for _, item, location, name in located
         ]
         artifact: dict[str, Any] = {
             "schema": LOCATION,
             "result": payload,
-            "masks": [mask_of(item) for _, item in found],
-            "places": [place_of(scene, item, place, name) for scene, item, place, name in places],
-            "frame": frame_of(found[0][0]),
+            "masks": [mask_entry(item) for _, item in found],
+            "places": [
+                location_entry(scene, item, location, name) for scene, item, location, name in located
+            ],
+            "frame": frame_entry(found[0][0]),
         }
-        if box.images != "none":
+        if toolbox.images != "none":
             scenes = {scene.image_id: scene for scene, _ in found}
             artifact["images"] = []
             for scene in scenes.values():
                 own = [item for other, item in found if other.image_id == scene.image_id]
-                artifact["images"] += box.pictures(scene, own, "located") or []
+                artifact["images"] += toolbox.overlays(scene, own, "located") or []
         return to_text(payload), artifact
 
     args = locate_objects_3d_args()
     return ToolSpec(name="locate_objects_3d", description=_LOCATE_OBJECTS_3D, args=args, run=run)
 
 
-def compare_objects(box: Toolbox) -> ToolSpec:
-    """A spatial relation, with a margin."""
-    perception = box.perception
+def compare_objects(toolbox: Toolbox) -> ToolSpec:
+    """Build `compare_objects`: a spatial relation, with a margin."""
+    perception = toolbox.perception
 
     def run(object_ids: list[str], relation: str) -> Output:
-        scene, items = _on_one_image(box, object_ids)
-        perception.refuse_old_scene(scene)
-        verdict = compare(relation, [body_of(scene, item) for item in items])
-        unclear = verdict.answer == UNCLEAR
+        scene, items = _on_one_image(toolbox, object_ids)
+        perception.check_scene_age(scene)
+        result = compare(relation, [spatial_object(scene, item) for item in items])
+        unclear = result.outcome == UNCLEAR
         payload = header("ambiguous" if unclear else "ok", scene, perception.age(scene), size=False)
         payload["relation"] = relation
-        payload["answer"] = verdict.answer
-        payload["why"] = verdict.why
-        if verdict.order:
-            payload["order"] = list(verdict.order)
-        if verdict.values:
-            payload["values"] = verdict.values
+        payload["answer"] = result.outcome
+        payload["why"] = result.reason
+        if result.ranking:
+            payload["order"] = list(result.ranking)
+        if result.values:
+            payload["values"] = result.values
         if unclear:
             payload["hint"] = "treat them as equal in this, compare something else, or look from elsewhere"
-        pictures = box.pictures(scene, items, relation.replace("_", " "))
+        images = toolbox.overlays(scene, items, relation.replace("_", " "))
         return to_text(payload), segmentation_artifact(
-            scene, items, payload, schema=COMPARISON, images=pictures
+            scene, items, payload, schema=COMPARISON, images=images
         )
 
     args = compare_objects_args()
     return ToolSpec(name="compare_objects", description=_COMPARE_OBJECTS, args=args, run=run)
 
 
-def _oldest(ages: Sequence[Age]) -> Age | None:
+def _oldest(ages: Sequence[ImageAge]) -> ImageAge | None:
     return max(ages, key=lambda age: age.seconds, default=None)
 
 
-def _on_one_image(box: Toolbox, object_ids: Sequence[str]) -> tuple[Scene, list[SceneObject]]:
-    """The objects and the image they are all on.
+def _on_one_image(toolbox: Toolbox, object_ids: Sequence[str]) -> tuple[Scene, list[SceneObject]]:
+    """Return the objects and the image they are all on.
 
     Raises:
         ArgumentsError: they are on different images.
     """
-    found = [box.perception.store.object(object_id) for object_id in object_ids]
+    found = [toolbox.perception.store.object(object_id) for object_id in object_ids]
     images = list(dict.fromkeys(scene.image_id for scene, _ in found))
     if len(images) > 1:
         raise ArgumentsError(

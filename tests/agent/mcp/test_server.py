@@ -26,7 +26,7 @@ from pycocotools import mask as coco
 
 from tests.agent.test_standard import EXAMPLES
 from xsam.sim.oracle import simulated_view
-from xsam_agent_tools.mcp.options import options_of
+from xsam_agent_tools.mcp.options import parse_options
 from xsam_agent_tools.mcp.server import ARTIFACT_KEY
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
 
@@ -235,5 +235,5 @@ async def test_the_tiny_model_looks_at_a_picture(tmp_path: Path) -> None:
 )
 async def test_command_lines_that_make_no_sense(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        options_of(arguments)
+        parse_options(arguments)
     assert caught.value.code == 2

@@ -9,7 +9,7 @@ from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from support.scripted_model import ScriptedModel
-from xsam_agent_tools.runtime.progress import progress_of
+from xsam_agent_tools.runtime.progress import progress_reporter
 
 
 def _look_once(messages: list[Any]) -> AIMessage:
@@ -39,5 +39,5 @@ async def test_events_on_the_async_side(make_toolkit) -> None:
 
 def test_outside_a_graph_nothing_happens(tool, call) -> None:
     """`get_stream_writer` raises there; a tool died of its own progress report."""
-    progress_of("segment_objects")("looking", camera="front")
+    progress_reporter("segment_objects")("looking", camera="front")
     assert call(tool, queries=["mug"])["status"] == "ok"

@@ -9,11 +9,11 @@ import time
 import pytest
 
 from xsam import DeadlineExceededError, QueueFullError
-from xsam_agent_tools.runtime.deadline import GRACE_S, OneAtATime
+from xsam_agent_tools.runtime.serial_runner import GRACE_S, SerialRunner
 
 
 def test_result_and_error_come_through() -> None:
-    queue = OneAtATime()
+    queue = SerialRunner()
     assert queue.run(lambda left_s: left_s, deadline_s=5) == pytest.approx(5, abs=0.5)
     with pytest.raises(KeyError, match="mine"):
         queue.run(lambda _: {}["mine"], deadline_s=5)
@@ -28,10 +28,10 @@ def _raise_timeout(_: float) -> None:
 
 def test_work_that_hangs_is_left_behind() -> None:
     """A client that waited for ever took the whole agent with it."""
-    queue, release = OneAtATime(), threading.Event()
+    queue, release = SerialRunner(), threading.Event()
     started = time.monotonic()
     try:
-        with pytest.raises(DeadlineExceededError, match="no answer"):
+        with pytest.raises(DeadlineExceededError, match="no result"):
             queue.run(lambda _: release.wait(30), deadline_s=0.1)
         with pytest.raises(DeadlineExceededError, match="busy"):
             queue.run(lambda _: None, deadline_s=0.1)
@@ -42,7 +42,7 @@ def test_work_that_hangs_is_left_behind() -> None:
 
 
 def test_one_at_a_time_and_waiting_uses_up_the_deadline() -> None:
-    queue = OneAtATime()
+    queue = SerialRunner()
     running, most, lefts = [0], [0], []
 
     def work(left_s: float) -> None:
@@ -63,7 +63,7 @@ def test_one_at_a_time_and_waiting_uses_up_the_deadline() -> None:
 
 
 def test_too_many_waiting_are_refused_at_once() -> None:
-    queue, release, started = OneAtATime(max_waiting=1), threading.Event(), threading.Event()
+    queue, release, started = SerialRunner(max_waiting=1), threading.Event(), threading.Event()
 
     def work(_: float) -> None:
         started.set()
@@ -85,6 +85,6 @@ def test_context_variables_reach_the_work() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     token = variable.set("set")
     try:
-        assert OneAtATime().run(lambda _: variable.get(), deadline_s=5) == "set"
+        assert SerialRunner().run(lambda _: variable.get(), deadline_s=5) == "set"
     finally:
         variable.reset(token)

@@ -18,17 +18,17 @@ from xsam.sim import RenderedView, TableScene, render, sample_scene
 from xsam.sim.household import build_object
 from xsam.sim.language import referring_expressions
 from xsam.spatial.localize import locate_mask
-from xsam_agent_tools.spatial.relations import UNCLEAR, Body, compare
+from xsam_agent_tools.spatial.relations import UNCLEAR, SpatialObject, compare
 
 SEEDS = range(2_000_000, 2_000_012)
 GAP = 0.05  # of the image, and meters: the truth is clear beyond it
 
-Case = tuple[str, list[Body], str]  # relation, objects, truth
+Case = tuple[str, list[SpatialObject], str]  # relation, objects, truth
 
 
-def _body(view: RenderedView, instance_id: int) -> Body:
+def _object(view: RenderedView, instance_id: int) -> SpatialObject:
     mask = view.instance_ids == instance_id
-    return Body(
+    return SpatialObject(
         object_id=str(instance_id),
         mask=mask,
         location=locate_mask(mask, view.depth_m, view.intrinsics),
@@ -52,8 +52,8 @@ class _Truth:
         return bool((self.sides >= other.sides).all() and self.sides.prod() >= 1.5 * other.sides.prod())
 
 
-def _pairs(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]:
-    for i, j in itertools.permutations(bodies, 2):
+def _pairs(objects: dict[int, SpatialObject], truth: dict[int, _Truth]) -> Iterator[Case]:
+    for i, j in itertools.permutations(objects, 2):
         a, b = truth[i], truth[j]
         (right, down), away = b.xy - a.xy, b.camera[2] - a.camera[2]
         for relation, amount in (
@@ -61,16 +61,16 @@ def _pairs(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]:
             *(("nearer", away), ("farther", -away)),
         ):
             if abs(amount) >= GAP:
-                yield relation, [bodies[i], bodies[j]], "yes" if amount > 0 else "no"
+                yield relation, [objects[i], objects[j]], "yes" if amount > 0 else "no"
         for relation, one, two in (("larger", a, b), ("smaller", b, a)):
             if one.larger(two) or two.larger(one):
-                yield relation, [bodies[i], bodies[j]], "yes" if one.larger(two) else "no"
+                yield relation, [objects[i], objects[j]], "yes" if one.larger(two) else "no"
         for relation in ("inside", "on"):  # everything stands on the table, a gap apart
-            yield relation, [bodies[i], bodies[j]], "no"
+            yield relation, [objects[i], objects[j]], "no"
 
 
-def _groups(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]:
-    ids = list(bodies)
+def _groups(objects: dict[int, SpatialObject], truth: dict[int, _Truth]) -> Iterator[Case]:
+    ids = list(objects)
     for relation, axis, sign in (
         *(("leftmost", 0, 1), ("rightmost", 0, -1), ("topmost", 1, 1), ("bottommost", 1, -1)),
         *(("nearest", 2, 1), ("farthest", 2, -1)),
@@ -78,12 +78,12 @@ def _groups(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]
         value = {i: sign * (truth[i].camera[2] if axis == 2 else truth[i].xy[axis]) for i in ids}
         first, second = sorted(ids, key=lambda i: value[i])[:2]
         if value[second] - value[first] >= GAP:
-            yield relation, list(bodies.values()), str(first)
+            yield relation, list(objects.values()), str(first)
     for i in ids:
         distance = {j: np.linalg.norm(truth[i].world - truth[j].world) for j in ids if j != i}
         first, second = sorted(distance, key=lambda j: distance[j])[:2]
         if distance[second] >= 1.25 * distance[first]:
-            yield "closest_to", [bodies[i], *(bodies[j] for j in distance)], str(first)
+            yield "closest_to", [objects[i], *(objects[j] for j in distance)], str(first)
         for j, k in itertools.combinations(distance, 2):
             line, offset = truth[k].xy - truth[j].xy, truth[i].xy - truth[j].xy
             line, offset = line * (4, 3), offset * (4, 3)  # the shape of the image
@@ -93,9 +93,9 @@ def _groups(bodies: dict[int, Body], truth: dict[int, _Truth]) -> Iterator[Case]
             along = line @ offset / length**2
             aside = abs(line[0] * offset[1] - line[1] * offset[0]) / length**2
             if 0.25 <= along <= 0.75 and aside <= 0.15:
-                yield "between", [bodies[i], bodies[j], bodies[k]], "yes"
+                yield "between", [objects[i], objects[j], objects[k]], "yes"
             elif along <= -0.05 or along >= 1.05 or aside >= 0.55:
-                yield "between", [bodies[i], bodies[j], bodies[k]], "no"
+                yield "between", [objects[i], objects[j], objects[k]], "no"
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +105,10 @@ def scores() -> dict[str, Counter[str]]:
     for seed in SEEDS:
         scene, view, seen = view_of(seed)
         labeled = [a.instance_id for a in seen if a.labeled]
-        bodies = {i: _body(view, i) for i in labeled}
+        by_id = {i: _object(view, i) for i in labeled}
         truth = {i: _Truth(scene, view, i) for i in labeled}
-        for relation, objects, expected in (*_pairs(bodies, truth), *_groups(bodies, truth)):
-            answer = compare(relation, objects).answer
+        for relation, objects, expected in (*_pairs(by_id, truth), *_groups(by_id, truth)):
+            answer = compare(relation, objects).outcome
             result = "unclear" if answer == UNCLEAR else "right" if answer == expected else "wrong"
             counts.setdefault(relation, Counter())[result] += 1
     return counts
@@ -136,13 +136,13 @@ def test_phrases_of_the_simulator_are_understood_alike() -> None:
     asked = Counter()
     for seed in SEEDS:
         _, view, seen = view_of(seed)
-        bodies = {a.instance_id: _body(view, a.instance_id) for a in seen if a.labeled}
+        objects = {a.instance_id: _object(view, a.instance_id) for a in seen if a.labeled}
         for phrase in referring_expressions(seen, IMAGE_HW[1], article=False):
             word, _, noun = phrase.text.partition(" ")
             if word not in words:
                 continue
-            group = [bodies[a.instance_id] for a in seen if a.labeled and noun in (a.category, "object")]
-            answer = compare(words[word], group).answer
+            group = [objects[a.instance_id] for a in seen if a.labeled and noun in (a.category, "object")]
+            answer = compare(words[word], group).outcome
             asked[answer == str(phrase.instance_ids[0])] += 1
     assert asked[True] >= 15
     assert asked[True] / asked.total() >= 0.95
@@ -174,9 +174,11 @@ def test_on_and_inside_are_told_from_in_front_and_behind(upper: str, lower: str,
             view = render(replace(scene, objects=(base, item)), image_hw=IMAGE_HW)
             if view.in_frame_fraction.min() < 0.9 or min((view.instance_ids == i).sum() for i in (1, 2)) < 60:
                 continue
-            answer = compare(relation, [_body(view, 2), _body(view, 1)]).answer
+            answer = compare(relation, [_object(view, 2), _object(view, 1)]).outcome
             counts["unclear" if answer == UNCLEAR else str(answer == truth)] += 1
-            assert compare(relation, [_body(view, 1), _body(view, 2)]).answer != "yes"  # not the other way
+            assert (
+                compare(relation, [_object(view, 1), _object(view, 2)]).outcome != "yes"
+            )  # not the other way
     assert counts.total() >= 9
     assert counts["True"] / counts.total() >= 0.9
     assert counts["False"] <= 1
@@ -185,10 +187,10 @@ def test_on_and_inside_are_told_from_in_front_and_behind(upper: str, lower: str,
 # ------------------------------------------------------------------------------------ by hand
 
 
-def _disc(x_px: int, y_px: int, radius: int, **fields) -> Body:
+def _disc(x_px: int, y_px: int, radius: int, **fields) -> SpatialObject:
     rows, columns = np.mgrid[:240, :320]
     mask = (columns - x_px) ** 2 + (rows - y_px) ** 2 <= radius**2
-    return Body(object_id=fields.pop("name", f"{x_px},{y_px}"), mask=mask, **fields)
+    return SpatialObject(object_id=fields.pop("name", f"{x_px},{y_px}"), mask=mask, **fields)
 
 
 @pytest.mark.parametrize(
@@ -196,59 +198,59 @@ def _disc(x_px: int, y_px: int, radius: int, **fields) -> Body:
 )
 def test_the_margin_along_x_is_three_percent_of_the_width(gap_px: int, answer: str) -> None:
     one, two = _disc(100, 120, 8), _disc(100 + gap_px, 60, 8)  # 9.6 px
-    assert compare("left_of", [one, two]).answer == answer
+    assert compare("left_of", [one, two]).outcome == answer
 
 
 def test_x_is_not_y() -> None:
     """Left and above were mixed up by a peer that indexed [x, y]."""
     left_low, right_high = _disc(40, 200, 8), _disc(280, 30, 8)
-    assert compare("left_of", [left_low, right_high]).answer == "yes"
-    assert compare("above", [left_low, right_high]).answer == "no"
-    assert compare("above", [right_high, left_low]).answer == "yes"
-    assert compare("left_of", [right_high, left_low]).answer == "no"
+    assert compare("left_of", [left_low, right_high]).outcome == "yes"
+    assert compare("above", [left_low, right_high]).outcome == "no"
+    assert compare("above", [right_high, left_low]).outcome == "yes"
+    assert compare("left_of", [right_high, left_low]).outcome == "no"
 
 
 def test_all_others_must_agree() -> None:
     a, b, c = _disc(100, 100, 8), _disc(200, 100, 8), _disc(104, 180, 8)
-    assert compare("left_of", [a, b]).answer == "yes"
-    assert compare("left_of", [a, b, c]).answer == "unclear"
-    assert compare("left_of", [b, a, c]).answer == "no"
+    assert compare("left_of", [a, b]).outcome == "yes"
+    assert compare("left_of", [a, b, c]).outcome == "unclear"
+    assert compare("left_of", [b, a, c]).outcome == "no"
 
 
 def test_what_the_border_cuts_off_may_be_larger_than_it_looks() -> None:
     whole, cut = _disc(100, 100, 30), _disc(0, 180, 25)
-    assert compare("larger", [whole, cut]).answer == "unclear"
-    assert "cut off" in compare("larger", [whole, cut]).why
-    assert compare("largest", [whole, cut]).answer == "unclear"
-    assert compare("larger", [whole, _disc(200, 180, 25)]).answer == "yes"
-    assert compare("larger", [_disc(0, 100, 40), _disc(200, 180, 10)]).answer == "yes"
+    assert compare("larger", [whole, cut]).outcome == "unclear"
+    assert "cut off" in compare("larger", [whole, cut]).reason
+    assert compare("largest", [whole, cut]).outcome == "unclear"
+    assert compare("larger", [whole, _disc(200, 180, 25)]).outcome == "yes"
+    assert compare("larger", [_disc(0, 100, 40), _disc(200, 180, 10)]).outcome == "yes"
 
 
 def test_between_by_hand() -> None:
     left, right = _disc(40, 100, 8, name="l"), _disc(240, 100, 8, name="r")
     cases = {(140, 100): "yes", (140, 140): "yes", (140, 170): "unclear", (140, 200): "no", (300, 100): "no"}
     for (x_px, y_px), answer in cases.items():
-        assert compare("between", [_disc(x_px, y_px, 8, name="m"), left, right]).answer == answer, (
+        assert compare("between", [_disc(x_px, y_px, 8, name="m"), left, right]).outcome == answer, (
             x_px,
             y_px,
         )
-    assert compare("between", [_disc(140, 100, 8), left, _disc(42, 100, 8)]).answer == "unclear"
+    assert compare("between", [_disc(140, 100, 8), left, _disc(42, 100, 8)]).outcome == "unclear"
 
 
 def test_inside_and_on_need_depth_to_say_yes() -> None:
     """A mug in front of a tray looks as if it stood on it."""
-    tray = Body(object_id="tray", mask=np.pad(np.ones((120, 200), np.bool_), ((80, 40), (60, 60))))
+    tray = SpatialObject(object_id="tray", mask=np.pad(np.ones((120, 200), np.bool_), ((80, 40), (60, 60))))
     mug = _disc(160, 150, 12, name="mug")
     seen = replace(tray, mask=tray.mask & ~mug.mask)
     for relation in ("inside", "on"):
-        verdict = compare(relation, [mug, seen])
-        assert verdict.answer == "unclear"
-        assert "no depth" in verdict.why
+        result = compare(relation, [mug, seen])
+        assert result.outcome == "unclear"
+        assert "no depth" in result.reason
         away = _disc(30, 30, 8, name="away")
-        assert compare(relation, [away, seen]).answer == "no"
+        assert compare(relation, [away, seen]).outcome == "no"
     depth = np.full((240, 320), 1.0, np.float32)
     for before_m, answer in ((0.0, "yes"), (0.3, "no")):
         depth[mug.mask] = 1.0 - before_m
-        bodies = [replace(body, image_depth_m=depth) for body in (mug, seen)]
-        assert compare("on", bodies).answer == answer
-        assert compare("inside", bodies).answer == answer
+        objects = [replace(body, image_depth_m=depth) for body in (mug, seen)]
+        assert compare("on", objects).outcome == answer
+        assert compare("inside", objects).outcome == answer

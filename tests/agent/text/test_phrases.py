@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from xsam import Task
-from xsam_agent_tools.text.phrases import means_one, query_for, simpler_nouns
+from xsam_agent_tools.text.phrases import expects_one_object, query_from_phrase, simpler_nouns
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from xsam_agent_tools.text.phrases import means_one, query_for, simpler_nouns
     ],
 )
 def test_query_for(phrase: str, task: Task, text: str, things: tuple[str, ...]) -> None:
-    query = query_for(phrase)
+    query = query_from_phrase(phrase)
     assert (query.validate(), query.text, query.thing_classes) == (task, text, things)
 
 
@@ -45,7 +45,7 @@ def test_query_for(phrase: str, task: Task, text: str, things: tuple[str, ...]) 
     ],
 )
 def test_means_one(phrase: str, one: bool) -> None:
-    assert means_one(phrase) is one
+    assert expects_one_object(phrase) is one
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from tests.agent.sim_table import view_of
 from tests.agent.table import rectangle
 from xsam import MaskRle, ModelError, Query, SegmentationResult, Segments, Status, Task
 from xsam.types.masks import box_of_mask
-from xsam_agent_tools.tools.asking import queries_for
+from xsam_agent_tools.tools.asking import scene_queries
 
 
 class Speaking:
@@ -57,7 +57,7 @@ class Speaking:
     ],
 )
 def test_questions_are_reasoned_about_and_descriptions_described(question: str, task: Task) -> None:
-    queries = queries_for(question)
+    queries = scene_queries(question)
     assert {query.resolved_task() for query in queries} == {task}
     assert [query.explain for query in queries] == ([False, True] if task is Task.REASONING else [False])
 

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from tests.agent.table import MASKS, Scripted, new_frame, rectangle
 from xsam import CameraRef, FakeSegmenter, Frame, Task
 from xsam_agent_tools import SceneStore
-from xsam_agent_tools.text.content import where
+from xsam_agent_tools.text.content import image_region
 
 
 def test_content_is_the_agreed_json(tool, call) -> None:
@@ -217,7 +217,7 @@ def test_center_lies_on_the_object(make_toolkit, call) -> None:
     ],
 )
 def test_where(point_xy: tuple[int, int], words: str) -> None:
-    assert where(point_xy, (480, 640)) == words
+    assert image_region(point_xy, (480, 640)) == words
 
 
 def test_age_is_in_every_answer(make_toolkit, call) -> None:

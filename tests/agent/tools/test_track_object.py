@@ -10,7 +10,7 @@ import pytest
 from tests.agent.sim_table import SimTable
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame, MaskRle
-from xsam_agent_tools.memory.matching import Sighting, best_matches, likeness
+from xsam_agent_tools.memory.matching import Sighting, best_matches, similarity
 from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
 
@@ -157,15 +157,15 @@ def test_color_decides_where_place_does_not() -> None:
     before = _sighting(red, 300)
     moved, other = _sighting(red, 360), _sighting(blue, 300)
     assert [index for index, _ in best_matches(before, [other, moved])] == [1]
-    assert likeness(before, before) == pytest.approx(1.0)
+    assert similarity(before, before) == pytest.approx(1.0)
 
 
 def test_size_and_place_say_nothing_between_cameras() -> None:
     red = (200, 30, 30)
     before = _sighting(red, 20)
     far = _sighting(red, 500, camera="wrist", size=20)
-    assert likeness(before, far) == pytest.approx(1.0, abs=0.05)
-    assert likeness(before, _sighting(red, 500, size=20)) < 0.75
+    assert similarity(before, far) == pytest.approx(1.0, abs=0.05)
+    assert similarity(before, _sighting(red, 500, size=20)) < 0.75
 
 
 def test_what_took_its_place_is_another_thing() -> None:
