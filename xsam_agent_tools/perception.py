@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import DeadlineExceededError, ModelError, NoFrameError, StaleFrameError, UnknownCameraError
 from xsam.segmenter import Segmenter
+from xsam.types.deadline import Deadline
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
@@ -133,7 +134,7 @@ class Perception:
         kept_frame = scene.frame if scene is not None else None
         started_s = time.monotonic()
         frame, arrived_ns, results = self._captures.run(
-            lambda remaining_s: self._segment(kept_frame, camera, queries, remaining_s, check_frame),
+            lambda deadline: self._segment(kept_frame, camera, queries, deadline, check_frame),
             deadline_s=self.limits.deadline_s,
         )
         self.latencies.add(time.monotonic() - started_s, results)
@@ -229,11 +230,10 @@ class Perception:
         frame: Frame | None,
         camera: str,
         queries: Sequence[Query] | QueryBuilder,
-        remaining_s: float,
+        deadline: Deadline,
         check_frame: Callable[[Frame | None], None] | None,
     ) -> tuple[Frame | None, int, list[SegmentationResult]]:
-        """Fetch the frame unless given, and segment it, in `remaining_s` together; on the worker thread."""
-        ends_s = time.monotonic() + remaining_s
+        """Fetch the frame unless given, and segment it; on the worker thread."""
         requested_ns = arrived_ns = self._clock_ns()
         limit_s, subject = self.limits.max_age_s, f"the newest frame of {camera!r}"
         if frame is None:
@@ -245,15 +245,14 @@ class Perception:
                 _check_age(frame.stamp_ns, requested_ns, limit_s, subject)
             if check_frame is not None:
                 check_frame(frame)
-            remaining_s = ends_s - time.monotonic()
-            if remaining_s <= 0:
+            if deadline.expired:
                 raise DeadlineExceededError(f"camera {camera!r} took the whole deadline to deliver a frame")
         expected_hw = frame.image_hw if frame is not None else None
         if callable(queries):
             expected_hw = expected_hw or self._last_image_hw(camera)
             queries = queries(expected_hw)
         source = frame if frame is not None else CameraRef(name=camera, max_age_s=limit_s)
-        results = self.segmenter.segment(source, queries, deadline_s=remaining_s)
+        results = self.segmenter.segment(source, queries, deadline_s=deadline.remaining_s)
         if len(results) != len(queries):
             raise ModelError(f"the segmenter returned {len(results)} results for {len(queries)} queries")
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):

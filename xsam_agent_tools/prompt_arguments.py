@@ -7,6 +7,7 @@ vision-language models are trained to point like this.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -132,19 +133,19 @@ def to_prompts(
     ]
 
 
-def as_list(value: Any, *, json_starts: tuple[str, ...] = ("[",)) -> Any:
+def as_list(value: Any, *, item: type[str] | type[dict[str, Any]] = str) -> Any:
     """Convert what models write in place of a list: null, a single item, or the list as JSON text.
 
     Args:
         value: the argument as it came; anything else is returned unchanged, to be refused by pydantic.
-        json_starts: first characters of a string that is taken for JSON; any other string is an item.
+        item: type of the items; where they are strings, only one that begins with "[" is taken for JSON.
     """
     if value is None:
         return []
-    if isinstance(value, str) and value.lstrip().startswith(json_starts):
+    if isinstance(value, str) and (item is not str or value.lstrip().startswith("[")):
         with contextlib.suppress(ValueError):
             value = json.loads(value)
-    return [value] if isinstance(value, str | dict) else value
+    return [value] if isinstance(value, item) else value
 
 
 def _list_type(item: type[MarkArguments], description: str, *, min_length: int) -> Any:
@@ -158,7 +159,7 @@ def _list_type(item: type[MarkArguments], description: str, *, min_length: int) 
     return Annotated[
         list[item],  # type: ignore[valid-type]
         Field(min_length=min_length, max_length=MAX_PROMPTS),
-        BeforeValidator(lambda value: as_list(value, json_starts=("[", "{"))),
+        BeforeValidator(functools.partial(as_list, item=dict)),
         WithJsonSchema(schema),
     ]
 

@@ -1,4 +1,4 @@
-"""Was it right? Answers are compared with the simulator, by masks; what the tools said counts for nothing."""
+"""Judging of answers: they are compared with the simulator, by masks, never with what the tools reported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from benchmarks.agent.tasks import Task
+from benchmarks.agent.tasks import AgentTask
 from benchmarks.agent.tokens import estimate_tokens
 from xsam.errors import XSamError
 from xsam.types.masks import BoolMask, mask_iou
@@ -23,24 +23,25 @@ MAX_POSITION_ERROR_M = 0.03
 
 _ANSWER = re.compile(r"\bANSWER[\s*_]*:[\s*_`]*([^\n]*?)[\s*_`.]*$", re.IGNORECASE | re.MULTILINE)
 _ID = re.compile(r"f\d+/m\d+")
-_AGE = re.compile(r'"age_s":\d+(?:\.\d+)?')  # its digits are no matter of the planner's
+_AGE = re.compile(r'"age_s":\d+(?:\.\d+)?')  # its number of digits must not change the token count
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How one task went.
+class TaskOutcome:
+    """Outcome of one task.
 
     Attributes:
-        answer: the text behind "ANSWER:"; empty = there was none.
+        answer: the text after "ANSWER:"; empty = there was none.
         success: the answer is right.
-        wrong_object: an object was handed over that is not one of those wanted.
-        poor_outline: the right object, but its mask overlaps the true one by less than `MIN_IOU`.
+        wrong_object: the agent handed over an object that is not one of those wanted.
+        poor_outline: the right object, but the IoU of its mask with the true one is below `MIN_IOU`.
         said_absent: the answer was that there is no such thing.
-        calls: tool calls.
-        tool_tokens: of all tool answers, see `estimate_tokens`.
+        calls: number of tool calls.
+        tool_tokens: tokens of all tool results, see `estimate_tokens`.
+        tools: number of calls by tool.
         failed: why the conversation ended without an answer.
-        diverged: answers of tools that differ from those of a recording.
+        diverged: number of tool results that differ from those of a recording.
     """
 
     task: str
@@ -58,60 +59,71 @@ class Outcome:
 
 
 def judge(
-    task: Task,
+    task: AgentTask,
     messages: Sequence[BaseMessage],
     store: SceneStore,
     *,
     failed: str = "",
     recorded: Sequence[BaseMessage] = (),
-) -> Outcome:
-    """The outcome of a conversation; `store` is that of its tools."""
+) -> TaskOutcome:
+    """Judge a conversation.
+
+    Args:
+        task: the task.
+        messages: the conversation.
+        store: the scene store of its tools, to look up object ids.
+        failed: why the conversation broke off.
+        recorded: an earlier conversation whose tool results are compared with the present ones.
+    """
     last = messages[-1] if messages else None
-    answer = answer_of(last.text) if isinstance(last, AIMessage) else ""
+    answer = extract_answer(last.text) if isinstance(last, AIMessage) else ""
     calls = [call["name"] for m in messages if isinstance(m, AIMessage) for call in m.tool_calls]
-    said = [str(m.content) for m in messages if isinstance(m, ToolMessage)]
-    told = [str(m.content) for m in recorded if isinstance(m, ToolMessage)]
-    word = answer.lower()
+    results = [str(m.content) for m in messages if isinstance(m, ToolMessage)]
+    recorded_results = [str(m.content) for m in recorded if isinstance(m, ToolMessage)]
+    lowered = answer.lower()
     success, wrong, poor = _check(task, answer, store)
-    return Outcome(
+    return TaskOutcome(
         task=task.name,
         kind=task.kind,
         answer=answer,
         success=success,
         wrong_object=wrong,
         poor_outline=poor,
-        said_absent=word == "no" or word.startswith("none"),
+        said_absent=lowered == "no" or lowered.startswith("none"),
         calls=len(calls),
-        tool_tokens=sum(estimate_tokens(_AGE.sub('"age_s":0.12', text)) for text in said),
+        tool_tokens=sum(estimate_tokens(_AGE.sub('"age_s":0.12', text)) for text in results),
         tools={name: calls.count(name) for name in dict.fromkeys(calls)},
         failed=failed,
-        diverged=sum(_timeless(a) != _timeless(b) for a, b in zip(said, told, strict=False)),
+        diverged=sum(
+            _without_times(now) != _without_times(then)
+            for now, then in zip(results, recorded_results, strict=False)
+        ),
     )
 
 
-def answer_of(text: str) -> str:
-    """What stands behind the last "ANSWER:"; empty when there is none."""
+def extract_answer(text: str) -> str:
+    """Return the text after the last "ANSWER:"; empty when there is none."""
     found = _ANSWER.findall(text)
     return found[-1].strip() if found else ""
 
 
-def _check(task: Task, answer: str, store: SceneStore) -> tuple[bool, bool, bool]:
-    """(success, wrong object, poor outline)."""
-    wanted, word = task.wanted, answer.lower()
-    handed = _ID.findall(answer)
+def _check(task: AgentTask, answer: str, store: SceneStore) -> tuple[bool, bool, bool]:
+    """Return (success, wrong object, poor outline)."""
+    wanted, lowered = task.wanted, answer.lower()
+    object_ids = _ID.findall(answer)
     if wanted.yes is not None:
-        return word == ("yes" if wanted.yes else "no"), False, False
+        return lowered == ("yes" if wanted.yes else "no"), False, False
     if wanted.count is not None:
-        return word == str(wanted.count), False, False
+        return lowered == str(wanted.count), False, False
     if wanted.place:
-        return _is_place(task, answer), False, False
+        return _is_position(task, answer), False, False
     if wanted.absent:
-        return word.startswith("none"), bool(handed), False
+        return lowered.startswith("none"), bool(object_ids), False
     if wanted.ask:
-        return word == "ask", False, False
-    if len(handed) != 1:
+        return lowered == "ask", False, False
+    if len(object_ids) != 1:
         return False, False, False
-    mask, camera = _mask_of(handed[0], store)
+    mask, camera = _find_mask(object_ids[0], store)
     if mask is None:
         return False, True, False
     table = task.table()
@@ -125,15 +137,16 @@ def _check(task: Task, answer: str, store: SceneStore) -> tuple[bool, bool, bool
     return ious[best] >= MIN_IOU, False, ious[best] < MIN_IOU
 
 
-def _mask_of(object_id: str, store: SceneStore) -> tuple[BoolMask | None, str]:
+def _find_mask(object_id: str, store: SceneStore) -> tuple[BoolMask | None, str]:
+    """Return the mask of an object and its camera; None when the id was invented."""
     try:
         scene, item = store.object(object_id)
-    except XSamError:  # invented
+    except XSamError:
         return None, ""
     return item.mask.decode(), scene.camera
 
 
-def _is_place(task: Task, answer: str) -> bool:
+def _is_position(task: AgentTask, answer: str) -> bool:
     numbers = [float(number) for number in _NUMBER.findall(answer)]
     (truth,) = [
         item.position_camera_m
@@ -143,8 +156,8 @@ def _is_place(task: Task, answer: str) -> bool:
     return len(numbers) == 3 and math.dist(numbers, truth) <= MAX_POSITION_ERROR_M
 
 
-def _timeless(content: str) -> Any:
-    """A tool's answer without what differs from run to run."""
+def _without_times(content: str) -> Any:
+    """Parse a tool result and remove what differs from run to run."""
     try:
         payload = json.loads(content)
     except ValueError:
@@ -154,25 +167,30 @@ def _timeless(content: str) -> Any:
     return payload
 
 
-def metrics(outcomes: Sequence[Outcome], tasks: Sequence[Task]) -> dict[str, Any]:
-    """The numbers of a run.
+def metrics(outcomes: Sequence[TaskOutcome], tasks: Sequence[AgentTask]) -> dict[str, Any]:
+    """Compute the metrics of a run.
 
-    success: of all tasks. wrong_object_rate: tasks in which a wrong object was handed over, of all tasks.
-    honest_absence_rate: tasks about things that are not there and that ended in saying so.
-    false_absence_rate: tasks about things that are there and that ended in saying they are not. The rest are
-    means a task.
+    Returns:
+        success: share of all tasks.
+        wrong_object_rate: share of all tasks in which a wrong object was handed over.
+        poor_outline_rate: share of all tasks in which the right object had a poor outline.
+        honest_absence_rate: share of the tasks about absent things that ended in saying so.
+        false_absence_rate: share of the tasks about present things that ended in saying they are absent.
+        calls, tool_tokens: means per task.
+        failed, diverged: numbers of tasks.
+        success_by_kind: success for each kind of task.
     """
     by_name = {task.name: task for task in tasks}
-    nothing = [o for o in outcomes if by_name[o.task].nothing_there]
-    something = [o for o in outcomes if not by_name[o.task].nothing_there]
+    absent = [o for o in outcomes if by_name[o.task].nothing_there]
+    present = [o for o in outcomes if not by_name[o.task].nothing_there]
     kinds = list(dict.fromkeys(o.kind for o in outcomes))
     return {
         "tasks": len(outcomes),
         "success": _share([o.success for o in outcomes]),
         "wrong_object_rate": _share([o.wrong_object for o in outcomes]),
         "poor_outline_rate": _share([o.poor_outline for o in outcomes]),
-        "honest_absence_rate": _share([o.said_absent for o in nothing]),
-        "false_absence_rate": _share([o.said_absent for o in something]),
+        "honest_absence_rate": _share([o.said_absent for o in absent]),
+        "false_absence_rate": _share([o.said_absent for o in present]),
         "calls": _mean([o.calls for o in outcomes]),
         "tool_tokens": _mean([o.tool_tokens for o in outcomes]),
         "failed": sum(bool(o.failed) for o in outcomes),

@@ -1,10 +1,11 @@
 """Scripted planners that stand in for a chat model.
 
-A policy is a generator: it yields tool calls, is sent the parsed answers, and returns its final words.
+A policy is a generator: it yields tool calls, is sent the parsed results, and returns its final message.
 
-Both read requests alike (`requests.py`). `naive` says the user's words to one tool and takes the first thing
-it gets. `follow_hints` does what the answers say: it follows `next`, looks with the other camera, asks back
-when several fit, lets `compare_objects` decide what is nearer or second from the left, and reports absence.
+Both parse requests in the same way (`request_parser.py`). `naive` passes the user's phrase to one tool and
+takes the first object. `follow_hints` does what the results suggest: it follows `next`, tries the other camera,
+asks back when several fit, lets `compare_objects` decide what is nearer or second from the left, and reports
+absence.
 """
 
 from __future__ import annotations
@@ -15,22 +16,22 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.agent.requests import Request, singular, understand
+from benchmarks.agent.request_parser import ParsedRequest, parse_request, singular
 
-Answer = dict[str, Any]
+ToolResult = dict[str, Any]
 MAX_STEPS = 6  # of one search
 
 
 @dataclass(frozen=True)
-class Call:
+class PlannedCall:
     """A tool call."""
 
     tool: str
     arguments: dict[str, Any]
 
 
-Script = Generator[Call, Answer, str]
-Search = Generator[Call, Answer, "Answer | None"]
+Script = Generator[PlannedCall, ToolResult, str]
+Search = Generator[PlannedCall, ToolResult, "ToolResult | None"]
 Policy = Callable[[str], Script]
 
 _POSITIONAL = {  # parameters in the order in which `next` gives them
@@ -40,43 +41,43 @@ _POSITIONAL = {  # parameters in the order in which `next` gives them
 }
 
 
-def call(tool: str, **arguments: Any) -> Call:
-    return Call(tool, arguments)
+def call(tool: str, **arguments: Any) -> PlannedCall:
+    return PlannedCall(tool, arguments)
 
 
-def ids_of(answer: Answer) -> list[str]:
-    """The objects of an answer, each once."""
-    return list(dict.fromkeys(item.get("same_as", item["id"]) for item in answer.get("objects", ())))
+def ids_of(result: ToolResult) -> list[str]:
+    """Return the ids of the objects of a result, each once."""
+    return list(dict.fromkeys(item.get("same_as", item["id"]) for item in result.get("objects", ())))
 
 
 # ----------------------------------------------------------------------------------------- naive
 
 
 def naive(text: str) -> Script:
-    """The user's words to one tool; the first object is it; nothing else is read."""
-    request = understand(text)
+    """Pass the user's phrase to one tool and take the first object; ignore everything else."""
+    request = parse_request(text)
     if request.kind == "purpose":
-        answer = yield call("ask_scene", question=_question(request))
-        return _first(answer)
+        result = yield call("ask_scene", question=_question(request))
+        return _first(result)
     if request.kind == "exists":
-        answer = yield call("segment_objects", queries=[request.noun])
-        return "ANSWER: yes" if ids_of(answer) else "ANSWER: no"
+        result = yield call("segment_objects", queries=[request.noun])
+        return "ANSWER: yes" if ids_of(result) else "ANSWER: no"
     if request.kind == "count":
-        answer = yield call("segment_objects", queries=[request.noun])
-        return f"ANSWER: {len(answer.get('objects', ()))}"
+        result = yield call("segment_objects", queries=[request.noun])
+        return f"ANSWER: {len(result.get('objects', ()))}"
     if request.kind == "nearer":
-        answer = yield call("segment_objects", queries=[f"the {request.noun}", f"the {request.other}"])
-        low = sorted(answer.get("objects", ()), key=lambda item: -item["box_xyxy"][3])  # lower = nearer?
+        result = yield call("segment_objects", queries=[f"the {request.noun}", f"the {request.other}"])
+        low = sorted(result.get("objects", ()), key=lambda item: -item["box_xyxy"][3])  # lower = nearer?
         return f"ANSWER: {low[0]['id']}" if low else "ANSWER: none"
-    answer = yield call("segment_objects", queries=[_phrase(request)])
-    if request.kind == "place" and ids_of(answer):
-        located = yield call("locate_objects_3d", object_ids=ids_of(answer)[:1])
+    result = yield call("segment_objects", queries=[_phrase(request)])
+    if request.kind == "place" and ids_of(result):
+        located = yield call("locate_objects_3d", object_ids=ids_of(result)[:1])
         return _position(located)
-    return _first(answer)
+    return _first(result)
 
 
-def _phrase(request: Request) -> str:
-    """The words for the thing, as the user said them."""
+def _phrase(request: ParsedRequest) -> str:
+    """Return the phrase for the object as in the request."""
     if request.kind == "ordinal":
         return f"the {request.word} {request.noun} from the {request.other}"
     if request.kind == "relation":
@@ -86,16 +87,16 @@ def _phrase(request: Request) -> str:
     return f"the {request.noun}"
 
 
-def _question(request: Request) -> str:
+def _question(request: ParsedRequest) -> str:
     return f"What can I {request.other}?"
 
 
-def _first(answer: Answer) -> str:
-    ids = ids_of(answer)
+def _first(result: ToolResult) -> str:
+    ids = ids_of(result)
     return f"ANSWER: {ids[0]}" if ids else "ANSWER: none"
 
 
-def _position(located: Answer) -> str:
+def _position(located: ToolResult) -> str:
     for item in located.get("objects", ()):
         if "position_m" in item:
             return "ANSWER: {x} {y} {z}".format(**item["position_m"])
@@ -106,8 +107,8 @@ def _position(located: Answer) -> str:
 
 
 def follow_hints(text: str) -> Script:
-    """What a planner does that reads the answers."""
-    request = understand(text)
+    """Act as a planner that reads the results."""
+    request = parse_request(text)
     if request.kind == "purpose":
         return (yield from _for_a_purpose(request))
     if request.kind == "exists":
@@ -136,48 +137,48 @@ def follow_hints(text: str) -> Script:
 
 
 def _search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
-    """Capture, and follow the hints until something is found or nothing is left to try."""
-    step: Call | None = call("segment_objects", queries=list(queries))
+    """Search, and follow the hints until something is found or nothing is left to try."""
+    step: PlannedCall | None = call("segment_objects", queries=list(queries))
     for _ in range(MAX_STEPS):
         if step is None:
             return None
-        answer = yield step
-        if answer["status"] in ("ok", "ambiguous") and answer.get("objects"):
-            return answer
-        if answer.get("reported"):
+        result = yield step
+        if result["status"] in ("ok", "ambiguous") and result.get("objects"):
+            return result
+        if result.get("reported"):
             return None
-        if answer["status"] in ("error", "stale") and answer.get("retryable"):
+        if result["status"] in ("error", "stale") and result.get("retryable"):
             continue
-        step = suggested(answer)
+        step = suggested_call(result)
         if step is not None and not elsewhere and "camera" in step.arguments:
             return None
     return None
 
 
-def suggested(answer: Answer) -> Call | None:
-    """The call that an answer suggests in `next`; None when there is none."""
-    text = answer.get("next", "")
+def suggested_call(result: ToolResult) -> PlannedCall | None:
+    """Parse the call that a result suggests in `next`; None when there is none."""
+    text = result.get("next", "")
     try:
         parsed = ast.parse(text, mode="eval").body
-    except SyntaxError:  # words, not a call
+    except SyntaxError:  # a sentence, not a call
         return None
     if not isinstance(parsed, ast.Call) or not isinstance(parsed.func, ast.Name):
         return None
     names = _POSITIONAL.get(parsed.func.id, ())
     arguments = {name: ast.literal_eval(value) for name, value in zip(names, parsed.args, strict=False)}
     arguments |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords}
-    return Call(parsed.func.id, arguments)
+    return PlannedCall(parsed.func.id, arguments)
 
 
-def _for_a_purpose(request: Request) -> Script:
-    answer = yield call("ask_scene", question=_question(request))
-    if not ids_of(answer):
-        answer = yield call("ask_scene", question=_question(request), camera="side")
-    return _first(answer)
+def _for_a_purpose(request: ParsedRequest) -> Script:
+    result = yield call("ask_scene", question=_question(request))
+    if not ids_of(result):
+        result = yield call("ask_scene", question=_question(request), camera="side")
+    return _first(result)
 
 
-def _two_things(request: Request) -> Script:
-    """Both on one image, then geometry decides."""
+def _two_things(request: ParsedRequest) -> Script:
+    """Find both on one image and let geometry decide."""
     found = yield from _search([request.noun, request.other], elsewhere=False)
     if not found or found.get("not_found"):
         return "ANSWER: none"
@@ -198,8 +199,8 @@ def _two_things(request: Request) -> Script:
     return "ANSWER: ask" if fitting else "ANSWER: none"
 
 
-def _in_order(request: Request) -> Script:
-    """All of a kind, put in order by geometry."""
+def _in_order(request: ParsedRequest) -> Script:
+    """Find all of a kind and let geometry put them in order."""
     found = yield from _search([request.noun], elsewhere=False)
     ids = ids_of(found) if found else []
     if len(ids) < 2:
@@ -211,10 +212,10 @@ def _in_order(request: Request) -> Script:
     return f"ANSWER: {order[rank - 1]}" if rank <= len(order) else "ANSWER: none"
 
 
-def _has_color(object_id: str, color: str) -> Generator[Call, Answer, bool]:
-    """Whether a closer look does not speak against the color."""
-    looked = yield call("inspect_object", object_id=object_id)
-    return looked.get("colour", color) == color
+def _has_color(object_id: str, color: str) -> Generator[PlannedCall, ToolResult, bool]:
+    """Inspect the object; return False if its color is known to be another one."""
+    inspected = yield call("inspect_object", object_id=object_id)
+    return inspected.get("colour", color) == color
 
 
 POLICIES: dict[str, Policy] = {"naive": naive, "hints": follow_hints}

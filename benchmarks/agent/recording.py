@@ -1,7 +1,7 @@
-"""Conversations as JSON, to be scored again without the model that held them.
+"""Conversations as JSON files, to be scored again without the model.
 
 A recording is `{"model", "segmenter", "conversations": {task: [message, …]}}`; a message has `role`
-(user, assistant, tool), `content`, and `tool_calls` or `tool_call_id`. Pictures and artifacts are left out.
+(user, assistant, tool), `content`, and `tool_calls` or `tool_call_id`. Images and artifacts are left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def save_recording(path: Path, conversations: Conversations, *, model: str, segm
 
 
 def load_recording(path: Path) -> tuple[str, Conversations]:
-    """The model's name and its conversations.
+    """Read the model's name and its conversations from a file.
 
     Raises:
         ValueError: the file is not a recording.
@@ -40,8 +40,8 @@ def load_recording(path: Path) -> tuple[str, Conversations]:
         raise ValueError(f"{path} is not a recording: {error}") from error
 
 
-def spoken(messages: Sequence[BaseMessage]) -> list[AIMessage]:
-    """What the model said."""
+def model_messages(messages: Sequence[BaseMessage]) -> list[AIMessage]:
+    """Return the messages of the model."""
     return [message for message in messages if isinstance(message, AIMessage)]
 
 

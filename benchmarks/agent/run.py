@@ -1,4 +1,4 @@
-"""One conversation a task through LangChain's own agent loop."""
+"""Running of tasks: one conversation per task, through LangChain's own agent loop."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from langchain.agents import create_agent
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import BaseMessage, HumanMessage
 
-from benchmarks.agent.judge import Outcome, judge
+from benchmarks.agent.judge import TaskOutcome, judge
 from benchmarks.agent.recording import Conversations
-from benchmarks.agent.tasks import CAMERAS, Task
+from benchmarks.agent.tasks import CAMERAS, AgentTask
 from xsam.segmenter import Segmenter
 from xsam.sim.oracle import SimulatedTable
 from xsam_agent_tools import XSamToolkit
@@ -32,29 +32,29 @@ DEADLINE_S = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """What came of the tasks."""
+class BenchmarkRun:
+    """Outcomes and conversations of all tasks."""
 
-    outcomes: list[Outcome]
+    outcomes: list[TaskOutcome]
     conversations: Conversations
 
 
 def run_tasks(
-    tasks: Sequence[Task],
-    model_for: Callable[[Task], BaseChatModel],
+    tasks: Sequence[AgentTask],
+    model_for: Callable[[AgentTask], BaseChatModel],
     segmenter_for: Callable[[SimulatedTable], Segmenter],
     *,
     recorded: Conversations | None = None,
     images: bool = False,
-) -> Run:
+) -> BenchmarkRun:
     """Hold a conversation for each task and judge it.
 
     Args:
-        tasks: what to ask.
-        model_for: the chat model of a task.
-        segmenter_for: the segmenter that sees a table.
-        recorded: earlier conversations whose tool answers are compared with today's.
-        images: show the overlays to a model whose profile says that it can see.
+        tasks: the tasks.
+        model_for: returns the chat model for a task.
+        segmenter_for: returns the segmenter for a table.
+        recorded: earlier conversations whose tool results are compared with the present ones.
+        images: show the overlays to a model whose profile says that it accepts images.
     """
     outcomes, conversations = [], {}
     for number, task in enumerate(tasks, start=1):
@@ -75,7 +75,7 @@ def run_tasks(
             system_prompt=SYSTEM_PROMPT,
             middleware=perception_middleware(tool_calls=MAX_TOOL_CALLS),
         )
-        messages, failed = _talk(agent, task.request)
+        messages, failed = _hold_conversation(agent, task.request)
         before = (recorded or {}).get(task.name, ())
         outcome = judge(task, messages, toolkit.store, failed=failed, recorded=before)
         outcomes.append(outcome)
@@ -86,11 +86,11 @@ def run_tasks(
             file=sys.stderr,
             flush=True,
         )
-    return Run(outcomes=outcomes, conversations=conversations)
+    return BenchmarkRun(outcomes=outcomes, conversations=conversations)
 
 
-def _talk(agent: Any, request: str) -> tuple[list[BaseMessage], str]:
-    """The messages, and why the conversation broke off; a provider's error ends one task, not the run."""
+def _hold_conversation(agent: Any, request: str) -> tuple[list[BaseMessage], str]:
+    """Return the messages and, if a provider's error ended the conversation but not the run, its text."""
     messages: list[BaseMessage] = [HumanMessage(request)]
     try:
         for state in agent.stream({"messages": messages}, {"recursion_limit": 100}, stream_mode="values"):

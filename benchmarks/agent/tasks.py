@@ -1,4 +1,4 @@
-"""Table-top tasks with answers from the simulator. `tasks.json` lists them; `make_tasks.py` wrote it."""
+"""Table-top tasks with answers from the simulator. `make_tasks.py` wrote their list, `tasks.json`."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from xsam.sim.oracle import SimulatedTable
 
 TASKS_FILE = Path(__file__).with_name("tasks.json")
 IMAGE_HW = (480, 640)
-SIDE_S = 5.0  # the side camera stands where the swinging one is after so many seconds
+SIDE_S = 5.0  # the side camera stands where the swinging camera is after this many seconds
 CAMERAS = ("front", "side")
 
 Front = Literal["whole", "left", "right"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class ExpectedAnswer:
     """The right answer; exactly one field is set.
 
     Attributes:
         objects: instance ids, any of which is right; others are wrong.
         yes: whether it is there.
         count: how many.
-        place: the instance id whose position in the front camera's frame is asked for.
-        absent: nothing of the kind is in view of any camera; saying so is right.
-        ask: several fit and nothing tells which is meant; asking back is right.
+        place: the instance id of the object whose position in the front camera's frame is requested.
+        absent: no camera sees such an object; saying so is right.
+        ask: several objects fit and nothing tells which is meant; asking back is right.
     """
 
     objects: tuple[int, ...] = ()
@@ -42,8 +42,8 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """What a user asks of an agent with two cameras, "front" and "side", on a simulated table.
+class AgentTask:
+    """A user's request to an agent with two cameras, "front" and "side", at a simulated table.
 
     `front`: the part of the table that the front camera sees; the side camera sees all of it.
     """
@@ -52,7 +52,7 @@ class Task:
     kind: str
     seed: int
     request: str
-    wanted: Wanted
+    wanted: ExpectedAnswer
     front: Front = "whole"
 
     @property
@@ -61,47 +61,47 @@ class Task:
         return self.wanted.absent or self.wanted.yes is False
 
     def table(self) -> SimulatedTable:
-        """The table with its cameras; also the segmenter that knows the truth."""
-        return table_of(self.seed, self.front)
+        """Create the table with its cameras, which is also a segmenter with perfect masks."""
+        return make_table(self.seed, self.front)
 
 
-def table_of(seed: int, front: Front = "whole") -> SimulatedTable:
-    """A table with a front camera that sees all of it, or one half, and a side camera."""
+def make_table(seed: int, front: Front = "whole") -> SimulatedTable:
+    """Create a table with a front camera that sees all of it, or one half, and a side camera."""
     cameras: dict[str, PinholeCamera | float] = {"front": 0.0, "side": SIDE_S}
     if front != "whole":
         cameras["front"] = _half(sample_scene(seed), front)
     return SimulatedTable(seed, cameras=cameras, image_hw=IMAGE_HW)
 
 
-def load_tasks() -> list[Task]:
-    """The tasks of `tasks.json`."""
+def load_tasks() -> list[AgentTask]:
+    """Read the tasks from `tasks.json`."""
     rows = json.loads(TASKS_FILE.read_text(encoding="utf-8"))
     tasks = []
     for row in rows:
         wanted = dict(row.pop("wanted"))
         if "objects" in wanted:
             wanted["objects"] = tuple(wanted["objects"])
-        tasks.append(Task(**row, wanted=Wanted(**wanted)))
+        tasks.append(AgentTask(**row, wanted=ExpectedAnswer(**wanted)))
     return tasks
 
 
-def save_tasks(tasks: list[Task]) -> None:
-    """Write `tasks.json`, a task a line."""
+def save_tasks(tasks: list[AgentTask]) -> None:
+    """Write `tasks.json`, one task per line."""
     rows = []
     for task in tasks:
         row = asdict(task)
-        row["wanted"] = {k: v for k, v in row["wanted"].items() if v != getattr(Wanted(), k)}
+        row["wanted"] = {k: v for k, v in row["wanted"].items() if v != getattr(ExpectedAnswer(), k)}
         rows.append(json.dumps(row))
     TASKS_FILE.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
 
 
 def labeled(items: tuple[ObjectAnnotation, ...]) -> list[ObjectAnnotation]:
-    """What language may speak of."""
+    """Return the objects that phrases may refer to."""
     return [item for item in items if item.labeled]
 
 
 def _half(scene: TableScene, side: Front) -> PinholeCamera:
-    """The scene's camera turned to one side and zoomed in."""
+    """Turn the scene's camera to one side and zoom in."""
     camera = orbit_camera(scene, 0.0)
     eye, target = np.array(camera.eye_m), np.array(camera.target_m)
     right = camera.world_from_camera()[:3, 0]

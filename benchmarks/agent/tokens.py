@@ -1,4 +1,4 @@
-"""How many tokens a text takes, without any provider's tokenizer: those are downloads, and differ."""
+"""Estimated number of tokens of a text, because the providers' tokenizers are downloads, and differ."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ _PIECES = re.compile(r"[^\W\d_]+|\d{1,3}|[^\w\s]+|_")
 
 
 def estimate_tokens(text: str) -> int:
-    """A quarter of the characters; or words, digits by threes and runs of signs, one each; the larger.
+    """Return the larger of a quarter of the characters and the number of words, digit triples and sign runs.
 
-    The first is too kind to JSON. tests/agent/test_tokens.py says how it compares with four real tokenizers.
+    The first is too low for JSON. tests/agent/test_tokens.py compares the estimate with four real tokenizers.
     """
     return math.ceil(max(len(text) / 4, len(_PIECES.findall(text))))

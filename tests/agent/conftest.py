@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from langchain_core.tools import BaseTool
 
-from tests.agent.sim_table import SimTable
-from tests.agent.table import MASKS, Called, as_call, new_frame
+from tests.agent.sim_table import SwingingCameraTable
+from tests.agent.table import MASKS, ToolCallResult, as_call, new_frame
 from xsam import FakeSegmenter
 from xsam.sim import CATEGORIES
 from xsam_agent_tools import XSamToolkit
@@ -55,24 +55,26 @@ def tools(make_tools: Callable[..., dict[str, BaseTool]]) -> dict[str, BaseTool]
 
 
 @pytest.fixture
-def table() -> SimTable:
-    return SimTable()
+def table() -> SwingingCameraTable:
+    return SwingingCameraTable()
 
 
 @pytest.fixture
-def sim_tools(make_tools: Callable[..., dict[str, BaseTool]], table: SimTable) -> dict[str, BaseTool]:
+def sim_tools(
+    make_tools: Callable[..., dict[str, BaseTool]], table: SwingingCameraTable
+) -> dict[str, BaseTool]:
     """All tools over a simulated table with depth; every mask is the truth."""
     return make_tools(segmenter=table, frame_source=table.frame, thing_classes=CATEGORIES)
 
 
 @pytest.fixture
-def call() -> Callable[..., Called]:
-    return lambda tool, **args: Called(tool.invoke(as_call(tool, args)))
+def call() -> Callable[..., ToolCallResult]:
+    return lambda tool, **args: ToolCallResult(tool.invoke(as_call(tool, args)))
 
 
 @pytest.fixture
 def acall() -> Callable[..., Any]:
-    async def run(tool: BaseTool, **args: Any) -> Called:
-        return Called(await tool.ainvoke(as_call(tool, args)))
+    async def run(tool: BaseTool, **args: Any) -> ToolCallResult:
+        return ToolCallResult(await tool.ainvoke(as_call(tool, args)))
 
     return run

@@ -37,16 +37,16 @@ def new_frame(camera: str = "front", *, age_s: float = 0.1, seed: int = 0) -> Fr
     return Frame(rgb=rgb, camera=camera, frame_id=f"{camera}_optical", stamp_ns=stamp_ns)
 
 
-class Scripted:
+class RecordingSegmenter:
     """A segmenter that answers with given masks and scores, and remembers what it was asked."""
 
     def __init__(self, masks: list[Any], scores: list[float] | None = None, label: str = "thing") -> None:
         self.masks, self.label = masks, label
         self.scores = np.array(scores if scores is not None else [0.9] * len(masks), np.float32)
-        self.asked: list[tuple[Frame | CameraRef, list[Query], float]] = []
+        self.requests: list[tuple[Frame | CameraRef, list[Query], float]] = []
 
     def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
-        self.asked.append((source, list(queries), deadline_s))
+        self.requests.append((source, list(queries), deadline_s))
         hw = self.masks[0].shape if self.masks else (480, 640)
         segments = Segments(
             image_hw=hw,
@@ -63,7 +63,7 @@ class Scripted:
         ]
 
 
-class Called:
+class ToolCallResult:
     """A tool message with its content parsed."""
 
     def __init__(self, message: ToolMessage) -> None:

@@ -83,7 +83,7 @@ async def test_agent_async(make_toolkit) -> None:
 
 
 def test_agent_survives_a_broken_segmenter(make_toolkit) -> None:
-    class Broken:
+    class CrashingSegmenter:
         def segment(self, source, queries, *, deadline_s):
             raise RuntimeError("CUDA error")
 
@@ -91,7 +91,9 @@ def test_agent_survives_a_broken_segmenter(make_toolkit) -> None:
         answers = _tool_answers(messages)
         return AIMessage(content=answers[-1]["code"]) if answers else _calls({"queries": ["mug"]})
 
-    messages = _ask(create_agent(ScriptedModel(policy=policy), make_toolkit(segmenter=Broken()).get_tools()))
+    messages = _ask(
+        create_agent(ScriptedModel(policy=policy), make_toolkit(segmenter=CrashingSegmenter()).get_tools())
+    )
     assert messages[-1].content == "INTERNAL"
 
 
@@ -128,14 +130,14 @@ def test_many_threads_on_one_image_get_ids_of_their_own(make_toolkit, call) -> N
 def test_the_segmenter_is_asked_by_one_thread_at_a_time(make_toolkit, call) -> None:
     busy, overlaps = threading.Lock(), []
 
-    class Single(FakeSegmenter):
+    class SingleThreadedSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             overlaps.append(not busy.acquire(blocking=False))
             time.sleep(0.01)
             busy.release()
             return super().segment(source, queries, deadline_s=deadline_s)
 
-    tool = make_toolkit(segmenter=Single(MASKS)).get_tools()[0]
+    tool = make_toolkit(segmenter=SingleThreadedSegmenter(MASKS)).get_tools()[0]
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(lambda _: call(tool, queries=["mug"]), range(12)))
     assert overlaps == [False] * 12

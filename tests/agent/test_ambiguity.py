@@ -111,7 +111,7 @@ def test_colors_of_the_simulated_table() -> None:
         _, view, seen = view_of(seed)
         for item in seen:
             if item.labeled and item.category not in SECONDARY_COLORS:
-                said = color_name(view.rgb, view.instance_ids == item.instance_id)
-                right[said == item.color] += 1
+                name = color_name(view.rgb, view.instance_ids == item.instance_id)
+                right[name == item.color] += 1
     assert right.total() >= 30
     assert right[True] / right.total() >= 0.9

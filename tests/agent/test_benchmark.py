@@ -11,13 +11,13 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage
 
 from benchmarks.agent.__main__ import main
-from benchmarks.agent.judge import answer_of, judge, metrics
+from benchmarks.agent.judge import extract_answer, judge, metrics
 from benchmarks.agent.models import policy_model
-from benchmarks.agent.policies import POLICIES, suggested
+from benchmarks.agent.policies import POLICIES, suggested_call
 from benchmarks.agent.recording import load_recording
-from benchmarks.agent.requests import understand
+from benchmarks.agent.request_parser import parse_request
 from benchmarks.agent.run import run_tasks
-from benchmarks.agent.tasks import Task, load_tasks
+from benchmarks.agent.tasks import AgentTask, load_tasks
 from xsam.types.masks import MaskRle, box_of_mask
 from xsam_agent_tools import SceneObject, SceneStore
 
@@ -30,7 +30,7 @@ def test_there_are_many_tasks_of_many_kinds() -> None:
     assert len(TASKS) >= 40
     assert len(BY_KIND) >= 12
     assert len({(task.seed, task.request) for task in TASKS.values()}) == len(TASKS)
-    assert all(understand(task.request) for task in TASKS.values())
+    assert all(parse_request(task.request) for task in TASKS.values())
 
 
 # --------------------------------------------------------------------------------------- the truth
@@ -40,7 +40,7 @@ def test_what_is_wanted_is_what_the_request_says() -> None:
     """Read off the scene itself, for one task of each kind whose words can be checked simply."""
     for kind in ("category", "color", "nearer", "count", "present", "absent", "other camera"):
         task = BY_KIND[kind]
-        request, table = understand(task.request), task.table()
+        request, table = parse_request(task.request), task.table()
         front, side = table.visible("front"), table.visible("side")
         names = Counter(item.category for item in front)
         wanted = [item for item in side if item.instance_id in task.wanted.objects]
@@ -64,7 +64,7 @@ def test_what_is_wanted_is_what_the_request_says() -> None:
 # --------------------------------------------------------------------------------------- the judge
 
 
-def _judged(task: Task, answer: str, masks: list[np.ndarray] | None = None):
+def _judged(task: AgentTask, answer: str, masks: list[np.ndarray] | None = None):
     """The outcome of an answer over a store whose f1/m1, f1/m2 … have these masks in the front image."""
     store = SceneStore()
     objects = [
@@ -136,7 +136,7 @@ def test_a_position_may_be_three_centimeters_off() -> None:
     ],
 )
 def test_the_answer_is_found_in_the_text(text: str, answer: str) -> None:
-    assert answer_of(text) == answer
+    assert extract_answer(text) == answer
 
 
 # ------------------------------------------------------------------------- policies, loop, replay
@@ -154,12 +154,12 @@ def test_the_answer_is_found_in_the_text(text: str, answer: str) -> None:
     ],
 )
 def test_suggested_calls_are_read(text: str, tool: str, arguments: dict[str, object]) -> None:
-    call = suggested({"next": text})
+    call = suggested_call({"next": text})
     assert (call.tool, call.arguments) == (tool, arguments)
-    assert suggested({"next": "tell the user"}) is suggested({}) is None
+    assert suggested_call({"next": "tell the user"}) is suggested_call({}) is None
 
 
-def _run(policy: str, tasks: list[Task]):
+def _run(policy: str, tasks: list[AgentTask]):
     return run_tasks(tasks, lambda _: policy_model(POLICIES[policy]), lambda table: table)
 
 

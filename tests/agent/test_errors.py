@@ -23,7 +23,7 @@ from xsam import (
 )
 
 
-class Raising:
+class FailingSegmenter:
     def __init__(self, error: BaseException) -> None:
         self.error = error
 
@@ -98,7 +98,7 @@ def test_common_slips_are_understood(tool, call, arguments) -> None:
     ],
 )
 def test_what_the_segmenter_raises(make_toolkit, call, error: XSamError, code: str, retryable: bool) -> None:
-    tool = make_toolkit(segmenter=Raising(error)).get_tools()[0]
+    tool = make_toolkit(segmenter=FailingSegmenter(error)).get_tools()[0]
     answer = call(tool, queries=["mug"])
     _check(answer, code, retryable=retryable)
     assert answer["message"] == error.message
@@ -120,22 +120,22 @@ def test_a_camera_without_frames(make_toolkit, call) -> None:
 def test_failure_of_every_query_is_an_error_and_not_absence(make_toolkit, call) -> None:
     """A peer returned an empty list when its detector crashed; the planner reported "nothing there"."""
 
-    class Refusing:
+    class RefusingSegmenter:
         def segment(self, source, queries, *, deadline_s):
             error = InvalidQueryError("too many categories", hint="use fewer")
             return [SegmentationResult.from_error(error, query, source) for query in queries]
 
-    tool = make_toolkit(segmenter=Refusing()).get_tools()[0]
+    tool = make_toolkit(segmenter=RefusingSegmenter()).get_tools()[0]
     _check(call(tool, queries=["mug", "plate"]), "INVALID_QUERY", retryable=False)
 
 
 def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
-    class Half:
+    class HalfFailingSegmenter:
         def segment(self, source, queries, *, deadline_s):
             first = SegmentationResult.from_error(ModelError("out of luck"), queries[0], source)
             return [first, *FakeSegmenter(MASKS).segment(source, queries[1:], deadline_s=deadline_s)]
 
-    tool = make_toolkit(segmenter=Half()).get_tools()[0]
+    tool = make_toolkit(segmenter=HalfFailingSegmenter()).get_tools()[0]
     answer = call(tool, queries=["mug", "plate", "fork"])
     assert answer["status"] == "ok"
     assert [o["label"] for o in answer["objects"]] == ["plate"]
@@ -144,16 +144,16 @@ def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
 
 
 def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
-    class Short(FakeSegmenter):
+    class IncompleteSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             return super().segment(source, queries, deadline_s=deadline_s)[:1]
 
-    tool = make_toolkit(segmenter=Short(MASKS)).get_tools()[0]
+    tool = make_toolkit(segmenter=IncompleteSegmenter(MASKS)).get_tools()[0]
     assert call(tool, queries=["mug", "plate"])["code"] == "MODEL_ERROR"
 
 
 def test_bugs_are_logged_and_do_not_end_the_agent(make_toolkit, call, caplog) -> None:
-    tool = make_toolkit(segmenter=Raising(ZeroDivisionError("secret detail"))).get_tools()[0]
+    tool = make_toolkit(segmenter=FailingSegmenter(ZeroDivisionError("secret detail"))).get_tools()[0]
     with caplog.at_level(logging.ERROR, logger="xsam_agent_tools"):
         answer = call(tool, queries=["mug"])
     _check(answer, "INTERNAL", retryable=False)
@@ -172,7 +172,7 @@ def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> 
     """Timeouts of peers covered the discovery of a service and not the call itself."""
     release = threading.Event()
 
-    class Hanging(FakeSegmenter):
+    class HangingSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             release.wait(30)
             return super().segment(source, queries, deadline_s=30)
@@ -181,7 +181,7 @@ def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> 
         release.wait(30)
         return new_frame(camera)
 
-    settings = {"frame_source": source} if hangs == "camera" else {"segmenter": Hanging(MASKS)}
+    settings = {"frame_source": source} if hangs == "camera" else {"segmenter": HangingSegmenter(MASKS)}
     tool = make_toolkit(**settings, deadline_s=0.2).get_tools()[0]
     started = time.monotonic()
     try:
@@ -194,7 +194,7 @@ def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> 
 def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
     lefts: list[float] = []
 
-    class Noting(FakeSegmenter):
+    class DeadlineRecordingSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             lefts.append(deadline_s)
             return super().segment(source, queries, deadline_s=deadline_s)
@@ -203,10 +203,14 @@ def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
         time.sleep(0.3)
         return new_frame(camera)
 
-    tool = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=5).get_tools()[0]
+    tool = make_toolkit(
+        segmenter=DeadlineRecordingSegmenter(MASKS), frame_source=slow, deadline_s=5
+    ).get_tools()[0]
     call(tool, queries=["mug"])
     assert lefts[0] <= 4.7
-    tool = make_toolkit(segmenter=Noting(MASKS), frame_source=slow, deadline_s=0.2).get_tools()[0]
+    tool = make_toolkit(
+        segmenter=DeadlineRecordingSegmenter(MASKS), frame_source=slow, deadline_s=0.2
+    ).get_tools()[0]
     assert call(tool, queries=["mug"])["code"] == "DEADLINE"
     assert len(lefts) == 1
 
@@ -214,7 +218,7 @@ def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("error", [DeadlineExceededError("too slow"), RuntimeError("bug")])
 async def test_errors_on_the_async_side(make_toolkit, acall, error: Exception) -> None:
-    tool = make_toolkit(segmenter=Raising(error)).get_tools()[0]
+    tool = make_toolkit(segmenter=FailingSegmenter(error)).get_tools()[0]
     answer = await acall(tool, queries=["mug"])
     assert answer["code"] == ("DEADLINE" if isinstance(error, XSamError) else "INTERNAL")
     assert (await acall(tool, queries=[]))["code"] == "INVALID_ARGUMENTS"

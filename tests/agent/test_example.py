@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import os
 import sys
 from pathlib import Path
@@ -117,16 +116,3 @@ async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPat
     assert (found["status"], found["camera"]) == ("ok", "table")
     assert 0.3 < located["objects"][0]["distance_m"] < 2.0  # measured by the node
     assert status["state"] == "active"
-
-
-def test_the_mcp_configuration_starts_the_server() -> None:
-    pytest.importorskip("mcp")
-    from xsam_agent_tools.mcp.options import parse_options
-
-    servers = json.loads((EXAMPLES / "mcp.json").read_text())["mcpServers"]
-    for server in servers.values():
-        assert (EXAMPLES.parent / server["command"]).is_file()
-        assert server["args"][:3] == ["python", "-m", "xsam_agent_tools.mcp_server"]
-        options = parse_options(server["args"][3:])
-        assert options.transport == "stdio"
-    assert servers.keys() == {"xsam-robot", "xsam-simulated-table"}

@@ -20,7 +20,7 @@ from xsam_agent_tools.tools import BUILDERS
 
 
 @pytest.fixture
-def looked(make_tools, table, call):
+def searched(make_tools, table, call):
     """All tools with pictures, after a look that found mugs."""
 
     def make(images: str = "none"):
@@ -50,8 +50,8 @@ class RosaTools:
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_rosa_keeps_and_runs_every_tool(looked, name: str) -> None:
-    tools = looked()
+def test_rosa_keeps_and_runs_every_tool(searched, name: str) -> None:
+    tools = searched()
     rosa = RosaTools(list(tools.values()), blacklist=["/secret"])
     assert [tool.name for tool in rosa.kept] == list(BUILDERS)
     tool = next(tool for tool in rosa.kept if tool.name == name)
@@ -98,8 +98,8 @@ def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("images", ["none", "tool"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_rai_takes_every_answer(looked, images: str, name: str) -> None:
-    messages = rai_messages(looked(images)[name], EXAMPLES[name])
+def test_rai_takes_every_answer(searched, images: str, name: str) -> None:
+    messages = rai_messages(searched(images)[name], EXAMPLES[name])
     without = images == "none" or name in ("report_not_found", "perception_status")
     assert len(messages) == (1 if without else 2)
     assert isinstance(messages[0].content, str)
@@ -108,8 +108,8 @@ def test_rai_takes_every_answer(looked, images: str, name: str) -> None:
             assert block["image_url"]["url"].startswith("data:image/png;base64,iVBOR")
 
 
-def test_rai_takes_errors(looked) -> None:
-    (message,) = rai_messages(looked("tool")["inspect_object"], {"object_id": "f99/m1"})
+def test_rai_takes_errors(searched) -> None:
+    (message,) = rai_messages(searched("tool")["inspect_object"], {"object_id": "f99/m1"})
     assert (message.status, message.artifact) == ("error", None)
 
 
@@ -131,8 +131,8 @@ def _assert_plain(value: object) -> None:
 
 @pytest.mark.parametrize("images", ["none", "user"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_artifacts_are_plain_and_survive_a_checkpoint(looked, call, images: str, name: str) -> None:
-    answer = call(looked(images)[name], **EXAMPLES[name])
+def test_artifacts_are_plain_and_survive_a_checkpoint(searched, call, images: str, name: str) -> None:
+    answer = call(searched(images)[name], **EXAMPLES[name])
     artifact = answer.artifact
     _assert_plain(artifact)
     assert artifact["schema"].startswith("xsam_agent_tools/")
@@ -144,8 +144,8 @@ def test_artifacts_are_plain_and_survive_a_checkpoint(looked, call, images: str,
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_answers_hold_together(looked, call, name: str) -> None:
-    answer = call(looked()[name], **EXAMPLES[name])
+def test_answers_hold_together(searched, call, name: str) -> None:
+    answer = call(searched()[name], **EXAMPLES[name])
     assert answer["status"] in ("ok", "no_match", "ambiguous", "stale", "error")
     assert "NaN" not in answer.message.content
     assert '": ' not in answer.message.content  # compact
@@ -157,11 +157,11 @@ def test_answers_hold_together(looked, call, name: str) -> None:
         assert sorted(mask["rle"]) == ["counts", "size"]
 
 
-def test_all_tools_in_one_tool_node(looked) -> None:
+def test_all_tools_in_one_tool_node(searched) -> None:
     """Several calls of one message run on threads of their own, over one scene store."""
     from langgraph.graph import END, START, MessagesState, StateGraph
 
-    tools = looked()
+    tools = searched()
     graph = StateGraph(MessagesState).add_node("tools", ToolNode(list(tools.values())))
     graph.add_edge(START, "tools").add_edge("tools", END)
     calls = [as_call(tools[name], EXAMPLES[name]) | {"id": name} for name in BUILDERS]

@@ -14,15 +14,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from xsam_agent_tools.middleware import (
     OverlayMiddleware,
-    perception_middleware,
     artifact_images,
     insert_images,
+    perception_middleware,
 )
 
 SEES, BLIND = {"image_inputs": True}, {"image_inputs": False}
 
 
-class Watching(GenericFakeChatModel):
+class SearchingModel(GenericFakeChatModel):
     """Looks `looks` times, then answers; remembers what it was sent."""
 
     messages: Any = iter(())
@@ -30,7 +30,7 @@ class Watching(GenericFakeChatModel):
     calls_at_once: int = 1
     seen: list[list[BaseMessage]] = []  # noqa: RUF012
 
-    def bind_tools(self, tools: Any, **_: Any) -> Watching:
+    def bind_tools(self, tools: Any, **_: Any) -> SearchingModel:
         return self
 
     def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
@@ -44,7 +44,7 @@ class Watching(GenericFakeChatModel):
         return ChatResult(generations=[ChatGeneration(message=answer)])
 
 
-def _run(make_toolkit, model: Watching, middleware: list[Any], **settings: Any) -> list[BaseMessage]:
+def _run(make_toolkit, model: SearchingModel, middleware: list[Any], **settings: Any) -> list[BaseMessage]:
     toolkit = make_toolkit(**{"images": "user", **settings})
     agent = create_agent(model, toolkit.get_tools(), middleware=middleware)
     messages: list[BaseMessage] = agent.invoke({"messages": [HumanMessage("look")]})["messages"]
@@ -61,7 +61,7 @@ def _texts(message: BaseMessage) -> str:
 
 
 def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
-    model = Watching(profile=SEES, seen=[])
+    model = SearchingModel(profile=SEES, seen=[])
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1)])
     last = model.seen[-1]
     assert [m.type for m in last] == ["human", "ai", "tool", "human"] + ["ai", "tool", "human"] * 2
@@ -75,7 +75,7 @@ def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
 
 def test_older_pictures_become_a_line_of_text(make_toolkit) -> None:
     """Images piled up in the context of a peer until the request was refused."""
-    model = Watching(profile=SEES, seen=[], looks=6)
+    model = SearchingModel(profile=SEES, seen=[], looks=6)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
     for request in model.seen:
         assert sum(len(_images(m)) for m in request) <= 2
@@ -88,21 +88,21 @@ def test_older_pictures_become_a_line_of_text(make_toolkit) -> None:
 
 @pytest.mark.parametrize("profile", [BLIND, {}, None])
 def test_models_that_cannot_see_get_text_only(make_toolkit, profile) -> None:
-    model = Watching(profile=profile, seen=[])
+    model = SearchingModel(profile=profile, seen=[])
     _run(make_toolkit, model, [OverlayMiddleware()])
     assert all(isinstance(m.content, str) for request in model.seen for m in request)
     assert [m.type for m in model.seen[-1]] == ["human"] + ["ai", "tool"] * 3
 
 
 def test_the_profile_can_be_overruled(make_toolkit) -> None:
-    model = Watching(profile=None, seen=[])
+    model = SearchingModel(profile=None, seen=[])
     _run(make_toolkit, model, [OverlayMiddleware(sees=True)])
     assert _images(model.seen[-1][-1])
 
 
 def test_answers_to_parallel_calls_stay_together(make_toolkit) -> None:
     """Providers refuse a user message between the answers to one message's tool calls."""
-    model = Watching(profile=SEES, seen=[], looks=1, calls_at_once=2)
+    model = SearchingModel(profile=SEES, seen=[], looks=1, calls_at_once=2)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
     last = model.seen[-1]
     assert [m.type for m in last] == ["human", "ai", "tool", "tool", "human"]
@@ -111,13 +111,13 @@ def test_answers_to_parallel_calls_stay_together(make_toolkit) -> None:
 
 def test_pictures_in_tool_messages_where_the_model_takes_them(make_toolkit) -> None:
     takes = {**SEES, "image_tool_message": True}
-    model = Watching(profile=takes, seen=[], looks=2)
+    model = SearchingModel(profile=takes, seen=[], looks=2)
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1, place="tool")], images="tool")
     tools = [m for m in model.seen[-1] if m.type == "tool"]
     assert [len(_images(m)) for m in tools] == [0, 1]
     assert json.loads(tools[1].content[0]["text"])["image_id"] == "f2"
     assert all(isinstance(m.content, str) for m in messages if m.type == "tool")  # the state has the text
-    other = Watching(profile=SEES, seen=[], looks=1)
+    other = SearchingModel(profile=SEES, seen=[], looks=1)
     _run(make_toolkit, other, [OverlayMiddleware(place="tool")], images="tool")
     assert [len(_images(m)) for m in other.seen[-1]] == [0, 0, 0, 1]  # OpenAI: in a user message
 
@@ -126,7 +126,7 @@ def test_the_state_is_not_changed(make_toolkit) -> None:
     saver, config = InMemorySaver(), {"configurable": {"thread_id": "a"}}
     toolkit = make_toolkit(images="user")
     agent = create_agent(
-        Watching(profile=SEES, seen=[]),
+        SearchingModel(profile=SEES, seen=[]),
         toolkit.get_tools(),
         middleware=perception_middleware(),
         checkpointer=saver,
@@ -139,7 +139,7 @@ def test_the_state_is_not_changed(make_toolkit) -> None:
 
 @pytest.mark.asyncio
 async def test_async(make_toolkit) -> None:
-    model = Watching(profile=SEES, seen=[])
+    model = SearchingModel(profile=SEES, seen=[])
     agent = create_agent(
         model, make_toolkit(images="user").get_tools(), middleware=perception_middleware(max_images=1)
     )
@@ -148,7 +148,7 @@ async def test_async(make_toolkit) -> None:
 
 
 def test_call_limits_end_an_agent_that_looks_for_ever(make_toolkit) -> None:
-    model = Watching(profile=BLIND, seen=[], looks=1000)
+    model = SearchingModel(profile=BLIND, seen=[], looks=1000)
     messages = _run(make_toolkit, model, perception_middleware(tool_calls=4, model_calls=7), images="none")
     answers = [m for m in messages if isinstance(m, ToolMessage)]
     assert [m.status for m in answers] == ["success"] * 4 + ["error"] * 3

@@ -31,7 +31,7 @@ def _artifacts_go_to_a_folder_of_the_test(tmp_path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def looked(make_tools, table, call):
+def searched(make_tools, table, call):
     """All tools with pictures, after a look that found mugs."""
     tools = make_tools(segmenter=table, frame_source=table.frame, images="tool")
     call(tools["segment_objects"], queries=["mug"])
@@ -39,9 +39,9 @@ def looked(make_tools, table, call):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_the_tool_runner_takes_every_answer(looked, name: str) -> None:
-    message = AIMessage("", tool_calls=[as_call(looked[name], EXAMPLES[name])])
-    messages = ToolRunner(list(looked.values())).invoke({"messages": [message]})["messages"]
+def test_the_tool_runner_takes_every_answer(searched, name: str) -> None:
+    message = AIMessage("", tool_calls=[as_call(searched[name], EXAMPLES[name])])
+    messages = ToolRunner(list(searched.values())).invoke({"messages": [message]})["messages"]
     (answer,) = [m for m in messages if isinstance(m, ToolMessage)]
     assert answer.status == "success", answer.content
     shown = [m for m in messages if isinstance(m, HumanMultimodalMessage)]
@@ -50,12 +50,12 @@ def test_the_tool_runner_takes_every_answer(looked, name: str) -> None:
     assert json.loads(text)["status"] in ("ok", "no_match")
 
 
-class Planner(GenericFakeChatModel):
+class RaiPlanner(GenericFakeChatModel):
     """Looks for mugs and counts them."""
 
     messages: Any = iter(())
 
-    def bind_tools(self, tools: Any, **_: Any) -> Planner:
+    def bind_tools(self, tools: Any, **_: Any) -> RaiPlanner:
         return self
 
     def _generate(self, messages: Any, *_: Any, **__: Any) -> ChatResult:
@@ -71,6 +71,6 @@ class Planner(GenericFakeChatModel):
 
 def test_a_rai_agent_sees(make_tools, table) -> None:
     tools = make_tools(segmenter=table, frame_source=table.frame, images="tool")
-    agent = create_conversational_agent(Planner(), list(tools.values()), system_prompt="You see.")
+    agent = create_conversational_agent(RaiPlanner(), list(tools.values()), system_prompt="You see.")
     state = agent.invoke({"messages": [HumanMessage("How many mugs are there?")]})
     assert state["messages"][-1].content == "done after 1 answer and 1 picture"

@@ -53,12 +53,12 @@ def test_a_changed_picture_may_be_asked_again(make_tools, call) -> None:
 def test_a_refused_query_reaches_no_model(make_tools, call) -> None:
     asked = []
 
-    class Counting(FakeSegmenter):
+    class CountingSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             asked.append(queries)
             return super().segment(source, queries, deadline_s=deadline_s)
 
-    tools = make_tools(segmenter=Counting(MASKS))
+    tools = make_tools(segmenter=CountingSegmenter(MASKS))
     for _ in range(5):
         call(tools["segment_objects"], queries=["fork"])
     assert len(asked) == 1

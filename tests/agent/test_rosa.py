@@ -20,12 +20,12 @@ from langchain_core.outputs import ChatGeneration, ChatResult
 from xsam_agent_tools.tools import BUILDERS
 
 
-class Planner(BaseChatModel):
+class RosaPlanner(BaseChatModel):
     """Looks for mugs, locates the first one, and says where it is."""
 
     offered: list[str] = []  # noqa: RUF012
 
-    def bind_tools(self, tools: Any, **_: Any) -> Planner:
+    def bind_tools(self, tools: Any, **_: Any) -> RosaPlanner:
         self.offered[:] = [tool.name for tool in tools]
         return self
 
@@ -51,7 +51,7 @@ def _call(name: str, **arguments: Any) -> AIMessage:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_rosa_agent_sees(sim_tools, table, streaming: bool) -> None:
-    model = Planner(offered=[])
+    model = RosaPlanner(offered=[])
     agent = rosa.ROSA(
         ros_version=2, llm=model, tools=list(sim_tools.values()), blacklist=["/secret"], streaming=streaming
     )

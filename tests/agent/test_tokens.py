@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from benchmarks.agent.tokens import estimate_tokens as _tokens
-from tests.agent.sim_table import SimTable
-from tests.agent.table import Scripted
+from tests.agent.sim_table import SwingingCameraTable
+from tests.agent.table import RecordingSegmenter
 from xsam import Frame
 from xsam.sim import CATEGORIES
 
@@ -38,7 +38,9 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
     masks = [np.zeros((2160, 3840), np.bool_) for _ in range(10)]
     for i, mask in enumerate(masks):
         mask[1100 + 20 * i : 1900, 1100 + 250 * i : 1300 + 250 * i] = True
-    tool = make_toolkit(segmenter=Scripted(masks, label=label), frame_source=_uhd_frame).get_tools()[0]
+    tool = make_toolkit(
+        segmenter=RecordingSegmenter(masks, label=label), frame_source=_uhd_frame
+    ).get_tools()[0]
     for phrase, options in ((label, {}), ("thing", {"image_id": "f1"})):  # then all have same_as too
         answer = call(tool, queries=[phrase], **options)
         assert len(answer["objects"]) == 10
@@ -54,9 +56,11 @@ def _uhd_frame(camera: str) -> Frame:
 
 
 @pytest.fixture
-def busy_table() -> SimTable:
+def busy_table() -> SwingingCameraTable:
     """A table with many objects."""
-    return max((SimTable(seed) for seed in range(2_000_000, 2_000_010)), key=lambda t: len(t.items))
+    return max(
+        (SwingingCameraTable(seed) for seed in range(2_000_000, 2_000_010)), key=lambda t: len(t.items)
+    )
 
 
 def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table, call) -> None:

@@ -1,15 +1,18 @@
-"""The command line of the MCP server: where its eyes come from."""
+"""Options of the MCP server, and the toolkit that they describe."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from xsam.errors import InvalidImageError, XSamError
 from xsam.types.requests import Frame
@@ -18,68 +21,153 @@ from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import Images
 
 ORACLE = "oracle"
+SEGMENTERS = "xsam.segmenters"
+"""Group of entry points: name → class of a segmenter; the ROS package registers its client as `ros`."""
+
+_PROGRAM = "python -m xsam_agent_tools.mcp_server"
 
 
-def parse_options(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The parsed command line; ends the program with a usage message when it makes no sense."""
-    parser = argparse.ArgumentParser(
-        prog="python -m xsam_agent_tools.mcp_server", description="X-SAM's perception tools over MCP."
-    )
-    eyes = parser.add_mutually_exclusive_group(required=True)
-    eyes.add_argument("--ros", metavar="NODE", help="a running segmenter node, e.g. /xsam")
-    eyes.add_argument("--scene", type=int, metavar="SEED", help="a simulated table, with depth")
-    eyes.add_argument("--image", type=Path, metavar="FILE", help="a picture, read anew for every question")
-    parser.add_argument(
-        "--model", default="tiny", help=f"tiny, a converted folder, or {ORACLE} (the truth about --scene)"
-    )
-    parser.add_argument("--cameras", help="names, separated by commas; default: all of the node; camera")
-    parser.add_argument("--mode", choices=("core", "full"), default="core", help="set of tools")
-    parser.add_argument("--no-images", action="store_true", help="text only")
-    parser.add_argument("--deadline-s", type=float, default=60.0, help="of one call, seconds")
-    parser.add_argument("--transport", choices=("stdio", "http"), default="stdio")
-    parser.add_argument("--port", type=int, default=8000, help="of http on 127.0.0.1; 0 = a free one")
-    options = parser.parse_args(argv)
-    if options.model == ORACLE and options.scene is None:
-        parser.error("--model oracle needs --scene")
-    if options.image is not None and not options.image.is_file():
-        parser.error(f"--image {options.image}: no such file")
-    return options
+class ToolMode(str, Enum):
+    """Set of tools; see `XSamToolkit`."""
+
+    CORE = "core"
+    FULL = "full"
+
+
+class Transport(str, Enum):
+    """Transport of the Model Context Protocol."""
+
+    STDIO = "stdio"
+    HTTP = "http"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """Options of the command line; exactly one of `ros`, `scene` and `image` is given."""
+
+    ros: str | None
+    scene: int | None
+    image: Path | None
+    model: str
+    cameras: tuple[str, ...]  # empty = all of the node, or "camera"
+    mode: ToolMode
+    no_images: bool
+    deadline_s: float
+    transport: Transport
+    port: int
+
+
+def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str] | None = None) -> None:
+    """Parse the arguments (default: those of the process), call `serve`, and exit.
+
+    Raises:
+        SystemExit: always; code 2 for a command line that makes no sense.
+    """
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+    @app.command(context_settings={"help_option_names": ["-h", "--help"]})
+    def command(
+        ros: Annotated[
+            str | None, typer.Option(metavar="NODE", help="A running segmenter node, e.g. /xsam.")
+        ] = None,
+        scene: Annotated[
+            int | None, typer.Option(metavar="SEED", help="A simulated table, with depth.")
+        ] = None,
+        image: Annotated[
+            Path | None, typer.Option(metavar="FILE", help="An image file, read again for every request.")
+        ] = None,
+        model: Annotated[
+            str, typer.Option(help=f"tiny, a converted folder, or {ORACLE} (the truth about --scene).")
+        ] = "tiny",
+        cameras: Annotated[
+            str, typer.Option(help='Names, separated by commas; default: all of the node, else "camera".')
+        ] = "",
+        mode: Annotated[ToolMode, typer.Option(help="Set of tools.")] = ToolMode.CORE,
+        no_images: Annotated[bool, typer.Option("--no-images", help="Text only.")] = False,
+        deadline_s: Annotated[float, typer.Option(help="Deadline of one call, in seconds.")] = 60.0,
+        transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
+        port: Annotated[int, typer.Option(help="Port of http on 127.0.0.1; 0 = a free one.")] = 8000,
+    ) -> None:
+        """X-SAM's perception tools over MCP; give one of --ros, --scene and --image."""
+        if sum(source is not None for source in (ros, scene, image)) != 1:
+            raise typer.BadParameter("give exactly one of --ros, --scene and --image")
+        if model == ORACLE and scene is None:
+            raise typer.BadParameter("--model oracle needs --scene")
+        if image is not None and not image.is_file():
+            raise typer.BadParameter(f"--image {image}: no such file")
+        serve(
+            ServerOptions(
+                ros=ros,
+                scene=scene,
+                image=image,
+                model=model,
+                cameras=tuple(name.strip() for name in cameras.split(",") if name.strip()),
+                mode=mode,
+                no_images=no_images,
+                deadline_s=deadline_s,
+                transport=transport,
+                port=port,
+            )
+        )
+
+    app(arguments, prog_name=_PROGRAM)
 
 
 @contextmanager
-def open_toolkit(options: argparse.Namespace) -> Iterator[XSamToolkit]:
-    """The toolkit that the options describe; what it holds open is closed at the end."""
-    named = [name.strip() for name in (options.cameras or "").split(",") if name.strip()]
-    settings: dict[str, Any] = {"mode": options.mode, "deadline_s": options.deadline_s}
-    if options.ros:
-        try:
-            # By name: the packages do not know each other, and ROS is needed for this choice only.
-            client = importlib.import_module("xsam_ros.client")
-        except ImportError as error:
-            sys.exit(f"--ros needs a sourced ROS 2 workspace with xsam_ros: {error}")
-        with client.RosSegmenter(options.ros) as segmenter:
-            cameras = named or _cameras_of_node(segmenter, options)
-            yield XSamToolkit(segmenter, cameras, **settings)
+def open_toolkit(options: ServerOptions) -> Iterator[XSamToolkit]:
+    """Create the toolkit that the options describe, and close what it holds open at the end.
+
+    Raises:
+        SystemExit: the ROS client or its node is not available.
+    """
+    settings: dict[str, Any] = {"mode": options.mode.value, "deadline_s": options.deadline_s}
+    if options.ros is not None:
+        with load_ros_client()(options.ros) as segmenter:
+            yield XSamToolkit(segmenter, options.cameras or _cameras_of_node(segmenter, options), **settings)
         return
     images: Images = "none" if options.no_images else "tool"
-    cameras = named or ["camera"]
+    cameras = options.cameras or ("camera",)
     if options.scene is not None:
         from xsam.sim.oracle import SimulatedTable
 
         table = SimulatedTable(options.scene, cameras=dict.fromkeys(cameras, 0.0))
-        segmenter = table if options.model == ORACLE else _loading(options.model)
+        segmenter = table if options.model == ORACLE else _load_in_background(options.model)
         yield XSamToolkit(segmenter, cameras, frame_source=table.frame, images=images, **settings)
         return
+    image = options.image
+    if image is None:
+        raise ValueError("one of ros, scene and image must be given")
     yield XSamToolkit(
-        _loading(options.model),
+        _load_in_background(options.model),
         cameras,
-        frame_source=lambda camera: _frame_from(options.image, camera),
+        frame_source=lambda camera: _read_frame(image, camera),
         images=images,
         **settings,
     )
 
 
-def _cameras_of_node(segmenter: Any, options: argparse.Namespace) -> list[str]:
+def load_ros_client() -> Callable[[str], Any]:
+    """Load the segmenter class that the ROS package registers; the two packages do not import each other.
+
+    Raises:
+        SystemExit: the ROS package is not built, not sourced, or cannot be imported.
+    """
+    found = list(entry_points(group=SEGMENTERS, name="ros"))
+    if not found:
+        sys.exit(
+            f"--ros needs the ROS 2 package xsam_ros, and no installed package provides the entry point"
+            f" 'ros' of {SEGMENTERS}: build the workspace and source its setup file"
+        )
+    try:
+        client: Callable[[str], Any] = found[0].load()
+    except (ImportError, AttributeError) as error:
+        sys.exit(
+            f"--ros needs a sourced ROS 2 workspace with xsam_ros: cannot load {found[0].value}: {error}"
+        )
+    return client
+
+
+def _cameras_of_node(segmenter: Any, options: ServerOptions) -> list[str]:
     try:
         status = segmenter.status(deadline_s=options.deadline_s)
     except XSamError as error:
@@ -87,7 +175,7 @@ def _cameras_of_node(segmenter: Any, options: argparse.Namespace) -> list[str]:
     return [str(camera.name) for camera in status.cameras]
 
 
-def _loading(model: str) -> LoadingSegmenter:
+def _load_in_background(model: str) -> LoadingSegmenter:
     def load() -> Any:
         import xsam
 
@@ -96,14 +184,14 @@ def _loading(model: str) -> LoadingSegmenter:
     return LoadingSegmenter(load)
 
 
-def _frame_from(path: Path, camera: str) -> Frame:
-    """The picture as a frame without a stamp: when it was taken is not known."""
+def _read_frame(path: Path, camera: str) -> Frame:
+    """Read the image file as a frame without a stamp, because its time of capture is not known."""
     import cv2
 
-    # A program that writes the picture may be half way.
+    # Another program may be in the middle of writing the file.
     for _ in range(3):
         bgr: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if bgr is not None:
             return Frame(rgb=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), camera=camera)
         time.sleep(0.05)
-    raise InvalidImageError(f"{path.name} is not a picture that can be read")
+    raise InvalidImageError(f"{path.name} is not a readable image file")

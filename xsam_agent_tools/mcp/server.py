@@ -1,12 +1,12 @@
-"""The tools over the Model Context Protocol, for any MCP client. Needs the extra `mcp`::
+"""Server of the tools over the Model Context Protocol, for any MCP client. Needs the extra `mcp`::
 
     python -m xsam_agent_tools.mcp_server --ros /xsam                     a running ROS 2 node
     python -m xsam_agent_tools.mcp_server --model tiny --scene 2000012    a simulated table
     python -m xsam_agent_tools.mcp_server --transport http --port 8000 …  http://127.0.0.1:8000/mcp
 
-A result is the JSON text for the model, the overlay as an image where the pixels are known here, and the same
-JSON as structured content. Masks and full-precision places are in the result's `_meta`, which clients keep
-from the model, under "xsam-agent-tools/artifact". Every tool is marked as read-only.
+A result contains the JSON text for the model, the overlay as an image where the pixels are known here, and
+the same JSON as structured content. Masks and full-precision locations are in the result's `_meta`, which
+clients do not show to the model, under "xsam-agent-tools/artifact". Every tool is marked as read-only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -27,6 +26,7 @@ from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 
 from xsam.version import __version__
+from xsam_agent_tools.mcp.options import ServerOptions, Transport, open_toolkit, run_command_line
 from xsam_agent_tools.runtime.progress import send_progress_to
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import ToolSpec, conversation_scope
@@ -53,7 +53,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def build_server(toolkit: XSamToolkit) -> Server[Any]:
-    """An MCP server of a toolkit's tools; run it over any transport of the SDK."""
+    """Build an MCP server for a toolkit's tools; run it over any transport of the SDK."""
     specs = {spec.name: spec for spec in toolkit.specs}
     threads = anyio.CapacityLimiter(MAX_CALLS_AT_ONCE)
 
@@ -84,7 +84,7 @@ def build_server(toolkit: XSamToolkit) -> Server[Any]:
 
 
 def tool_definition(spec: ToolSpec) -> types.Tool:
-    """A tool as clients see it."""
+    """Convert a tool to the definition that clients see."""
     return types.Tool(
         name=spec.name,
         title=spec.name.replace("_", " "),
@@ -109,8 +109,8 @@ def _run(
     def report(event: dict[str, Any]) -> None:
         nonlocal steps
         steps += 1
-        said = context.session.report_progress(steps, message=f"{event['tool']}: {event['stage']}")
-        asyncio.run_coroutine_threadsafe(said, loop).add_done_callback(_log_failure)
+        notification = context.session.report_progress(steps, message=f"{event['tool']}: {event['stage']}")
+        asyncio.run_coroutine_threadsafe(notification, loop).add_done_callback(_log_failure)
 
     with conversation_scope(_conversation_of(context)), send_progress_to(report):
         try:
@@ -132,7 +132,7 @@ def _run(
 
 
 def _conversation_of(context: ServerRequestContext[Any]) -> str:
-    """The client's session over HTTP; a process over stdio, and clients without sessions, share one."""
+    """Return the client's session over HTTP; over stdio, and without sessions, all calls share one name."""
     headers = getattr(context.request, "headers", None)
     session = headers.get("mcp-session-id") if headers is not None else None
     return f"mcp {session}" if session else "mcp"
@@ -144,7 +144,7 @@ def _log_failure(done: Any) -> None:
 
 
 async def serve_stdio(server: Server[Any]) -> None:
-    """Until the client closes our standard input."""
+    """Serve until the client closes the standard input."""
     from mcp.server.stdio import stdio_server
 
     async with stdio_server() as (read_stream, write_stream):
@@ -152,9 +152,9 @@ async def serve_stdio(server: Server[Any]) -> None:
 
 
 def serve_http(server: Server[Any], port: int) -> None:
-    """Streamable HTTP on this machine only, at /mcp; port 0 takes a free one and says which.
+    """Serve streamable HTTP at /mcp, on this machine only; port 0 takes a free one and prints it.
 
-    There is no authentication: to be reached from elsewhere, put a proxy that has some in front.
+    There is no authentication: for access from other machines, put a proxy with authentication in front.
     """
     import socket
 
@@ -167,15 +167,16 @@ def serve_http(server: Server[Any], port: int) -> None:
         uvicorn.Server(config).run(sockets=[listening])
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Serve until the client or a signal ends it."""
-    from xsam_agent_tools.mcp.options import open_toolkit, parse_options
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: serve until the client or a signal ends it, then exit."""
+    run_command_line(_serve, arguments)
 
-    options = parse_options(argv)
+
+def _serve(options: ServerOptions) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with open_toolkit(options) as toolkit:
         server = build_server(toolkit)
-        if options.transport == "http":
+        if options.transport is Transport.HTTP:
             serve_http(server, options.port)
         else:
             anyio.run(serve_stdio, server)

@@ -1,11 +1,10 @@
-"""A segmenter that is still being loaded: a server answers at once, and calls wait for the model."""
+"""A segmenter that loads in the background: a server is reachable at once, and calls wait for the model."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from xsam.errors import DeadlineExceededError, ModelError, XSamError
 from xsam.segmenter import Segmenter
@@ -15,7 +14,7 @@ from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadingStatus:
-    """What `perception_status` says about it."""
+    """State of the loading, as `perception_status` reports it."""
 
     state: str  # "loading", "ready" or "failed"
     last_error: str = ""
@@ -24,10 +23,10 @@ class LoadingStatus:
 class LoadingSegmenter:
     """Loads a segmenter on a thread of its own; every request waits for it within its own deadline."""
 
-    def __init__(self, load: Callable[[], Any]) -> None:
-        """`load` gives a `Segmenter`; it starts now."""
+    def __init__(self, load: Callable[[], Segmenter]) -> None:
+        """Start loading."""
         self._load = load
-        self._loaded = threading.Event()
+        self._done = threading.Event()
         self._segmenter: Segmenter | None = None
         self._error: XSamError | None = None
         threading.Thread(target=self._run, name="xsam-load", daemon=True).start()
@@ -41,9 +40,9 @@ class LoadingSegmenter:
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
-        """See `xsam.segmenter.Segmenter.segment`; the deadline covers loading, too."""
+        """Segment as in `xsam.segmenter.Segmenter`; the deadline covers the loading, too."""
         deadline = Deadline(deadline_s)
-        if not self._loaded.wait(deadline.timeout_s):
+        if not self._done.wait(deadline.timeout_s):
             raise DeadlineExceededError("the model is still being loaded", hint="try again in a while")
         if self._segmenter is None:
             raise self._error or ModelError("the model could not be loaded")
@@ -54,8 +53,8 @@ class LoadingSegmenter:
         )
 
     def status(self, *, deadline_s: float) -> LoadingStatus:
-        """How far it is; answers at once."""
-        if not self._loaded.is_set():
+        """Return the state of the loading, without waiting."""
+        if not self._done.is_set():
             return LoadingStatus(state="loading")
         if self._segmenter is None:
             return LoadingStatus(state="failed", last_error=str(self._error))
@@ -66,7 +65,7 @@ class LoadingSegmenter:
             self._segmenter = self._load()
         except XSamError as error:
             self._error = error
-        except Exception as error:  # whatever it is, later calls must say it instead of waiting
+        except Exception as error:  # of any kind: later calls must raise it instead of waiting
             self._error = ModelError(f"the model could not be loaded: {type(error).__name__}: {error}")
         finally:
-            self._loaded.set()
+            self._done.set()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TypeVar
 
 from xsam.errors import DeadlineExceededError, QueueFullError
+from xsam.types.deadline import Deadline
 
 T = TypeVar("T")
 
@@ -30,14 +30,14 @@ class SerialRunner:
         self._slots = threading.BoundedSemaphore(max_waiting)
         self._max_waiting = max_waiting
 
-    def run(self, work: Callable[[float], T], *, deadline_s: float) -> T:
-        """Call `work(remaining_s)` on a new thread and return its result.
+    def run(self, work: Callable[[Deadline], T], *, deadline_s: float) -> T:
+        """Call `work(deadline)` on a new thread and return its result.
 
         Raises:
             QueueFullError: too many callers are waiting already.
             DeadlineExceededError: the turn did not come, or the work did not end, in time.
         """
-        ends_s = time.monotonic() + deadline_s
+        deadline = Deadline(deadline_s)
         if not self._slots.acquire(blocking=False):
             raise QueueFullError(f"{self._max_waiting} requests are waiting already")
         try:
@@ -47,7 +47,7 @@ class SerialRunner:
             context = contextvars.copy_context()
             thread = threading.Thread(
                 target=context.run,
-                args=(self._work, work, ends_s, future),
+                args=(self._work, work, deadline, future),
                 name="xsam-agent-capture",
                 daemon=True,
             )
@@ -57,17 +57,17 @@ class SerialRunner:
                 self._turn.release()
                 raise
             try:
-                return future.result(timeout=max(0.0, ends_s - time.monotonic()) + GRACE_S)
+                return future.result(timeout=deadline.remaining_s + GRACE_S)
             except FutureTimeoutError:
                 if future.done():  # it ended just now, or raised a TimeoutError of its own
                     return future.result()
-                raise DeadlineExceededError(f"no result within {deadline_s:.1f} s") from None
+                raise deadline.error() from None
         finally:
             self._slots.release()
 
-    def _work(self, work: Callable[[float], T], ends_s: float, future: Future[T]) -> None:
+    def _work(self, work: Callable[[Deadline], T], deadline: Deadline, future: Future[T]) -> None:
         try:
-            result = work(max(0.0, ends_s - time.monotonic()))
+            result = work(deadline)
         except BaseException as error:
             self._turn.release()
             future.set_exception(error)

@@ -18,7 +18,7 @@ from xsam_agent_tools.text.content import header, object_payload, shorten, size_
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
-Capture closely at one object that was found before: its main color, how wide and high it is in pixels, in \
+Look closely at one object that was found before: its main color, how wide and high it is in pixels, in \
 how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
 it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
 pictures are on, shows the object and its surroundings, without and with its outline.\

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from xsam.errors import XSamError
+from xsam.types.deadline import Deadline
 from xsam_agent_tools.errors import NotLookedError, StaleIdError
 from xsam_agent_tools.memory.history import PastSearch
 from xsam_agent_tools.perception import ImageAge, Perception
@@ -70,8 +70,8 @@ def perception_status(toolbox: Toolbox) -> ToolSpec:
             cameras: Sequence[str] = (camera,)
         else:
             cameras = perception.cameras
-        ends_s = time.monotonic() + min(STATUS_DEADLINE_S, perception.limits.deadline_s)
-        status = segmenter_status(perception.segmenter, deadline_s=max(0.1, (ends_s - time.monotonic()) / 2))
+        deadline = Deadline(min(STATUS_DEADLINE_S, perception.limits.deadline_s))
+        status = segmenter_status(perception.segmenter, deadline_s=max(0.1, deadline.remaining_s / 2))
         reported: dict[str, dict[str, Any]] = status.pop("cameras", {})
         unavailable: XSamError | None = status.pop("unavailable", None)
         payload: dict[str, Any] = {"status": "ok"}
@@ -82,7 +82,7 @@ def perception_status(toolbox: Toolbox) -> ToolSpec:
         if latency := perception.latencies.summary():
             payload["latency"] = latency
         payload["cameras"] = [
-            _camera_payload(perception, name, reported.get(name, {}), ends_s) for name in cameras
+            _camera_payload(perception, name, reported.get(name, {}), deadline) for name in cameras
         ]
         if perception.limits.max_age_s is not None:
             payload["max_age_s"] = perception.limits.max_age_s
@@ -108,7 +108,7 @@ def _found_ids(searches: Sequence[PastSearch], phrases: Sequence[str]) -> list[s
 
 
 def _camera_payload(
-    perception: Perception, name: str, reported: dict[str, Any], ends_s: float
+    perception: Perception, name: str, reported: dict[str, Any], deadline: Deadline
 ) -> dict[str, Any]:
     """Describe a camera by its newest frame if that arrives in time, else as the segmenter reports it."""
     payload: dict[str, Any] = {"name": name}
@@ -116,7 +116,7 @@ def _camera_payload(
         payload["problem"] = shorten(reported["problem"], 120)
     age_s = reported.get("age_s")
     try:
-        frame_age_s = perception.newest_frame_age(name, deadline_s=max(0.05, ends_s - time.monotonic()))
+        frame_age_s = perception.newest_frame_age(name, deadline_s=max(0.05, deadline.remaining_s))
         age_s = frame_age_s if frame_age_s is not None else age_s
     except XSamError as error:
         payload["problem"] = f"{error.code}: {shorten(error.message, 120)}"

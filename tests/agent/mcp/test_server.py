@@ -26,7 +26,6 @@ from pycocotools import mask as coco
 
 from tests.agent.test_standard import EXAMPLES
 from xsam.sim.oracle import simulated_view
-from xsam_agent_tools.mcp.options import parse_options
 from xsam_agent_tools.mcp.server import ARTIFACT_KEY
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
 
@@ -93,9 +92,9 @@ async def test_over_stdio_a_result_has_text_picture_and_structure(mode: str) -> 
     text, picture = result.content
     assert isinstance(text, TextContent)
     assert isinstance(picture, ImageContent)
-    said = json.loads(text.text)
-    assert (said["status"], said["not_found"]) == ("ok", ["fork"])
-    assert result.structured_content == said
+    payload = json.loads(text.text)
+    assert (payload["status"], payload["not_found"]) == ("ok", ["fork"])
+    assert result.structured_content == payload
     assert result.is_error is False
     assert picture.mime_type == "image/png"
     image = cv2.imdecode(np.frombuffer(base64.b64decode(picture.data), np.uint8), cv2.IMREAD_COLOR)
@@ -158,10 +157,10 @@ async def test_what_goes_wrong_is_a_typed_error_that_the_model_can_act_on(url: s
         ):
             result = await client.call_tool(name, arguments)
             assert result.is_error is True
-            said = json.loads(result.content[0].text)  # type: ignore[union-attr]
-            assert (said["code"], said["retryable"]) == (code, False)
-            assert said["hint"]
-            assert result.structured_content == said
+            payload = json.loads(result.content[0].text)  # type: ignore[union-attr]
+            assert (payload["code"], payload["retryable"]) == (code, False)
+            assert payload["hint"]
+            assert result.structured_content == payload
         with pytest.raises(MCPError, match="unknown tool"):
             await client.call_tool("rm", {})
 
@@ -183,14 +182,14 @@ async def test_sessions_do_not_see_each_others_history(url: str) -> None:
 
 
 async def test_progress_reaches_the_client(url: str) -> None:
-    said: list[str] = []
+    messages: list[str] = []
 
     async def listen(progress: float, total: float | None, message: str | None) -> None:
-        said.append(message or "")
+        messages.append(message or "")
 
     async with _over_http(url) as client:
         await client.call_tool("segment_objects", {"queries": ["mug"]}, progress_callback=listen)
-    assert said == ["segment_objects: looking", "segment_objects: answered"]
+    assert messages == ["segment_objects: looking", "segment_objects: answered"]
 
 
 async def test_a_page_from_elsewhere_may_not_ask(url: str) -> None:
@@ -222,18 +221,3 @@ async def test_the_tiny_model_looks_at_a_picture(tmp_path: Path) -> None:
     assert found["status"] == "ok"
     assert found["age_from"] == "arrival"  # when the picture was taken is not known
     assert [item["label"] for item in found["objects"]] == ["mug"] * len(found["objects"])
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        [],
-        ["--scene", "1", "--ros", "/xsam"],
-        ["--image", "missing.png"],
-        ["--model", "oracle", "--ros", "/xsam"],
-    ],
-)
-async def test_command_lines_that_make_no_sense(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        parse_options(arguments)
-    assert caught.value.code == 2

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import pytest
 
 from tests.agent.table import MASKS, new_frame
+from tests.unit.test_segmenter_contract import CHECKS, Subject
 from xsam import CheckpointError, DeadlineExceededError, FakeSegmenter, ModelError, Query
 from xsam_agent_tools.runtime.loading import LoadingSegmenter
 
 QUERIES = [Query(text="the plate")]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(check: Callable[[Subject], None]) -> None:
+    frame = new_frame()
+    segmenter = LoadingSegmenter(lambda: FakeSegmenter(MASKS, frames={"front": frame}))
+    check(Subject(segmenter=segmenter, source=frame, image_hw=frame.image_hw, camera="front"))
+
+
+def test_hooks_are_passed_on() -> None:
+    class HookCallingSegmenter(FakeSegmenter):
+        def segment(self, source, queries, *, deadline_s, on_stage=None, on_text=None):
+            on_stage("decode")
+            on_text(0, "a plate")
+            return super().segment(source, queries, deadline_s=deadline_s)
+
+    stages, texts = [], []
+    LoadingSegmenter(lambda: HookCallingSegmenter(MASKS)).segment(
+        new_frame(), QUERIES, deadline_s=30, on_stage=stages.append, on_text=lambda *text: texts.append(text)
+    )
+    assert (stages, texts) == (["decode"], [(0, "a plate")])
 
 
 def test_requests_wait_for_the_model_and_no_longer_than_allowed() -> None:

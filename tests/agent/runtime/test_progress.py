@@ -12,7 +12,7 @@ from support.scripted_model import ScriptedModel
 from xsam_agent_tools.runtime.progress import progress_reporter
 
 
-def _look_once(messages: list[Any]) -> AIMessage:
+def _search_once(messages: list[Any]) -> AIMessage:
     if any(isinstance(m, ToolMessage) for m in messages):
         return AIMessage("done")
     call = {"name": "segment_objects", "args": {"queries": ["mug"]}, "id": "1", "type": "tool_call"}
@@ -20,7 +20,7 @@ def _look_once(messages: list[Any]) -> AIMessage:
 
 
 def test_events_of_a_tool_call_in_a_graph(make_toolkit) -> None:
-    agent = create_agent(ScriptedModel(policy=_look_once), make_toolkit().get_tools())
+    agent = create_agent(ScriptedModel(policy=_search_once), make_toolkit().get_tools())
     events = list(agent.stream({"messages": [HumanMessage("look")]}, stream_mode="custom"))
     assert [event["stage"] for event in events] == ["looking", "answered"]
     assert all(event["type"] == "xsam_progress" for event in events)
@@ -31,9 +31,9 @@ def test_events_of_a_tool_call_in_a_graph(make_toolkit) -> None:
 
 @pytest.mark.asyncio
 async def test_events_on_the_async_side(make_toolkit) -> None:
-    agent = create_agent(ScriptedModel(policy=_look_once), make_toolkit().get_tools())
-    asked = {"messages": [HumanMessage("look")]}
-    events = [event async for event in agent.astream(asked, stream_mode="custom")]
+    agent = create_agent(ScriptedModel(policy=_search_once), make_toolkit().get_tools())
+    request = {"messages": [HumanMessage("look")]}
+    events = [event async for event in agent.astream(request, stream_mode="custom")]
     assert [event["stage"] for event in events] == ["looking", "answered"]
 
 

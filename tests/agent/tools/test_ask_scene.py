@@ -12,14 +12,14 @@ from xsam.types.masks import box_of_mask
 from xsam_agent_tools.tools.asking import scene_queries
 
 
-class Speaking:
+class TextSegmenter:
     """A segmenter that answers the n-th query of a call with the n-th prepared answer."""
 
     def __init__(self, *answers: dict) -> None:
-        self.answers, self.asked = answers, []
+        self.answers, self.queries = answers, []
 
     def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
-        self.asked += queries
+        self.queries += queries
         return [self._result(source, q, **a) for q, a in zip(queries, self.answers, strict=True)]
 
     def _result(self, source, query: Query, *, text="", phrases=(), masks=(), indices=(), error=None):
@@ -65,7 +65,7 @@ def test_questions_are_reasoned_about_and_descriptions_described(question: str, 
 def test_the_words_of_a_description_carry_the_ids_of_their_objects(make_tools, call) -> None:
     masks = [rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200), rectangle(500, 300, 600, 400)]
     says = {"text": "A red mug and two books; a Mug again.", "phrases": ("a red mug", "two books", "a mug")}
-    segmenter = Speaking({**says, "masks": masks, "indices": [0, 1, 1]})
+    segmenter = TextSegmenter({**says, "masks": masks, "indices": [0, 1, 1]})
     answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="Describe the scene.")
     assert answer["answer"] == "A red mug [f1/m1] and two books [f1/m2, f1/m3]; a Mug again."
     assert [o["label"] for o in answer["objects"]] == ["a red mug", "two books", "two books"]
@@ -82,7 +82,7 @@ def test_a_description_of_the_simulated_table_names_all_that_is_labeled(sim_tool
 def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(make_tools, call) -> None:
     """A generated explanation may talk itself into another object than the one that was asked for."""
     first, second = rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200)
-    segmenter = Speaking(
+    segmenter = TextSegmenter(
         {"masks": [first], "indices": [0]},
         {"text": "The mug holds water.", "masks": [second], "indices": [0]},
     )
@@ -93,7 +93,7 @@ def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(
 
 
 def test_masks_of_the_explanation_are_better_than_none(make_tools, call) -> None:
-    segmenter = Speaking(
+    segmenter = TextSegmenter(
         {}, {"text": "The mug holds water.", "masks": [rectangle(300, 100, 380, 200)], "indices": [0]}
     )
     answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
@@ -105,17 +105,18 @@ def test_one_thing_under_two_phrases_is_not_two_things(make_tools, call) -> None
     mask = rectangle(10, 20, 60, 90)
     says = {"text": "A mug beside a cup.", "phrases": ("a mug", "a cup"), "masks": [mask, mask]}
     answer = call(
-        make_tools(segmenter=Speaking({**says, "indices": [0, 1]}))["ask_scene"], question="Describe it."
+        make_tools(segmenter=TextSegmenter({**says, "indices": [0, 1]}))["ask_scene"], question="Describe it."
     )
     assert [o.get("same_as") for o in answer["objects"]] == [None, "f1/m1"]
 
 
 def test_words_without_any_mask_are_an_answer_but_nothing_is_not(make_tools, call) -> None:
     words = call(
-        make_tools(segmenter=Speaking({}, {"text": "Nothing is hot."}))["ask_scene"], question="Is it hot?"
+        make_tools(segmenter=TextSegmenter({}, {"text": "Nothing is hot."}))["ask_scene"],
+        question="Is it hot?",
     )
     assert (words["status"], words["objects"], words["answer"]) == ("ok", [], "Nothing is hot.")
-    silent = call(make_tools(segmenter=Speaking({}, {}))["ask_scene"], question="Is it hot?")
+    silent = call(make_tools(segmenter=TextSegmenter({}, {}))["ask_scene"], question="Is it hot?")
     assert (silent["status"], silent["tried"]) == ("no_match", ["Is it hot?"])
     assert "wrist" in silent["hint"]
 
@@ -123,8 +124,11 @@ def test_words_without_any_mask_are_an_answer_but_nothing_is_not(make_tools, cal
 def test_one_failing_half_does_not_hide_the_other(make_tools, call) -> None:
     error = {"error": ModelError("out of tokens")}
     good = {"masks": [rectangle(300, 100, 380, 200)], "indices": [0]}
-    assert call(make_tools(segmenter=Speaking(error, good))["ask_scene"], question="What?")["status"] == "ok"
-    both = call(make_tools(segmenter=Speaking(error, error))["ask_scene"], question="What?")
+    assert (
+        call(make_tools(segmenter=TextSegmenter(error, good))["ask_scene"], question="What?")["status"]
+        == "ok"
+    )
+    both = call(make_tools(segmenter=TextSegmenter(error, error))["ask_scene"], question="What?")
     assert (both["status"], both["code"]) == ("error", "MODEL_ERROR")
 
 
@@ -139,6 +143,6 @@ def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call
 
 
 def test_long_answers_are_cut(make_tools, call) -> None:
-    segmenter = Speaking({}, {"text": "word " * 1000})
+    segmenter = TextSegmenter({}, {"text": "word " * 1000})
     answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What is it for?")
     assert len(answer["answer"]) <= 1200

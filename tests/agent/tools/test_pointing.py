@@ -11,14 +11,14 @@ from xsam.types.masks import box_of_mask
 from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, to_prompts
 
 
-class Obedient:
+class MarkFollowingSegmenter:
     """Answers with the union of the positive marks' masks less the negative ones; or, deaf, with `fixed`."""
 
     def __init__(self, fixed: np.ndarray | None = None) -> None:
-        self.fixed, self.asked = fixed, []
+        self.fixed, self.queries = fixed, []
 
     def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
-        self.asked += queries
+        self.queries += queries
         return [self._answer(source, query) for query in queries]
 
     def _answer(self, source, query: Query) -> SegmentationResult:
@@ -97,9 +97,9 @@ def test_marks_that_make_no_sense_are_refused_with_the_reason(tools, call, mark,
     ],
 )
 def test_common_ways_to_write_a_box_are_understood(make_tools, call, sent) -> None:
-    segmenter = Obedient()
+    segmenter = MarkFollowingSegmenter()
     call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=sent)
-    assert segmenter.asked[0].prompts[0].box_xyxy == (64.0, 96.0, 192.0, 192.0)
+    assert segmenter.queries[0].prompts[0].box_xyxy == (64.0, 96.0, 192.0, 192.0)
 
 
 def test_one_object_under_a_point(tools, call) -> None:
@@ -114,12 +114,12 @@ def test_one_object_under_a_point(tools, call) -> None:
 
 
 def test_scope_decides_the_task(make_tools, call) -> None:
-    segmenter = Obedient()
+    segmenter = MarkFollowingSegmenter()
     tool = make_tools(segmenter=segmenter)["segment_with_prompt"]
     points = [{"type": "point", "x": 100, "y": 100}, {"type": "point", "x": 300, "y": 300}]
     call(tool, prompts=points)
     call(tool, prompts=points, scope="all_similar")
-    assert [q.resolved_task() for q in segmenter.asked] == [Task.INTERACTIVE, Task.VISUAL_GROUNDED]
+    assert [q.resolved_task() for q in segmenter.queries] == [Task.INTERACTIVE, Task.VISUAL_GROUNDED]
     assert call(tool, prompts=points, scope="some")["code"] == "INVALID_ARGUMENTS"
 
 
@@ -143,7 +143,7 @@ NEGATIVE = [
 
 def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> None:
     """A peer's model ignored negative points, and its agent believed the outline was corrected."""
-    deaf = Obedient(fixed=rectangle(0, 0, 320, 240))
+    deaf = MarkFollowingSegmenter(fixed=rectangle(0, 0, 320, 240))
     answer = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
     assert answer["iou_without_negatives"] == 1.0
     assert answer["ignored"] == ["prompt 2"]
@@ -151,16 +151,16 @@ def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> 
 
 
 def test_a_negative_mark_that_works_is_visible_too(make_tools, call) -> None:
-    answer = call(make_tools(segmenter=Obedient())["segment_with_prompt"], prompts=NEGATIVE)
+    answer = call(make_tools(segmenter=MarkFollowingSegmenter())["segment_with_prompt"], prompts=NEGATIVE)
     area, cut_out = 320 * 240, 21 * 21
     assert answer["iou_without_negatives"] == pytest.approx((area - cut_out) / area, abs=1e-3)
     assert "ignored" not in answer.json
 
 
 def test_both_looks_are_at_one_frame(make_tools, call) -> None:
-    segmenter = Obedient()
+    segmenter = MarkFollowingSegmenter()
     call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=NEGATIVE)
-    with_negative, without = segmenter.asked
+    with_negative, without = segmenter.queries
     assert [p.positive for p in with_negative.prompts] == [True, False]
     assert [p.positive for p in without.prompts] == [True]
 
@@ -189,13 +189,13 @@ def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, 
 def refined(make_tools, call):
     """The tools over a segmenter that finds the left mug by words and obeys marks, and the mug's id."""
 
-    class Both(Obedient):
+    class MugOrMarksSegmenter(MarkFollowingSegmenter):
         def segment(self, source, queries, *, deadline_s):
             if queries[0].prompts:
                 return super().segment(source, queries, deadline_s=deadline_s)
             return FakeSegmenter(MASKS).segment(source, queries, deadline_s=deadline_s)
 
-    segmenter = Both()
+    segmenter = MugOrMarksSegmenter()
     tools = make_tools(segmenter=segmenter)
     call(tools["segment_objects"], queries=["mug"])
     return tools, segmenter
@@ -212,7 +212,7 @@ def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
     assert answer["parent"] == "f1/m1"
     assert answer["iou_with_parent"] == pytest.approx(100 / 130, abs=1e-3)
     assert (answer["added_pct"], answer["removed_pct"]) == (30.0, 0.0)
-    query = segmenter.asked[-1]
+    query = segmenter.queries[-1]
     assert query.resolved_task() is Task.INTERACTIVE
     assert query.prompts[0].mask is not None
     assert np.array_equal(query.prompts[0].mask, MASKS["mug"][0])

@@ -46,17 +46,17 @@ def test_reporting_what_was_found_points_at_it(tools, call) -> None:
 
 
 def test_a_failed_look_is_no_look(make_tools, call) -> None:
-    class Broken:
+    class UnavailableSegmenter:
         def segment(self, source, queries, *, deadline_s):
             raise SegmenterUnavailableError("no node")
 
-    tools = make_tools(segmenter=Broken())
+    tools = make_tools(segmenter=UnavailableSegmenter())
     call(tools["segment_objects"], queries=["fork"])
     assert call(tools["report_not_found"], **REPORT)["code"] == "NOT_LOOKED"
 
 
 def test_conversations_do_not_mix(tools) -> None:
-    """What one conversation has looked for is no evidence in another."""
+    """What one conversation has searched for is no evidence in another."""
 
     def ask(thread: str, name: str, **arguments) -> dict:
         tool = tools[name]
@@ -114,7 +114,7 @@ def test_status_of_cameras_that_froze_or_are_silent(make_tools, call) -> None:
     assert "age_s" not in wrist
 
 
-class Node(FakeSegmenter):
+class NodeLikeSegmenter(FakeSegmenter):
     """Like the client of the ROS node: it has a status of its own."""
 
     error: Exception | None = None
@@ -139,7 +139,7 @@ class Node(FakeSegmenter):
 
 
 def test_status_of_a_node(make_tools, call) -> None:
-    answer = call(make_tools(segmenter=Node(MASKS), frame_source=None)["perception_status"])
+    answer = call(make_tools(segmenter=NodeLikeSegmenter(MASKS), frame_source=None)["perception_status"])
     assert (answer["state"], answer["model"], answer["waiting"], answer["busy"]) == (
         "active",
         "tiny",
@@ -153,7 +153,7 @@ def test_status_of_a_node(make_tools, call) -> None:
 
 
 def test_a_node_that_is_not_there_is_an_error_with_the_rest_of_the_report(make_tools, call) -> None:
-    node = Node(MASKS)
+    node = NodeLikeSegmenter(MASKS)
     node.error = SegmenterUnavailableError("no node '/xsam'")
     answer = call(make_tools(segmenter=node)["perception_status"])
     assert (answer["status"], answer["code"], answer["retryable"]) == ("error", "UNAVAILABLE", True)
@@ -163,13 +163,13 @@ def test_a_node_that_is_not_there_is_an_error_with_the_rest_of_the_report(make_t
 def test_status_answers_while_the_model_runs(make_tools, call) -> None:
     release, started = threading.Event(), threading.Event()
 
-    class Slow(FakeSegmenter):
+    class SlowSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             started.set()
             release.wait(30)
             return super().segment(source, queries, deadline_s=deadline_s)
 
-    tools = make_tools(segmenter=Slow(MASKS))
+    tools = make_tools(segmenter=SlowSegmenter(MASKS))
     thread = threading.Thread(target=call, args=(tools["segment_objects"],), kwargs={"queries": ["mug"]})
     thread.start()
     try:

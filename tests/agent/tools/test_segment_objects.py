@@ -13,7 +13,7 @@ import pytest
 from langchain_core.tools import StructuredTool
 from pycocotools import mask as coco_mask
 
-from tests.agent.table import MASKS, Scripted, new_frame, rectangle
+from tests.agent.table import MASKS, RecordingSegmenter, new_frame, rectangle
 from xsam import CameraRef, FakeSegmenter, Frame, Task
 from xsam_agent_tools import SceneStore
 from xsam_agent_tools.text.content import image_region
@@ -60,7 +60,7 @@ def test_content_is_the_agreed_json(tool, call) -> None:
 
 
 def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
-    segmenter, frames = Scripted([rectangle(1, 2, 30, 40)]), []
+    segmenter, frames = RecordingSegmenter([rectangle(1, 2, 30, 40)]), []
 
     def source(camera: str) -> Frame:
         frames.append(new_frame(camera))
@@ -68,7 +68,7 @@ def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
 
     tool = make_toolkit(segmenter=segmenter, frame_source=source, deadline_s=7).get_tools()[0]
     call(tool, queries=["mug", "the mug left of the plate", "What is hot?"], camera="wrist")
-    ((asked, queries, deadline_s),) = segmenter.asked
+    ((asked, queries, deadline_s),) = segmenter.requests
     assert asked is frames[0]
     assert len(frames) == 1
     assert asked.camera == "wrist"
@@ -78,10 +78,10 @@ def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
 
 
 def test_without_a_frame_source_the_camera_is_named(make_toolkit, call) -> None:
-    segmenter = Scripted([rectangle(1, 2, 30, 40)])
+    segmenter = RecordingSegmenter([rectangle(1, 2, 30, 40)])
     tool = make_toolkit(segmenter=segmenter, frame_source=None, max_age_s=3).get_tools()[0]
     answer = call(tool, queries=["mug"], camera="wrist")
-    source = segmenter.asked[0][0]
+    source = segmenter.requests[0][0]
     assert source == CameraRef(name="wrist", max_age_s=3)
     assert answer["camera"] == "wrist"
     assert "image_id" not in tool.args
@@ -106,7 +106,7 @@ def test_found_and_not_found_are_told_apart(tool, call) -> None:
 
 
 def test_masks_without_pixels_do_not_count_as_found(make_toolkit, call) -> None:
-    tool = make_toolkit(segmenter=Scripted([rectangle(0, 0, 0, 0)])).get_tools()[0]
+    tool = make_toolkit(segmenter=RecordingSegmenter([rectangle(0, 0, 0, 0)])).get_tools()[0]
     assert call(tool, queries=["ghost"])["status"] == "no_match"
 
 
@@ -121,11 +121,13 @@ def test_the_of_several_is_ambiguous(tool, call) -> None:
 
 def test_the_same_object_twice_is_not_ambiguous(make_toolkit, call) -> None:
     masks = [rectangle(100, 100, 200, 240), rectangle(101, 100, 201, 240)]
-    tool = make_toolkit(segmenter=Scripted(masks)).get_tools()[0]
+    tool = make_toolkit(segmenter=RecordingSegmenter(masks)).get_tools()[0]
     answer = call(tool, queries=["the mug"])
     assert answer["status"] == "ok"
     assert answer["objects"][1]["same_as"] == "f1/m1"
-    tool = make_toolkit(segmenter=Scripted([masks[0], rectangle(130, 100, 230, 240)])).get_tools()[0]
+    tool = make_toolkit(segmenter=RecordingSegmenter([masks[0], rectangle(130, 100, 230, 240)])).get_tools()[
+        0
+    ]
     assert call(tool, queries=["the mug"])["status"] == "ambiguous"
 
 
@@ -153,7 +155,7 @@ def test_ids_survive_across_calls(make_toolkit, call) -> None:
 
 
 def test_image_id_asks_about_the_same_pixels(make_toolkit, call) -> None:
-    segmenter = Scripted([rectangle(1, 2, 30, 40)])
+    segmenter = RecordingSegmenter([rectangle(1, 2, 30, 40)])
     seeds = iter(range(10))
     toolkit = make_toolkit(
         segmenter=segmenter, frame_source=lambda camera: new_frame(camera, seed=next(seeds))
@@ -162,7 +164,7 @@ def test_image_id_asks_about_the_same_pixels(make_toolkit, call) -> None:
     call(tool, queries=["mug"])
     call(tool, queries=["mug"])
     call(tool, queries=["plate"], image_id="f1")
-    first, second, again = (asked[0] for asked in segmenter.asked)
+    first, second, again = (asked[0] for asked in segmenter.requests)
     assert again is first
     assert not np.array_equal(first.rgb, second.rgb)
 
@@ -189,7 +191,7 @@ def test_limit_is_shared_fairly_and_the_rest_counted(make_toolkit, call) -> None
 
 def test_scores_are_neither_thrown_away_nor_invented(make_toolkit, call) -> None:
     masks = [rectangle(10, 5, 50, 40), rectangle(100, 5, 150, 40), rectangle(200, 5, 250, 40)]
-    tool = make_toolkit(segmenter=Scripted(masks, [0.876, 0.25, float("nan")])).get_tools()[0]
+    tool = make_toolkit(segmenter=RecordingSegmenter(masks, [0.876, 0.25, float("nan")])).get_tools()[0]
     objects = call(tool, queries=["mug"])["objects"]
     assert [o.get("score") for o in objects] == [0.88, 0.25, None]
     assert "score" not in objects[2]
@@ -200,7 +202,7 @@ def test_center_lies_on_the_object(make_toolkit, call) -> None:
     rows, columns = np.mgrid[:480, :640]
     radius = np.hypot(rows - 200, columns - 400)
     ring = (radius < 100) & (radius > 60)
-    tool = make_toolkit(segmenter=Scripted([ring])).get_tools()[0]
+    tool = make_toolkit(segmenter=RecordingSegmenter([ring])).get_tools()[0]
     x_px, y_px = call(tool, queries=["ring"])["objects"][0]["center_xy"]
     assert ring[y_px, x_px]
 
@@ -342,9 +344,9 @@ def test_overlay_of_a_large_image_is_scaled_down(make_toolkit, call) -> None:
     mask = np.zeros((1500, 2048), np.bool_)
     mask[200:900, 300:1500] = True
     frame = Frame(rgb=np.zeros((1500, 2048, 3), np.uint8))
-    tool = make_toolkit(segmenter=Scripted([mask]), frame_source=lambda _: frame, images="user").get_tools()[
-        0
-    ]
+    tool = make_toolkit(
+        segmenter=RecordingSegmenter([mask]), frame_source=lambda _: frame, images="user"
+    ).get_tools()[0]
     answer = call(tool, queries=["mug"])
     png = base64.b64decode(answer.artifact["images"][0])
     assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape == (750, 1024, 3)
@@ -352,7 +354,9 @@ def test_overlay_of_a_large_image_is_scaled_down(make_toolkit, call) -> None:
 
 
 def test_long_labels_and_messages_are_cut(make_toolkit, call) -> None:
-    tool = make_toolkit(segmenter=Scripted([rectangle(1, 2, 30, 40)], label="very " * 50)).get_tools()[0]
+    tool = make_toolkit(
+        segmenter=RecordingSegmenter([rectangle(1, 2, 30, 40)], label="very " * 50)
+    ).get_tools()[0]
     label = call(tool, queries=["mug"])["objects"][0]["label"]
     assert len(label) <= 40
     assert label.endswith("…")

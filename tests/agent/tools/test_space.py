@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.agent.sim_table import SimTable, view_of, with_place
+from tests.agent.sim_table import SwingingCameraTable, view_of, with_locations
 from tests.agent.table import MASKS, new_frame
-from xsam import FakeSegmenter, Frame
+from xsam import FakeSegmenter, Frame, MaskRle, SegmentationResult
 from xsam.spatial.localize import locate_mask
 from xsam.types.location import Location3D
 from xsam_agent_tools.spatial.relations import RELATIONS
@@ -38,7 +38,7 @@ def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
         position = item["position_m"]
         expected = truth[boxes[item["id"]]].position_camera_m
         errors.append(np.linalg.norm([position[axis] for axis in "xyz"] - np.array(expected)))
-        assert "frame" not in item  # said once for all
+        assert "frame" not in item  # named once for all
         assert item["distance_m"] == pytest.approx(np.linalg.norm(list(position.values())), abs=0.006)
         assert item["depth_valid_pct"] == 100
     assert len(errors) >= 6
@@ -47,12 +47,17 @@ def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
     assert list(located.json) == ["status", "age_s", "frame", "objects"]
 
 
-class Rough(SimTable):
+class RoughTable(SwingingCameraTable):
     """Outlines two pixels too wide, depth with noise of 0.5 % and a tenth of it missing, as from a camera."""
 
-    def _mask(self, instance_id: int, eye) -> np.ndarray:
-        wide = cv2.dilate(super()._mask(instance_id, eye).astype(np.uint8), np.ones((5, 5), np.uint8))
-        return wide.astype(np.bool_)
+    def segment(self, source, queries, *, deadline_s):
+        return [self._widened(r) for r in super().segment(source, queries, deadline_s=deadline_s)]
+
+    def _widened(self, result: SegmentationResult) -> SegmentationResult:
+        masks = [mask.decode().astype(np.uint8) for mask in result.segments.masks]
+        wide = [cv2.dilate(mask, np.ones((5, 5), np.uint8)).astype(np.bool_) for mask in masks]
+        segments = replace(result.segments, masks=tuple(map(MaskRle.encode, wide)))
+        return replace(result, segments=segments)
 
     def frame(self, camera: str = "front") -> Frame:
         frame, rng = super().frame(camera), np.random.default_rng(self.seed)
@@ -65,7 +70,7 @@ def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, ca
     """Median within 1 cm, 95 % within 3 cm, over every labeled object of ten tables."""
     errors = []
     for seed in range(2_000_000, 2_000_010):
-        table = Rough(seed)
+        table = RoughTable(seed)
         tools = make_tools(segmenter=table, frame_source=table.frame)
         for category in sorted({item.category for item in table.items}):
             seen = [item for item in table.visible("front") if item.category == category]
@@ -173,7 +178,7 @@ def test_a_point_of_a_flat_wall_by_hand(make_tools, call) -> None:
 def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> None:
     """An arm was driven to where a cup had been half a minute before."""
     now = [time.time_ns()]
-    slow = SimTable(table.seed, clock_ns=lambda: now[0])
+    slow = SwingingCameraTable(table.seed, clock_ns=lambda: now[0])
     tools = make_tools(
         segmenter=slow, frame_source=slow.frame, clock_ns=lambda: now[0], max_position_age_s=10
     )
@@ -186,7 +191,7 @@ def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> 
 
 def test_places_that_the_segmenter_measured_itself(make_tools, call) -> None:
     """The ROS node sends places in its target frame along with the masks; no frame passes through here."""
-    place = Location3D(
+    location = Location3D(
         position_m=(0.4, -0.1, 0.8),
         center_m=(0.4, -0.1, 0.8),
         size_m=(0.1, 0.08, 0.05),
@@ -196,18 +201,18 @@ def test_places_that_the_segmenter_measured_itself(make_tools, call) -> None:
         frame_id="base_link",
     )
 
-    class Node(FakeSegmenter):
+    class LocatingSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             results = super().segment(source, queries, deadline_s=deadline_s)
             return [
-                with_place(r, [place if i == 0 else None for i in range(len(r))]) if r.found else r
+                with_locations(r, [location if i == 0 else None for i in range(len(r))]) if r.found else r
                 for r in results
             ]
 
-    segmenter = Node(MASKS, frames={"front": new_frame("front")})
+    segmenter = LocatingSegmenter(MASKS, frames={"front": new_frame("front")})
     tools = make_tools(segmenter=segmenter, frame_source=None)
     found = call(tools["segment_objects"], queries=["mug"])
-    assert found["next"] == "locate_objects_3d(['f1/m1'])"  # the second mug has no place
+    assert found["next"] == "locate_objects_3d(['f1/m1'])"  # the second mug has no location
     answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
     (located,) = answer["objects"]
     assert located["position_m"] == {"x": 0.4, "y": -0.1, "z": 0.8}

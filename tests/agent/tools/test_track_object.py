@@ -7,14 +7,14 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.agent.sim_table import SimTable
+from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame, MaskRle
 from xsam_agent_tools.memory.matching import Sighting, best_matches, similarity
 from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
 
-def _instance(table: SimTable, mask: MaskRle, t_s: float) -> int:
+def _instance(table: SwingingCameraTable, mask: MaskRle, t_s: float) -> int:
     """Which labeled object of the simulator a mask shows; 0 = none."""
     ids = [a.instance_id for a in table.items]
     return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s=t_s))) > 0.99), 0)
@@ -24,7 +24,7 @@ def _instance(table: SimTable, mask: MaskRle, t_s: float) -> int:
 def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s: float) -> None:
     results: Counter[str] = Counter()
     for seed in range(2_000_012, 2_000_015):
-        table = SimTable(seed)
+        table = SwingingCameraTable(seed)
         toolkit = make_toolkit(segmenter=table, frame_source=table.frame, mode="full", repeat_within_s=0)
         tools = {tool.name: tool for tool in toolkit.get_tools()}
         categories = sorted({a.category for a in table.items})[:8]
@@ -50,21 +50,20 @@ def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s
 
 def test_a_fresh_image_a_new_id_and_how_far_it_moved(make_tools, call) -> None:
     """Red at the left; then the same red 40 px to the right and 30 px lower."""
-    place = {"now": rectangle(100, 100, 200, 240)}
+    mug = rectangle(100, 100, 200, 240)
 
-    class Moving(FakeSegmenter):
+    class MovingMugSegmenter:
         def segment(self, source, queries, *, deadline_s):
-            self._masks_by_label = {"mug": (place["now"],)}
-            return super().segment(source, queries, deadline_s=deadline_s)
+            return FakeSegmenter({"mug": [mug]}).segment(source, queries, deadline_s=deadline_s)
 
     def source(camera: str) -> Frame:
         rgb = np.full((480, 640, 3), 128, np.uint8)
-        rgb[place["now"]] = (200, 30, 30)
+        rgb[mug] = (200, 30, 30)
         return Frame(rgb=rgb, camera=camera, stamp_ns=new_frame().stamp_ns)
 
-    tools = make_tools(segmenter=Moving({}), frame_source=source)
+    tools = make_tools(segmenter=MovingMugSegmenter(), frame_source=source)
     call(tools["segment_objects"], queries=["mug"])
-    place["now"] = rectangle(140, 130, 240, 270)
+    mug = rectangle(140, 130, 240, 270)
     answer = call(tools["track_object"], object_id="f1/m1")
     assert (answer["status"], answer["image_id"], answer["parent"]) == ("ok", "f2", "f1/m1")
     assert [o["id"] for o in answer["objects"]] == ["f2/m1"]
@@ -95,15 +94,15 @@ def test_twins_that_may_have_changed_places_are_ambiguous(make_tools, call) -> N
     rgb_front[masks["front"][0]] = (200, 30, 30)
     pixels = {"front": rgb_front, "wrist": rgb}
 
-    class PerCamera(FakeSegmenter):
+    class PerCameraSegmenter:
         def segment(self, source, queries, *, deadline_s):
-            self._masks_by_label = {"can": tuple(masks[source.camera])}
-            return super().segment(source, queries, deadline_s=deadline_s)
+            cans = FakeSegmenter({"can": masks[source.camera]})
+            return cans.segment(source, queries, deadline_s=deadline_s)
 
     def source(camera: str) -> Frame:
         return Frame(rgb=pixels[camera], camera=camera, stamp_ns=new_frame().stamp_ns)
 
-    tools = make_tools(segmenter=PerCamera({}), frame_source=source)
+    tools = make_tools(segmenter=PerCameraSegmenter(), frame_source=source)
     call(tools["segment_objects"], queries=["can"])
     answer = call(tools["track_object"], object_id="f1/m1", camera="wrist")
     assert answer["status"] == "ambiguous"

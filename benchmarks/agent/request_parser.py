@@ -1,4 +1,4 @@
-"""What a scripted policy understands of a request. A chat model brings this along; both policies share it."""
+"""Parsing of requests for the scripted policies; a chat model needs none of this."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """A request taken apart.
+class ParsedRequest:
+    """A parsed request.
 
     Attributes:
         kind: name of the form.
-        noun: what is wanted, without article.
+        noun: the requested object, without article.
         other: the second object, the side or the purpose.
         word: ordinal, side or superlative.
     """
@@ -49,23 +49,23 @@ class Request:
 
     @property
     def bare(self) -> str:
-        """The noun without its color."""
+        """Noun without its color."""
         return self.noun.removeprefix(self.color).strip()
 
 
-def understand(text: str) -> Request:
-    """Take a request apart.
+def parse_request(text: str) -> ParsedRequest:
+    """Parse a request.
 
     Raises:
         ValueError: none of the known forms fits.
     """
-    said = " ".join(text.lower().split())
+    normalized = " ".join(text.lower().split())
     for kind, form in _FORMS:
-        if match := form.fullmatch(said):
-            return Request(kind=kind, **{k: v for k, v in match.groupdict().items() if v})
-    raise ValueError(f"not understood: {text!r}")
+        if match := form.fullmatch(normalized):
+            return ParsedRequest(kind=kind, **{k: v for k, v in match.groupdict().items() if v})
+    raise ValueError(f"no known form fits the request {text!r}")
 
 
 def singular(noun: str) -> str:
-    """ "knives" → "knife", as far as the simulator's household goes."""
+    """Return the singular of a noun; irregular plurals are known for the simulator's categories only."""
     return next((category for category in CATEGORIES if plural(category) == noun), noun.removesuffix("s"))

@@ -1,0 +1,142 @@
+"""The command line of the MCP server, and its way to the ROS client through an entry point."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+pytest.importorskip("mcp")
+
+from xsam import FakeSegmenter
+from xsam_agent_tools.mcp.options import ServerOptions, ToolMode, Transport, open_toolkit, run_command_line
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+def _parse(*arguments: str) -> ServerOptions:
+    parsed: list[ServerOptions] = []
+    with pytest.raises(SystemExit) as caught:
+        run_command_line(parsed.append, list(arguments))
+    assert caught.value.code == 0
+    (options,) = parsed
+    return options
+
+
+def test_defaults() -> None:
+    options = _parse("--scene", "7")
+    assert (options.scene, options.ros, options.image) == (7, None, None)
+    assert (options.model, options.cameras, options.mode) == ("tiny", (), ToolMode.CORE)
+    assert (options.no_images, options.deadline_s) == (False, 60.0)
+    assert (options.transport, options.port) == (Transport.STDIO, 8000)
+
+
+def test_every_option(tmp_path: Path) -> None:
+    picture = tmp_path / "view.png"
+    picture.touch()
+    options = _parse(
+        *("--image", str(picture), "--model", "folder", "--cameras", "front, wrist", "--mode", "full"),
+        *("--no-images", "--deadline-s", "2.5", "--transport", "http", "--port", "0"),
+    )
+    assert (options.image, options.model, options.cameras) == (picture, "folder", ("front", "wrist"))
+    assert (options.mode, options.no_images, options.deadline_s) == (ToolMode.FULL, True, 2.5)
+    assert (options.transport, options.port) == (Transport.HTTP, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ([], "exactly one"),
+        (["--scene", "1", "--ros", "/xsam"], "exactly one"),
+        (["--image", "missing.png"], "no such file"),
+        (["--model", "oracle", "--ros", "/xsam"], "--scene"),
+        (["--scene", "1", "--mode", "all"], "--mode"),
+        (["--scene", "table"], "--scene"),
+    ],
+)
+def test_command_lines_that_make_no_sense(
+    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command_line(pytest.fail, arguments)
+    assert caught.value.code == 2
+    output = capsys.readouterr()
+    assert reason in output.err
+    assert output.out == ""  # standard output belongs to the protocol
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_command_line(pytest.fail, [flag])
+    assert caught.value.code == 0
+    output = capsys.readouterr().out
+    for option in ("ros", "scene", "image", "model", "cameras", "mode", "no-images", "deadline-s", "port"):
+        assert f"--{option}" in output
+
+
+def test_the_configuration_for_clients_starts_the_server() -> None:
+    servers = json.loads((EXAMPLES / "mcp.json").read_text())["mcpServers"]
+    for server in servers.values():
+        assert (EXAMPLES.parent / server["command"]).is_file()
+        assert server["args"][:3] == ["python", "-m", "xsam_agent_tools.mcp_server"]
+        assert _parse(*server["args"][3:]).transport is Transport.STDIO
+    assert servers.keys() == {"xsam-robot", "xsam-simulated-table"}
+
+
+# ------------------------------------------------------------------------------- the ROS client
+
+
+class FakeRosClient(FakeSegmenter):
+    """A stand-in for the class that the ROS package registers."""
+
+    closed: ClassVar[list[str]] = []
+
+    def __init__(self, node: str) -> None:
+        super().__init__({})
+        self.node = node
+
+    def __enter__(self) -> FakeRosClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.closed.append(self.node)
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Put a distribution with this entry point first on the path, as a sourced workspace does."""
+
+    def make(entry_point: str) -> None:
+        metadata = tmp_path / "xsam_ros-0.0.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: xsam-ros\nVersion: 0.0.0\n")
+        (metadata / "entry_points.txt").write_text(f"[xsam.segmenters]\nros = {entry_point}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return make
+
+
+def test_the_ros_client_is_found_by_its_entry_point(install) -> None:
+    install(f"{__name__}:FakeRosClient")
+    options = _parse("--ros", "/xsam", "--cameras", "front")
+    with open_toolkit(options) as toolkit:
+        (tool, *_) = toolkit.get_tools()
+        assert tool.args["camera"]["enum"] == ["front"]
+        assert FakeRosClient.closed == []
+    assert FakeRosClient.closed == ["/xsam"]
+
+
+def test_a_ros_package_that_cannot_be_imported_says_so(install) -> None:
+    install("no_such_module:RosSegmenter")
+    with pytest.raises(SystemExit, match=r"sourced ROS 2 workspace.*no_such_module"):
+        open_toolkit(_parse("--ros", "/xsam")).__enter__()
+
+
+def test_without_the_ros_package_the_option_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [])
+    with pytest.raises(SystemExit, match=r"xsam_ros.*source its setup file"):
+        open_toolkit(_parse("--ros", "/xsam")).__enter__()
