@@ -3,9 +3,9 @@
 A policy is a generator: it yields tool calls, is sent the parsed results, and returns its final message.
 
 Both parse requests in the same way (`request_parser.py`). `naive` passes the user's phrase to one tool and
-takes the first object. `follow_hints` does what the results suggest: it follows `next`, tries the other camera,
-asks back when several fit, lets `compare_objects` decide what is nearer or second from the left, and reports
-absence.
+takes the first object. `follow_hints` does what the results suggest: it follows `next`, tries the other
+camera, asks back when several fit, lets `compare_objects` decide what is nearer or second from the left, and
+reports absence.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.spatial.localize import valid_depth
 from xsam.types.masks import BoolMask, box_of_mask
 
 INSIDE_YES, INSIDE_NO = 0.85, 0.15  # share of the pixels within the other's outline
@@ -87,6 +86,8 @@ def _depths(mask: BoolMask, depth_m: Depth | None) -> Depth | None:
     """Return the measured depths under a mask; None when there are too few."""
     if depth_m is None:
         return None
+    from xsam.spatial.localize import valid_depth
+
     depths = depth_m[mask & valid_depth(depth_m)]
     return depths if len(depths) >= _MIN_PIXELS else None
 

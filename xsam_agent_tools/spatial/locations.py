@@ -6,7 +6,6 @@ toolkit has the frames, the locations are computed here; both use `xsam.spatial.
 
 from __future__ import annotations
 
-from xsam.spatial.localize import locate_mask
 from xsam.types.location import Location3D
 from xsam_agent_tools.errors import NoDepthError, NoTransformError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
@@ -35,6 +34,8 @@ def locate(scene: Scene, item: SceneObject) -> Location3D:
     if frame.depth_m is None or frame.intrinsics is None:
         missing = "depth" if frame.depth_m is None else "camera matrix"
         raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without {missing}")
+    from xsam.spatial.localize import locate_mask  # loads OpenCV, which importing the tools does not need
+
     return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics)
 
 
