@@ -11,7 +11,7 @@ from xsam.errors import ModelError
 from xsam.types.location import Location3D
 
 NOT_LOCATED = "no depth belongs to the image"
-"""`Location.reason` of an instance that nobody tried to locate, which is None in Python."""
+"""`Location.reason` of an instance that was never located, which is None in Python."""
 
 
 def location_to_message(location: Location3D | None) -> messages.Location:
@@ -35,7 +35,7 @@ def location_to_message(location: Location3D | None) -> messages.Location:
 
 
 def location_from_message(message: messages.Location) -> Location3D | None:
-    """Convert a message to a location; None if nobody tried to locate the instance.
+    """Convert a message to a location; None if the instance was never located.
 
     Raises:
         ModelError: the message claims to be valid and has numbers that are not finite.
