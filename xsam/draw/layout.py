@@ -83,7 +83,7 @@ def lay_out_overlay(
     masks = masks_to_draw(segments)
     topmost = np.zeros(segments.image_hw, np.uint16)
     for mask in masks:
-        topmost[mask.window][mask.crop] = mask.index + 1
+        topmost[mask.crop.window][mask.crop.pixels] = mask.index + 1
     bar = None if title is None else _lay_out_title(title, len(segments), segments.image_hw, sizes)
     occupied: list[Rect] = [(0, 0, segments.image_hw[1], bar.height_px)] if bar else []
 
@@ -100,7 +100,7 @@ def lay_out_overlay(
             x_px, y_px = round(anchor[0]), round(anchor[1])
             occupied.append((x_px - reach, y_px - reach, x_px + reach + 1, y_px + reach + 1))
         elif not roomy:  # too small to carry a number: at least keep labels off it
-            x_min, y_min, x_max, y_max = mask.rect
+            x_min, y_min, x_max, y_max = mask.crop.box_xyxy
             reach = sizes.line + sizes.halo
             occupied.append((x_min - reach, y_min - reach, x_max + reach, y_max + reach))
 

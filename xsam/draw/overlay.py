@@ -85,9 +85,9 @@ def draw_overlay(
     canvas = np.array(rgb, order="C")
     if style == "fill":
         for mask in layout.masks:
-            window = canvas[mask.window]
+            window = canvas[mask.crop.window]
             blend = cv2.addWeighted(window, 1 - alpha, np.full_like(window, colors[mask.index]), alpha, 0)
-            np.copyto(window, blend, where=(layout.topmost[mask.window] == mask.index + 1)[..., None])
+            np.copyto(window, blend, where=(layout.topmost[mask.crop.window] == mask.index + 1)[..., None])
     for mask in layout.masks:
         draw_contours(canvas, mask, colors[mask.index], layout.sizes, around=style == "outline")
     if layout.title is not None:
@@ -123,12 +123,18 @@ def draw_prompts(rgb: Image, prompts: Sequence[VisualPrompt]) -> Image:
         if prompt.mask is not None:
             if prompt.mask.shape != canvas.shape[:2]:
                 raise InvalidImageError(f"mask prompt {prompt.mask.shape} on an image {canvas.shape[:2]}")
-            drawn = DrawnMask.of(0, MaskCrop.of(prompt.mask))
-            window = canvas[drawn.window]
+            crop = MaskCrop.of(prompt.mask)
+            window = canvas[crop.window]
             blend = cv2.addWeighted(window, 0.6, np.full_like(window, color), 0.4, 0)
-            np.copyto(window, blend, where=drawn.crop[..., None])
-            draw_contours(canvas, drawn, color, sizes)
-            draw_disc(canvas, innermost_pixel(drawn.crop, drawn.left, drawn.top)[0], sign, color, sizes)
+            np.copyto(window, blend, where=crop.pixels[..., None])
+            draw_contours(canvas, DrawnMask.of(0, crop), color, sizes)
+            draw_disc(
+                canvas,
+                innermost_pixel(crop.pixels, crop.left, crop.top)[0],
+                sign,
+                color,
+                sizes,
+            )
         elif prompt.box_xyxy is not None:
             x_min_f, y_min_f, x_max, y_max = prompt.box_xyxy
             corners = [(x_min_f, y_min_f), (x_max - 1, y_min_f), (x_max - 1, y_max - 1), (x_min_f, y_max - 1)]

@@ -45,7 +45,7 @@ POSITIVE: Color = (0, 190, 140)
 NEGATIVE: Color = (240, 80, 40)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSizes:
     """Text and line sizes in pixels, proportional to the image."""
 
@@ -62,42 +62,37 @@ class DrawSizes:
         return cls(text=text, line=line, halo=halo, radius=round(1.05 * text), pad=round(0.5 * text))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DrawnMask:
-    """A mask cropped to its bounding box, with its segment index."""
+    """A mask to draw, with the index of its segment."""
 
     index: int
-    crop: BoolMask  # (h, w)
-    left: int
-    top: int
+    crop: MaskCrop
     area: int
 
     @classmethod
-    def of(cls, index: int, mask: MaskCrop) -> DrawnMask:
-        return cls(index, mask.pixels, mask.left, mask.top, int(np.count_nonzero(mask.pixels)))
-
-    @property
-    def rect(self) -> Rect:
-        """Bounding box in the image."""
-        return (self.left, self.top, self.left + self.crop.shape[1], self.top + self.crop.shape[0])
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns of the bounding box, to index an image with."""
-        x_min, y_min, x_max, y_max = self.rect
-        return (slice(y_min, y_max), slice(x_min, x_max))
+    def of(cls, index: int, crop: MaskCrop) -> DrawnMask:
+        return cls(index=index, crop=crop, area=int(np.count_nonzero(crop.pixels)))
 
 
 def component_box_at(mask: DrawnMask, point: XY) -> Rect:
     """Return the box of the connected component that contains a pixel, or of the whole mask if none does."""
-    count, components, stats, _ = cv2.connectedComponentsWithStats(mask.crop.astype(np.uint8), connectivity=8)
-    height, width = mask.crop.shape
-    column, row = round(point[0]) - mask.left, round(point[1]) - mask.top
+    crop = mask.crop
+    count, components, stats, _ = cv2.connectedComponentsWithStats(
+        crop.pixels.astype(np.uint8), connectivity=8
+    )
+    height, width = crop.pixels.shape
+    column, row = round(point[0]) - crop.left, round(point[1]) - crop.top
     inside = 0 <= row < height and 0 <= column < width
-    if count <= 2 or not inside or not mask.crop[row, column]:
-        return mask.rect
+    if count <= 2 or not inside or not crop.pixels[row, column]:
+        return crop.box_xyxy
     left, top, box_w, box_h = (int(value) for value in stats[components[row, column], :4])
-    return (mask.left + left, mask.top + top, mask.left + left + box_w, mask.top + top + box_h)
+    return (
+        crop.left + left,
+        crop.top + top,
+        crop.left + left + box_w,
+        crop.top + top + box_h,
+    )
 
 
 def color_of(index: int) -> Color:
@@ -111,13 +106,13 @@ def masks_to_draw(segments: Segments) -> list[DrawnMask]:
     return sorted((m for m in masks if m.area), key=lambda mask: (-mask.area, -mask.index))
 
 
-def innermost_pixel(crop: BoolMask, left: int, top: int) -> tuple[XY, float]:
+def innermost_pixel(pixels: BoolMask, left: int, top: int) -> tuple[XY, float]:
     """Find a pixel (x, y) far from the mask's edge, and its distance to the edge in pixels.
 
     Of the pixels that are about equally far, the one nearest to their middle is taken.
     """
-    x_min, y_min, x_max, y_max = box_of_mask(crop)
-    padded = np.pad(crop[y_min:y_max, x_min:x_max].astype(np.uint8), 1)
+    x_min, y_min, x_max, y_max = box_of_mask(pixels)
+    padded = np.pad(pixels[y_min:y_max, x_min:x_max].astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
     largest_px = float(distance.max())
     rows, columns = np.nonzero(distance >= 0.92 * largest_px)
@@ -138,21 +133,23 @@ def find_number_anchor(
     Returns:
         The pixel (x, y), and how far it is from the edge of the free area; 0 when there is no free area.
     """
-    free = mask.crop & (topmost[mask.window] == mask.index + 1)
+    crop = mask.crop
+    free = crop.pixels & (topmost[crop.window] == mask.index + 1)
     for x_min, y_min, x_max, y_max in occupied:
-        rows = slice(max(0, y_min - mask.top), max(0, y_max - mask.top))
-        free[rows, max(0, x_min - mask.left) : max(0, x_max - mask.left)] = False
-    area = free if free.any() else mask.crop
+        rows = slice(max(0, y_min - crop.top), max(0, y_max - crop.top))
+        free[rows, max(0, x_min - crop.left) : max(0, x_max - crop.left)] = False
+    area = free if free.any() else crop.pixels
     x_min, y_min, _, _ = box_of_mask(area)
-    point, distance_px = innermost_pixel(area, mask.left + x_min, mask.top + y_min)
+    point, distance_px = innermost_pixel(area, crop.left + x_min, crop.top + y_min)
     return point, distance_px if area is free else 0.0
 
 
 def nearest_pixel(mask: DrawnMask, point: XY) -> XY:
     """Return the pixel (x, y) of a mask that is nearest to a point."""
-    rows, columns = np.nonzero(mask.crop)
-    nearest = np.argmin((columns + mask.left - point[0]) ** 2 + (rows + mask.top - point[1]) ** 2)
-    return (float(columns[nearest] + mask.left), float(rows[nearest] + mask.top))
+    crop = mask.crop
+    rows, columns = np.nonzero(crop.pixels)
+    nearest = np.argmin((columns + crop.left - point[0]) ** 2 + (rows + crop.top - point[1]) ** 2)
+    return (float(columns[nearest] + crop.left), float(rows[nearest] + crop.top))
 
 
 def draw_contours(
@@ -167,14 +164,15 @@ def draw_contours(
         sizes: line widths.
         around: draw just outside the mask, so that no part of a small object is hidden.
     """
+    crop = mask.crop
     line = sizes.line
     reach = (line + 2 * sizes.halo) // 2 + 2 if around else 0  # half the line, its soft edge, the smoothing
-    shape: Image = np.pad(mask.crop.astype(np.uint8), reach + 1)
+    shape: Image = np.pad(crop.pixels.astype(np.uint8), reach + 1)
     if reach:
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         shape = np.asarray(cv2.dilate(shape, disc), np.uint8)
     contours, _ = cv2.findContours(shape, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    offset = np.array([mask.left - reach - 1, mask.top - reach - 1])
+    offset = np.array([crop.left - reach - 1, crop.top - reach - 1])
     lines = [_smooth_contour(contour[:, 0, :].astype(np.float64)) + offset for contour in contours]
     draw_polylines(canvas, lines, color, line, sizes.halo, closed=True)
 

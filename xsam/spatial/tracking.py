@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from xsam.types.masks import BoolMask, MaskRle
+from xsam.types.masks import MaskCrop, MaskRle
 from xsam.types.segments import Segments
 
 _NOT_TRACKED = np.uint32(0)
@@ -36,28 +36,29 @@ _UNOCCLUDED_AREA = 0.7  # share of the full area from which a mask counts as not
 class _TrackedMask:
     """A mask cropped to its box, with area and centroid."""
 
-    crop: BoolMask  # (h, w)
-    left: int
-    top: int
+    crop: MaskCrop
     area: int
     center_xy: tuple[float, float]
 
     @classmethod
     def of(cls, mask: MaskRle) -> _TrackedMask:
-        crop, area = mask.crop(), mask.area
-        center_xy = mask.area_and_centroid()[1] if area else (0.0, 0.0)
-        return cls(crop=crop.pixels, left=crop.left, top=crop.top, area=area, center_xy=center_xy)
+        area, centroid_xy = mask.area_and_centroid()
+        return cls(crop=mask.crop(), area=area, center_xy=centroid_xy if area else (0.0, 0.0))
 
     def iou(self, other: _TrackedMask, shift_xy: tuple[float, float]) -> float:
         """Return the intersection over union with another mask after shifting this one by whole pixels."""
-        left, top = self.left + round(shift_xy[0]), self.top + round(shift_xy[1])
-        x_min, y_min = max(left, other.left), max(top, other.top)
-        x_max = min(left + self.crop.shape[1], other.left + other.crop.shape[1])
-        y_max = min(top + self.crop.shape[0], other.top + other.crop.shape[0])
+        first, second = self.crop, other.crop
+        left, top = first.left + round(shift_xy[0]), first.top + round(shift_xy[1])
+        height, width = first.pixels.shape
+        x_other_max, y_other_max = second.box_xyxy[2:]
+        x_min, y_min = max(left, second.left), max(top, second.top)
+        x_max, y_max = min(left + width, x_other_max), min(top + height, y_other_max)
         if x_min >= x_max or y_min >= y_max:
             return 0.0
-        mine = self.crop[y_min - top : y_max - top, x_min - left : x_max - left]
-        theirs = other.crop[y_min - other.top : y_max - other.top, x_min - other.left : x_max - other.left]
+        mine = first.pixels[y_min - top : y_max - top, x_min - left : x_max - left]
+        theirs = second.pixels[
+            y_min - second.top : y_max - second.top, x_min - second.left : x_max - second.left
+        ]
         common = int(np.count_nonzero(mine & theirs))
         return common / (self.area + other.area - common)
 

@@ -369,7 +369,7 @@ def test_weights_are_checked_before_anything_is_written(
 def test_a_full_disk_is_detected_first(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convert.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
     with pytest.raises(CheckpointError, match=r"has 0\.0 GB free"):
         convert.convert(released, tmp_path / "out")
     assert _nothing_left(tmp_path / "out")

@@ -315,7 +315,7 @@ def test_too_little_disk_space_is_detected_first(
     filled: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = module.SPARE_DISK_BYTES + 7000
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
     error = _failure(filled, tmp_path / "out")
     assert "has 1.0 GB free, the download takes 0.0 GB" in error.message
     assert not any("/resolve/" in path for path in filled.requests)
