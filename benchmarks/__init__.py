@@ -1,1 +1,1 @@
-"""Speed and memory against the way the reference runs the same weights; `make bench`."""
+"""Speed and memory benchmark, compared with how the reference runs the same weights: `make bench`."""

@@ -1,4 +1,7 @@
-"""`python -m benchmarks --size tiny mid node`: progress on stderr, one line of JSON at the end."""
+"""Run the benchmarks: `python -m benchmarks --size tiny mid node`.
+
+Progress goes to stderr; the last line on stdout is JSON.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--size", nargs="+", choices=SIZES, default=["tiny", "mid", "node"])
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/bench"), help="where checkpoints are written"
+        "--cache", type=Path, default=Path("runs/bench"), help="folder for generated checkpoints"
     )
-    parser.add_argument("--threads", type=int, help="of PyTorch; all cores if not given")
+    parser.add_argument("--threads", type=int, help="PyTorch threads; default: all cores")
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
-        help="cpu: processor time, for a machine that others use as well; with --threads 1",
+        help="cpu: processor time, for a shared machine; needs --threads 1",
     )
     parser.add_argument(
         "--once",
         action="store_true",
-        help="one repetition without warm-up, eight plain prompts taken as eight times one",
+        help="one repetition without warm-up; eight plain prompts are estimated as eight times one",
     )
-    parser.add_argument("--out", type=Path, help="write the JSON to this file, too")
+    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -65,7 +68,7 @@ def main() -> None:
 
 
 def roofline(figures: dict[str, Any]) -> list[str]:
-    """Each stage's time against the time its operations take at the speed of a large matrix product."""
+    """Compare each stage's speed with that of a large matrix product."""
     limit = figures["matrix_gflop_per_s"]
     lines = []
     for kind in ("first", "next"):

@@ -1,4 +1,4 @@
-"""Floating-point operations of each stage, counted while it runs."""
+"""Count the floating-point operations of each stage while it runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from xsam.engine import XSam
 
 
 def stage_flops(engine: XSam, rgb: NDArray[np.uint8], phrase: str) -> dict[str, dict[str, float]]:
-    """Billions of operations (a multiplication and an addition are two) of the fast path, by stage."""
-    engine._frames.clear()
+    """Return GFLOP of the fast path by stage; a multiply-add counts as two operations.
+
+    The engine must not have seen the frame `rgb` before.
+    """
     return {kind: _count(engine, rgb, phrase) for kind in ("first", "next")}
 
 
@@ -38,7 +40,7 @@ def _counter() -> FlopCounterMode:
 
 
 def _flash_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Two products over all keys; for a causal mask, too, though the kernel skips half."""
+    """Count two products over all keys, even with a causal mask, for which the kernel skips half."""
     query_shape, key_shape = (t.shape if isinstance(t, Tensor) else t for t in (query, key))
     *outer, queries, width = query_shape
     return int(4 * math.prod(outer) * queries * key_shape[-2] * width)

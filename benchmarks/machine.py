@@ -1,4 +1,4 @@
-"""What was measured on: processor, memory, versions, and the two speeds that bound every stage."""
+"""Description of the machine: processor, memory, versions, and the two speeds that bound every stage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIB = 2**20
 
 
 def describe(clock: Callable[[], float]) -> dict[str, Any]:
-    """Processor, memory, versions, and measured limits."""
+    """Return processor, memory, versions, and the measured speeds."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -42,13 +42,13 @@ def describe(clock: Callable[[], float]) -> dict[str, Any]:
 
 
 def matrix_flop_per_s(clock: Callable[[], float], dtype: torch.dtype = torch.float32) -> float:
-    """Speed of a matrix product of 1024³."""
+    """Measure the speed of a 1024³ matrix product, FLOP/s."""
     a, b = torch.randn(2, 1024, 1024).to(dtype)
     return 2 * 1024**3 / _best(lambda: a @ b, clock)
 
 
 def read_bytes_per_s(clock: Callable[[], float]) -> float:
-    """Speed of reading a float32 matrix of 256 MB once (matrix times vector)."""
+    """Measure how fast a 256 MB float32 matrix is read once (matrix times vector), bytes/s."""
     a, b = torch.randn(8192, 8192), torch.randn(8192)
     return a.numel() * 4 / _best(lambda: a @ b, clock)
 
@@ -64,16 +64,16 @@ def _best(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def peak_extra_mib(work: Callable[[], object]) -> float:
-    """Resident memory that `work` takes at its peak beyond what is resident before it (Linux)."""
+    """Return the peak resident memory of `work` beyond what was resident before it, MiB (Linux only)."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / _MIB
 
 
 def peak_mib() -> float:
-    """Highest resident memory since the peak was last reset."""
+    """Return the highest resident memory since the peak was last reset, MiB."""
     return _status("VmHWM") / _MIB
 
 
@@ -85,7 +85,7 @@ def _status(name: str) -> int:
 
 
 def drop_from_memory(folder: Path) -> None:
-    """Let the kernel forget the files of a folder, so that reading them reads the disk."""
+    """Drop a folder's files from the page cache, so that reading them reads the disk."""
     for file in folder.iterdir():
         if file.is_file():
             with file.open("rb") as stream:
@@ -94,7 +94,7 @@ def drop_from_memory(folder: Path) -> None:
 
 
 def read_seconds(folder: Path) -> float:
-    """Time to read all files of a folder from the disk."""
+    """Measure the seconds it takes to read all files of a folder from the disk."""
     drop_from_memory(folder)
     start = time.perf_counter()
     for file in folder.iterdir():

@@ -1,8 +1,8 @@
-"""Measure what the ROS path costs beyond the bare engine, and how large its results are.
+"""Measure what the ROS path adds to the bare engine, and how large its results are.
 
-A real node with the tiny model, a simulated camera and a client, each in its own process, over real DDS.
-Overhead of a request = time the client waits − time the engine reports for its own stages. Discovery is not
-counted; everything else is: the request, conversion of the camera image, queue, serialization, response.
+A real node with the tiny model, a simulated camera and a client run in separate processes over real DDS.
+Overhead of a request = time the client waits − time the engine reports for its own stages. It includes the
+request, conversion of the camera image, the queue, serialization and the response, but not discovery.
 """
 
 from __future__ import annotations

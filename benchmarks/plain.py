@@ -1,9 +1,9 @@
-"""The same weights run as the reference runs them: the denominator of every ratio.
+"""The same weights run the way the reference runs them: the baseline of every ratio.
 
 Each prompt encodes both images again, with the last SigLIP layer, its pooling head, the SAM neck and eager
 SAM attention; the pixel decoder samples with `grid_sample`; the template is generated token by token with
-the states of all layers kept; every token goes through the projector; all masks are up-sampled to the
-encoder's square and again to the camera image before one is picked.
+the hidden states of all layers kept; every token goes through the projector; all masks are upsampled to
+the encoder's square and again to the camera image before one is picked.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from xsam.types.requests import Query
 
 
 class PlainXSam:
-    """Answers one referring prompt at a time."""
+    """Segmenter for one referring prompt at a time, without any of the engine's shortcuts."""
 
     def __init__(self, model: XSamModel, tokenizer: Any, clock: Callable[[], float]) -> None:
         self._model = model
         self._clock = clock
         self._tokenizer = tokenizer
-        # In float32 as in the reference: the stock class gives NaN in bfloat16.
+        # In float32, as in the reference: the stock class gives NaN in bfloat16.
         self._pixel_decoder = copy.deepcopy(model.segmentor.pixel_decoder).float()
         self.stages_s: dict[str, float] = {}
 
     @torch.inference_mode()
     def segment(self, rgb: NDArray[np.uint8], phrase: str) -> tuple[MaskRle, float]:
-        """The mask and score of the query that fits a phrase best."""
+        """Return the mask and score of the query that fits the phrase best."""
         model, self.stages_s = self._model, {}
         with self._stage("preprocess"):
             tokens = tokenize(
@@ -60,17 +60,17 @@ class PlainXSam:
                 span_means(projected, [torch.from_numpy(tokens.cond_ids[: projected.shape[1]])])
             )
             seg_embed = projected[:, int(np.flatnonzero(tokens.seg_ids == 0)[0])]
-            answer = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
+            decoded = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
         with self._stage("postprocess"):
             geometry = MaskGeometry.for_image((rgb.shape[0], rgb.shape[1]), model.config.sam.image_size)
-            masks = geometry.upsample(answer.mask_logits[0, 0]).sigmoid()
-            scores, queries = probabilities(answer.class_logits[0, 0]).max(dim=0)
+            masks = geometry.upsample(decoded.mask_logits[0, 0]).sigmoid()
+            scores, queries = probabilities(decoded.class_logits[0, 0]).max(dim=0)
             best = masks[int(queries[0])] > 0.5
             return MaskRle.encode(best.numpy()), float(scores[0])
 
     @torch.inference_mode()
     def seconds_per_token(self, rgb: NDArray[np.uint8], count: int) -> float:
-        """Seconds a generated token takes once the prompt is read."""
+        """Return the seconds per generated token after the prompt has been read."""
         model = self._model
         features = self._encode(*self._pixels(rgb))
         cache, step = DynamicCache(config=model.config.llm), features.image_tokens
@@ -113,7 +113,7 @@ class PlainXSam:
     def _read_and_generate(
         self, features: ImageFeatures, input_ids: NDArray[np.int64], answer_start: int
     ) -> Tensor:
-        """Last hidden states of prompt and template; the template one token after the other."""
+        """Return the last hidden states of prompt and template; the template is read token by token."""
         llm = self._model.llm
         ids = torch.from_numpy(input_ids)
         embeds = self._model.embed(ids[:answer_start], features.image_tokens[0])[None]
@@ -124,7 +124,7 @@ class PlainXSam:
             )
             kept.append(out.hidden_states)
             llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
-            if position < len(ids):  # the weights are random: the template's token, not the likeliest
+            if position < len(ids):  # weights may be random, so use the template's token, not the likeliest
                 embeds = llm.model.embed_tokens(ids[position : position + 1])[None]
         return torch.cat([states[-1] for states in kept], dim=1)
 
@@ -137,7 +137,7 @@ class PlainXSam:
 
 @contextmanager
 def _eager_attention(model: XSamModel) -> Iterator[None]:
-    """SAM's attention as the class without SDPA computes it."""
+    """Make SAM compute attention with its eager class, without SDPA, inside the block."""
     attentions = [layer.attn for layer in model.segmentor.encoder.layers]
     classes = [type(attention) for attention in attentions]
     for attention in attentions:

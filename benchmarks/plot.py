@@ -1,4 +1,4 @@
-"""`python -m benchmarks.plot report.json … --out docs/images/performance.png`: seconds by stage."""
+"""Plot seconds by stage: `python -m benchmarks.plot report.json … --out docs/images/performance.png`."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def _draw(panel: Any, name: str, figures: dict[str, Any]) -> None:
         panel.bar(range(len(BARS)), heights, bottom=bottoms, color=color, width=0.68, label=stage)
         bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
     ratios = {"first": "first_ratio", "next": "next_ratio", "eight": "eight_ratio"}
-    for place, (kind, _) in enumerate(BARS):
-        text = f"{bottoms[place]:.3g} s"
+    for index, (kind, _) in enumerate(BARS):
+        text = f"{bottoms[index]:.3g} s"
         if kind in ratios:
             text += f"\n{figures[ratios[kind]]:.1f}×"
-        panel.text(place, bottoms[place], text, ha="center", va="bottom", fontsize=9)
+        panel.text(index, bottoms[index], text, ha="center", va="bottom", fontsize=9)
     panel.set_ylim(0, max(bottoms) * 1.2)
     panel.set_xticks(range(len(BARS)), [label for _, label in BARS], fontsize=8)
     panel.set_title(f"{name}: {figures['parameters_m']:.0f} M parameters, {figures['dtype']}", fontsize=10)

@@ -1,4 +1,4 @@
-"""Checkpoints to measure: the one that ships, and two with random weights that are written once."""
+"""Checkpoints to measure: the shipped one, and two with random weights that are written once."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Size:
     dtype: Literal["float32", "bfloat16"]
     repetitions: int
     generated_tokens: int
-    once: bool = False  # one frame, no warm-up: it takes minutes
+    once: bool = False  # one frame and no warm-up, because a frame takes minutes
 
 
 def size(name: str, cache: Path, *, once: bool = False) -> Size:
-    """One of tiny, mid and full; the latter two are written to `cache` if they are not there yet."""
+    """Return the size tiny, mid or full; the latter two are written to `cache` if they are not there yet."""
     if name == "tiny":
         return Size(
             name=name,
@@ -67,10 +67,11 @@ def size(name: str, cache: Path, *, once: bool = False) -> Size:
 
 
 def mid_config() -> XSamConfig:
-    """SAM ViT-B at 512, SigLIP-B/16 at 224, a Phi-3 of 12 layers, the full-size decoder: 373 M parameters.
+    """Return the mid configuration, 373 M parameters.
 
-    The vocabulary is small, but larger than the tokenizer's: words on their way in and out cost nearly
-    nothing in a prompt, and would be a sixth of the parameters.
+    SAM ViT-B at 512, SigLIP-B/16 at 224, a 12-layer Phi-3, and the full-size decoder. The vocabulary is
+    small, though larger than the tokenizer's: embedding and output layers cost nearly nothing in a prompt,
+    and would be a sixth of the parameters.
     """
     full = full_config()
     return replace(
@@ -93,7 +94,7 @@ def mid_config() -> XSamConfig:
 
 
 def write_random(folder: Path, config: XSamConfig, dtype: torch.dtype, *, released: bool) -> None:
-    """Write a checkpoint with random weights; `released`: in the layout of the published file."""
+    """Write a checkpoint with random weights; with `released`, in the layout of the published file."""
     folder.mkdir(parents=True, exist_ok=True)
     config.write(folder / "config.json")
     build_tiny_tokenizer().save_pretrained(folder / "tokenizer")
@@ -110,7 +111,7 @@ def write_random(folder: Path, config: XSamConfig, dtype: torch.dtype, *, releas
 
 
 def _is_written(weights: Path, config: XSamConfig) -> bool:
-    """Whether the weights are there, and of this configuration and no earlier one."""
+    """Return True if the weights exist and belong to this configuration, not to an earlier one."""
     described = weights.parent / "config.json"
     if not (weights.exists() and described.exists()):
         return False
@@ -125,7 +126,7 @@ def _released(name: str) -> str:
 
 
 def _random_tensors(model: XSamModel, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Numbers that keep every activation finite; drawn once and repeated, for drawing 4.6 G takes minutes."""
+    """Yield weights that keep every activation finite; one draw is repeated: drawing 4.6 G takes minutes."""
     noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0))
     for name, tensor in model.state_dict().items():
         if tensor.dim() == 1:

@@ -1,4 +1,4 @@
-"""One size, plain and fast in turns: seconds, tokens, memory, and where the time goes."""
+"""Measure one size, alternating plain and fast: seconds, tokens, memory, and where the time goes."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from benchmarks.plain import PlainXSam
 from benchmarks.sizes import Size
 from xsam.engine import XSam
 from xsam.model.language import cache_prefix, generate
+from xsam.model.xsam import XSamModel
 from xsam.sim import render, sample_scene
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query
+from xsam.weights.checkpoint import load_checkpoint
 
 IMAGE_HW = (480, 640)
 PHRASES = (
@@ -47,18 +49,18 @@ _SAME_IOU = 0.99
 
 
 def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) -> dict[str, Any]:
-    """All figures of one size; docs/performance.md says what they mean.
+    """Return all figures of one size; docs/performance.md explains them.
 
     Args:
-        clock: seconds; `time.perf_counter`, or `time.process_time` with one thread on a busy machine.
+        clock: returns seconds; `time.perf_counter`, or `time.process_time` with one thread on a busy machine.
     """
     drop_from_memory(size.folder)
     began = time.perf_counter()
-    engine = XSam.load(size.folder, device="cpu", dtype=size.dtype)
+    model, tokenizer = load_checkpoint(size.folder, dtype=getattr(torch, size.dtype))
     load_s = time.perf_counter() - began
     log(f"{size.name}: loaded in {load_s:.2f} s")
-    model = engine._network()
-    plain = PlainXSam(model, engine._tokenizer, clock)
+    engine = XSam(model, tokenizer, model_id=size.name)
+    plain = PlainXSam(model, tokenizer, clock)
     frames = _Frames()
     seconds: dict[str, list[float]] = defaultdict(list)
     stages: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -74,45 +76,45 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
             stages[kind][stage].append(until - since)
         log(f"{size.name}: {kind} {seconds[kind][-1]:.3f} s")
 
-    def ask_plain(rgb: NDArray[np.uint8], answers: list[tuple[MaskRle, float]]) -> None:
+    def ask_plain(rgb: NDArray[np.uint8], results: list[tuple[MaskRle, float]]) -> None:
         began = clock()
-        answers.append(plain.segment(rgb, PHRASES[0]))
+        results.append(plain.segment(rgb, PHRASES[0]))
         seconds["plain"].append(clock() - began)
         for stage, spent in plain.stages_s.items():
             stages["plain"][stage].append(spent)
         log(f"{size.name}: plain {seconds['plain'][-1]:.3f} s")
 
-    if not size.once:  # so that nobody pays for what happens once in a process
+    if not size.once:  # so that no figure includes what happens once per process
         ask("warm-up", frames.next(), PHRASES[:1])
         plain.segment(frames.next(), PHRASES[0])
     peaks: dict[str, float] = {}
     agreement: list[tuple[float, float]] = []
     for _ in range(1 if size.once else size.repetitions):
         rgb = frames.next()
-        engine._frames.clear()
+        engine = XSam(model, tokenizer, model_id=size.name)  # with an empty frame cache
         if not peaks:
             peaks["fast"] = peak_extra_mib(functools.partial(ask, "first", rgb, PHRASES[:1]))
             peaks["total"] = peak_mib()
         else:
             ask("first", rgb, PHRASES[:1])
         ask("next", rgb, PHRASES[1:2])
-        if size.once:  # the frame is encoded as above
+        if size.once:  # reuses the encoded frame, so add the time to encode it
             ask("eight", rgb, PHRASES)
             seconds["eight"][-1] += seconds["first"][-1] - seconds["next"][-1]
             for stage, values in stages["eight"].items():
                 values[-1] += stages["first"][stage][-1] - stages["next"][stage][-1]
-            tokens_per_s = 1 / _seconds_per_token(engine, rgb, size.generated_tokens, clock)
+            tokens_per_s = 1 / _seconds_per_token(model, size.generated_tokens, clock)
         else:
             ask("eight", frames.next(), PHRASES)
-        agree = _answer(engine, rgb)
-        engine._frames.clear()
+        fast = _best_mask(engine, rgb)
+        engine = XSam(model, tokenizer, model_id=size.name)
         gc.collect()
-        answers: list[tuple[MaskRle, float]] = []
+        plain_results: list[tuple[MaskRle, float]] = []
         if "plain" not in peaks:
-            peaks["plain"] = peak_extra_mib(functools.partial(ask_plain, rgb, answers))
+            peaks["plain"] = peak_extra_mib(functools.partial(ask_plain, rgb, plain_results))
         else:
-            ask_plain(rgb, answers)
-        agreement.append(_agreement(agree, answers[0]))
+            ask_plain(rgb, plain_results)
+        agreement.append(_agreement(fast, plain_results[0]))
     if size.once:
         seconds["plain_eight"].append(len(PHRASES) * median(seconds["plain"]))
     else:
@@ -121,7 +123,7 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
         for phrase in PHRASES:
             plain.segment(rgb, phrase)
         seconds["plain_eight"].append(clock() - began)
-        tokens_per_s = 1 / _seconds_per_token(engine, frames.next(), size.generated_tokens, clock)
+        tokens_per_s = 1 / _seconds_per_token(model, size.generated_tokens, clock)
     plain_tokens_per_s = (
         None if size.once else 1 / plain.seconds_per_token(frames.next(), size.generated_tokens)
     )
@@ -163,7 +165,7 @@ def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) 
 
 
 class _Frames:
-    """Pictures of which no two are the same."""
+    """Source of frames, no two of which are the same."""
 
     def __init__(self) -> None:
         self._scene = render(sample_scene(0), image_hw=IMAGE_HW).rgb
@@ -176,8 +178,8 @@ class _Frames:
         return rgb
 
 
-def _answer(engine: XSam, rgb: NDArray[np.uint8]) -> tuple[MaskRle | None, float]:
-    """The best mask of the fast path, None if it is empty, and its score."""
+def _best_mask(engine: XSam, rgb: NDArray[np.uint8]) -> tuple[MaskRle | None, float]:
+    """Return the best mask of the fast path, None if it is empty, and its score."""
     result = engine.segment(rgb, Query(text=PHRASES[0], score_threshold=0.0))
     if len(result) == 0:
         return None, float("nan")
@@ -186,24 +188,18 @@ def _answer(engine: XSam, rgb: NDArray[np.uint8]) -> tuple[MaskRle | None, float
 
 
 def _agreement(fast: tuple[MaskRle | None, float], plain: tuple[MaskRle, float]) -> tuple[float, float]:
-    """Difference of the scores, and IoU of the masks, of the fast and the plain path's best answer."""
+    """Return the score difference and the mask IoU of the best results of the fast and the plain path."""
     if fast[0] is None:
         return 0.0, float(plain[0].area == 0)
     return abs(fast[1] - plain[1]), fast[0].iou(plain[0])
 
 
 @torch.inference_mode()
-def _seconds_per_token(engine: XSam, rgb: NDArray[np.uint8], count: int, clock: Callable[[], float]) -> float:
-    """Seconds a generated token takes once the prompt is read."""
-    engine.segment(rgb, PHRASES[0])
-    model = engine._network()
-    encoded = next(reversed(engine._frames._frames.values()), None)
-    if encoded is None or encoded.prefix is None:
-        tokens = torch.randn(1, model.config.num_image_tokens, model.config.llm.hidden_size)
-        prefix = cache_prefix(model.llm, tokens, room=count + 8)
-    else:
-        prefix = encoded.prefix
+def _seconds_per_token(model: XSamModel, count: int, clock: Callable[[], float]) -> float:
+    """Return the seconds per generated token after the prompt has been read."""
     prompt = model.llm.model.embed_tokens(torch.arange(5, 12))
+    image = torch.randn(1, model.config.num_image_tokens, model.config.llm.hidden_size, dtype=prompt.dtype)
+    prefix = cache_prefix(model.llm, image, room=count + 8)
     times: list[float] = []
     generate(
         model.llm,
