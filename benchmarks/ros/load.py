@@ -15,7 +15,7 @@ from support.ros_peer import RosPeer
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.client.goal import Goal
 from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
-from xsam_ros.runtime.spin import spin
+from xsam_ros.runtime.rclpy_workarounds import spin
 from xsam_ros.srv import Segment
 
 SLACK_S = 15.0

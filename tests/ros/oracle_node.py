@@ -1,21 +1,23 @@
-"""The segmenter node with a model that knows the pictures of simulated cameras, and with them the true masks.
+"""The segmenter node with a model that knows the images of simulated cameras and their true masks.
 
-The parameter `model` says which: "<seed>,<seed>,...:<views>:<height>x<width>", views of the swing around
-the table as `xsam_ros.camera_sim` renders them. Every query is answered with all objects in view that have
-at least 60 pixels: labeled "object <number>", and the answer's text says "<seed> <view>".
+The parameter `model` says which: "<seed>,<seed>,...:<views>:<height>x<width>", with views of the swing around
+the table as `xsam_ros.camera_sim` renders them. Every query finds all objects in view that have at least 60
+pixels. Their labels are "object <id>", and the text of the result is "<seed> <view>".
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from xsam import Frame, MaskRle, ModelError, Query, SegmentationResult, Segments, Status
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
+from xsam.types.deadline import StageHook, TextHook
 from xsam.types.masks import box_of_mask
+from xsam.types.requests import CameraRef
 from xsam_ros.node.node import main
 
 PERIOD_S = 20.0
@@ -23,7 +25,7 @@ LEAST_PX = 60
 
 
 def rendered_views(seed: int, count: int, image_hw: tuple[int, int]) -> list[RenderedView]:
-    """The pictures of a simulated camera with `orbit_views` = count; of one that stands still if it is 1."""
+    """Render the images of a simulated camera with `orbit_views` = count; with 1, it stands still."""
     scene = sample_scene(seed)
     return [
         render(
@@ -40,6 +42,8 @@ def _key(rgb: np.ndarray) -> bytes:
 
 
 class TruthEngine:
+    """An engine that looks up an image by its pixels and returns the true masks."""
+
     model_id = "truth"
 
     def __init__(self, description: str) -> None:
@@ -59,22 +63,25 @@ class TruthEngine:
 
     def segment(
         self,
-        frame: Frame,
+        source: Frame | CameraRef,
         queries: Sequence[Query],
         *,
         deadline_s: float,
-        on_stage: Callable[[str], None] | None = None,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
+        assert isinstance(source, Frame), "the node resolves cameras"
+        frame = source
         known = self._known.get(_key(frame.rgb))
         if known is None:
-            raise ModelError("a picture that nobody rendered")
+            raise ModelError("the image is not one of the rendered views")
         seed, index, ids = known
-        numbers = [int(n) for n in np.unique(ids) if n and np.count_nonzero(ids == n) >= LEAST_PX]
-        masks = [ids == number for number in numbers]
+        visible = [int(i) for i in np.unique(ids) if i and np.count_nonzero(ids == i) >= LEAST_PX]
+        masks = [ids == instance_id for instance_id in visible]
         segments = Segments(
             image_hw=frame.image_hw,
             masks=tuple(MaskRle.encode(mask) for mask in masks),
-            labels=tuple(f"object {number}" for number in numbers),
+            labels=tuple(f"object {instance_id}" for instance_id in visible),
             label_indices=np.zeros(len(masks), np.int32),
             scores=np.full(len(masks), 1.0, np.float32),
             boxes_xyxy=np.array([box_of_mask(mask) for mask in masks], np.float32).reshape(-1, 4),

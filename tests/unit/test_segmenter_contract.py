@@ -24,6 +24,7 @@ from xsam import (
     Frame,
     InvalidQueryError,
     Query,
+    RequestCancelledError,
     RequestRefusedError,
     SegmentationResult,
     Segmenter,
@@ -177,6 +178,23 @@ def much_time_is_fine(subject: Subject) -> None:
         assert result.status in (Status.FOUND, Status.NOT_FOUND)
 
 
+def stages_are_reported(subject: Subject) -> None:
+    stages: list[str] = []
+    query = Query(text="red")
+    subject.segmenter.segment(subject.source, [query], deadline_s=DEADLINE_S, on_stage=stages.append)
+    assert stages
+    assert all(isinstance(stage, str) and stage for stage in stages)
+
+
+def an_error_of_the_stage_hook_ends_the_request(subject: Subject) -> None:
+    def cancel(stage: str) -> None:
+        raise RequestCancelledError(f"cancelled in stage {stage}")
+
+    with pytest.raises(RequestCancelledError, match="cancelled in stage"):
+        subject.segmenter.segment(subject.source, [Query(text="red")], deadline_s=DEADLINE_S, on_stage=cancel)
+    subject.ask(Query(text="red"))  # and nothing is left behind
+
+
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     is_a_segmenter,
     answers_every_query_in_order,
@@ -190,6 +208,8 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
     an_unknown_camera_is_refused,
     no_time_is_refused,
     much_time_is_fine,
+    stages_are_reported,
+    an_error_of_the_stage_hook_ends_the_request,
 )
 
 

@@ -1,4 +1,4 @@
-"""A `Segmenter` that asks a running node: services, the action and streams."""
+"""A `Segmenter` that uses a running node: its services, its action and its streams."""
 
 from xsam_ros.client.goal import Progress
 from xsam_ros.client.segmenter import RosSegmenter

@@ -1,4 +1,4 @@
-"""`RosSegmenter`: a running segmenter node as a `xsam.segmenter.Segmenter`, for any Python program.
+"""`RosSegmenter`: a running segmenter node as an `xsam.segmenter.Segmenter`, for any Python program.
 
 ::
 
@@ -8,16 +8,16 @@
     with RosSegmenter("/xsam") as segmenter:
         result = segmenter.segment(CameraRef(name="camera"), [Query(text="the red mug")], deadline_s=10.0)[0]
 
-`start_stream` asks the same again and again and iterates over the answers; `segment_with_progress` tells
-how a long answer comes along.
+`start_stream` repeats the same queries on each new frame and iterates over the results;
+`segment_with_progress` reports the progress of a long request and can cancel it. In asyncio programs, use
+`await asyncio.to_thread(segmenter.segment, ...)`.
 
-It brings its own ROS context, node and thread, so it works in programs that know nothing of ROS, and
-it never runs, blocks or waits for an executor of somebody else.
+The client has its own ROS context, node and thread. It works in programs that do not use ROS otherwise, and
+it never runs, blocks or waits for somebody else's executor.
 """
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import itertools
 import os
@@ -38,31 +38,32 @@ from xsam.errors import (
     InvalidQueryError,
     ModelError,
     NoFrameError,
+    RequestCancelledError,
     SegmenterUnavailableError,
     error_for_code,
 )
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.client.deadline import Limit
-from xsam_ros.client.goal import Goal, Progress
+from xsam_ros.client.goal import Goal, ProgressHook, progress_hook
 from xsam_ros.client.stream import ResultStream
 from xsam_ros.messages.frames import image_from_frame
 from xsam_ros.messages.queries import query_to_message
 from xsam_ros.messages.results import raise_for_response, result_from_message
 from xsam_ros.messages.text import require_sendable
 from xsam_ros.runtime.qos import ACTION_QOS, SERVICE_QOS
-from xsam_ros.runtime.spin import spin
+from xsam_ros.runtime.rclpy_workarounds import call_in_executor, spin
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _POLL_S = 0.01
 _RETRY_S = 0.05
 _CHECK_S = 0.1
-_FOREVER_S = 1e6  # a message cannot ask for an infinite time
-_numbers = itertools.count(1)
+_LONGEST_TIMEOUT_S = 1e6  # a message cannot ask for an infinite time
+_client_numbers = itertools.count(1)
 
 
 class RosSegmenter:
-    """Asks a segmenter node over its services and its action.
+    """A segmenter that uses a node's services and its action.
 
     Thread-safe. Close it, or use it in a `with` block.
     """
@@ -70,12 +71,12 @@ class RosSegmenter:
     def __init__(
         self, node: str = "/xsam", *, frame_wait_s: float = 2.0, context: Context | None = None
     ) -> None:
-        """Start the background thread; nothing is waited for.
+        """Start the background thread; does not wait for the node.
 
         Args:
             node: full name of the segmenter node.
             frame_wait_s: how long a request may wait for the first frame of a camera, within its deadline.
-            context: an initialized context to use, for example of a test; it is not shut down.
+            context: an initialized context to use, for example in tests; it is not shut down.
         """
         self.node_name = "/" + node.strip("/")
         self._frame_wait_s = frame_wait_s
@@ -84,7 +85,7 @@ class RosSegmenter:
         if self._owns_context:
             rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(
-            f"xsam_client_{os.getpid()}_{next(_numbers)}",
+            f"xsam_client_{os.getpid()}_{next(_client_numbers)}",
             context=self._context,
             use_global_arguments=False,
             start_parameter_services=False,
@@ -103,7 +104,7 @@ class RosSegmenter:
             daemon=True,
         )
         self._thread.start()
-        atexit.register(self.close)  # a thread inside ROS at the end of the interpreter aborts the process
+        atexit.register(self.close)  # a thread inside ROS when the interpreter exits aborts the process
 
     def __enter__(self) -> RosSegmenter:
         return self
@@ -129,20 +130,31 @@ class RosSegmenter:
             self._context.try_shutdown()
 
     def segment(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
     ) -> list[SegmentationResult]:
-        """See `xsam.segmenter.Segmenter.segment`; the deadline covers discovery, frame and inference."""
-        return self._segment_by(Limit(deadline_s), source, queries)
+        """See `xsam.segmenter.Segmenter.segment`; the deadline covers discovery, frame and inference.
 
-    async def segment_async(
-        self, source: Frame | CameraRef, queries: Sequence[Query], *, deadline_s: float
-    ) -> list[SegmentationResult]:
-        """The same for asyncio programs; cancelling the task gives the request up."""
-        limit = Limit(deadline_s)
-        try:
-            return await asyncio.to_thread(self._segment_by, limit, source, queries)
-        finally:
-            limit.given_up.set()
+        With a hook, the request goes over the action instead of the service. The stages are "request",
+        "waiting" (in the node's queue) and the stages of the node. After "request", hooks are called in the
+        client's thread and must return quickly.
+        """
+        deadline = Deadline(deadline_s)
+        if on_stage is None and on_text is None:
+            return self._with_first_frame(
+                lambda: self._segment_by_service(source, queries, deadline), deadline
+            )
+        on_progress = progress_hook(on_stage, on_text)
+        if on_stage is not None:
+            on_stage("request")
+        return self._with_first_frame(
+            lambda: self._segment_by_action(source, queries, deadline, on_progress), deadline
+        )
 
     def segment_with_progress(
         self,
@@ -150,38 +162,27 @@ class RosSegmenter:
         queries: Sequence[Query],
         *,
         deadline_s: float,
-        on_progress: Callable[[Progress], None],
+        on_progress: ProgressHook,
         cancel: threading.Event | None = None,
         preempt: bool = False,
     ) -> list[SegmentationResult]:
-        """`segment` over the node's action: it tells how far it is, and stops when nobody waits any more.
+        """Segment over the node's action, which reports progress and stops when the caller gives up.
 
         Args:
-            source: as for `segment`; a camera has to have delivered a frame.
+            source: as for `segment`, but a camera must have delivered a frame.
             queries: as for `segment`.
             deadline_s: covers discovery, frame and inference.
-            on_progress: called in the client's thread; must be quick.
-            cancel: set it to take the request back.
-            preempt: end the goals that the node has accepted before, from whomever they are.
+            on_progress: called in the client's thread; must return quickly, may raise an `XSamError`.
+            cancel: set it to cancel the request.
+            preempt: end all goals that the node has accepted before, whoever sent them.
 
         Raises:
             RequestCancelledError: `cancel` was set, or another goal replaced this one.
-            XSamError: as `segment`.
+            XSamError: as for `segment`.
         """
-        limit = Limit(deadline_s)
-        if cancel is not None:
-            limit.given_up = cancel
-        request = _filled(SegmentAction.Goal(preempt=preempt), source, queries)
-        self._wait_for(self._action.server_is_ready, limit)
-        request.timeout_s = float(min(limit.remaining_s, _FOREVER_S))
-        goal = Goal(self._action, request, on_progress)
-        self._executor.create_task(goal.send)  # in the thread that gets the answers: rclpy does not lock here
-        try:
-            self._wait_until(goal.ended, limit)
-        finally:
-            if not goal.ended.is_set():
-                self._executor.create_task(goal.cancel)
-        return _results(goal.result(), source, queries)
+        return self._segment_by_action(
+            source, queries, Deadline(deadline_s), on_progress, cancel=cancel, preempt=preempt
+        )
 
     def start_stream(
         self,
@@ -192,14 +193,14 @@ class RosSegmenter:
         wait_s: float = 10.0,
         deadline_s: float = 5.0,
     ) -> ResultStream:
-        """Ask the same of every newest frame of a camera from now on, or change what is asked.
+        """Run the queries on the newest frame of a camera again and again, or change a running stream.
 
         Args:
             camera: configured name.
             queries: at least one.
-            rate_hz: answers a second, at most; 0 = as many as the model can.
-            wait_s: how long the iteration waits for the next answer.
-            deadline_s: for the node to start it.
+            rate_hz: highest rate of results; 0 = as fast as the model can.
+            wait_s: how long the iteration waits for the next result.
+            deadline_s: for the node to start the stream.
 
         Raises:
             InvalidQueryError, UnknownCameraError, NotActiveError, SegmenterUnavailableError,
@@ -209,7 +210,7 @@ class RosSegmenter:
             raise InvalidQueryError("no queries were given; stop_stream ends a stream")
         request = SetStreamQuery.Request(camera=require_sendable("camera", camera), rate_hz=float(rate_hz))
         request.queries = [query_to_message(query) for query in queries]
-        response = self._call(self._set_stream, request, Limit(deadline_s))
+        response = self._call(self._set_stream, request, Deadline(deadline_s))
         _raise_if_refused(response)
         return ResultStream(
             self._node,
@@ -221,97 +222,140 @@ class RosSegmenter:
         )
 
     def stop_stream(self, camera: str, *, deadline_s: float = 5.0) -> None:
-        """End the stream of a camera; nothing happens when none runs.
+        """End the stream of a camera; do nothing if none is running.
 
         Raises:
             UnknownCameraError, NotActiveError, SegmenterUnavailableError, DeadlineExceededError.
         """
         request = SetStreamQuery.Request(camera=require_sendable("camera", camera))
-        _raise_if_refused(self._call(self._set_stream, request, Limit(deadline_s)))
+        _raise_if_refused(self._call(self._set_stream, request, Deadline(deadline_s)))
 
     def status(self, *, deadline_s: float = 5.0) -> GetStatus.Response:
-        """What the node is doing, its cameras among it.
+        """Return the status of the node and its cameras.
 
         Raises:
-            SegmenterUnavailableError: no such node within the deadline.
-            DeadlineExceededError: it did not answer in time.
+            SegmenterUnavailableError: the node was not found within the deadline.
+            DeadlineExceededError: it did not respond in time.
         """
-        response: GetStatus.Response = self._call(self._get_status, GetStatus.Request(), Limit(deadline_s))
+        response: GetStatus.Response = self._call(self._get_status, GetStatus.Request(), Deadline(deadline_s))
         return response
 
     def _client(self, service_type: type[Any], name: str) -> Client:
         return self._node.create_client(service_type, f"{self.node_name}/{name}", qos_profile=SERVICE_QOS)
 
-    def _segment_by(
-        self, limit: Limit, source: Frame | CameraRef, queries: Sequence[Query]
+    def _with_first_frame(
+        self, segment: Callable[[], list[SegmentationResult]], deadline: Deadline
     ) -> list[SegmentationResult]:
-        request = _filled(Segment.Request(), source, queries)
-        frame_until = time.monotonic() + self._frame_wait_s
+        """Call `segment`, and again while its camera has not delivered a frame yet."""
+        frame_deadline = Deadline(self._frame_wait_s)
         while True:
-            response = self._call(self._segment, request, limit)
             try:
-                raise_for_response(response)
-                break
+                return segment()
             except NoFrameError:
-                if time.monotonic() + _RETRY_S >= min(frame_until, limit.until):
+                if min(deadline.remaining_s, frame_deadline.remaining_s) <= _RETRY_S:
                     raise
-            limit.wait(_RETRY_S)
-        return _results(response, source, queries)
+            time.sleep(_RETRY_S)
 
-    def _call(self, client: Client, request: Any, limit: Limit) -> Any:
-        """Wait for the service, call it, wait for the response; all within the same limit."""
-        self._wait_for(client.service_is_ready, limit)
-        if isinstance(request, Segment.Request):
-            request.timeout_s = float(min(limit.remaining_s, _FOREVER_S))
-        answered = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: answered.set())
+    def _segment_by_service(
+        self, source: Frame | CameraRef, queries: Sequence[Query], deadline: Deadline
+    ) -> list[SegmentationResult]:
+        request = _fill_request(Segment.Request(), source, queries)
+        return _results(self._call(self._segment, request, deadline), source, queries)
+
+    def _segment_by_action(
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        deadline: Deadline,
+        on_progress: ProgressHook,
+        *,
+        cancel: threading.Event | None = None,
+        preempt: bool = False,
+    ) -> list[SegmentationResult]:
+        request = _fill_request(SegmentAction.Goal(preempt=preempt), source, queries)
+        self._wait_for_server(self._action.server_is_ready, deadline, cancel)
+        request.timeout_s = _timeout_s(deadline)
+        goal = Goal(self._action, request, on_progress)
+        call_in_executor(self._executor, goal.send)
         try:
-            self._wait_until(answered, limit)
+            self._wait_until(goal.ended, deadline, cancel)
+        finally:
+            if not goal.ended.is_set():
+                call_in_executor(self._executor, goal.cancel)
+        return _results(goal.result(), source, queries)
+
+    def _call(self, client: Client, request: Any, deadline: Deadline) -> Any:
+        """Wait for the service, call it and wait for the response, all within the deadline."""
+        self._wait_for_server(client.service_is_ready, deadline)
+        if isinstance(request, Segment.Request):
+            request.timeout_s = _timeout_s(deadline)
+        done = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: done.set())
+        try:
+            self._wait_until(done, deadline)
             return future.result()
         finally:
-            if not answered.is_set():
+            if not done.is_set():
                 client.remove_pending_request(future)
 
-    def _wait_for(self, is_ready: Callable[[], bool], limit: Limit) -> None:
-        """Wait until the node is there."""
+    def _wait_for_server(
+        self, is_ready: Callable[[], bool], deadline: Deadline, cancel: threading.Event | None = None
+    ) -> None:
+        """Wait until the node is discovered."""
         if threading.current_thread() is self._thread:
-            raise RuntimeError("a call in the client's own thread would wait for itself")
+            raise RuntimeError("a call from a callback of this client would wait for itself")
         while not (self._closing.is_set() or is_ready()):
-            if limit.remaining_s <= 0.0:
-                raise SegmenterUnavailableError(f"no node {self.node_name!r} within {limit.allowed_s:.2f} s")
-            limit.wait(_POLL_S)
+            if deadline.expired:
+                raise SegmenterUnavailableError(
+                    f"node {self.node_name!r} was not found within {deadline.allowed_s or 0.0:.3g} s"
+                )
+            _check_cancelled(cancel)
+            time.sleep(min(_POLL_S, deadline.remaining_s))
         if self._closing.is_set():
             raise SegmenterUnavailableError("the client is closed", hint="")
-        if limit.remaining_s <= 0.0:
-            raise limit.error()
+        _check_cancelled(cancel)
+        deadline.check()
 
-    def _wait_until(self, ended: threading.Event, limit: Limit) -> None:
-        while not ended.wait(min(limit.remaining_s, _CHECK_S)):
-            limit.check()
+    def _wait_until(
+        self, event: threading.Event, deadline: Deadline, cancel: threading.Event | None = None
+    ) -> None:
+        while not event.wait(min(deadline.remaining_s, _CHECK_S)):
+            _check_cancelled(cancel)
+            deadline.check()
             if self._closing.is_set():
                 raise SegmenterUnavailableError("the client was closed", hint="")
 
 
-def _filled(request: Any, source: Frame | CameraRef, queries: Sequence[Query]) -> Any:
-    """A request of the service or a goal of the action, with the fields that they share."""
+def _check_cancelled(cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise RequestCancelledError("the caller cancelled the request")
+
+
+def _timeout_s(deadline: Deadline) -> float:
+    """Return the time left as a request can carry it."""
+    return float(min(deadline.remaining_s, _LONGEST_TIMEOUT_S))
+
+
+def _fill_request(request: Any, source: Frame | CameraRef, queries: Sequence[Query]) -> Any:
+    """Fill in the fields that a request of the service and a goal of the action share."""
     request.queries = [query_to_message(query) for query in queries]
     if isinstance(source, Frame):
         request.image = image_from_frame(source)
     else:
         request.camera = require_sendable("camera", source.name)
         if source.max_age_s is not None:
-            request.max_age_s = float(source.max_age_s) or 1e-9  # 0 would mean the node's own limit
+            request.max_age_s = float(source.max_age_s) or 1e-9  # 0 would mean the node's default
     return request
 
 
 def _results(
     response: Segment.Response | SegmentAction.Result, source: Frame | CameraRef, queries: Sequence[Query]
 ) -> list[SegmentationResult]:
-    """The answers in a response; raises the refusal or failure in it."""
+    """Return the results in a response; raise the refusal or failure in it."""
     raise_for_response(response)
     if len(response.results) != len(queries):
-        raise ModelError(f"the node gave {len(response.results)} answers to {len(queries)} queries")
+        raise ModelError(f"the node returned {len(response.results)} results for {len(queries)} queries")
     if isinstance(source, Frame):
         for result in response.results:
             result.camera = source.camera

@@ -1,4 +1,4 @@
-"""The answers of a stream, as they come."""
+"""The results of a stream, as they arrive."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
 from xsam.errors import RequestCancelledError
+from xsam.types.deadline import Deadline
 from xsam.types.requests import Query, SegmentationResult
-from xsam_ros.client.deadline import Limit
 from xsam_ros.messages.queries import query_to_message
 from xsam_ros.messages.results import result_from_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 
-_KEPT = 32  # answers that a slow reader may be behind; older ones are dropped and counted
+_BUFFER_SIZE = 32  # results that a slow reader may be behind; older ones are dropped and counted
 
 
 class ResultStream:
-    """Iterates over the answers of a stream; made by `RosSegmenter.start_stream`.
+    """An iterator over the results of a stream; made by `RosSegmenter.start_stream`.
 
     ::
 
@@ -29,8 +29,8 @@ class ResultStream:
             for result in stream:
                 print(result.segments.track_ids, result.segments.locations)
 
-    Leaving the block stops the stream in the node; `close` stops listening only. With several queries,
-    each answer comes as a result of its own, in their order.
+    Leaving the block stops the stream in the node; `close` only unsubscribes. With several queries, each
+    frame gives one result per query, in their order.
     """
 
     def __init__(
@@ -45,16 +45,16 @@ class ResultStream:
     ) -> None:
         self.camera = camera
         self.topic = topic
-        self.dropped = 0  # answers that came faster than they were read
+        self.dropped = 0  # results that arrived faster than they were read
         self._node = node
         self._wait_s = wait_s
         self._stop = stop
         self._queries = [(query_to_message(query), query) for query in queries]
         self._changed = threading.Condition()
-        self._arrived: deque[tuple[ResultMessage, Query]] = deque()
+        self._received: deque[tuple[ResultMessage, Query]] = deque()
         self._closed = False
         self._subscription = node.create_subscription(
-            ResultMessage, topic, self._on_result, QoSProfile(depth=_KEPT)
+            ResultMessage, topic, self._on_result, QoSProfile(depth=_BUFFER_SIZE)
         )
 
     def __enter__(self) -> ResultStream:
@@ -74,28 +74,28 @@ class ResultStream:
                 return
 
     def next(self, *, deadline_s: float | None = None) -> SegmentationResult:
-        """The next answer.
+        """Return the next result.
 
         Args:
-            deadline_s: seconds from now; None = as long as was said when the stream was started.
+            deadline_s: seconds from now; None = `wait_s` of `start_stream`.
 
         Raises:
-            DeadlineExceededError: none came in time, for example because the camera stopped.
+            DeadlineExceededError: none arrived in time, for example because the camera stopped.
             RequestCancelledError: the stream was closed.
-            ModelError: the answer contradicts itself.
+            ModelError: the result message contradicts itself.
         """
-        limit = Limit(self._wait_s if deadline_s is None else deadline_s)
+        deadline = Deadline(self._wait_s if deadline_s is None else deadline_s)
         with self._changed:
-            self._changed.wait_for(lambda: self._arrived or self._closed, limit.remaining_s)
-            if not self._arrived:
+            self._changed.wait_for(lambda: self._received or self._closed, deadline.timeout_s)
+            if not self._received:
                 if self._closed:
                     raise RequestCancelledError("the stream is closed")
-                raise limit.error()
-            message, query = self._arrived.popleft()
+                raise deadline.error()
+            message, query = self._received.popleft()
         return result_from_message(message, query=query)
 
     def close(self) -> None:
-        """Stop listening. May be called more than once, and from another thread."""
+        """Unsubscribe. May be called more than once, and from another thread."""
         with self._changed:
             if self._closed:
                 return
@@ -104,12 +104,12 @@ class ResultStream:
         self._node.destroy_subscription(self._subscription)
 
     def _on_result(self, message: ResultMessage) -> None:
-        query = next((query for asked, query in self._queries if asked == message.query), None)
+        query = next((query for sent, query in self._queries if sent == message.query), None)
         if query is None:
-            return  # of somebody else's request for the same camera
+            return  # the result of somebody else's request for the same camera
         with self._changed:
-            if len(self._arrived) == _KEPT:
-                self._arrived.popleft()
+            if len(self._received) == _BUFFER_SIZE:
+                self._received.popleft()
                 self.dropped += 1
-            self._arrived.append((message, query))
+            self._received.append((message, query))
             self._changed.notify_all()

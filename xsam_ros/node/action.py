@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -14,22 +15,18 @@ from rclpy.lifecycle import LifecycleNode
 from xsam.errors import NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
 from xsam_ros.messages.results import error_to_response
-from xsam_ros.node.requests import Answer
+from xsam_ros.node.requests import FrameResults
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.worker import Job
-from xsam_ros.runtime.executor import Outcome
 from xsam_ros.runtime.qos import ACTION_QOS
+from xsam_ros.runtime.rclpy_workarounds import RESULT_TIMEOUT_S, AwaitableResult, call_when_canceling
 
-_CANCEL_S = 1.0
-_RESULT_S = 10
-"""How long goals are kept after their end, with image and masks; rclpy's default is 15 minutes."""
-
-_FEEDBACK_S = 0.2
-"""Text so far is told no more often than this; every stage is told."""
+_TEXT_PERIOD_S = 0.2
+"""Generated text is reported no more often than this; every stage is reported."""
 
 
 class SegmentAction:
-    """Hands goals to the service that answers requests, and tells their callers how they come along."""
+    """Passes goals to the segment service and reports their progress."""
 
     def __init__(
         self,
@@ -38,17 +35,17 @@ class SegmentAction:
         *,
         group: CallbackGroup,
     ) -> None:
-        """Offer the action.
+        """Create the action server.
 
         Args:
             node: the segmenter node.
-            service: takes the requests; None while the node has no model.
-            group: reentrant, so that goals don't wait for each other here.
+            service: returns the service that takes the requests; None while the node has no model.
+            group: reentrant, so that goals do not wait for each other here.
         """
         self._node = node
         self._service = service
         self._lock = threading.Lock()
-        self._goals: dict[bytes, _Goal] = {}
+        self._goals: dict[bytes, _ActiveGoal] = {}
         self._server = ActionServer(
             node,
             Segment,
@@ -56,16 +53,16 @@ class SegmentAction:
             execute_callback=self._execute,
             cancel_callback=self._on_cancel,
             callback_group=group,
-            result_timeout=_RESULT_S,
+            result_timeout=RESULT_TIMEOUT_S,
             **ACTION_QOS,
         )
 
     def destroy(self) -> None:
-        """Take the action away; goals that still run end with the model's jobs."""
+        """Destroy the action server; running goals end with their jobs."""
         self._server.destroy()
 
     async def _execute(self, handle: ServerGoalHandle) -> Segment.Result:
-        goal = _Goal(handle, self._node)
+        goal = _ActiveGoal(handle)
         key = bytes(handle.goal_id.uuid)
         if handle.request.preempt:
             with self._lock:
@@ -92,8 +89,9 @@ class SegmentAction:
         handle.succeed()
         return result
 
-    async def _outcome(self, goal: _Goal) -> Answer | XSamError:
-        ended = Outcome(self._node.executor)
+    async def _outcome(self, goal: _ActiveGoal) -> FrameResults | XSamError:
+        """Submit the goal as a job, and wait until it ends."""
+        ended = AwaitableResult(self._node.executor)
         service = self._service()
         if service is None:
             return NotActiveError("the node has no model; it is not configured")
@@ -103,14 +101,14 @@ class SegmentAction:
                 ended.set_result,
                 on_stage=goal.on_stage,
                 on_text=goal.on_text,
-                on_moved=goal.on_moved,
+                on_queue_position=goal.on_queue_position,
             )
         except XSamError as error:
             return error
         goal.service = service
         if goal.ending is not None:  # cancelled or replaced before there was a job
             goal.end(goal.ending)
-        outcome: Answer | XSamError = await ended
+        outcome: FrameResults | XSamError = await ended
         return outcome
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
@@ -118,56 +116,48 @@ class SegmentAction:
             goal = self._goals.get(bytes(handle.goal_id.uuid))
         if goal is None:
             return CancelResponse.REJECT  # it has ended
-        threading.Thread(target=goal.cancel, name="xsam_cancel", daemon=True).start()
+        end = functools.partial(goal.end, RequestCancelledError("the goal was cancelled"))
+        call_when_canceling(self._node.executor, handle, end)
         return CancelResponse.ACCEPT
 
 
-class _Goal:
-    """A goal that is being answered."""
+class _ActiveGoal:
+    """A goal that has not ended, and its job."""
 
-    def __init__(self, handle: ServerGoalHandle, node: LifecycleNode) -> None:
+    def __init__(self, handle: ServerGoalHandle) -> None:
         self.handle = handle
         self.service: SegmentService | None = None
-        self.job: Job[Answer] | None = None
+        self.job: Job[FrameResults] | None = None
         self.ending: XSamError | None = None
-        self._node = node
         self._started_s = time.monotonic()
-        self._told_s = 0.0
+        self._published_s = 0.0
         self._stage = ""
-        self._telling = threading.RLock()
+        self._feedback_lock = threading.RLock()
 
     def on_stage(self, stage: str) -> None:
-        """The next stage has begun."""
-        self.tell(stage)
+        """Report the next stage."""
+        self._publish_feedback(stage)
 
-    def on_moved(self, ahead: int) -> None:
-        """So many requests go first."""
-        with self._telling:
-            if self._stage in ("", "waiting"):  # else it has begun meanwhile
-                self.tell("waiting", ahead=ahead)
+    def on_queue_position(self, ahead: int) -> None:
+        """Report the number of requests ahead."""
+        with self._feedback_lock:
+            if self._stage in ("", "waiting"):  # else the job has begun meanwhile
+                self._publish_feedback("waiting", ahead=ahead)
 
     def on_text(self, query: int, text: str) -> None:
-        """The model has generated this much for a query."""
-        if time.monotonic() - self._told_s >= _FEEDBACK_S:
-            self.tell(self._stage, query=query, text=text)
-
-    def tell(self, stage: str, **fields: Any) -> None:
-        """Send feedback."""
-        with self._telling:  # in the order of their times, whoever tells
-            self._stage, self._told_s = stage, time.monotonic()
-            if self.handle.is_active:
-                elapsed_s = self._told_s - self._started_s
-                self.handle.publish_feedback(Segment.Feedback(stage=stage, elapsed_s=elapsed_s, **fields))
-
-    def cancel(self) -> None:
-        """End the job once the goal's state says "cancelling", which it does after the callback."""
-        until = time.monotonic() + _CANCEL_S
-        while not self.handle.is_cancel_requested and time.monotonic() < until:
-            time.sleep(0.002)
-        self.end(RequestCancelledError("the goal was cancelled"))
+        """Report the text generated for a query so far."""
+        if time.monotonic() - self._published_s >= _TEXT_PERIOD_S:
+            self._publish_feedback(self._stage, query=query, text=text)
 
     def end(self, error: XSamError) -> None:
-        """End the job with an error; the model stops at its next stage."""
+        """End the job with an error: at once if it is waiting, else the model stops at its next stage."""
         self.ending = error
         if self.job is not None and self.service is not None:
             self.service.cancel(self.job, error)
+
+    def _publish_feedback(self, stage: str, **fields: Any) -> None:
+        with self._feedback_lock:  # feedback comes in the order of its times, whichever thread publishes it
+            self._stage, self._published_s = stage, time.monotonic()
+            if self.handle.is_active:
+                elapsed_s = self._published_s - self._started_s
+                self.handle.publish_feedback(Segment.Feedback(stage=stage, elapsed_s=elapsed_s, **fields))

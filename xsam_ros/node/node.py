@@ -1,7 +1,7 @@
 """The lifecycle node: it wires cameras, worker, service and topics together, and nothing else.
 
-`configure` loads and warms up the model, `activate` subscribes, `deactivate` stops, `cleanup` frees
-the memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.segmenter_node`.
+`configure` loads and warms up the model, `activate` subscribes, `deactivate` stops, `cleanup` releases the
+memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.segmenter_node`.
 """
 
 from __future__ import annotations
@@ -15,24 +15,29 @@ from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import NotActiveError, XSamError
+from xsam.segmenter import Engine
 from xsam_ros.cameras.camera import CameraBuffer
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, chosen_device
-from xsam_ros.node.lifecycle import answer_invalid_transitions, give_memory_back, reported, state_of
+from xsam_ros.node.lifecycle import release_memory, reported
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator
-from xsam_ros.node.requests import Answer, Answerer, Engine, Serving
+from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
 from xsam_ros.node.streams import StreamQuery, Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
-from xsam_ros.runtime.executor import Outcome
 from xsam_ros.runtime.qos import SERVICE_QOS
+from xsam_ros.runtime.rclpy_workarounds import (
+    AwaitableResult,
+    lifecycle_state,
+    reject_invalid_transitions,
+)
 from xsam_ros.runtime.spin import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
@@ -41,14 +46,14 @@ EngineFactory = Callable[[NodeParameters], Engine]
 
 def load_engine(parameters: NodeParameters) -> Engine:
     """Load the model that the parameters name."""
-    from xsam.engine import XSam  # brings PyTorch along, so not before it is needed
+    from xsam.engine import XSam  # imports PyTorch, so not before it is needed
 
     dtype: Any = parameters.dtype  # one of the choices in the table
     return XSam.load(parameters.model, device=parameters.device, dtype=dtype)
 
 
 class SegmenterNode(LifecycleNode):
-    """Segments the images of its cameras, and images that are sent to it, on demand."""
+    """A node that segments images of its cameras, and images that are sent to it, on demand."""
 
     def __init__(
         self, node_name: str = "xsam", *, engine_factory: EngineFactory = load_engine, **options: Any
@@ -64,9 +69,9 @@ class SegmenterNode(LifecycleNode):
         self._camera_publishers: dict[str, CameraPublishers] = {}
         self._camera_subscriptions: list[CameraSubscriptions] = []
         self._statistics = NodeStatistics(queue=self._queue, streams=self._stream_statistics)
-        self.add_on_set_parameters_callback(validator(lambda: state_of(self) == "unconfigured"))
+        self.add_on_set_parameters_callback(validator(lambda: lifecycle_state(self) == "unconfigured"))
         declare(self, NodeParameters)
-        answer_invalid_transitions(self)
+        reject_invalid_transitions(self)
         requests = ReentrantCallbackGroup()
         served: dict[str, Any] = {"callback_group": requests, "qos_profile": SERVICE_QOS}
         self.create_service(Segment, "~/segment", self._on_segment, **served)
@@ -74,7 +79,7 @@ class SegmenterNode(LifecycleNode):
         self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **served)
         self._action = SegmentAction(self, lambda: self._service, group=requests)
         self._transforms = Transforms(self)
-        self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_words)
+        self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
         if self._parameters_now().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
@@ -98,27 +103,27 @@ class SegmenterNode(LifecycleNode):
         except BaseException:
             self._free()
             raise
-        serving = Serving(
-            answerer=Answerer(self._engine, self._transforms, self._cameras, self._parameters_now),
+        context = NodeContext(
+            handler=RequestHandler(self._engine, self._transforms, self._cameras, self._parameters_now),
             worker=self._worker,
             publishers=self._camera_publishers,
             parameters=self._parameters_now,
             statistics=self._statistics,
         )
-        self._service = SegmentService(serving)
-        self._streams = Streams(serving, log_error=self.get_logger().error)
+        self._service = SegmentService(context)
+        self._streams = Streams(context, log_error=self.get_logger().error)
         self.last_error = ""
         self.get_logger().info(f"model {self._engine.model_id} is ready")
         return TransitionCallbackReturn.SUCCESS
 
     @reported
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Subscribe to the cameras and take requests."""
+        """Subscribe to the cameras and accept requests."""
         try:
             for name, buffer in self._cameras.items():
                 buffer.clear()
                 self._camera_subscriptions.append(CameraSubscriptions(self, buffer))
-                self.get_logger().info(f"camera {name!r} listens to {', '.join(buffer.topics)}")
+                self.get_logger().info(f"camera {name!r} subscribes to {', '.join(buffer.topics)}")
             if self._worker is not None:
                 self._worker.accept()
             self._start_configured_streams()
@@ -130,13 +135,13 @@ class SegmenterNode(LifecycleNode):
 
     @reported
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Unsubscribe and refuse what waits; a running inference ends at its next stage."""
+        """Unsubscribe and refuse waiting requests; a running inference ends at its next stage."""
         self._stop_working("the node was deactivated")
         return super().on_deactivate(state)
 
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Free the model and its memory."""
+        """Release the model and its memory."""
         return TransitionCallbackReturn.SUCCESS if self._free() else TransitionCallbackReturn.FAILURE
 
     @reported
@@ -147,26 +152,26 @@ class SegmenterNode(LifecycleNode):
 
     @reported
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Back to unconfigured."""
+        """Stop everything and return to the unconfigured state."""
         self.stop()
         return TransitionCallbackReturn.SUCCESS
 
     def stop(self) -> None:
-        """Unsubscribe, refuse requests, free the model. May be called more than once."""
+        """Unsubscribe, refuse requests and release the model. May be called more than once."""
         self._stop_working("the node is shutting down")
         self._free()
 
     # ----------------------------------------------------------------------------- services
 
     async def _on_segment(self, request: Segment.Request, response: Segment.Response) -> Segment.Response:
-        answered = Outcome(self.executor)
+        ended = AwaitableResult(self.executor)
         try:
             if self._service is None:
-                raise NotActiveError(f"the node is {state_of(self)}")
-            self._service.submit(request, answered.set_result)
+                raise NotActiveError(f"the node is {lifecycle_state(self)}")
+            self._service.submit(request, ended.set_result)
         except XSamError as error:
-            answered.set_result(error)
-        outcome: Answer | XSamError = await answered
+            ended.set_result(error)
+        outcome: FrameResults | XSamError = await ended
         if isinstance(outcome, XSamError):
             return error_to_response(outcome, response)
         response.status = Segment.Response.STATUS_ANSWERED
@@ -177,15 +182,15 @@ class SegmenterNode(LifecycleNode):
         self, request: SetStreamQuery.Request, response: SetStreamQuery.Response
     ) -> SetStreamQuery.Response:
         try:
-            if self._streams is None or state_of(self) != "active":
-                raise NotActiveError(f"the node is {state_of(self)}")
+            if self._streams is None or lifecycle_state(self) != "active":
+                raise NotActiveError(f"the node is {lifecycle_state(self)}")
             if not request.queries:
                 was_running = self._streams.stop(request.camera)
                 response.status = response.STATUS_STOPPED
                 response.message = "" if was_running else "no stream was running"
             else:
-                asked = StreamQuery.checked(request.queries, request.rate_hz)
-                was_running = self._streams.start(request.camera, asked)
+                query = StreamQuery.from_messages(request.queries, request.rate_hz)
+                was_running = self._streams.start(request.camera, query)
                 response.status = response.STATUS_CHANGED if was_running else response.STATUS_STARTED
                 response.result_topic = self.resolve_topic_name(f"~/{request.camera}/result")
         except XSamError as error:
@@ -195,7 +200,7 @@ class SegmenterNode(LifecycleNode):
 
     def _on_get_status(self, _: GetStatus.Request, response: GetStatus.Response) -> GetStatus.Response:
         snapshot = self._statistics.snapshot()
-        response.state = state_of(self)
+        response.state = lifecycle_state(self)
         response.model_id = self._engine.model_id if self._engine is not None else ""
         response.last_error = self.last_error
         for name, buffer in list(self._cameras.items()):
@@ -217,7 +222,7 @@ class SegmenterNode(LifecycleNode):
         return engine
 
     def _free(self) -> bool:
-        """Give everything back that configure made; False if the model did not stop in time."""
+        """Release everything that configure created; return False if the model did not stop in time."""
         engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
@@ -228,7 +233,7 @@ class SegmenterNode(LifecycleNode):
                 try:
                     worker.call(engine.close, stage="close", timeout_s=timeout_s)
                 except XSamError as error:
-                    self.get_logger().error(f"closing the model: {error}")
+                    self.get_logger().error(f"the model could not be closed: {error}")
                     stopped = False
             stopped = worker.close(timeout_s=timeout_s if stopped else 0.1) and stopped
         for publishers in self._camera_publishers.values():
@@ -236,15 +241,15 @@ class SegmenterNode(LifecycleNode):
         self._camera_publishers.clear()
         self._cameras.clear()
         del engine, worker
-        give_memory_back()
+        release_memory()
         return stopped
 
-    def _stop_working(self, why: str) -> None:
+    def _stop_working(self, reason: str) -> None:
         self._diagnostics.stop()
         if self._streams is not None:
-            self._streams.stop_all()  # before their questions are refused: who is told to stop has not failed
+            self._streams.stop_all()  # before their jobs are refused: a stream that is stopped has not failed
         if self._worker is not None:
-            self._worker.refuse(NotActiveError(why))
+            self._worker.refuse(NotActiveError(reason))
         while self._camera_subscriptions:
             self._camera_subscriptions.pop().destroy()
 
@@ -253,7 +258,7 @@ class SegmenterNode(LifecycleNode):
             camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
             if self._streams is not None and camera.stream_text:
                 query = SegmentQuery(text=camera.stream_text)
-                self._streams.start(name, StreamQuery.checked([query], camera.stream_rate_hz))
+                self._streams.start(name, StreamQuery.from_messages([query], camera.stream_rate_hz))
 
     def _queue(self) -> QueueStatistics:
         size, worker = self._parameters_now().queue_size, self._worker
@@ -264,7 +269,7 @@ class SegmenterNode(LifecycleNode):
     def _stream_statistics(self) -> Mapping[str, StreamStatistics]:
         return {} if self._streams is None else self._streams.statistics()
 
-    def _model_words(self) -> str:
+    def _model_description(self) -> str:
         if self._engine is None:
             return "none"
         return f"{self._engine.model_id} on {chosen_device(self._parameters_now().device)}"

@@ -1,21 +1,21 @@
-"""Questions about one image → answers with masks and places; what service, action and streams share."""
+"""Queries on one image → results with masks and locations; shared by service, action and streams."""
 
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 from sensor_msgs.msg import Image
 
 from xsam.errors import InvalidImageError, InvalidQueryError, ModelError, UnknownCameraError
+from xsam.segmenter import Engine
 from xsam.spatial.localize import locate_masks
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.location import Location3D
-from xsam.types.requests import Frame, Query, SegmentationResult, Segments
+from xsam.types.requests import Query, SegmentationResult, Segments
 from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
 from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
@@ -24,68 +24,44 @@ from xsam_ros.msg import SegmentQuery, StageTiming
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.transforms import Transforms
-from xsam_ros.node.worker import ModelWorker, StageHook
+from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
 
-TextHook = Callable[[int, str], None]
-"""Gets the number of a query and the text that its answer has so far."""
-
-Refine = Callable[[int, SegmentationResult], SegmentationResult]
-"""Gets the number of a query and its answer; gives the answer to send."""
-
-
-class Engine(Protocol):
-    """What the node needs of a model; `xsam.engine.XSam` is one.
-
-    `segment` may also take `on_text`: it gets the index of a query and the text generated for it so far.
-    """
-
-    @property
-    def model_id(self) -> str: ...
-
-    def segment(
-        self,
-        frame: Frame,
-        queries: Sequence[Query],
-        *,
-        deadline_s: float,
-        on_stage: Callable[[str], None] | None = None,
-    ) -> list[SegmentationResult]:
-        """Answer the queries; `on_stage` is called between stages and may raise to stop it."""
-        ...
-
-    def warm_up(self) -> None:
-        """Run once, so that the first request is not slower than the others."""
-        ...
-
-    def close(self) -> None:
-        """Free the memory."""
-        ...
+RefineHook = Callable[[int, SegmentationResult], SegmentationResult]
+"""Gets the index of a query and its result; returns the result to send."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The answers to all queries on one image."""
+class ParsedQuery:
+    """A query message, parsed once."""
+
+    message: SegmentQuery  # echoed in the result
+    query: Query | InvalidQueryError  # the error of a message that could not be parsed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameResults:
+    """The results of all queries on one frame."""
 
     source: CameraFrame
     results: list[SegmentationResult]
     messages: list[ResultMessage]
-    stages_s: Mapping[str, float]  # from the request on, inference included
+    stages_s: Mapping[str, float]  # seconds by stage, from the request on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Serving:
-    """What service, action and streams answer with."""
+class NodeContext:
+    """The parts of a configured node that service, action and streams share."""
 
-    answerer: Answerer
+    handler: RequestHandler
     worker: ModelWorker
     publishers: Mapping[str, CameraPublishers]  # by camera
     parameters: Callable[[], NodeParameters]
     statistics: NodeStatistics
 
 
-class Answerer:
-    """Runs in the model's thread."""
+class RequestHandler:
+    """Runs queries on a frame and makes messages of the results. `segment` runs in the model's thread."""
 
     def __init__(
         self,
@@ -98,18 +74,17 @@ class Answerer:
         self._transforms = transforms
         self._cameras = cameras
         self._parameters = parameters
-        self._takes_text = "on_text" in inspect.signature(engine.segment).parameters
 
-    def check_queries(self, queries: Sequence[SegmentQuery]) -> None:
-        """Refuse a number of queries that can't be answered."""
-        if not queries:
+    def check_query_count(self, count: int) -> None:
+        """Raise `InvalidQueryError` for no queries, or more than the parameter `max_queries` allows."""
+        if not count:
             raise InvalidQueryError("no queries were given")
-        most = self._parameters().max_queries
-        if len(queries) > most:
-            raise InvalidQueryError(f"{len(queries)} queries, at most {most} are allowed")
+        max_queries = self._parameters().max_queries
+        if count > max_queries:
+            raise InvalidQueryError(f"{count} queries were given, at most {max_queries} are allowed")
 
     def camera(self, name: str) -> CameraBuffer:
-        """A configured camera.
+        """Return a configured camera.
 
         Raises:
             UnknownCameraError: there is none of that name.
@@ -120,8 +95,13 @@ class Answerer:
             raise UnknownCameraError(f"unknown camera {name[:64]!r}; configured: {known}")
         return buffer
 
-    def checked_camera(self, name: str, image: Image) -> CameraBuffer | None:
-        """The camera that is asked for; None when an image came along."""
+    def requested_camera(self, name: str, image: Image) -> CameraBuffer | None:
+        """Return the camera of a request, or None for a request that brings its image along.
+
+        Raises:
+            InvalidQueryError: the request has both or neither.
+            UnknownCameraError: there is no camera of that name.
+        """
         if name and not is_empty(image):
             raise InvalidQueryError("give a camera or an image, not both")
         if not name and is_empty(image):
@@ -129,77 +109,69 @@ class Answerer:
             raise InvalidQueryError(f"give a camera or an image; configured cameras: {known}")
         return self.camera(name) if name else None
 
-    def answer(
+    def segment(
         self,
         source: CameraFrame,
-        queries: Sequence[SegmentQuery],
+        queries: Sequence[ParsedQuery],
         *,
-        remaining_s: float,
+        deadline: Deadline,
         on_stage: StageHook,
         before_s: Mapping[str, float],
         on_text: TextHook | None = None,
-        refine: Refine = lambda _, result: result,
-    ) -> Answer:
-        """Answer the valid queries on one frame; the others become REFUSED results in their places.
+        refine: RefineHook = lambda _, result: result,
+    ) -> FrameResults:
+        """Run the queries on one frame; a query that could not be parsed gives a REFUSED result at its index.
 
         Args:
-            source: the image.
+            source: the frame.
             queries: at least one.
-            remaining_s: time that is left.
+            deadline: of the request.
             on_stage: called between stages; may raise.
-            before_s: seconds by stage before this call, for the timing of the answers.
-            on_text: gets the number of a query and its text so far, if the engine tells it.
-            refine: changes an answer before it becomes a message, such as to add track ids.
+            before_s: seconds by stage before this call, for the timing in the results.
+            on_text: called with the index of a query and its generated text so far.
+            refine: changes a result before it becomes a message, for example to add track ids.
         """
-        frame = source.frame
-        outcomes: list[SegmentationResult | None] = []
-        valid: list[Query] = []
-        numbers: list[int] = []  # of the valid ones
-        for number, message in enumerate(queries):
-            try:
-                query = query_from_message(message, image_hw=frame.image_hw)
-                query.validate(frame.image_hw)
-            except InvalidQueryError as error:
-                outcomes.append(SegmentationResult.from_error(error, Query(), frame))
-            else:
-                outcomes.append(None)
-                valid.append(query)
-                numbers.append(number)
-        answers: list[SegmentationResult] = []
-        if valid:
+        indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
+        segmented: list[SegmentationResult] = []
+        if indices:
             on_stage("inference")
-            extra: dict[str, Any] = {}
-            if on_text is not None and self._takes_text:
-                extra["on_text"] = lambda index, text: on_text(numbers[index], text)
-            answers = self._engine.segment(frame, valid, deadline_s=remaining_s, on_stage=on_stage, **extra)
-            if len(answers) != len(valid):
-                raise ModelError(f"the model gave {len(answers)} answers to {len(valid)} queries")
+            segmented = self._engine.segment(
+                source.frame,
+                [parsed.query for parsed in queries if isinstance(parsed.query, Query)],
+                deadline_s=deadline.remaining_s,
+                on_stage=on_stage,
+                on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
+            )
+            if len(segmented) != len(indices):
+                raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
         on_stage("location")
-        answers = [self._located(source, result) for result in answers]
+        by_index = {
+            index: self._with_locations(source, result)
+            for index, result in zip(indices, segmented, strict=True)
+        }
         on_stage("response")
-        remaining = iter(answers)
-        results = [
-            refine(number, next(remaining) if outcome is None else outcome)
-            for number, outcome in enumerate(outcomes)
-        ]
-        inference_s = dict(answers[0].timing.stages_s) if answers else {}
-        return Answer(
+        for index, parsed in enumerate(queries):
+            if isinstance(parsed.query, InvalidQueryError):
+                by_index[index] = SegmentationResult.from_error(parsed.query, Query(), source.frame)
+        results = [refine(index, by_index[index]) for index in range(len(queries))]
+        timings = (by_index[index].timing.stages_s for index in indices)
+        return FrameResults(
             source=source,
             results=results,
             messages=self._messages(source, queries, results, before_s),
-            stages_s={**before_s, **inference_s},
+            stages_s={**before_s, **next(filter(None, timings), {})},
         )
 
-    def _located(self, source: CameraFrame, result: SegmentationResult) -> SegmentationResult:
-        """The answer with a place for every segment, or the reason why there is none."""
+    def _with_locations(self, source: CameraFrame, result: SegmentationResult) -> SegmentationResult:
+        """Return the result with a location for every segment, or the reason why there is none."""
         segments = result.segments
         if not len(segments):
             return result
         started_s = time.monotonic()
-        places: Sequence[Location3D | None] = _places(source, segments)
-        target = self._parameters().target_frame
-        places = self._transforms.relocate(places, source.header, target)
-        located = replace(result, segments=replace(segments, locations=tuple(places)))
+        locations = self._transforms.relocate(
+            _locations(source, segments), source.header, self._parameters().target_frame
+        )
+        located = replace(result, segments=replace(segments, locations=locations))
         if source.frame.depth_m is None:
             return located
         return located.with_timing({**result.timing.stages_s, "location": time.monotonic() - started_s})
@@ -207,25 +179,45 @@ class Answerer:
     @staticmethod
     def _messages(
         source: CameraFrame,
-        queries: Sequence[SegmentQuery],
+        queries: Sequence[ParsedQuery],
         results: Sequence[SegmentationResult],
         before_s: Mapping[str, float],
     ) -> list[ResultMessage]:
         before = [StageTiming(stage=stage, seconds=seconds) for stage, seconds in before_s.items()]
         first_id = 1
-        made = []
-        for query, result in zip(queries, results, strict=True):
-            message = result_to_message(result, header=source.header, query=query, first_id=first_id)
+        messages = []
+        for parsed, result in zip(queries, results, strict=True):
+            message = result_to_message(result, header=source.header, query=parsed.message, first_id=first_id)
             message.camera = source.frame.camera
             message.notes = list(source.notes)
             message.timing = [*before, *message.timing]
-            made.append(message)
+            messages.append(message)
             first_id += len(result)
-        return made
+        return messages
 
 
-def _places(source: CameraFrame, segments: Segments) -> tuple[Location3D | None, ...]:
-    """In the frame of the image."""
+def parse_queries(
+    messages: Sequence[SegmentQuery], *, image_hw: tuple[int, int] | None = None
+) -> tuple[ParsedQuery, ...]:
+    """Parse query messages; a message that cannot be parsed keeps its error.
+
+    Args:
+        messages: as they came.
+        image_hw: (H, W) of the image; a mask prompt of another size is not even decoded.
+    """
+    parsed = []
+    for message in messages:
+        query: Query | InvalidQueryError
+        try:
+            query = query_from_message(message, image_hw=image_hw)
+        except InvalidQueryError as error:
+            query = error.with_traceback(None)
+        parsed.append(ParsedQuery(message=message, query=query))
+    return tuple(parsed)
+
+
+def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | None, ...]:
+    """Return the locations of the segments in the frame of the image."""
     frame = source.frame
     unknown = functools.partial(_all_unknown, len(segments))
     if frame.depth_m is None:
@@ -233,10 +225,12 @@ def _places(source: CameraFrame, segments: Segments) -> tuple[Location3D | None,
     if frame.intrinsics is None:
         return unknown(source.no_intrinsics_reason)
     try:
-        places = locate_masks(segments.masks, frame.depth_m, frame.intrinsics, calibrated_hw=frame.image_hw)
+        locations = locate_masks(
+            segments.masks, frame.depth_m, frame.intrinsics, calibrated_hw=frame.image_hw
+        )
     except InvalidImageError as error:
         return unknown(error.message)
-    return tuple(replace(place, frame_id=source.header.frame_id) for place in places)
+    return tuple(replace(location, frame_id=source.header.frame_id) for location in locations)
 
 
 def _all_unknown(count: int, reason: str) -> tuple[Location3D | None, ...]:
@@ -244,7 +238,7 @@ def _all_unknown(count: int, reason: str) -> tuple[Location3D | None, ...]:
 
 
 def seconds(field: str, value: float) -> float:
-    """A time in a request: 0 means "the node's default".
+    """Return a time from a request, where 0 stands for the node's default.
 
     Raises:
         InvalidQueryError: it is negative or not finite.
@@ -257,5 +251,5 @@ def seconds(field: str, value: float) -> float:
 
 
 def is_empty(image: Image) -> bool:
-    """No image was given, as opposed to a broken one: every field is as it was created."""
+    """Return whether no image was given: every field has its initial value. A broken image is not empty."""
     return not (image.height or image.width or image.step or image.encoding or len(image.data))

@@ -1,4 +1,4 @@
-"""Requests for one image: checked at once, answered in the model's thread, published to who listens."""
+"""Requests for one image: checked at once, run in the model's thread, published to subscribers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Protocol
 from sensor_msgs.msg import Image
 
 from xsam.errors import XSamError
+from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.frames import frame_from_image
-from xsam_ros.node.requests import Answer, Serving, TextHook, seconds
-from xsam_ros.node.worker import Job, StageHook
+from xsam_ros.node.requests import FrameResults, NodeContext, parse_queries, seconds
+from xsam_ros.node.worker import Job
 
 
-class Request(Protocol):
+class SegmentRequest(Protocol):
     """The fields that a request of the service and a goal of the action share."""
 
     camera: str
@@ -25,99 +26,102 @@ class Request(Protocol):
     timeout_s: float
 
 
-def _nothing(_: str) -> None:
+def _ignore_stage(_: str) -> None:
     pass
 
 
 class SegmentService:
     """Turns requests into jobs of the worker."""
 
-    def __init__(self, serving: Serving) -> None:
-        self._serving = serving
+    def __init__(self, context: NodeContext) -> None:
+        self._context = context
 
     def submit(
         self,
-        request: Request,
-        on_done: Callable[[Answer | XSamError], None],
+        request: SegmentRequest,
+        on_done: Callable[[FrameResults | XSamError], None],
         *,
-        on_stage: StageHook = _nothing,
+        on_stage: StageHook = _ignore_stage,
         on_text: TextHook | None = None,
-        on_moved: Callable[[int], None] | None = None,
-    ) -> Job[Answer]:
-        """Queue a request; `on_done` gets its outcome, once, whatever happens to it from here on.
+        on_queue_position: Callable[[int], None] | None = None,
+    ) -> Job[FrameResults]:
+        """Queue a request.
 
         Args:
-            request: of service or action.
-            on_done: called in any thread; must be quick.
+            request: of the service or the action.
+            on_done: gets the outcome, once, in any thread; must return quickly.
             on_stage: called between stages, in the model's thread; may raise to end the request.
-            on_text: called with the number of a query and its text so far, in the model's thread.
-            on_moved: called with the number of requests that go first, when that changes.
+            on_text: called with the index of a query and its text so far, in the model's thread.
+            on_queue_position: called with the number of requests ahead, when that changes.
 
         Raises:
-            RequestRefusedError: what can be said at once: queue full, not active, and mistakes that
-                show without the image.
+            RequestRefusedError: the queue is full, the node is not active, or the request has an error that
+                shows without the image. `on_done` is not called.
         """
         try:
-            return self._submit(request, on_done, on_stage, on_text, on_moved)
+            return self._submit(request, on_done, on_stage, on_text, on_queue_position)
         except XSamError as error:
-            self._serving.statistics.count_request(error.code)
+            self._context.statistics.count_request(error.code)
             raise
 
-    def cancel(self, job: Job[Answer], error: XSamError) -> None:
+    def cancel(self, job: Job[FrameResults], error: XSamError) -> None:
         """End a request; the model stops at its next stage."""
-        self._serving.worker.cancel(job, error)
+        self._context.worker.cancel(job, error)
 
     def _submit(
         self,
-        request: Request,
-        on_done: Callable[[Answer | XSamError], None],
+        request: SegmentRequest,
+        on_done: Callable[[FrameResults | XSamError], None],
         on_stage: StageHook,
         on_text: TextHook | None,
-        on_moved: Callable[[int], None] | None,
-    ) -> Job[Answer]:
-        parameters = self._serving.parameters()
+        on_queue_position: Callable[[int], None] | None,
+    ) -> Job[FrameResults]:
+        context = self._context
+        parameters = context.parameters()
         timeout_s = seconds("timeout_s", request.timeout_s) or parameters.default_timeout_s
-        deadline_s = min(timeout_s, parameters.max_timeout_s)
         max_age_s = seconds("max_age_s", request.max_age_s) or parameters.max_frame_age_s
-        camera = self._serving.answerer.checked_camera(request.camera, request.image)
-        self._serving.answerer.check_queries(request.queries)
+        camera = context.handler.requested_camera(request.camera, request.image)
+        context.handler.check_query_count(len(request.queries))
+        deadline = Deadline(min(timeout_s, parameters.max_timeout_s))
         submitted_s = time.monotonic()
 
-        def work(check: StageHook) -> Answer:
-            def between(stage: str) -> None:
+        def work(check: StageHook) -> FrameResults:
+            def begin(stage: str) -> None:
                 check(stage)
                 on_stage(stage)
 
-            between("image")
+            begin("image")
             started_s = time.monotonic()
             if camera is None:
                 frame = frame_from_image(request.image, max_side_px=parameters.max_image_side_px)
                 source = CameraFrame(frame=frame, header=request.image.header)
             else:
                 source = camera.newest_frame(max_age_s=max_age_s, max_side_px=parameters.max_image_side_px)
-            return self._serving.answerer.answer(
+            before_s = {"queue": started_s - submitted_s, "image": time.monotonic() - started_s}
+            return context.handler.segment(
                 source,
-                request.queries,
-                remaining_s=submitted_s + deadline_s - time.monotonic(),
-                on_stage=between,
-                before_s={"queue": started_s - submitted_s, "image": time.monotonic() - started_s},
+                parse_queries(request.queries, image_hw=source.frame.image_hw),
+                deadline=deadline,
+                on_stage=begin,
+                before_s=before_s,
                 on_text=on_text,
             )
 
-        def report(outcome: Answer | XSamError) -> None:
+        def report(outcome: FrameResults | XSamError) -> None:
             if isinstance(outcome, XSamError):
-                self._serving.statistics.count_request(outcome.code)
+                context.statistics.count_request(outcome.code)
             else:
-                self._serving.statistics.count_request("")
-                self._serving.statistics.add_times(outcome.stages_s)
+                context.statistics.count_request("")
+                context.statistics.add_times(outcome.stages_s)
             on_done(outcome)
 
-        return self._serving.worker.submit(
-            work, report, deadline_s=deadline_s, afterwards=self._publish, on_moved=on_moved
+        return context.worker.submit(
+            work, report, deadline=deadline, on_success=self._publish, on_queue_position=on_queue_position
         )
 
-    def _publish(self, answer: Answer) -> None:
-        publishers = self._serving.publishers.get(answer.source.frame.camera)
+    def _publish(self, frame_results: FrameResults) -> None:
+        frame = frame_results.source.frame
+        publishers = self._context.publishers.get(frame.camera)
         if publishers is not None:
-            segments = [result.segments for result in answer.results]
-            publishers.publish(answer.source.frame, answer.messages, segments)
+            segments = [result.segments for result in frame_results.results]
+            publishers.publish(frame, frame_results.messages, segments)

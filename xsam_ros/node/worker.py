@@ -1,8 +1,8 @@
-"""One thread that owns the model, with a bounded queue in front of it.
+"""A thread that owns the model, with a bounded queue in front of it.
 
-Every job ends exactly once, with its value or a typed error, at its deadline at the latest: a second
-thread watches the deadlines, so a caller is told in time even while the model is in the middle of
-something. The model itself is stopped between stages, through the `on_stage` hook.
+Every job ends exactly once, with its value or a typed error, at its deadline at the latest: a second thread
+watches the deadlines, so a caller is told in time even while the model is in the middle of a stage. The model
+itself stops between stages, through the `on_stage` hook.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from xsam.errors import (
-    DeadlineExceededError,
     ModelError,
     NotActiveError,
     OutOfMemoryError,
@@ -24,28 +23,27 @@ from xsam.errors import (
     XSamError,
     error_for_code,
 )
+from xsam.types.deadline import Deadline, StageHook
 
 T = TypeVar("T")
-StageHook = Callable[[str], None]
 
 
 class Job(Generic[T]):
-    """One piece of work and how it ended."""
+    """A piece of work for the model's thread, and its outcome."""
 
     def __init__(
         self,
         work: Callable[[StageHook], T],
         on_done: Callable[[T | XSamError], None],
         *,
-        deadline_s: float,
-        afterwards: Callable[[T], None] | None = None,
-        on_moved: Callable[[int], None] | None = None,
+        deadline: Deadline,
+        on_success: Callable[[T], None] | None = None,
+        on_queue_position: Callable[[int], None] | None = None,
     ) -> None:
         self.work = work
-        self.afterwards = afterwards
-        self.on_moved = on_moved
-        self.allowed_s = deadline_s
-        self.deadline = time.monotonic() + deadline_s
+        self.deadline = deadline
+        self.on_success = on_success
+        self.on_queue_position = on_queue_position
         self.stage = "waiting"
         self._on_done = on_done
         self._lock = threading.Lock()
@@ -56,7 +54,7 @@ class Job(Generic[T]):
         return bool(self._outcome)
 
     def end(self, outcome: T | XSamError) -> bool:
-        """Report the outcome, unless one was reported before; says whether this one counted."""
+        """Report the outcome, unless one was reported before; return whether this one counted."""
         with self._lock:
             if self._outcome:
                 return False
@@ -65,7 +63,7 @@ class Job(Generic[T]):
         return True
 
     def on_stage(self, stage: str) -> None:
-        """Called by the work between stages; raises when the work has become pointless."""
+        """Note the stage that begins; raise if the job has ended or its deadline has passed."""
         self.stage = stage
         if self._outcome:
             outcome = self._outcome[0]
@@ -74,16 +72,11 @@ class Job(Generic[T]):
                 if isinstance(outcome, XSamError)
                 else RequestCancelledError("the job has ended")
             )
-        if time.monotonic() >= self.deadline:
-            raise self.deadline_error()
-
-    def deadline_error(self) -> DeadlineExceededError:
-        """What a caller is told when the time is up."""
-        return DeadlineExceededError(f"no answer within {self.allowed_s:.2f} s (stage: {self.stage})")
+        self.deadline.check(stage)
 
 
 class ModelWorker:
-    """Runs jobs one after the other in one thread."""
+    """A thread that runs jobs one after the other."""
 
     def __init__(self, *, queue_size: int, log_error: Callable[[str], None]) -> None:
         self._queue_size = queue_size
@@ -103,12 +96,12 @@ class ModelWorker:
 
     @property
     def waiting(self) -> int:
-        """Jobs in the queue."""
+        """Number of jobs in the queue."""
         return len(self._waiting)
 
     @property
     def busy(self) -> bool:
-        """A job is running."""
+        """True while a job is running."""
         return self._running is not None
 
     def submit(
@@ -116,30 +109,31 @@ class ModelWorker:
         work: Callable[[StageHook], T],
         on_done: Callable[[T | XSamError], None],
         *,
-        deadline_s: float,
-        afterwards: Callable[[T], None] | None = None,
-        on_moved: Callable[[int], None] | None = None,
+        deadline: Deadline,
+        on_success: Callable[[T], None] | None = None,
+        on_queue_position: Callable[[int], None] | None = None,
         background: bool = False,
     ) -> Job[T]:
         """Queue a job.
 
         Args:
-            work: runs in the model's thread; calls the hook it gets between stages.
-            on_done: gets the value or the error, once, in any thread; must be quick.
-            deadline_s: seconds from now.
-            afterwards: runs in the model's thread after a success was reported.
-            on_moved: gets the number of requests that go first, when it is queued and when that changes.
-            background: run it when no other job waits, and give it no place in the queue; whoever submits
-                such jobs has one at a time.
+            work: runs in the model's thread; calls the hook that it gets between stages.
+            on_done: gets the value or the error, once, in any thread; must return quickly.
+            deadline: the job ends with an error when it passes.
+            on_success: gets the value in the model's thread, after `on_done`.
+            on_queue_position: gets the number of requests ahead, at once and whenever that changes.
+            background: run the job when no other job is waiting; it does not count for the size of the queue.
+                A caller submits one such job at a time.
 
         Raises:
-            NotActiveError: no jobs are taken now.
+            NotActiveError: jobs are not accepted now.
             QueueFullError: too many jobs are waiting.
-            DeadlineExceededError: no time is left.
+            DeadlineExceededError: the deadline has passed.
         """
-        job = Job(work, on_done, deadline_s=deadline_s, afterwards=afterwards, on_moved=on_moved)
-        if deadline_s <= 0.0:
-            raise job.deadline_error()
+        job = Job(
+            work, on_done, deadline=deadline, on_success=on_success, on_queue_position=on_queue_position
+        )
+        deadline.check(job.stage)
         with self._changed:
             if self._closed:
                 raise NotActiveError("the node is shutting down")
@@ -151,27 +145,27 @@ class ModelWorker:
                 raise QueueFullError(f"{len(self._waiting)} requests are already waiting for the model")
             else:
                 self._waiting.append(job)  # type: ignore[arg-type]
-            queue = self._queue()
+            positions = self._positions()
             self._changed.notify_all()
         if not background:
-            self._tell_places(queue[-1:])
+            self._report_positions(positions[-1:])
         return job
 
     def cancel(self, job: Job[T], error: XSamError) -> None:
-        """End a job, and give up its place in the queue; a running one stops at its next stage."""
+        """End a job and remove it from the queue; a running one stops at its next stage."""
         with self._changed:
             for queue in (self._waiting, self._background):
                 if job in queue:
                     queue.remove(job)  # type: ignore[arg-type]
-            moved = self._queue()
-        self._tell_places(moved)
+            positions = self._positions()
+        self._report_positions(positions)
         self._end(job, error)  # type: ignore[arg-type]
 
     def call(self, work: Callable[[], T], *, stage: str, timeout_s: float) -> T:
-        """Run something in the model's thread, before everything that waits and past the gate; wait for it.
+        """Run a function in the model's thread, ahead of all jobs and whether they are accepted or not.
 
         Raises:
-            DeadlineExceededError: it did not end in time; it goes on in the background.
+            DeadlineExceededError: it did not return in time; it keeps running in the background.
             XSamError: what `work` raised.
         """
         ended = threading.Event()
@@ -185,27 +179,27 @@ class ModelWorker:
             on_stage(stage)
             return work()
 
-        job = Job(run, on_done, deadline_s=timeout_s)
+        job = Job(run, on_done, deadline=Deadline(timeout_s))
         with self._changed:
             if self._closed:
                 raise NotActiveError("the node is shutting down")
             self._waiting.appendleft(job)  # type: ignore[arg-type]
             self._changed.notify_all()
-        if not ended.wait(timeout_s):
-            job.end(job.deadline_error())
-            ended.wait()  # `end` has been called by somebody, so this is immediate
+        if not ended.wait(job.deadline.timeout_s):
+            job.end(job.deadline.error(job.stage))
+            ended.wait()  # somebody has called `end`, so this returns at once
         outcome = outcomes[0]
         if isinstance(outcome, XSamError):
             raise outcome
         return outcome
 
     def accept(self) -> None:
-        """Take jobs from now on."""
+        """Accept jobs from now on."""
         with self._changed:
             self._gate = None
 
     def refuse(self, error: XSamError) -> None:
-        """Take no jobs from now on, and end those that wait or run with the same error."""
+        """Refuse jobs from now on, and end waiting and running jobs with the same error."""
         with self._changed:
             self._gate = error
             ending = [*self._waiting, *self._background, *([self._running] if self._running else [])]
@@ -218,7 +212,7 @@ class ModelWorker:
         """Refuse everything, let a running job reach the end of its stage, and join the threads.
 
         Returns:
-            False if the running job did not stop in time; the thread is left behind.
+            False if the running job did not stop in time; its thread is left behind.
         """
         self.refuse(NotActiveError("the node is shutting down"))
         with self._changed:
@@ -239,11 +233,11 @@ class ModelWorker:
                     self._changed.notify_all()
                     return
                 job = self._running = queue.popleft()
-                moved = self._queue()
-            self._tell_places(moved)
-            del moved
+                positions = self._positions()
+            self._report_positions(positions)
+            del positions
             self._run(job)
-            del job  # the last reference to images and results, while the thread waits for the next job
+            del job  # else it keeps images and results alive while the thread waits for the next job
 
     def _run(self, job: Job[object]) -> None:
         outcome: object
@@ -254,33 +248,33 @@ class ModelWorker:
             outcome = error
         except MemoryError as error:
             outcome = OutOfMemoryError(f"out of memory in stage {job.stage}: {error}")
-        except Exception as error:  # the thread has to survive whatever a model raises; the caller is told
+        except Exception as error:  # the thread must survive whatever a model raises; the caller is told
             self._log_error(f"error in stage {job.stage}:\n{traceback.format_exc()}")
             outcome = ModelError(f"{type(error).__name__} in stage {job.stage}: {error}")
         counted = self._end(job, outcome)
-        if counted and job.afterwards is not None and not isinstance(outcome, XSamError):
+        if counted and job.on_success is not None and not isinstance(outcome, XSamError):
             try:
-                job.afterwards(outcome)
-            except Exception:  # the answer is out; what follows it must not take the thread down
-                self._log_error(f"error after an answer:\n{traceback.format_exc()}")
+                job.on_success(outcome)
+            except Exception:  # the caller has its results; publishing them must not end the thread
+                self._log_error(f"error after a job has ended:\n{traceback.format_exc()}")
 
-    def _queue(self) -> list[tuple[Job[object], int]]:
-        """The requests that wait, each with the number of those that go first."""
+    def _positions(self) -> list[tuple[Job[object], int]]:
+        """Return the waiting requests, each with the number of requests ahead."""
         running = self._running is not None
-        return [(job, place + running) for place, job in enumerate(self._waiting)]
+        return [(job, index + running) for index, job in enumerate(self._waiting)]
 
-    def _tell_places(self, queue: list[tuple[Job[object], int]]) -> None:
-        for job, ahead in queue:
-            if job.on_moved is not None and not job.ended:
+    def _report_positions(self, positions: list[tuple[Job[object], int]]) -> None:
+        for job, ahead in positions:
+            if job.on_queue_position is not None and not job.ended:
                 try:
-                    job.on_moved(ahead)
-                except Exception:  # a broken callback concerns its caller only
-                    self._log_error(f"error while telling a place in the queue:\n{traceback.format_exc()}")
+                    job.on_queue_position(ahead)
+                except Exception:  # a broken callback is its caller's problem only
+                    self._log_error(f"error while reporting a queue position:\n{traceback.format_exc()}")
 
     def _end(self, job: Job[object], outcome: object) -> bool:
         try:
             return job.end(outcome)
-        except Exception:  # a broken callback concerns its caller only
+        except Exception:  # a broken callback is its caller's problem only
             self._log_error(f"error while reporting an outcome:\n{traceback.format_exc()}")
             return False
 
@@ -291,19 +285,18 @@ class ModelWorker:
                 if self._closed and not queued and self._running is None:
                     return
                 jobs = [job for job in (*queued, self._running) if job is not None and not job.ended]
-                now = time.monotonic()
-                late = [job for job in jobs if job.deadline <= now]
+                late = [job for job in jobs if job.deadline.expired]
                 for job in late:
                     for queue in (self._waiting, self._background):
                         if job in queue:
                             queue.remove(job)
                 if not late:
-                    next_s = min((job.deadline - now for job in jobs), default=None)
-                    self._changed.wait(next_s)
+                    timeouts_s = [job.deadline.timeout_s for job in jobs]
+                    self._changed.wait(min((s for s in timeouts_s if s is not None), default=None))
             for job in late:
-                self._end(job, job.deadline_error())
+                self._end(job, job.deadline.error(job.stage))
 
 
 def _copy(error: XSamError) -> XSamError:
-    """A fresh exception: one raised twice would collect tracebacks, and with them images, of both places."""
+    """Return a fresh exception: one that is raised twice keeps both tracebacks, and their images, alive."""
     return error_for_code(error.code, error.message, hint=error.hint)

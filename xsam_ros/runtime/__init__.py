@@ -1,1 +1,1 @@
-"""How the nodes run: executor, spinning and quality of service. Knows nothing of segmentation."""
+"""How nodes run: executor, spinning and quality of service. Knows nothing of segmentation."""

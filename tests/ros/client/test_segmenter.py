@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import subprocess
 import sys
 import threading
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.test_segmenter_contract import CHECKS, Subject
 from xsam import (
     CameraRef,
     DeadlineExceededError,
@@ -24,14 +25,13 @@ from xsam import (
     NoFrameError,
     Query,
     QueueFullError,
+    RequestCancelledError,
     SegmenterUnavailableError,
     Status,
     UnknownCameraError,
     VisualPrompt,
 )
-from xsam.segmenter import Segmenter
-from xsam_ros.client import RosSegmenter
-from xsam_ros.client.goal import Progress
+from xsam_ros.client import Progress, RosSegmenter
 
 Eventually = Callable[..., Any]
 _RED = Query(text="the red one")
@@ -56,8 +56,18 @@ def frame() -> Frame:
     return Frame(rgb=rgb, camera="elsewhere", frame_id="lens", stamp_ns=123_456_789_012)
 
 
-def test_it_is_a_segmenter(segmenter: RosSegmenter) -> None:
-    assert isinstance(segmenter, Segmenter)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_contract(check: Callable[[Subject], None], segmenter: RosSegmenter, frame: Frame) -> None:
+    check(
+        Subject(
+            segmenter=segmenter,
+            source=frame,
+            image_hw=frame.image_hw,
+            camera=frame.camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+        )
+    )
 
 
 def test_answers_are_complete(segmenter: RosSegmenter, frame: Frame) -> None:
@@ -195,32 +205,41 @@ def test_many_threads_share_one_client(segmenter: RosSegmenter, frame: Frame) ->
     assert ended.count("found") == 2
 
 
-@pytest.mark.asyncio
-async def test_async(segmenter: RosSegmenter, frame: Frame) -> None:
-    """The loop goes on while the node works, and the synchronous call works inside a running loop, too."""
-    ticks = 0
+def test_hooks_report_stages_and_text(segmenter: RosSegmenter, frame: Frame) -> None:
+    stages: list[str] = []
+    texts: list[tuple[int, str]] = []
+    results = segmenter.segment(
+        frame,
+        [Query(text=""), Query(text="tell me what is red, slow")],
+        deadline_s=10.0,
+        on_stage=stages.append,
+        on_text=lambda index, text: texts.append((index, text)),
+    )
+    assert [result.status for result in results] == [Status.REFUSED, Status.FOUND]
+    assert stages[:2] == ["request", "waiting"]
+    assert stages.index("image") < stages.index("inference") < stages.index("step 9")
+    assert all(stage != following for stage, following in itertools.pairwise(stages))
+    assert {index for index, _ in texts} == {1}
+    assert texts[-1][1].startswith(texts[0][1])
 
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0.02)
-            ticks += 1
 
-    ticking = asyncio.create_task(tick())
-    results = await segmenter.segment_async(frame, [Query(text="slow red")], deadline_s=10.0)
-    ticking.cancel()
-    assert results[0].found
-    assert ticks > 10
-    assert segmenter.segment(frame, [_RED], deadline_s=10.0)[0].found
+def test_an_error_of_a_hook_stops_the_model(
+    segmenter: RosSegmenter, frame: Frame, eventually: Eventually
+) -> None:
+    def cancel(stage: str) -> None:
+        if stage == "step 2":
+            raise RequestCancelledError("not needed any more")
+
+    with pytest.raises(RequestCancelledError, match="not needed any more"):
+        segmenter.segment(frame, [Query(text="slow red")], deadline_s=10.0, on_stage=cancel)
+    eventually(lambda: not segmenter.status().busy, "a model that has stopped", 0.7)  # 30 steps take 1.5 s
 
 
-@pytest.mark.asyncio
-async def test_async_cancelled(segmenter: RosSegmenter, frame: Frame) -> None:
-    task = asyncio.create_task(segmenter.segment_async(frame, [Query(text="slow")], deadline_s=10.0))
-    await asyncio.sleep(0.1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
+def test_a_request_with_hooks_waits_for_the_first_frame_of_a_camera(segmenter: RosSegmenter) -> None:
+    started_s = time.monotonic()
+    with pytest.raises(NoFrameError):
+        segmenter.segment(CameraRef(name="dark"), [_RED], deadline_s=10.0, on_stage=lambda _: None)
+    assert time.monotonic() - started_s > 0.2  # frame_wait_s is 0.3
 
 
 def test_a_closed_client_says_so(node: Any, frame: Frame) -> None:

@@ -219,7 +219,7 @@ def test_streams_stop_before_waiting_requests_are_refused(ros: Any, monkeypatch:
         assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         streams = node._streams
         assert streams is not None
-        streams.start("front", StreamQuery.checked([messages.SegmentQuery(text="red")], 0.0))
+        streams.start("front", StreamQuery.from_messages([messages.SegmentQuery(text="red")], 0.0))
         assert list(node._stream_statistics()) == ["front"]
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
         assert streams_then == [{}]

@@ -23,7 +23,7 @@ from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.images import image_from_array
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
-from xsam_ros.node.requests import Answer, Serving
+from xsam_ros.node.requests import FrameResults, NodeContext
 from xsam_ros.node.streams import CameraStream, StreamQuery
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
@@ -293,20 +293,20 @@ def test_a_stream_that_waits_holds_no_answer(monkeypatch: pytest.MonkeyPatch, ev
     class Model:
         """Answers at once."""
 
-        def answer(self, source: CameraFrame, *_: Any, **__: Any) -> Answer:
+        def segment(self, source: CameraFrame, *_: Any, **__: Any) -> FrameResults:
             message: Any = _Message()
             given.append(weakref.ref(message))
-            return Answer(source=source, results=[], messages=[message], stages_s={})
+            return FrameResults(source=source, results=[], messages=[message], stages_s={})
 
     model: Any = Model()
     driver = camera_driver.BufferedCamera(camera_driver.FakeClock.installed(monkeypatch))
     worker = ModelWorker(queue_size=1, log_error=print)
     worker.accept()
-    serving = Serving(
-        answerer=model, worker=worker, publishers={}, parameters=NodeParameters, statistics=NodeStatistics()
+    context = NodeContext(
+        handler=model, worker=worker, publishers={}, parameters=NodeParameters, statistics=NodeStatistics()
     )
     stream = CameraStream(
-        driver.buffer, StreamQuery(queries=[_ask("red")], rate_hz=0.0), serving, log_error=print
+        driver.buffer, StreamQuery.from_messages([_ask("red")], 0.0), context, log_error=print
     )
     driver.color()
     eventually(lambda: stream.statistics().answers, "an answer")

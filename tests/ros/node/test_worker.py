@@ -16,7 +16,8 @@ from xsam import (
     RequestCancelledError,
     XSamError,
 )
-from xsam_ros.node.worker import ModelWorker, StageHook
+from xsam.types.deadline import Deadline, StageHook
+from xsam_ros.node.worker import ModelWorker
 
 Eventually = Callable[..., Any]
 
@@ -58,19 +59,19 @@ def gate() -> Iterator[Gate]:
 def test_answers_come_in_order(worker: ModelWorker, eventually: Eventually) -> None:
     outcomes: list[Any] = []
     for number in range(2):
-        worker.submit(lambda _, number=number: number, outcomes.append, deadline_s=5.0)
+        worker.submit(lambda _, number=number: number, outcomes.append, deadline=Deadline(5.0))
     eventually(lambda: outcomes == [0, 1], "both answers")
 
 
 def test_a_full_queue_refuses_at_once(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
     outcomes: list[Any] = []
-    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
     for _ in range(2):
-        worker.submit(lambda _: "next", outcomes.append, deadline_s=10.0)
+        worker.submit(lambda _: "next", outcomes.append, deadline=Deadline(10.0))
     assert (worker.busy, worker.waiting) == (True, 2)
     with pytest.raises(QueueFullError, match="2 requests"):
-        worker.submit(lambda _: "too many", outcomes.append, deadline_s=10.0)
+        worker.submit(lambda _: "too many", outcomes.append, deadline=Deadline(10.0))
     gate.released.set()
     eventually(lambda: outcomes == ["done", "next", "next"], "everything that was queued")
 
@@ -89,8 +90,8 @@ def test_deadlines_hold_while_the_model_is_stuck(
         return on_done
 
     started_s = time.monotonic()
-    worker.submit(gate, note("running"), deadline_s=0.2)
-    worker.submit(lambda _: "late", note("waiting"), deadline_s=0.3)
+    worker.submit(gate, note("running"), deadline=Deadline(0.2))
+    worker.submit(lambda _: "late", note("waiting"), deadline=Deadline(0.3))
     eventually(lambda: len(outcomes) == 2, "both refusals", 5.0)
     assert isinstance(outcomes["running"], DeadlineExceededError)
     assert isinstance(outcomes["waiting"], DeadlineExceededError)
@@ -110,7 +111,7 @@ def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, event
             time.sleep(0.005)
 
     outcomes: list[Any] = []
-    job = worker.submit(work, outcomes.append, deadline_s=60.0)
+    job = worker.submit(work, outcomes.append, deadline=Deadline(60.0))
     eventually(lambda: stages, "the first stage")
     assert job.end(RequestCancelledError("changed my mind"))
     eventually(lambda: not worker.busy, "the model to be free", 5.0)
@@ -119,7 +120,7 @@ def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, event
 
 def test_an_outcome_is_reported_once(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
     outcomes: list[Any] = []
-    job = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    job = worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert job.end(RequestCancelledError("no"))
     assert not job.end(RequestCancelledError("no again"))
     gate.released.set()
@@ -146,8 +147,8 @@ def test_errors_are_typed_and_the_thread_lives_on(
         raise error
 
     outcomes: list[Any] = []
-    worker.submit(work, outcomes.append, deadline_s=5.0)
-    worker.submit(lambda _: "alive", outcomes.append, deadline_s=5.0)
+    worker.submit(work, outcomes.append, deadline=Deadline(5.0))
+    worker.submit(lambda _: "alive", outcomes.append, deadline=Deadline(5.0))
     eventually(lambda: len(outcomes) == 2, "both outcomes")
     assert type(outcomes[0]) is expected
     assert error.args[0] in outcomes[0].message
@@ -157,29 +158,29 @@ def test_errors_are_typed_and_the_thread_lives_on(
 
 def test_refuse_ends_what_waits_and_runs(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
     outcomes: list[Any] = []
-    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
-    worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0)
+    worker.submit(lambda _: "never", outcomes.append, deadline=Deadline(10.0))
     worker.refuse(NotActiveError("off"))
     assert [type(outcome) for outcome in outcomes] == [NotActiveError, NotActiveError]
     with pytest.raises(NotActiveError, match="off"):
-        worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0)
+        worker.submit(lambda _: "never", outcomes.append, deadline=Deadline(10.0))
     worker.accept()
     gate.released.set()
-    worker.submit(lambda _: "again", outcomes.append, deadline_s=10.0)
+    worker.submit(lambda _: "again", outcomes.append, deadline=Deadline(10.0))
     eventually(lambda: outcomes[2:] == ["again"], "an answer after accepting again")
 
 
 def test_nothing_is_taken_before_accept() -> None:
     worker = ModelWorker(queue_size=1, log_error=print)
     with pytest.raises(NotActiveError):
-        worker.submit(lambda _: 1, print, deadline_s=1.0)
+        worker.submit(lambda _: 1, print, deadline=Deadline(1.0))
     assert worker.close(timeout_s=5.0)
 
 
 def test_no_time_left(worker: ModelWorker) -> None:
     with pytest.raises(DeadlineExceededError):
-        worker.submit(lambda _: 1, print, deadline_s=0.0)
+        worker.submit(lambda _: 1, print, deadline=Deadline(0.0))
 
 
 def test_call_runs_in_the_model_thread_and_past_the_gate(worker: ModelWorker) -> None:
@@ -197,7 +198,7 @@ def test_call_raises_and_keeps_its_deadline(worker: ModelWorker, gate: Gate) -> 
         worker.call(lambda: gate(lambda _: None), stage="wait", timeout_s=0.1)
 
 
-def test_afterwards_follows_the_answer_only(
+def test_publishing_follows_a_success_only(
     worker: ModelWorker, errors: list[str], eventually: Eventually
 ) -> None:
     events: list[Any] = []
@@ -205,13 +206,13 @@ def test_afterwards_follows_the_answer_only(
     def fail(_: StageHook) -> None:
         raise ModelError("broken")
 
-    def afterwards(value: Any) -> None:
-        events.append(f"after {value}")
+    def publish(value: Any) -> None:
+        events.append(f"published {value}")
         raise RuntimeError("a subscriber went away")
 
-    worker.submit(lambda _: "answer", events.append, deadline_s=5.0, afterwards=afterwards)
-    worker.submit(fail, lambda error: events.append(error.code), deadline_s=5.0, afterwards=afterwards)
-    eventually(lambda: events == ["answer", "after answer", "MODEL_ERROR"], "three events")
+    worker.submit(lambda _: "answer", events.append, deadline=Deadline(5.0), on_success=publish)
+    worker.submit(fail, lambda error: events.append(error.code), deadline=Deadline(5.0), on_success=publish)
+    eventually(lambda: events == ["answer", "published answer", "MODEL_ERROR"], "three events")
     assert "a subscriber went away" in errors[0]
 
 
@@ -219,7 +220,7 @@ def test_close_reports_a_model_that_does_not_stop() -> None:
     gate = Gate()
     worker = ModelWorker(queue_size=1, log_error=print)
     worker.accept()
-    worker.submit(gate, lambda _: None, deadline_s=60.0)
+    worker.submit(gate, lambda _: None, deadline=Deadline(60.0))
     assert gate.entered.wait(5.0)
     assert not worker.close(timeout_s=0.1)
     gate.released.set()
@@ -230,12 +231,14 @@ def test_background_jobs_wait_for_every_request_and_take_no_place(
     worker: ModelWorker, gate: Gate, eventually: Eventually
 ) -> None:
     outcomes: list[Any] = []
-    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
     for number in range(3):
-        worker.submit(lambda _, n=number: f"stream {n}", outcomes.append, deadline_s=10.0, background=True)
+        worker.submit(
+            lambda _, n=number: f"stream {n}", outcomes.append, deadline=Deadline(10.0), background=True
+        )
     for number in range(2):
-        worker.submit(lambda _, n=number: f"request {n}", outcomes.append, deadline_s=10.0)
+        worker.submit(lambda _, n=number: f"request {n}", outcomes.append, deadline=Deadline(10.0))
     assert worker.waiting == 2, "the queue counts requests only"
     gate.released.set()
     expected = ["done", "request 0", "request 1", "stream 0", "stream 1", "stream 2"]
@@ -246,12 +249,12 @@ def test_background_jobs_have_deadlines_and_end_with_the_node(
     worker: ModelWorker, gate: Gate, eventually: Eventually
 ) -> None:
     outcomes: list[Any] = []
-    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
-    worker.submit(lambda _: "late", outcomes.append, deadline_s=0.1, background=True)
+    worker.submit(lambda _: "late", outcomes.append, deadline=Deadline(0.1), background=True)
     eventually(lambda: len(outcomes) == 1, "the deadline")
     assert isinstance(outcomes[0], DeadlineExceededError)
-    worker.submit(lambda _: "never", outcomes.append, deadline_s=10.0, background=True)
+    worker.submit(lambda _: "never", outcomes.append, deadline=Deadline(10.0), background=True)
     worker.refuse(NotActiveError("off"))
     assert [type(outcome) for outcome in outcomes[1:]] == [NotActiveError, NotActiveError]
 
@@ -261,9 +264,11 @@ def test_a_cancelled_job_gives_up_its_place(worker: ModelWorker, gate: Gate, eve
     ahead: dict[str, list[int]] = {name: [] for name in ("first", "second", "third")}
 
     def submit(name: str) -> Any:
-        return worker.submit(lambda _: name, outcomes.append, deadline_s=10.0, on_moved=ahead[name].append)
+        return worker.submit(
+            lambda _: name, outcomes.append, deadline=Deadline(10.0), on_queue_position=ahead[name].append
+        )
 
-    worker.submit(gate, outcomes.append, deadline_s=10.0)
+    worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
     first = submit("first")
     submit("second")
@@ -282,7 +287,7 @@ def test_a_running_job_is_cancelled_at_its_next_stage(
     worker: ModelWorker, gate: Gate, eventually: Eventually
 ) -> None:
     outcomes: list[Any] = []
-    job = worker.submit(gate, outcomes.append, deadline_s=10.0)
+    job = worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
     worker.cancel(job, RequestCancelledError("not any more"))
     assert len(outcomes) == 1

@@ -1,10 +1,11 @@
-"""Callbacks that await something go on when it is there, whatever the executor is doing at that moment."""
+"""Callbacks that await a result resume when it is set, whatever the executor is doing at that moment."""
 
 from __future__ import annotations
 
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,8 +13,7 @@ import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 
-from xsam_ros.runtime.executor import Outcome, ResumingExecutor
-from xsam_ros.runtime.spin import spin
+from xsam_ros.runtime.rclpy_workarounds import AwaitableResult, ResumingExecutor, spin
 
 Eventually = Callable[..., Any]
 
@@ -33,16 +33,16 @@ def executor(context: Any) -> Iterator[ResumingExecutor]:
     executor.shutdown(timeout_sec=1.0)
 
 
-class _Observed(Outcome):
-    """Counts how often its callback looks whether it is done, and may get its result at that very moment."""
+class _ObservedResult(AwaitableResult):
+    """Counts how often it is asked whether it is done, and may get its result at that very moment."""
 
     def __init__(self, executor: Any, *, arrives: bool = False) -> None:
         super().__init__(executor)
-        self.looks = 0
+        self.checks = 0
         self._arrives = arrives
 
     def done(self) -> bool:
-        self.looks += 1
+        self.checks += 1
         was_done = super().done()
         if self._arrives:
             self._arrives = False
@@ -62,14 +62,14 @@ def test_a_result_resumes_the_callback_without_a_turn(
     executor: ResumingExecutor, eventually: Eventually
 ) -> None:
     """The executor does not spin any more when the result comes."""
-    outcome = _Observed(executor)
+    outcome = _ObservedResult(executor)
     ended = []
 
     async def callback() -> None:
         ended.append((await outcome, threading.current_thread()))
 
     executor.create_task(callback)
-    _turns(executor, lambda: outcome.looks, eventually)
+    _turns(executor, lambda: outcome.checks, eventually)
     assert not ended
     setting = threading.Thread(target=outcome.set_result, args=("there",))
     setting.start()
@@ -82,7 +82,7 @@ def test_a_result_that_comes_while_the_callback_looks_for_it(
     executor: ResumingExecutor, eventually: Eventually
 ) -> None:
     """One turn starts it; rclpy's own executor would need something else to wake it for another one."""
-    outcome = _Observed(executor, arrives=True)
+    outcome = _ObservedResult(executor, arrives=True)
     ended = []
 
     async def callback() -> None:
@@ -94,27 +94,34 @@ def test_a_result_that_comes_while_the_callback_looks_for_it(
     assert ended == ["there"]
 
 
-def test_who_waits_costs_no_turns(executor: ResumingExecutor, eventually: Eventually) -> None:
-    outcome = _Observed(executor)
+def test_an_awaiting_callback_is_not_submitted_again(
+    executor: ResumingExecutor, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = _ObservedResult(executor)
 
     async def callback() -> None:
         await outcome
 
     executor.create_task(callback)
-    _turns(executor, lambda: outcome.looks > 1, eventually)
-    handed_over: list[Any] = []
-    submit = executor._pool.submit
-    executor._pool.submit = lambda *work: handed_over.append(work[1]) or submit(*work)  # type: ignore[method-assign, func-returns-value]
+    _turns(executor, lambda: outcome.checks > 1, eventually)
+    submitted: list[Any] = []
+    submit = ThreadPoolExecutor.submit
+
+    def recorded(pool: ThreadPoolExecutor, function: Any, *arguments: Any) -> Any:
+        submitted.extend(arguments)
+        return submit(pool, function, *arguments)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", recorded)
     others = [executor.create_task(lambda: None) for _ in range(5)]
     _turns(executor, lambda: all(task.done() for task in others), eventually)
-    assert set(handed_over) == set(others)
+    assert set(submitted) == set(others)
 
 
 def test_a_callback_may_end_the_waiting_of_another(
     executor: ResumingExecutor, eventually: Eventually
 ) -> None:
     """As a goal does that replaces an earlier one; it can still await something itself afterwards."""
-    first, second = _Observed(executor), _Observed(executor)
+    first, second = _ObservedResult(executor), _ObservedResult(executor)
     ended = []
 
     async def replaced() -> None:
@@ -125,16 +132,20 @@ def test_a_callback_may_end_the_waiting_of_another(
         ended.append(await second)
 
     executor.create_task(replaced)
-    _turns(executor, lambda: first.looks, eventually)
+    _turns(executor, lambda: first.checks, eventually)
     executor.create_task(newer)
-    _turns(executor, lambda: second.looks, eventually)
+    _turns(executor, lambda: second.checks, eventually)
     second.set_result("answered")
     eventually(lambda: len(ended) == 2, "both ends")
     assert ended == ["replaced", "answered"]
 
 
 def test_it_takes_two_results_one_after_the_other(executor: ResumingExecutor, eventually: Eventually) -> None:
-    outcomes = [_Observed(executor, arrives=True), _Observed(executor, arrives=True), _Observed(executor)]
+    outcomes = [
+        _ObservedResult(executor, arrives=True),
+        _ObservedResult(executor, arrives=True),
+        _ObservedResult(executor),
+    ]
     ended = []
 
     async def callback() -> None:
@@ -142,7 +153,7 @@ def test_it_takes_two_results_one_after_the_other(executor: ResumingExecutor, ev
             ended.append(await outcome)
 
     executor.create_task(callback)
-    _turns(executor, lambda: outcomes[-1].looks, eventually)
+    _turns(executor, lambda: outcomes[-1].checks, eventually)
     outcomes[-1].set_result("last")
     eventually(lambda: len(ended) == 3, "the end")
     assert ended == ["there", "there", "last"]
@@ -165,14 +176,14 @@ def test_an_exception_ends_one_callback_only(
 def test_with_an_executor_of_rclpy(make: Any, context: Any, eventually: Eventually) -> None:
     """Somebody may put the node into an executor of theirs."""
     executor = make(context=context)
-    outcome = _Observed(executor)
+    outcome = _ObservedResult(executor)
     ended = []
 
     async def callback() -> None:
         ended.append(await outcome)
 
     executor.create_task(callback)
-    _turns(executor, lambda: outcome.looks, eventually)
+    _turns(executor, lambda: outcome.checks, eventually)
     outcome.set_result("there")
     _turns(executor, lambda: ended, eventually)
     assert ended == ["there"]
