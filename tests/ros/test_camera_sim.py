@@ -1,8 +1,10 @@
-"""The simulated camera, mostly in a process of its own."""
+"""The simulated camera, once in a process of its own, else in the test's process."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from xsam_ros import camera_sim
 from xsam_ros.messages.compressed_images import rgb_from_compressed
 from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image
 from xsam_ros.messages.images import array_from_image, rgb_from_image
+from xsam_ros.runtime.spin import spin
 
 
 def test_color_depth_and_info_belong_together(
@@ -50,29 +53,40 @@ def test_color_depth_and_info_belong_together(
     np.testing.assert_allclose(np.reshape(infos[0].p, (3, 4))[:, :3], truth.intrinsics)
 
 
+@pytest.fixture
+def run_sim(ros: Any) -> Iterator[Callable[..., None]]:
+    """Run the node with the given parameters in a thread of this process."""
+    with contextlib.ExitStack() as cleanup:
+
+        def run(**parameters: Any) -> None:
+            overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+            sim = camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)
+            executor = SingleThreadedExecutor(context=ros.context)
+            executor.add_node(sim)
+            ended = threading.Event()
+            thread = threading.Thread(target=spin, args=[executor], kwargs={"until": ended.is_set})
+            thread.start()
+            for end in (sim.destroy_node, executor.shutdown, sim.stop, thread.join, ended.set):
+                cleanup.callback(end)  # called in reverse
+
+        yield run
+
+
 def test_an_orbiting_camera_moves(
-    spawn: Callable[..., Any], ros: Any, eventually: Callable[..., Any]
+    run_sim: Callable[..., None], ros: Any, eventually: Callable[..., Any]
 ) -> None:
-    spawn(
-        "-m",
-        "xsam_ros.camera_sim",
-        params={"orbit": "true", "orbit_views": 40, "width": 48, "height": 36, "rate_hz": 20.0},
-    )
+    run_sim(orbit=True, orbit_views=40, width=48, height=36, rate_hz=20.0)
     colors = ros.collect(Image, "/camera/image_raw", qos_profile_sensor_data)
     eventually(lambda: len({bytes(image.data) for image in colors}) > 1, "two different views")
 
 
 def test_every_topic_in_other_encodings(
-    spawn: Callable[..., Any], ros: Any, eventually: Callable[..., Any]
+    run_sim: Callable[..., None], ros: Any, eventually: Callable[..., Any]
 ) -> None:
     """Color, JPEG, depth, compressed depth and camera info of one cycle share a stamp."""
-    spawn(
-        "-m",
-        "xsam_ros.camera_sim",
-        params={
-            **{"camera": "table", "seed": 3, "width": 96, "height": 72, "rate_hz": 20.0, "qos": "reliable"},
-            **{"encoding": "bayer_grbg8", "depth_encoding": "16UC1", "jpeg_quality": 95},
-        },
+    run_sim(
+        **{"camera": "table", "seed": 3, "width": 96, "height": 72, "rate_hz": 20.0, "qos": "reliable"},
+        **{"encoding": "bayer_grbg8", "depth_encoding": "16UC1", "jpeg_quality": 95},
     )
     topics = {
         "image_raw": Image,
@@ -110,9 +124,8 @@ def test_every_topic_in_other_encodings(
 
 
 def test_only_topics_with_subscribers_are_encoded(
-    ros: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    run_sim: Callable[..., None], ros: Any, eventually: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The node in the test's process, with a record of the encoders it calls."""
     called: list[str] = []
     names = ("image_from_rgb", "image_from_depth", "compressed_from_rgb", "compressed_from_depth")
     for name in names:
@@ -123,27 +136,13 @@ def test_only_topics_with_subscribers_are_encoded(
             return original(*args, **options)
 
         monkeypatch.setattr(camera_sim, name, recorded)
-    parameters = {"width": 48, "height": 36, "rate_hz": 50.0}
-    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-    sim = camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)
-    executor = SingleThreadedExecutor(context=ros.context)
-    executor.add_node(sim)
-
-    def publishes(messages: list[Any]) -> bool:
-        executor.spin_once(timeout_sec=0.1)
-        return len(messages) > 2
-
-    try:
-        infos = ros.collect(CameraInfo, "/camera/camera_info", qos_profile_sensor_data)
-        eventually(lambda: publishes(infos), "camera info")
-        assert called == []
-        depths = ros.collect(Image, "/camera/depth", qos_profile_sensor_data)
-        eventually(lambda: publishes(depths), "depth")
-        assert called == ["image_from_depth"], "once, because the view does not change"
-    finally:
-        sim.stop()
-        executor.shutdown(timeout_sec=1.0)
-        sim.destroy_node()
+    run_sim(width=48, height=36, rate_hz=50.0)
+    infos = ros.collect(CameraInfo, "/camera/camera_info", qos_profile_sensor_data)
+    eventually(lambda: len(infos) > 2, "camera info")
+    assert called == []
+    depths = ros.collect(Image, "/camera/depth", qos_profile_sensor_data)
+    eventually(lambda: len(depths) > 2, "depth")
+    assert called == ["image_from_depth"], "once, because the view does not change"
 
 
 def test_a_wrong_parameter_ends_the_program_with_one_line(spawn: Callable[..., Any]) -> None:
