@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+import yaml
 
 import xsam
 from tests.docs.documents import ROOT, read, tracked_files
@@ -44,7 +45,16 @@ def test_version_is_the_same_everywhere() -> None:
     package = ET.parse(ROOT / "package.xml").getroot().findtext("version")
     newest = re.search(r"^## \[(\d+\.\d+\.\d+)\]", read("CHANGELOG.md"), re.MULTILINE)
     assert newest is not None
-    assert package == newest[1] == xsam.__version__
+    cited = yaml.safe_load(read("CITATION.cff"))["version"]
+    assert package == newest[1] == cited == xsam.__version__
+
+
+def test_address_of_the_project_is_the_same_everywhere() -> None:
+    files = ("package.xml", "pyproject.toml", "CITATION.cff", ".github/ISSUE_TEMPLATE/config.yml")
+    addresses = {
+        address for file in files for address in re.findall(r"https://github\.com/\w+/\w+", read(file))
+    }
+    assert len(addresses) == 1
 
 
 def test_ros_package_and_distribution_have_the_same_license() -> None:
