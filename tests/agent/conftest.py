@@ -1,4 +1,4 @@
-"""The tools over a fake segmenter that sees the table, and ways to call them."""
+"""Fixtures: the tools over a fake segmenter that sees the table, and functions to call them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def segmenter() -> FakeSegmenter:
 
 @pytest.fixture
 def make_toolkit(segmenter: FakeSegmenter) -> Callable[..., XSamToolkit]:
-    """A toolkit with cameras "front" and "wrist" and their frames; keywords replace settings."""
+    """Return a function that makes a toolkit with two cameras and their frames; keywords replace settings."""
 
     def make(**settings: Any) -> XSamToolkit:
         settings.setdefault("segmenter", segmenter)
@@ -35,13 +35,13 @@ def make_toolkit(segmenter: FakeSegmenter) -> Callable[..., XSamToolkit]:
 
 @pytest.fixture
 def tool(make_toolkit: Callable[..., XSamToolkit]) -> BaseTool:
-    """`segment_objects`, the first of them all."""
+    """Return `segment_objects`, the first tool."""
     return make_toolkit().get_tools()[0]
 
 
 @pytest.fixture
 def make_tools(make_toolkit: Callable[..., XSamToolkit]) -> Callable[..., dict[str, BaseTool]]:
-    """All tools by name; keywords replace settings."""
+    """Return a function that makes all tools, by name; keywords replace settings."""
 
     def make(**settings: Any) -> dict[str, BaseTool]:
         return {tool.name: tool for tool in make_toolkit(mode="full", **settings).get_tools()}
@@ -63,7 +63,7 @@ def table() -> SwingingCameraTable:
 def sim_tools(
     make_tools: Callable[..., dict[str, BaseTool]], table: SwingingCameraTable
 ) -> dict[str, BaseTool]:
-    """All tools over a simulated table with depth; every mask is the truth."""
+    """Make all tools over a simulated table with depth; every mask is perfect."""
     return make_tools(segmenter=table, frame_source=table.frame, thing_classes=CATEGORIES)
 
 

@@ -1,4 +1,4 @@
-"""A table with mugs and a plate, and what a tool answers about it."""
+"""A table with mugs and a plate, and parsed tool results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def new_frame(camera: str = "front", *, age_s: float = 0.1, seed: int = 0) -> Fr
 
 
 class RecordingSegmenter:
-    """A segmenter that answers with given masks and scores, and remembers what it was asked."""
+    """A segmenter that returns given masks and scores, and records the requests."""
 
     def __init__(self, masks: list[Any], scores: list[float] | None = None, label: str = "thing") -> None:
         self.masks, self.label = masks, label
@@ -78,3 +78,16 @@ class ToolCallResult:
 
 def as_call(tool: BaseTool, args: dict[str, Any]) -> dict[str, Any]:
     return {"name": tool.name, "args": args, "id": "call_1", "type": "tool_call"}
+
+
+def assert_plain(value: object) -> None:
+    """Assert plain Python values: NumPy scalars pass `isinstance(…, float)`, but crash checkpointers."""
+    if type(value) is dict:
+        for key, item in value.items():
+            assert type(key) is str
+            assert_plain(item)
+    elif type(value) is list:
+        for item in value:
+            assert_plain(item)
+    else:
+        assert value is None or type(value) in (str, int, float, bool), type(value)

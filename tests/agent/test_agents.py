@@ -1,4 +1,4 @@
-"""The tools inside the real things: an agent loop, a checkpointer, parallel calls, schema converters."""
+"""The tools inside a real agent loop, with a checkpointer, parallel calls and schema converters."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _tool_answers(messages: list[BaseMessage]) -> list[dict[str, Any]]:
 
 
 def _find_the_red_mug(messages: list[BaseMessage]) -> AIMessage:
-    """Looks, follows the hint of a "no match", corrects a refused argument, and names the object."""
+    """Search, follow the hint of a "no match", correct a refused argument, and name the object."""
     answers = _tool_answers(messages)
     if not answers:
         return _calls(
@@ -163,7 +163,7 @@ async def test_async_side_leaves_the_event_loop_free(make_toolkit, acall) -> Non
 
 @pytest.mark.parametrize("images", ["none", "user"])
 def test_checkpointer_keeps_artifacts(make_toolkit, images: str) -> None:
-    """NumPy scalars and PIL images in an artifact crash the checkpointer in mid-conversation."""
+    """NumPy scalars and PIL images in an artifact crash the checkpointer in the middle of a conversation."""
     saver = InMemorySaver()
     agent = create_agent(
         ScriptedModel(policy=_find_the_red_mug), make_toolkit(images=images).get_tools(), checkpointer=saver

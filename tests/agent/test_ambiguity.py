@@ -1,4 +1,4 @@
-"""What distinguishes several candidates, and the names of colors."""
+"""Differences between candidates, and the names of colors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent benchmark: its truth, its judge, its policies through the real loop, and replay."""
+"""The agent benchmark: its right answers, its judge, its policies in the real loop, and replay."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_there_are_many_tasks_of_many_kinds() -> None:
 
 
 def test_what_is_wanted_is_what_the_request_says() -> None:
-    """Read off the scene itself, for one task of each kind whose words can be checked simply."""
+    """Check against the scene itself one task of each kind whose request is simple to check."""
     for kind in ("category", "color", "nearer", "count", "present", "absent", "other camera"):
         task = BY_KIND[kind]
         request, table = parse_request(task.request), task.table()
@@ -65,7 +65,7 @@ def test_what_is_wanted_is_what_the_request_says() -> None:
 
 
 def _judged(task: AgentTask, answer: str, masks: list[np.ndarray] | None = None):
-    """The outcome of an answer over a store whose f1/m1, f1/m2 … have these masks in the front image."""
+    """Judge an answer; the store's f1/m1, f1/m2 … have these masks in the front image."""
     store = SceneStore()
     objects = [
         SceneObject(

@@ -118,7 +118,7 @@ def test_a_camera_without_frames(make_toolkit, call) -> None:
 
 
 def test_failure_of_every_query_is_an_error_and_not_absence(make_toolkit, call) -> None:
-    """A peer returned an empty list when its detector crashed; the planner reported "nothing there"."""
+    """When another project's detector crashed it returned an empty list; the planner said "nothing there"."""
 
     class RefusingSegmenter:
         def segment(self, source, queries, *, deadline_s):
@@ -169,7 +169,7 @@ def test_deadline_of_the_segmenter(make_toolkit, call) -> None:
 
 @pytest.mark.parametrize("hangs", ["camera", "segmenter"])
 def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> None:
-    """Timeouts of peers covered the discovery of a service and not the call itself."""
+    """In other projects timeouts covered the discovery of a service, but not the call itself."""
     release = threading.Event()
 
     class HangingSegmenter(FakeSegmenter):

@@ -1,4 +1,4 @@
-"""The examples run from end to end, with scripted models; no sockets but those of ROS on this machine."""
+"""The examples run from end to end, with scripted models; the only sockets are those of ROS."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_the_gripper_of_the_planner_can_miss() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.asyncio
 async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Camera, segmenter and MCP server are processes; the only way from one to the other is DDS."""
+    """Camera, segmenter and MCP server are processes that are connected by DDS only."""
     pytest.importorskip("xsam_ros.client", exc_type=ImportError)
     mcp = pytest.importorskip("mcp")
     monkeypatch.syspath_prepend(str(EXAMPLES))

@@ -1,4 +1,4 @@
-"""The contracts of frameworks that take LangChain tools, written out where the package is not installed."""
+"""Contracts of frameworks that accept LangChain tools, written out because they may not be installed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from langchain_core.tools import StructuredTool, ToolException
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.prebuilt import ToolNode
 
-from tests.agent.table import as_call
+from tests.agent.table import as_call, assert_plain
 from tests.agent.test_standard import EXAMPLES
 from xsam_agent_tools.tools import BUILDERS
 
 
 @pytest.fixture
 def searched(make_tools, table, call):
-    """All tools with pictures, after a look that found mugs."""
+    """Return a function that makes all tools, after a search that found mugs."""
 
     def make(images: str = "none"):
         tools = make_tools(segmenter=table, frame_source=table.frame, images=images)
@@ -35,9 +35,9 @@ def searched(make_tools, table, call):
 
 
 class RosaTools:
-    """What ROSA does with a list of tools: it takes those with a name and a `func`, and may wrap that.
+    """ROSA's treatment of a list of tools: it keeps those with a name and a `func`, and may wrap that.
 
-    After `ROSATools` in nasa-jpl/rosa, which passes over any other tool without a word.
+    Modeled on `ROSATools` in nasa-jpl/rosa, which silently skips any other tool.
     """
 
     def __init__(self, tools: list[Any], blacklist: list[str]) -> None:
@@ -75,9 +75,9 @@ def test_every_tool_is_a_structured_tool_with_both_sides(tools, name: str) -> No
 
 
 def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
-    """The messages that RAI makes of one tool call.
+    """Return the messages that RAI makes of one tool call.
 
-    After `ToolRunner` and `ToolMultimodalMessage` in RobotecAI/rai: an artifact must be a dict and is
+    Modeled on `ToolRunner` and `ToolMultimodalMessage` in RobotecAI/rai: an artifact must be a dict and is
     pickled; one with images makes a multimodal message, whose content must be a string and whose images
     are base64 PNGs.
     """
@@ -116,25 +116,12 @@ def test_rai_takes_errors(searched) -> None:
 # ------------------------------------------------------------------------------------ LangGraph
 
 
-def _assert_plain(value: object) -> None:
-    """NumPy scalars pass `isinstance(…, float)` and crash checkpointers."""
-    if type(value) is dict:
-        for key, item in value.items():
-            assert type(key) is str
-            _assert_plain(item)
-    elif type(value) is list:
-        for item in value:
-            _assert_plain(item)
-    else:
-        assert value is None or type(value) in (str, int, float, bool), type(value)
-
-
 @pytest.mark.parametrize("images", ["none", "user"])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_artifacts_are_plain_and_survive_a_checkpoint(searched, call, images: str, name: str) -> None:
     answer = call(searched(images)[name], **EXAMPLES[name])
     artifact = answer.artifact
-    _assert_plain(artifact)
+    assert_plain(artifact)
     assert artifact["schema"].startswith("xsam_agent_tools/")
     assert artifact["result"] == answer.json
     assert {"masks", "frame"} <= artifact.keys()
@@ -158,7 +145,7 @@ def test_answers_hold_together(searched, call, name: str) -> None:
 
 
 def test_all_tools_in_one_tool_node(searched) -> None:
-    """Several calls of one message run on threads of their own, over one scene store."""
+    """The calls of one message run on threads of their own, over one scene store."""
     from langgraph.graph import END, START, MessagesState, StateGraph
 
     tools = searched()
@@ -176,7 +163,7 @@ def test_all_tools_in_one_tool_node(searched) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_a_spec_runs_without_langchain_messages(make_toolkit, table, name: str) -> None:
-    """What a server for another protocol builds on: name, text, schema, and a call with plain arguments."""
+    """A server for another protocol needs name, description, schema, and a call with plain arguments."""
     toolkit = make_toolkit(mode="full", segmenter=table, frame_source=table.frame)
     specs = {spec.name: spec for spec in toolkit.specs}
     specs["segment_objects"].call({"queries": ["mug"]})

@@ -1,4 +1,4 @@
-"""`pip install xsam[agent]` brings neither PyTorch, ROS, LangGraph nor MCP: the tools work without them."""
+"""`pip install xsam[agent]` installs no PyTorch, ROS, LangGraph or MCP: the tools work without them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures for models that can see, and limits, inside a real agent."""
+"""Images for models with vision, and limits, inside a real agent."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
 
+from support.scripted_model import ScriptedModel
 from xsam_agent_tools.middleware import (
     OverlayMiddleware,
     artifact_images,
@@ -22,29 +21,21 @@ from xsam_agent_tools.middleware import (
 SEES, BLIND = {"image_inputs": True}, {"image_inputs": False}
 
 
-class SearchingModel(GenericFakeChatModel):
-    """Looks `looks` times, then answers; remembers what it was sent."""
+def _searching_model(profile: Any, *, searches: int = 3, calls_at_once: int = 1) -> ScriptedModel:
+    """Return a model that calls `segment_objects` some times, then finishes."""
 
-    messages: Any = iter(())
-    looks: int = 3
-    calls_at_once: int = 1
-    seen: list[list[BaseMessage]] = []  # noqa: RUF012
-
-    def bind_tools(self, tools: Any, **_: Any) -> SearchingModel:
-        return self
-
-    def _generate(self, messages: list[BaseMessage], *_: Any, **__: Any) -> ChatResult:
-        self.seen.append(list(messages))
+    def next_message(messages: list[BaseMessage]) -> AIMessage:
         done = sum(isinstance(m, AIMessage) for m in messages)
         calls = [
             ToolCall(name="segment_objects", args={"queries": [query]}, id=f"{done}-{n}")
-            for n, query in enumerate(["mug", "plate"][: self.calls_at_once])
+            for n, query in enumerate(["mug", "plate"][:calls_at_once])
         ]
-        answer = AIMessage("", tool_calls=calls) if done < self.looks else AIMessage("done")
-        return ChatResult(generations=[ChatGeneration(message=answer)])
+        return AIMessage("", tool_calls=calls) if done < searches else AIMessage("done")
+
+    return ScriptedModel(policy=next_message, profile=profile)
 
 
-def _run(make_toolkit, model: SearchingModel, middleware: list[Any], **settings: Any) -> list[BaseMessage]:
+def _run(make_toolkit, model: ScriptedModel, middleware: list[Any], **settings: Any) -> list[BaseMessage]:
     toolkit = make_toolkit(**{"images": "user", **settings})
     agent = create_agent(model, toolkit.get_tools(), middleware=middleware)
     messages: list[BaseMessage] = agent.invoke({"messages": [HumanMessage("look")]})["messages"]
@@ -61,9 +52,9 @@ def _texts(message: BaseMessage) -> str:
 
 
 def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
-    model = SearchingModel(profile=SEES, seen=[])
+    model = _searching_model(SEES)
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1)])
-    last = model.seen[-1]
+    last = model.received[-1]
     assert [m.type for m in last] == ["human", "ai", "tool", "human"] + ["ai", "tool", "human"] * 2
     assert [len(_images(m)) for m in last if m.type == "human"] == [0, 0, 0, 1]
     newest = next(m for m in reversed(messages) if isinstance(m, ToolMessage))
@@ -74,12 +65,12 @@ def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
 
 
 def test_older_pictures_become_a_line_of_text(make_toolkit) -> None:
-    """Images piled up in the context of a peer until the request was refused."""
-    model = SearchingModel(profile=SEES, seen=[], looks=6)
+    """In another project images piled up in the context until the request was refused."""
+    model = _searching_model(SEES, searches=6)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
-    for request in model.seen:
+    for request in model.received:
         assert sum(len(_images(m)) for m in request) <= 2
-    last = model.seen[-1]
+    last = model.received[-1]
     shown = [_texts(m) for m in last if m.type == "human"][1:]
     assert ["not shown any more" in text for text in shown] == [True] * 4 + [False] * 2
     assert [f"image f{n}" in text for n, text in enumerate(shown, 1)] == [True] * 6
@@ -88,45 +79,45 @@ def test_older_pictures_become_a_line_of_text(make_toolkit) -> None:
 
 @pytest.mark.parametrize("profile", [BLIND, {}, None])
 def test_models_that_cannot_see_get_text_only(make_toolkit, profile) -> None:
-    model = SearchingModel(profile=profile, seen=[])
+    model = _searching_model(profile)
     _run(make_toolkit, model, [OverlayMiddleware()])
-    assert all(isinstance(m.content, str) for request in model.seen for m in request)
-    assert [m.type for m in model.seen[-1]] == ["human"] + ["ai", "tool"] * 3
+    assert all(isinstance(m.content, str) for request in model.received for m in request)
+    assert [m.type for m in model.received[-1]] == ["human"] + ["ai", "tool"] * 3
 
 
 def test_the_profile_can_be_overruled(make_toolkit) -> None:
-    model = SearchingModel(profile=None, seen=[])
+    model = _searching_model(None)
     _run(make_toolkit, model, [OverlayMiddleware(sees=True)])
-    assert _images(model.seen[-1][-1])
+    assert _images(model.received[-1][-1])
 
 
 def test_answers_to_parallel_calls_stay_together(make_toolkit) -> None:
     """Providers refuse a user message between the answers to one message's tool calls."""
-    model = SearchingModel(profile=SEES, seen=[], looks=1, calls_at_once=2)
+    model = _searching_model(SEES, searches=1, calls_at_once=2)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
-    last = model.seen[-1]
+    last = model.received[-1]
     assert [m.type for m in last] == ["human", "ai", "tool", "tool", "human"]
     assert len(_images(last[-1])) == 2
 
 
 def test_pictures_in_tool_messages_where_the_model_takes_them(make_toolkit) -> None:
     takes = {**SEES, "image_tool_message": True}
-    model = SearchingModel(profile=takes, seen=[], looks=2)
+    model = _searching_model(takes, searches=2)
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1, place="tool")], images="tool")
-    tools = [m for m in model.seen[-1] if m.type == "tool"]
+    tools = [m for m in model.received[-1] if m.type == "tool"]
     assert [len(_images(m)) for m in tools] == [0, 1]
     assert json.loads(tools[1].content[0]["text"])["image_id"] == "f2"
     assert all(isinstance(m.content, str) for m in messages if m.type == "tool")  # the state has the text
-    other = SearchingModel(profile=SEES, seen=[], looks=1)
+    other = _searching_model(SEES, searches=1)
     _run(make_toolkit, other, [OverlayMiddleware(place="tool")], images="tool")
-    assert [len(_images(m)) for m in other.seen[-1]] == [0, 0, 0, 1]  # OpenAI: in a user message
+    assert [len(_images(m)) for m in other.received[-1]] == [0, 0, 0, 1]  # OpenAI: in a user message
 
 
 def test_the_state_is_not_changed(make_toolkit) -> None:
     saver, config = InMemorySaver(), {"configurable": {"thread_id": "a"}}
     toolkit = make_toolkit(images="user")
     agent = create_agent(
-        SearchingModel(profile=SEES, seen=[]),
+        _searching_model(SEES),
         toolkit.get_tools(),
         middleware=perception_middleware(),
         checkpointer=saver,
@@ -139,20 +130,20 @@ def test_the_state_is_not_changed(make_toolkit) -> None:
 
 @pytest.mark.asyncio
 async def test_async(make_toolkit) -> None:
-    model = SearchingModel(profile=SEES, seen=[])
+    model = _searching_model(SEES)
     agent = create_agent(
         model, make_toolkit(images="user").get_tools(), middleware=perception_middleware(max_images=1)
     )
     await agent.ainvoke({"messages": [HumanMessage("look")]})
-    assert sum(len(_images(m)) for m in model.seen[-1]) == 1
+    assert sum(len(_images(m)) for m in model.received[-1]) == 1
 
 
 def test_call_limits_end_an_agent_that_looks_for_ever(make_toolkit) -> None:
-    model = SearchingModel(profile=BLIND, seen=[], looks=1000)
+    model = _searching_model(BLIND, searches=1000)
     messages = _run(make_toolkit, model, perception_middleware(tool_calls=4, model_calls=7), images="none")
     answers = [m for m in messages if isinstance(m, ToolMessage)]
     assert [m.status for m in answers] == ["success"] * 4 + ["error"] * 3
-    assert len(model.seen) == 7
+    assert len(model.received) == 7
     assert isinstance(messages[-1], AIMessage)
 
 

@@ -1,4 +1,4 @@
-"""The providers' own converters take every tool; each runs where its LangChain package is installed.
+"""The providers' own converters accept every tool; each test runs where its LangChain package is installed.
 
 `test_schemas.py` checks the same limits by walking the schemas, everywhere. Nothing here opens a connection.
 """
@@ -38,7 +38,7 @@ def test_anthropic(tools) -> None:
 
 
 def test_google(tools) -> None:
-    """The strictest one: it builds a typed `Schema` of each argument."""
+    """Google's converter is the strictest: it builds a typed `Schema` of each argument."""
     convert = pytest.importorskip("langchain_google_genai._function_utils")
     given = convert.convert_to_genai_function_declarations(list(tools.values()))
     declared = [f for tool in given for f in _field(tool, "function_declarations")]

@@ -1,4 +1,4 @@
-"""Robotec's RAI with the tools, for real; runs where `rai-core` is installed.
+"""The tools in Robotec's real RAI; runs where `rai-core` is installed.
 
 `test_frameworks.py` has RAI's contract for everywhere else.
 """
@@ -12,12 +12,11 @@ import pytest
 
 pytest.importorskip("rai.agents.langchain.core", exc_type=ImportError)
 
-from langchain_core.language_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
-from langchain_core.outputs import ChatGeneration, ChatResult
 from rai.agents.langchain.core import ToolRunner, create_conversational_agent
 from rai.messages import HumanMultimodalMessage
 
+from support.scripted_model import ScriptedModel, tool_call
 from tests.agent.table import as_call
 from tests.agent.test_standard import EXAMPLES
 from xsam_agent_tools.tools import BUILDERS
@@ -32,7 +31,7 @@ def _artifacts_go_to_a_folder_of_the_test(tmp_path, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def searched(make_tools, table, call):
-    """All tools with pictures, after a look that found mugs."""
+    """Make all tools with images, after a search that found mugs."""
     tools = make_tools(segmenter=table, frame_source=table.frame, images="tool")
     call(tools["segment_objects"], queries=["mug"])
     return tools
@@ -50,27 +49,19 @@ def test_the_tool_runner_takes_every_answer(searched, name: str) -> None:
     assert json.loads(text)["status"] in ("ok", "no_match")
 
 
-class RaiPlanner(GenericFakeChatModel):
-    """Looks for mugs and counts them."""
-
-    messages: Any = iter(())
-
-    def bind_tools(self, tools: Any, **_: Any) -> RaiPlanner:
-        return self
-
-    def _generate(self, messages: Any, *_: Any, **__: Any) -> ChatResult:
-        answers = [m for m in messages if isinstance(m, ToolMessage)]
-        reply = AIMessage(
-            "", tool_calls=[{"name": "segment_objects", "args": {"queries": ["mug"]}, "id": "1"}]
-        )
-        if answers:
-            pictures = sum(isinstance(m, HumanMultimodalMessage) for m in messages)
-            reply = AIMessage(f"done after {len(answers)} answer and {pictures} picture")
-        return ChatResult(generations=[ChatGeneration(message=reply)])
+def _count_mugs(messages: list[Any]) -> AIMessage:
+    """Search for mugs, then report how many tool results and images came."""
+    results = sum(isinstance(m, ToolMessage) for m in messages)
+    if not results:
+        return tool_call("segment_objects", queries=["mug"])
+    images = sum(isinstance(m, HumanMultimodalMessage) for m in messages)
+    return AIMessage(f"done after {results} result and {images} image")
 
 
 def test_a_rai_agent_sees(make_tools, table) -> None:
     tools = make_tools(segmenter=table, frame_source=table.frame, images="tool")
-    agent = create_conversational_agent(RaiPlanner(), list(tools.values()), system_prompt="You see.")
+    agent = create_conversational_agent(
+        ScriptedModel(policy=_count_mugs), list(tools.values()), system_prompt="You see."
+    )
     state = agent.invoke({"messages": [HumanMessage("How many mugs are there?")]})
-    assert state["messages"][-1].content == "done after 1 answer and 1 picture"
+    assert state["messages"][-1].content == "done after 1 result and 1 image"

@@ -1,4 +1,4 @@
-"""A query that cannot have another answer is refused, with what was tried; looking afresh is not."""
+"""A query whose result cannot differ is refused, with the queries tried so far; a useful one never is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xsam_agent_tools.memory.history import History, frame_signature, show_same_
 
 
 def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> None:
-    """Agents asked for a missing fork until their budget was gone."""
+    """Agents searched for a missing fork until their budget was spent."""
     call(tools["segment_objects"], queries=["spoon"])
     call(tools["segment_objects"], queries=["fork"])
     answer = call(tools["segment_objects"], queries=["Fork"])

@@ -1,7 +1,7 @@
 """Argument schemas: one snapshot of each tool, and the limits of every provider's converter.
 
-OpenAI's converter is LangChain's own and runs here; Anthropic's and Ollama's take what it gives. What Google
-cannot take is known and checked by walking the schema: its package is not installed with the project.
+OpenAI's converter is LangChain's own and runs here; Anthropic's and Ollama's accept its output. What Google
+does not accept is known and checked by walking the schema: its package is not installed with the project.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _parameters(tool: Any) -> dict[str, Any]:
 
 
 def _walk(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every schema in a schema, with its path."""
+    """Yield every schema in a schema, with its path."""
     yield path or "(top)", schema
     for name, part in schema.get("properties", {}).items():
         yield from _walk(part, f"{path}.{name}")
@@ -113,7 +113,7 @@ def test_unknown_arguments_are_refused(tools, call, name: str) -> None:
 
 
 def test_all_definitions_fit_into_a_small_context(tools) -> None:
-    """What every request carries along: four characters a token is the common rule for English text."""
+    """Every request contains them; four characters per token is the common rule for English text."""
     core = [convert_to_openai_tool(tools[name]) for name in CORE_BUILDERS]
     every = [convert_to_openai_tool(tool) for tool in tools.values()]
     assert len(json.dumps(core)) / 4 < 1500

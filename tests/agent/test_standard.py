@@ -1,4 +1,4 @@
-"""LangChain's own suites for tools, over every tool."""
+"""LangChain's own test suites for tools, run with every tool."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class TestIntegration(_OverTheTable, ToolsIntegrationTests):
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_suites_run_over_calls_that_succeed(sim_tools, call, name: str) -> None:
-    """The standard suite also passes with a tool that answers nothing but errors."""
+    """The standard suite also passes with a tool that returns nothing but errors."""
     call(sim_tools["segment_objects"], queries=["mug"])
     answer = call(sim_tools[name], **EXAMPLES[name])
     assert answer.message.status == "success", answer.json

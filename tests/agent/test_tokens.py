@@ -1,7 +1,7 @@
-"""What an answer costs in tokens.
+"""Size of tool results in tokens.
 
 No provider's tokenizer is installed with the project. The estimate was compared with four real ones on the
-objects of five tools over six tables at 640×480; means a tool, and the longest object:
+objects of five tools over six tables at 640×480; means per tool, and the longest object:
 
 ============================  ==========  =======
 o200k_base, cl100k_base       54.5–56.7   58
@@ -57,7 +57,7 @@ def _uhd_frame(camera: str) -> Frame:
 
 @pytest.fixture
 def busy_table() -> SwingingCameraTable:
-    """A table with many objects."""
+    """Return a table with many objects."""
     return max(
         (SwingingCameraTable(seed) for seed in range(2_000_000, 2_000_010)), key=lambda t: len(t.items)
     )

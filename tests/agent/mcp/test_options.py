@@ -1,4 +1,4 @@
-"""The command line of the MCP server, and its way to the ROS client through an entry point."""
+"""The command line of the MCP server, and the entry point by which it finds the ROS client."""
 
 from __future__ import annotations
 

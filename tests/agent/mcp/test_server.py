@@ -1,4 +1,4 @@
-"""The MCP server, asked by the official client over real transports: a process each, localhost only."""
+"""The MCP server and the official client over real transports: processes on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from pycocotools import mask as coco
 
 from tests.agent.test_standard import EXAMPLES
 from xsam.sim.oracle import simulated_view
-from xsam_agent_tools.mcp.server import ARTIFACT_KEY
+from xsam_agent_tools.mcp.options import ServerOptions, open_toolkit, run_command_line
+from xsam_agent_tools.mcp.server import ARTIFACT_KEY, build_server
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
 
 ROOT = Path(__file__).parents[3]
@@ -44,16 +45,9 @@ def _command(*arguments: str) -> StdioServerParameters:
     )
 
 
-@contextlib.asynccontextmanager
-async def _over_stdio(*arguments: str, mode: str = "auto") -> AsyncIterator[Client]:
-    server = _command(*(arguments or ORACLE))
-    async with Client(server, mode=mode, read_timeout_seconds=PATIENCE_S) as client:
-        yield client
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server over HTTP with all tools, on a free port."""
+    """Start a server over HTTP with all tools, on a free port."""
     log = tmp_path_factory.mktemp("mcp") / "server.log"
     command = _command(*ORACLE, "--mode", "full", "--transport", "http", "--port", "0")
     with log.open("wb") as output:
@@ -84,10 +78,12 @@ async def _ask(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])  # the handshake of 2025 and what came after it
-async def test_over_stdio_a_result_has_text_picture_and_structure(mode: str) -> None:
-    async with _over_stdio(mode=mode) as client:
+async def test_over_stdio_a_result_has_text_image_and_structure(mode: str) -> None:
+    async with Client(_command(*ORACLE), mode=mode, read_timeout_seconds=PATIENCE_S) as client:
         listed = (await client.list_tools()).tools
         result = await client.call_tool("segment_objects", {"queries": ["mug", "fork"]})
+        again = await _ask(client, "segment_objects", queries=["fork"])
+        report = await _ask(client, "report_not_found", query="fork", tried=["fork"], reason="not there")
     assert [tool.name for tool in listed] == list(CORE_BUILDERS)
     text, picture = result.content
     assert isinstance(text, TextContent)
@@ -105,6 +101,8 @@ async def test_over_stdio_a_result_has_text_picture_and_structure(mode: str) -> 
     for mask, instance_id in zip(masks, mugs, strict=True):
         assert np.array_equal(coco.decode(mask["rle"]).astype(bool), view.instance_ids == instance_id)
     assert "masks" not in text.text  # they would cost thousands of tokens
+    assert (again["code"], again["tried"]) == ("REPEATED_QUERY", ["mug", "fork"])
+    assert report["reported"] is True
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
@@ -165,15 +163,6 @@ async def test_what_goes_wrong_is_a_typed_error_that_the_model_can_act_on(url: s
             await client.call_tool("rm", {})
 
 
-async def test_a_repeated_query_is_refused_over_mcp_too() -> None:
-    async with _over_stdio() as client:
-        assert (await _ask(client, "segment_objects", queries=["fork"]))["status"] == "no_match"
-        again = await _ask(client, "segment_objects", queries=["fork"])
-        assert (again["code"], again["tried"]) == ("REPEATED_QUERY", ["fork"])
-        report = await _ask(client, "report_not_found", query="fork", tried=["fork"], reason="not there")
-        assert report["reported"] is True
-
-
 async def test_sessions_do_not_see_each_others_history(url: str) -> None:
     for _ in range(2):
         async with _over_http(url, "legacy") as client:
@@ -193,7 +182,7 @@ async def test_progress_reaches_the_client(url: str) -> None:
 
 
 async def test_a_page_from_elsewhere_may_not_ask(url: str) -> None:
-    """Rebinding a name of its own to 127.0.0.1, a web page could use the robot's eyes."""
+    """A web page that rebinds its own name to 127.0.0.1 could see through the robot's cameras."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     headers = {"accept": "application/json, text/event-stream"}
     async with httpx.AsyncClient(timeout=PATIENCE_S) as http:
@@ -203,8 +192,12 @@ async def test_a_page_from_elsewhere_may_not_ask(url: str) -> None:
 
 
 async def test_text_only() -> None:
-    async with _over_stdio(*ORACLE, "--no-images") as client:
-        result = await client.call_tool("segment_objects", {"queries": ["mug"]})
+    parsed: list[ServerOptions] = []
+    with pytest.raises(SystemExit):
+        run_command_line(parsed.append, [*ORACLE, "--no-images"])
+    with open_toolkit(parsed[0]) as toolkit:
+        async with Client(build_server(toolkit)) as client:  # in this process
+            result = await client.call_tool("segment_objects", {"queries": ["mug"]})
     assert [block.type for block in result.content] == ["text"]
 
 

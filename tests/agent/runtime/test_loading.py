@@ -1,4 +1,4 @@
-"""A model that takes its time to load: calls wait for it, and say so when it fails."""
+"""A model that loads in the background: calls wait for it, and raise its error when it fails."""
 
 from __future__ import annotations
 

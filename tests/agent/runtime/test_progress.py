@@ -1,4 +1,4 @@
-"""Progress events reach whoever streams the graph, and nobody else is disturbed."""
+"""Progress events reach the program that streams the graph, and do no harm elsewhere."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ async def test_events_on_the_async_side(make_toolkit) -> None:
 
 
 def test_outside_a_graph_nothing_happens(tool, call) -> None:
-    """`get_stream_writer` raises there; a tool died of its own progress report."""
+    """`get_stream_writer` raises there; a tool once failed because of its own progress report."""
     progress_reporter("segment_objects")("looking", camera="front")
     assert call(tool, queries=["mug"])["status"] == "ok"

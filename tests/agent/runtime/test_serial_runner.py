@@ -1,4 +1,4 @@
-"""Blocking work on a deadline."""
+"""Blocking work with a deadline."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _raise_timeout(_: Deadline) -> None:
 
 
 def test_work_that_hangs_is_left_behind() -> None:
-    """A client that waited for ever took the whole agent with it."""
+    """A client that waited forever once blocked the whole agent."""
     runner, release = SerialRunner(), threading.Event()
     started = time.monotonic()
     try:

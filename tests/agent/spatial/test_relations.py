@@ -1,4 +1,4 @@
-"""Relations against the simulator: masks are the truth, answers are compared with where the objects stand.
+"""Relations compared with the simulator, with perfect masks.
 
 The truth is taken from the objects' poses and sizes in the scene, not from their pixels.
 """
@@ -37,7 +37,7 @@ def _object(view: RenderedView, instance_id: int) -> SpatialObject:
 
 
 class _Truth:
-    """Where an object stands, in the image and in space, from its pose; and its size from its model."""
+    """The true position of an object, in the image and in space, from its pose; its size from its model."""
 
     def __init__(self, scene: TableScene, view: RenderedView, instance_id: int) -> None:
         thing = scene.objects[instance_id - 1]
@@ -100,7 +100,7 @@ def _groups(objects: dict[int, SpatialObject], truth: dict[int, _Truth]) -> Iter
 
 @pytest.fixture(scope="module")
 def scores() -> dict[str, Counter[str]]:
-    """Relation → how often right, wrong and unclear, over all labeled objects of some tables."""
+    """Count how often each relation is right, wrong and unclear, over all labeled objects of some tables."""
     counts: dict[str, Counter[str]] = {}
     for seed in SEEDS:
         scene, view, seen = view_of(seed)
@@ -131,7 +131,7 @@ def test_clear_cases_are_seldom_called_unclear(scores) -> None:
 
 
 def test_phrases_of_the_simulator_are_understood_alike() -> None:
-    """Superlatives of the simulator's language, such as "the leftmost mug" and "the nearest object"."""
+    """The simulator's phrases have superlatives, too: "the leftmost mug" and "the nearest object"."""
     words = {"leftmost": "leftmost", "rightmost": "rightmost", "nearest": "nearest", "farthest": "farthest"}
     asked = Counter()
     for seed in SEEDS:
@@ -202,7 +202,7 @@ def test_the_margin_along_x_is_three_percent_of_the_width(gap_px: int, answer: s
 
 
 def test_x_is_not_y() -> None:
-    """Left and above were mixed up by a peer that indexed [x, y]."""
+    """Another project mixed up left and above, because it indexed [x, y]."""
     left_low, right_high = _disc(40, 200, 8), _disc(280, 30, 8)
     assert compare("left_of", [left_low, right_high]).outcome == "yes"
     assert compare("above", [left_low, right_high]).outcome == "no"

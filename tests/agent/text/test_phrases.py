@@ -1,4 +1,4 @@
-"""Words → queries, and what is suggested when nothing fits."""
+"""Conversion of phrases to queries, and suggestions when nothing fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ask_scene`: reasoning, descriptions with ids in the text, and what becomes of words without masks."""
+"""`ask_scene`: reasoning, descriptions with ids in the text, and text without masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xsam_agent_tools.tools.asking import scene_queries
 
 
 class TextSegmenter:
-    """A segmenter that answers the n-th query of a call with the n-th prepared answer."""
+    """A segmenter that returns the n-th prepared result for the n-th query of a call."""
 
     def __init__(self, *answers: dict) -> None:
         self.answers, self.queries = answers, []
@@ -80,7 +80,7 @@ def test_a_description_of_the_simulated_table_names_all_that_is_labeled(sim_tool
 
 
 def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(make_tools, call) -> None:
-    """A generated explanation may talk itself into another object than the one that was asked for."""
+    """A generated explanation may talk itself into an object other than the one in question."""
     first, second = rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200)
     segmenter = TextSegmenter(
         {"masks": [first], "indices": [0]},

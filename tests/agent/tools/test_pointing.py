@@ -1,4 +1,4 @@
-"""`segment_with_prompt` and `refine_object`: places in pixels, parents, and marks that were ignored."""
+"""`segment_with_prompt` and `refine_object`: positions in pixels, parents, and ignored marks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, to
 
 
 class MarkFollowingSegmenter:
-    """Answers with the union of the positive marks' masks less the negative ones; or, deaf, with `fixed`."""
+    """A segmenter that returns the positive marks' area without the negative one, or always `fixed`."""
 
     def __init__(self, fixed: np.ndarray | None = None) -> None:
         self.fixed, self.queries = fixed, []
@@ -142,7 +142,7 @@ NEGATIVE = [
 
 
 def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> None:
-    """A peer's model ignored negative points, and its agent believed the outline was corrected."""
+    """Another project's model ignored negative points, and its agent believed the outline was corrected."""
     deaf = MarkFollowingSegmenter(fixed=rectangle(0, 0, 320, 240))
     answer = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
     assert answer["iou_without_negatives"] == 1.0
@@ -187,7 +187,7 @@ def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, 
 
 @pytest.fixture
 def refined(make_tools, call):
-    """The tools over a segmenter that finds the left mug by words and obeys marks, and the mug's id."""
+    """Make tools that found the left mug by name, over a segmenter that follows marks; return both."""
 
     class MugOrMarksSegmenter(MarkFollowingSegmenter):
         def segment(self, source, queries, *, deadline_s):

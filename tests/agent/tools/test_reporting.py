@@ -56,7 +56,7 @@ def test_a_failed_look_is_no_look(make_tools, call) -> None:
 
 
 def test_conversations_do_not_mix(tools) -> None:
-    """What one conversation has searched for is no evidence in another."""
+    """The searches of one conversation are no evidence in another."""
 
     def ask(thread: str, name: str, **arguments) -> dict:
         tool = tools[name]
@@ -115,7 +115,7 @@ def test_status_of_cameras_that_froze_or_are_silent(make_tools, call) -> None:
 
 
 class NodeLikeSegmenter(FakeSegmenter):
-    """Like the client of the ROS node: it has a status of its own."""
+    """A segmenter with a status of its own, like the client of the ROS node."""
 
     error: Exception | None = None
 

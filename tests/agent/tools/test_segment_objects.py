@@ -1,4 +1,4 @@
-"""What `segment_objects` answers: content, artifact, ids, staleness, bounds."""
+"""Results of `segment_objects`: content, artifact, ids, staleness, bounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from langchain_core.tools import StructuredTool
 from pycocotools import mask as coco_mask
 
-from tests.agent.table import MASKS, RecordingSegmenter, new_frame, rectangle
+from tests.agent.table import MASKS, RecordingSegmenter, assert_plain, new_frame, rectangle
 from xsam import CameraRef, FakeSegmenter, Frame, Task
 from xsam_agent_tools import SceneStore
 from xsam_agent_tools.text.content import image_region
@@ -198,7 +198,7 @@ def test_scores_are_neither_thrown_away_nor_invented(make_toolkit, call) -> None
 
 
 def test_center_lies_on_the_object(make_toolkit, call) -> None:
-    """The centroid of a ring is a hole: a gripper sent there closes on air."""
+    """The centroid of a ring is in its hole: a gripper sent there closes on air."""
     rows, columns = np.mgrid[:480, :640]
     radius = np.hypot(rows - 200, columns - 400)
     ring = (radius < 100) & (radius > 60)
@@ -223,7 +223,7 @@ def test_where(point_xy: tuple[int, int], words: str) -> None:
 
 
 def test_age_is_in_every_answer(make_toolkit, call) -> None:
-    """By the stamp; without a usable one since the image came, and the answer says so."""
+    """It counts from the stamp or, without a usable one, from arrival, and then the result says so."""
     now_ns = [50_000_000_000]
 
     def tool_at(stamp_ns: int) -> Any:
@@ -253,7 +253,7 @@ def test_an_image_without_a_stamp_grows_too_old_too(make_toolkit, call) -> None:
 
 @pytest.mark.parametrize("with_source", [True, False])
 def test_a_frozen_camera_is_refused(make_toolkit, call, with_source: bool) -> None:
-    """A camera that stopped kept an arm moving by its last frame."""
+    """An arm kept moving by the last frame of a camera that had stopped."""
     frozen = new_frame("front", age_s=60)
     segmenter = FakeSegmenter(MASKS, frames={"front": frozen})
     source = (lambda _: frozen) if with_source else None
@@ -303,20 +303,7 @@ def test_artifact_is_plain_and_complete(tool, call) -> None:
         "size": [640, 480],
     }
     assert json.loads(json.dumps(artifact)) == artifact
-    _assert_plain(artifact)
-
-
-def _assert_plain(value: object) -> None:
-    """NumPy scalars pass `isinstance(…, float)` and crash checkpointers."""
-    if type(value) is dict:
-        for key, item in value.items():
-            assert type(key) is str
-            _assert_plain(item)
-    elif type(value) is list:
-        for item in value:
-            _assert_plain(item)
-    else:
-        assert value is None or type(value) in (str, int, float, bool), type(value)
+    assert_plain(artifact)
 
 
 @pytest.mark.parametrize("images", ["user", "tool"])
@@ -363,7 +350,7 @@ def test_long_labels_and_messages_are_cut(make_toolkit, call) -> None:
 
 
 def test_the_tool_is_a_structured_tool(tool) -> None:
-    """ROSA silently drops tools without `.func`; a plain function in the list is no tool at all."""
+    """ROSA silently drops tools without `.func`, such as plain functions."""
     assert isinstance(tool, StructuredTool)
     assert callable(tool.func)
     assert callable(tool.coroutine)

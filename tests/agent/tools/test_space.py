@@ -1,4 +1,4 @@
-"""`locate_objects_3d` and `compare_objects`: numbers from depth, frames, and what is not known."""
+"""`locate_objects_3d` and `compare_objects`: numbers from depth, frames, and missing data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _ids(answer) -> list[str]:
 
 
 def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
-    """Within 1 cm; an axis swapped when indexing depth is off by far more."""
+    """They are within 1 cm; swapped axes in a depth index would be off by far more."""
     categories = sorted({a.category for a in table.items})
     found = call(sim_tools["segment_objects"], queries=categories, max_objects=20)
     located = call(sim_tools["locate_objects_3d"], object_ids=_ids(found)[:10])
@@ -48,7 +48,7 @@ def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
 
 
 class RoughTable(SwingingCameraTable):
-    """Outlines two pixels too wide, depth with noise of 0.5 % and a tenth of it missing, as from a camera."""
+    """A table with outlines two pixels too wide, and depth with 0.5 % noise and a tenth of it missing."""
 
     def segment(self, source, queries, *, deadline_s):
         return [self._widened(r) for r in super().segment(source, queries, deadline_s=deadline_s)]
@@ -67,7 +67,7 @@ class RoughTable(SwingingCameraTable):
 
 
 def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, call) -> None:
-    """Median within 1 cm, 95 % within 3 cm, over every labeled object of ten tables."""
+    """The median error is within 1 cm, 95 % are within 3 cm, over every labeled object of ten tables."""
     errors = []
     for seed in range(2_000_000, 2_000_010):
         table = RoughTable(seed)
@@ -176,7 +176,7 @@ def test_a_point_of_a_flat_wall_by_hand(make_tools, call) -> None:
 
 
 def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> None:
-    """An arm was driven to where a cup had been half a minute before."""
+    """An arm once moved to where a cup had been half a minute before."""
     now = [time.time_ns()]
     slow = SwingingCameraTable(table.seed, clock_ns=lambda: now[0])
     tools = make_tools(
@@ -189,8 +189,8 @@ def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> 
     assert call(tools["inspect_object"], object_id="f1/m1")["age_s"] == 11.0
 
 
-def test_places_that_the_segmenter_measured_itself(make_tools, call) -> None:
-    """The ROS node sends places in its target frame along with the masks; no frame passes through here."""
+def test_locations_that_the_segmenter_measured_itself(make_tools, call) -> None:
+    """The ROS node sends locations in its target frame along with the masks; the toolkit sees no frames."""
     location = Location3D(
         position_m=(0.4, -0.1, 0.8),
         center_m=(0.4, -0.1, 0.8),
@@ -236,7 +236,7 @@ def test_wrong_intrinsics_are_an_error(make_tools, call) -> None:
 
 
 def test_each_object_is_located_with_the_depth_of_its_own_image(sim_tools, table, call) -> None:
-    """A peer fetched color, depth and camera matrix one after the other, while the camera moved."""
+    """Another project fetched color, depth and camera matrix one after the other, while the camera moved."""
     call(sim_tools["segment_objects"], queries=["mug"])
     table.t_s = 2.0
     call(sim_tools["segment_objects"], queries=["mug"])

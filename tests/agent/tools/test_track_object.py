@@ -1,4 +1,4 @@
-"""`track_object`: the same thing on a fresh image, and honest words when it is not there or not unique."""
+"""`track_object`: the same object on a fresh image, and honest results when it is absent or not unique."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
 
 def _instance(table: SwingingCameraTable, mask: MaskRle, t_s: float) -> int:
-    """Which labeled object of the simulator a mask shows; 0 = none."""
+    """Return the labeled object of the simulator that a mask shows; 0 = none."""
     ids = [a.instance_id for a in table.items]
     return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s=t_s))) > 0.99), 0)
 
@@ -49,7 +49,7 @@ def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s
 
 
 def test_a_fresh_image_a_new_id_and_how_far_it_moved(make_tools, call) -> None:
-    """Red at the left; then the same red 40 px to the right and 30 px lower."""
+    """A red mug moves 40 px to the right and 30 px down."""
     mug = rectangle(100, 100, 200, 240)
 
     class MovingMugSegmenter:
@@ -84,7 +84,7 @@ def test_what_was_taken_away_is_no_match(sim_tools, table, call) -> None:
     assert answer["next"] == "segment_objects(['bottle'])"
 
 
-def test_twins_that_may_have_changed_places_are_ambiguous(make_tools, call) -> None:
+def test_twins_that_may_have_been_swapped_are_ambiguous(make_tools, call) -> None:
     """Two equal cans, and the camera has moved: the tool must not pick one."""
     left, right = rectangle(100, 200, 160, 300), rectangle(400, 200, 460, 300)
     rgb = np.full((480, 640, 3), 128, np.uint8)
@@ -112,7 +112,7 @@ def test_twins_that_may_have_changed_places_are_ambiguous(make_tools, call) -> N
     assert "moved_px" not in answer.json
 
 
-def test_pointed_objects_are_found_by_their_place(make_tools, call) -> None:
+def test_pointed_objects_are_found_by_their_position(make_tools, call) -> None:
     tools = make_tools()
     point = {"type": "point", "x": 234, "y": 354}
     call(tools["segment_with_prompt"], prompts=[point])
@@ -151,7 +151,7 @@ def _sighting(rgb: tuple[int, int, int], x_px: int, *, camera: str = "front", si
     )
 
 
-def test_color_decides_where_place_does_not() -> None:
+def test_color_decides_where_position_does_not() -> None:
     red, blue = (200, 30, 30), (30, 30, 200)
     before = _sighting(red, 300)
     moved, other = _sighting(red, 360), _sighting(blue, 300)
@@ -159,7 +159,7 @@ def test_color_decides_where_place_does_not() -> None:
     assert similarity(before, before) == pytest.approx(1.0)
 
 
-def test_size_and_place_say_nothing_between_cameras() -> None:
+def test_size_and_position_do_not_count_between_cameras() -> None:
     red = (200, 30, 30)
     before = _sighting(red, 20)
     far = _sighting(red, 500, camera="wrist", size=20)
@@ -167,8 +167,8 @@ def test_size_and_place_say_nothing_between_cameras() -> None:
     assert similarity(before, _sighting(red, 500, size=20)) < 0.75
 
 
-def test_what_took_its_place_is_another_thing() -> None:
-    """Same spot, same size, another color: somebody swapped the red can for a blue one."""
+def test_an_object_in_the_same_position_may_be_another_one() -> None:
+    """Same position, same size, another color: somebody swapped the red can for a blue one."""
     assert best_matches(_sighting((200, 30, 30), 300), [_sighting((30, 30, 200), 300)]) == []
 
 
