@@ -1,1 +1,1 @@
-"""Memory of the tools: scenes with their objects, past searches, matching of sightings."""
+"""Memory of the tools: scenes with their objects, and past searches."""

@@ -1,1 +1,1 @@
-"""Geometry for language models: relations, contact, locations, colors."""
+"""Geometry and color of objects: relations, contact, locations, differences, matching."""

@@ -1,1 +1,1 @@
-"""Text for the language model: JSON payloads, advice, phrases; and the artifacts for programs."""
+"""Text for the language model: JSON payloads and advice; and the artifacts for programs."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from xsam_agent_tools.memory.findings import Findings
+from xsam_agent_tools.findings import Findings
 from xsam_agent_tools.perception import ImageAge
+from xsam_agent_tools.phrases import simpler_nouns
 from xsam_agent_tools.schemas import MAX_QUERIES
 from xsam_agent_tools.spatial.differences import distinguish
 from xsam_agent_tools.spatial.locations import is_locatable
 from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, suggested_call
-from xsam_agent_tools.text.phrases import simpler_nouns
 
 
 def search_payload(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from xsam.types.requests import Query, SegmentationResult, Task
-from xsam_agent_tools.memory.findings import (
+from xsam_agent_tools.findings import (
     FAILURE_STATUSES,
     Findings,
     find_duplicates,

@@ -13,7 +13,7 @@ import numpy as np
 from xsam.types.masks import BoolMask, mask_iou
 from xsam.types.requests import Query, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
-from xsam_agent_tools.memory.findings import (
+from xsam_agent_tools.findings import (
     FAILURE_STATUSES,
     nonempty_segments,
     raise_if_failed,

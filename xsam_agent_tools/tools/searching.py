@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 
 from xsam.types.requests import Query, Task
-from xsam_agent_tools.memory.findings import Findings, store_findings
+from xsam_agent_tools.findings import Findings, store_findings
 from xsam_agent_tools.perception import Capture, Perception
+from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, segment_everything_args, segment_objects_args
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, to_text
-from xsam_agent_tools.text.phrases import query_from_phrase
 from xsam_agent_tools.text.search_payload import search_payload
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 

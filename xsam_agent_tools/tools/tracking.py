@@ -6,21 +6,21 @@ from typing import Any
 
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
-from xsam_agent_tools.memory.findings import (
+from xsam_agent_tools.findings import (
     SAME_IOU,
     nonempty_segments,
     raise_if_all_failed,
     scene_object,
     store_objects,
 )
-from xsam_agent_tools.memory.matching import Sighting, best_matches
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import SAME_CAMERA, track_object_args
 from xsam_agent_tools.spatial.differences import distinguish
+from xsam_agent_tools.spatial.matching import Sighting, best_matches
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import header, object_payload, suggested_call, to_text
-from xsam_agent_tools.text.phrases import query_from_phrase
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 POINTED_LABELS = frozenset({"marked", "similar"})  # labels of objects that were pointed at, not named

@@ -10,7 +10,7 @@ import pytest
 from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame, MaskRle
-from xsam_agent_tools.memory.matching import Sighting, best_matches, similarity
+from xsam_agent_tools.spatial.matching import Sighting, best_matches, similarity
 from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
 

@@ -7,7 +7,7 @@ import ast
 import pytest
 
 from xsam import Task
-from xsam_agent_tools.text.phrases import expects_one_object, query_from_phrase, simpler_nouns
+from xsam_agent_tools.phrases import expects_one_object, query_from_phrase, simpler_nouns
 
 
 @pytest.mark.parametrize(

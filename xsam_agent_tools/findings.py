@@ -12,7 +12,7 @@ from xsam.types.masks import BoolMask, MaskRle, box_of_mask, centroid_of_mask
 from xsam.types.requests import SegmentationResult, Status
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject, SceneStore
 from xsam_agent_tools.perception import Capture
-from xsam_agent_tools.text.phrases import expects_one_object
+from xsam_agent_tools.phrases import expects_one_object
 
 SAME_IOU = 0.8  # masks that overlap more show the same object
 MAX_LABEL_CHARS = 40
