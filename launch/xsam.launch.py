@@ -12,6 +12,18 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
+# Launch arguments that override a parameter: its type, and a description.
+OVERRIDES = {
+    "cameras": (list[str], "Names, as in front,rear"),
+    "model": (str, "Name or folder"),
+    "device": (str, "cpu, cuda, ..."),
+    "llm_device": (str, "Device of the language model"),
+    "llm_weights": (str, "as_loaded or int8"),
+    "compiled": (bool, "true to compile the encoders"),
+    "threads": (int, "CPU threads of PyTorch, 0 for its default"),
+    "frame_cache_mib": (int, "Memory for features of recent frames in MiB, 0 for none"),
+}
+
 
 def generate_launch_description():
     config = PathJoinSubstitution([FindPackageShare("xsam_ros"), "config"])
@@ -23,14 +35,11 @@ def generate_launch_description():
             default_value=PathJoinSubstitution([config, "xsam.yaml"]),
             description="YAML file with the node's parameters: model, device, cameras, ...",
         ),
-        DeclareLaunchArgument(
-            "cameras", default_value="", description="Names, as in front,rear; empty = as in params_file"
-        ),
-        DeclareLaunchArgument(
-            "model", default_value="", description="Name or folder; empty = as in params_file"
-        ),
-        DeclareLaunchArgument(
-            "device", default_value="", description="cpu, cuda, ...; empty = as in params_file"
+        *(
+            DeclareLaunchArgument(
+                name, default_value="", description=f"{description}; empty = as in params_file"
+            )
+            for name, (_, description) in OVERRIDES.items()
         ),
         DeclareLaunchArgument(
             "remappings",
@@ -62,9 +71,9 @@ def generate_launch_description():
 
 def _segmenter(context):
     """Create the node action, once the values of the launch arguments are known."""
-    given = {name: LaunchConfiguration(name).perform(context) for name in ("cameras", "model", "device")}
+    given = {name: LaunchConfiguration(name).perform(context) for name in OVERRIDES}
     overrides = {
-        name: ParameterValue(value, value_type=str)  # a folder may be called 2024
+        name: ParameterValue(value, value_type=OVERRIDES[name][0])  # a folder may be called 2024
         for name, value in given.items()
         if value and name != "cameras"
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import yaml
+
+from xsam_ros.node.parameters import NodeParameters
 
 ROOT = Path(__file__).resolve().parents[2]
 _MODULES = {
@@ -102,6 +105,20 @@ def test_arguments_override_the_file_only_when_given() -> None:
     given = _segmenter(
         description, cameras="front, rear", model="/m/2024", remappings="/a:=/b ~/segment:=/find"
     ).named
+    model = {
+        "llm_device": "cpu",
+        "llm_weights": "int8",
+        "compiled": "true",
+        "threads": "2",
+        "frame_cache_mib": "0",
+    }
+    overrides = _segmenter(description, **model).named["parameters"][1]
+    overrides.pop("use_sim_time")
+    assert {name: value.arguments[0] for name, value in overrides.items()} == model
+    defaults = {row.name: row.default for row in fields(NodeParameters)}
+    assert {name: value.named["value_type"] for name, value in overrides.items()} == {
+        name: type(defaults[name]) for name in model
+    }
     assert given["parameters"][0].arguments == ("params_file",)
     assert given["parameters"][1]["cameras"] == ["front", "rear"]
     assert given["parameters"][1]["model"].arguments == ("/m/2024",)

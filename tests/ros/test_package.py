@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from xsam import __version__
-from xsam_ros.node.parameters import CameraParameters, Change, NodeParameters, why_invalid
+from xsam_ros.node.parameters import CameraParameters, Change, NodeParameters, invalid_reason
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = sorted([*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv"), *ROOT.glob("action/*.action")])
@@ -84,7 +84,7 @@ def test_the_demo_uses_parameters_that_exist() -> None:
     node = demo["/**/xsam"]["ros__parameters"]
     cameras = {name: node.pop(name) for name in list(node) if name in node["cameras"]}
     for name, value in [*node.items(), *(item for camera in cameras.values() for item in camera.items())]:
-        assert why_invalid(name, value) == "", name
+        assert invalid_reason(name, value) == "", name
     assert set(cameras) == set(node["cameras"])
 
 
@@ -93,13 +93,15 @@ def test_the_demo_uses_parameters_that_exist() -> None:
 )
 def test_every_parameter_is_documented_and_bounded(row: Any) -> None:
     spec = row.metadata["spec"]
-    assert spec.text.endswith((".", ", ..."))
+    assert spec.description.endswith((".", ", ..."))
     default = list(row.default) if isinstance(row.default, tuple) else row.default
-    assert why_invalid(row.name, default) == ""
+    assert invalid_reason(row.name, default) == ""
     if type(row.default) in (int, float):
-        assert type(spec.least) is type(spec.most) is type(row.default), "messages take the exact type only"
-        assert why_invalid(row.name, type(row.default)(spec.most + 1)) != ""
-        assert why_invalid(row.name, type(row.default)(spec.least - 1)) != ""
+        assert type(spec.minimum) is type(spec.maximum) is type(row.default), (
+            "messages take the exact type only"
+        )
+        assert invalid_reason(row.name, type(row.default)(spec.maximum + 1)) != ""
+        assert invalid_reason(row.name, type(row.default)(spec.minimum - 1)) != ""
     if row.name.endswith(("_s", "_px", "_hz")):
         assert spec.unit == row.name.rsplit("_", 1)[1].replace("hz", "Hz")
     assert spec.change in Change
@@ -128,15 +130,15 @@ def test_every_parameter_is_documented_and_bounded(row: Any) -> None:
     ],
 )
 def test_wrong_values(name: str, value: object) -> None:
-    assert why_invalid(name, value) != ""
+    assert invalid_reason(name, value) != ""
 
 
 def test_an_integer_will_do_for_seconds() -> None:
-    assert why_invalid("default_timeout_s", 30) == ""
+    assert invalid_reason("default_timeout_s", 30) == ""
 
 
 def test_no_cameras() -> None:
-    assert why_invalid("cameras", None) == ""
+    assert invalid_reason("cameras", None) == ""
 
 
 def test_the_dds_profile_is_sound() -> None:

@@ -48,8 +48,16 @@ def load_engine(parameters: NodeParameters) -> Engine:
     """Load the model that the parameters name."""
     from xsam.engine import XSam  # imports PyTorch, so not before it is needed
 
-    dtype: Any = parameters.dtype  # one of the choices in the table
-    return XSam.load(parameters.model, device=parameters.device, dtype=dtype)
+    choices: dict[str, Any] = {"dtype": parameters.dtype, "llm_weights": parameters.llm_weights}
+    return XSam.load(
+        parameters.model,
+        device=parameters.device,
+        llm_device=parameters.llm_device or None,
+        compiled=parameters.compiled,
+        threads=parameters.threads or None,
+        frame_cache_mib=parameters.frame_cache_mib,
+        **choices,
+    )
 
 
 class SegmenterNode(LifecycleNode):

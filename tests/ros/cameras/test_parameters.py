@@ -12,7 +12,14 @@ from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter
 
 from xsam_ros.cameras.camera import CameraTopics
-from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator, why_invalid
+from xsam_ros.node.parameters import (
+    CameraParameters,
+    NodeParameters,
+    declare,
+    invalid_reason,
+    read,
+    validator,
+)
 
 _CONFIG = Path(__file__).resolve().parents[3] / "config"
 
@@ -31,7 +38,7 @@ _CONFIG = Path(__file__).resolve().parents[3] / "config"
     ],
 )
 def test_right_values(name: str, value: object) -> None:
-    assert why_invalid(name, value) == ""
+    assert invalid_reason(name, value) == ""
 
 
 @pytest.mark.parametrize(
@@ -50,7 +57,7 @@ def test_right_values(name: str, value: object) -> None:
     ],
 )
 def test_wrong_values(name: str, value: object, expected: str) -> None:
-    reason = why_invalid(name, value)
+    reason = invalid_reason(name, value)
     assert expected in reason
     assert "\n" not in reason
 
@@ -85,12 +92,12 @@ def test_the_files_for_common_cameras(path: Path) -> None:
     parameters = yaml.safe_load(text)["/**"]["ros__parameters"]
     assert parameters.pop("use_sim_time", True) is True
     names = parameters.pop("cameras")
-    assert why_invalid("cameras", names) == ""
+    assert invalid_reason("cameras", names) == ""
     for name in names:
         camera = parameters.pop(name)
         assert set(camera) <= {row.name for row in fields(CameraParameters)}
         for key, value in camera.items():
-            assert why_invalid(key, value) == "", key
+            assert invalid_reason(key, value) == "", key
         topics = CameraTopics.from_parameters(name, CameraParameters(**camera))
         assert len({topics.image, topics.depth, topics.info} - {""}) == (3 if topics.depth else 1)
     assert set(parameters) <= {row.name for row in fields(NodeParameters)}

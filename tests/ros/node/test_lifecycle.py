@@ -190,7 +190,7 @@ def test_interrupted_while_the_model_runs(spawn: Spawn, node: Node, eventually: 
     ("params", "words"),
     [
         ({"queue_size": 0}, "queue_size"),
-        ({"cameras": "['Not A Name']"}, "is no camera name"),
+        ({"cameras": "['Not A Name']"}, "is not a camera name"),
         ({"dtype": "float3"}, "float32"),
     ],
 )
