@@ -266,8 +266,9 @@ def declare(node: Node, table: type[Table], prefix: str = "") -> None:
             description=f"{spec.description} [unit: {spec.unit}]" if spec.unit else spec.description,
             additional_constraints=_constraints(spec),
             read_only=spec.change is Change.NEVER,
-            # In YAML, `timeout: 30` is an integer, which a statically typed double would reject.
-            dynamic_typing=isinstance(row.default, float),
+            # In YAML, `timeout: 30` is an integer, which a statically typed double would reject, and `[]`
+            # has no type at all. `validator` checks the types instead.
+            dynamic_typing=isinstance(row.default, (float, tuple)),
         )
         if isinstance(row.default, float):
             descriptor.floating_point_range = [
@@ -342,7 +343,7 @@ def invalid_reason(name: str, value: Any) -> str:
 def _invalid_cameras_reason(value: Any) -> str:
     if value is None:
         return ""
-    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(name, str) for name in value):
         return f"expected a list of names, got {value!r}"
     reserved = {row.name for row in fields(NodeParameters)} | {"use_sim_time", "qos_overrides"}
     for name in value:

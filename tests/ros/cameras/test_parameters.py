@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 import yaml
 from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter
@@ -83,6 +84,20 @@ def test_on_a_node(ros: Any) -> None:
     assert "latched" in quality.additional_constraints
     assert (lag.floating_point_range[0].from_value, lag.floating_point_range[0].to_value) == (0.0, 2.0)
     assert "[unit: s]" in lag.description
+
+
+def test_an_empty_list_of_cameras(ros: Any) -> None:
+    """An empty list in YAML has no type; the node once ended with an exception of rclpy."""
+    node = rclpy.create_node("no_cameras", context=ros.context, cli_args=["--ros-args", "-p", "cameras:=[]"])
+    try:
+        node.add_on_set_parameters_callback(validator(lambda: True))
+        declare(node, NodeParameters)
+        assert read(node, NodeParameters).cameras == ()
+        assert not node.set_parameters([Parameter("cameras", value=3)])[0].successful
+        assert node.set_parameters([Parameter("cameras", value=["front"])])[0].successful
+        assert read(node, NodeParameters).cameras == ("front",)
+    finally:
+        node.destroy_node()
 
 
 @pytest.mark.parametrize("path", sorted(_CONFIG.glob("camera_*.yaml")), ids=lambda path: path.stem)
