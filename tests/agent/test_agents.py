@@ -44,12 +44,12 @@ def _tool_answers(messages: list[BaseMessage]) -> list[dict[str, Any]]:
 
 def _find_the_red_mug(messages: list[BaseMessage]) -> AIMessage:
     """Search, follow the hint of a "no match", correct a refused argument, and name the object."""
-    answers = _tool_answers(messages)
-    if not answers:
+    results = _tool_answers(messages)
+    if not results:
         return _calls(
             {"queries": ["crimson espresso mug with a handle"], "camera": "/camera/color/image_raw"}
         )
-    last = answers[-1]
+    last = results[-1]
     if last.get("code") == "UNKNOWN_CAMERA":
         camera = last["hint"].removeprefix("use one of: ").split(", ")[0]
         return _calls({"queries": ["crimson espresso mug with a handle"], "camera": camera})
@@ -88,8 +88,8 @@ def test_agent_survives_a_broken_segmenter(make_toolkit) -> None:
             raise RuntimeError("CUDA error")
 
     def policy(messages: list[BaseMessage]) -> AIMessage:
-        answers = _tool_answers(messages)
-        return AIMessage(content=answers[-1]["code"]) if answers else _calls({"queries": ["mug"]})
+        results = _tool_answers(messages)
+        return AIMessage(content=results[-1]["code"]) if results else _calls({"queries": ["mug"]})
 
     messages = _ask(
         create_agent(ScriptedModel(policy=policy), make_toolkit(segmenter=CrashingSegmenter()).get_tools())
@@ -101,20 +101,20 @@ def test_parallel_tool_calls_of_one_message(make_toolkit) -> None:
     queries = [["mug"], ["plate"], ["red mug"], ["fork"]]
 
     def policy(messages: list[BaseMessage]) -> AIMessage:
-        answers = _tool_answers(messages)
-        return AIMessage(content="done") if answers else _calls(*({"queries": q} for q in queries))
+        results = _tool_answers(messages)
+        return AIMessage(content="done") if results else _calls(*({"queries": q} for q in queries))
 
     toolkit = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=0.02))
     messages = _ask(create_agent(ScriptedModel(policy=policy), toolkit.get_tools()))
-    answers = _tool_answers(messages)
-    assert [a["status"] for a in answers] == ["ok", "ok", "ok", "no_match"]
-    assert [[o["label"] for o in a["objects"]] for a in answers] == [
+    results = _tool_answers(messages)
+    assert [a["status"] for a in results] == ["ok", "ok", "ok", "no_match"]
+    assert [[o["label"] for o in a["objects"]] for a in results] == [
         ["mug", "mug"],
         ["plate"],
         ["red mug"],
         [],
     ]
-    assert len({a["image_id"] for a in answers}) == 4
+    assert len({a["image_id"] for a in results}) == 4
 
 
 def test_many_threads_on_one_image_get_ids_of_their_own(make_toolkit, call) -> None:
@@ -122,8 +122,8 @@ def test_many_threads_on_one_image_get_ids_of_their_own(make_toolkit, call) -> N
     tool = make_toolkit(segmenter=FakeSegmenter({**MASKS, **kinds})).get_tools()[0]
     call(tool, queries=["plate"])
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda kind: call(tool, queries=[kind], image_id="f1"), kinds))
-    ids = [o["id"] for a in answers for o in a["objects"]]
+        results = list(pool.map(lambda kind: call(tool, queries=[kind], image_id="f1"), kinds))
+    ids = [o["id"] for a in results for o in a["objects"]]
     assert sorted(ids) == sorted(f"f1/m{n}" for n in range(2, 34))
 
 
@@ -155,9 +155,9 @@ async def test_async_side_leaves_the_event_loop_free(make_toolkit, acall) -> Non
             ticks += 1
 
     ticker = asyncio.create_task(tick())
-    answers = await asyncio.gather(acall(tool, queries=["mug"]), acall(tool, queries=["plate"]))
+    results = await asyncio.gather(acall(tool, queries=["mug"]), acall(tool, queries=["plate"]))
     ticker.cancel()
-    assert [a["status"] for a in answers] == ["ok", "ok"]
+    assert [a["status"] for a in results] == ["ok", "ok"]
     assert ticks >= 5
 
 

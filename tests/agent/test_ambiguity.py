@@ -26,29 +26,29 @@ RED, BLUE = (190, 30, 30), (30, 40, 190)
 
 def _ask(make_tools, call, frame: Frame, masks: list[np.ndarray]):
     tools = make_tools(segmenter=FakeSegmenter({"mug": masks}), frame_source=lambda _: frame)
-    answer = call(tools["segment_objects"], queries=["the mug"])
-    assert answer["status"] == "ambiguous"
-    return answer
+    result = call(tools["segment_objects"], queries=["the mug"])
+    assert result["status"] == "ambiguous"
+    return result
 
 
 def test_side_and_color_tell_two_apart(make_tools, call) -> None:
     left, right = rectangle(100, 100, 160, 200), rectangle(400, 100, 460, 200)
-    answer = _ask(make_tools, call, _painted((left, RED), (right, BLUE)), [left, right])
-    assert answer["differ"] == {"f1/m1": "left, red", "f1/m2": "right, blue"}
-    assert "hint" in answer.json
-    assert answer["ambiguous"] == ["the mug"]
+    result = _ask(make_tools, call, _painted((left, RED), (right, BLUE)), [left, right])
+    assert result["differ"] == {"f1/m1": "left, red", "f1/m2": "right, blue"}
+    assert "hint" in result.json
+    assert result["ambiguous"] == ["the mug"]
 
 
 def test_equal_ones_above_each_other(make_tools, call) -> None:
     upper, lower = rectangle(100, 50, 160, 150), rectangle(102, 300, 162, 400)
-    answer = _ask(make_tools, call, _painted((upper, RED), (lower, RED)), [upper, lower])
-    assert answer["differ"] == {"f1/m1": "upper", "f1/m2": "lower"}
+    result = _ask(make_tools, call, _painted((upper, RED), (lower, RED)), [upper, lower])
+    assert result["differ"] == {"f1/m1": "upper", "f1/m2": "lower"}
 
 
 def test_the_middle_one_of_three_has_no_extreme(make_tools, call) -> None:
     masks = [rectangle(x, 100, x + 60, 200) for x in (300, 100, 500)]
-    answer = _ask(make_tools, call, _painted(*((m, RED) for m in masks)), masks)
-    assert answer["differ"] == {"f1/m2": "leftmost", "f1/m3": "rightmost"}
+    result = _ask(make_tools, call, _painted(*((m, RED) for m in masks)), masks)
+    assert result["differ"] == {"f1/m2": "leftmost", "f1/m3": "rightmost"}
 
 
 def test_depth_and_size_where_there_is_depth(make_tools, table, call) -> None:
@@ -67,16 +67,16 @@ def test_depth_and_size_where_there_is_depth(make_tools, table, call) -> None:
 def test_without_pixels_the_place_is_left(make_tools, call) -> None:
     masks = [rectangle(100, 100, 160, 200), rectangle(400, 100, 460, 200)]
     segmenter = FakeSegmenter({"mug": masks}, frames={"front": new_frame("front")})
-    answer = call(make_tools(segmenter=segmenter, frame_source=None)["segment_objects"], queries=["the mug"])
-    assert answer["differ"] == {"f1/m1": "left", "f1/m2": "right"}
+    result = call(make_tools(segmenter=segmenter, frame_source=None)["segment_objects"], queries=["the mug"])
+    assert result["differ"] == {"f1/m1": "left", "f1/m2": "right"}
 
 
 def test_candidates_of_one_phrase_are_not_mixed_with_other_finds(make_tools, call) -> None:
     left, right, plate = (rectangle(x, 100, x + 60, 200) for x in (100, 400, 520))
     segmenter = FakeSegmenter({"mug": [left, right], "plate": [plate]})
     tools = make_tools(segmenter=segmenter, frame_source=lambda _: _painted((plate, BLUE)))
-    answer = call(tools["segment_objects"], queries=["the mug", "plate"])
-    assert answer["differ"] == {"f1/m1": "left", "f1/m2": "right"}
+    result = call(tools["segment_objects"], queries=["the mug", "plate"])
+    assert result["differ"] == {"f1/m1": "left", "f1/m2": "right"}
 
 
 @pytest.mark.parametrize(

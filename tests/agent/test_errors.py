@@ -31,18 +31,18 @@ class FailingSegmenter:
         raise self.error
 
 
-def _check(answer: Any, code: str, *, retryable: bool) -> None:
-    assert answer.message.status == "error"
-    assert sorted(answer.json) == ["code", "hint", "message", "retryable", "status"]
-    assert (answer["status"], answer["code"], answer["retryable"]) == ("error", code, retryable)
-    assert answer["message"]
-    assert answer["hint"]
+def _check(result: Any, code: str, *, retryable: bool) -> None:
+    assert result.message.status == "error"
+    assert sorted(result.json) == ["code", "hint", "message", "retryable", "status"]
+    assert (result["status"], result["code"], result["retryable"]) == ("error", code, retryable)
+    assert result["message"]
+    assert result["hint"]
 
 
 def test_unknown_camera(tool, call) -> None:
-    answer = call(tool, queries=["mug"], camera="/camera/image_raw")
-    _check(answer, "UNKNOWN_CAMERA", retryable=False)
-    assert "front, wrist" in answer["hint"]
+    result = call(tool, queries=["mug"], camera="/camera/image_raw")
+    _check(result, "UNKNOWN_CAMERA", retryable=False)
+    assert "front, wrist" in result["hint"]
 
 
 def test_unknown_image(tool, call) -> None:
@@ -66,10 +66,10 @@ def test_unknown_image(tool, call) -> None:
     ],
 )
 def test_the_reason_of_a_validation_error_reaches_the_model(tool, call, arguments, reason: str) -> None:
-    answer = call(tool, **arguments)
-    _check(answer, "INVALID_ARGUMENTS", retryable=False)
-    assert reason in answer["message"]
-    assert len(answer.message.content) < 700
+    result = call(tool, **arguments)
+    _check(result, "INVALID_ARGUMENTS", retryable=False)
+    assert reason in result["message"]
+    assert len(result.message.content) < 700
 
 
 @pytest.mark.parametrize(
@@ -83,9 +83,9 @@ def test_the_reason_of_a_validation_error_reaches_the_model(tool, call, argument
     ],
 )
 def test_common_slips_are_understood(tool, call, arguments) -> None:
-    answer = call(tool, **arguments)
-    assert answer["status"] == "ok"
-    assert len(answer["objects"]) == 2
+    result = call(tool, **arguments)
+    assert result["status"] == "ok"
+    assert len(result["objects"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,9 @@ def test_common_slips_are_understood(tool, call, arguments) -> None:
 )
 def test_what_the_segmenter_raises(make_toolkit, call, error: XSamError, code: str, retryable: bool) -> None:
     tool = make_toolkit(segmenter=FailingSegmenter(error)).get_tools()[0]
-    answer = call(tool, queries=["mug"])
-    _check(answer, code, retryable=retryable)
-    assert answer["message"] == error.message
+    result = call(tool, queries=["mug"])
+    _check(result, code, retryable=retryable)
+    assert result["message"] == error.message
 
 
 def test_a_camera_without_frames(make_toolkit, call) -> None:
@@ -112,9 +112,9 @@ def test_a_camera_without_frames(make_toolkit, call) -> None:
         raise NoFrameError("camera 'front' is silent")
 
     tool = make_toolkit(frame_source=source).get_tools()[0]
-    answer = call(tool, queries=["mug"])
-    _check(answer, "NO_FRAME", retryable=True)
-    assert answer["message"] == "camera 'front' is silent"
+    result = call(tool, queries=["mug"])
+    _check(result, "NO_FRAME", retryable=True)
+    assert result["message"] == "camera 'front' is silent"
 
 
 def test_failure_of_every_query_is_an_error_and_not_absence(make_toolkit, call) -> None:
@@ -136,11 +136,11 @@ def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
             return [first, *FakeSegmenter(MASKS).segment(source, queries[1:], deadline_s=deadline_s)]
 
     tool = make_toolkit(segmenter=HalfFailingSegmenter()).get_tools()[0]
-    answer = call(tool, queries=["mug", "plate", "fork"])
-    assert answer["status"] == "ok"
-    assert [o["label"] for o in answer["objects"]] == ["plate"]
-    assert answer["failed"] == [{"query": "mug", "code": "MODEL_ERROR", "message": "out of luck"}]
-    assert answer["not_found"] == ["fork"]
+    result = call(tool, queries=["mug", "plate", "fork"])
+    assert result["status"] == "ok"
+    assert [o["label"] for o in result["objects"]] == ["plate"]
+    assert result["failed"] == [{"query": "mug", "code": "MODEL_ERROR", "message": "out of luck"}]
+    assert result["not_found"] == ["fork"]
 
 
 def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
@@ -155,10 +155,10 @@ def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
 def test_bugs_are_logged_and_do_not_end_the_agent(make_toolkit, call, caplog) -> None:
     tool = make_toolkit(segmenter=FailingSegmenter(ZeroDivisionError("secret detail"))).get_tools()[0]
     with caplog.at_level(logging.ERROR, logger="xsam_agent_tools"):
-        answer = call(tool, queries=["mug"])
-    _check(answer, "INTERNAL", retryable=False)
-    assert "ZeroDivisionError" in answer["message"]
-    assert "secret detail" not in answer.message.content
+        result = call(tool, queries=["mug"])
+    _check(result, "INTERNAL", retryable=False)
+    assert "ZeroDivisionError" in result["message"]
+    assert "secret detail" not in result.message.content
     assert "secret detail" in caplog.text
 
 
@@ -219,8 +219,8 @@ def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
 @pytest.mark.parametrize("error", [DeadlineExceededError("too slow"), RuntimeError("bug")])
 async def test_errors_on_the_async_side(make_toolkit, acall, error: Exception) -> None:
     tool = make_toolkit(segmenter=FailingSegmenter(error)).get_tools()[0]
-    answer = await acall(tool, queries=["mug"])
-    assert answer["code"] == ("DEADLINE" if isinstance(error, XSamError) else "INTERNAL")
+    result = await acall(tool, queries=["mug"])
+    assert result["code"] == ("DEADLINE" if isinstance(error, XSamError) else "INTERNAL")
     assert (await acall(tool, queries=[]))["code"] == "INVALID_ARGUMENTS"
 
 

@@ -119,11 +119,11 @@ def test_rai_takes_errors(searched) -> None:
 @pytest.mark.parametrize("images", ["none", "user"])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_artifacts_are_plain_and_survive_a_checkpoint(searched, call, images: str, name: str) -> None:
-    answer = call(searched(images)[name], **EXAMPLES[name])
-    artifact = answer.artifact
+    result = call(searched(images)[name], **EXAMPLES[name])
+    artifact = result.artifact
     assert_plain(artifact)
     assert artifact["schema"].startswith("xsam_agent_tools/")
-    assert artifact["result"] == answer.json
+    assert artifact["result"] == result.json
     assert {"masks", "frame"} <= artifact.keys()
     serde = JsonPlusSerializer()
     assert serde.loads_typed(serde.dumps_typed(artifact)) == artifact
@@ -132,15 +132,15 @@ def test_artifacts_are_plain_and_survive_a_checkpoint(searched, call, images: st
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_answers_hold_together(searched, call, name: str) -> None:
-    answer = call(searched()[name], **EXAMPLES[name])
-    assert answer["status"] in ("ok", "no_match", "ambiguous", "stale", "error")
-    assert "NaN" not in answer.message.content
-    assert '": ' not in answer.message.content  # compact
+    result = call(searched()[name], **EXAMPLES[name])
+    assert result["status"] in ("ok", "no_match", "ambiguous", "stale", "error")
+    assert "NaN" not in result.message.content
+    assert '": ' not in result.message.content  # compact
     if name == "perception_status":
-        assert all("age_s" in camera for camera in answer["cameras"])
+        assert all("age_s" in camera for camera in result["cameras"])
     else:
-        assert answer["age_s"] >= 0
-    for mask in answer.artifact["masks"]:
+        assert result["age_s"] >= 0
+    for mask in result.artifact["masks"]:
         assert sorted(mask["rle"]) == ["counts", "size"]
 
 
@@ -153,9 +153,9 @@ def test_all_tools_in_one_tool_node(searched) -> None:
     graph.add_edge(START, "tools").add_edge("tools", END)
     calls = [as_call(tools[name], EXAMPLES[name]) | {"id": name} for name in BUILDERS]
     messages = graph.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]})["messages"]
-    answers = {m.tool_call_id: m for m in messages if isinstance(m, ToolMessage)}
-    assert answers.keys() == BUILDERS.keys()
-    assert {m.status for m in answers.values()} == {"success"}
+    results = {m.tool_call_id: m for m in messages if isinstance(m, ToolMessage)}
+    assert results.keys() == BUILDERS.keys()
+    assert {m.status for m in results.values()} == {"success"}
 
 
 # ------------------------------------------------------------------------- no framework: the specs

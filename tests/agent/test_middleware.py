@@ -141,8 +141,8 @@ async def test_async(make_toolkit) -> None:
 def test_call_limits_end_an_agent_that_looks_for_ever(make_toolkit) -> None:
     model = _searching_model(BLIND, searches=1000)
     messages = _run(make_toolkit, model, perception_middleware(tool_calls=4, model_calls=7), images="none")
-    answers = [m for m in messages if isinstance(m, ToolMessage)]
-    assert [m.status for m in answers] == ["success"] * 4 + ["error"] * 3
+    results = [m for m in messages if isinstance(m, ToolMessage)]
+    assert [m.status for m in results] == ["success"] * 4 + ["error"] * 3
     assert len(model.received) == 7
     assert isinstance(messages[-1], AIMessage)
 

@@ -69,7 +69,7 @@ def test_advice_never_asks_more_than_one_call_can_take(make_tools, call) -> None
     """Eight long phrases have sixteen shorter forms."""
     phrases = [f"small {color} thing{n}" for n, color in enumerate(["red", "blue", "green", "pink"] * 2)]
     tools = make_tools()
-    answer = call(tools["segment_objects"], queries=phrases)
-    assert answer["status"] == "no_match"
-    nouns = ast.literal_eval(answer["next"].removeprefix("segment_objects(").removesuffix(")"))
+    result = call(tools["segment_objects"], queries=phrases)
+    assert result["status"] == "no_match"
+    nouns = ast.literal_eval(result["next"].removeprefix("segment_objects(").removesuffix(")"))
     assert call(tools["segment_objects"], queries=nouns)["status"] == "no_match"

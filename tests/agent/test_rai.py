@@ -41,11 +41,11 @@ def searched(make_tools, table, call):
 def test_the_tool_runner_takes_every_answer(searched, name: str) -> None:
     message = AIMessage("", tool_calls=[as_call(searched[name], EXAMPLES[name])])
     messages = ToolRunner(list(searched.values())).invoke({"messages": [message]})["messages"]
-    (answer,) = [m for m in messages if isinstance(m, ToolMessage)]
-    assert answer.status == "success", answer.content
+    (result,) = [m for m in messages if isinstance(m, ToolMessage)]
+    assert result.status == "success", result.content
     shown = [m for m in messages if isinstance(m, HumanMultimodalMessage)]
     assert len(shown) == (0 if name in ("report_not_found", "perception_status") else 1)
-    text = answer.content if isinstance(answer.content, str) else answer.content[0]["text"]
+    text = result.content if isinstance(result.content, str) else result.content[0]["text"]
     assert json.loads(text)["status"] in ("ok", "no_match")
 
 

@@ -15,12 +15,12 @@ def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> N
     """Agents searched for a missing fork until their budget was spent."""
     call(tools["segment_objects"], queries=["spoon"])
     call(tools["segment_objects"], queries=["fork"])
-    answer = call(tools["segment_objects"], queries=["Fork"])
-    assert answer.message.status == "error"
-    assert (answer["status"], answer["code"], answer["retryable"]) == ("error", "REPEATED_QUERY", False)
-    assert answer["tried"] == ["spoon", "fork"]
-    assert "f2" in answer["message"]
-    assert "report_not_found" in answer["hint"]
+    result = call(tools["segment_objects"], queries=["Fork"])
+    assert result.message.status == "error"
+    assert (result["status"], result["code"], result["retryable"]) == ("error", "REPEATED_QUERY", False)
+    assert result["tried"] == ["spoon", "fork"]
+    assert "f2" in result["message"]
+    assert "report_not_found" in result["hint"]
 
 
 def test_other_words_other_cameras_and_mixed_queries_are_not_refused(tools, call) -> None:
@@ -66,10 +66,10 @@ def test_a_refused_query_reaches_no_model(make_tools, call) -> None:
 
 def test_the_same_query_on_the_same_image_is_refused_with_its_ids(tools, call) -> None:
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["segment_objects"], queries=["MUG"], image_id="f1")
-    assert answer["code"] == "REPEATED_QUERY"
-    assert "f1/m1, f1/m2" in answer["message"]
-    assert answer["hint"] == "use those ids"
+    result = call(tools["segment_objects"], queries=["MUG"], image_id="f1")
+    assert result["code"] == "REPEATED_QUERY"
+    assert "f1/m1, f1/m2" in result["message"]
+    assert result["hint"] == "use those ids"
     call(tools["segment_objects"], queries=["fork"], image_id="f1")
     absent = call(tools["segment_objects"], queries=["fork"], image_id="f1")
     assert "nothing was found" in absent["message"]

@@ -107,9 +107,9 @@ def test_the_schema_for_clients_without_a_converter(tools, name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_unknown_arguments_are_refused(tools, call, name: str) -> None:
-    answer = call(tools[name], topic="/camera/image_raw")
-    assert answer["code"] == "INVALID_ARGUMENTS"
-    assert "topic: Extra inputs are not permitted" in answer["message"]
+    result = call(tools[name], topic="/camera/image_raw")
+    assert result["code"] == "INVALID_ARGUMENTS"
+    assert "topic: Extra inputs are not permitted" in result["message"]
 
 
 def test_all_definitions_fit_into_a_small_context(tools) -> None:

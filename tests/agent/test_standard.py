@@ -59,6 +59,6 @@ class TestIntegration(_OverTheTable, ToolsIntegrationTests):
 def test_the_suites_run_over_calls_that_succeed(sim_tools, call, name: str) -> None:
     """The standard suite also passes with a tool that returns nothing but errors."""
     call(sim_tools["segment_objects"], queries=["mug"])
-    answer = call(sim_tools[name], **EXAMPLES[name])
-    assert answer.message.status == "success", answer.json
-    assert answer["status"] == ("no_match" if name == "report_not_found" else "ok")
+    result = call(sim_tools[name], **EXAMPLES[name])
+    assert result.message.status == "success", result.json
+    assert result["status"] == ("no_match" if name == "report_not_found" else "ok")

@@ -42,12 +42,12 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
         segmenter=RecordingSegmenter(masks, label=label), frame_source=_uhd_frame
     ).get_tools()[0]
     for phrase, options in ((label, {}), ("thing", {"image_id": "f1"})):  # then all have same_as too
-        answer = call(tool, queries=[phrase], **options)
-        assert len(answer["objects"]) == 10
-        text = _compact(answer["objects"])
-        assert text in answer.message.content
+        result = call(tool, queries=[phrase], **options)
+        assert len(result["objects"]) == 10
+        text = _compact(result["objects"])
+        assert text in result.message.content
         assert _tokens(text) / 10 <= LIMIT
-        frame_text = answer.message.content.replace(text, "")
+        frame_text = result.message.content.replace(text, "")
         assert _tokens(frame_text) <= 60
 
 
@@ -71,7 +71,7 @@ def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table,
     assert len(ids) >= 6
     x_px, y_px = found["objects"][0]["center_xy"]
     spot = {"type": "point", "x": 1000 * x_px / 320, "y": 1000 * y_px / 240}
-    answers = {
+    results = {
         "segment_objects": found,
         "ask_scene": call(tools["ask_scene"], question="Describe the scene."),
         "locate_objects_3d": call(tools["locate_objects_3d"], object_ids=ids),
@@ -81,15 +81,15 @@ def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table,
         "track_object": call(tools["track_object"], object_id=ids[0]),
         "inspect_object": call(tools["inspect_object"], object_id=ids[0]),
     }
-    for name, answer in answers.items():
-        assert answer["status"] == "ok", name
-        for item in answer["objects"]:
+    for name, result in results.items():
+        assert result["status"] == "ok", name
+        for item in result["objects"]:
             assert _tokens(_compact(item)) <= LIMIT, (name, item)
     for name in ("segment_objects", "locate_objects_3d", "segment_everything"):  # and all around them
-        answer = answers[name]
-        assert _tokens(answer.message.content) <= 60 + LIMIT * len(answer["objects"]), name
+        result = results[name]
+        assert _tokens(result.message.content) <= 60 + LIMIT * len(result["objects"]), name
     for name in ("inspect_object", "refine_object", "track_object", "segment_with_prompt"):
-        assert _tokens(answers[name].message.content) <= 220, name
+        assert _tokens(results[name].message.content) <= 220, name
 
 
 def test_short_answers_are_short(make_tools, busy_table, call) -> None:
@@ -104,8 +104,8 @@ def test_short_answers_are_short(make_tools, busy_table, call) -> None:
     report = call(tools["report_not_found"], query="unicorn", tried=["unicorn"], reason="not in view")
     status = call(tools["perception_status"])
     refusal = call(tools["segment_objects"], queries=["unicorn"])
-    for answer in (report, status, refusal):
-        assert _tokens(answer.message.content) <= 150
+    for result in (report, status, refusal):
+        assert _tokens(result.message.content) <= 150
 
 
 def test_the_longest_possible_place_stays_within_the_limit() -> None:

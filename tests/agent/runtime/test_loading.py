@@ -78,6 +78,6 @@ def test_the_status_tool_says_that_it_is_loading(make_tools, call) -> None:
     segmenter = LoadingSegmenter(lambda: may_load.wait(30) and FakeSegmenter(MASKS))
     tools = make_tools(segmenter=segmenter, deadline_s=0.2)
     assert call(tools["perception_status"])["state"] == "loading"
-    answer = call(tools["segment_objects"], queries=["mug"])
-    assert (answer["code"], answer["retryable"]) == ("DEADLINE", True)
+    refusal = call(tools["segment_objects"], queries=["mug"])
+    assert (refusal["code"], refusal["retryable"]) == ("DEADLINE", True)
     may_load.set()

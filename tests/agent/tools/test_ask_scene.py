@@ -15,12 +15,12 @@ from xsam_agent_tools.tools.asking import scene_queries
 class TextSegmenter:
     """A segmenter that returns the n-th prepared result for the n-th query of a call."""
 
-    def __init__(self, *answers: dict) -> None:
-        self.answers, self.queries = answers, []
+    def __init__(self, *results: dict) -> None:
+        self.results, self.queries = results, []
 
     def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
         self.queries += queries
-        return [self._result(source, q, **a) for q, a in zip(queries, self.answers, strict=True)]
+        return [self._result(source, q, **a) for q, a in zip(queries, self.results, strict=True)]
 
     def _result(self, source, query: Query, *, text="", phrases=(), masks=(), indices=(), error=None):
         if error is not None:
@@ -66,17 +66,17 @@ def test_the_words_of_a_description_carry_the_ids_of_their_objects(make_tools, c
     masks = [rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200), rectangle(500, 300, 600, 400)]
     says = {"text": "A red mug and two books; a Mug again.", "phrases": ("a red mug", "two books", "a mug")}
     segmenter = TextSegmenter({**says, "masks": masks, "indices": [0, 1, 1]})
-    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="Describe the scene.")
-    assert answer["answer"] == "A red mug [f1/m1] and two books [f1/m2, f1/m3]; a Mug again."
-    assert [o["label"] for o in answer["objects"]] == ["a red mug", "two books", "two books"]
-    assert [o["box_xyxy"] for o in answer["objects"]][1] == [300, 100, 380, 200]
+    result = call(make_tools(segmenter=segmenter)["ask_scene"], question="Describe the scene.")
+    assert result["answer"] == "A red mug [f1/m1] and two books [f1/m2, f1/m3]; a Mug again."
+    assert [o["label"] for o in result["objects"]] == ["a red mug", "two books", "two books"]
+    assert [o["box_xyxy"] for o in result["objects"]][1] == [300, 100, 380, 200]
 
 
 def test_a_description_of_the_simulated_table_names_all_that_is_labeled(sim_tools, table, call) -> None:
-    answer = call(sim_tools["ask_scene"], question="What do you see?")
-    assert len(answer["objects"]) == len(table.items)
-    for item in answer["objects"]:
-        assert answer["answer"].count(item["id"]) == 1
+    result = call(sim_tools["ask_scene"], question="What do you see?")
+    assert len(result["objects"]) == len(table.items)
+    for item in result["objects"]:
+        assert result["answer"].count(item["id"]) == 1
 
 
 def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(make_tools, call) -> None:
@@ -86,28 +86,28 @@ def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(
         {"masks": [first], "indices": [0]},
         {"text": "The mug holds water.", "masks": [second], "indices": [0]},
     )
-    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
-    assert answer["answer"] == "The mug holds water."
-    assert [o["box_xyxy"] for o in answer["objects"]] == [[10, 20, 60, 90]]
-    assert answer["objects"][0]["label"] == "answer"
+    result = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
+    assert result["answer"] == "The mug holds water."
+    assert [o["box_xyxy"] for o in result["objects"]] == [[10, 20, 60, 90]]
+    assert result["objects"][0]["label"] == "answer"
 
 
 def test_masks_of_the_explanation_are_better_than_none(make_tools, call) -> None:
     segmenter = TextSegmenter(
         {}, {"text": "The mug holds water.", "masks": [rectangle(300, 100, 380, 200)], "indices": [0]}
     )
-    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
-    assert answer["answer"] == "The mug holds water."
-    assert [o["box_xyxy"] for o in answer["objects"]] == [[300, 100, 380, 200]]
+    result = call(make_tools(segmenter=segmenter)["ask_scene"], question="What holds water?")
+    assert result["answer"] == "The mug holds water."
+    assert [o["box_xyxy"] for o in result["objects"]] == [[300, 100, 380, 200]]
 
 
 def test_one_thing_under_two_phrases_is_not_two_things(make_tools, call) -> None:
     mask = rectangle(10, 20, 60, 90)
     says = {"text": "A mug beside a cup.", "phrases": ("a mug", "a cup"), "masks": [mask, mask]}
-    answer = call(
+    result = call(
         make_tools(segmenter=TextSegmenter({**says, "indices": [0, 1]}))["ask_scene"], question="Describe it."
     )
-    assert [o.get("same_as") for o in answer["objects"]] == [None, "f1/m1"]
+    assert [o.get("same_as") for o in result["objects"]] == [None, "f1/m1"]
 
 
 def test_words_without_any_mask_are_an_answer_but_nothing_is_not(make_tools, call) -> None:
@@ -135,14 +135,14 @@ def test_one_failing_half_does_not_hide_the_other(make_tools, call) -> None:
 def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call) -> None:
     image_id = call(sim_tools["segment_objects"], queries=["mug"])["image_id"]
     table.t_s = 3.0
-    answer = call(sim_tools["ask_scene"], question="what can i drink from?", image_id=image_id)
+    result = call(sim_tools["ask_scene"], question="what can i drink from?", image_id=image_id)
     drinkable = {"mug", "cup", "bottle", "can", "bowl", "teapot"}
     truth = [a for a in view_of(table.seed, 0.0)[2] if a.labeled and a.category in drinkable]
-    assert sorted(o["box_xyxy"] for o in answer["objects"]) == sorted(list(a.box_xyxy) for a in truth)
-    assert answer["image_id"] == image_id
+    assert sorted(o["box_xyxy"] for o in result["objects"]) == sorted(list(a.box_xyxy) for a in truth)
+    assert result["image_id"] == image_id
 
 
 def test_long_answers_are_cut(make_tools, call) -> None:
     segmenter = TextSegmenter({}, {"text": "word " * 1000})
-    answer = call(make_tools(segmenter=segmenter)["ask_scene"], question="What is it for?")
-    assert len(answer["answer"]) <= 1200
+    result = call(make_tools(segmenter=segmenter)["ask_scene"], question="What is it for?")
+    assert len(result["answer"]) <= 1200

@@ -26,26 +26,26 @@ def test_details_of_one_mask(make_tools, call) -> None:
     segmenter = FakeSegmenter({"scarf": [two_pieces], "sleeve": [other]})
     tools = make_tools(segmenter=segmenter, frame_source=lambda _: frame)
     call(tools["segment_objects"], queries=["scarf", "sleeve"])
-    answer = call(tools["inspect_object"], object_id="f1/m1")
-    assert answer["objects"][0]["label"] == "scarf"
-    assert answer["size_px"] == [302, 202]
-    assert answer["pieces"] == 2  # the speck does not count
-    assert answer["cut_off_at"] == ["left"]
-    assert answer["colour"] == "red"
+    result = call(tools["inspect_object"], object_id="f1/m1")
+    assert result["objects"][0]["label"] == "scarf"
+    assert result["size_px"] == [302, 202]
+    assert result["pieces"] == 2  # the speck does not count
+    assert result["cut_off_at"] == ["left"]
+    assert result["colour"] == "red"
     area, shared = 60 * 100 + 80 * 100 + 4, 80 * 100
-    assert answer["overlaps"] == {"f1/m2": pytest.approx(shared / area, abs=0.01)}
-    assert "distance_m" not in answer.json
-    assert "age_s" in answer.json
+    assert result["overlaps"] == {"f1/m2": pytest.approx(shared / area, abs=0.01)}
+    assert "distance_m" not in result.json
+    assert "age_s" in result.json
 
 
 def test_depth_is_given_where_there_is_some(sim_tools, table, call) -> None:
     mug = next(a for a in table.items if a.category == "mug")
     call(sim_tools["segment_objects"], queries=[f"{mug.color} mug"])
-    answer = call(sim_tools["inspect_object"], object_id="f1/m1")
-    assert answer["distance_m"] == pytest.approx(np.linalg.norm(mug.position_camera_m), abs=0.03)
-    assert answer["colour"] == mug.color
-    assert answer["depth_valid_pct"] == 100
-    longest, width, thickness = answer["size_cm"]
+    result = call(sim_tools["inspect_object"], object_id="f1/m1")
+    assert result["distance_m"] == pytest.approx(np.linalg.norm(mug.position_camera_m), abs=0.03)
+    assert result["colour"] == mug.color
+    assert result["depth_valid_pct"] == 100
+    longest, width, thickness = result["size_cm"]
     assert 20 > longest >= width >= thickness > 2
 
 
@@ -73,8 +73,8 @@ def test_tiny_objects_are_enlarged_at_most_four_times(make_tools, call) -> None:
 @pytest.mark.parametrize(("object_id", "code"), [("f1/m9", "UNKNOWN_ID"), ("f9/m1", "UNKNOWN_ID")])
 def test_unknown_objects(tools, call, object_id: str, code: str) -> None:
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["inspect_object"], object_id=object_id)
-    assert answer["code"] == code
+    result = call(tools["inspect_object"], object_id=object_id)
+    assert result["code"] == code
 
 
 def test_old_images_are_refused(make_tools, call) -> None:
@@ -94,9 +94,9 @@ def test_old_images_are_refused(make_tools, call) -> None:
         ("refine_object", {"object_id": "f1/m1", "add": [{"type": "point", "x": 5, "y": 5}]}),
         ("ask_scene", {"question": "What?", "image_id": "f1"}),
     ):
-        answer = call(tools[name], **arguments)
-        assert (answer["status"], answer["code"]) == ("stale", "STALE_FRAME"), name
-        assert "31" in answer["message"]
+        result = call(tools[name], **arguments)
+        assert (result["status"], result["code"]) == ("stale", "STALE_FRAME"), name
+        assert "31" in result["message"]
     assert call(tools["track_object"], object_id="f1/m1")["status"] == "ok"  # it looks afresh
 
 
@@ -109,10 +109,10 @@ def _found(tools, call) -> None:
 
 def test_keep_and_drop(tools, call) -> None:
     _found(tools, call)
-    answer = call(tools["filter_objects"], image_id="f1", drop=["f1/m2"])
-    assert [item["id"] for item in answer["kept"]] == ["f1/m1", "f1/m3"]
-    assert answer["dropped"] == ["f1/m2"]
-    assert [mask["id"] for mask in answer.artifact["masks"]] == ["f1/m1", "f1/m3"]
+    result = call(tools["filter_objects"], image_id="f1", drop=["f1/m2"])
+    assert [item["id"] for item in result["kept"]] == ["f1/m1", "f1/m3"]
+    assert result["dropped"] == ["f1/m2"]
+    assert [mask["id"] for mask in result.artifact["masks"]] == ["f1/m1", "f1/m3"]
     more = call(tools["filter_objects"], image_id="f1", drop=["m3"])
     assert [item["id"] for item in more["kept"]] == ["f1/m1"]
     back = call(tools["filter_objects"], image_id="f1", keep=["2", "3"])
@@ -123,8 +123,8 @@ def test_keep_and_drop(tools, call) -> None:
 def test_dropped_ids_stay_valid(tools, call) -> None:
     _found(tools, call)
     call(tools["filter_objects"], image_id="f1", keep=["1"])
-    answer = call(tools["inspect_object"], object_id="f1/m3")
-    assert answer["objects"][0]["label"] == "plate"
+    result = call(tools["inspect_object"], object_id="f1/m3")
+    assert result["objects"][0]["label"] == "plate"
 
 
 def test_overlay_shows_what_was_kept(make_tools, call, monkeypatch) -> None:
@@ -156,6 +156,6 @@ def test_wrong_filters_are_refused(tools, call, arguments, code: str) -> None:
 
 def test_dropping_everything_says_so(tools, call) -> None:
     _found(tools, call)
-    answer = call(tools["filter_objects"], image_id="f1", drop=["1", "2", "3"])
-    assert (answer["kept"], len(answer["dropped"])) == ([], 3)
-    assert "keep" in answer["hint"]
+    result = call(tools["filter_objects"], image_id="f1", drop=["1", "2", "3"])
+    assert (result["kept"], len(result["dropped"])) == ([], 3)
+    assert "keep" in result["hint"]

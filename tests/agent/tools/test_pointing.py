@@ -82,9 +82,9 @@ def test_places_are_thousandths_of_width_and_height() -> None:
     ],
 )
 def test_marks_that_make_no_sense_are_refused_with_the_reason(tools, call, mark, reason: str) -> None:
-    answer = call(tools["segment_with_prompt"], prompts=[mark])
-    assert answer["code"] == "INVALID_ARGUMENTS"
-    assert reason in answer["message"]
+    result = call(tools["segment_with_prompt"], prompts=[mark])
+    assert result["code"] == "INVALID_ARGUMENTS"
+    assert reason in result["message"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_common_ways_to_write_a_box_are_understood(make_tools, call, sent) -> No
 def test_one_object_under_a_point(tools, call) -> None:
     x_px, y_px = 530, 64  # on the mug on the right
     point = {"type": "point", "x": 1000 * x_px / 640, "y": 1000 * y_px / 480}
-    answer = call(tools["segment_with_prompt"], prompts=[point])
-    assert answer["status"] == "ok"
-    assert [o["box_xyxy"] for o in answer["objects"]] == [[500, 20, 560, 110]]
-    assert "ignored" not in answer.json
+    result = call(tools["segment_with_prompt"], prompts=[point])
+    assert result["status"] == "ok"
+    assert [o["box_xyxy"] for o in result["objects"]] == [[500, 20, 560, 110]]
+    assert "ignored" not in result.json
     swapped = {"type": "point", "x": point["y"], "y": point["x"]}
     assert call(tools["segment_with_prompt"], prompts=[swapped])["status"] == "no_match"
 
@@ -128,11 +128,11 @@ def test_all_similar_gives_every_one(sim_tools, table, call) -> None:
     x_px, y_px = first["objects"][0]["center_xy"]
     width, height = first["size"]
     point = {"type": "point", "x": 1000 * x_px / width, "y": 1000 * y_px / height}
-    answer = call(
+    result = call(
         sim_tools["segment_with_prompt"], prompts=[point], scope="all_similar", image_id=first["image_id"]
     )
-    assert [o["box_xyxy"] for o in answer["objects"]] == [o["box_xyxy"] for o in first["objects"]]
-    assert len(answer["objects"]) == sum(a.category == "mug" for a in table.items) == 3
+    assert [o["box_xyxy"] for o in result["objects"]] == [o["box_xyxy"] for o in first["objects"]]
+    assert len(result["objects"]) == sum(a.category == "mug" for a in table.items) == 3
 
 
 NEGATIVE = [
@@ -144,17 +144,17 @@ NEGATIVE = [
 def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> None:
     """Another project's model ignored negative points, and its agent believed the outline was corrected."""
     deaf = MarkFollowingSegmenter(fixed=rectangle(0, 0, 320, 240))
-    answer = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
-    assert answer["iou_without_negatives"] == 1.0
-    assert answer["ignored"] == ["prompt 2"]
-    assert "hint" in answer.json
+    result = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
+    assert result["iou_without_negatives"] == 1.0
+    assert result["ignored"] == ["prompt 2"]
+    assert "hint" in result.json
 
 
 def test_a_negative_mark_that_works_is_visible_too(make_tools, call) -> None:
-    answer = call(make_tools(segmenter=MarkFollowingSegmenter())["segment_with_prompt"], prompts=NEGATIVE)
+    result = call(make_tools(segmenter=MarkFollowingSegmenter())["segment_with_prompt"], prompts=NEGATIVE)
     area, cut_out = 320 * 240, 21 * 21
-    assert answer["iou_without_negatives"] == pytest.approx((area - cut_out) / area, abs=1e-3)
-    assert "ignored" not in answer.json
+    assert result["iou_without_negatives"] == pytest.approx((area - cut_out) / area, abs=1e-3)
+    assert "ignored" not in result.json
 
 
 def test_both_looks_are_at_one_frame(make_tools, call) -> None:
@@ -166,9 +166,9 @@ def test_both_looks_are_at_one_frame(make_tools, call) -> None:
 
 
 def test_only_negative_marks_are_refused(tools, call) -> None:
-    answer = call(tools["segment_with_prompt"], prompts=[NEGATIVE[1]])
-    assert answer["code"] == "INVALID_ARGUMENTS"
-    assert "positive" in answer["message"]
+    result = call(tools["segment_with_prompt"], prompts=[NEGATIVE[1]])
+    assert result["code"] == "INVALID_ARGUMENTS"
+    assert "positive" in result["message"]
 
 
 def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, call) -> None:
@@ -178,8 +178,8 @@ def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, 
     early = call(tools["segment_with_prompt"], prompts=[point])
     assert (early["code"], early["hint"]) == ("INVALID_ARGUMENTS", "look with segment_objects first")
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["segment_with_prompt"], prompts=[point])
-    assert [o["box_xyxy"] for o in answer["objects"]] == [[100, 100, 200, 240]]
+    result = call(tools["segment_with_prompt"], prompts=[point])
+    assert [o["box_xyxy"] for o in result["objects"]] == [[100, 100, 200, 240]]
 
 
 # ---------------------------------------------------------------------------------- refine_object
@@ -204,14 +204,14 @@ def refined(make_tools, call):
 def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
     tools, segmenter = refined
     add = {"type": "box", "x": 1000 * 200 / 640, "y": 1000 * 100 / 480, "x2": 1000 * 230 / 640, "y2": 500}
-    answer = call(tools["refine_object"], object_id="f1/m1", add=[add])
+    result = call(tools["refine_object"], object_id="f1/m1", add=[add])
     # The mug is 100 × 140 px; a strip of 30 × 140 px beside it was added.
-    assert answer["objects"][0]["id"] == "f1/m3"
-    assert answer["objects"][0]["label"] == "mug"
-    assert answer["objects"][0]["box_xyxy"] == [100, 100, 230, 240]
-    assert answer["parent"] == "f1/m1"
-    assert answer["iou_with_parent"] == pytest.approx(100 / 130, abs=1e-3)
-    assert (answer["added_pct"], answer["removed_pct"]) == (30.0, 0.0)
+    assert result["objects"][0]["id"] == "f1/m3"
+    assert result["objects"][0]["label"] == "mug"
+    assert result["objects"][0]["box_xyxy"] == [100, 100, 230, 240]
+    assert result["parent"] == "f1/m1"
+    assert result["iou_with_parent"] == pytest.approx(100 / 130, abs=1e-3)
+    assert (result["added_pct"], result["removed_pct"]) == (30.0, 0.0)
     query = segmenter.queries[-1]
     assert query.resolved_task() is Task.INTERACTIVE
     assert query.prompts[0].mask is not None
@@ -224,9 +224,9 @@ def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
 def test_removing_leaves_out_what_is_marked(refined, call) -> None:
     tools, _ = refined
     lower = {"type": "box", "x": 0, "y": 1000 * 170 / 480, "x2": 500, "y2": 1000}
-    answer = call(tools["refine_object"], object_id="f1/m1", remove=[lower])
-    assert answer["objects"][0]["box_xyxy"] == [100, 100, 200, 170]
-    assert (answer["iou_with_parent"], answer["removed_pct"]) == (0.5, 50.0)
+    result = call(tools["refine_object"], object_id="f1/m1", remove=[lower])
+    assert result["objects"][0]["box_xyxy"] == [100, 100, 200, 170]
+    assert (result["iou_with_parent"], result["removed_pct"]) == (0.5, 50.0)
 
 
 def test_a_model_that_ignores_the_marks_is_found_out(refined, call) -> None:
@@ -234,18 +234,18 @@ def test_a_model_that_ignores_the_marks_is_found_out(refined, call) -> None:
     segmenter.fixed = MASKS["mug"][0]
     on_the_mug = {"type": "point", "x": 1000 * 150 / 640, "y": 1000 * 170 / 480}
     beside_it = {"type": "point", "x": 500, "y": 500}
-    answer = call(tools["refine_object"], object_id="f1/m1", add=[beside_it], remove=[on_the_mug])
-    assert answer["iou_with_parent"] == 1.0
-    assert answer["ignored"] == ["add 1", "remove 1"]
-    assert "ignored" in answer["hint"]
+    result = call(tools["refine_object"], object_id="f1/m1", add=[beside_it], remove=[on_the_mug])
+    assert result["iou_with_parent"] == 1.0
+    assert result["ignored"] == ["add 1", "remove 1"]
+    assert "ignored" in result["hint"]
 
 
 def test_refining_to_nothing_is_no_match_and_the_parent_stays(refined, call) -> None:
     tools, segmenter = refined
     segmenter.fixed = np.zeros((480, 640), np.bool_)
     everything = {"type": "box", "x": 0, "y": 0, "x2": 1000, "y2": 1000}
-    answer = call(tools["refine_object"], object_id="f1/m1", remove=[everything])
-    assert (answer["status"], answer["objects"], answer["parent"]) == ("no_match", [], "f1/m1")
+    result = call(tools["refine_object"], object_id="f1/m1", remove=[everything])
+    assert (result["status"], result["objects"], result["parent"]) == ("no_match", [], "f1/m1")
     assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
 
 

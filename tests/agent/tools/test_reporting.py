@@ -20,29 +20,29 @@ REPORT = {"query": "fork", "tried": ["silver fork", "fork"], "reason": "not in v
 def test_a_report_is_checked_against_what_was_asked(tools, call) -> None:
     call(tools["segment_objects"], queries=["silver fork"])
     call(tools["segment_objects"], queries=["fork", "mug"])
-    answer = call(tools["report_not_found"], **{**REPORT, "tried": ["silver FORK", "fork", "cutlery"]})
-    assert (answer["status"], answer["reported"], answer["query"]) == ("no_match", True, "fork")
-    assert answer["tried"] == ["silver FORK", "fork"]
-    assert answer["never_asked"] == ["cutlery"]
-    assert answer["images"] == ["f1", "f2"]
-    assert answer["cameras_not_used"] == ["wrist"]
-    assert "age_s" in answer.json
-    assert "found_earlier" not in answer.json
-    assert answer.artifact["schema"] == "xsam_agent_tools/absence/1"
-    assert answer.artifact["reason"] == "not in view"
-    assert answer.artifact["result"] == answer.json
+    result = call(tools["report_not_found"], **{**REPORT, "tried": ["silver FORK", "fork", "cutlery"]})
+    assert (result["status"], result["reported"], result["query"]) == ("no_match", True, "fork")
+    assert result["tried"] == ["silver FORK", "fork"]
+    assert result["never_asked"] == ["cutlery"]
+    assert result["images"] == ["f1", "f2"]
+    assert result["cameras_not_used"] == ["wrist"]
+    assert "age_s" in result.json
+    assert "found_earlier" not in result.json
+    assert result.artifact["schema"] == "xsam_agent_tools/absence/1"
+    assert result.artifact["reason"] == "not in view"
+    assert result.artifact["result"] == result.json
 
 
 def test_reporting_without_having_looked_is_refused(tools, call) -> None:
-    answer = call(tools["report_not_found"], **REPORT)
-    assert (answer["status"], answer["code"]) == ("error", "NOT_LOOKED")
-    assert "segment_objects(['fork'])" in answer["hint"]
+    result = call(tools["report_not_found"], **REPORT)
+    assert (result["status"], result["code"]) == ("error", "NOT_LOOKED")
+    assert "segment_objects(['fork'])" in result["hint"]
 
 
 def test_reporting_what_was_found_points_at_it(tools, call) -> None:
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["report_not_found"], query="mug", tried=["mug"], reason="I give up")
-    assert answer["found_earlier"] == ["f1/m1", "f1/m2"]
+    result = call(tools["report_not_found"], query="mug", tried=["mug"], reason="I give up")
+    assert result["found_earlier"] == ["f1/m1", "f1/m2"]
 
 
 def test_a_failed_look_is_no_look(make_tools, call) -> None:
@@ -76,9 +76,9 @@ def test_images_that_made_room_do_not_break_a_report(make_tools, call) -> None:
     call(tools["segment_objects"], queries=["fork"])
     call(tools["segment_everything"])
     call(tools["segment_objects"], queries=["silver fork"])
-    answer = call(tools["report_not_found"], **REPORT)
-    assert answer["reported"] is True
-    assert answer["images"] == ["f1", "f2", "f3"]
+    result = call(tools["report_not_found"], **REPORT)
+    assert result["reported"] is True
+    assert result["images"] == ["f1", "f2", "f3"]
 
 
 # -------------------------------------------------------------------------------- perception_status
@@ -88,13 +88,13 @@ def test_status_of_an_in_process_model(tools, call) -> None:
     first = call(tools["perception_status"])
     assert (first["status"], first["model"], "latency" in first.json) == ("ok", "not asked yet", False)
     call(tools["segment_objects"], queries=["mug"], camera="wrist")
-    answer = call(tools["perception_status"])
-    assert answer["model"] == "fake"
-    assert answer["latency"]["calls"] == 1
-    assert [c["name"] for c in answer["cameras"]] == ["front", "wrist"]
-    assert all(0.1 <= c["age_s"] < 5 and c["fresh"] for c in answer["cameras"])
-    assert [c.get("last_image") for c in answer["cameras"]] == [None, "f1"]
-    assert (answer["max_age_s"], answer["images_kept"]) == (5.0, 1)
+    result = call(tools["perception_status"])
+    assert result["model"] == "fake"
+    assert result["latency"]["calls"] == 1
+    assert [c["name"] for c in result["cameras"]] == ["front", "wrist"]
+    assert all(0.1 <= c["age_s"] < 5 and c["fresh"] for c in result["cameras"])
+    assert [c.get("last_image") for c in result["cameras"]] == [None, "f1"]
+    assert (result["max_age_s"], result["images_kept"]) == (5.0, 1)
     only = call(tools["perception_status"], camera="wrist")
     assert [c["name"] for c in only["cameras"]] == ["wrist"]
     assert call(tools["perception_status"], camera="rear")["code"] == "UNKNOWN_CAMERA"
@@ -106,8 +106,8 @@ def test_status_of_cameras_that_froze_or_are_silent(make_tools, call) -> None:
             raise NoFrameError("camera 'wrist' is silent")
         return new_frame(camera, age_s=60)
 
-    answer = call(make_tools(frame_source=source)["perception_status"])
-    front, wrist = answer["cameras"]
+    result = call(make_tools(frame_source=source)["perception_status"])
+    front, wrist = result["cameras"]
     assert front["fresh"] is False
     assert front["age_s"] == pytest.approx(60, abs=5)
     assert "silent" in wrist["problem"]
@@ -139,15 +139,15 @@ class NodeLikeSegmenter(FakeSegmenter):
 
 
 def test_status_of_a_node(make_tools, call) -> None:
-    answer = call(make_tools(segmenter=NodeLikeSegmenter(MASKS), frame_source=None)["perception_status"])
-    assert (answer["state"], answer["model"], answer["waiting"], answer["busy"]) == (
+    result = call(make_tools(segmenter=NodeLikeSegmenter(MASKS), frame_source=None)["perception_status"])
+    assert (result["state"], result["model"], result["waiting"], result["busy"]) == (
         "active",
         "tiny",
         2,
         True,
     )
-    assert "last_error" not in answer.json
-    front, wrist = answer["cameras"]
+    assert "last_error" not in result.json
+    front, wrist = result["cameras"]
     assert front == {"name": "front", "age_s": 0.25, "fresh": True, "rate_hz": 29.97}
     assert wrist == {"name": "wrist", "problem": "/wrist/image: RELIABILITY"}  # no age is invented
 
@@ -155,9 +155,9 @@ def test_status_of_a_node(make_tools, call) -> None:
 def test_a_node_that_is_not_there_is_an_error_with_the_rest_of_the_report(make_tools, call) -> None:
     node = NodeLikeSegmenter(MASKS)
     node.error = SegmenterUnavailableError("no node '/xsam'")
-    answer = call(make_tools(segmenter=node)["perception_status"])
-    assert (answer["status"], answer["code"], answer["retryable"]) == ("error", "UNAVAILABLE", True)
-    assert len(answer["cameras"]) == 2
+    result = call(make_tools(segmenter=node)["perception_status"])
+    assert (result["status"], result["code"], result["retryable"]) == ("error", "UNAVAILABLE", True)
+    assert len(result["cameras"]) == 2
 
 
 def test_status_answers_while_the_model_runs(make_tools, call) -> None:
@@ -175,8 +175,8 @@ def test_status_answers_while_the_model_runs(make_tools, call) -> None:
     try:
         assert started.wait(10)
         began = time.monotonic()
-        answer = call(tools["perception_status"])
-        assert all("age_s" in camera and "problem" not in camera for camera in answer["cameras"])
+        result = call(tools["perception_status"])
+        assert all("age_s" in camera and "problem" not in camera for camera in result["cameras"])
         assert not release.is_set()
         assert time.monotonic() - began < 20
     finally:
@@ -193,7 +193,7 @@ def test_a_camera_that_hangs_does_not_hang_the_status(make_tools, call) -> None:
 
     tools = make_tools(frame_source=source, deadline_s=0.3)
     try:
-        answer = call(tools["perception_status"])
-        assert all("DEADLINE" in camera["problem"] for camera in answer["cameras"])
+        result = call(tools["perception_status"])
+        assert all("DEADLINE" in camera["problem"] for camera in result["cameras"])
     finally:
         release.set()

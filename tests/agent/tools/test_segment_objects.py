@@ -20,10 +20,10 @@ from xsam_agent_tools.text.content import image_region
 
 
 def test_content_is_the_agreed_json(tool, call) -> None:
-    answer = call(tool, queries=["mug"])
-    age_s = answer.json.pop("age_s")
+    result = call(tool, queries=["mug"])
+    age_s = result.json.pop("age_s")
     assert 0.1 <= age_s < 5
-    assert answer.json == {
+    assert result.json == {
         "status": "ok",
         "image_id": "f1",
         "camera": "front",
@@ -52,7 +52,7 @@ def test_content_is_the_agreed_json(tool, call) -> None:
         ],
         "truncated": 0,
     }
-    text = answer.message.content
+    text = result.message.content
     assert isinstance(text, str)
     assert text.startswith('{"status":"ok","image_id":"f1","camera":"front","age_s":')
     assert '": ' not in text
@@ -80,29 +80,29 @@ def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
 def test_without_a_frame_source_the_camera_is_named(make_toolkit, call) -> None:
     segmenter = RecordingSegmenter([rectangle(1, 2, 30, 40)])
     tool = make_toolkit(segmenter=segmenter, frame_source=None, max_age_s=3).get_tools()[0]
-    answer = call(tool, queries=["mug"], camera="wrist")
+    result = call(tool, queries=["mug"], camera="wrist")
     source = segmenter.requests[0][0]
     assert source == CameraRef(name="wrist", max_age_s=3)
-    assert answer["camera"] == "wrist"
+    assert result["camera"] == "wrist"
     assert "image_id" not in tool.args
 
 
 def test_nothing_found_is_no_match_with_what_was_tried(tool, call) -> None:
-    answer = call(tool, queries=["big fork on the plate", "spoon"])
-    assert answer.message.status == "success"
-    assert answer["status"] == "no_match"
-    assert answer["objects"] == []
-    assert answer["tried"] == ["big fork on the plate", "spoon"]
-    assert answer["next"] == "segment_objects(['big fork','fork'])"
-    assert "wrist" in answer["hint"]
-    assert answer.artifact["masks"] == []
+    result = call(tool, queries=["big fork on the plate", "spoon"])
+    assert result.message.status == "success"
+    assert result["status"] == "no_match"
+    assert result["objects"] == []
+    assert result["tried"] == ["big fork on the plate", "spoon"]
+    assert result["next"] == "segment_objects(['big fork','fork'])"
+    assert "wrist" in result["hint"]
+    assert result.artifact["masks"] == []
 
 
 def test_found_and_not_found_are_told_apart(tool, call) -> None:
-    answer = call(tool, queries=["mug", "fork"])
-    assert answer["status"] == "ok"
-    assert answer["not_found"] == ["fork"]
-    assert "tried" not in answer.json
+    result = call(tool, queries=["mug", "fork"])
+    assert result["status"] == "ok"
+    assert result["not_found"] == ["fork"]
+    assert "tried" not in result.json
 
 
 def test_masks_without_pixels_do_not_count_as_found(make_toolkit, call) -> None:
@@ -111,10 +111,10 @@ def test_masks_without_pixels_do_not_count_as_found(make_toolkit, call) -> None:
 
 
 def test_the_of_several_is_ambiguous(tool, call) -> None:
-    answer = call(tool, queries=["the mug", "the plate"])
-    assert answer["status"] == "ambiguous"
-    assert answer["ambiguous"] == ["the mug"]
-    assert len(answer["objects"]) == 3
+    result = call(tool, queries=["the mug", "the plate"])
+    assert result["status"] == "ambiguous"
+    assert result["ambiguous"] == ["the mug"]
+    assert len(result["objects"]) == 3
     assert call(tool, queries=["the plate"])["status"] == "ok"
     assert call(tool, queries=["mug"])["status"] == "ok"
 
@@ -122,9 +122,9 @@ def test_the_of_several_is_ambiguous(tool, call) -> None:
 def test_the_same_object_twice_is_not_ambiguous(make_toolkit, call) -> None:
     masks = [rectangle(100, 100, 200, 240), rectangle(101, 100, 201, 240)]
     tool = make_toolkit(segmenter=RecordingSegmenter(masks)).get_tools()[0]
-    answer = call(tool, queries=["the mug"])
-    assert answer["status"] == "ok"
-    assert answer["objects"][1]["same_as"] == "f1/m1"
+    result = call(tool, queries=["the mug"])
+    assert result["status"] == "ok"
+    assert result["objects"][1]["same_as"] == "f1/m1"
     tool = make_toolkit(segmenter=RecordingSegmenter([masks[0], rectangle(130, 100, 230, 240)])).get_tools()[
         0
     ]
@@ -132,8 +132,8 @@ def test_the_same_object_twice_is_not_ambiguous(make_toolkit, call) -> None:
 
 
 def test_one_object_under_two_phrases_is_not_two_objects(tool, call) -> None:
-    answer = call(tool, queries=["mug", "red mug"])
-    assert [o.get("same_as") for o in answer["objects"]] == [None, None, "f1/m2"]
+    result = call(tool, queries=["mug", "red mug"])
+    assert [o.get("same_as") for o in result["objects"]] == [None, None, "f1/m2"]
 
 
 def test_ids_survive_across_calls(make_toolkit, call) -> None:
@@ -173,8 +173,8 @@ def test_an_image_that_made_room_is_stale(make_toolkit, call) -> None:
     tool = make_toolkit(store=SceneStore(max_images=2)).get_tools()[0]
     for _ in range(3):
         call(tool, queries=["mug"])
-    answer = call(tool, queries=["mug"], image_id="f1")
-    assert (answer["status"], answer["code"], answer.message.status) == ("stale", "STALE_ID", "error")
+    result = call(tool, queries=["mug"], image_id="f1")
+    assert (result["status"], result["code"], result.message.status) == ("stale", "STALE_ID", "error")
     assert call(tool, queries=["plate"], image_id="f3")["status"] == "ok"
 
 
@@ -182,9 +182,9 @@ def test_limit_is_shared_fairly_and_the_rest_counted(make_toolkit, call) -> None
     many = [rectangle(10 * i, 5, 10 * i + 8, 40) for i in range(20)]
     segmenter = FakeSegmenter({"brick": many, "mug": MASKS["mug"]})
     tool = make_toolkit(segmenter=segmenter).get_tools()[0]
-    answer = call(tool, queries=["brick", "mug"], max_objects=4)
-    assert [o["label"] for o in answer["objects"]] == ["brick", "brick", "mug", "mug"]
-    assert answer["truncated"] == 18
+    result = call(tool, queries=["brick", "mug"], max_objects=4)
+    assert [o["label"] for o in result["objects"]] == ["brick", "brick", "mug", "mug"]
+    assert result["truncated"] == 18
     assert len(call(tool, queries=["brick"])["objects"]) == 10
     assert len(call(tool, queries=["brick"], max_objects=50)["objects"]) == 20
 
@@ -258,10 +258,10 @@ def test_a_frozen_camera_is_refused(make_toolkit, call, with_source: bool) -> No
     segmenter = FakeSegmenter(MASKS, frames={"front": frozen})
     source = (lambda _: frozen) if with_source else None
     tool = make_toolkit(segmenter=segmenter, frame_source=source).get_tools()[0]
-    answer = call(tool, queries=["mug"])
-    assert (answer["status"], answer["code"]) == ("stale", "STALE_FRAME")
-    assert "60" in answer["message"]
-    assert "objects" not in answer.json
+    result = call(tool, queries=["mug"])
+    assert (result["status"], result["code"]) == ("stale", "STALE_FRAME")
+    assert "60" in result["message"]
+    assert "objects" not in result.json
     tolerant = make_toolkit(segmenter=segmenter, frame_source=source, max_age_s=None).get_tools()[0]
     assert call(tolerant, queries=["mug"])["age_s"] == pytest.approx(60, abs=5)
 
@@ -269,9 +269,9 @@ def test_a_frozen_camera_is_refused(make_toolkit, call, with_source: bool) -> No
 def test_slow_inference_does_not_make_a_fresh_frame_stale(make_toolkit, call) -> None:
     segmenter = FakeSegmenter(MASKS, delay_s=0.5)
     tool = make_toolkit(segmenter=segmenter, max_age_s=0.4).get_tools()[0]
-    answer = call(tool, queries=["mug"])
-    assert answer["status"] == "ok"
-    assert answer["age_s"] >= 0.6
+    result = call(tool, queries=["mug"])
+    assert result["status"] == "ok"
+    assert result["age_s"] >= 0.6
 
 
 def test_earlier_images_grow_too_old_to_ask_about(make_toolkit, call) -> None:
@@ -285,11 +285,11 @@ def test_earlier_images_grow_too_old_to_ask_about(make_toolkit, call) -> None:
 
 
 def test_artifact_is_plain_and_complete(tool, call) -> None:
-    answer = call(tool, queries=["plate"])
-    artifact = answer.artifact
+    result = call(tool, queries=["plate"])
+    artifact = result.artifact
     assert sorted(artifact) == ["frame", "masks", "result", "schema"]
     assert artifact["schema"] == "xsam_agent_tools/segmentation/1"
-    assert artifact["result"] == answer.json
+    assert artifact["result"] == result.json
     (mask,) = artifact["masks"]
     assert mask["id"] == "f1/m1"
     assert type(mask["rle"]["counts"]) is str
@@ -317,12 +317,12 @@ def test_overlay_is_in_the_artifact_and_never_in_the_text(
     monkeypatch.setattr(draw, "draw_overlay", lambda *a, **k: (seen.append(k), draw_overlay(*a, **k))[1])
     tool = make_toolkit(images=images).get_tools()[0]
     call(tool, queries=["mug"])
-    answer = call(tool, queries=["plate"], image_id="f1")
-    (png,) = answer.artifact["images"]
+    result = call(tool, queries=["plate"], image_id="f1")
+    (png,) = result.artifact["images"]
     overlay = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_COLOR)
     assert overlay.shape == (480, 640, 3)
-    assert isinstance(answer.message.content, str)
-    assert len(answer.message.content) < 600
+    assert isinstance(result.message.content, str)
+    assert len(result.message.content) < 600
     assert seen[-1]["numbers"] == [3]
     assert seen[-1]["style"] == "outline"
 
@@ -334,10 +334,10 @@ def test_overlay_of_a_large_image_is_scaled_down(make_toolkit, call) -> None:
     tool = make_toolkit(
         segmenter=RecordingSegmenter([mask]), frame_source=lambda _: frame, images="user"
     ).get_tools()[0]
-    answer = call(tool, queries=["mug"])
-    png = base64.b64decode(answer.artifact["images"][0])
+    result = call(tool, queries=["mug"])
+    png = base64.b64decode(result.artifact["images"][0])
     assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape == (750, 1024, 3)
-    assert answer["objects"][0]["box_xyxy"] == [300, 200, 1500, 900]
+    assert result["objects"][0]["box_xyxy"] == [300, 200, 1500, 900]
 
 
 def test_long_labels_and_messages_are_cut(make_toolkit, call) -> None:

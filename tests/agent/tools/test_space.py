@@ -19,8 +19,8 @@ from xsam_agent_tools.spatial.relations import RELATIONS
 TURN = np.array([[0, 0, 1, 0.5], [-1, 0, 0, 0], [0, -1, 0, 1.2], [0, 0, 0, 1.0]])  # optical → robot base
 
 
-def _ids(answer) -> list[str]:
-    return [item["id"] for item in answer["objects"]]
+def _ids(result) -> list[str]:
+    return [item["id"] for item in result["objects"]]
 
 
 # ------------------------------------------------------------------------------ locate_objects_3d
@@ -53,11 +53,11 @@ class RoughTable(SwingingCameraTable):
     def segment(self, source, queries, *, deadline_s):
         return [self._widened(r) for r in super().segment(source, queries, deadline_s=deadline_s)]
 
-    def _widened(self, result: SegmentationResult) -> SegmentationResult:
-        masks = [mask.decode().astype(np.uint8) for mask in result.segments.masks]
+    def _widened(self, narrow: SegmentationResult) -> SegmentationResult:
+        masks = [mask.decode().astype(np.uint8) for mask in narrow.segments.masks]
         wide = [cv2.dilate(mask, np.ones((5, 5), np.uint8)).astype(np.bool_) for mask in masks]
-        segments = replace(result.segments, masks=tuple(map(MaskRle.encode, wide)))
-        return replace(result, segments=segments)
+        segments = replace(narrow.segments, masks=tuple(map(MaskRle.encode, wide)))
+        return replace(narrow, segments=segments)
 
     def frame(self, camera: str = "front") -> Frame:
         frame, rng = super().frame(camera), np.random.default_rng(self.seed)
@@ -75,8 +75,8 @@ def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, ca
         for category in sorted({item.category for item in table.items}):
             seen = [item for item in table.visible("front") if item.category == category]
             found = call(tools["segment_objects"], queries=[category])
-            answer = call(tools["locate_objects_3d"], object_ids=_ids(found))
-            for item, located in zip(seen, answer["objects"], strict=True):
+            result = call(tools["locate_objects_3d"], object_ids=_ids(found))
+            for item, located in zip(seen, result["objects"], strict=True):
                 if item.labeled:
                     position = [located["position_m"][axis] for axis in "xyz"]
                     errors.append(float(np.linalg.norm(np.subtract(position, item.position_camera_m))))
@@ -112,23 +112,23 @@ def test_another_frame_needs_a_transform_and_gets_it_at_the_stamp(make_tools, ta
 
 def test_without_transforms_no_frame_is_invented(sim_tools, call) -> None:
     call(sim_tools["segment_objects"], queries=["mug"])
-    answer = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1"], frame="base_link")
-    assert (answer["status"], answer["code"]) == ("error", "NO_TRANSFORM")
-    assert "base_link" in answer["message"]
-    assert "leave frame out" in answer["hint"]
+    result = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1"], frame="base_link")
+    assert (result["status"], result["code"]) == ("error", "NO_TRANSFORM")
+    assert "base_link" in result["message"]
+    assert "leave frame out" in result["hint"]
 
 
 def test_a_matrix_that_is_no_rigid_transform_is_refused(make_tools, table, call) -> None:
     tools = make_tools(segmenter=table, frame_source=table.frame, transforms=lambda *_: 2 * TURN)
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="base_link")
-    assert answer["code"] == "NO_TRANSFORM"
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="base_link")
+    assert result["code"] == "NO_TRANSFORM"
 
 
 def test_no_depth_is_an_error_and_not_a_guess(tools, make_tools, call) -> None:
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
-    assert (answer["code"], answer["retryable"]) == ("NO_DEPTH", False)
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
+    assert (result["code"], result["retryable"]) == ("NO_DEPTH", False)
     frames = {"front": new_frame("front")}
     blind = make_tools(segmenter=FakeSegmenter(MASKS, frames=frames), frame_source=None)
     call(blind["segment_objects"], queries=["mug"])
@@ -163,16 +163,16 @@ def test_a_point_of_a_flat_wall_by_hand(make_tools, call) -> None:
     """Mug 2: columns 500–559, rows 20–109 at 1 m, f = 500 px, principal point (319.5, 239.5)."""
     tools = make_tools(frame_source=lambda _: _with_holes(slice(0, 0)))
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m2"])
-    position = answer["objects"][0]["position_m"]
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m2"])
+    position = result["objects"][0]["position_m"]
     expected = {"x": (529.5 - 319.5) / 500, "y": (64.5 - 239.5) / 500, "z": 1.0}
     assert position == pytest.approx(expected, abs=0.002)
-    (place,) = answer.artifact["places"]
+    (place,) = result.artifact["places"]
     assert place["position_m"] == pytest.approx(list(expected.values()), abs=0.002)
     assert sorted(place["size_m"], reverse=True) == pytest.approx([0.178, 0.118, 0.0], abs=0.01)
     assert len(place["orientation_xyzw"]) == 4
-    assert answer.artifact["schema"] == "xsam_agent_tools/location/1"
-    assert answer.artifact["masks"][0]["id"] == "f1/m2"
+    assert result.artifact["schema"] == "xsam_agent_tools/location/1"
+    assert result.artifact["masks"][0]["id"] == "f1/m2"
 
 
 def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> None:
@@ -184,8 +184,8 @@ def test_positions_are_refused_sooner_than_the_rest(make_tools, table, call) -> 
     )
     call(tools["segment_objects"], queries=["mug"])
     now[0] += 11 * 10**9
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
-    assert (answer["status"], answer["code"]) == ("stale", "STALE_FRAME")
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
+    assert (result["status"], result["code"]) == ("stale", "STALE_FRAME")
     assert call(tools["inspect_object"], object_id="f1/m1")["age_s"] == 11.0
 
 
@@ -213,11 +213,11 @@ def test_locations_that_the_segmenter_measured_itself(make_tools, call) -> None:
     tools = make_tools(segmenter=segmenter, frame_source=None)
     found = call(tools["segment_objects"], queries=["mug"])
     assert found["next"] == "locate_objects_3d(['f1/m1'])"  # the second mug has no location
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
-    (located,) = answer["objects"]
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
+    (located,) = result["objects"]
     assert located["position_m"] == {"x": 0.4, "y": -0.1, "z": 0.8}
     assert located["size_cm"] == [10, 8, 5]
-    assert (answer["frame"], located["distance_m"], located["depth_valid_pct"]) == ("base_link", 1.3, 90)
+    assert (result["frame"], located["distance_m"], located["depth_valid_pct"]) == ("base_link", 1.3, 90)
     assert call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="base_link")["status"] == "ok"
     assert call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="map")["code"] == "NO_TRANSFORM"
 
@@ -227,9 +227,9 @@ def test_wrong_intrinsics_are_an_error(make_tools, call) -> None:
     other = replace(frame, intrinsics=frame.intrinsics * [[4], [4], [1]])
     tools = make_tools(frame_source=lambda _: other)
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
-    assert answer["code"] == "INVALID_IMAGE"
-    assert "principal point" in answer["message"]
+    result = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
+    assert result["code"] == "INVALID_IMAGE"
+    assert "principal point" in result["message"]
     inspected = call(tools["inspect_object"], object_id="f1/m1")  # what needs no depth still answers
     assert "principal point" in inspected["depth_problem"]
     assert call(tools["segment_objects"], queries=["the mug"])["differ"]
@@ -240,9 +240,9 @@ def test_each_object_is_located_with_the_depth_of_its_own_image(sim_tools, table
     call(sim_tools["segment_objects"], queries=["mug"])
     table.t_s = 2.0
     call(sim_tools["segment_objects"], queries=["mug"])
-    answer = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1", "f2/m1"])
-    first, second = answer["objects"]
-    assert answer["frame"] == "front_optical"
+    result = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1", "f2/m1"])
+    first, second = result["objects"]
+    assert result["frame"] == "front_optical"
     for item, t_s in ((first, 0.0), (second, 2.0)):
         _, view, _ = view_of(table.seed, t_s)
         mask = table.mask(1, t_s=t_s)  # instance 1 is the first mug
@@ -254,10 +254,10 @@ def test_each_object_is_located_with_the_depth_of_its_own_image(sim_tools, table
 def test_each_object_names_its_frame_where_they_differ(sim_tools, call) -> None:
     call(sim_tools["segment_objects"], queries=["mug"])
     call(sim_tools["segment_objects"], queries=["mug"], camera="wrist")
-    answer = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1", "f2/m1"])
-    assert [item["frame"] for item in answer["objects"]] == ["front_optical", "wrist_optical"]
-    assert "frame" not in answer.json
-    assert [place["frame"] for place in answer.artifact["places"]] == ["front_optical", "wrist_optical"]
+    result = call(sim_tools["locate_objects_3d"], object_ids=["f1/m1", "f2/m1"])
+    assert [item["frame"] for item in result["objects"]] == ["front_optical", "wrist_optical"]
+    assert "frame" not in result.json
+    assert [place["frame"] for place in result.artifact["places"]] == ["front_optical", "wrist_optical"]
 
 
 # -------------------------------------------------------------------------------- compare_objects
@@ -288,17 +288,17 @@ def test_unclear_is_ambiguous_with_the_numbers(make_tools, call) -> None:
     close = {"cup": [MASKS["mug"][0]], "can": [np.roll(MASKS["mug"][0], (200, 15), (0, 1))]}
     tools = make_tools(segmenter=FakeSegmenter(close))
     call(tools["segment_objects"], queries=["cup", "can"])
-    answer = call(tools["compare_objects"], object_ids=["f1/m1", "f1/m2"], relation="left_of")
-    assert (answer["status"], answer["answer"]) == ("ambiguous", "unclear")
-    assert "150 and 164" in answer["why"]  # 149.5 and 164.5, to even numbers
-    assert "hint" in answer.json
+    result = call(tools["compare_objects"], object_ids=["f1/m1", "f1/m2"], relation="left_of")
+    assert (result["status"], result["answer"]) == ("ambiguous", "unclear")
+    assert "150 and 164" in result["why"]  # 149.5 and 164.5, to even numbers
+    assert "hint" in result.json
 
 
 @pytest.mark.parametrize("relation", ["nearer", "farther", "nearest", "farthest"])
 def test_near_and_far_are_unknown_without_depth(tools, call, relation: str) -> None:
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["compare_objects"], object_ids=["f1/m1", "f1/m2"], relation=relation)
-    assert answer["code"] == "NO_DEPTH"
+    result = call(tools["compare_objects"], object_ids=["f1/m1", "f1/m2"], relation=relation)
+    assert result["code"] == "NO_DEPTH"
 
 
 @pytest.mark.parametrize(
@@ -314,17 +314,17 @@ def test_near_and_far_are_unknown_without_depth(tools, call, relation: str) -> N
 def test_comparisons_that_make_no_sense(tools, call, arguments, reason: str) -> None:
     call(tools["segment_objects"], queries=["mug"])
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["compare_objects"], **arguments)
-    assert answer["code"] == "INVALID_ARGUMENTS"
-    assert reason in answer["message"]
+    result = call(tools["compare_objects"], **arguments)
+    assert result["code"] == "INVALID_ARGUMENTS"
+    assert reason in result["message"]
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_every_relation_answers_on_the_simulated_table(sim_tools, table, call, relation: str) -> None:
     call(sim_tools["segment_objects"], queries=["mug"])
     ids = ["f1/m1", "f1/m2", "f1/m3"]
-    answer = call(sim_tools["compare_objects"], object_ids=ids, relation=relation)
-    assert answer["answer"] in ("yes", "no", "unclear", *ids)
-    assert answer["why"]
-    assert "age_s" in answer.json
-    assert answer.artifact["schema"] == "xsam_agent_tools/comparison/1"
+    result = call(sim_tools["compare_objects"], object_ids=ids, relation=relation)
+    assert result["answer"] in ("yes", "no", "unclear", *ids)
+    assert result["why"]
+    assert "age_s" in result.json
+    assert result.artifact["schema"] == "xsam_agent_tools/comparison/1"

@@ -35,13 +35,13 @@ def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s
             table.t_s = t_s
             if instance not in [a.instance_id for a in table.items]:
                 continue
-            answer = call(tools["track_object"], object_id=item["id"])
-            assert answer["parent"] == item["id"]
-            if answer["status"] == "ok":
-                mask = toolkit.store.object(answer["objects"][0]["id"])[1].mask
+            result = call(tools["track_object"], object_id=item["id"])
+            assert result["parent"] == item["id"]
+            if result["status"] == "ok":
+                mask = toolkit.store.object(result["objects"][0]["id"])[1].mask
                 results["right" if _instance(table, mask, t_s) == instance else "wrong"] += 1
             else:
-                results[answer["status"]] += 1
+                results[result["status"]] += 1
         table.t_s = 0.0
     assert results["wrong"] == 0
     assert results["right"] / results.total() >= 0.9
@@ -64,12 +64,12 @@ def test_a_fresh_image_a_new_id_and_how_far_it_moved(make_tools, call) -> None:
     tools = make_tools(segmenter=MovingMugSegmenter(), frame_source=source)
     call(tools["segment_objects"], queries=["mug"])
     mug = rectangle(140, 130, 240, 270)
-    answer = call(tools["track_object"], object_id="f1/m1")
-    assert (answer["status"], answer["image_id"], answer["parent"]) == ("ok", "f2", "f1/m1")
-    assert [o["id"] for o in answer["objects"]] == ["f2/m1"]
-    assert answer["moved_px"] == [40, 30]
+    result = call(tools["track_object"], object_id="f1/m1")
+    assert (result["status"], result["image_id"], result["parent"]) == ("ok", "f2", "f1/m1")
+    assert [o["id"] for o in result["objects"]] == ["f2/m1"]
+    assert result["moved_px"] == [40, 30]
     overlap = 60 * 110
-    assert answer["iou_with_parent"] == pytest.approx(overlap / (2 * 100 * 140 - overlap), abs=0.01)
+    assert result["iou_with_parent"] == pytest.approx(overlap / (2 * 100 * 140 - overlap), abs=0.01)
     assert call(tools["inspect_object"], object_id="f2/m1")["parent"] == "f1/m1"
     assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
 
@@ -78,10 +78,10 @@ def test_what_was_taken_away_is_no_match(sim_tools, table, call) -> None:
     call(sim_tools["segment_objects"], queries=["bottle"])
     bottle = next(a.instance_id for a in table.items if a.category == "bottle")
     table.hidden = {bottle}
-    answer = call(sim_tools["track_object"], object_id="f1/m1")
-    assert (answer["status"], answer["objects"]) == ("no_match", [])
-    assert "not in view" in answer["hint"]
-    assert answer["next"] == "segment_objects(['bottle'])"
+    result = call(sim_tools["track_object"], object_id="f1/m1")
+    assert (result["status"], result["objects"]) == ("no_match", [])
+    assert "not in view" in result["hint"]
+    assert result["next"] == "segment_objects(['bottle'])"
 
 
 def test_twins_that_may_have_been_swapped_are_ambiguous(make_tools, call) -> None:
@@ -104,22 +104,22 @@ def test_twins_that_may_have_been_swapped_are_ambiguous(make_tools, call) -> Non
 
     tools = make_tools(segmenter=PerCameraSegmenter(), frame_source=source)
     call(tools["segment_objects"], queries=["can"])
-    answer = call(tools["track_object"], object_id="f1/m1", camera="wrist")
-    assert answer["status"] == "ambiguous"
-    assert answer["camera"] == "wrist"
-    assert sorted(answer["match"]) == [o["id"] for o in answer["objects"]] == ["f2/m1", "f2/m2"]
-    assert answer["differ"] == {"f2/m1": "left", "f2/m2": "right"}
-    assert "moved_px" not in answer.json
+    result = call(tools["track_object"], object_id="f1/m1", camera="wrist")
+    assert result["status"] == "ambiguous"
+    assert result["camera"] == "wrist"
+    assert sorted(result["match"]) == [o["id"] for o in result["objects"]] == ["f2/m1", "f2/m2"]
+    assert result["differ"] == {"f2/m1": "left", "f2/m2": "right"}
+    assert "moved_px" not in result.json
 
 
 def test_pointed_objects_are_found_by_their_position(make_tools, call) -> None:
     tools = make_tools()
     point = {"type": "point", "x": 234, "y": 354}
     call(tools["segment_with_prompt"], prompts=[point])
-    answer = call(tools["track_object"], object_id="f1/m1")
-    assert (answer["status"], answer["objects"][0]["label"]) == ("ok", "marked")
-    assert answer["objects"][0]["label"] in POINTED_LABELS
-    assert answer["iou_with_parent"] == 1.0
+    result = call(tools["track_object"], object_id="f1/m1")
+    assert (result["status"], result["objects"][0]["label"]) == ("ok", "marked")
+    assert result["objects"][0]["label"] in POINTED_LABELS
+    assert result["iou_with_parent"] == 1.0
 
 
 def test_it_looks_with_the_camera_that_saw_it_unless_told_otherwise(tools, call) -> None:
@@ -135,8 +135,8 @@ def test_works_without_pixels(make_tools, call) -> None:
     masks = {"mug": [rectangle(100, 100, 200, 240), rectangle(500, 20, 560, 110)]}
     tools = make_tools(segmenter=FakeSegmenter(masks, frames=frames), frame_source=None)
     call(tools["segment_objects"], queries=["mug"])
-    answer = call(tools["track_object"], object_id="f1/m2")
-    assert (answer["status"], answer["objects"][0]["box_xyxy"]) == ("ok", [500, 20, 560, 110])
+    result = call(tools["track_object"], object_id="f1/m2")
+    assert (result["status"], result["objects"][0]["box_xyxy"]) == ("ok", [500, 20, 560, 110])
 
 
 def _sighting(rgb: tuple[int, int, int], x_px: int, *, camera: str = "front", size: int = 60) -> Sighting:
