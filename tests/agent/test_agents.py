@@ -127,7 +127,7 @@ def test_many_threads_on_one_image_get_ids_of_their_own(make_toolkit, call) -> N
     assert sorted(ids) == sorted(f"f1/m{n}" for n in range(2, 34))
 
 
-def test_the_segmenter_is_asked_by_one_thread_at_a_time(make_toolkit, call) -> None:
+def test_the_segmenter_is_called_by_one_thread_at_a_time(make_toolkit, call) -> None:
     busy, overlaps = threading.Lock(), []
 
     class SingleThreadedSegmenter(FakeSegmenter):

@@ -64,7 +64,7 @@ def test_depth_and_size_where_there_is_depth(make_tools, table, call) -> None:
         assert mug.color in differ[item]
 
 
-def test_without_pixels_the_place_is_left(make_tools, call) -> None:
+def test_without_pixels_candidates_differ_by_position(make_tools, call) -> None:
     masks = [rectangle(100, 100, 160, 200), rectangle(400, 100, 460, 200)]
     segmenter = FakeSegmenter({"mug": masks}, frames={"front": new_frame("front")})
     result = call(make_tools(segmenter=segmenter, frame_source=None)["segment_objects"], queries=["the mug"])

@@ -36,7 +36,7 @@ def test_there_are_many_tasks_of_many_kinds() -> None:
 # --------------------------------------------------------------------------------------- the truth
 
 
-def test_what_is_wanted_is_what_the_request_says() -> None:
+def test_the_right_answer_fits_the_request() -> None:
     """Check against the scene itself one task of each kind whose request is simple to check."""
     for kind in ("category", "color", "nearer", "count", "present", "absent", "other camera"):
         task = BY_KIND[kind]
@@ -109,7 +109,7 @@ def test_an_object_is_judged_by_its_mask() -> None:
         ("unclear", "ask", "none"),
     ],
 )
-def test_words_are_judged(kind: str, right: str, wrong: str) -> None:
+def test_fixed_answers_are_judged(kind: str, right: str, wrong: str) -> None:
     assert _judged(BY_KIND[kind], f"Well. ANSWER: {right}.").success
     assert not _judged(BY_KIND[kind], f"ANSWER: {wrong}").success
     handed = _judged(BY_KIND["missing"], "ANSWER: f1/m1", [np.ones((480, 640), np.bool_)])

@@ -143,7 +143,7 @@ def test_failure_of_one_query_leaves_the_others(make_toolkit, call) -> None:
     assert result["not_found"] == ["fork"]
 
 
-def test_wrong_number_of_answers_is_noticed(make_toolkit, call) -> None:
+def test_a_wrong_number_of_results_is_noticed(make_toolkit, call) -> None:
     class IncompleteSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
             return super().segment(source, queries, deadline_s=deadline_s)[:1]

@@ -51,7 +51,7 @@ def test_simulated_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reply.startswith(f"ok; {name} (f1/m1): ")
 
 
-def test_picture_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_image_file_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "table.png"
     assert cv2.imwrite(str(path), new_frame().rgb)
     example = _load(monkeypatch, FakeSegmenter(MASKS))
@@ -64,7 +64,7 @@ def test_picture_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 # ------------------------------------------------------------------------------- the robot planner
 
 
-def test_the_planner_grasps_what_was_asked_for() -> None:
+def test_the_planner_grasps_the_requested_object() -> None:
     plan = _example("agent_robot_planner").main(["the blue mug"])
     assert plan["report"] == "I hold the blue mug."
     assert plan["pose"]["frame"] == "base_link"
@@ -74,7 +74,7 @@ def test_the_planner_grasps_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("request_", "report"), [("the mug", "Several fit 'the mug'"), ("the fork", "I do not see 'the fork'")]
 )
-def test_the_planner_does_not_move_for_what_it_is_not_sure_of(request_: str, report: str) -> None:
+def test_the_planner_does_not_move_when_it_is_not_sure(request_: str, report: str) -> None:
     plan = _example("agent_robot_planner").main([request_])
     assert plan["report"].startswith(report)
     assert "pose" not in plan

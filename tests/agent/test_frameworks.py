@@ -98,7 +98,7 @@ def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.parametrize("images", ["none", "tool"])
 @pytest.mark.parametrize("name", BUILDERS)
-def test_rai_takes_every_answer(searched, images: str, name: str) -> None:
+def test_rai_accepts_every_result(searched, images: str, name: str) -> None:
     messages = rai_messages(searched(images)[name], EXAMPLES[name])
     without = images == "none" or name in ("report_not_found", "perception_status")
     assert len(messages) == (1 if without else 2)
@@ -131,7 +131,7 @@ def test_artifacts_are_plain_and_survive_a_checkpoint(searched, call, images: st
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_answers_hold_together(searched, call, name: str) -> None:
+def test_results_are_consistent(searched, call, name: str) -> None:
     result = call(searched()[name], **EXAMPLES[name])
     assert result["status"] in ("ok", "no_match", "ambiguous", "stale", "error")
     assert "NaN" not in result.message.content

@@ -51,7 +51,7 @@ def _texts(message: BaseMessage) -> str:
     return message.text
 
 
-def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
+def test_the_newest_images_come_in_a_user_message(make_toolkit) -> None:
     model = _searching_model(SEES)
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1)])
     last = model.received[-1]
@@ -64,7 +64,7 @@ def test_the_newest_pictures_come_in_a_user_message(make_toolkit) -> None:
     assert all(isinstance(m.content, str) for m in last if m.type == "tool")
 
 
-def test_older_pictures_become_a_line_of_text(make_toolkit) -> None:
+def test_older_images_become_a_line_of_text(make_toolkit) -> None:
     """In another project images piled up in the context until the request was refused."""
     model = _searching_model(SEES, searches=6)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
@@ -91,7 +91,7 @@ def test_the_profile_can_be_overruled(make_toolkit) -> None:
     assert _images(model.received[-1][-1])
 
 
-def test_answers_to_parallel_calls_stay_together(make_toolkit) -> None:
+def test_results_of_parallel_calls_stay_together(make_toolkit) -> None:
     """Providers refuse a user message between the answers to one message's tool calls."""
     model = _searching_model(SEES, searches=1, calls_at_once=2)
     _run(make_toolkit, model, [OverlayMiddleware(max_images=2)])
@@ -100,7 +100,7 @@ def test_answers_to_parallel_calls_stay_together(make_toolkit) -> None:
     assert len(_images(last[-1])) == 2
 
 
-def test_pictures_in_tool_messages_where_the_model_takes_them(make_toolkit) -> None:
+def test_images_in_tool_messages_where_the_model_accepts_them(make_toolkit) -> None:
     takes = {**SEES, "image_tool_message": True}
     model = _searching_model(takes, searches=2)
     messages = _run(make_toolkit, model, [OverlayMiddleware(max_images=1, place="tool")], images="tool")
@@ -138,7 +138,7 @@ async def test_async(make_toolkit) -> None:
     assert sum(len(_images(m)) for m in model.received[-1]) == 1
 
 
-def test_call_limits_end_an_agent_that_looks_for_ever(make_toolkit) -> None:
+def test_call_limits_end_an_agent_that_searches_forever(make_toolkit) -> None:
     model = _searching_model(BLIND, searches=1000)
     messages = _run(make_toolkit, model, perception_middleware(tool_calls=4, model_calls=7), images="none")
     results = [m for m in messages if isinstance(m, ToolMessage)]

@@ -38,7 +38,7 @@ def searched(make_tools, table, call):
 
 
 @pytest.mark.parametrize("name", BUILDERS)
-def test_the_tool_runner_takes_every_answer(searched, name: str) -> None:
+def test_the_tool_runner_accepts_every_result(searched, name: str) -> None:
     message = AIMessage("", tool_calls=[as_call(searched[name], EXAMPLES[name])])
     messages = ToolRunner(list(searched.values())).invoke({"messages": [message]})["messages"]
     (result,) = [m for m in messages if isinstance(m, ToolMessage)]

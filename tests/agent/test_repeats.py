@@ -11,7 +11,7 @@ from xsam_agent_tools.errors import RepeatedQueryError
 from xsam_agent_tools.memory.history import History, frame_signature, show_same_view
 
 
-def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> None:
+def test_a_query_that_found_nothing_is_refused_on_the_same_view(tools, call) -> None:
     """Agents searched for a missing fork until their budget was spent."""
     call(tools["segment_objects"], queries=["spoon"])
     call(tools["segment_objects"], queries=["fork"])
@@ -23,7 +23,7 @@ def test_the_same_query_in_vain_on_the_same_picture_is_refused(tools, call) -> N
     assert "report_not_found" in result["hint"]
 
 
-def test_other_words_other_cameras_and_mixed_queries_are_not_refused(tools, call) -> None:
+def test_other_phrases_other_cameras_and_mixed_queries_are_not_refused(tools, call) -> None:
     call(tools["segment_objects"], queries=["fork", "spoon"])
     assert call(tools["segment_objects"], queries=["fork"])["code"] == "REPEATED_QUERY"
     assert call(tools["segment_objects"], queries=["silver fork"])["status"] == "no_match"
@@ -31,13 +31,13 @@ def test_other_words_other_cameras_and_mixed_queries_are_not_refused(tools, call
     assert call(tools["segment_objects"], queries=["fork"], camera="wrist")["status"] == "no_match"
 
 
-def test_looking_again_for_what_is_there_is_always_allowed(tools, call) -> None:
+def test_a_query_that_found_something_may_always_be_repeated(tools, call) -> None:
     """A fresh position may be needed; a refusal would leave the agent with stale ids only."""
     for _ in range(3):
         assert call(tools["segment_objects"], queries=["mug"])["status"] == "ok"
 
 
-def test_a_changed_picture_may_be_asked_again(make_tools, call) -> None:
+def test_a_changed_view_may_be_searched_again(make_tools, call) -> None:
     picture = new_frame("front").rgb.copy()
     segmenter = FakeSegmenter(MASKS)
     tools = make_tools(
@@ -51,17 +51,17 @@ def test_a_changed_picture_may_be_asked_again(make_tools, call) -> None:
 
 
 def test_a_refused_query_reaches_no_model(make_tools, call) -> None:
-    asked = []
+    received = []
 
     class CountingSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
-            asked.append(queries)
+            received.append(queries)
             return super().segment(source, queries, deadline_s=deadline_s)
 
     tools = make_tools(segmenter=CountingSegmenter(MASKS))
     for _ in range(5):
         call(tools["segment_objects"], queries=["fork"])
-    assert len(asked) == 1
+    assert len(received) == 1
 
 
 def test_the_same_query_on_the_same_image_is_refused_with_its_ids(tools, call) -> None:
@@ -140,7 +140,7 @@ def _signature(rgb: np.ndarray) -> np.ndarray:
     return signature
 
 
-def test_pictures_are_compared_by_blocks() -> None:
+def test_views_are_compared_by_blocks() -> None:
     rng = np.random.default_rng(0)
     still = rng.integers(0, 255, (480, 640, 3)).astype(np.uint8)
     noisy = np.clip(still + rng.normal(0, 8, still.shape), 0, 255).astype(np.uint8)

@@ -92,7 +92,7 @@ def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table,
         assert _tokens(results[name].message.content) <= 220, name
 
 
-def test_short_answers_are_short(make_tools, busy_table, call) -> None:
+def test_short_results_are_short(make_tools, busy_table, call) -> None:
     tools = make_tools(segmenter=busy_table, frame_source=busy_table.frame)
     names = sorted({a.category for a in busy_table.items})[:8]
     ids = [item["id"] for item in call(tools["segment_objects"], queries=names)["objects"]]
@@ -108,7 +108,7 @@ def test_short_answers_are_short(make_tools, busy_table, call) -> None:
         assert _tokens(result.message.content) <= 150
 
 
-def test_the_longest_possible_place_stays_within_the_limit() -> None:
+def test_the_longest_possible_location_stays_within_the_limit() -> None:
     place = {
         "id": "f123/m45",
         "label": "small blue ceramic coffee mug",

@@ -57,9 +57,7 @@ def test_every_option(tmp_path: Path) -> None:
         (["--scene", "table"], "--scene"),
     ],
 )
-def test_command_lines_that_make_no_sense(
-    arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_command_lines(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         run_command_line(pytest.fail, arguments)
     assert caught.value.code == 2

@@ -134,7 +134,7 @@ async def test_every_tool_is_read_only_and_has_its_schema(url: str) -> None:
     assert tools["segment_objects"].input_schema["properties"]["camera"]["enum"] == ["camera"]
 
 
-async def test_every_tool_answers(url: str) -> None:
+async def test_every_tool_returns_a_result(url: str) -> None:
     async with _over_http(url) as client:
         first = await _ask(client, "segment_objects", queries=["mug"])
         for name, example in EXAMPLES.items():
@@ -145,7 +145,7 @@ async def test_every_tool_answers(url: str) -> None:
             assert result.structured_content["status"] in ("ok", "no_match")
 
 
-async def test_what_goes_wrong_is_a_typed_error_that_the_model_can_act_on(url: str) -> None:
+async def test_failures_are_typed_errors_that_the_model_can_act_on(url: str) -> None:
     async with _over_http(url) as client:
         for name, arguments, code in (
             ("segment_objects", {"queries": []}, "INVALID_ARGUMENTS"),
@@ -181,7 +181,7 @@ async def test_progress_reaches_the_client(url: str) -> None:
     assert messages == ["segment_objects: looking", "segment_objects: answered"]
 
 
-async def test_a_page_from_elsewhere_may_not_ask(url: str) -> None:
+async def test_requests_from_foreign_pages_are_refused(url: str) -> None:
     """A web page that rebinds its own name to 127.0.0.1 could see through the robot's cameras."""
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
     headers = {"accept": "application/json, text/event-stream"}
@@ -203,7 +203,7 @@ async def test_text_only() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-async def test_the_tiny_model_looks_at_a_picture(tmp_path: Path) -> None:
+async def test_the_tiny_model_segments_an_image_file(tmp_path: Path) -> None:
     path = tmp_path / "table.png"
     _, view, _ = simulated_view(SEED)
     assert cv2.imwrite(str(path), cv2.cvtColor(view.rgb, cv2.COLOR_RGB2BGR))

@@ -55,22 +55,24 @@ def test_requests_wait_for_the_model_and_no_longer_than_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "words"),
+    ("error", "kind", "message"),
     [
         (CheckpointError("no model"), CheckpointError, "no model"),
         (OSError("disk"), ModelError, "OSError: disk"),
     ],
 )
-def test_what_kept_it_from_loading_is_said_by_every_call(error: Exception, kind: type, words: str) -> None:
+def test_every_call_raises_the_error_that_prevented_loading(
+    error: Exception, kind: type, message: str
+) -> None:
     def load() -> FakeSegmenter:
         raise error
 
     segmenter = LoadingSegmenter(load)
     for _ in range(2):
-        with pytest.raises(kind, match=words):
+        with pytest.raises(kind, match=message):
             segmenter.segment(new_frame(), QUERIES, deadline_s=30)
     status = segmenter.status(deadline_s=1)
-    assert (status.state, words in status.last_error) == ("failed", True)
+    assert (status.state, message in status.last_error) == ("failed", True)
 
 
 def test_the_status_tool_says_that_it_is_loading(make_tools, call) -> None:

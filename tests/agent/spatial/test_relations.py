@@ -114,7 +114,7 @@ def scores() -> dict[str, Counter[str]]:
     return counts
 
 
-def test_95_percent_of_the_answers_are_right(scores) -> None:
+def test_95_percent_of_the_outcomes_are_right(scores) -> None:
     assert len(scores) == 18
     for relation, count in scores.items():
         answered = count["right"] + count["wrong"]
@@ -132,20 +132,20 @@ def test_clear_cases_are_seldom_called_unclear(scores) -> None:
 
 def test_phrases_of_the_simulator_are_understood_alike() -> None:
     """The simulator's phrases have superlatives, too: "the leftmost mug" and "the nearest object"."""
-    words = {"leftmost": "leftmost", "rightmost": "rightmost", "nearest": "nearest", "farthest": "farthest"}
-    asked = Counter()
+    superlatives = ("leftmost", "rightmost", "nearest", "farthest")
+    right: Counter[bool] = Counter()
     for seed in SEEDS:
         _, view, seen = view_of(seed)
         objects = {a.instance_id: _object(view, a.instance_id) for a in seen if a.labeled}
         for phrase in referring_expressions(seen, IMAGE_HW[1], article=False):
             word, _, noun = phrase.text.partition(" ")
-            if word not in words:
+            if word not in superlatives:
                 continue
             group = [objects[a.instance_id] for a in seen if a.labeled and noun in (a.category, "object")]
-            answer = compare(words[word], group).outcome
-            asked[answer == str(phrase.instance_ids[0])] += 1
-    assert asked[True] >= 15
-    assert asked[True] / asked.total() >= 0.95
+            answer = compare(word, group).outcome
+            right[answer == str(phrase.instance_ids[0])] += 1
+    assert right[True] >= 15
+    assert right[True] / right.total() >= 0.95
 
 
 STACKS = (("mug", "book", "on"), ("can", "box", "on"), ("apple", "plate", "on"), ("lemon", "bowl", "inside"))
@@ -153,7 +153,9 @@ FLOOR_M = {"plate": 0.008, "bowl": 0.012}  # where things lie in it; else on top
 
 
 @pytest.mark.parametrize(("upper", "lower", "relation"), STACKS)
-def test_on_and_inside_are_told_from_in_front_and_behind(upper: str, lower: str, relation: str) -> None:
+def test_on_and_inside_are_distinguished_from_in_front_and_behind(
+    upper: str, lower: str, relation: str
+) -> None:
     counts: Counter[str] = Counter()
     for seed in range(2_000_000, 2_000_006):
         scene, rng = sample_scene(seed), np.random.default_rng(seed)
@@ -217,7 +219,7 @@ def test_all_others_must_agree() -> None:
     assert compare("left_of", [b, a, c]).outcome == "no"
 
 
-def test_what_the_border_cuts_off_may_be_larger_than_it_looks() -> None:
+def test_an_object_cut_off_by_the_border_may_be_larger_than_it_appears() -> None:
     whole, cut = _disc(100, 100, 30), _disc(0, 180, 25)
     assert compare("larger", [whole, cut]).outcome == "unclear"
     assert "cut off" in compare("larger", [whole, cut]).reason

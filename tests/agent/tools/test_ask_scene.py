@@ -62,7 +62,7 @@ def test_questions_are_reasoned_about_and_descriptions_described(question: str, 
     assert [query.explain for query in queries] == ([False, True] if task is Task.REASONING else [False])
 
 
-def test_the_words_of_a_description_carry_the_ids_of_their_objects(make_tools, call) -> None:
+def test_a_description_contains_the_ids_of_its_objects(make_tools, call) -> None:
     masks = [rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200), rectangle(500, 300, 600, 400)]
     says = {"text": "A red mug and two books; a Mug again.", "phrases": ("a red mug", "two books", "a mug")}
     segmenter = TextSegmenter({**says, "masks": masks, "indices": [0, 1, 1]})
@@ -79,7 +79,7 @@ def test_a_description_of_the_simulated_table_names_all_that_is_labeled(sim_tool
         assert result["answer"].count(item["id"]) == 1
 
 
-def test_masks_are_those_of_the_plain_answer_and_words_those_of_the_explanation(make_tools, call) -> None:
+def test_masks_come_from_the_plain_query_and_text_from_the_explanation(make_tools, call) -> None:
     """A generated explanation may talk itself into an object other than the one in question."""
     first, second = rectangle(10, 20, 60, 90), rectangle(300, 100, 380, 200)
     segmenter = TextSegmenter(
@@ -101,7 +101,7 @@ def test_masks_of_the_explanation_are_better_than_none(make_tools, call) -> None
     assert [o["box_xyxy"] for o in result["objects"]] == [[300, 100, 380, 200]]
 
 
-def test_one_thing_under_two_phrases_is_not_two_things(make_tools, call) -> None:
+def test_one_object_under_two_phrases_is_listed_as_the_same(make_tools, call) -> None:
     mask = rectangle(10, 20, 60, 90)
     says = {"text": "A mug beside a cup.", "phrases": ("a mug", "a cup"), "masks": [mask, mask]}
     result = call(
@@ -110,7 +110,7 @@ def test_one_thing_under_two_phrases_is_not_two_things(make_tools, call) -> None
     assert [o.get("same_as") for o in result["objects"]] == [None, "f1/m1"]
 
 
-def test_words_without_any_mask_are_an_answer_but_nothing_is_not(make_tools, call) -> None:
+def test_text_without_a_mask_is_ok_but_neither_is_no_match(make_tools, call) -> None:
     words = call(
         make_tools(segmenter=TextSegmenter({}, {"text": "Nothing is hot."}))["ask_scene"],
         question="Is it hot?",
@@ -132,7 +132,7 @@ def test_one_failing_half_does_not_hide_the_other(make_tools, call) -> None:
     assert (both["status"], both["code"]) == ("error", "MODEL_ERROR")
 
 
-def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call) -> None:
+def test_a_question_about_an_earlier_image(sim_tools, table, call) -> None:
     image_id = call(sim_tools["segment_objects"], queries=["mug"])["image_id"]
     table.t_s = 3.0
     result = call(sim_tools["ask_scene"], question="what can i drink from?", image_id=image_id)
@@ -142,7 +142,7 @@ def test_the_truth_answers_a_question_on_an_earlier_image(sim_tools, table, call
     assert result["image_id"] == image_id
 
 
-def test_long_answers_are_cut(make_tools, call) -> None:
+def test_long_text_is_shortened(make_tools, call) -> None:
     segmenter = TextSegmenter({}, {"text": "word " * 1000})
     result = call(make_tools(segmenter=segmenter)["ask_scene"], question="What is it for?")
     assert len(result["answer"]) <= 1200

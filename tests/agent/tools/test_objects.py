@@ -49,7 +49,7 @@ def test_depth_is_given_where_there_is_some(sim_tools, table, call) -> None:
     assert 20 > longest >= width >= thickness > 2
 
 
-def test_pictures_show_the_object_with_and_without_its_outline(make_tools, call) -> None:
+def test_images_show_the_object_with_and_without_its_outline(make_tools, call) -> None:
     tools = make_tools(images="user")
     call(tools["segment_objects"], queries=["plate"])  # box 240,330 to 460,470; margin 8 + 55 px
     raw, outlined = map(_decode, call(tools["inspect_object"], object_id="f1/m1").artifact["images"])

@@ -53,7 +53,7 @@ def _mark(**values) -> PromptArguments:
     return PromptArguments.model_validate(values)
 
 
-def test_places_are_thousandths_of_width_and_height() -> None:
+def test_coordinates_are_thousandths_of_width_and_height() -> None:
     """x goes with the width and y with the height; swapped, a point near the right border is outside."""
     marks = [
         _mark(type="point", x=900, y=100),
@@ -157,7 +157,7 @@ def test_a_negative_mark_that_works_is_visible_too(make_tools, call) -> None:
     assert "ignored" not in result.json
 
 
-def test_both_looks_are_at_one_frame(make_tools, call) -> None:
+def test_both_queries_are_about_one_frame(make_tools, call) -> None:
     segmenter = MarkFollowingSegmenter()
     call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=NEGATIVE)
     with_negative, without = segmenter.queries
@@ -171,7 +171,7 @@ def test_only_negative_marks_are_refused(tools, call) -> None:
     assert "positive" in result["message"]
 
 
-def test_places_on_a_camera_whose_image_size_is_unknown_are_refused(make_tools, call) -> None:
+def test_marks_are_refused_while_the_image_size_is_unknown(make_tools, call) -> None:
     frames = {"front": new_frame("front")}
     tools = make_tools(segmenter=FakeSegmenter(MASKS, frames=frames), frame_source=None)
     point = {"type": "point", "x": 234, "y": 354}  # on the left mug

@@ -17,7 +17,7 @@ from xsam_agent_tools import SceneStore
 REPORT = {"query": "fork", "tried": ["silver fork", "fork"], "reason": "not in view"}
 
 
-def test_a_report_is_checked_against_what_was_asked(tools, call) -> None:
+def test_a_report_is_checked_against_the_searches(tools, call) -> None:
     call(tools["segment_objects"], queries=["silver fork"])
     call(tools["segment_objects"], queries=["fork", "mug"])
     result = call(tools["report_not_found"], **{**REPORT, "tried": ["silver FORK", "fork", "cutlery"]})
@@ -33,7 +33,7 @@ def test_a_report_is_checked_against_what_was_asked(tools, call) -> None:
     assert result.artifact["result"] == result.json
 
 
-def test_reporting_without_having_looked_is_refused(tools, call) -> None:
+def test_a_report_without_a_search_is_refused(tools, call) -> None:
     result = call(tools["report_not_found"], **REPORT)
     assert (result["status"], result["code"]) == ("error", "NOT_LOOKED")
     assert "segment_objects(['fork'])" in result["hint"]
@@ -45,7 +45,7 @@ def test_reporting_what_was_found_points_at_it(tools, call) -> None:
     assert result["found_earlier"] == ["f1/m1", "f1/m2"]
 
 
-def test_a_failed_look_is_no_look(make_tools, call) -> None:
+def test_a_failed_search_does_not_count(make_tools, call) -> None:
     class UnavailableSegmenter:
         def segment(self, source, queries, *, deadline_s):
             raise SegmenterUnavailableError("no node")
@@ -160,7 +160,7 @@ def test_a_node_that_is_not_there_is_an_error_with_the_rest_of_the_report(make_t
     assert len(result["cameras"]) == 2
 
 
-def test_status_answers_while_the_model_runs(make_tools, call) -> None:
+def test_status_works_while_the_model_runs(make_tools, call) -> None:
     release, started = threading.Event(), threading.Event()
 
     class SlowSegmenter(FakeSegmenter):

@@ -59,7 +59,7 @@ def test_content_is_the_agreed_json(tool, call) -> None:
     assert "\n" not in text
 
 
-def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
+def test_several_queries_are_one_request_with_one_frame(make_toolkit, call) -> None:
     segmenter, frames = RecordingSegmenter([rectangle(1, 2, 30, 40)]), []
 
     def source(camera: str) -> Frame:
@@ -68,10 +68,10 @@ def test_several_queries_are_one_look_at_one_frame(make_toolkit, call) -> None:
 
     tool = make_toolkit(segmenter=segmenter, frame_source=source, deadline_s=7).get_tools()[0]
     call(tool, queries=["mug", "the mug left of the plate", "What is hot?"], camera="wrist")
-    ((asked, queries, deadline_s),) = segmenter.requests
-    assert asked is frames[0]
+    ((frame, queries, deadline_s),) = segmenter.requests
+    assert frame is frames[0]
     assert len(frames) == 1
-    assert asked.camera == "wrist"
+    assert frame.camera == "wrist"
     assert [q.resolved_task() for q in queries] == [Task.OPEN_VOCABULARY, Task.REFERRING, Task.REASONING]
     assert [q.thing_classes for q in queries] == [("mug",), (), ()]
     assert 6 < deadline_s <= 7
@@ -98,7 +98,7 @@ def test_nothing_found_is_no_match_with_what_was_tried(tool, call) -> None:
     assert result.artifact["masks"] == []
 
 
-def test_found_and_not_found_are_told_apart(tool, call) -> None:
+def test_found_and_not_found_are_distinguished(tool, call) -> None:
     result = call(tool, queries=["mug", "fork"])
     assert result["status"] == "ok"
     assert result["not_found"] == ["fork"]
@@ -164,7 +164,7 @@ def test_image_id_asks_about_the_same_pixels(make_toolkit, call) -> None:
     call(tool, queries=["mug"])
     call(tool, queries=["mug"])
     call(tool, queries=["plate"], image_id="f1")
-    first, second, again = (asked[0] for asked in segmenter.requests)
+    first, second, again = (source for source, *_ in segmenter.requests)
     assert again is first
     assert not np.array_equal(first.rgb, second.rgb)
 
@@ -222,7 +222,7 @@ def test_where(point_xy: tuple[int, int], words: str) -> None:
     assert image_region(point_xy, (480, 640)) == words
 
 
-def test_age_is_in_every_answer(make_toolkit, call) -> None:
+def test_every_result_has_an_age(make_toolkit, call) -> None:
     """It counts from the stamp or, without a usable one, from arrival, and then the result says so."""
     now_ns = [50_000_000_000]
 

@@ -86,10 +86,10 @@ def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, ca
 
 
 def test_another_frame_needs_a_transform_and_gets_it_at_the_stamp(make_tools, table, call) -> None:
-    asked = []
+    lookups = []
 
     def transforms(target: str, source: str, stamp_ns: int) -> np.ndarray | None:
-        asked.append((target, source, stamp_ns))
+        lookups.append((target, source, stamp_ns))
         return TURN if target == "base_link" else None
 
     tools = make_tools(segmenter=table, frame_source=table.frame, transforms=transforms)
@@ -102,12 +102,12 @@ def test_another_frame_needs_a_transform_and_gets_it_at_the_stamp(make_tools, ta
     assert base["position_m"] == pytest.approx(expected, abs=0.002)
     assert turned["frame"] == "base_link"
     assert base["distance_m"] == own["distance_m"]  # from the camera, in whatever frame
-    assert asked == [("base_link", "front_optical", found.artifact["frame"]["stamp_ns"])]
+    assert lookups == [("base_link", "front_optical", found.artifact["frame"]["stamp_ns"])]
     unknown = call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="moon")
     assert (unknown["code"], unknown["retryable"]) == ("NO_TRANSFORM", False)
     same = call(tools["locate_objects_3d"], object_ids=["f1/m1"], frame="front_optical")
     assert same["objects"][0]["position_m"] == own["position_m"]
-    assert len(asked) == 2
+    assert len(lookups) == 2
 
 
 def test_without_transforms_no_frame_is_invented(sim_tools, call) -> None:
@@ -143,7 +143,7 @@ def _with_holes(rows: slice) -> Frame:
     return Frame(rgb=rgb, camera="front", stamp_ns=time.time_ns(), depth_m=depth, intrinsics=matrix)
 
 
-def test_objects_without_depth_are_told_apart_from_those_with(make_tools, call) -> None:
+def test_objects_without_depth_are_distinguished_from_those_with(make_tools, call) -> None:
     """Glass and metal return nothing. One such object must neither hide the others nor get a number."""
     tools = make_tools(frame_source=lambda _: _with_holes(slice(300, 480)))  # the plate's rows
     call(tools["segment_objects"], queries=["mug", "plate"])
@@ -320,7 +320,7 @@ def test_comparisons_that_make_no_sense(tools, call, arguments, reason: str) -> 
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
-def test_every_relation_answers_on_the_simulated_table(sim_tools, table, call, relation: str) -> None:
+def test_every_relation_has_an_outcome_on_the_simulated_table(sim_tools, table, call, relation: str) -> None:
     call(sim_tools["segment_objects"], queries=["mug"])
     ids = ["f1/m1", "f1/m2", "f1/m3"]
     result = call(sim_tools["compare_objects"], object_ids=ids, relation=relation)

@@ -74,7 +74,7 @@ def test_a_fresh_image_a_new_id_and_how_far_it_moved(make_tools, call) -> None:
     assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
 
 
-def test_what_was_taken_away_is_no_match(sim_tools, table, call) -> None:
+def test_a_removed_object_is_no_match(sim_tools, table, call) -> None:
     call(sim_tools["segment_objects"], queries=["bottle"])
     bottle = next(a.instance_id for a in table.items if a.category == "bottle")
     table.hidden = {bottle}
@@ -122,7 +122,7 @@ def test_pointed_objects_are_found_by_their_position(make_tools, call) -> None:
     assert result["iou_with_parent"] == 1.0
 
 
-def test_it_looks_with_the_camera_that_saw_it_unless_told_otherwise(tools, call) -> None:
+def test_it_uses_the_camera_that_saw_the_object_by_default(tools, call) -> None:
     call(tools["segment_objects"], queries=["plate"], camera="wrist")
     assert call(tools["track_object"], object_id="f1/m1")["camera"] == "wrist"
     assert call(tools["track_object"], object_id="f1/m1", camera="same")["camera"] == "wrist"
