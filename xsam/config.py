@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
-
-from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+from typing import TYPE_CHECKING, Any, Literal
 
 from xsam.errors import CheckpointError
+
+if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
+    from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
 
 SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
 IMAGE_ID = -200  # placeholders among token ids, replaced by the features of an image or a region
@@ -96,6 +97,8 @@ class XSamConfig:
         Raises:
             CheckpointError: a section is missing or has a setting that is not supported.
         """
+        from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+
         missing = [key for key in ("llm", "vision_encoder", "sam", "mask2former", "xsam") if key not in data]
         if missing:
             raise CheckpointError(f"config.json lacks the section(s) {', '.join(missing)}")
@@ -174,6 +177,8 @@ def full_config(*, released: bool = True) -> XSamConfig:
         released: the layout of the published checkpoint (one token a region, clamp ±500) instead of the
             current one (64 tokens a region, clamp ±50).
     """
+    from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+
     sampler = (
         RegionSamplerConfig(pooling_mode="max", pooling_kernel_size=None, pooling_output_size=1)
         if released
@@ -241,6 +246,8 @@ def tiny_config(*, vocab_size: int) -> XSamConfig:
     one only feeds the mask features, which saves the deformable attention and the decoder three quarters of
     their tokens.
     """
+    from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+
     return XSamConfig(
         llm=Phi3Config(
             vocab_size=vocab_size,
