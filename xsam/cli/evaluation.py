@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -148,10 +147,7 @@ def _evaluate_scenes(
     from xsam.eval.scenes import evaluate as run
     from xsam.eval.scenes import parse_seeds
 
-    try:
-        seeds = parse_seeds(text)[:limit]
-    except argparse.ArgumentTypeError as error:
-        raise typer.BadParameter(str(error)) from error
+    seeds = parse_seeds(text)[:limit]
     return run(load(), seeds, per_scene=per_scene, show_progress=True, pictures=sample)
 
 

@@ -1,8 +1,8 @@
-"""Evaluation of a checkpoint through the engine's public door.
+"""Evaluation of a checkpoint through the engine's public API.
 
-* Where questions come from: `scenes` (simulated), `coco` (folders in COCO's format), `sources` (any data set
-  that training reads). `questions` holds what they have in common.
-* Where answers go: `scoreboard`, and `pictures` for people.
-* Metrics, without PyTorch: `overlap`, `average_precision`, `panoptic_quality`, `grounded_captions` and
+* Questions come from `scenes` (simulated), `coco` (folders in COCO's format), and `sources` (any dataset that
+  training reads). `questions` holds what these have in common.
+* Results go to `scoreboard`, and to `pictures` for visual inspection.
+* Metrics, without PyTorch: `overlap`, `average_precision`, `panoptic_quality`, `grounded_captions`, and
   `captions`.
 """

@@ -1,4 +1,4 @@
-"""Put the questions on one picture to a segmenter and score the answers."""
+"""Ask a segmenter the questions about one image and score the results."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from xsam.eval.scoreboard import Scoreboard
 from xsam.segmenter import Segmenter
 from xsam.types.requests import Frame, SegmentationResult
 
-DEADLINE_S = 3600.0  # a picture; long enough for a large model on a CPU
+DEADLINE_S = 3600.0  # per image; long enough for a large model on a CPU
 
 
 def ask(model: Segmenter, rgb: NDArray[np.uint8], questions: Sequence[Question]) -> list[SegmentationResult]:
-    """One answer a question, in order.
+    """Segment an image for each question.
 
     Args:
+        model: the segmenter to evaluate.
         rgb: (H, W, 3) uint8.
         questions: may be empty.
 
     Returns:
-        An error that concerns the whole picture (out of memory, deadline, …) is the refused or failed
-        answer of every question, for the scoreboard to count.
+        One result per question, in order. An error that affects the whole image (out of memory, deadline, …)
+        becomes a refused or failed result for every question, for the scoreboard to count.
     """
     if not questions:
         return []
@@ -48,16 +49,16 @@ def ask_and_score(
     *,
     name: str,
 ) -> float:
-    """Ask, count the answers, and offer them to be drawn under the picture's name.
+    """Ask the questions, score the results, and offer them to be drawn under the image's name.
 
     Returns:
-        Seconds that answering took.
+        Seconds that the model took.
     """
     started = time.perf_counter()
-    answers = ask(model, rgb, questions)
+    results = ask(model, rgb, questions)
     seconds = time.perf_counter() - started
-    for question, answer in zip(questions, answers, strict=True):
-        iou = board.add(question, answer)
+    for question, result in zip(questions, results, strict=True):
+        iou = board.add(question, result)
         if pictures is not None and iou is not None:
-            pictures.offer(rgb, question, answer, iou, name=name)
+            pictures.offer(rgb, question, result, iou, name=name)
     return seconds

@@ -1,4 +1,4 @@
-"""Mask AP as COCO defines it, computed by `pycocotools`."""
+"""Mask AP as defined by COCO, computed with `pycocotools`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xsam.types.masks import MaskRle
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AveragePrecision:
-    """In [0, 1]; None when no category has an object."""
+    """AP scores in [0, 1]; None if no category has an object."""
 
     ap: float | None  # mean over IoU 0.50, 0.55, … 0.95
     ap50: float | None
@@ -25,14 +25,14 @@ class AveragePrecision:
 
 
 class MaskAP:
-    """Collects objects and detections of many pictures, by category.
+    """Accumulates the objects and detections of many images, by category.
 
-    A category that has no object in any picture does not enter the mean. A category may be left out of
-    a picture by adding neither objects nor detections of it there: nothing is then counted.
+    A category without objects in any image does not enter the mean. To exclude a category from an image, add
+    neither objects nor detections of it for that image.
     """
 
     def __init__(self) -> None:
-        self._sizes: list[tuple[int, int]] = []  # (H, W) of each picture, (0, 0) without masks
+        self._sizes: list[tuple[int, int]] = []  # (H, W) of each image, (0, 0) without masks
         self._categories: dict[str, int] = {}
         self._truth: list[dict[str, Any]] = []
         self._found: list[dict[str, Any]] = []
@@ -44,12 +44,12 @@ class MaskAP:
         found: Iterable[tuple[str, MaskRle, float]],
         crowd: Iterable[tuple[str, MaskRle]] = (),
     ) -> None:
-        """Count one picture; all its masks have one size.
+        """Add one image; all its masks have the same size.
 
         Args:
             truth: category and mask of each object.
-            found: category, mask and score of each detection; the 100 best of a category count.
-            crowd: regions of a category in which detections are neither right nor wrong.
+            found: category, mask, and score of each detection; the 100 best per category count.
+            crowd: regions of a category in which detections are neither correct nor incorrect.
         """
         self._sizes.append((0, 0))
         for is_crowd, regions in ((0, truth), (1, crowd)):
@@ -61,12 +61,12 @@ class MaskAP:
             self._found.append({**record, "iscrowd": 0, "score": float(score)})
 
     def scores(self) -> AveragePrecision:
-        """AP over everything added so far."""
+        """Compute AP over all images added so far."""
         if not any(not record["iscrowd"] for record in self._truth):
             return AveragePrecision(ap=None, ap50=None, ap75=None)
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             evaluation = COCOeval(self._data_set(self._truth), self._data_set(self._found), "segm")
-            evaluation.params.areaRng = [[0, 1e10]]  # objects of all sizes only: a quarter of the work
+            evaluation.params.areaRng = [[0, 1e10]]  # only the "all sizes" range: a quarter of the work
             evaluation.params.areaRngLbl = ["all"]
             evaluation.evaluate()
             evaluation.accumulate()
@@ -95,7 +95,7 @@ class MaskAP:
                 {"id": index + 1, "height": height, "width": width}
                 for index, (height, width) in enumerate(self._sizes)
             ],
-            "categories": [{"id": number, "name": name} for name, number in self._categories.items()],
+            "categories": [{"id": identity, "name": name} for name, identity in self._categories.items()],
             "annotations": annotations,
         }
         data.createIndex()
@@ -103,6 +103,6 @@ class MaskAP:
 
 
 def _mean(precision: np.ndarray) -> float | None:
-    """Mean of the entries that exist; −1 stands for a category without objects."""
+    """Average the valid entries; −1 marks a category without objects."""
     known = precision[precision > -1]
     return float(known.mean()) if known.size else None

@@ -1,21 +1,21 @@
-"""Score a model on a folder in COCO's format: panoptic, semantic and instance segmentation, and regions.
+"""Score a model on a folder in COCO's format: panoptic, semantic, instance, and region segmentation.
 
-The folder holds what COCO publishes, for one split such as `val2017`:
+The folder has the layout that COCO publishes, for one split such as `val2017`:
 
-    annotations/panoptic_val2017.json   segments of every picture, and
-    annotations/panoptic_val2017/*.png  their pixels (also looked for beside `annotations`)
+    annotations/panoptic_val2017.json   segments of every image, and
+    annotations/panoptic_val2017/*.png  their pixels (or next to `annotations`)
     annotations/instances_val2017.json  objects
-    val2017/*.jpg                       pictures (also looked for in `images/` and `images/val2017/`)
+    val2017/*.jpg                       images (or in `images/` or `images/val2017/`)
 
-One of the two JSON files is enough. Conventions, and where they come from:
+One of the two JSON files is enough. Conventions:
 
-* Panoptic and semantic segmentation are asked for with all categories, as things and stuff and as stuff
-  alone: that is how the engine tells one from the other. Scored as by panopticapi; for semantic
-  segmentation crowds count as their class.
-* Instance segmentation is asked for with all categories and without a threshold, 100 detections a picture.
-* Regions (`interactive_*`, `vgd_*`) are drawn here, by seed, from the instances: one object a picture for
-  each kind of prompt, and one to three categories. COCO-Interactive and COCO-VGD with their own prompts
-  can be read by `xsam.eval.sources`.
+* Panoptic queries list all categories as things and stuff; semantic queries list all of them as stuff, which
+  is how the engine distinguishes the two. Scores follow panopticapi; for semantic segmentation, crowds count
+  as their class.
+* Instance queries list all categories, without a threshold, with 100 detections per image.
+* Regions (`interactive_*`, `vgd_*`) are drawn here, by seed, from the instances: one object per image for
+  each kind of prompt, and one to three categories. COCO-Interactive and COCO-VGD with their original prompts
+  can be read with `xsam.eval.sources`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.errors import DatasetError
 from xsam.eval.asking import ask_and_score
 from xsam.eval.pictures import PictureSample
@@ -45,7 +46,6 @@ from xsam.eval.questions import (
     Question,
     interactive_question,
     layout_questions,
-    region_prompt,
     visual_grounded_question,
 )
 from xsam.eval.scoreboard import Scoreboard, Scores
@@ -69,28 +69,30 @@ def evaluate_coco(
     show_progress: bool = False,
     pictures: PictureSample | None = None,
 ) -> Scores:
-    """Scores of a model on a split; the same for the same answers.
+    """Score a model on a split; equal results give equal scores.
 
     Args:
-        limit: take this many pictures, evenly spread over the split; None = all.
-        seed: draws the regions.
-        show_progress: on stderr.
-        pictures: takes answers to be drawn.
+        model: the segmenter to evaluate.
+        data: the opened split.
+        limit: number of images, evenly spread over the split; None means all.
+        seed: seed for drawing the regions.
+        show_progress: show a progress bar on stderr.
+        pictures: collects results to be drawn.
 
     Returns:
-        The scores of `Scoreboard`, `ms_per_picture_median`, `n` pictures.
+        The scores of `Scoreboard`, `ms_per_picture_median`, and the number `n` of images.
 
     Raises:
-        DatasetError: a picture or PNG file is missing, damaged, or does not fit its annotations.
+        DatasetError: an image or PNG file is missing, damaged, or does not match its annotations.
     """
     images = sorted(data.images.items())
     total = len(images) if limit is None else min(limit, len(images))
     board, latency_s = Scoreboard(), []
-    for number in tqdm(range(total), unit="picture", disable=not show_progress, mininterval=5.0):
-        place = number * len(images) // total
-        image_id, file_name = images[place]
+    for step in tqdm(range(total), unit="image", disable=not show_progress, mininterval=5.0):
+        index = step * len(images) // total
+        image_id, file_name = images[index]
         rgb = data.read_image(file_name)
-        questions = list(data.questions(image_id, rgb.shape[:2], np.random.default_rng([seed, place])))
+        questions = list(data.questions(image_id, rgb.shape[:2], np.random.default_rng([seed, index])))
         latency_s.append(ask_and_score(model, rgb, questions, board, pictures, name=Path(file_name).stem))
     return {
         **board.scores(),
@@ -101,7 +103,7 @@ def evaluate_coco(
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CocoFolder:
-    """An opened split. Use `open` to make one."""
+    """An opened split; create it with `open`."""
 
     pictures: Path
     tasks: frozenset[str]
@@ -114,11 +116,12 @@ class CocoFolder:
         """Read the annotations that the tasks need.
 
         Args:
-            folder: see the module's text.
-            tasks: some of `COCO_TASKS`; those without annotations are left out.
+            folder: see the module docstring.
+            split: such as "val2017".
+            tasks: a subset of `COCO_TASKS`; those without annotations are skipped.
 
         Raises:
-            DatasetError: files are missing or not in the format, or there are no annotations for any task.
+            DatasetError: files are missing or malformed, or there are no annotations for any task.
         """
         if unknown := set(tasks) - set(COCO_TASKS):
             raise DatasetError(f"unknown tasks {sorted(unknown)}", hint=f"known: {', '.join(COCO_TASKS)}")
@@ -144,14 +147,14 @@ class CocoFolder:
         )
 
     def read_image(self, file_name: str) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB, as it lies in the file: COCO's masks do not follow the orientation tag."""
-        pixels = _read_picture(self.pictures / file_name)
+        """Read (H, W, 3) RGB as stored in the file: COCO's masks do not follow the orientation tag."""
+        pixels = _read_bgr(self.pictures / file_name)
         return np.ascontiguousarray(pixels[..., ::-1])
 
     def questions(
         self, image_id: int, image_hw: tuple[int, int], rng: np.random.Generator
     ) -> Iterator[Question]:
-        """All questions on a picture of (H, W) pixels."""
+        """Yield all questions about an image of (H, W) pixels."""
         if self.panoptic is not None and image_id in self.panoptic.segments:
             yield from (q for q in self.panoptic.questions(image_id, image_hw) if q.group in self.tasks)
         if self.instances is not None and image_id in self.instances.imgs:
@@ -188,7 +191,7 @@ class CocoFolder:
         if "interactive" in self.tasks and every:
             truth = every[int(rng.integers(len(every)))]
             for kind in INTERACTIVE_KINDS:
-                yield interactive_question(region_prompt(kind, truth, rng), truth)
+                yield interactive_question(draw_region_prompt(kind, truth, rng), truth)
         if "vgd" in self.tasks and objects:
             yield visual_grounded_question(objects, crowd, rng)
 
@@ -208,7 +211,7 @@ class Panoptic:
         """Read the JSON file; `masks` is the folder of the PNG files.
 
         Raises:
-            DatasetError: it is not in COCO's panoptic format.
+            DatasetError: the file is not in COCO's panoptic format.
         """
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -236,16 +239,14 @@ class Panoptic:
             ) from error
 
     def questions(self, image_id: int, image_hw: tuple[int, int]) -> Iterator[Question]:
-        """Panoptic and semantic question on a picture of (H, W) pixels."""
+        """Yield the panoptic and the semantic question about an image of (H, W) pixels."""
         file_name, segments = self.segments[image_id]
-        bgr = _read_picture(self.masks / file_name).astype(np.int64)
+        bgr = _read_bgr(self.masks / file_name).astype(np.int64)
         ids = bgr[..., 2] + 256 * bgr[..., 1] + 65536 * bgr[..., 0]
         _check_size(ids.shape, image_hw, file_name)
         classes = {segment: label for segment, label, _ in segments}
-        if nameless := set(np.unique(ids).tolist()) - {0, *classes}:
-            raise DatasetError(
-                f"{file_name} holds segments that segments_info has not: {sorted(nameless)[:5]}"
-            )
+        if unlisted := set(np.unique(ids).tolist()) - {0, *classes}:
+            raise DatasetError(f"{file_name} has segments missing in segments_info: {sorted(unlisted)[:5]}")
         yield from layout_questions(
             ids,
             classes,
@@ -274,7 +275,7 @@ def _decoded(data: COCO, annotation: Mapping[str, Any]) -> BoolMask:
         mask: BoolMask = data.annToMask(annotation).astype(np.bool_)
     except Exception as error:  # pycocotools raises many types, bare Exception among them
         raise DatasetError(
-            f"annotation {annotation['id']} has no mask that can be read: {type(error).__name__}: {error}"
+            f"annotation {annotation['id']} has an unreadable mask: {type(error).__name__}: {error}"
         ) from error
     return mask
 
@@ -283,21 +284,20 @@ def _existing(*folders: Path) -> Path:
     for folder in folders:
         if folder.is_dir():
             return folder
-    raise DatasetError(f"no folder {folders[0]}", hint=f"also looked for {', '.join(map(str, folders[1:]))}")
+    raise DatasetError(f"no folder {folders[0]}", hint=f"also tried {', '.join(map(str, folders[1:]))}")
 
 
-def _read_picture(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR."""
+def _read_bgr(path: Path) -> NDArray[np.uint8]:
     if not path.is_file():
         raise DatasetError(f"{path} does not exist")
     content = np.frombuffer(path.read_bytes(), np.uint8)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     pixels = cv2.imdecode(content, flags) if len(content) else None
     if pixels is None:
-        raise DatasetError(f"{path} is no picture that OpenCV can read")
+        raise DatasetError(f"{path} is not an image that OpenCV can read")
     return np.asarray(pixels, np.uint8)
 
 
 def _check_size(mask_hw: tuple[int, ...], image_hw: tuple[int, int], what: str) -> None:
     if tuple(mask_hw) != tuple(image_hw):
-        raise DatasetError(f"{what} is for a picture of {mask_hw} pixels, the picture has {image_hw}")
+        raise DatasetError(f"{what} is for an image of {mask_hw} pixels, the image has {image_hw}")

@@ -1,6 +1,6 @@
-"""How well one region is met: mean IoU, cIoU, gIoU and precision at an IoU.
+"""Overlap metrics of single regions: mean IoU, cIoU, gIoU, and precision at an IoU.
 
-Used for referring, reasoning and interactive segmentation. NumPy only.
+Used for referring, reasoning, and interactive segmentation. NumPy only.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from xsam.types.masks import BoolMask
 
 @dataclass(slots=True)
 class RegionOverlap:
-    """Intersections and unions of answers with their truths, one pair a question.
+    """Intersections and unions of predicted and true masks, one pair per question.
 
-    An empty truth means that nothing in the picture fits. By the convention of ReasonSeg
-    (arXiv 2308.00692) such a question has IoU 1 if the answer is empty, too, else 0.
+    An empty true mask means that nothing in the image matches. By the convention of ReasonSeg
+    (arXiv 2308.00692), such a question has IoU 1 if the prediction is also empty, and 0 otherwise.
     """
 
     intersections: list[int] = field(default_factory=list)
@@ -26,18 +26,18 @@ class RegionOverlap:
     has_truth: list[bool] = field(default_factory=list)
 
     def add(self, found: BoolMask, truth: BoolMask, ignored: BoolMask | None = None) -> float:
-        """Count one answer and return its IoU.
+        """Add one prediction and return its IoU.
 
         Args:
-            found: (H, W) bool, union of the answer's masks.
+            found: (H, W) bool, union of the predicted masks.
             truth: (H, W) bool.
-            ignored: (H, W) bool, pixels that are neither right nor wrong; None = no pixel.
+            ignored: (H, W) bool, pixels that are neither correct nor incorrect; None if there are none.
 
         Raises:
             ValueError: the shapes differ.
         """
         if found.shape != truth.shape or (ignored is not None and ignored.shape != truth.shape):
-            raise ValueError(f"the answer is {found.shape}, the truth {truth.shape}")
+            raise ValueError(f"the predicted mask is {found.shape}, the truth {truth.shape}")
         if ignored is not None:
             found, truth = found & ~ignored, truth & ~ignored
         both, either = int(np.count_nonzero(found & truth)), int(np.count_nonzero(found | truth))
@@ -55,21 +55,21 @@ class RegionOverlap:
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean IoU of the questions that have an answer; None without any."""
+        """Mean IoU of the questions with a non-empty truth; None if there are none."""
         return _mean(self._ious(with_empty=False))
 
     @property
     def giou(self) -> float | None:
-        """Mean IoU of all questions, those without an answer included (gIoU); None without any."""
+        """Mean IoU of all questions, including those with an empty truth (gIoU); None if there are none."""
         return _mean(self._ious(with_empty=True))
 
     @property
     def ciou(self) -> float | None:
-        """Sum of intersections by sum of unions over all questions (cIoU); None when all is empty."""
+        """Sum of intersections over sum of unions of all questions (cIoU); None if all masks are empty."""
         return sum(self.intersections) / sum(self.unions) if sum(self.unions) else None
 
     def precision(self, at_iou: float = 0.5) -> float | None:
-        """Share of the questions with an answer whose IoU reaches `at_iou` (P@0.5); None without any."""
+        """Return the share of questions with a non-empty truth whose IoU reaches `at_iou`, or None."""
         return _mean([float(iou >= at_iou) for iou in self._ious(with_empty=False)])
 
 

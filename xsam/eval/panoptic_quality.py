@@ -13,7 +13,7 @@ VOID = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PanopticScores:
-    """Means over the classes that occur in truth or answers; None when there is no such class."""
+    """Means over the classes that occur in the truth or in predictions; None if there are none."""
 
     pq: float | None
     sq: float | None  # mean IoU of the matched segments, 0 for a class without a match
@@ -24,11 +24,11 @@ class PanopticScores:
 
 
 class PanopticQuality:
-    """Matches segments of many pictures, by class.
+    """Accumulates matched segments of many images, by class.
 
-    As in panopticapi: segments of one class match if their IoU, without the answer's void pixels, is
-    greater than 0.5. Crowd segments match nothing and are not missed, and an unmatched segment that lies
-    by more than half on void or on crowd of its class is no false positive.
+    As in panopticapi, segments of one class match if their IoU is greater than 0.5, not counting predicted
+    pixels on void. Crowd segments are never matched and never count as missed. An unmatched segment is not a
+    false positive if more than half of it lies on void or on a crowd of its class.
 
     Args:
         class_names: all classes, things first.
@@ -52,27 +52,27 @@ class PanopticQuality:
         *,
         crowd: Collection[int] = (),
     ) -> None:
-        """Count one picture.
+        """Add one image.
 
         Args:
-            truth_ids: (H, W) integers, segment of each pixel, `VOID` = none.
+            truth_ids: (H, W) integers, segment id of each pixel, `VOID` = none.
             truth_classes: class index of each segment.
-            found_ids, found_classes: the same for the answer.
-            crowd: ids of `truth_ids` that stand for groups.
+            found_ids, found_classes: the same for the prediction.
+            crowd: ids in `truth_ids` that stand for groups.
 
         Raises:
-            ValueError: the shapes differ, or a map holds an id without a class.
+            ValueError: the shapes differ, or a map contains an id without a class.
         """
         if truth_ids.shape != found_ids.shape:
-            raise ValueError(f"the answer is {found_ids.shape}, the truth {truth_ids.shape}")
+            raise ValueError(f"the predicted map is {found_ids.shape}, the truth {truth_ids.shape}")
         truth_known, truth = np.unique(truth_ids, return_inverse=True)
         found_known, found = np.unique(found_ids, return_inverse=True)
         joint = truth.ravel().astype(np.int64) * len(found_known) + found.ravel()
         both = np.bincount(joint, minlength=len(truth_known) * len(found_known))
         both = both.reshape(len(truth_known), len(found_known))  # pixels of each pair of segments
         t_ids, f_ids = truth_known.tolist(), found_known.tolist()
-        if nameless := ({*t_ids} - {VOID, *truth_classes}) | ({*f_ids} - {VOID, *found_classes}):
-            raise ValueError(f"segments without a class: {sorted(nameless)[:10]}")
+        if unknown := ({*t_ids} - {VOID, *truth_classes}) | ({*f_ids} - {VOID, *found_classes}):
+            raise ValueError(f"segments without a class: {sorted(unknown)[:10]}")
         t_area, f_area = both.sum(axis=1), both.sum(axis=0)
         void = both[t_ids.index(VOID)] if VOID in t_ids else np.zeros(len(f_ids), np.int64)
 
@@ -100,7 +100,7 @@ class PanopticQuality:
                 self._extra[found_classes[f]] += 1
 
     def scores(self) -> PanopticScores:
-        """Quality over everything added so far."""
+        """Compute the quality over all images added so far."""
         weight = self._hits + 0.5 * self._extra + 0.5 * self._missed
         seen = weight > 0
         share = np.where(seen, weight, 1)
@@ -118,50 +118,50 @@ class PanopticQuality:
 
 
 class SemanticOverlap:
-    """Confusion matrix of pixels, summed over many pictures.
+    """Confusion matrix of pixels, summed over many images.
 
     Args:
-        class_names: all classes, in the order of their indices.
+        class_names: all classes, in index order.
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self.class_names = tuple(class_names)
         count = len(class_names)
-        self.counts = np.zeros((count, count + 1), np.int64)  # truth × answer; last column = no class
+        self.counts = np.zeros((count, count + 1), np.int64)  # truth × prediction; last column = no class
 
     def add(self, truth: NDArray[np.integer], found: NDArray[np.integer]) -> None:
-        """Count one picture.
+        """Add one image.
 
         Args:
             truth: (H, W) integers, class index of each pixel; −1 = void, not counted.
-            found: (H, W) integers, the same for the answer; −1 = no class, counted as wrong.
+            found: (H, W) integers, the predicted class indices; −1 = no class, counted as incorrect.
 
         Raises:
             ValueError: the shapes differ, or an index is out of range.
         """
         count = len(self.class_names)
         if truth.shape != found.shape:
-            raise ValueError(f"the answer is {found.shape}, the truth {truth.shape}")
+            raise ValueError(f"the predicted map is {found.shape}, the truth {truth.shape}")
         for classes in (truth, found):
             if classes.size and (classes.min() < -1 or classes.max() >= count):
                 raise ValueError(f"class indices must be from -1 to {count - 1}")
         valid = truth >= 0
-        answer = np.where(found < 0, count, found)[valid].astype(np.int64)
-        joint = truth[valid].astype(np.int64) * (count + 1) + answer
+        predicted = np.where(found < 0, count, found)[valid].astype(np.int64)
+        joint = truth[valid].astype(np.int64) * (count + 1) + predicted
         self.counts += np.bincount(joint, minlength=self.counts.size).reshape(self.counts.shape)
 
     def iou_by_class(self) -> dict[str, float]:
-        """IoU of every class that occurs in the truth."""
+        """Compute the IoU of every class that occurs in the truth."""
         hits = np.diagonal(self.counts)
-        wanted, given = self.counts.sum(axis=1), self.counts[:, :-1].sum(axis=0)
+        true_px, predicted_px = self.counts.sum(axis=1), self.counts[:, :-1].sum(axis=0)
         return {
-            self.class_names[i]: float(hits[i] / (wanted[i] + given[i] - hits[i]))
-            for i in np.flatnonzero(wanted)
+            self.class_names[i]: float(hits[i] / (true_px[i] + predicted_px[i] - hits[i]))
+            for i in np.flatnonzero(true_px)
         }
 
     @property
     def mean_iou(self) -> float | None:
-        """Mean over the classes that occur in the truth; None without any."""
+        """Mean over the classes that occur in the truth; None if there are none."""
         return _mean(np.array(list(self.iou_by_class().values())))
 
 

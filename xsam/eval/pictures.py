@@ -1,4 +1,4 @@
-"""Pictures of randomly chosen answers, the worst first, for people to look at."""
+"""Drawings of a random sample of results, worst first, for visual inspection."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from xsam.eval.scoreboard import confident
 from xsam.types.masks import BoolMask
 from xsam.types.requests import SegmentationResult
 
-TRUTH_COLOUR = (60, 255, 60)
+TRUTH_COLOR = (60, 255, 60)
 _MAX_NAME_CHARS = 60
 
 
 class PictureSample:
-    """Keeps a uniform random sample of the answers it is offered, drawn.
+    """A uniform random sample of the results it is offered, as drawings.
 
-    Each picture shows the answer as colored masks, the prompts, and the truth as a green outline.
+    Each drawing shows the result as colored masks, the prompts, and the truth as a green outline.
 
     Args:
-        count: how many are kept, at least 1.
-        seed: which ones depends on it and on the order of the answers alone.
+        count: size of the sample, at least 1.
+        seed: the sample depends only on this and on the order of the results.
     """
 
     def __init__(self, count: int, *, seed: int = 0) -> None:
@@ -38,7 +38,7 @@ class PictureSample:
             raise ValueError(f"count must be positive, got {count}")
         self._count = count
         self._rng = np.random.default_rng(seed)
-        self._kept: list[tuple[float, int, float, str, bytes]] = []  # heap, the first to go in front
+        self._kept: list[tuple[float, int, float, str, bytes]] = []  # heap, next one to drop in front
         self._offered = 0
 
     def offer(
@@ -50,20 +50,22 @@ class PictureSample:
         *,
         name: str,
     ) -> None:
-        """Maybe keep an answer.
+        """Consider a result for the sample.
 
         Args:
             rgb: (H, W, 3) uint8.
-            iou: of this answer, in [0, 1].
-            name: of the picture, for the file name.
+            question: what the model was asked.
+            result: its result.
+            iou: IoU of this result, in [0, 1].
+            name: name of the image, used in the file name.
         """
         self._offered += 1
         priority = -float(self._rng.random())
         if len(self._kept) == self._count and priority < self._kept[0][0]:
             return
-        words = question.query.text or question.kind
-        title = re.sub(r"[\W_]+", "_", f"{name}_{question.group}_{words}").strip("_")
-        png = cv2.imencode(".png", draw_answer(rgb, question, result)[..., ::-1])[1].tobytes()
+        text = question.query.text or question.kind
+        title = re.sub(r"[\W_]+", "_", f"{name}_{question.group}_{text}").strip("_")
+        png = cv2.imencode(".png", draw_result(rgb, question, result)[..., ::-1])[1].tobytes()
         record = (priority, self._offered, iou, title[:_MAX_NAME_CHARS], png)
         if len(self._kept) == self._count:
             heapq.heapreplace(self._kept, record)
@@ -71,7 +73,7 @@ class PictureSample:
             heapq.heappush(self._kept, record)
 
     def write(self, folder: Path) -> list[Path]:
-        """Write `<rank>_iou<IoU>_<name>.png` files, rank 0 the worst, and return their paths."""
+        """Write files `<rank>_iou<IoU>_<name>.png`, the worst with rank 0, and return their paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         worst_first = sorted(self._kept, key=lambda kept: (kept[2], kept[1]))
@@ -82,20 +84,20 @@ class PictureSample:
         return paths
 
 
-def draw_answer(rgb: NDArray[np.uint8], question: Question, result: SegmentationResult) -> NDArray[np.uint8]:
-    """The picture (H, W, 3) with the answer, the prompts and the outline of the truth."""
+def draw_result(rgb: NDArray[np.uint8], question: Question, result: SegmentationResult) -> NDArray[np.uint8]:
+    """Draw the result, the prompts, and the outline of the truth on a copy of the image (H, W, 3)."""
     segments = result.segments
     if isinstance(question.truth, InstanceTruth):
-        segments = confident(segments)  # a ranking for AP holds a hundred guesses
+        segments = confident(segments)  # a ranking for AP has up to a hundred low-score segments
     query = question.query
-    words = query.text or ", ".join(query.thing_classes) or result.text or question.kind
-    title = f"{question.group}: {words}"
+    text = query.text or ", ".join(query.thing_classes) or result.text or question.kind
+    title = f"{question.group}: {text}"
     canvas = draw_prompts(draw_overlay(rgb, segments, title=title), query.prompts)
     lines: list[NDArray[Any]] = []
     for mask in _truth_masks(question):
         contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         lines += [contour[:, 0].astype(np.float64) for contour in contours]
-    draw_polylines(canvas, lines, TRUTH_COLOUR, 2, 1, closed=True)
+    draw_polylines(canvas, lines, TRUTH_COLOR, 2, 1, closed=True)
     return canvas
 
 

@@ -1,4 +1,4 @@
-"""Questions with known answers: a query, what the masks should be, and where the score goes."""
+"""Questions with known answers: a query, its true masks, and the group its score belongs to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.types.masks import BoolMask
 from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
-MAX_DETECTIONS = 100  # a picture, for AP: COCO's limit
-MAX_SEGMENTS = 1000  # a picture, for panoptic and semantic answers: not cut off
+MAX_DETECTIONS = 100  # per image, for AP: COCO's limit
+MAX_SEGMENTS = 1000  # per image, for panoptic and semantic segmentation: high enough to truncate nothing
 INTERACTIVE_KINDS: tuple[PromptKind, ...] = (
     PromptKind.POINT,
     PromptKind.SCRIBBLE,
@@ -23,11 +24,11 @@ INTERACTIVE_KINDS: tuple[PromptKind, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RegionTruth:
-    """One region: the union of everything that is meant.
+    """One region: the union of everything the query refers to.
 
     Attributes:
-        mask: (H, W); empty = nothing in the picture fits.
-        ignored: (H, W), pixels that are neither right nor wrong; None = no pixel.
+        mask: (H, W); empty if nothing in the image matches.
+        ignored: (H, W), pixels that are neither correct nor incorrect; None if there are none.
     """
 
     mask: BoolMask
@@ -36,12 +37,12 @@ class RegionTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InstanceTruth:
-    """Objects by label: categories, or regions pointed at.
+    """Objects by label: categories, or prompted regions.
 
     Attributes:
-        classes: for each label index of the answer, the class under which its AP counts.
+        classes: for each label index of the result, the class under which its AP counts.
         masks: for each label index, its objects, each (H, W).
-        crowd: for each label index, regions where a detection is neither right nor wrong; empty = none.
+        crowd: for each label index, regions where a detection is neither correct nor incorrect; may be empty.
     """
 
     classes: tuple[str, ...]
@@ -50,17 +51,17 @@ class InstanceTruth:
 
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.classes) or len(self.crowd) not in (0, len(self.classes)):
-            raise ValueError("every label index needs its class, its objects and its crowd")
+            raise ValueError("every label index needs its class, its objects, and its crowd")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PanopticTruth:
-    """Every pixel's segment.
+    """The segment of every pixel.
 
     Attributes:
         segment_ids: (H, W) integers, 0 = void.
-        classes: for each segment, the label index of its class.
-        crowd: segments that stand for groups.
+        classes: segment id → label index of its class.
+        crowd: ids of segments that stand for groups.
     """
 
     segment_ids: NDArray[np.integer]
@@ -70,19 +71,19 @@ class PanopticTruth:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SemanticTruth:
-    """Every pixel's class: (H, W) label indices, −1 = void."""
+    """The class of every pixel: (H, W) label indices, −1 = void."""
 
     class_map: NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CaptionTruth:
-    """A description whose phrases have masks.
+    """A description with masks for its phrases.
 
     Attributes:
-        text: without tags.
-        phrases: those that have a mask.
-        masks: (H, W) for each phrase, the union of what it means.
+        text: the description, without tags.
+        phrases: the phrases that have a mask.
+        masks: for each phrase, the (H, W) union of the objects it refers to.
     """
 
     text: str
@@ -95,11 +96,11 @@ Truth = RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTru
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Question:
-    """A query and its right answer.
+    """A query and its ground truth.
 
     Attributes:
         group: first part of the names of its scores, such as "referring".
-        kind: finer division, such as "color_category" or "point"; may be empty.
+        kind: subdivision, such as "color_category" or "point"; may be empty.
     """
 
     group: str
@@ -109,33 +110,12 @@ class Question:
 
     @property
     def absent(self) -> bool:
-        """Whether nothing in the picture fits."""
+        """True if nothing in the image matches."""
         return isinstance(self.truth, RegionTruth) and not self.truth.mask.any()
 
 
-def region_prompt(kind: PromptKind, mask: BoolMask, rng: np.random.Generator) -> VisualPrompt:
-    """A prompt for an object (H, W), as a person might give it.
-
-    POINT is any pixel of the object; SCRIBBLE a line through three of its pixels, in order along its
-    longer side; BOX the tight box; MASK the object itself.
-    """
-    rows, columns = np.nonzero(mask)
-    if kind is PromptKind.MASK:
-        return VisualPrompt.from_mask(mask)
-    if kind is PromptKind.BOX:
-        edges = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-        return VisualPrompt.box(*(float(edge) for edge in edges))
-    if kind is PromptKind.POINT:
-        pick = int(rng.integers(len(rows)))
-        return VisualPrompt.point(float(columns[pick]), float(rows[pick]))
-    picks = rng.integers(len(rows), size=3)
-    along = columns if np.ptp(columns) >= np.ptp(rows) else rows
-    ordered = picks[np.argsort(along[picks], kind="stable")]
-    return VisualPrompt.scribble([(float(columns[k]), float(rows[k])) for k in ordered])
-
-
 def interactive_question(prompt: VisualPrompt, truth: BoolMask) -> Question:
-    """Which object is meant by a point, scribble, box or mask."""
+    """Ask for the object at a point, scribble, box, or mask."""
     return Question(
         group="interactive",
         kind=prompt.kind.value,
@@ -151,12 +131,13 @@ def visual_grounded_question(
     *,
     most: int = 3,
 ) -> Question:
-    """Point at one object of each of a few categories and ask for all of their kind.
+    """Prompt with one object of each of a few categories and ask for all objects of these categories.
 
     Args:
-        objects: at least one for each category.
-        crowd: regions of a category that count neither way; may lack categories.
-        most: greatest number of categories; how many and which is drawn, and the kind of prompt.
+        objects: category → objects, at least one each.
+        crowd: category → regions that are neither correct nor incorrect; may lack categories.
+        rng: draws the categories, their number, the examples, and the kind of prompt.
+        most: maximum number of categories.
     """
     names = sorted(objects)
     chosen = [names[i] for i in rng.permutation(len(names))[: int(rng.integers(1, most + 1))]]
@@ -167,7 +148,7 @@ def visual_grounded_question(
         kind=kind.value,
         query=Query(
             task=Task.VISUAL_GROUNDED,
-            prompts=tuple(region_prompt(kind, example, rng) for example in examples),
+            prompts=tuple(draw_region_prompt(kind, example, rng) for example in examples),
             score_threshold=0.0,  # AP ranks all detections itself
             max_instances=MAX_DETECTIONS,
         ),
@@ -187,16 +168,18 @@ def layout_questions(
     stuff: Sequence[str],
     crowd: frozenset[int] = frozenset(),
 ) -> Iterator[Question]:
-    """Ask for the whole picture as panoptic, and as semantic segmentation.
+    """Ask for panoptic and for semantic segmentation of the whole image.
 
-    The engine answers things with stuff as panoptic segmentation, and stuff alone as semantic.
+    The engine treats things with stuff as panoptic segmentation, and stuff alone as semantic.
 
     Args:
         segment_ids: (H, W) integers, 0 = void.
-        classes: for each segment, index of its class in `things` + `stuff`.
-        crowd: segments that stand for groups; in semantic segmentation they count as their class.
+        classes: segment id → index of its class in `things` + `stuff`.
+        things: names of the thing classes.
+        stuff: names of the stuff classes.
+        crowd: ids of segments that stand for groups; in semantic segmentation they count as their class.
     """
-    known, place = np.unique(segment_ids, return_inverse=True)
+    known, inverse = np.unique(segment_ids, return_inverse=True)
     label_of = np.array([classes[segment] if segment else -1 for segment in known.tolist()])
     yield Question(
         group="panoptic",
@@ -211,5 +194,5 @@ def layout_questions(
     yield Question(
         group="semantic",
         query=Query(task=Task.GENERIC, stuff_classes=(*things, *stuff), max_instances=MAX_SEGMENTS),
-        truth=SemanticTruth(class_map=label_of[place].reshape(segment_ids.shape)),
+        truth=SemanticTruth(class_map=label_of[inverse].reshape(segment_ids.shape)),
     )

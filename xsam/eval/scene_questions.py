@@ -1,4 +1,4 @@
-"""Questions of every task on one simulated scene, drawn by its seed: the same on every machine."""
+"""Questions of every task about one simulated scene, drawn by its seed: the same on every machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.eval.questions import (
     MAX_DETECTIONS,
     CaptionTruth,
@@ -15,7 +16,6 @@ from xsam.eval.questions import (
     RegionTruth,
     interactive_question,
     layout_questions,
-    region_prompt,
     visual_grounded_question,
 )
 from xsam.sim.annotate import ObjectAnnotation, annotate, unlabeled_ids
@@ -38,25 +38,26 @@ _STUFF_ID = 100_000  # segment id of stuff class 0, above all instance ids
 
 
 def scene_questions(seed: int, view: RenderedView, *, per_scene: int) -> Iterator[Question]:
-    """All questions on a scene, single regions first.
+    """Yield all questions about a scene, single regions first.
 
-    Referring expressions are drawn uniformly from all that hold in the scene. Objects that are not labeled
-    (see `annotate`) are never asked for, and their pixels count neither way where the metric allows it: as
-    crowd of every category asked for in AP, as void in panoptic and semantic scores.
+    Referring expressions are drawn uniformly from all that are true in the scene. Unlabeled objects (see
+    `annotate`) are never asked for, and their pixels count neither way where the metric allows it: as crowd
+    of every queried category in AP, as void in panoptic and semantic scores.
 
     Args:
-        seed: of the scene, which `view` shows.
+        seed: seed of the scene that `view` shows.
+        view: the rendered scene.
         per_scene: number of referring expressions.
     """
     items = annotate(sample_scene(seed), view)
-    # Two generators: what is asked with the first one is pinned by published scores.
+    # Two generators: the questions drawn with the first one are pinned by published scores.
     yield from _region_questions(view, items, np.random.default_rng([seed, 99]), per_scene=per_scene)
     rng = np.random.default_rng([seed, 100])
     labeled = [item for item in items if item.labeled]
     for kind in (PromptKind.SCRIBBLE, PromptKind.MASK):
         if labeled:
             truth = _pixels(view, [labeled[int(rng.integers(len(labeled)))].instance_id])
-            yield interactive_question(region_prompt(kind, truth, rng), truth)
+            yield interactive_question(draw_region_prompt(kind, truth, rng), truth)
     crowd = _pixels(view, unlabeled_ids(items))
     yield _category_question(view, items, crowd, rng)
     if labeled:
@@ -76,10 +77,10 @@ def _pixels(view: RenderedView, ids: Sequence[int]) -> BoolMask:
 def _region_questions(
     view: RenderedView, items: Sequence[ObjectAnnotation], rng: np.random.Generator, *, per_scene: int
 ) -> Iterator[Question]:
-    def some(expressions: Sequence[Expression], count: int) -> list[Expression]:
+    def choose(expressions: Sequence[Expression], count: int) -> list[Expression]:
         return [expressions[i] for i in rng.permutation(len(expressions))[:count]]
 
-    def asked(expression: Expression, task: Task) -> Question:
+    def text_question(expression: Expression, task: Task) -> Question:
         return Question(
             group=task.value,
             kind=expression.kind if task is Task.REFERRING else "",
@@ -87,26 +88,27 @@ def _region_questions(
             truth=RegionTruth(mask=_pixels(view, expression.instance_ids)),
         )
 
-    for expression in some(referring_expressions(items, view.rgb.shape[1]), per_scene):
-        yield asked(expression, Task.REFERRING)
-    for expression in some(reasoning_questions(items), 1):
-        yield asked(expression, Task.REASONING)
-    for expression in some(absent_expressions(items, rng, count_per_kind=1), 2):
-        yield asked(expression, Task.REASONING if expression.kind == "absent_reasoning" else Task.REFERRING)
+    for expression in choose(referring_expressions(items, view.rgb.shape[1]), per_scene):
+        yield text_question(expression, Task.REFERRING)
+    for expression in choose(reasoning_questions(items), 1):
+        yield text_question(expression, Task.REASONING)
+    for expression in choose(absent_expressions(items, rng, count_per_kind=1), 2):
+        task = Task.REASONING if expression.kind == "absent_reasoning" else Task.REFERRING
+        yield text_question(expression, task)
     labeled = [item for item in items if item.labeled]
     if labeled:
         item = labeled[int(rng.integers(len(labeled)))]
         truth = _pixels(view, [item.instance_id])
-        yield interactive_question(region_prompt(PromptKind.POINT, truth, rng), truth)
+        yield interactive_question(draw_region_prompt(PromptKind.POINT, truth, rng), truth)
         yield interactive_question(VisualPrompt.box(*(float(v) for v in item.box_xyxy)), truth)
 
 
 def _category_question(
     view: RenderedView, items: Sequence[ObjectAnnotation], crowd: BoolMask, rng: np.random.Generator
 ) -> Question:
-    """All categories with labeled objects, and four that are not in the picture."""
-    wanted = category_queries(items, rng)
-    names = tuple(query.text for query in wanted)
+    """Ask for all categories with labeled objects, and four absent ones."""
+    expressions = category_queries(items, rng)
+    names = tuple(expression.text for expression in expressions)
     return Question(
         group="category",
         query=Query(
@@ -117,14 +119,14 @@ def _category_question(
         ),
         truth=InstanceTruth(
             classes=names,
-            masks=tuple(tuple(_pixels(view, [i]) for i in query.instance_ids) for query in wanted),
-            crowd=tuple((crowd,) for _ in wanted),
+            masks=tuple(tuple(_pixels(view, [i]) for i in e.instance_ids) for e in expressions),
+            crowd=tuple((crowd,) for _ in expressions),
         ),
     )
 
 
 def _layout_questions(view: RenderedView, items: Sequence[ObjectAnnotation]) -> Iterator[Question]:
-    """The whole picture; objects that are not labeled are void."""
+    """Ask for the layout of the whole image; unlabeled objects are void."""
     classes = {item.instance_id: CATEGORIES.index(item.category) for item in items if item.labeled}
     ids = np.where(_pixels(view, list(classes)), view.instance_ids, 0).astype(np.int64)
     for index, name in enumerate(STUFF):

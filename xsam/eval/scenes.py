@@ -1,27 +1,26 @@
-"""Score a model on simulated scenes it has not seen, in every task, on camera-size pictures.
+"""Score a model on unseen simulated scenes, in every task, at camera resolution.
 
     python -m xsam.eval.scenes tiny --scenes 2000000:500
 
-The last line is JSON; `xsam.eval.scoreboard` says what its keys mean. Those of every run are in `SCORE_KEYS`,
-null where the scenes did not ask for it. Further ones:
+The last line of output is JSON; `xsam.eval.scoreboard` explains its keys. The keys in `SCORE_KEYS` are always
+present, null if the scenes had no such question. Other keys:
 
-* `iou_<kind>`: mean IoU of a kind of expression; `relation_miou`: of all that compare objects.
-* `absent_rejected`: share of the phrases and questions nothing fits that were answered "not found";
-  `false_alarm`: the same share of those that something fits.
-* `questions` asked, of them `failed`: refused or without an answer because of an error. These enter no score.
-* `counts` by task, `n` scenes.
-* `ms_per_query_median`: median over the scenes of the time a question about one region takes, asked together
-  with the others on its scene.
+* `iou_<kind>`: mean IoU of a kind of expression; `relation_miou`: of all kinds that compare objects.
+* `absent_rejected`: share of the phrases and questions without a match that were answered "not found";
+  `false_alarm`: the same share for those with a match.
+* `questions`: number of questions, of which `failed` were refused or failed with an error and enter no score.
+* `counts`: questions by task; `n`: number of scenes.
+* `ms_per_query_median`: median over scenes of the time per question about one region, when asked together
+  with the others about its scene.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-import sys
-from collections.abc import Sequence
+from typing import Annotated
 
+import typer
 from tqdm import tqdm
 
 from xsam.eval.asking import ask_and_score
@@ -35,7 +34,7 @@ from xsam.sim.render import render
 from xsam.sim.scene import TEST_SEEDS, sample_scene
 
 IMAGE_HW = (480, 640)
-DEFAULT_SEEDS = range(TEST_SEEDS.start, TEST_SEEDS.start + 500)
+DEFAULT_SCENES = f"{TEST_SEEDS.start}:500"
 
 SCORE_KEYS: tuple[str, ...] = (
     *("referring_miou", "referring_ciou", "referring_giou", "referring_p50", "relation_miou"),
@@ -58,20 +57,22 @@ def evaluate(
     show_progress: bool = False,
     pictures: PictureSample | None = None,
 ) -> Scores:
-    """Scores of a model on the scenes of `seeds`, any non-negative ones; the same for the same answers.
+    """Score a model on the scenes of non-negative `seeds`; equal results give equal scores.
 
     Args:
-        per_scene: number of referring expressions a scene.
-        show_progress: on stderr.
-        pictures: takes answers to be drawn.
+        model: the segmenter to evaluate.
+        seeds: seeds of the scenes.
+        per_scene: number of referring expressions per scene.
+        show_progress: show a progress bar on stderr.
+        pictures: collects results to be drawn.
     """
     board = Scoreboard()
     latency_s: list[float] = []
     for seed in tqdm(seeds, unit="scene", disable=not show_progress, mininterval=5.0):
         view = render(sample_scene(seed), image_hw=IMAGE_HW)
-        asked = list(scene_questions(seed, view, per_scene=per_scene))
-        regions = [question for question in asked if isinstance(question.truth, RegionTruth)]
-        others = [question for question in asked if not isinstance(question.truth, RegionTruth)]
+        questions = list(scene_questions(seed, view, per_scene=per_scene))
+        regions = [question for question in questions if isinstance(question.truth, RegionTruth)]
+        others = [question for question in questions if not isinstance(question.truth, RegionTruth)]
         seconds = ask_and_score(model, view.rgb, regions, board, pictures, name=str(seed))
         if regions:
             latency_s.append(seconds / len(regions))
@@ -87,30 +88,33 @@ def evaluate(
 
 
 def parse_seeds(text: str) -> range:
-    """Seeds of a text START:COUNT."""
+    """Parse START:COUNT into a range of seeds.
+
+    Raises:
+        typer.BadParameter: the text has another form.
+    """
     start, _, count = text.partition(":")
     if not start.isdecimal() or not count.isdecimal() or int(count) < 1:
-        raise argparse.ArgumentTypeError(f"expected START:COUNT, got {text!r}")
+        raise typer.BadParameter(f"expected START:COUNT, got {text!r}")
     return range(int(start), int(start) + int(count))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.eval.scenes`; `xsam eval` can do more."""
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    model: Annotated[str, typer.Argument(help='"tiny" or a checkpoint folder.')],
+    scenes: Annotated[str, typer.Option(metavar="START:COUNT", help="Seeds of the scenes.")] = DEFAULT_SCENES,
+    per_scene: Annotated[int, typer.Option(help="Referring expressions per scene.")] = 4,
+) -> None:
+    """Score a model on simulated scenes; `xsam eval` has more options."""
     from xsam.engine import XSam
 
-    parser = argparse.ArgumentParser(
-        prog="xsam.eval.scenes", description="Score a model on simulated scenes."
-    )
-    parser.add_argument("model", help='"tiny" or a checkpoint folder')
-    parser.add_argument("--scenes", type=parse_seeds, default=DEFAULT_SEEDS)
-    parser.add_argument("--per-scene", type=int, default=4, help="referring expressions a scene")
-    options = parser.parse_args(arguments)
-    scores = evaluate(
-        XSam.load(options.model), options.scenes, per_scene=options.per_scene, show_progress=True
-    )
+    seeds = parse_seeds(scenes)
+    scores = evaluate(XSam.load(model), seeds, per_scene=per_scene, show_progress=True)
     print(json.dumps(scores, allow_nan=False))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -1,6 +1,6 @@
-"""Answers in, scores out, whatever was asked.
+"""Accumulate results of any task and compute their scores.
 
-Every question names the group under which it counts; what is measured follows from the kind of truth:
+Every question names the group it counts in; the metrics follow from the type of its truth:
 
 =============  ==================================================================================
 RegionTruth    `<group>_miou`, `_ciou`, `_giou`, `_p50`, `iou_<kind>`; group "interactive" only
@@ -11,8 +11,8 @@ SemanticTruth  `<group>_miou`
 CaptionTruth   `<group>_miou`, `_truth_miou`, `_recall`, `_ap50`, `_caption_f1`, `_cider`
 =============  ==================================================================================
 
-An answer "not found" is an empty answer. One that was refused or failed is no answer: it is counted in
-`failed` and enters no score.
+A result "not found" counts as an empty prediction. A refused or failed result enters no score and is counted
+in `failed`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from xsam.eval.average_precision import MaskAP
-from xsam.eval.grounded_captions import GroundedCaptions, GroundedPhrase
+from xsam.eval.grounded_captions import GroundedCaptionScorer, GroundedPhrase
 from xsam.eval.overlap import RegionOverlap
 from xsam.eval.panoptic_quality import PanopticQuality, SemanticOverlap
 from xsam.eval.questions import (
@@ -36,21 +36,21 @@ from xsam.eval.questions import (
     RegionTruth,
     SemanticTruth,
 )
-from xsam.types.masks import BoolMask, MaskRle, mask_iou
+from xsam.types.masks import MaskRle, mask_iou
 from xsam.types.requests import SegmentationResult, Segments, Status
 
 Scores = dict[str, Any]
-"""What an evaluation returns: strict JSON, None where nothing was measured."""
+"""Scores of an evaluation, as strict JSON; None where nothing was measured."""
 
 INTERACTIVE = "interactive"
 _MAX_REASONS = 20
 
 
 class Scoreboard:
-    """Scores of the questions answered so far."""
+    """Accumulated scores of results of any task."""
 
     def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         self._regions: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
         self._kinds: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
@@ -58,17 +58,16 @@ class Scoreboard:
         self._ap: dict[str, MaskAP] = defaultdict(MaskAP)
         self._panoptic: dict[str, PanopticQuality] = {}
         self._semantic: dict[str, SemanticOverlap] = {}
-        self._captions: dict[str, GroundedCaptions] = defaultdict(GroundedCaptions)
+        self._captions: dict[str, GroundedCaptionScorer] = defaultdict(GroundedCaptionScorer)
 
     def add(self, question: Question, result: SegmentationResult) -> float | None:
-        """Count one answer.
+        """Add one result.
 
         Returns:
-            The IoU of this answer alone, for tasks of which it is a fair summary: of regions, of
-            instances (see `_merged_iou`), of captions. None for others
-            and without an answer.
+            The IoU of this result alone, for tasks that it summarizes fairly: regions, instances (see
+            `_merged_iou`), and captions. None for other tasks, and for refused or failed results.
         """
-        self.asked["absent" if question.absent else question.group] += 1
+        self.counts["absent" if question.absent else question.group] += 1
         if result.status in (Status.REFUSED, Status.FAILED):
             self._count_failure(question, result)
             return None
@@ -86,7 +85,7 @@ class Scoreboard:
         return None
 
     def mean_iou(self, kinds: Iterable[str]) -> float | None:
-        """Mean IoU of the region questions of these kinds that have an answer; None without any."""
+        """Compute the mean IoU of region questions of these kinds with a non-empty truth, or None."""
         together = RegionOverlap()
         for kind in kinds:
             if (part := self._kinds.get(kind)) is not None:
@@ -96,7 +95,7 @@ class Scoreboard:
         return together.mean_iou
 
     def scores(self) -> Scores:
-        """Every score that has been measured, and how often what was asked."""
+        """Compute all scores, and the number of questions and failures."""
         found: dict[str, float | None] = {}
         for group, regions in self._regions.items():
             found |= {
@@ -124,8 +123,8 @@ class Scoreboard:
             found["false_alarm"] = _share(self._rejected[False])
         return {
             **{name: None if value is None else round(value, 4) for name, value in found.items()},
-            "counts": dict(sorted(self.asked.items())),
-            "questions": self.asked.total(),
+            "counts": dict(sorted(self.counts.items())),
+            "questions": self.counts.total(),
             "failed": self.failures.total(),
             "failures": dict(self.failures),
         }
@@ -169,10 +168,10 @@ class Scoreboard:
         segments = result.segments
         phrases = []
         for index in sorted(set(segments.label_indices.tolist())):
-            mine = segments[segments.label_indices == index]
-            union = MaskRle.encode(mine.decode_masks().any(axis=0))
+            of_phrase = segments[segments.label_indices == index]
+            union = MaskRle.encode(of_phrase.decode_masks().any(axis=0))
             text = result.phrases[index]
-            phrases.append(GroundedPhrase(text=text, mask=union, score=float(mine.scores.max())))
+            phrases.append(GroundedPhrase(text=text, mask=union, score=float(of_phrase.scores.max())))
         return self._captions[question.group].add(
             caption=result.text,
             phrases=phrases,
@@ -200,35 +199,29 @@ class Scoreboard:
         if overlap.class_names != names:
             raise ValueError(f"all {question.group} questions must ask for the same classes")
         segments = result.segments
-        classes = np.append(segments.label_indices, -1)  # the last one where there is no segment
+        classes = np.append(segments.label_indices, -1)  # index −1, the last one: pixels without a segment
         overlap.add(truth.class_map, classes[segments.label_map().astype(np.int64) - 1])
 
 
 def confident(segments: Segments) -> Segments:
-    """The segments whose score is at least half the best one: what is worth looking at of a ranking."""
+    """Select the segments whose score is at least half the best score."""
     return segments[segments.scores >= 0.5 * segments.scores.max(initial=0.0)]
 
 
 def _merged_iou(truth: InstanceTruth, segments: Segments) -> float:
-    """Mean over the labels in truth or confident answers of the IoU of all masks together."""
+    """Average, over the labels in truth or confident segments, the IoU of the unions of their masks."""
     kept = confident(segments)
     ious = []
-    for label, wanted in enumerate(truth.masks):
+    for label, masks in enumerate(truth.masks):
         found = kept[kept.label_indices == label]
-        if wanted or len(found):
-            ious.append(mask_iou(_union(wanted, kept.image_hw), found.decode_masks().any(axis=0)))
+        if masks or len(found):
+            union = np.logical_or.reduce(masks) if masks else np.zeros(kept.image_hw, np.bool_)
+            ious.append(mask_iou(union, found.decode_masks().any(axis=0)))
     return float(np.mean(ious)) if ious else 1.0
 
 
-def _union(masks: Iterable[BoolMask], image_hw: tuple[int, int]) -> BoolMask:
-    together = np.zeros(image_hw, np.bool_)
-    for mask in masks:
-        together |= mask
-    return together
-
-
 def _without_repeats(names: tuple[str, ...]) -> list[list[int]]:
-    """Indices of the names in lists that hold no name twice."""
+    """Split the indices of the names into lists in which no name occurs twice."""
     lists: list[list[int]] = []
     for index, name in enumerate(names):
         for used in lists:

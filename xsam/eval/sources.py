@@ -39,7 +39,7 @@ _GROUPS = {
     Task.VISUAL_GROUNDED: "vgd",
     Task.GROUNDED_CONVERSATION: "gcg",
 }
-_NAMELESS = "region"
+_NO_CLASS = "region"
 
 
 def evaluate_source(
@@ -52,29 +52,32 @@ def evaluate_source(
     show_progress: bool = False,
     pictures: PictureSample | None = None,
 ) -> Scores:
-    """Scores of a model on the pictures of a source; the same for the same answers.
+    """Score a model on the images of a source; equal results give equal scores.
 
     Args:
-        prompts: at most so many a picture; which ones is the source's choice, drawn with `seed`.
-        limit: take this many pictures, evenly spread over the source; None = all.
-        show_progress: on stderr.
-        pictures: takes answers to be drawn.
+        model: the segmenter to evaluate.
+        source: the dataset.
+        prompts: maximum number per image; the source draws them with `seed`.
+        limit: number of images, evenly spread over the source; None means all.
+        seed: seed of the prompts.
+        show_progress: show a progress bar on stderr.
+        pictures: collects results to be drawn.
 
     Returns:
-        The scores of `Scoreboard` for what the source asks; `skipped` prompts that ask for no mask; `n`
-        pictures.
+        The scores of `Scoreboard` for the tasks of the source, the number of prompts `skipped` because they
+        request no masks, and the number `n` of images.
 
     Raises:
-        XSamError: a prompt asks something that no query can.
+        XSamError: no query corresponds to a prompt.
     """
     board, skipped = Scoreboard(), 0
     total = len(source) if limit is None else min(limit, len(source))
     chosen = [k * len(source) // total for k in range(total)]
-    for index in tqdm(chosen, unit="picture", disable=not show_progress, mininterval=5.0):
+    for index in tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0):
         image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
-        asked = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
-        questions = [question for question in asked if question is not None]
-        skipped += len(asked) - len(questions)
+        converted = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
+        questions = [question for question in converted if question is not None]
+        skipped += len(converted) - len(questions)
         ask_and_score(model, image.rgb, questions, board, pictures, name=str(index))
     return {**board.scores(), "skipped": skipped, "n": total}
 
@@ -82,13 +85,13 @@ def evaluate_source(
 def question_of(
     image: PromptedImage, prompt: TrainPrompt, class_names: tuple[str, ...] = ()
 ) -> Question | None:
-    """A prompt as a query with its truth; None when it asks for no mask.
+    """Convert a prompt to a question; return None if it requests no masks.
 
-    Regions are given to the model as masks. AP of regions counts by the class of the objects they mean
-    if the source knows it, else all regions are one class.
+    Regions are passed to the model as masks. AP of regions is computed by the class of their objects if the
+    source knows it; otherwise, all regions form one class.
 
     Raises:
-        XSamError: it asks something that no query can.
+        XSamError: no query corresponds to the prompt.
     """
     query = query_of(prompt)
     if query is None:
@@ -104,10 +107,10 @@ def question_of(
 
 
 def query_of(prompt: TrainPrompt) -> Query | None:
-    """The query that gives the model the question of a prompt; None when it asks for no mask.
+    """Find the query that produces the question of a prompt; return None if it requests no masks.
 
     Raises:
-        XSamError: there is none.
+        XSamError: there is no such query.
     """
     if not prompt.has_mask:
         return None
@@ -119,8 +122,8 @@ def query_of(prompt: TrainPrompt) -> Query | None:
         except InvalidQueryError:
             continue
     raise XSamError(
-        f"the {prompt.kind} prompt {question!r} asks something that no query can",
-        hint="questions for evaluation are worded by xsam.inference.prompts.conversation_for",
+        f"no query corresponds to the {prompt.kind} prompt {question!r}",
+        hint="evaluation supports the questions that xsam.inference.prompts.conversation_for generates",
     )
 
 
@@ -159,11 +162,13 @@ def _truth(image: PromptedImage, prompt: TrainPrompt, query: Query, class_names:
         return _caption(image, prompt)
     if query.task in (Task.OPEN_VOCABULARY, Task.VISUAL_GROUNDED):
         count = len(query.thing_classes) or len(query.prompts)
-        means = [np.flatnonzero(prompt.labels == label) for label in range(count)]
-        names = query.thing_classes or tuple(_class_name(image, rows, class_names) for rows in means)
+        targets = [np.flatnonzero(prompt.labels == label) for label in range(count)]
+        names = query.thing_classes or tuple(_class_name(image, rows, class_names) for rows in targets)
         crowd = () if image.ignored is None else tuple((image.ignored,) for _ in names)
         return InstanceTruth(
-            classes=names, masks=tuple(tuple(image.masks[row] for row in rows) for rows in means), crowd=crowd
+            classes=names,
+            masks=tuple(tuple(image.masks[row] for row in rows) for rows in targets),
+            crowd=crowd,
         )
     return RegionTruth(mask=_union(image, prompt, 0), ignored=image.ignored)
 
@@ -172,18 +177,18 @@ def _class_name(image: PromptedImage, rows: np.ndarray, class_names: tuple[str, 
     known = {int(image.classes[row]) for row in rows} if len(image.classes) else set()
     if len(known) == 1 and class_names and (index := known.pop()) >= 0:
         return class_names[index]
-    return _NAMELESS
+    return _NO_CLASS
 
 
 def _caption(image: PromptedImage, prompt: TrainPrompt) -> CaptionTruth:
-    from xsam.inference.results import plain_text  # brings PyTorch along
+    from xsam.inference.results import plain_text  # imports PyTorch
 
     phrases = [" ".join(phrase.split()) for phrase in _PHRASE.findall(prompt.conversation.answer)]
-    shown = [label for label in range(len(phrases)) if (prompt.labels == label).any()]
+    with_mask = [label for label in range(len(phrases)) if (prompt.labels == label).any()]
     return CaptionTruth(
         text=plain_text(prompt.conversation.answer),
-        phrases=tuple(phrases[label] for label in shown),
-        masks=tuple(_union(image, prompt, label) for label in shown),
+        phrases=tuple(phrases[label] for label in with_mask),
+        masks=tuple(_union(image, prompt, label) for label in with_mask),
     )
 
 

@@ -6,11 +6,11 @@ import math
 
 import pytest
 
-from xsam.eval.captions import cider_d, content_f1, words
+from xsam.eval.captions import cider_d, content_f1, split_words
 
 
-def test_words() -> None:
-    assert words("A red mug, the cat's; 2 books.") == ["a", "red", "mug", "the", "cat's", "2", "books"]
+def test_split_words() -> None:
+    assert split_words("A red mug, the cat's; 2 books.") == ["a", "red", "mug", "the", "cat's", "2", "books"]
 
 
 @pytest.mark.parametrize(

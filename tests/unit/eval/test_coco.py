@@ -274,7 +274,7 @@ def test_objects_that_do_not_fit(folder: Path) -> None:
     content = json.loads(path.read_text())
     content["annotations"][1]["segmentation"] = {"size": [4, 4]}
     path.write_text(json.dumps(content))
-    with pytest.raises(XSamError, match="annotation 2 has no mask that can be read"):
+    with pytest.raises(XSamError, match="annotation 2 has an unreadable mask"):
         evaluate_coco(FakeSegmenter({}), CocoFolder.open(folder, "tiny", ("instance",)))
     content["annotations"][1]["category_id"] = 77
     path.write_text(json.dumps(content))
@@ -286,13 +286,13 @@ def test_objects_that_do_not_fit(folder: Path) -> None:
     ("path", "picture", "message"),
     [
         ("tiny/3.png", None, "does not exist"),
-        ("tiny/3.png", b"", "no picture"),
-        ("annotations/panoptic_tiny/3.png", b"text", "no picture"),
-        ("tiny/3.png", np.zeros((30, 60, 3), np.uint8), "the picture has"),
+        ("tiny/3.png", b"", "not an image"),
+        ("annotations/panoptic_tiny/3.png", b"text", "not an image"),
+        ("tiny/3.png", np.zeros((30, 60, 3), np.uint8), "the image has"),
         (
             "annotations/panoptic_tiny/3.png",
             np.full((*HW, 3), 7, np.uint8),
-            "segments that segments_info has not",
+            "segments missing in segments_info",
         ),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.unit.eval.answers import rectangle
-from xsam.eval.grounded_captions import GroundedCaptions, GroundedPhrase, best_pairs
+from xsam.eval.grounded_captions import GroundedCaptionScorer, GroundedPhrase, best_pairs
 from xsam.types.masks import MaskRle
 
 HW = (10, 40)
@@ -28,7 +28,7 @@ def test_the_best_pair_is_taken_first() -> None:
 
 
 def test_a_picture_by_hand() -> None:
-    scores = GroundedCaptions()
+    scores = GroundedCaptionScorer()
     miou = scores.add(
         caption="a red mug and a book",
         phrases=[
@@ -54,7 +54,7 @@ def test_a_picture_by_hand() -> None:
 
 
 def test_the_mean_goes_over_pictures() -> None:
-    scores = GroundedCaptions()
+    scores = GroundedCaptionScorer()
     truth = [_phrase("a mug", 0, 10)]
     scores.add(caption="a mug", phrases=truth, true_caption="a mug", true_phrases=truth)
     assert scores.add(caption="", phrases=[], true_caption="a mug", true_phrases=truth) == 0.0
@@ -64,7 +64,7 @@ def test_the_mean_goes_over_pictures() -> None:
 
 
 def test_a_pair_of_equal_words_must_overlap_by_half() -> None:
-    scores = GroundedCaptions()
+    scores = GroundedCaptionScorer()
     scores.add(
         caption="",
         phrases=[_phrase("a mug", 0, 4)],
@@ -76,6 +76,6 @@ def test_a_pair_of_equal_words_must_overlap_by_half() -> None:
 
 
 def test_without_pictures_there_is_no_score() -> None:
-    found = GroundedCaptions().scores()
+    found = GroundedCaptionScorer().scores()
     assert (found.miou, found.truth_miou, found.recall, found.ap50, found.caption_f1) == (None,) * 5
     assert found.cider is None

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.eval.answers import rectangle, result, right_answer
-from xsam.eval.pictures import TRUTH_COLOUR, PictureSample, draw_answer
+from xsam.eval.pictures import TRUTH_COLOR, PictureSample, draw_result
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth, interactive_question
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task, VisualPrompt
@@ -29,7 +29,7 @@ def _outlined(picture: NDArray[np.uint8], mask: BoolMask) -> bool:
     """Whether most of the lower edge of a box-shaped mask has the color of truth."""
     rows, columns = np.nonzero(mask)
     edge = picture[rows.max(), columns.min() + 5 : columns.max() - 5]
-    return bool((edge == TRUTH_COLOUR).all(axis=1).mean() > 0.5)
+    return bool((edge == TRUTH_COLOR).all(axis=1).mean() > 0.5)
 
 
 def _offer(sample: PictureSample, ious: list[float]) -> None:
@@ -94,13 +94,13 @@ def test_truth_is_outlined_and_the_answer_filled() -> None:
     question = _question()
     original = RGB.copy()
     right = rectangle(200, 120, 280, 220, HW)
-    picture = draw_answer(RGB, question, result(question.query, HW, [(0, right, 0.9)]))
+    picture = draw_result(RGB, question, result(question.query, HW, [(0, right, 0.9)]))
     assert (original == RGB).all()
     assert _outlined(picture, TRUTH)
     assert not _outlined(picture, right)
     assert (picture[50:110, 50:150] == 120).all()  # inside of it
     assert (picture[210, 210] != 120).any()  # the answer
-    nothing = draw_answer(RGB, question, result(question.query, HW))
+    nothing = draw_result(RGB, question, result(question.query, HW))
     assert (nothing[210, 210] == 120).all()
 
 
@@ -119,7 +119,7 @@ def test_all_kinds_of_truth_are_drawn() -> None:
             truth=CaptionTruth(text="a mug", phrases=("a mug", "a book"), masks=(TRUTH, right)),
         ),
     ):
-        picture = draw_answer(RGB, question, right_answer(question, HW))
+        picture = draw_result(RGB, question, right_answer(question, HW))
         assert _outlined(picture, TRUTH)
         assert _outlined(picture, right)
 
@@ -129,7 +129,7 @@ def test_guesses_are_left_out_and_prompts_drawn() -> None:
     query = Query(task=Task.OPEN_VOCABULARY, thing_classes=("mug",))
     question = Question(group="category", query=query, truth=truth)
     guess = rectangle(200, 120, 280, 220, HW)
-    picture = draw_answer(RGB, question, result(query, HW, [(0, TRUTH, 0.9), (0, guess, 0.1)]))
+    picture = draw_result(RGB, question, result(query, HW, [(0, TRUTH, 0.9), (0, guess, 0.1)]))
     assert (picture[210, 210] == 120).all()
     pointed = interactive_question(VisualPrompt.point(240, 180), TRUTH)
-    assert (draw_answer(RGB, pointed, result(pointed.query, HW))[180, 240] != 120).any()
+    assert (draw_result(RGB, pointed, result(pointed.query, HW))[180, 240] != 120).any()

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.unit.eval.answers import rectangle
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.eval.questions import (
     INTERACTIVE_KINDS,
     CaptionTruth,
@@ -17,7 +18,6 @@ from xsam.eval.questions import (
     SemanticTruth,
     interactive_question,
     layout_questions,
-    region_prompt,
     visual_grounded_question,
 )
 from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
@@ -33,20 +33,20 @@ def test_prompts_lie_on_the_object() -> None:
     mask, rng = _ring(), np.random.default_rng(0)
     for _ in range(50):
         for kind in (PromptKind.POINT, PromptKind.SCRIBBLE):
-            points = region_prompt(kind, mask, rng).points_xy
+            points = draw_region_prompt(kind, mask, rng).points_xy
             assert points is not None
             columns, rows = points.astype(int).T
             assert mask[rows, columns].all()
             assert (np.diff(columns) >= 0).all()  # the object is wide
-    box = region_prompt(PromptKind.BOX, mask, rng)
+    box = draw_region_prompt(PromptKind.BOX, mask, rng)
     assert box.box_xyxy == (5.0, 8.0, 45.0, 20.0)
-    whole = region_prompt(PromptKind.MASK, mask, rng)
+    whole = draw_region_prompt(PromptKind.MASK, mask, rng)
     assert whole.mask is not None
     assert (whole.mask == mask).all()
 
 
 def test_a_scribble_follows_the_longer_side() -> None:
-    prompt = region_prompt(PromptKind.SCRIBBLE, _ring().T, np.random.default_rng(5))
+    prompt = draw_region_prompt(PromptKind.SCRIBBLE, _ring().T, np.random.default_rng(5))
     assert prompt.points_xy is not None
     assert len(prompt.points_xy) == 3
     assert (np.diff(prompt.points_xy[:, 1]) >= 0).all()
@@ -54,14 +54,14 @@ def test_a_scribble_follows_the_longer_side() -> None:
 
 def test_points_are_not_all_the_same() -> None:
     rng = np.random.default_rng(0)
-    drawn = {tuple(region_prompt(PromptKind.POINT, _ring(), rng).points_xy[0]) for _ in range(40)}  # type: ignore[index]
+    drawn = {tuple(draw_region_prompt(PromptKind.POINT, _ring(), rng).points_xy[0]) for _ in range(40)}  # type: ignore[index]
     assert len(drawn) > 20
 
 
 def test_an_object_of_one_pixel_can_be_pointed_at() -> None:
     mask = rectangle(59, 29, 60, 30, HW)
     for kind in INTERACTIVE_KINDS:
-        prompt = region_prompt(kind, mask, np.random.default_rng(0))
+        prompt = draw_region_prompt(kind, mask, np.random.default_rng(0))
         Query(task=Task.INTERACTIVE, prompts=(prompt,)).validate(HW)
 
 

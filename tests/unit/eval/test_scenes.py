@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from numpy.typing import NDArray
 
 from tests.unit.eval.answers import right_answer
@@ -61,7 +61,7 @@ def asked() -> dict[int, list[Question]]:
 def _right_answers(
     model: object, rgb: NDArray[np.uint8], questions: Sequence[Question]
 ) -> list[SegmentationResult]:
-    """Stands in for `ask`: every answer is the truth."""
+    """Stands in for `ask`: every result is the truth."""
     return [right_answer(question, (rgb.shape[0], rgb.shape[1])) for question in questions]
 
 
@@ -224,7 +224,7 @@ def test_the_score_is_that_of_the_right_question() -> None:
     assert scores["reasoning_miou"] == 0.0
 
 
-class Broken:
+class FailingSegmenter:
     """Fails on every picture, or refuses every query."""
 
     def __init__(self, *, refuse: bool) -> None:
@@ -242,7 +242,7 @@ class Broken:
 
 @pytest.mark.parametrize(("refuse", "code"), [(True, "INVALID_QUERY"), (False, "OUT_OF_MEMORY")])
 def test_failures_are_not_answers(refuse: bool, code: str) -> None:
-    scores = evaluate(Broken(refuse=refuse), SEEDS[:1])
+    scores = evaluate(FailingSegmenter(refuse=refuse), SEEDS[:1])
     assert scores["failed"] == scores["questions"] == 16
     assert all(code in reason for reason in scores["failures"])
     assert sum(scores["failures"].values()) == 16
@@ -280,7 +280,7 @@ def test_a_task_that_is_never_asked_is_null() -> None:
 
 @pytest.mark.parametrize("text", ["", "5", "5:", ":5", "-1:5", "5:0", "a:b", "1:2:3", "²:1"])
 def test_seeds_that_are_none(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="expected START:COUNT"):
+    with pytest.raises(typer.BadParameter, match="expected START:COUNT"):
         parse_seeds(text)
 
 
@@ -290,7 +290,7 @@ def test_seeds() -> None:
 
 def test_the_last_line_is_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(XSam, "load", lambda *_, **__: FakeSegmenter({}))
-    assert scenes.main(["tiny", "--scenes", "2000001:1", "--per-scene", "2"]) == 0
+    scenes.app(["tiny", "--scenes", "2000001:1", "--per-scene", "2"], standalone_mode=False)
     scores = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert scores["counts"]["referring"] == 2
     assert scores["n"] == 1

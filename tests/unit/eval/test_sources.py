@@ -129,7 +129,7 @@ def test_a_wording_that_no_query_has() -> None:
         conversation=Conversation(question="Where is <p>the mug</p>?", answer="Here: <SEG>."),
         labels=np.array([0, -1, -1], np.int64),
     )
-    with pytest.raises(XSamError, match="asks something that no query can"):
+    with pytest.raises(XSamError, match="no query corresponds to"):
         query_of(prompt)
 
 
