@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import typer
 
-from xsam.cli import evaluation, scenes, segment, training, versions, weights
+from xsam.cli import evaluation, scenes, segment, versions, weights
 from xsam.cli.console import EXIT_CODES, ErrorGroup
+from xsam.train.command import train
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
@@ -27,7 +28,7 @@ app = typer.Typer(
 # In the order of `xsam --help`.
 app.command()(segment.segment)
 app.command("eval")(evaluation.evaluate)
-app.command()(training.train)
+app.command()(train)
 app.command()(weights.convert)
 app.command()(weights.download)
 app.command()(scenes.scenes)
