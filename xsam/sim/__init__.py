@@ -1,4 +1,4 @@
-"""Deterministic table-top scenes: renderer, annotations and templated language.
+"""Deterministic table-top scenes: renderer, annotations, and templated language.
 
     scene = sample_scene(seed)                       # objects, room, light, camera
     view = render(scene, image_hw=(480, 640))        # color, depth, instance and surface ids

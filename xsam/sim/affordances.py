@@ -1,4 +1,4 @@
-"""What the household objects can be used for, and questions that ask about it."""
+"""Uses of the household objects, and questions that ask about them."""
 
 from __future__ import annotations
 

@@ -18,16 +18,15 @@ resized to S; the others are square. The shape depends only on the seed.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -208,25 +207,20 @@ def _shard_range(path: Path) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.sim.shards`."""
-    parser = argparse.ArgumentParser(prog="xsam.sim.shards", description="Pre-render simulated scenes.")
-    parser.add_argument("--start", type=int, required=True, help="first seed")
-    parser.add_argument("--count", type=int, required=True, help="number of scenes")
-    parser.add_argument("--size", type=int, default=256, help="longest edge of the pictures, in pixels")
-    parser.add_argument("--out", type=Path, required=True, help="directory for the shards")
-    parser.add_argument("--shard-size", type=int, default=500, help="scenes in one file")
-    options = parser.parse_args(arguments)
-    render_shards(
-        options.out,
-        start=options.start,
-        count=options.count,
-        size=options.size,
-        shard_size=options.shard_size,
-        show_progress=True,
-    )
-    return 0
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    start: Annotated[int, typer.Option(help="First seed.")],
+    count: Annotated[int, typer.Option(help="Number of scenes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the shards.")],
+    size: Annotated[int, typer.Option(help="Longest edge of the images, in pixels.")] = 256,
+    shard_size: Annotated[int, typer.Option(help="Scenes per file.")] = 500,
+) -> None:
+    """Pre-render simulated scenes."""
+    render_shards(out, start=start, count=count, size=size, shard_size=shard_size, show_progress=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -1,1 +1,1 @@
-"""Training: losses, prompts from ground truth, and the loop that made the tiny checkpoint."""
+"""Training of all stages: recipes, losses, the training loop, and publishing of the tiny checkpoint."""

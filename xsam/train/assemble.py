@@ -1,23 +1,22 @@
-r"""A full-size starting point from the published base models: where stage 1 begins.
+r"""Assemble a full-size checkpoint from the published base models, as the starting point of stage 1.
 
     python -m xsam.train.assemble --llm Phi-3-mini-4k-instruct --vision siglip2-so400m-patch14-384 \
         --sam sam-vit-large --mask2former mask2former-swin-large-coco-panoptic --out data/base
 
-Each argument is a folder with `config.json` and weights, as `huggingface_hub` downloads them. What the
-base models do not have (projectors, connector, class head, the inputs of the pixel decoder) is new.
+Each argument is a folder with `config.json` and weights, as downloaded by `huggingface_hub`. Parts that the
+base models lack (projectors, connector, class head, inputs of the pixel decoder) are initialized randomly.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 from torch import Tensor
 from transformers import (
     Mask2FormerConfig,
@@ -35,7 +34,7 @@ from xsam.model.xsam import XSamModel
 from xsam.weights.checkpoint import open_tokenizer, read_tensors, save_checkpoint
 
 _RENAMES = (
-    # prefix in the base model, prefix here; the first that fits counts
+    # base model, prefix there, prefix here; the first match is used
     ("llm", "", "llm."),
     ("vision", "vision_model.", "vision_encoder."),
     ("vision", "", "vision_encoder."),  # saved by transformers 5
@@ -48,11 +47,11 @@ _RENAMES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
-    """What came from where.
+    """Origin of the tensors of an assembled checkpoint.
 
     Attributes:
-        taken: model → number of tensors used.
-        new: names of the tensors that no base model has, or only in another shape.
+        taken: base model → number of tensors used.
+        new: names of the tensors that no base model has, or only with another shape.
     """
 
     taken: Mapping[str, int]
@@ -69,17 +68,17 @@ def assemble(
     own: XSamConfig | None = None,
     seed: int = 0,
 ) -> Assembly:
-    """Write a checkpoint folder from four base models.
+    """Write a checkpoint folder assembled from four base models.
 
     Args:
         llm, vision, sam, mask2former: folders of the base models.
         out: folder to write.
-        own: what the base models do not say (connector, region sampler, number of queries); None = the
-            full size.
-        seed: of what is new.
+        own: settings that the base models do not define (connector, region sampler, number of queries); None
+            means the full size.
+        seed: seed of the new parameters.
 
     Raises:
-        CheckpointError: a folder lacks configuration or weights, or nothing of it fits.
+        CheckpointError: a folder lacks its configuration or weights, or none of its tensors fits.
     """
     folders = {"llm": llm, "vision": vision, "sam": sam, "mask2former": mask2former}
     tokenizer = open_tokenizer(llm)
@@ -106,7 +105,7 @@ def assemble(
         fitting = {k: _fit(v, wanted[k]) for k, v in found.items() if k in wanted}
         used = {k: v for k, v in fitting.items() if v is not None}
         if not used:
-            raise CheckpointError(f"no tensor in {folder} fits the {part} part of the model")
+            raise CheckpointError(f"no tensor in {folder} matches the {part} part of the model")
         for name, value in used.items():
             wanted[name].copy_(value)
         taken[part] = len(used)
@@ -135,30 +134,36 @@ def _renamed(part: str, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor
     return renamed
 
 
-def _fit(value: Tensor, place: Tensor) -> Tensor | None:
-    """The tensor as the model wants it; a grown vocabulary keeps its new rows at the mean of the others."""
-    if value.shape == place.shape:
+def _fit(value: Tensor, target: Tensor) -> Tensor | None:
+    """Return the tensor in the shape of `target`, or None; new rows of a vocabulary get the mean row."""
+    if value.shape == target.shape:
         return value
-    if value.ndim == 2 and place.ndim == 2 and value.shape[1] == place.shape[1] and len(value) < len(place):
-        grown = value.float().mean(dim=0).expand(place.shape).clone().to(value.dtype)
+    if value.ndim == target.ndim == 2 and value.shape[1] == target.shape[1] and len(value) < len(target):
+        grown = value.float().mean(dim=0).expand(target.shape).clone().to(value.dtype)
         grown[: len(value)] = value
         return grown
     return None
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.train.assemble`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.assemble", description="Full size from base models.")
-    for name in ("llm", "vision", "sam", "mask2former"):
-        parser.add_argument(f"--{name}", type=Path, required=True, help="folder of the base model")
-    parser.add_argument("--out", type=Path, required=True)
-    options = parser.parse_args(arguments)
-    result = assemble(options.llm, options.vision, options.sam, options.mask2former, options.out)
+_BaseFolder = Annotated[Path, typer.Option(help="Folder of the base model.")]
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    llm: _BaseFolder,
+    vision: _BaseFolder,
+    sam: _BaseFolder,
+    mask2former: _BaseFolder,
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+) -> None:
+    """Assemble a full-size checkpoint from base models."""
+    result = assemble(llm, vision, sam, mask2former, out)
     for part, count in result.taken.items():
         print(f"{part}: {count} tensors")
     print(f"new: {len(result.new)} tensors, for example {', '.join(result.new[:5])}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

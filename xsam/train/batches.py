@@ -1,4 +1,4 @@
-"""The batches of a run, made when they are asked for: planned pictures, prompts drawn by number."""
+"""The batches of a run, built on demand: planned images, with prompts drawn by batch number."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class PlannedBatches(IterableDataset[TrainBatch]):
-    """This process's share of every planned batch, from a step on; prompts are drawn by number."""
+    """This process's share of every planned batch, from batch `first` on."""
 
     def __init__(
         self, sources: Sequence[SampleSource], plan: BatchPlan, collate: Collator, config: StageConfig
@@ -38,6 +38,7 @@ class PlannedBatches(IterableDataset[TrainBatch]):
             number += stride
 
     def make(self, number: int) -> TrainBatch:
+        """Build this process's share of a batch; it depends only on the number and the plan."""
         planned = self.plan[number]
         source = self.sources[planned.source]
         samples = [
@@ -48,7 +49,7 @@ class PlannedBatches(IterableDataset[TrainBatch]):
         return self.collate(samples)
 
     def _sample(self, source: SampleSource, index: int, seed: Sequence[int]) -> PromptedImage:
-        """The picture, or the next readable one: a bad file among a million ends no run."""
+        """Sample the image, or the next readable one: one bad file in a million must not end a run."""
         while True:
             try:
                 return source.sample(
@@ -58,5 +59,5 @@ class PlannedBatches(IterableDataset[TrainBatch]):
                 self.unreadable.add((source.name, index))
                 if len(self.unreadable) > self.config.max_unreadable:
                     raise
-                _log.warning("left out (%d so far): %s", len(self.unreadable), error)
+                _log.warning("skipped an image (%d so far): %s", len(self.unreadable), error)
                 index = (index + 1) % len(source)

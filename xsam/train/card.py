@@ -1,4 +1,4 @@
-"""The model card of the tiny checkpoint, written from what its runs left behind."""
+"""The model card of the tiny checkpoint, generated from the logs of its runs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from xsam.weights.files import sha256_of_file
 
 _STAGE_TEXT = {
     "stage1": "segmentor: all objects and surfaces, closed set of 29 classes",
-    "stage2": "alignment: questions and answers about scenes, and where a phrase's objects are",
+    "stage2": "alignment: questions and answers about scenes, and the locations of a phrase's objects",
     "stage3": "mixed: every task together, everything trained",
-    CONTINUED: "mixed once more, from that checkpoint",
+    CONTINUED: "mixed again, from the checkpoint of stage 3",
 }
 _ROWS: Sequence[tuple[str, str]] = (
     ("referring expressions, mean IoU", "referring_miou"),
@@ -44,14 +44,14 @@ _ROWS: Sequence[tuple[str, str]] = (
 
 
 def score_table(scores: Mapping[str, Any]) -> str:
-    """Markdown table of the scores; what was not measured is left out."""
-    rows = [(words, scores.get(name)) for words, name in _ROWS]
-    lines = [f"| {words} | {value:.2f} |" for words, value in rows if value is not None]
+    """Format the scores as a Markdown table, without those that were not measured."""
+    rows = [(label, scores.get(name)) for label, name in _ROWS]
+    lines = [f"| {label} | {value:.2f} |" for label, value in rows if value is not None]
     return "\n".join(["| | |", "|---|---|", *lines])
 
 
 def stage_table(runs: Path) -> str:
-    """Markdown table of how long each stage was trained."""
+    """Format the steps and minutes of each stage as a Markdown table."""
     lines = ["| stage | what | steps | minutes |", "|---|---|---|---|"]
     for run in finished_runs(runs):
         last, name = last_record(run), run.name.removeprefix("stage")
@@ -60,26 +60,26 @@ def stage_table(runs: Path) -> str:
 
 
 def last_record(run: Path) -> dict[str, Any]:
-    """The last line of a run's log."""
+    """Read the last record of a run's log."""
     return json.loads((run / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
 
 
 def model_card(folder: Path, runs: Path, scores: Mapping[str, Any], *, remarks: str = "") -> str:
-    """The README of a checkpoint folder.
+    """Write the text of the README of a checkpoint folder.
 
     Args:
-        folder: with `model.safetensors` and `config.json`.
+        folder: contains `model.safetensors` and `config.json`.
         runs: folder with the runs of the stages.
-        scores: of `xsam.eval.scenes.evaluate`.
-        remarks: what a person saw in the pictures; Markdown.
+        scores: result of `xsam.eval.scenes.evaluate`.
+        remarks: Markdown, such as observations from looking at results.
     """
     weights = folder / "model.safetensors"
     parameters = sum(tensor.numel() for tensor in read_tensors(folder).values()) / 1e6
     return f"""# The tiny X-SAM checkpoint
 
-The architecture of X-SAM (arXiv 2508.04655) with {parameters:.1f} M parameters, trained on simulated
-table-top scenes only. It is there so that everything in this project runs at once on a CPU. It knows
-{len(CATEGORIES)} household categories and {len(ALL_COLORS)} colors, and nothing of the real world.
+The X-SAM architecture (arXiv 2508.04655) with {parameters:.1f} M parameters, trained only on simulated tabletop
+scenes. It is here so that everything in this project runs on a CPU right away. It knows {len(CATEGORIES)} household
+categories and {len(ALL_COLORS)} colors, and nothing about the real world.
 
 ## Scores
 
@@ -103,12 +103,12 @@ All numbers are in `scores.json`.
 python -m xsam.train.pipeline --data data --out runs/tiny
 ```
 
-The recipes of the stages are `xsam/train/recipes/tiny/*.yaml`; `docs/log.md` of the project tells what was
-tried. Training seeds 0 to 23,999, validation seeds from 1,000,000, test seeds from 2,000,000; nothing was
-trained or chosen on test scenes. Stages end by the clock, so their steps depend on the machine. Every prompt
-teaches the masks of all objects, its wording only their classes; in training, class and color are also read
-off pixels and queries, and a coarse mask off the `<SEG>` embedding. Weights are an exponential average,
-stored in float16.
+The stage recipes are `xsam/train/recipes/tiny/*.yaml`; the project's `docs/log.md` tells what was tried.
+Training seeds are 0 to 23,999, validation seeds start at 1,000,000 and test seeds at 2,000,000; nothing was
+trained or selected on test scenes. Stages end by the clock, so their step counts depend on the machine. Every
+prompt supervises the masks of all objects, and its wording only their classes; during training, class and
+color are also predicted from pixels and queries, and a coarse mask from the `<SEG>` embedding. Weights are an
+exponential moving average, stored in float16.
 
 `model.safetensors`: {weights.stat().st_size / 1e6:.1f} MB, sha256 `{sha256_of_file(weights)}`
 

@@ -1,4 +1,4 @@
-"""Samples → the tensors of a training step."""
+"""Collate samples into the tensors of a training step."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ IGNORE = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainBatch:
-    """B pictures. The texts of a picture stand in one row of L positions, behind the shared prefix.
+    """A batch of B images. The texts of an image share one row of L positions, after the common prefix.
 
-    P counts the prompts that ask for masks; pictures with fewer have `None` targets at the end.
+    P is the number of prompts that request masks; images with fewer have `None` targets at the end.
     """
 
     vision_pixels: Tensor  # (B, 3, s, s)
     seg_pixels: Tensor  # (B, 3, S, S)
-    prefix_ids: Tensor  # (T,) what every text follows, image placeholders expanded
-    text_ids: Tensor  # (B, L) placeholders of regions expanded, 0 at padding
+    prefix_ids: Tensor  # (T,) tokens that precede every text, image placeholders expanded
+    text_ids: Tensor  # (B, L) region placeholders expanded, 0 at padding
     text_labels: Tensor  # (B, L) answer tokens, IGNORE elsewhere
-    owner: Tensor  # (B, L) number of the text from 1; −1 at padding
+    owner: Tensor  # (B, L) 1-based index of the text; −1 at padding
     offset: Tensor  # (B, L) position within the text
     seg_positions: Tensor  # (B, P)
     span_weights: Tensor  # (B, P, K, L) each row averages the positions of one condition
@@ -45,10 +45,10 @@ class TrainBatch:
     attributes: dict[str, list[Tensor]]  # name → B × (N,), −1 = unknown
     ignored: Tensor  # (B, S, S) bool
     kinds: list[list[str]]  # [B][P]
-    text_kinds: list[list[str]]  # of all texts of a row
+    text_kinds: list[list[str]]  # [B][text], also those without masks
 
     def to(self, device: torch.device) -> TrainBatch:
-        """The same batch with its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         return replace(self, **{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
 
 
@@ -129,7 +129,7 @@ class Collator:
         return torch.stack([square_mask(mask, self.config) for mask in masks])
 
     def tokenize(self, prompt: TrainPrompt) -> TokenizedPrompt:
-        """Token ids of a prompt with all placeholders expanded."""
+        """Tokenize a prompt and expand all placeholders."""
         config = self.config
         return tokenize(self.tokenizer, prompt.conversation, bos=config.bos_before_user).expand(
             config.num_image_tokens, config.sampler.tokens_per_region
@@ -137,7 +137,7 @@ class Collator:
 
 
 class _Row:
-    """The texts of one picture, one after the other."""
+    """The concatenated texts of one image."""
 
     def __init__(self, collator: Collator, sample: PromptedImage) -> None:
         texts = [(prompt, collator.tokenize(prompt)) for prompt in sample.prompts]

@@ -1,4 +1,4 @@
-"""`xsam train`: run one stage of training."""
+"""Command-line options of `xsam train` and `python -m xsam.train.run`, without importing PyTorch."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ from typing import Annotated
 
 import typer
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+@app.command()
 def train(
     recipe: Annotated[
         str, typer.Argument(help='YAML file, or a shipped recipe: "tiny/stage1", "full/stage3", …')
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the run; continued if there is one in it.")],
-    data: Annotated[Path, typer.Option(help="Folder that the paths of the recipe are relative to.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder of the run; resumed if it contains one.")],
+    data: Annotated[Path, typer.Option(help="Folder that the paths in the recipe are relative to.")] = Path(
         "data"
     ),
     init: Annotated[Path | None, typer.Option(help="Checkpoint folder to start from.")] = None,
     image_size: Annotated[
-        int | None, typer.Option(metavar="PX", help="Input size of the SAM branch, if not that of --init.")
+        int | None, typer.Option(metavar="PX", help="Input side of the SAM branch, if not that of --init.")
     ] = None,
     heads: Annotated[
         list[Path] | None,
-        typer.Option(help="Run of an earlier stage to continue the auxiliary heads of; repeatable."),
+        typer.Option(help="Run of an earlier stage whose auxiliary heads continue training; repeatable."),
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipe; repeatable.")
     ] = None,
     cpu: Annotated[bool, typer.Option("--cpu", help="Train on the CPU even if there is a GPU.")] = False,
 ) -> None:
-    """Train one stage, or continue it; several processes: accelerate launch -m xsam.train.run."""
+    """Train one stage, or resume it; several processes: accelerate launch -m xsam.train.run."""
     from xsam.train.run import parse_overrides
     from xsam.train.run import train as run
 

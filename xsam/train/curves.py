@@ -1,18 +1,17 @@
-"""Training curves of the stages as one picture, from the logs that the runs leave.
+"""Plot the training curves of all stages from the logs of their runs.
 
 python -m xsam.train.curves runs/tiny --out curves.png
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -50,7 +49,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """All records of a run's `log.jsonl`.
+    """Read all records of a run's `log.jsonl`.
 
     Raises:
         TrainingConfigError: the run has no log.
@@ -62,7 +61,7 @@ def read_log(run: Path) -> list[dict[str, Any]]:
 
 
 def plot(runs: Sequence[Path], out: Path) -> None:
-    """Draw the logs of consecutive runs over their summed training minutes, a panel for what they hold."""
+    """Plot the logs of consecutive runs over cumulative training time, with a panel per group of curves."""
     start = 0.0
     records: list[dict[str, Any]] = []
     for run in runs:
@@ -98,20 +97,20 @@ def _points(records: Sequence[dict[str, Any]], group: str, name: str) -> list[tu
     return [(record["hours"], record[group][name]) for record in records if name in record.get(group, {})]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.train.curves`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.curves", description="Draw training curves.")
-    parser.add_argument(
-        "runs", type=Path, help="folder with stage1, stage2, stage3, continued, as far as there are"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="PNG or SVG file")
-    options = parser.parse_args(arguments)
-    stages = finished_runs(options.runs)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    runs: Annotated[Path, typer.Argument(help="Folder with any of stage1, stage2, stage3, continued.")],
+    out: Annotated[Path, typer.Option(help="PNG or SVG file.")],
+) -> None:
+    """Plot training curves."""
+    stages = finished_runs(runs)
     if not stages:
-        raise TrainingConfigError(f"no stage1, stage2 or stage3 with a log in {options.runs}")
-    plot(stages, options.out)
-    return 0
+        raise TrainingConfigError(f"no stage1, stage2, or stage3 with a log in {runs}")
+    plot(stages, out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

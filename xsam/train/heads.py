@@ -1,7 +1,7 @@
-"""Heads that exist in training only: they read off what the features should hold, and are thrown away.
+"""Auxiliary heads that exist only in training: they supervise the features and are then discarded.
 
-The closed-set classifier is stage 1 of the paper. The others are this project's: they make small
-models learn in hours, and are off by default.
+The closed-set classifier is stage 1 of the paper. The others are specific to this project: they let small
+models learn within hours, and are off by default.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ BACKGROUND_WEIGHT = 0.15
 
 
 class ClosedSetHead(nn.Module):
-    """Embeddings of a fixed list of classes, in the place of what the language model says of phrases."""
+    """Embeddings of a fixed list of classes, used instead of the language model's phrase embeddings."""
 
     def __init__(self, classes: int, hidden_dim: int) -> None:
         super().__init__()
         self.classes = nn.Embedding(classes, hidden_dim)
 
     def conditions(self, batch: int) -> Tensor:
-        """(B, 1, classes, C), as `XSamModel.decode` takes them."""
+        """Return the embeddings as (B, 1, classes, C), the form that `XSamModel.decode` takes."""
         return self.classes.weight.expand(batch, 1, -1, -1)
 
 
 class AttributeHeads(nn.Module):
-    """Class and attributes of objects, read off pixels and off matched queries.
+    """Predicts class and attributes of objects from pixels and from matched queries.
 
     Args:
         classes: size of the closed set.
@@ -49,7 +49,7 @@ class AttributeHeads(nn.Module):
         self.queries = nn.Linear(hidden_dim, sum(self.sizes.values()))
 
     def query_loss(self, states: Tensor, matching: Matching, batch: TrainBatch) -> Tensor:
-        """Cross-entropy of class and attributes of the matched queries, states (B, P, Q, C)."""
+        """Compute the cross-entropy of class and attributes of the matched queries, states (B, P, Q, C)."""
         parts = self.queries(states[matching.image, matching.prompt, matching.query]).split(
             list(self.sizes.values()), dim=1
         )
@@ -59,13 +59,13 @@ class AttributeHeads(nn.Module):
             per_image = batch.classes if name == "class" else batch.attributes.get(name)
             if per_image is None or not pairs:
                 continue
-            wanted = torch.stack([per_image[b][n] for b, n in pairs])
-            if (wanted >= 0).any():
-                total = total + F.cross_entropy(logits, wanted, ignore_index=-1)
+            target = torch.stack([per_image[b][n] for b, n in pairs])
+            if (target >= 0).any():
+                total = total + F.cross_entropy(logits, target, ignore_index=-1)
         return total
 
     def pixel_loss(self, features: Tensor, batch: TrainBatch) -> Tensor:
-        """Per-pixel class (0 = no object) and attributes on a feature map (B, C, h, w)."""
+        """Compute the per-pixel loss of class (0 = no object) and attributes on (B, C, h, w) features."""
         logits = self.pixels(features)
         size = features.shape[-2:]
         ids = _small_labels(batch.masks, batch.classes, batch.ignored, size)
@@ -85,9 +85,9 @@ class AttributeHeads(nn.Module):
 
 
 class GroundingHead(nn.Module):
-    """Where the target is, read off the `<SEG>` embedding alone: a coarse mask by dot product.
+    """Predicts a coarse mask of the target from the `<SEG>` embedding alone, by dot product.
 
-    It teaches the language model to ground without running the mask decoder.
+    This teaches the language model to ground without running the mask decoder.
     """
 
     def __init__(self, *, hidden_dim: int, feature_size: int) -> None:
@@ -96,31 +96,31 @@ class GroundingHead(nn.Module):
         self.bias = nn.Parameter(torch.tensor(-2.0))
 
     def forward(self, seg_embeds: Tensor, features: Tensor, batch: TrainBatch) -> Tensor:
-        """BCE and dice of (B, P, C) embeddings against the union of each prompt's targets."""
+        """Compute BCE and dice of (B, P, C) embeddings against the union of each prompt's targets."""
         height, width = features.shape[-2:]
         normed = F.group_norm(features, 1)
         logits = torch.einsum("bpc,bchw->bphw", self.query(seg_embeds), normed) / features.shape[1] ** 0.5
         logits = logits + self.bias
-        truth, asked = [], []
+        truth, has_target = [], []
         for masks, row in zip(batch.masks, batch.targets, strict=True):
             small = F.interpolate(masks[None].float(), size=(height, width), mode="area")[0]
             for target in row:
-                asked.append(target is not None)
+                has_target.append(target is not None)
                 chosen = small[:0] if target is None else small[target.labels >= 0]
                 truth.append(chosen.sum(dim=0).clamp(max=1))
-        wanted = torch.stack(truth).unflatten(0, logits.shape[:2]).flatten(2)
+        union = torch.stack(truth).unflatten(0, logits.shape[:2]).flatten(2)
         flat = logits.flatten(2)
-        weight = torch.tensor(asked, device=flat.device).unflatten(0, logits.shape[:2]).float()
-        bce = F.binary_cross_entropy_with_logits(flat, wanted, reduction="none").mean(dim=-1)
+        weight = torch.tensor(has_target, device=flat.device).unflatten(0, logits.shape[:2]).float()
+        bce = F.binary_cross_entropy_with_logits(flat, union, reduction="none").mean(dim=-1)
         overlap = flat.sigmoid()
-        dice = 1 - (2 * (overlap * wanted).sum(-1) + 1) / (overlap.sum(-1) + wanted.sum(-1) + 1)
+        dice = 1 - (2 * (overlap * union).sum(-1) + 1) / (overlap.sum(-1) + union.sum(-1) + 1)
         return ((5 * bce + dice) * weight).sum() / weight.sum().clamp(min=1)
 
 
 def _small_labels(
     masks: Sequence[Tensor], labels: Sequence[Tensor], ignored: Tensor, size: torch.Size
 ) -> Tensor:
-    """(B, h, w) int64: label + 1 of the object at the middle of each cell, 0 = none, IGNORE = unknown."""
+    """Downsample to (B, h, w) int64: label + 1 at the center of each cell, 0 = none, IGNORE = unknown."""
     height, width = size
     out = []
     for mask, label, unknown in zip(masks, labels, ignored, strict=True):

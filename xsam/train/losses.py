@@ -1,9 +1,9 @@
-"""Segmentation loss: Hungarian matching, then class, mask and dice terms on every decoder stage.
+"""Segmentation loss: Hungarian matching, then class, mask, and dice terms for every decoder stage.
 
-Source: Mask2Former (arXiv 2112.01527) as X-SAM uses it: class ×2 with weight 0.1 for "no object",
-mask BCE ×5, dice ×5. Targets may be *class-less* (label −1): their masks are learned, but for this
-prompt their class is background. The tiny model is trained that way so that every object of a
-picture teaches the mask branch whatever was asked.
+Source: Mask2Former (arXiv 2112.01527) as used by X-SAM: class ×2 with weight 0.1 for "no object", mask
+BCE ×5, dice ×5. Targets may be *class-less* (label −1): their masks are learned, but for the given prompt
+their class is background. The tiny model is trained this way, so every object of an image supervises the mask
+branch, whatever the prompt.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskSampling:
-    """Where mask losses are evaluated.
+    """Pixels at which mask losses are evaluated.
 
-    `points`: importance-sampled points (full size: 12,544, oversampled ×3, ¾ by uncertainty).
-    `label`: every pixel of the label, logits up-sampled. `mask`: every pixel of the logits, labels
-    averaged down; the cheapest for small maps.
+    `points`: importance-sampled points (full size: 12,544, oversampled ×3, ¾ by uncertainty). `label`: every
+    pixel of the label, with upsampled logits. `mask`: every pixel of the logits, with area-averaged labels;
+    the cheapest for small maps.
     """
 
     mode: Literal["points", "label", "mask"] = "points"
     num_points: int = 12544
     oversample_ratio: float = 3.0
     importance_ratio: float = 0.75
-    match_stride: int = 1  # matching looks at maps averaged down by this; not for `points`
+    match_stride: int = 1  # matching uses maps that are average-pooled by this; not for `points`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class PromptTarget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matching:
-    """Which query was matched to which mask, flattened over the batch; all (M,) int64."""
+    """Matched pairs of queries and masks, flattened over the batch; all (M,) int64."""
 
     image: Tensor
     prompt: Tensor
@@ -72,17 +72,20 @@ def segmentation_loss(
     sampling: MaskSampling,
     generator: torch.Generator | None = None,
 ) -> tuple[dict[str, Tensor], list[Matching]]:
-    """All terms of all decoder stages, already weighted.
+    """Compute the weighted loss terms of all decoder stages.
 
     Args:
-        stages: per stage (class_logits (B, P, Q, K + 1), mask_logits (B, P, Q, h, w)); the last
-            stage is the answer.
+        stages: per stage (class_logits (B, P, Q, K + 1), mask_logits (B, P, Q, h, w)); the last one is the
+            output.
         masks: B tensors (N, H, W), 0 … 1.
-        targets: [B][P]; `None` where an image has fewer prompts, which counts for nothing.
+        targets: [B][P]; `None` where an image has fewer prompts, which contributes nothing.
+        weights: weights of the terms.
+        sampling: where mask losses are evaluated.
+        generator: source of randomness for sampling points.
 
     Returns:
-        `loss_cls`, `loss_mask`, `loss_dice` of the last stage and `…_i` of stage i before it, and
-        the matching of every stage.
+        `loss_cls`, `loss_mask`, `loss_dice` of the last stage, `…_i` of earlier stages i, and the matching of
+        every stage.
     """
     losses: dict[str, Tensor] = {}
     matchings = []
@@ -119,8 +122,8 @@ def _stage_loss(
     target_class[image, prompt, query] = torch.where(label < 0, background, label)
     class_weight = torch.full(class_logits.shape[:3], weights.no_object, device=class_logits.device)
     class_weight[image, prompt, query] = 1.0
-    asked = [[target is not None for target in row] for row in targets]
-    class_weight *= torch.tensor(asked, device=class_logits.device)[:, :, None]
+    has_target = [[target is not None for target in row] for row in targets]
+    class_weight *= torch.tensor(has_target, device=class_logits.device)[:, :, None]
     entropy = F.cross_entropy(class_logits.flatten(0, 2).float(), target_class.flatten(), reduction="none")
     loss_cls = (entropy * class_weight.flatten()).sum() / class_weight.sum().clamp(min=1e-6)
 
@@ -154,7 +157,7 @@ def _match_image(
     sampling: MaskSampling,
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Hungarian matching for the prompts of one image → prompt, query, mask and label, all (M,)."""
+    """Match queries to masks for each prompt of an image; return prompt, query, mask, label, all (M,)."""
     device = class_logits.device
     prompts, queries = class_logits.shape[:2]
     with torch.no_grad():
@@ -180,8 +183,8 @@ def _match_image(
             labels = target.labels.to(device)
             class_cost = torch.where(labels[None] < 0, 0.0, probabilities[p][:, labels.clamp(min=0)])
             cost = mask_cost[p] - weights.classification * class_cost
-            chosen, wanted = linear_sum_assignment(cost.cpu().numpy())
-            rows.extend((p, int(q), int(n), int(labels[n])) for q, n in zip(chosen, wanted, strict=True))
+            matched = zip(*linear_sum_assignment(cost.cpu().numpy()), strict=True)
+            rows.extend((p, int(q), int(n), int(labels[n])) for q, n in matched)
     columns = torch.tensor(rows, dtype=torch.long, device=device).reshape(-1, 4)
     return columns[:, 0], columns[:, 1], columns[:, 2], columns[:, 3]
 
@@ -199,17 +202,17 @@ def _dense_logits(logits: Tensor, target_hw: torch.Size) -> Tensor:
 
 
 def _sample(maps: Tensor, points: Tensor) -> Tensor:
-    """(M, h, w) at (M, S, 2) points in [0, 1] (x, y) → (M, S)."""
+    """Sample (M, h, w) maps at (M, S, 2) points (x, y) in [0, 1]; return (M, S)."""
     return F.grid_sample(maps[:, None], points[:, :, None] * 2 - 1, align_corners=False)[:, 0, :, 0]
 
 
 def _sample_shared(maps: Tensor, points: Tensor) -> Tensor:
-    """(M, h, w) at (1, S, 2) common points → (M, S)."""
+    """Sample (M, h, w) maps at (1, S, 2) shared points; return (M, S)."""
     return F.grid_sample(maps[None], points[:, :, None] * 2 - 1, align_corners=False)[0, :, :, 0]
 
 
 def _uncertain_points(logits: Tensor, sampling: MaskSampling, generator: torch.Generator | None) -> Tensor:
-    """Points (M, S, 2) of which most lie where the mask logits are near zero."""
+    """Draw points (M, S, 2), most of them where the mask logits are near zero."""
     count = len(logits)
     candidates = torch.rand(
         count, int(sampling.num_points * sampling.oversample_ratio), 2, generator=generator

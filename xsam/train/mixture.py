@@ -1,4 +1,4 @@
-"""Which pictures make which batch: balanced sources, one source a batch, reproducible positions."""
+"""Assignment of images to batches: balanced sources, one source per batch, reproducible by batch number."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedBatch:
-    """Pictures of one source; `seed` draws their prompts."""
+    """A batch of images from one source; `seed` draws their prompts."""
 
     source: int
     indices: tuple[int, ...]
@@ -19,21 +19,21 @@ class PlannedBatch:
 
 
 def repeat_factors(sizes: Sequence[int], balance: float) -> list[float]:
-    """How often each source is repeated, `max(1, sqrt(t / f))` with f its share of all pictures.
+    """Compute how often each source is repeated: `max(1, sqrt(t / f))` with f its share of all images.
 
     Source: section 4 of the paper, after LVIS (arXiv 1908.03195).
     """
     total = sum(sizes)
     if total == 0 or min(sizes) < 1:
-        raise ValueError(f"every source needs a picture, got sizes {list(sizes)}")
+        raise ValueError(f"every source needs at least one image, got sizes {list(sizes)}")
     return [max(1.0, math.sqrt(balance * total / size)) for size in sizes]
 
 
 class BatchPlan:
-    """An endless, reproducible sequence of batches; batch number n depends on n and the seed alone.
+    """An endless, reproducible sequence of batches; batch n depends only on n and the seed.
 
-    In an epoch every picture of a source appears `floor(r)` or `ceil(r)` times, r its repeat factor.
-    The last batch of a source is filled up from its beginning.
+    In an epoch, every image of a source appears `floor(r)` or `ceil(r)` times, where r is the source's repeat
+    factor. The last batch of a source is padded with images from its beginning.
     """
 
     def __init__(self, sizes: Sequence[int], *, batch_size: int, balance: float, seed: int) -> None:
@@ -60,9 +60,9 @@ class BatchPlan:
         rng = np.random.default_rng([self.seed, epoch, 17])
         batches = []
         for source, (size, factor) in enumerate(zip(self.sizes, self.factors, strict=True)):
-            whole, wanted = int(factor), round(size * factor)
+            whole, total = int(factor), round(size * factor)
             rounds = [rng.permutation(size) for _ in range(whole)]
-            rounds.append(rng.permutation(size)[: wanted - whole * size])
+            rounds.append(rng.permutation(size)[: total - whole * size])
             indices = np.concatenate(rounds)
             missing = -len(indices) % self.batch_size
             indices = np.concatenate([indices, np.resize(indices, missing)])

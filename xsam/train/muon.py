@@ -1,9 +1,8 @@
-"""Muon in float32: momentum whose matrix is made orthogonal before it is applied.
+"""Muon in float32: momentum whose matrix is orthogonalized before it is applied.
 
 Source: K. Jordan et al., "Muon: an optimizer for hidden layers in neural networks" (2024), and
-arXiv 2502.16982 for the weight decay and the scale of the update. `torch.optim.Muon` iterates in
-bfloat16, which a CPU without such instructions emulates: there a step took longer than the whole
-backward pass.
+arXiv 2502.16982 for the weight decay and the scale of the update. `torch.optim.Muon` iterates in bfloat16,
+which CPUs without bfloat16 instructions emulate: there, a step took longer than the whole backward pass.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ _ITERATIONS = 5
 
 
 class Muon(torch.optim.Optimizer):
-    """For parameters with two dimensions.
+    """The Muon optimizer, for parameters with two dimensions.
 
     Args:
-        lr: as for AdamW: the update is scaled to the root mean square that AdamW's usually has.
-        momentum: of the gradient, in Nesterov's form.
-        weight_decay: decoupled.
+        params: parameters or parameter groups.
+        lr: learning rate as for AdamW: the update is scaled to the typical RMS of AdamW's updates.
+        momentum: Nesterov momentum of the gradient.
+        weight_decay: decoupled weight decay.
     """
 
     def __init__(
@@ -32,13 +32,13 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         if any(p.ndim != 2 for group in self.param_groups for p in group["params"]):
-            raise ValueError("Muon is for matrices")
+            raise ValueError("Muon only supports parameters with two dimensions")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """Apply one update."""
         if closure is not None:
-            raise ValueError("Muon takes no closure")
+            raise ValueError("Muon does not support closures")
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[Tensor]] = {}
             for parameter in group["params"]:
@@ -51,13 +51,13 @@ class Muon(torch.optim.Optimizer):
                     buffer.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(parameter.grad.lerp(buffer, group["momentum"]))
                 scale = group["lr"] * 0.2 * max(shape) ** 0.5
-                for parameter, update in zip(parameters, orthogonalized(torch.stack(updates)), strict=True):
+                for parameter, update in zip(parameters, orthogonalize(torch.stack(updates)), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-scale)
 
 
-def orthogonalized(matrices: Tensor) -> Tensor:
-    """(N, R, C) → the same with all singular values near 1, by a quintic Newton–Schulz iteration."""
+def orthogonalize(matrices: Tensor) -> Tensor:
+    """Bring all singular values of (N, R, C) matrices close to 1 by a quintic Newton–Schulz iteration."""
     a, b, c = _COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.float().mT if tall else matrices.float()

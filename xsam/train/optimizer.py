@@ -1,4 +1,4 @@
-"""Parameter groups, optimizers and the learning-rate schedule."""
+"""Parameter groups, optimizers, and the learning-rate schedule."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from xsam.errors import TrainingConfigError
 from xsam.train.muon import Muon
 from xsam.train.stages import Stage, StageConfig
 
-NEVER_RUN = (
+UNUSED_PARAMETERS = (
     "vision_encoder.head.",
     "segmentor.encoder.neck.",
     "segmentor.shared_image_embedding.",
     "vision_encoder.post_layernorm.",
 )
-"""Parameters of the checkpoint that no output depends on; the last SigLIP layer joins them."""
+"""Parameters of the checkpoint that no output depends on; so are those of the last SigLIP layer."""
 
 _ENCODERS = ("vision_encoder.", "segmentor.encoder.")
-_REACHED = {
+_TRAINED_IN = {
     Stage.SEGMENTOR: ("segmentor.", "seg_connector.", "bg_embeds."),
     Stage.ALIGNMENT: ("visual_projector.", "seg_projector."),
     Stage.MIXED: ("",),
@@ -30,28 +30,28 @@ _NO_DECAY = ("embed", "queries_features", "logit_scale", "pos_embed", "rel_pos")
 
 
 def freeze(model: nn.Module, config: StageConfig, *, last_vision_layer: int) -> list[str]:
-    """Switch off the gradient of what the stage does not train; returns the names that it does.
+    """Disable the gradients of the parameters that the stage does not train; return the names of the others.
 
     Raises:
-        TrainingConfigError: a prefix of `config.trainable` or `config.frozen` fits no parameter.
+        TrainingConfigError: a prefix in `config.trainable` or `config.frozen` matches no parameter.
     """
     names = [name for name, _ in model.named_parameters()]
     prefixes = (*config.trainable, *config.frozen)
-    strange = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]
-    if strange:
-        raise TrainingConfigError(f"trainable, frozen: no parameter begins with {', '.join(strange)}")
-    unused = (*NEVER_RUN, f"vision_encoder.encoder.layers.{last_vision_layer}.")
-    wanted = config.trainable or _REACHED[config.stage]
+    unknown = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]
+    if unknown:
+        raise TrainingConfigError(f"trainable, frozen: no parameter begins with {', '.join(unknown)}")
+    unused = (*UNUSED_PARAMETERS, f"vision_encoder.encoder.layers.{last_vision_layer}.")
+    trained = config.trainable or _TRAINED_IN[config.stage]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(wanted) and not name.startswith(unused))
+        parameter.requires_grad_(name.startswith(trained) and not name.startswith(unused))
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
 def build_optimizers(module: nn.Module, config: StageConfig) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the hidden weight matrices and AdamW over the rest.
+    """Create AdamW for all parameters, or Muon for the hidden weight matrices and AdamW for the rest.
 
-    Image encoders learn `encoder_lr_factor` times as fast; biases, norms and embeddings do not decay.
-    Each group remembers its peak rate as `peak_lr`.
+    The learning rate of image encoders is scaled by `encoder_lr_factor`; biases, norms, and embeddings do not
+    decay. Each group stores its peak rate as `peak_lr`.
     """
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for full_name, parameter in module.named_parameters():
@@ -59,7 +59,7 @@ def build_optimizers(module: nn.Module, config: StageConfig) -> list[torch.optim
             continue
         name = full_name.removeprefix("model.")
         encoder = name.startswith(_ENCODERS)
-        decays = parameter.ndim >= 2 and not any(word in name for word in _NO_DECAY)
+        decays = parameter.ndim >= 2 and not any(part in name for part in _NO_DECAY)
         matrix = config.optimizer == "muon" and parameter.ndim == 2 and decays and "lm_head" not in name
         groups.setdefault((matrix, encoder, decays), []).append(parameter)
 
@@ -86,7 +86,7 @@ def build_optimizers(module: nn.Module, config: StageConfig) -> list[torch.optim
 
 
 def schedule(progress: float, config: StageConfig) -> float:
-    """Factor of the peak learning rate at a share of the run: linear warm-up, then cosine."""
+    """Return the factor of the peak learning rate at a fraction of the run: linear warm-up, then cosine."""
     progress = min(max(progress, 0.0), 1.0)
     if progress < config.warmup:
         return max(progress / config.warmup, 0.01)
@@ -95,7 +95,7 @@ def schedule(progress: float, config: StageConfig) -> float:
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], factor: float) -> None:
-    """Set every group's rate to a share of its peak."""
+    """Set the learning rate of every group to a fraction of its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor

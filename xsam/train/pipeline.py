@@ -1,20 +1,20 @@
-"""The tiny checkpoint from nothing: render scenes, run the three stages, publish.
+"""Train the tiny checkpoint from scratch: render scenes, run the three stages, publish.
 
     python -m xsam.train.pipeline --data data --out runs/tiny            # the shipped recipe: many hours
-    python -m xsam.train.pipeline --data data --out runs/smoke --smoke   # the same path in minutes
+    python -m xsam.train.pipeline --data data --out runs/smoke --smoke   # the same steps in minutes
 
-The same command continues where it stopped.
+An interrupted pipeline resumes when the same command is run again.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from xsam.eval.scenes import parse_seeds
 from xsam.sim.scene import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
@@ -27,8 +27,8 @@ SCENE_SIDE_PX = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How much of everything; `overrides` go to every stage."""
+class PipelineSize:
+    """Numbers of scenes, and overrides for the recipe of every stage."""
 
     train_scenes: int
     validation_scenes: int
@@ -36,8 +36,8 @@ class Size:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
 
-FULL = Size(train_scenes=24_000, validation_scenes=500, test_scenes=500)
-SMOKE = Size(
+FULL = PipelineSize(train_scenes=24_000, validation_scenes=500, test_scenes=500)
+SMOKE = PipelineSize(
     train_scenes=48,
     validation_scenes=8,
     test_scenes=3,
@@ -54,7 +54,7 @@ SMOKE = Size(
 
 
 def run_pipeline(
-    size: Size,
+    size: PipelineSize,
     *,
     data: Path,
     out: Path,
@@ -63,12 +63,16 @@ def run_pipeline(
     cpu: bool,
     init: Path | None = None,
 ) -> dict[str, Any]:
-    """Run what is not done yet.
+    """Run all steps that have not finished yet.
 
     Args:
+        size: numbers of scenes.
         data: folder for rendered scenes.
         out: folder for the runs of the stages.
-        init: checkpoint folder to go on from; None = from nothing.
+        overrides: fields that replace those of the recipes.
+        test_seeds: scenes to score the result on.
+        cpu: do not use a GPU.
+        init: checkpoint folder to start from; None means random weights.
 
     Returns:
         The scores of the published checkpoint, `out / "published"`.
@@ -77,10 +81,10 @@ def run_pipeline(
         ("train", TRAIN_SEEDS, size.train_scenes),
         ("val", VALIDATION_SEEDS, size.validation_scenes),
     ):
-        _say(f"rendering {count} {name} scenes of {SCENE_SIDE_PX} px")
+        _report(f"rendering {count} {name} scenes of {SCENE_SIDE_PX} px")
         render_shards(data / name, start=seeds.start, count=count, size=SCENE_SIDE_PX, show_progress=True)
     for stage in STAGE_NAMES:
-        _say(f"training {stage}")
+        _report(f"training {stage}")
         train(
             f"tiny/{stage}",
             data=data,
@@ -91,38 +95,46 @@ def run_pipeline(
             cpu=cpu,
         )
         init = out / stage / "checkpoint"
-    _say(f"publishing and scoring on {len(test_seeds)} test scenes")
+    _report(f"publishing and scoring on {len(test_seeds)} test scenes")
     return publish(out, out / "published", test_seeds)
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.train.pipeline`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.pipeline", description="Train the tiny checkpoint.")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder for rendered scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the runs of the stages")
-    parser.add_argument("--init", type=Path, help="checkpoint folder to go on from; default: from nothing")
-    parser.add_argument("--smoke", action="store_true", help="a few steps on a few scenes")
-    parser.add_argument("--scenes", type=parse_seeds, help="START:COUNT of the test scenes")
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
-    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    options = parser.parse_args(arguments)
-    size = SMOKE if options.smoke else FULL
-    test_seeds = options.scenes or range(TEST_SEEDS.start, TEST_SEEDS.start + size.test_scenes)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the runs of the stages.")],
+    data: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("data"),
+    init: Annotated[
+        Path | None, typer.Option(help="Checkpoint folder to start from; default: random weights.")
+    ] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="Run a few steps on a few scenes.")] = False,
+    scenes: Annotated[
+        str | None, typer.Option(metavar="START:COUNT", help="Seeds of the test scenes.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Change the recipes; repeatable."),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Do not use a GPU.")] = False,
+) -> None:
+    """Train the tiny checkpoint from scratch."""
+    size = SMOKE if smoke else FULL
     run_pipeline(
         size,
-        data=options.data,
-        out=options.out,
-        overrides=parse_overrides(options.overrides),
-        test_seeds=test_seeds,
-        cpu=options.cpu,
-        init=options.init,
+        data=data,
+        out=out,
+        overrides=parse_overrides(overrides or []),
+        test_seeds=parse_seeds(scenes or f"{TEST_SEEDS.start}:{size.test_scenes}"),
+        cpu=cpu,
+        init=init,
     )
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

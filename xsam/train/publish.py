@@ -1,22 +1,21 @@
-"""Turn finished runs into the checkpoint that ships: weights, scores, pictures, curves, and a model card.
+"""Turn finished runs into the checkpoint that ships: weights, scores, and a model card.
 
     python -m xsam.train.publish runs/tiny --out xsam/assets/tiny
 
-The folder holds the runs of the three stages, and perhaps one that continued. The weights are the last
-run's averaged ones in float16. The scores come from `xsam.eval.scenes` on the test seeds, through the
-engine that users load.
+The folder contains the runs of the three stages, and possibly one that continued training. The weights are
+the averaged weights of the last run, in float16. The scores come from `xsam.eval.scenes` on the test seeds,
+through the same engine that users load.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from xsam.config import XSamConfig
 from xsam.engine import XSam
@@ -43,12 +42,12 @@ def publish(
         runs: folder with the runs of the stages.
         out: folder of the checkpoint.
         seeds: test scenes.
-        settings: own settings of `XSamConfig` to change, such as `reject_below`: chosen on validation
+        settings: settings of `XSamConfig` to change, such as `reject_below`, which is chosen on validation
             scenes after training.
-        remarks: Markdown for the card, such as what a person saw in the pictures.
+        remarks: Markdown for the card, such as observations from looking at results.
 
     Returns:
-        The scores, also in `scores.json`.
+        The scores, also written to `scores.json`.
 
     Raises:
         TrainingConfigError: no run has finished.
@@ -68,23 +67,30 @@ def publish(
     return scores
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.train.publish`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.publish", description="Ship finished runs.")
-    parser.add_argument("runs", type=Path, help="folder with the runs of the stages")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--scenes", type=parse_seeds, default=range(TEST_SEEDS.start, TEST_SEEDS.start + 500))
-    parser.add_argument("--reject-below", type=float, help="least score of phrases; default: the run's")
-    parser.add_argument("--instance-threshold", type=float, help="least score of instances")
-    parser.add_argument("--remarks", type=Path, help="Markdown file that goes into the card")
-    options = parser.parse_args(arguments)
-    remarks = options.remarks.read_text(encoding="utf-8") if options.remarks else ""
-    chosen = {"reject_below": options.reject_below, "instance_threshold": options.instance_threshold}
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    runs: Annotated[Path, typer.Argument(help="Folder with the runs of the stages.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    scenes: Annotated[
+        str, typer.Option(metavar="START:COUNT", help="Seeds of the test scenes.")
+    ] = f"{TEST_SEEDS.start}:500",
+    reject_below: Annotated[
+        float | None, typer.Option(help="Minimum score of phrases; default: that of the run.")
+    ] = None,
+    instance_threshold: Annotated[
+        float | None, typer.Option(help="Minimum score of instances; default: that of the run.")
+    ] = None,
+    remarks: Annotated[Path | None, typer.Option(help="Markdown file to include in the card.")] = None,
+) -> None:
+    """Publish finished runs as a checkpoint."""
+    text = remarks.read_text(encoding="utf-8") if remarks else ""
+    chosen = {"reject_below": reject_below, "instance_threshold": instance_threshold}
     settings = {name: value for name, value in chosen.items() if value is not None}
-    scores = publish(options.runs, options.out, options.scenes, settings=settings, remarks=remarks)
-    print(json.dumps(scores))
-    return 0
+    print(json.dumps(publish(runs, out, parse_seeds(scenes), settings=settings, remarks=text)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

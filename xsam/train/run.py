@@ -1,37 +1,42 @@
-"""Put a stage together from its recipe and run it: `xsam train`, `python -m xsam.train.run`."""
+"""Set up a training stage from its recipe and run it: `xsam train`, `python -m xsam.train.run`."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
+from torch.nn import functional as F
 
 from xsam.config import tiny_config
 from xsam.data.samples import SampleSource
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
-from xsam.train.resolution import at_image_size
+from xsam.train.command import app
 from xsam.train.stages import SourceConfig, StageConfig, read_stage
 from xsam.weights.checkpoint import load_checkpoint
 
 SCENES = "scenes"
-_PATHS = frozenset({"folder", "root", "annotations", "images", "masks", "explanations"})
+_PATH_OPTIONS = frozenset({"folder", "root", "annotations", "images", "masks", "explanations"})
+_POSITIONS = "segmentor.encoder.pos_embed"
 
 
 def open_configured(config: SourceConfig, data: Path, *, augment: bool) -> SampleSource:
-    """Open a source of a recipe; paths among its options are relative to `data`.
+    """Open a source of a recipe; paths in its options are relative to `data`.
 
     Raises:
         TrainingConfigError: the kind of source or one of its options is unknown.
         XSamError: its files are missing or malformed.
     """
-    options = {key: _placed(key, value, data) for key, value in config.options.items()}
+    options = {
+        key: data / value if key in _PATH_OPTIONS and isinstance(value, str) else value
+        for key, value in config.options.items()
+    }
     if config.kind == SCENES:
         return _open_scenes(config, options, augment=augment)
     from xsam.data.readers import open_source
@@ -45,9 +50,8 @@ def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool
 
     unknown = sorted(set(options) - {"folder", "limit", "shares"})
     if unknown or "folder" not in options:
-        raise TrainingConfigError(
-            f"source {SCENES!r} takes folder, limit and shares, not {', '.join(unknown) or 'nothing'}"
-        )
+        problem = f"unknown option(s) {', '.join(unknown)}" if unknown else "'folder' is missing"
+        raise TrainingConfigError(f"source {SCENES!r}: {problem}", hint="options: folder, limit, shares")
     try:
         shards = load_shards(options["folder"], options.get("limit"))
     except FileNotFoundError as error:
@@ -59,26 +63,22 @@ def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool
         raise TrainingConfigError(f"source {config.name or SCENES!r}: {error}") from error
 
 
-def _placed(key: str, value: Any, data: Path) -> Any:
-    return data / value if key in _PATHS and isinstance(value, str) else value
-
-
 def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]:
-    """The model to train and its tokenizer.
+    """Create the model to train and its tokenizer.
 
     Args:
-        config: names the size.
-        init: checkpoint folder to start from; None = random weights, at the tiny size only.
+        config: recipe of the stage; determines the size and the seed.
+        init: checkpoint folder to start from; None means random weights, for the tiny size only.
 
     Raises:
-        TrainingConfigError: the full size without `init`: its language model is never trained from nothing.
+        TrainingConfigError: full size without `init`; its language model is never trained from scratch.
         CheckpointError: see `xsam.weights.checkpoint`.
     """
     if init is not None:
         return load_checkpoint(init)
     if config.model != "tiny":
         raise TrainingConfigError(
-            "the full size starts from a checkpoint", hint="give --init, a folder made by `xsam convert`"
+            "the full size starts from a checkpoint", hint="pass --init, a folder made by `xsam convert`"
         )
     from xsam.train.tokenizer import build_tiny_tokenizer
 
@@ -87,6 +87,51 @@ def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]
     model = XSamModel(tiny_config(vocab_size=len(tokenizer)))
     initialize_weights(model)
     return model, tokenizer
+
+
+def at_image_size(model: XSamModel, side: int) -> XSamModel:
+    """Adapt the weights to another input size of the SAM branch.
+
+    Only positions depend on the size. Absolute positions are resized bicubically; the relative ones of the
+    global attention layers are resized linearly, as SAM's own code does at run time.
+
+    Args:
+        model: left unchanged.
+        side: input side in pixels; a multiple of two patches, which are merged into one token.
+
+    Returns:
+        A new model in float32 on the CPU, or `model` itself if it already has this size.
+
+    Raises:
+        TrainingConfigError: `side` is not a multiple of the size of two patches.
+    """
+    config = copy.deepcopy(model.config)
+    if side == config.sam.image_size:
+        return model
+    unit = round(config.sam.patch_size / config.downsample_ratio)
+    if side < unit or side % unit:
+        raise TrainingConfigError(f"the image size must be a multiple of {unit} pixels, got {side}")
+    config.sam.image_size = side
+    resized = XSamModel(config)
+    weights = model.state_dict()
+    state = {
+        name: _resize_positions(name, weights[name].float().cpu(), target.shape)
+        for name, target in resized.state_dict().items()
+    }
+    resized.load_state_dict(state)
+    return resized
+
+
+def _resize_positions(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+    if tensor.shape == shape:
+        return tensor
+    if name == _POSITIONS:  # (1, h, w, C)
+        channels_first = tensor.permute(0, 3, 1, 2)
+        resized = F.interpolate(channels_first, size=shape[1:3], mode="bicubic", align_corners=False)
+        return resized.permute(0, 2, 3, 1)
+    if ".rel_pos_" in name:  # (2 · side − 1, C)
+        return F.interpolate(tensor.T[None], size=shape[0], mode="linear", align_corners=False)[0].T
+    raise TrainingConfigError(f"{name} has shape {tuple(tensor.shape)} and cannot become {tuple(shape)}")
 
 
 def train(
@@ -100,17 +145,17 @@ def train(
     overrides: Mapping[str, Any] | None = None,
     cpu: bool = False,
 ) -> None:
-    """Run one stage, or continue it where it stopped.
+    """Run one stage, or resume it where it stopped.
 
     Args:
         recipe: YAML file or the name of a shipped recipe.
-        data: folder that the paths of the recipe are relative to.
+        data: folder that the paths in the recipe are relative to.
         out: folder of the run.
-        init: checkpoint folder to start from; not used when the run is continued.
-        image_size: input side of the SAM branch in pixels, if `init` was trained with another.
-        heads: runs of earlier stages, whose training-only heads go on learning.
+        init: checkpoint folder to start from; ignored if the run is resumed.
+        image_size: input side of the SAM branch in pixels, if it differs from that of `init`.
+        heads: runs of earlier stages whose auxiliary heads continue training.
         overrides: fields that replace those of the recipe.
-        cpu: leave a GPU alone.
+        cpu: do not use a GPU.
     """
     from xsam.train.trainer import Trainer
 
@@ -131,14 +176,14 @@ def train(
     if trainer.accelerator.is_main_process:
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         count = sum(p.numel() for p in model.parameters())
-        pictures = ", ".join(f"{source.name} {len(source):,}" for source in sources)
-        state = f"continuing at step {trainer.progress.step}" if resumed else "starting"
-        print(f"{recipe}: {state}; {trained:,} of {count:,} parameters; pictures: {pictures}", flush=True)
+        images = ", ".join(f"{source.name} {len(source):,}" for source in sources)
+        state = f"resuming at step {trainer.progress.step}" if resumed else "starting"
+        print(f"{recipe}: {state}; {trained:,} of {count:,} parameters; images: {images}", flush=True)
     trainer.fit()
 
 
 def parse_overrides(values: Sequence[str]) -> dict[str, Any]:
-    """`field=value` texts, values read as YAML."""
+    """Parse `field=value` strings, with values in YAML."""
     overrides: dict[str, Any] = {}
     for text in values:
         name, sign, value = text.partition("=")
@@ -151,32 +196,5 @@ def parse_overrides(values: Sequence[str]) -> dict[str, Any]:
     return overrides
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point of `python -m xsam.train.run`, for `accelerate launch -m`."""
-    parser = argparse.ArgumentParser(prog="xsam.train.run", description="Run one stage of training.")
-    parser.add_argument("recipe", help="YAML file, or a shipped recipe such as tiny/stage1")
-    parser.add_argument("--data", type=Path, default=Path("data"), help="folder that paths are relative to")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run")
-    parser.add_argument("--init", type=Path, help="checkpoint folder to start from")
-    parser.add_argument("--image-size", type=int, metavar="PX", help="input side, if not that of --init")
-    parser.add_argument(
-        "--heads", type=Path, action="append", default=[], help="run of an earlier stage; repeatable"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
-    parser.add_argument("--cpu", action="store_true", help="leave a GPU alone")
-    options = parser.parse_args(arguments)
-    train(
-        options.recipe,
-        data=options.data,
-        out=options.out,
-        init=options.init,
-        image_size=options.image_size,
-        heads=options.heads,
-        overrides=parse_overrides(options.overrides),
-        cpu=options.cpu,
-    )
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -1,6 +1,6 @@
-"""The three stages of training as data: one YAML file a stage, the same fields for tiny and full size.
+"""Recipes of the three training stages: one YAML file per stage, with the same fields for both sizes.
 
-Source of the recipe: section 4 of the paper (arXiv 2508.04655). `recipes/` holds the shipped files.
+Source: section 4 of the paper (arXiv 2508.04655). `recipes/` contains the shipped files.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from xsam.train.losses import LossWeights, MaskSampling
 
 RECIPES = Path(__file__).parent / "recipes"
 STAGE_NAMES = ("stage1", "stage2", "stage3")
-"""Recipes of a size, and folders of their runs, in order."""
+"""Names of the recipes of a size, and of the folders of their runs, in order."""
 CONTINUED = "continued"
-"""A run of the mixed stage that went on from the checkpoint of the three."""
+"""Folder of a run of the mixed stage that started from the checkpoint of the three stages."""
 
 
 class Stage(str, Enum):
-    """What is trained."""
+    """The parts of the model that a stage trains."""
 
-    SEGMENTOR = "segmentor"  # SAM encoder, connector and mask decoder, with a closed-set class head
-    ALIGNMENT = "alignment"  # projectors (and what is listed), on text about pictures
+    SEGMENTOR = "segmentor"  # SAM encoder, connector, and mask decoder, with a closed-set class head
+    ALIGNMENT = "alignment"  # projectors (or the parts in `trainable`), on text about images
     MIXED = "mixed"  # everything, on all tasks together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceConfig:
-    """One data source; `options` are the arguments of its reader, paths relative to the data folder."""
+    """A data source; `options` are the arguments of its reader, with paths relative to the data folder."""
 
     kind: str
     name: str = ""
@@ -45,10 +45,10 @@ class SourceConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageConfig:
-    """Everything that determines a run, apart from folders.
+    """Everything that determines a run, except for folders.
 
-    Exactly one of `steps`, `epochs` and `minutes` is positive. Learning rate: linear warm-up over
-    `warmup` of the run, then a cosine down to `final_lr` of the peak.
+    Exactly one of `steps`, `epochs`, and `minutes` is positive. The learning rate warms up linearly over the
+    fraction `warmup` of the run, then decays along a cosine to the fraction `final_lr` of its peak.
     """
 
     stage: Stage
@@ -60,28 +60,28 @@ class StageConfig:
     steps: int = 0
     epochs: float = 0.0
     minutes: float = 0.0
-    batch_size: int = 8  # pictures a process and step
-    accumulation: int = 1  # steps whose gradients are added up
+    batch_size: int = 8  # images per process and batch
+    accumulation: int = 1  # batches per optimizer step, for gradient accumulation
     prompts_per_image: int = 1
     workers: int = 0
-    max_unreadable: int = 20  # pictures a loader process may leave out because their files are damaged
+    max_unreadable: int = 20  # images that a loader process may skip because their files are damaged
 
     optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = 1e-4
-    muon_learning_rate: float = 2e-3  # of weight matrices, with `optimizer: muon`
+    muon_learning_rate: float = 2e-3  # for weight matrices, with `optimizer: muon`
     encoder_lr_factor: float = 0.1  # both image encoders
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.05
     clip_norm: float = 1.0
     warmup: float = 0.03
     final_lr: float = 0.0
-    ema_decay: float = 0.0  # 0 = no averaged weights
+    ema_decay: float = 0.0  # of averaged weights; 0 = none
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     gradient_checkpointing: bool = False
-    trainable: tuple[str, ...] = ()  # prefixes of parameter names; empty = all that the stage reaches
+    trainable: tuple[str, ...] = ()  # prefixes of parameter names; empty = the default of the stage
 
-    frozen: tuple[str, ...] = ()  # prefixes of parameters that rest for the first part of the run
-    frozen_until: float = 0.0  # … up to this share of it
+    frozen: tuple[str, ...] = ()  # prefixes of parameters that are frozen for the first part of the run
+    frozen_until: float = 0.0  # … up to this fraction of it
 
     losses: LossWeights = field(default_factory=LossWeights)
     sampling: MaskSampling = field(default_factory=MaskSampling)
@@ -97,32 +97,32 @@ class StageConfig:
         lengths = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) > 0]
         if len(lengths) != 1:
             raise TrainingConfigError(
-                f"exactly one of steps, epochs and minutes must be positive, got {lengths or 'none'}"
+                f"exactly one of steps, epochs, and minutes must be positive, got {lengths or 'none'}"
             )
         for name in ("batch_size", "accumulation", "prompts_per_image", "log_every", "validate_every"):
             if getattr(self, name) < 1:
                 raise TrainingConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.warmup < 1:
-            raise TrainingConfigError(f"warmup is a share of the run, got {self.warmup}")
+            raise TrainingConfigError(f"warmup must be in [0, 1), a fraction of the run, got {self.warmup}")
         if not 0 <= self.frozen_until <= 1 or bool(self.frozen) != (self.frozen_until > 0):
-            raise TrainingConfigError("frozen and frozen_until, a share of the run, need each other")
+            raise TrainingConfigError("frozen and frozen_until, a fraction of the run, must be set together")
 
 
 def finished_runs(folder: Path) -> list[Path]:
-    """The runs of a folder that have left a log, in the order in which they were trained."""
+    """Return the runs in a folder that have a log, in the order of training."""
     runs = [folder / name for name in (*STAGE_NAMES, CONTINUED)]
     return [run for run in runs if (run / "log.jsonl").is_file()]
 
 
 def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StageConfig:
-    """Read a stage from YAML.
+    """Read the recipe of a stage from YAML.
 
     Args:
         path: a file, or the name of a shipped recipe such as "tiny/stage1".
         overrides: fields that replace those of the file.
 
     Raises:
-        TrainingConfigError: no such file, unknown field, or a value of the wrong kind.
+        TrainingConfigError: there is no such file, a field is unknown, or a value has the wrong type.
     """
     file = Path(path)
     if not file.is_file():
@@ -137,7 +137,7 @@ def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     except yaml.YAMLError as error:
         raise TrainingConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(data, dict):
-        raise TrainingConfigError(f"{file} does not hold fields with values")
+        raise TrainingConfigError(f"{file} must contain fields with values")
     try:
         return _build(StageConfig, {**data, **(overrides or {})})
     except TrainingConfigError as error:
@@ -145,7 +145,7 @@ def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
 
 def _build(cls: type, data: Mapping[str, Any]) -> Any:
-    """A dataclass from what YAML holds, field by field."""
+    """Build a dataclass from a YAML mapping, field by field."""
     known = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(str(name) for name in set(data) - set(known))
     if unknown:
@@ -164,10 +164,10 @@ def _build(cls: type, data: Mapping[str, Any]) -> Any:
 
 
 def _read(name: str, kind: Any, value: Any) -> Any:
-    """A value of the annotated kind.
+    """Convert a YAML value to the annotated type.
 
     Raises:
-        TrainingConfigError: it is of another kind.
+        TrainingConfigError: the value has another type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
@@ -179,22 +179,22 @@ def _read(name: str, kind: Any, value: Any) -> Any:
     if origin is Literal or issubclass(origin or kind, Enum):
         choices = arguments or tuple(member.value for member in kind)
         if value is False and "no" in choices:
-            value = "no"  # YAML 1.1 reads a bare `no` as false
+            value = "no"  # YAML 1.1 parses a bare `no` as false
         if isinstance(value, bool) or value not in choices:
             raise TrainingConfigError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
         return value if origin is Literal else kind(value)
     if origin is tuple:
         items = _checked(name, value, (list, tuple), "a list")
-        wanted = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
-        if len(items) != len(wanted):
-            raise TrainingConfigError(f"{name} must be {len(wanted)} values, got {value!r}")
-        return tuple(_read(f"{name}[{i}]", k, v) for i, (k, v) in enumerate(zip(wanted, items, strict=True)))
+        types = arguments[:1] * len(items) if arguments[-1] is Ellipsis else arguments
+        if len(items) != len(types):
+            raise TrainingConfigError(f"{name} must be {len(types)} values, got {value!r}")
+        return tuple(_read(f"{name}[{i}]", t, v) for i, (t, v) in enumerate(zip(types, items, strict=True)))
     if origin is Mapping:
         pairs = _checked(name, value, Mapping, "names with values")
         return {str(key): _read(f"{name}.{key}", arguments[1], item) for key, item in pairs.items()}
     if kind is float:
         try:
-            number = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 reads 1e-4 as text
+            number = math.nan if isinstance(value, bool) else float(value)  # YAML 1.1 parses 1e-4 as text
         except (TypeError, ValueError):
             number = math.nan
         if not math.isfinite(number):
@@ -205,7 +205,7 @@ def _read(name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _checked(name: str, value: Any, kinds: type | tuple[type, ...], words: str) -> Any:
+def _checked(name: str, value: Any, kinds: type | tuple[type, ...], expected: str) -> Any:
     if not isinstance(value, kinds):
-        raise TrainingConfigError(f"{name} must be {words}, got {value!r}")
+        raise TrainingConfigError(f"{name} must be {expected}, got {value!r}")
     return value

@@ -1,8 +1,8 @@
-"""One training step's forward pass, stage by stage: batch → losses. Shared by training and validation."""
+"""Forward pass of a training step for each stage: batch → losses. Shared by training and validation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from xsam.model.language import packed_row_states
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import ImageFeatures, XSamModel
+from xsam.model.xsam import DecoderStage, ImageFeatures, XSamModel
 from xsam.train.collate import IGNORE, TrainBatch
 from xsam.train.heads import AttributeHeads, ClosedSetHead, GroundingHead
 from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
@@ -20,7 +20,7 @@ from xsam.train.stages import Stage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextStates:
-    """What the language model makes of a batch of texts."""
+    """Output of the language model for a batch of texts."""
 
     hidden: Tensor  # (B, L, D) last hidden states
     seg_embeds: Tensor  # (B, P, C) projected states at `<SEG>`
@@ -28,27 +28,27 @@ class TextStates:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What the mask decoder says; see `XSamModel.decode`."""
+class ForwardOutput:
+    """Output of the mask decoder; see `XSamModel.decode`."""
 
-    stages: list[tuple[Tensor, Tensor]]  # class and mask logits; none in a batch of texts without masks
+    stages: list[tuple[Tensor, Tensor]]  # class and mask logits; empty if no text requests masks
     query_states: Tensor  # (B, P, Q, C) of the last stage
 
 
 def read_texts(
     model: XSamModel, features: ImageFeatures, batch: TrainBatch, generator: torch.Generator | None = None
 ) -> TextStates:
-    """Run the language model over all texts of every picture in one packed pass."""
+    """Run the language model over all texts of every image in one packed forward pass."""
     tokens = features.image_tokens
     prefix = torch.stack([model.embed(batch.prefix_ids, image) for image in tokens])
     regions = _region_tokens(model, features.region_map, batch, generator)
     rows = model.embed(batch.text_ids.flatten(), None, regions).unflatten(0, batch.text_ids.shape)
     _, hidden = packed_row_states(model.llm, prefix, rows, batch.owner, batch.offset)
     projected = model.llm_projector(hidden)
-    everyone = torch.arange(len(projected), device=projected.device)[:, None]
+    rows_index = torch.arange(len(projected), device=projected.device)[:, None]
     return TextStates(
         hidden=hidden,
-        seg_embeds=projected[everyone, batch.seg_positions],
+        seg_embeds=projected[rows_index, batch.seg_positions],
         conditions=torch.einsum("bpkl,blc->bpkc", batch.span_weights.to(projected.dtype), projected),
     )
 
@@ -56,7 +56,7 @@ def read_texts(
 def _region_tokens(
     model: XSamModel, region_map: Tensor, batch: TrainBatch, generator: torch.Generator | None
 ) -> Tensor | None:
-    """(R, tokens, D) of all regions of the batch, in the order of their placeholders."""
+    """Compute (R, tokens, D) tokens of all regions of the batch, in the order of their placeholders."""
     owners = [b for b, masks in enumerate(batch.region_masks) for _ in masks]
     if not owners:
         return None
@@ -66,41 +66,48 @@ def _region_tokens(
 
 
 def language_loss(lm_head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
-    """Next-token cross-entropy, computed at the positions that predict an answer token only.
+    """Compute next-token cross-entropy, only at the positions that predict an answer token.
 
     Args:
         lm_head: (…, D) → (…, vocabulary).
         hidden: (B, L, D) last hidden states.
         labels: (B, L), IGNORE where nothing is to be predicted.
     """
-    wanted = labels[:, 1:] != IGNORE
-    if not wanted.any():
+    is_target = labels[:, 1:] != IGNORE
+    if not is_target.any():
         return hidden.sum() * 0.0
-    return F.cross_entropy(lm_head(hidden[:, :-1][wanted]).float(), labels[:, 1:][wanted])
+    return F.cross_entropy(lm_head(hidden[:, :-1][is_target]).float(), labels[:, 1:][is_target])
 
 
-def answer_batch(
+def forward_batch(
     model: XSamModel, batch: TrainBatch, *, generator: torch.Generator | None = None
-) -> tuple[ImageFeatures, TextStates, Answer]:
-    """Encode every image once and answer all of its prompts."""
+) -> tuple[ImageFeatures, TextStates, ForwardOutput]:
+    """Encode every image once and decode all of its prompts."""
     features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
     text = read_texts(model, features, batch, generator)
-    if not batch.seg_positions.shape[1]:  # nobody asks for masks
-        return features, text, Answer(stages=[], query_states=text.seg_embeds[:, :, None])
+    if not batch.seg_positions.shape[1]:  # no prompt requests masks
+        return features, text, ForwardOutput(stages=[], query_states=text.seg_embeds[:, :, None])
     stages = model.decode(features, text.seg_embeds, text.conditions, batch.condition_valid)
-    answer = Answer(
+    return features, text, _forward_output(stages)
+
+
+def _forward_output(stages: Sequence[DecoderStage]) -> ForwardOutput:
+    return ForwardOutput(
         stages=[(stage.class_logits, stage.mask_logits) for stage in stages], query_states=stages[-1].states
     )
-    return features, text, answer
 
 
 class StageModule(nn.Module):
-    """Model and heads of one stage; `forward` gives its losses, as data-parallel wrappers need it.
+    """Model and auxiliary heads of one stage; `forward` returns losses, as data-parallel wrappers require.
 
     Args:
-        attributes: name → number of values; None = no attribute heads.
-        classes: size of the closed set; stage 1 and the attribute heads need one.
-        grounding: with the grounding head.
+        model: the model to train.
+        stage: determines the forward pass and the heads.
+        weights: weights of the losses.
+        sampling: where mask losses are evaluated.
+        classes: size of the closed set; required by stage 1 and the attribute heads.
+        attributes: name → number of values; None disables the attribute heads.
+        grounding: enable the grounding head.
     """
 
     def __init__(
@@ -136,14 +143,14 @@ class StageModule(nn.Module):
         )
 
     def forward(self, batch: TrainBatch, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Weighted losses of a batch; their sum is what is minimised."""
+        """Compute the weighted losses of a batch; training minimizes their sum."""
         if self.stage is Stage.SEGMENTOR:
             return self._segmentor(batch, generator)
         if self.stage is Stage.ALIGNMENT:
             return self._alignment(batch, generator)
-        features, text, answer = answer_batch(self.model, batch, generator=generator)
+        features, text, output = forward_batch(self.model, batch, generator=generator)
         losses = {"loss_llm": language_loss(self.model.llm.lm_head, text.hidden, batch.text_labels)}
-        losses.update(self._masks(answer, batch, batch.targets, features.multi_scale[-1], generator))
+        losses.update(self._mask_losses(output, batch, batch.targets, features.multi_scale[-1], generator))
         if self.grounding is not None and batch.seg_positions.shape[1]:
             losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
         return losses
@@ -159,12 +166,9 @@ class StageModule(nn.Module):
             conditions,
             torch.ones(conditions.shape[:3], dtype=torch.bool, device=conditions.device),
         )
-        answer = Answer(
-            stages=[(stage.class_logits, stage.mask_logits) for stage in stages],
-            query_states=stages[-1].states,
-        )
+        output = _forward_output(stages)
         targets: list[list[PromptTarget | None]] = [[PromptTarget(labels=c)] for c in batch.classes]
-        return self._masks(answer, batch, targets, features.multi_scale[-1], generator)
+        return self._mask_losses(output, batch, targets, features.multi_scale[-1], generator)
 
     def _alignment(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
         model = self.model
@@ -183,18 +187,18 @@ class StageModule(nn.Module):
             losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
         return losses
 
-    def _masks(
+    def _mask_losses(
         self,
-        answer: Answer,
+        output: ForwardOutput,
         batch: TrainBatch,
         targets: list[list[PromptTarget | None]],
         finest: Tensor,
         generator: torch.Generator | None,
     ) -> dict[str, Tensor]:
         losses: dict[str, Tensor] = {}
-        if answer.stages:
+        if output.stages:
             losses, matchings = segmentation_loss(
-                answer.stages,
+                output.stages,
                 [mask.float() for mask in batch.masks],
                 targets,
                 weights=self.weights,
@@ -202,7 +206,7 @@ class StageModule(nn.Module):
                 generator=generator,
             )
             if self.attributes is not None:
-                aux = self.attributes.query_loss(answer.query_states, matchings[-1], batch)
+                aux = self.attributes.query_loss(output.query_states, matchings[-1], batch)
                 losses["loss_aux_queries"] = self.weights.auxiliary * aux
         if self.attributes is not None:
             losses["loss_aux_pixels"] = self.weights.auxiliary * self.attributes.pixel_loss(finest, batch)

@@ -1,4 +1,4 @@
-"""The tiny model's own tokenizer: one token a word of its small world."""
+"""The tokenizer of the tiny model: one token per word of the simulator's vocabulary."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _SEGMENTER = pre_tokenizers.Sequence(
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over the simulator's vocabulary and the canonical prompts.
+    """Build a word-level tokenizer for the simulator's vocabulary and the canonical prompts.
 
-    Words are folded to lower case; what it does not know becomes `<unk>`.
+    Words are lowercased; unknown words become `<unk>`.
     """
-    words = set(VOCABULARY)
+    vocabulary = set(VOCABULARY)
     for text in _prompt_texts():
         for tag in (*_TAGS, "<image>", "<region>"):
             text = text.replace(tag, " ")
-        words.update(word for word, _ in _SEGMENTER.pre_tokenize_str(text.lower()))
-    order = [*_TAGS, UNKNOWN, *sorted(words - {UNKNOWN})]
+        vocabulary.update(word for word, _ in _SEGMENTER.pre_tokenize_str(text.lower()))
+    order = [*_TAGS, UNKNOWN, *sorted(vocabulary - {UNKNOWN})]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(order)}, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = _SEGMENTER
@@ -44,7 +44,7 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_tiny_tokenizer(folder: Path) -> None:
-    """Write the tokenizer's files into a folder."""
+    """Write the tokenizer's files to a folder."""
     build_tiny_tokenizer().save_pretrained(folder)
 
 

@@ -1,4 +1,4 @@
-"""The training loop of all stages: accelerate for devices and processes, resumable to the step."""
+"""The training loop of all stages, on top of accelerate; resumable at every saved step."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from xsam.data.samples import SampleSource
 from xsam.errors import ModelError, TrainingConfigError
 from xsam.model.xsam import XSamModel
 from xsam.train.batches import PlannedBatches
-from xsam.train.collate import Collator
+from xsam.train.collate import Collator, TrainBatch
 from xsam.train.mixture import BatchPlan
 from xsam.train.optimizer import build_optimizers, freeze, schedule, set_rates
 from xsam.train.stages import Stage, StageConfig
@@ -38,8 +38,8 @@ HEADS_FILE = "heads.safetensors"
 
 
 @dataclass(slots=True, kw_only=True)
-class Progress:
-    """Where a run stands; saved with the weights."""
+class TrainingProgress:
+    """Progress of a run; saved with the weights."""
 
     step: int = 0
     elapsed_s: float = 0.0
@@ -52,14 +52,17 @@ class Progress:
 
 
 class Trainer:
-    """One stage of training.
+    """Trains one stage.
 
     Args:
-        model: with the weights to start from.
+        model: the model with its initial weights.
+        tokenizer: saved with the checkpoint.
+        config: recipe of the stage.
         sources: in the order of `config.sources`.
-        validation: pictures to score while training, or None.
-        out: folder of the run: `state/` to resume, `checkpoint/`, `log.jsonl`, TensorBoard files,
-            validation pictures.
+        out: folder of the run: `state/` to resume, `checkpoint/`, `log.jsonl`, TensorBoard files, and
+            validation images.
+        validation: images to score during training, or None.
+        cpu: do not use a GPU.
     """
 
     def __init__(
@@ -85,7 +88,7 @@ class Trainer:
         freeze(model, config, last_vision_layer=model.config.vision_encoder.num_hidden_layers - 1)
         if config.gradient_checkpointing:
             for part in (model.llm, model.vision_encoder, model.segmentor.encoder):
-                # The second is the only name in older releases of transformers 5.
+                # Older releases of transformers 5 only have the second name.
                 getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)()
         module = StageModule(
             model,
@@ -97,14 +100,14 @@ class Trainer:
             grounding=config.grounding,
         )
         self.optimizers = build_optimizers(module, config)
-        self.resting = [
+        self.initially_frozen = [
             parameter
             for name, parameter in model.named_parameters()
             if parameter.requires_grad and config.frozen and name.startswith(config.frozen)
         ]
         prepared = self.accelerator.prepare(module, *self.optimizers)
         self.module, self.optimizers = prepared[0], list(prepared[1:])
-        self.progress = Progress()
+        self.progress = TrainingProgress()
         self.accelerator.register_for_checkpointing(self.progress)
         self.ema: XSamModel | None = None
         if config.ema_decay > 0:
@@ -126,14 +129,14 @@ class Trainer:
 
     @property
     def model(self) -> XSamModel:
-        """The network without wrappers."""
+        """The model without wrappers."""
         return self.accelerator.unwrap_model(self.module).model
 
     def resume(self) -> bool:
-        """Continue from `state/` if the run has one."""
+        """Restore `state/` if the run has one; return whether it had."""
         state = self.out / "state"
         if not state.is_dir():
-            state = self.out / "state.old"  # stopped between the two renames of `save`
+            state = self.out / "state.old"  # interrupted between the two renames in `save`
         if not state.is_dir():
             return False
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
@@ -141,11 +144,11 @@ class Trainer:
         self.accelerator.load_state(str(state))
         groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
         for group, (peak_lr, weight_decay) in zip(groups, settings, strict=True):
-            group["peak_lr"], group["weight_decay"] = peak_lr, weight_decay  # the recipe's, not the file's
+            group["peak_lr"], group["weight_decay"] = peak_lr, weight_decay  # from the recipe, not the file
         return True
 
     def save(self) -> None:
-        """Write what is needed to continue, and a checkpoint folder with the best weights known."""
+        """Write the state needed to resume, and a checkpoint folder with the (averaged) weights."""
         fresh, state, old = (self.out / name for name in ("state.new", "state", "state.old"))
         if self.accelerator.is_main_process:
             shutil.rmtree(fresh, ignore_errors=True)
@@ -153,12 +156,12 @@ class Trainer:
         self.accelerator.save_state(str(fresh))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            # Before the state: a run whose state says "finished" is not saved again.
+            # Before the state: a run whose state is finished is not saved again.
             save_checkpoint(
                 self.ema or self.model, self.tokenizer, self.out / "checkpoint", dtype=torch.float32
             )
             save_file(self._heads(), self.out / HEADS_FILE)
-            if state.exists():  # else `old` is the only state there is
+            if state.exists():  # otherwise `old` is the only state
                 shutil.rmtree(old, ignore_errors=True)
                 state.rename(old)
             fresh.rename(state)
@@ -173,25 +176,28 @@ class Trainer:
         }
 
     def load_heads(self, run: Path) -> list[str]:
-        """Start the training-only heads from those of an earlier run, as far as they fit.
+        """Initialize the auxiliary heads from those of an earlier run, where names and shapes match.
 
         Returns:
-            The names of the tensors that were taken.
+            The names of the loaded tensors.
 
         Raises:
-            TrainingConfigError: the run has left no heads.
+            TrainingConfigError: the run has not saved any heads.
         """
         if not (run / HEADS_FILE).is_file():
             raise TrainingConfigError(f"no {HEADS_FILE} in {run}", hint="has that stage been saved?")
-        found = load_file(run / HEADS_FILE)
-        own = self._heads()
-        fitting = {name: found[name] for name, value in own.items() if _same_shape(found.get(name), value)}
+        saved = load_file(run / HEADS_FILE)
+        matching = {
+            name: saved[name]
+            for name, value in self._heads().items()
+            if name in saved and saved[name].shape == value.shape
+        }
         module: StageModule = self.accelerator.unwrap_model(self.module)
-        module.load_state_dict(fitting, strict=False)
-        return sorted(fitting)
+        module.load_state_dict(matching, strict=False)
+        return sorted(matching)
 
     def fit(self) -> None:
-        """Train to the end of the stage; whatever stops it, the last save can be continued."""
+        """Train to the end of the stage; if interrupted, the run can be resumed from the last save."""
         config, accelerator = self.config, self.accelerator
         self.out.mkdir(parents=True, exist_ok=True)
         accelerator.init_trackers("tensorboard")
@@ -208,7 +214,7 @@ class Trainer:
         last_saved = self.progress.step
         while (share := self._share()) < 1:
             started = time.monotonic()
-            for name, value in self._step(loader, share).items():
+            for name, value in self.train_step(loader, share).items():
                 losses[name].append(value)
             self.progress.step += 1
             bar.update()
@@ -234,20 +240,28 @@ class Trainer:
         return self.progress.step / max(1, self.total_steps)
 
     def _count_time(self, seconds: float) -> None:
-        """All processes must agree on the clock, since it may decide about the end."""
+        """Advance the clock by the mean over processes, which must agree on when the run ends."""
         clock = torch.tensor([seconds], device=self.accelerator.device)
         self.progress.elapsed_s += float(self.accelerator.reduce(clock, reduction="mean"))
 
-    def _step(self, loader: Any, share: float) -> dict[str, float]:
-        """One optimizer step; `share` of the run sets the learning rate."""
+    def train_step(self, batches: Iterator[TrainBatch], share: float) -> dict[str, float]:
+        """Take one optimizer step and return its losses and gradient norm.
+
+        Args:
+            batches: yields the batches of the step; there are `config.accumulation` of them.
+            share: completed fraction of the run, which determines the learning rate.
+
+        Raises:
+            ModelError: the loss is not finite.
+        """
         config, accelerator = self.config, self.accelerator
         self.module.train()
-        for parameter in self.resting:
+        for parameter in self.initially_frozen:
             parameter.requires_grad_(share >= config.frozen_until)
         set_rates(self.optimizers, schedule(share, config))
         kept: dict[str, float] = {}
         for part in range(config.accumulation):
-            batch = next(loader).to(accelerator.device)
+            batch = next(batches).to(accelerator.device)
             number = self.progress.step * config.accumulation + part
             draw = np.random.default_rng([config.seed, number, accelerator.process_index, 5])
             generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
@@ -258,21 +272,21 @@ class Trainer:
                 if not torch.isfinite(total):
                     raise ModelError(
                         f"the loss of step {self.progress.step} is not finite",
-                        hint="the last save is untouched; lower the learning rate and start again",
+                        hint="the last save is intact; lower the learning rate and resume",
                     )
                 accelerator.backward(total / config.accumulation)
             for name, value in {**losses, "loss": total}.items():
-                if not name[-1].isdigit():  # the decoder's earlier layers
+                if not name[-1].isdigit():  # not those of earlier decoder layers
                     kept[name] = kept.get(name, 0.0) + float(value.detach()) / config.accumulation
         norm = accelerator.clip_grad_norm_(self.module.parameters(), config.clip_norm)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        self._average()
+        self._update_average()
         return {**kept, "grad_norm": float(norm) if norm is not None else 0.0}
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_average(self) -> None:
         if self.ema is None:
             return
         step = self.progress.step
@@ -280,7 +294,7 @@ class Trainer:
         torch._foreach_lerp_(list(self.ema.parameters()), list(self.model.parameters()), 1 - decay)
 
     def validate(self) -> None:
-        """Score the (averaged) weights and draw what they answer."""
+        """Score the (averaged) weights and draw some of their results."""
         if self.validation is None or not self.accelerator.is_main_process:
             return
         module: StageModule = self.accelerator.unwrap_model(self.module)
@@ -310,12 +324,8 @@ class Trainer:
 
 
 def _sync(accelerator: Accelerator, module: Any, last: bool) -> Any:
-    """Exchange gradients between processes only with the last part of a step."""
+    """Synchronize gradients between processes only for the last batch of a step."""
     return nullcontext() if last else accelerator.no_sync(module)
-
-
-def _same_shape(found: Tensor | None, wanted: Tensor) -> bool:
-    return found is not None and found.shape == wanted.shape
 
 
 def _precision(config: StageConfig, cpu: bool) -> str:

@@ -1,6 +1,6 @@
-"""Scores and pictures inside a run, at the training resolution and in seconds.
+"""Quick validation scores and drawings during training, at training resolution.
 
-The engine's own numbers on full-size pictures come from `xsam.eval`.
+For scores of the engine on full-size images, see `xsam.eval`.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
 from xsam.train.stages import Stage, StageConfig
-from xsam.train.step import answer_batch, language_loss, read_texts
-from xsam.types.masks import BoolMask
+from xsam.train.step import forward_batch, language_loss, read_texts
+from xsam.types.masks import BoolMask, mask_iou
 
 _BATCH = 8
-_FOUND = 0.5  # probability from which a query answers
+_FOUND = 0.5  # minimum probability of a query that counts as found
 _TILES = 12
 _TILE_PX = 192
 
@@ -55,7 +55,7 @@ class Validation:
     def run(
         self, model: XSamModel, *, closed_set: ClosedSetHead | None = None, picture: Path | None = None
     ) -> dict[str, float]:
-        """Scores of the model; with `picture`, a grid of pictures with answers (left truth, right answer)."""
+        """Score the model; draw a grid to `picture` with truth on the left, prediction on the right."""
         was_training = model.training
         model.eval()
         tally = _Tally()
@@ -77,11 +77,11 @@ class Validation:
     def _score_prompts(
         self, model: XSamModel, batch: TrainBatch, tally: _Tally, tiles: list[NDArray[np.uint8]]
     ) -> None:
-        _, text, answer = answer_batch(model, batch)
+        _, text, output = forward_batch(model, batch)
         tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
-        if not answer.stages:
+        if not output.stages:
             return
-        class_logits, mask_logits = answer.stages[-1]
+        class_logits, mask_logits = output.stages[-1]
         for b, row in enumerate(batch.kinds):
             for p, kind in enumerate(row):
                 target = batch.targets[b][p]
@@ -89,15 +89,15 @@ class Validation:
                 conditions = int(batch.condition_valid[b, p].sum())
                 probability = class_logits[b, p].softmax(dim=-1)[:, :conditions]
                 for k in range(conditions):
-                    wanted = target.labels == k
+                    is_target = target.labels == k
                     best = float(probability[:, k].max())
                     single = conditions == 1
-                    if not wanted.any():
+                    if not is_target.any():
                         tally.add("absent_rejected" if single else "absent_condition", float(best < _FOUND))
                         continue
-                    truth = batch.masks[b][wanted].any(dim=0)
+                    truth = batch.masks[b][is_target].any(dim=0)
                     found = _union(mask_logits[b, p], probability[:, k], truth.shape)
-                    tally.add(f"iou_{kind}", _iou(found, truth))
+                    tally.add(f"iou_{kind}", mask_iou(found.cpu().numpy(), truth.cpu().numpy()))
                     if single and not kind.startswith(("visual", "interactive")):
                         tally.add("false_alarm", float(best < _FOUND))
                     if p == 0 and k == 0:
@@ -113,16 +113,16 @@ class Validation:
     ) -> None:
         features = model.encode_segmentation(batch.seg_pixels)
         conditions = head.conditions(len(batch.seg_pixels))
-        answer = model.decode(
+        decoded = model.decode(
             features,
             conditions.new_zeros(len(conditions), 1, conditions.shape[-1]),
             conditions,
             torch.ones(conditions.shape[:3], dtype=torch.bool, device=conditions.device),
         )[-1]
         for b, (masks, classes) in enumerate(zip(batch.masks, batch.classes, strict=True)):
-            probability = answer.class_logits[b, 0].softmax(dim=-1)[:, :-1]
-            logits = F.interpolate(answer.mask_logits[b], size=masks.shape[-2:], mode="bilinear")[0] > 0
-            overlap = _pairwise_iou(logits, masks)
+            probability = decoded.class_logits[b, 0].softmax(dim=-1)[:, :-1]
+            found = F.interpolate(decoded.mask_logits[b], size=masks.shape[-2:], mode="bilinear")[0] > 0
+            overlap = _pairwise_iou(found, masks)
             for n, label in enumerate(classes.tolist()):
                 if label < 0:
                     continue
@@ -131,7 +131,7 @@ class Validation:
                 tally.add("class_of_best_query", float(int(probability[best].argmax()) == label))
                 tally.add("iou_class", float(overlap[int(probability[:, label].argmax()), n]))
             kept = probability.max(dim=-1).values > _FOUND
-            tiles.append(_tile(batch, b, masks.any(dim=0), logits[kept].any(dim=0)))
+            tiles.append(_tile(batch, b, masks.any(dim=0), found[kept].any(dim=0)))
 
 
 class _Tally:
@@ -151,19 +151,19 @@ class _Tally:
 
 
 def _score_text(model: XSamModel, batch: TrainBatch, tally: _Tally) -> None:
-    """Share of answers of which every token is the most likely one, given those before."""
+    """Score the share of answers in which every token is the most likely one, given the preceding tokens."""
     features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
     text = read_texts(model, features, batch)
     tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
-    guess = model.llm.lm_head(text.hidden[:, :-1]).argmax(dim=-1)
-    wanted = batch.text_labels[:, 1:]
-    asked = wanted >= 0
-    right = guess == wanted
+    predicted = model.llm.lm_head(text.hidden[:, :-1]).argmax(dim=-1)
+    labels = batch.text_labels[:, 1:]
+    is_answer = labels >= 0
+    correct = predicted == labels
     owner = batch.owner[:, 1:]
     for b, kinds in enumerate(batch.text_kinds):
-        for number, kind in enumerate(kinds, start=1):
-            mine = asked[b] & (owner[b] == number)
-            tally.add(f"text_{kind}", float(right[b][mine].all()))
+        for index, kind in enumerate(kinds, start=1):
+            of_text = is_answer[b] & (owner[b] == index)
+            tally.add(f"text_{kind}", float(correct[b][of_text].all()))
 
 
 def _union(mask_logits: Tensor, probability: Tensor, size: torch.Size) -> Tensor:
@@ -173,32 +173,25 @@ def _union(mask_logits: Tensor, probability: Tensor, size: torch.Size) -> Tensor
     return (upsampled > 0).any(dim=0)
 
 
-def _iou(first: Tensor, second: Tensor) -> float:
-    union = int((first | second).sum())
-    return int((first & second).sum()) / union if union else 0.0
-
-
 def _pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
-    """(M, H, W), (N, H, W) bool → (M, N)."""
+    """Compute the (M, N) IoU of (M, H, W) and (N, H, W) bool masks."""
     a, b = first.flatten(1).float(), second.flatten(1).float()
     inter = a @ b.T
     return inter / (a.sum(1)[:, None] + b.sum(1)[None] - inter).clamp(min=1)
 
 
-def _tile(batch: TrainBatch, index: int, truth: Tensor, answer: Tensor) -> NDArray[np.uint8]:
-    """Picture twice: the truth in green on the left, the answer in red on the right."""
+def _tile(batch: TrainBatch, index: int, truth: Tensor, found: Tensor) -> NDArray[np.uint8]:
+    """Draw the image twice: with the truth in green on the left, and the prediction in red on the right."""
     rgb = batch.seg_pixels[index].permute(1, 2, 0).cpu().numpy() * IMAGENET_STD + IMAGENET_MEAN
     halves = [
-        _tinted(rgb, mask.cpu().numpy(), color)
-        for mask, color in ((truth, (0.1, 0.9, 0.2)), (answer, (1.0, 0.15, 0.1)))
+        _tint(rgb, mask.cpu().numpy(), color)
+        for mask, color in ((truth, (0.1, 0.9, 0.2)), (found, (1.0, 0.15, 0.1)))
     ]
     small = [cv2.resize(half, (_TILE_PX, _TILE_PX), interpolation=cv2.INTER_AREA) for half in halves]
     return np.concatenate(small, axis=1)
 
 
-def _tinted(
-    rgb: NDArray[np.floating], mask: BoolMask, color: tuple[float, float, float]
-) -> NDArray[np.uint8]:
+def _tint(rgb: NDArray[np.floating], mask: BoolMask, color: tuple[float, float, float]) -> NDArray[np.uint8]:
     out = rgb.copy()
     out[mask] = 0.45 * out[mask] + 0.55 * np.array(color)
     return (np.clip(out, 0, 1) * 255).astype(np.uint8)

@@ -9,7 +9,7 @@ from xsam.sim import shards
 from xsam.sim.annotate import annotate
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
-from xsam.sim.shards import load_shards, main, render_shards, shard_path, training_image_hw
+from xsam.sim.shards import app, load_shards, render_shards, shard_path, training_image_hw
 
 SIZE = 48
 
@@ -116,5 +116,5 @@ def test_errors_are_told(tmp_path: Path, directory: Path) -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     arguments = ["--start", "5", "--count", "2", "--size", "32", "--out", str(tmp_path / "deep" / "out")]
-    assert main(arguments) == 0
+    app(arguments, standalone_mode=False)
     assert load_shards(tmp_path / "deep" / "out").seeds.tolist() == [5, 6]

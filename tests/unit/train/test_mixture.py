@@ -29,7 +29,7 @@ def test_small_sources_are_repeated_by_the_square_root() -> None:
 
 @pytest.mark.parametrize("sizes", [[3, 0], [], [0]])
 def test_every_source_needs_a_picture(sizes: list[int]) -> None:
-    with pytest.raises(ValueError, match="needs a picture"):
+    with pytest.raises(ValueError, match="needs at least one image"):
         repeat_factors(sizes, 0.1)
 
 

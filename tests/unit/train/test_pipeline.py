@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.unit.train.short_runs import PowerCut
 from xsam import Query, Status, VisualPrompt, XSam
 from xsam.errors import TrainingConfigError
 from xsam.sim.render import render
@@ -16,10 +17,6 @@ from xsam.sim.shards import load_shards
 from xsam.train import pipeline
 from xsam.train.card import score_table, stage_table
 from xsam.train.publish import publish
-
-
-class PowerCut(Exception):
-    """Ends the pipeline before its last step."""
 
 
 @pytest.mark.slow
@@ -39,10 +36,10 @@ def test_the_smoke_run_ends_in_a_checkpoint_that_answers(
     with monkeypatch.context() as stopped:
         stopped.setattr(pipeline, "publish", stop)
         with pytest.raises(PowerCut):
-            pipeline.main(command)
+            pipeline.app(command, standalone_mode=False)
     trained = {path: path.stat().st_mtime_ns for path in out.glob("stage?/checkpoint/*")}
     assert len([path for path in trained if path.name == "model.safetensors"]) == 3
-    assert pipeline.main(command) == 0
+    pipeline.app(command, standalone_mode=False)
     assert {path: path.stat().st_mtime_ns for path in trained} == trained
 
     scenes = load_shards(data / "train")

@@ -12,7 +12,7 @@ from tests.unit.train.small import SIDE, small_config, small_model
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
-from xsam.train.resolution import at_image_size
+from xsam.train.run import at_image_size
 from xsam.weights.checkpoint import load_checkpoint, save_checkpoint
 
 LARGER = 128

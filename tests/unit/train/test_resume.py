@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("single_process")
 
 def _cut(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
     """Run, and fail in the middle of the step after so many."""
-    step = trainer._step
+    step = trainer.train_step
 
     def interrupted(*arguments: Any) -> dict[str, float]:
         losses = step(*arguments)
@@ -26,7 +26,7 @@ def _cut(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *, after: int) -> No
             raise PowerCut
         return losses
 
-    monkeypatch.setattr(trainer, "_step", interrupted)
+    monkeypatch.setattr(trainer, "train_step", interrupted)
     with pytest.raises(PowerCut):
         trainer.fit()
 

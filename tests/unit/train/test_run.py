@@ -14,7 +14,8 @@ from tests.unit.train.small import small_model
 from xsam.data.readers import DatasetError, MissingDataError
 from xsam.errors import CheckpointError, TrainingConfigError
 from xsam.sim.shards import SceneShards
-from xsam.train.run import build_model, main, open_configured, parse_overrides, train
+from xsam.train.command import app
+from xsam.train.run import build_model, open_configured, parse_overrides, train
 from xsam.train.stages import SourceConfig, Stage, StageConfig
 from xsam.train.trainer import Trainer
 from xsam.weights.checkpoint import load_checkpoint, read_tensors, save_checkpoint
@@ -149,7 +150,7 @@ def stages(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
             chain = ["--init", str(out / f"stage{number - 1}" / "checkpoint")] if number > 1 else []
             heads = [f"--heads={out / f'stage{earlier}'}" for earlier in range(1, number)]
             folders = ["--data", str(data), "--out", str(out / name), "--cpu"]
-            assert main([f"tiny/{name}", *folders, *chain, *heads, *arguments]) == 0
+            app([f"tiny/{name}", *folders, *chain, *heads, *arguments], standalone_mode=False)
     return {"out": out, "begun": begun}
 
 
@@ -205,6 +206,6 @@ def test_a_run_says_whether_it_continues(
     shutil.copytree(stages["out"] / "stage1", tmp_path / "stage1")
     capsys.readouterr()
     train("tiny/stage1", data=data, out=tmp_path / "stage1", overrides=SHORT, cpu=True)
-    said = capsys.readouterr().out
-    assert "tiny/stage1: continuing at step 2;" in said
-    assert "pictures: scenes 8" in said
+    output = capsys.readouterr().out
+    assert "tiny/stage1: resuming at step 2;" in output
+    assert "images: scenes 8" in output

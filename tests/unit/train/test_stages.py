@@ -169,7 +169,7 @@ def test_a_folder_of_the_recipes_name_is_no_recipe(tmp_path: Path, monkeypatch: 
         ("attributes: [color]", ("attributes must be names with values",)),
         ("attributes: {color: many}", ("attributes.color must be int",)),
         ("batch_size: 0", ("batch_size must be at least 1",)),
-        ("warmup: 1", ("warmup is a share",)),
+        ("warmup: 1", ("warmup must be in",)),
         ("frozen: [llm.]", ("frozen_until",)),
         ("frozen_until: 0.5", ("frozen_until",)),
     ],
@@ -185,7 +185,7 @@ def test_recipes_are_checked(tmp_path: Path, fields: str, words: tuple[str, ...]
     "length", ["", "steps: 0", "steps: 3\nminutes: 1", "epochs: 1\nminutes: 1", "minutes: -1"]
 )
 def test_a_run_has_exactly_one_length(tmp_path: Path, length: str) -> None:
-    assert "exactly one of steps, epochs and minutes" in _refused(tmp_path, f"stage: mixed\n{length}\n")
+    assert "exactly one of steps, epochs, and minutes" in _refused(tmp_path, f"stage: mixed\n{length}\n")
 
 
 def test_overrides_are_checked_like_the_file(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from xsam.sim.shards import SceneShards
 from xsam.train.collate import IGNORE, Collator, TrainBatch
 from xsam.train.losses import LossWeights, MaskSampling
 from xsam.train.stages import Stage
-from xsam.train.step import StageModule, answer_batch, language_loss
+from xsam.train.step import StageModule, forward_batch, language_loss
 from xsam.types.requests import Query, Task
 
 SURE = 30.0
@@ -259,7 +259,7 @@ def test_what_stands_where_a_prompt_is_missing_teaches_nothing(model: XSamModel,
 @torch.no_grad()
 def test_answers_come_for_every_prompt_and_stage(model: XSamModel, tokenizer: Any) -> None:
     batch = _two_and_one(model, tokenizer)
-    _, text, answer = answer_batch(model, batch)
+    _, text, answer = forward_batch(model, batch)
     queries, layers = model.config.mask2former.num_queries, model.config.mask2former.decoder_layers
     assert len(answer.stages) == layers  # one before the first of layers − 1
     for class_logits, mask_logits in answer.stages:

@@ -66,7 +66,7 @@ def _gradients(
     trainer.batches.plan = plan
     recorder = Recorder(trainer.module)
     trainer.optimizers = [recorder]
-    losses = trainer._step(iter(trainer.batches), 0.5)
+    losses = trainer.train_step(iter(trainer.batches), 0.5)
     return losses, recorder.gradients
 
 
@@ -141,7 +141,7 @@ def test_averaged_weights_by_hand(start: Start, tmp_path: Path) -> None:
     expected = trainer.model.state_dict()[name].clone()
     batches = iter(trainer.batches)
     for decay in (1 / 20, 2 / 21, 0.09):
-        trainer._step(batches, 0.5)
+        trainer.train_step(batches, 0.5)
         trainer.progress.step += 1
         expected = decay * expected + (1 - decay) * trainer.model.state_dict()[name]
     torch.testing.assert_close(trainer.ema.state_dict()[name], expected)
@@ -159,7 +159,7 @@ def test_some_parameters_may_rest_at_first(start: Start, tmp_path: Path) -> None
     words = trainer.model.state_dict()[other].clone()
     batches = iter(trainer.batches)
     for step in range(4):
-        trainer._step(batches, step / 4)
+        trainer.train_step(batches, step / 4)
         values.append(trainer.model.state_dict()[name].clone())
         assert not torch.equal(trainer.model.state_dict()[other], words)
     assert [torch.equal(a, b) for a, b in itertools.pairwise(values)] == [True, True, False, False]
@@ -233,7 +233,7 @@ def test_losses_in_the_log_are_means_of_their_steps(
         trainer = start(out, steps=steps, log_every=4, validate_every=3)
         trainer.resume()
         values = iter([2.0, 4.0, 9.0] if steps == 3 else [10.0, 20.0, 30.0])
-        monkeypatch.setattr(trainer, "_step", lambda *_, values=values: {"loss": next(values)})
+        monkeypatch.setattr(trainer, "train_step", lambda *_, values=values: {"loss": next(values)})
         trainer.fit()
     logged = [(r["step"], r["train"]["loss"]) for r in records(tmp_path / "a")]
     assert logged == [(3, 5.0), (4, 10.0), (6, 25.0)]
@@ -245,7 +245,7 @@ def test_a_run_by_the_clock_ends(start: Start, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(trainer_module.time, "monotonic", lambda: float(next(clock)))
     trainer = start(tmp_path, steps=0, minutes=2.0, validate_every=9)
     shares: list[float] = []
-    monkeypatch.setattr(trainer, "_step", lambda _, share: shares.append(share) or {"loss": 1.0})
+    monkeypatch.setattr(trainer, "train_step", lambda _, share: shares.append(share) or {"loss": 1.0})
     trainer.fit()
     assert shares == [0.0, 0.25, 0.5, 0.75]
     assert records(tmp_path)[-1]["minutes"] == 2.0

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from safetensors.torch import save_file
 
-from xsam.train.run import main
+from xsam.train.command import app
 from xsam.train.trainer import Trainer
 
 _fit = Trainer.fit
@@ -22,4 +20,4 @@ def _fit_and_write(trainer: Trainer) -> None:
 
 if __name__ == "__main__":
     Trainer.fit = _fit_and_write  # type: ignore[method-assign]
-    sys.exit(main())
+    app()

@@ -20,7 +20,7 @@ _SPACE = " \t\n\r"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What a user must have on disk for a dataset, and where to get it."""
+    """Files that a user must have on disk for a dataset, and where to get them."""
 
     dataset: str
     folders: str

@@ -34,7 +34,7 @@ _FILES = {
     "flickr": ("flickr_mergedGT_GCG_train.json", "Flickr30k"),
 }
 _OPEN, _CLOSE = "\ue000", "\ue001"  # stand for <p> and </p> while tags are removed from the caption
-_MIN_WORDS = 3  # as in the data set's own reader
+_MIN_WORDS = 3  # as in the dataset's own reader
 _Span = tuple[int, int]
 
 
