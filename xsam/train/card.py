@@ -77,9 +77,9 @@ def model_card(folder: Path, runs: Path, scores: Mapping[str, Any], *, remarks: 
     parameters = sum(tensor.numel() for tensor in read_tensors(folder).values()) / 1e6
     return f"""# The tiny X-SAM checkpoint
 
-The X-SAM architecture (arXiv 2508.04655) with {parameters:.1f} M parameters, trained only on simulated tabletop
-scenes. It is here so that everything in this project runs on a CPU right away. It knows {len(CATEGORIES)} household
-categories and {len(ALL_COLORS)} colors, and nothing about the real world.
+The X-SAM architecture (arXiv 2508.04655) with {parameters:.1f} M parameters, trained only on simulated
+tabletop scenes. It is here so that everything in this project runs on a CPU right away. It knows
+{len(CATEGORIES)} household categories and {len(ALL_COLORS)} colors, and nothing about the real world.
 
 ## Scores
 
