@@ -224,7 +224,7 @@ def test_the_score_is_that_of_the_right_question() -> None:
     assert scores["reasoning_miou"] == 0.0
 
 
-class FailingSegmenter:
+class ErrorRaisingSegmenter:
     """Fails on every picture, or refuses every query."""
 
     def __init__(self, *, refuse: bool) -> None:
@@ -242,7 +242,7 @@ class FailingSegmenter:
 
 @pytest.mark.parametrize(("refuse", "code"), [(True, "INVALID_QUERY"), (False, "OUT_OF_MEMORY")])
 def test_failures_are_not_answers(refuse: bool, code: str) -> None:
-    scores = evaluate(FailingSegmenter(refuse=refuse), SEEDS[:1])
+    scores = evaluate(ErrorRaisingSegmenter(refuse=refuse), SEEDS[:1])
     assert scores["failed"] == scores["questions"] == 16
     assert all(code in reason for reason in scores["failures"])
     assert sum(scores["failures"].values()) == 16
