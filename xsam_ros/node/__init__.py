@@ -1,1 +1,1 @@
-"""The segmenter node: lifecycle, requests, streams, the thread of the model."""
+"""The segmenter node: lifecycle, requests, streams, and the thread that runs the model."""

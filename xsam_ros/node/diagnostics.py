@@ -1,6 +1,6 @@
-"""`/diagnostics` once a second: cameras, queue, latency, refusals, memory, in words a person can act on.
+"""`/diagnostics` once a second: cameras, queue, latency, refusals and memory, with hints on what to do.
 
-Source: REP 107 and diagnostic_msgs. The package diagnostic_updater is not needed.
+Source: REP 107 and diagnostic_msgs. The package diagnostic_updater is not used.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from xsam_ros.node.metrics import NodeStatistics, StatisticsSnapshot, StreamStat
 
 _PERIOD_S = 1.0
 _LATE_S = 1.0
-"""A camera whose newest frame is older than this is late, and after ten times as long it is silent."""
+"""A camera is late when its newest frame is older than this, and silent after ten times as long."""
 
 _SILENT_FACTOR = 10.0
 
 
 class Diagnostics:
-    """Publishes while it is started."""
+    """Publisher of `/diagnostics`; active between `start` and `stop`."""
 
     def __init__(
         self,
@@ -39,13 +39,13 @@ class Diagnostics:
         *,
         model: Callable[[], str],
     ) -> None:
-        """Prepare; nothing is sent yet.
+        """Prepare; nothing is published yet.
 
         Args:
-            node: its full name begins the name of every status.
+            node: its full name is the prefix of every status name.
             statistics: of the node.
-            cameras: by name; looked at each time.
-            model: identity of the model and where it runs, for people.
+            cameras: by name; read each time, so it may change.
+            model: returns a description of the model and its device, for people.
         """
         self._node = node
         self._statistics = statistics
@@ -56,27 +56,27 @@ class Diagnostics:
         self._before: StatisticsSnapshot | None = None
 
     def start(self) -> None:
-        """Publish once a second from now on. May be called again."""
+        """Publish once a second from now on. May be called more than once."""
         if self._timer is None:
             self._publisher = self._node.create_publisher(DiagnosticArray, "/diagnostics", 10)
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # also when simulated time stands still
             self._timer = self._node.create_timer(_PERIOD_S, self.publish, clock=steady)
 
     def stop(self) -> None:
-        """Publish no more. May be called again."""
+        """Stop publishing. May be called more than once."""
         if self._timer is not None:
             self._node.destroy_timer(self._timer)
             self._node.destroy_publisher(self._publisher)
         self._timer = self._publisher = None
 
     def publish(self) -> None:
-        """Send the present state."""
+        """Publish the current state."""
         message = DiagnosticArray(status=self.statuses())
         message.header.stamp = self._node.get_clock().now().to_msg()
         self._publisher.publish(message)
 
     def statuses(self) -> list[DiagnosticStatus]:
-        """One status for the model and one a camera."""
+        """Return one status for the model and one per camera."""
         now = self._statistics.snapshot()
         before, self._before = self._before, now
         name, model = self._node.get_fully_qualified_name(), self._model()
@@ -92,13 +92,16 @@ class Diagnostics:
 def model_status(
     node: str, model: str, now: StatisticsSnapshot, before: StatisticsSnapshot | None
 ) -> DiagnosticStatus:
-    """Queue, latency, refusals and memory. What went wrong since `before` decides the level."""
-    fresh = {
+    """Return the status of the model: queue, latency, refusals and memory.
+
+    Errors since `before` decide the level; None = since the node started.
+    """
+    new = {
         code: count - (before.by_code.get(code, 0) if before else 0) for code, count in now.by_code.items()
     }
-    wrong = {code: count for code, count in fresh.items() if count > 0}
+    errors = {code: count for code, count in new.items() if count > 0}
     failed = now.failed - (before.failed if before else 0)
-    words = ", ".join(f"{count} × {code}" for code, count in sorted(wrong.items()))
+    listed = ", ".join(f"{count} × {code}" for code, count in sorted(errors.items()))
     values: dict[str, Any] = {
         "model": model,
         "busy": now.queue.busy,
@@ -117,19 +120,19 @@ def model_status(
     if gpu_mb is not None:
         values["GPU memory [MB]"] = f"{gpu_mb:.0f}"
     level, text = DiagnosticStatus.OK, "ready"
-    if wrong.get("OUT_OF_MEMORY"):
-        level, text = DiagnosticStatus.ERROR, f"out of memory: {words}"
+    if errors.get("OUT_OF_MEMORY"):
+        level, text = DiagnosticStatus.ERROR, f"out of memory: {listed}"
     elif failed > 0:
-        level, text = DiagnosticStatus.ERROR, f"the model failed: {words}"
-    elif wrong.get("QUEUE_FULL") or wrong.get("DEADLINE"):
-        level, text = DiagnosticStatus.WARN, f"too many requests for the model: {words}"
-    elif wrong:
-        text = f"ready; refused in the last second: {words}"
+        level, text = DiagnosticStatus.ERROR, f"the model failed: {listed}"
+    elif errors.get("QUEUE_FULL") or errors.get("DEADLINE"):
+        level, text = DiagnosticStatus.WARN, f"too many requests for the model: {listed}"
+    elif errors:
+        text = f"ready; refused in the last second: {listed}"
     return _status(level, f"{node}: model", text, node, values)
 
 
 def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics) -> DiagnosticStatus:
-    """Frames, their age and rate, depth, QoS, and the camera's stream."""
+    """Return the status of a camera: frames, their age and rate, depth, QoS, and its stream."""
     values: dict[str, Any] = {
         "image topic": camera.image.topic,
         "frames": camera.image.received,
@@ -165,7 +168,7 @@ def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[b
     topics = [topic for topic in (image, camera.depth, camera.info) if topic is not None]
     for topic in topics:
         if topic.incompatible_qos and not topic.received:
-            return DiagnosticStatus.ERROR, _qos_words(topic)
+            return DiagnosticStatus.ERROR, _qos_description(topic)
     if not image.received:
         return DiagnosticStatus.STALE, f"no frame on {image.topic} yet; is its driver running?"
     if image.age_s > _LATE_S * _SILENT_FACTOR:
@@ -173,22 +176,23 @@ def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[b
     if image.age_s > _LATE_S:
         return DiagnosticStatus.WARN, f"no frame on {image.topic} for {image.age_s:.1f} s"
     if camera.last_error and camera.decode_errors:
-        return DiagnosticStatus.WARN, f"{camera.decode_errors} messages not readable: {camera.last_error}"
+        undecoded = f"{camera.decode_errors} messages could not be decoded"
+        return DiagnosticStatus.WARN, f"{undecoded}: {camera.last_error}"
     for topic in topics:
         if topic.incompatible_qos:
-            return DiagnosticStatus.WARN, _qos_words(topic)
+            return DiagnosticStatus.WARN, _qos_description(topic)
     if stream.running and stream.last_error:
-        return DiagnosticStatus.WARN, f"the stream gives no answers: {stream.last_error}"
+        return DiagnosticStatus.WARN, f"the stream has no results: {stream.last_error}"
     for topic in topics[1:]:
         if not topic.received:
-            return DiagnosticStatus.WARN, f"nothing on {topic.topic} yet, so there are no places in space"
+            return DiagnosticStatus.WARN, f"no message on {topic.topic} yet, so there are no 3D locations"
     return DiagnosticStatus.OK, f"{_number(image.rate_hz)} Hz"
 
 
-def _qos_words(topic: TopicStatistics) -> str:
+def _qos_description(topic: TopicStatistics) -> str:
     return (
-        f"{topic.incompatible_publishers} publisher(s) on {topic.topic} offer another "
-        f"{topic.incompatible_qos} than the node asks for; change the camera's qos parameter"
+        f"{topic.incompatible_publishers} publisher(s) on {topic.topic} offer an incompatible "
+        f"{topic.incompatible_qos}; change the qos parameter of the camera"
     )
 
 
@@ -202,7 +206,7 @@ def _status(level: bytes, name: str, text: str, hardware: str, values: Mapping[s
 
 
 def resident_mb() -> float:
-    """Memory of this process in MB (10^6 bytes); NaN where the system does not tell."""
+    """Return the resident memory of this process in MB (10^6 bytes); NaN where /proc is missing."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except (OSError, ValueError, IndexError):
@@ -211,16 +215,16 @@ def resident_mb() -> float:
 
 
 def gpu_memory_mb() -> float | None:
-    """GPU memory of this process's PyTorch in MB; None without PyTorch or GPU."""
-    torch = sys.modules.get("torch")  # diagnostics is no reason to load it
+    """Return the GPU memory reserved by PyTorch in this process in MB; None without PyTorch or GPU."""
+    torch = sys.modules.get("torch")  # diagnostics must not import it
     if torch is None or not torch.cuda.is_available():
         return None
     return float(torch.cuda.memory_reserved()) / 1e6
 
 
-def chosen_device(asked: str) -> str:
-    """What "auto" has become: CUDA if the model's PyTorch has it, else the CPU."""
-    if asked != "auto":
-        return asked
+def resolved_device(device: str) -> str:
+    """Return `device` with "auto" replaced: "cuda" if the model's PyTorch has it, else "cpu"."""
+    if device != "auto":
+        return device
     torch = sys.modules.get("torch")
     return "cuda" if torch is not None and torch.cuda.is_available() else "cpu"

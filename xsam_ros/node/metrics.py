@@ -1,4 +1,4 @@
-"""What the node has done so far, as numbers: for `~/get_status` and for `/diagnostics`."""
+"""Statistics of the node since it started, for `~/get_status` and `/diagnostics`."""
 
 from __future__ import annotations
 
@@ -9,49 +9,50 @@ from dataclasses import dataclass, field
 
 from xsam.errors import REFUSAL_CODES
 
-_KEPT = 512
-"""Times kept for each stage: enough for a 99th percentile, and little memory however long the node runs."""
+_WINDOW = 512
+"""Number of times kept for each stage: enough for a 99th percentile, and little memory however long the node
+runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStatistics:
-    """The queue in front of the model."""
+    """State of the queue in front of the model."""
 
-    waiting: int = 0  # requests
-    size: int = 0  # how many may wait
+    waiting: int = 0  # number of requests
+    size: int = 0  # number of requests that may wait
     busy: bool = False  # the model is running
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStatistics:
-    """Continuous segmentation of one camera."""
+    """Statistics of the stream of one camera."""
 
     running: bool = False
-    queries: tuple[str, ...] = ()  # in words
-    requested_hz: float = 0.0  # 0 = as many as the model can
-    rate_hz: float = float("nan")  # of the last answers, falling when they stop; NaN with fewer than two
-    latency_s: float = float("nan")  # arrival of a frame to its answer, median of the last ones; NaN without
-    answers: int = 0
-    dropped: int = 0  # frames that were passed over for newer ones
-    refused: int = 0  # attempts that gave no answer
-    last_error: str = ""  # of the last attempt; "" = it was answered
+    queries: tuple[str, ...] = ()  # short descriptions
+    requested_hz: float = 0.0  # 0 = as fast as the model can
+    rate_hz: float = float("nan")  # of recent frames, falling when they stop; NaN for fewer than two
+    latency_s: float = float("nan")  # from arrival of a frame to its results, recent median; NaN for none
+    answers: int = 0  # frames with results
+    dropped: int = 0  # frames that were skipped for newer ones
+    refused: int = 0  # frames that were refused or failed
+    last_error: str = ""  # of the last frame; "" = it has results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatisticsSnapshot:
-    """The numbers at one moment."""
+    """Statistics of the node at one moment."""
 
-    answered: int  # requests of the service and the action
+    answered: int  # requests of the service and the action with results
     refused: int  # requests that were refused as a whole
     failed: int  # requests that failed as a whole
-    by_code: Mapping[str, int]  # the refused and failed ones, for example {"QUEUE_FULL": 2}
-    stages_s: Mapping[str, tuple[float, ...]]  # last times of each stage, oldest first; "total" is all of it
+    by_code: Mapping[str, int]  # refused and failed requests, for example {"QUEUE_FULL": 2}
+    stages_s: Mapping[str, tuple[float, ...]]  # recent seconds of each stage and of "total", oldest first
     queue: QueueStatistics = field(default_factory=QueueStatistics)
     streams: Mapping[str, StreamStatistics] = field(default_factory=dict)  # by camera
 
 
 class NodeStatistics:
-    """Counts requests and times answers, from the start of the node on. Thread-safe."""
+    """Counter of requests and their times since the node started. Thread-safe."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class NodeStatistics:
         queue: Callable[[], QueueStatistics] = QueueStatistics,
         streams: Callable[[], Mapping[str, StreamStatistics]] = dict,
     ) -> None:
-        """Start at zero; `queue` and `streams` are asked for each snapshot."""
+        """Start at zero; `queue` and `streams` are called for each snapshot."""
         self._queue = queue
         self._streams = streams
         self._lock = threading.Lock()
@@ -68,7 +69,7 @@ class NodeStatistics:
         self._stages_s: dict[str, deque[float]] = {}
 
     def count_request(self, code: str) -> None:
-        """A request of the service or the action has ended; "" = it was answered."""
+        """Count a request of the service or the action by its error code; "" = it has results."""
         with self._lock:
             if code:
                 self._codes[code] += 1
@@ -76,13 +77,13 @@ class NodeStatistics:
                 self._answered += 1
 
     def add_times(self, stages_s: Mapping[str, float]) -> None:
-        """A request or a frame of a stream was answered, and that took so many seconds by stage."""
+        """Add the seconds by stage of a request, or of a frame of a stream, that has results."""
         with self._lock:
             for stage, seconds in {**stages_s, "total": sum(stages_s.values())}.items():
-                self._stages_s.setdefault(stage, deque(maxlen=_KEPT)).append(seconds)
+                self._stages_s.setdefault(stage, deque(maxlen=_WINDOW)).append(seconds)
 
     def snapshot(self) -> StatisticsSnapshot:
-        """All numbers now."""
+        """Return the current statistics."""
         queue, streams = self._queue(), dict(self._streams())
         with self._lock:
             codes = dict(self._codes)

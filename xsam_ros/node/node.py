@@ -21,7 +21,7 @@ from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_bu
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
-from xsam_ros.node.diagnostics import Diagnostics, chosen_device
+from xsam_ros.node.diagnostics import Diagnostics, resolved_device
 from xsam_ros.node.lifecycle import release_memory, reported
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator
@@ -280,7 +280,7 @@ class SegmenterNode(LifecycleNode):
     def _model_description(self) -> str:
         if self._engine is None:
             return "none"
-        return f"{self._engine.model_id} on {chosen_device(self._parameters_now().device)}"
+        return f"{self._engine.model_id} on {resolved_device(self._parameters_now().device)}"
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

@@ -1,4 +1,4 @@
-"""Statistics → the messages of `GetStatus`."""
+"""Statistics → messages of `GetStatus`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from xsam_ros.node.metrics import StreamStatistics
 
 
 def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, publishers: int) -> CameraStatus:
-    """How one camera and its stream are doing.
+    """Return the status message of a camera and its stream.
 
     Args:
-        publishers: on the color topic, compatible or not.
+        camera: statistics of the camera.
+        stream: statistics of its stream.
+        publishers: number of publishers on the color topic, whether their QoS is compatible or not.
     """
     policies = {
         policy

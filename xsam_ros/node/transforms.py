@@ -1,4 +1,4 @@
-"""Places in another frame than the camera's, at the moment of the image, through TF where it is installed."""
+"""Locations in another frame than the camera's, by TF at the stamp of the image, where TF is installed."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from xsam.types.location import Location3D, matrix_of_quaternion
 
 try:
     import tf2_ros
-except ImportError:  # not everywhere: the Python wheels of ROS lack it
+except ImportError:  # the Python wheels of ROS do not have it
     tf2_ros = None
 
 _POLL_S = 0.005
 _WAIT_S = 0.1
-"""Longest wait for a transform that is on its way: TF usually comes a little later than the image."""
+"""Longest wait for a transform: TF usually arrives a little later than the image."""
 
 
 class Transforms:
-    """Looks transforms up; without tf2_ros every look-up says why there is none."""
+    """A TF buffer and its listener; without tf2_ros, all locations in other frames are unknown."""
 
     def __init__(self, node: Node) -> None:
         self._buffer: Any = None
         self._listener: Any = None
         if tf2_ros is not None:
             self._buffer = tf2_ros.Buffer(node=node)
-            # It spins with the node's executor: the model's thread may wait for it.
+            # The listener spins with the node's executor, so the model's thread may wait for it.
             self._listener = tf2_ros.TransformListener(self._buffer, node, spin_thread=False)
 
     def destroy(self) -> None:
-        """Stop listening."""
+        """Unsubscribe from TF."""
         if self._listener is not None:
             self._listener.unregister()
         self._listener = self._buffer = None
@@ -44,12 +44,12 @@ class Transforms:
     def relocate(
         self, locations: Sequence[Location3D | None], header: Header, target_frame: str
     ) -> tuple[Location3D | None, ...]:
-        """Places in another frame; those that can't be given there become unknown, with the reason.
+        """Return the locations in another frame; without a transform they become unknown, with the reason.
 
         Args:
             locations: in the frame of the image.
-            header: of the image: its frame and its stamp.
-            target_frame: "" or the image's own frame leave everything as it is.
+            header: of the image, with its frame and its stamp.
+            target_frame: "" or the frame of the image return the locations unchanged.
         """
         if not target_frame or target_frame == header.frame_id:
             return tuple(locations)
@@ -59,23 +59,25 @@ class Transforms:
             reason = str(error)
             return tuple(
                 None
-                if place is None
-                else Location3D.unknown(place.reason or reason, depth_valid_ratio=place.depth_valid_ratio)
-                for place in locations
+                if location is None
+                else Location3D.unknown(
+                    location.reason or reason, depth_valid_ratio=location.depth_valid_ratio
+                )
+                for location in locations
             )
         return tuple(
-            None if place is None else place.transformed(matrix, target_frame) for place in locations
+            None if location is None else location.transformed(matrix, target_frame) for location in locations
         )
 
     def _look_up(self, target_frame: str, header: Header) -> NDArray[np.float64]:
-        """(4, 4) that takes points of the image's frame to the target, at the stamp of the image."""
-        wanted = f"no transform from {header.frame_id!r} to {target_frame!r}"
+        """Return the (4, 4) transform from the image's frame to the target, at the stamp of the image."""
+        problem = f"no transform from {header.frame_id!r} to {target_frame!r}"
         if self._buffer is None:
-            raise _NoTransformError(f"{wanted}: tf2_ros is not installed")
+            raise _NoTransformError(f"{problem}: tf2_ros is not installed")
         if not header.frame_id:
-            raise _NoTransformError(f"{wanted}: the image names no frame")
+            raise _NoTransformError(f"{problem}: the frame_id of the image is empty")
         try:
-            # Its own timeout goes by the clock of the node, which stands still when a simulation is paused.
+            # tf2's own timeout uses the node's clock, which stands still while a simulation is paused.
             stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + _WAIT_S
             while (
                 not self._buffer.can_transform(target_frame, header.frame_id, stamp)
@@ -84,13 +86,13 @@ class Transforms:
                 time.sleep(_POLL_S)
             found = self._buffer.lookup_transform(target_frame, header.frame_id, stamp).transform
         except tf2_ros.TransformException as error:
-            raise _NoTransformError(f"{wanted}: {error}") from error
+            raise _NoTransformError(f"{problem}: {error}") from error
         matrix = np.eye(4)
-        turn, shift = found.rotation, found.translation
-        matrix[:3, :3] = matrix_of_quaternion((turn.x, turn.y, turn.z, turn.w))
-        matrix[:3, 3] = (shift.x, shift.y, shift.z)
+        rotation, translation = found.rotation, found.translation
+        matrix[:3, :3] = matrix_of_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
+        matrix[:3, 3] = (translation.x, translation.y, translation.z)
         return matrix
 
 
 class _NoTransformError(Exception):
-    """There is no transform; the text says why."""
+    """No transform is available; the message says why."""

@@ -1,4 +1,4 @@
-"""What /diagnostics says of a node and its cameras, in words a person can act on."""
+"""`/diagnostics` of a node and its cameras says what is wrong and what to do."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _camera(**image: Any) -> CameraStatistics:
 
 
 @pytest.mark.parametrize(
-    ("camera", "stream", "level", "words"),
+    ("camera", "stream", "level", "text"),
     [
         (CAMERA, NO_STREAM, DiagnosticStatus.OK, "9.90 Hz"),
         (_camera(received=0, age_s=math.nan), NO_STREAM, DiagnosticStatus.STALE, "is its driver running"),
@@ -61,53 +61,53 @@ def _camera(**image: Any) -> CameraStatistics:
             _camera(received=0, incompatible_qos="RELIABILITY", incompatible_publishers=1),
             NO_STREAM,
             DiagnosticStatus.ERROR,
-            "1 publisher(s) on /front/image_raw offer another RELIABILITY",
+            "1 publisher(s) on /front/image_raw offer an incompatible RELIABILITY",
         ),
         (
             replace(CAMERA, decode_errors=3, last_error="encoding 8UC7"),
             NO_STREAM,
             DiagnosticStatus.WARN,
-            "3 messages not readable: encoding 8UC7",
+            "3 messages could not be decoded: encoding 8UC7",
         ),
         (
             CAMERA,
             StreamStatistics(running=True, last_error="MODEL_ERROR: broken"),
             DiagnosticStatus.WARN,
-            "the stream gives no answers: MODEL_ERROR: broken",
+            "the stream has no results: MODEL_ERROR: broken",
         ),
         (
             replace(CAMERA, depth=replace(TOPIC, topic="/front/depth", received=0)),
             NO_STREAM,
             DiagnosticStatus.WARN,
-            "nothing on /front/depth yet",
+            "no message on /front/depth yet",
         ),
     ],
 )
-def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: bytes, words: str) -> None:
+def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: bytes, text: str) -> None:
     status = camera_status("/xsam", camera, stream)
     assert status.level == level
-    assert words in status.message
+    assert text in status.message
     assert status.name == "/xsam: camera front"
     values = {pair.key: pair.value for pair in status.values}
     assert values["image topic"] == "/front/image_raw"
 
 
-def test_what_went_wrong_in_the_last_second_decides_the_level() -> None:
+def test_errors_of_the_last_second_decide_the_level() -> None:
     statistics = NodeStatistics()
     statistics.count_request("MODEL_ERROR")
     old = statistics.snapshot()
     assert model_status("/xsam", "tiny", old, None).level == DiagnosticStatus.ERROR
     statistics.count_request("")
-    fine = statistics.snapshot()
-    assert model_status("/xsam", "tiny", fine, old).level == DiagnosticStatus.OK
+    recovered = statistics.snapshot()
+    assert model_status("/xsam", "tiny", recovered, old).level == DiagnosticStatus.OK
     statistics.count_request("QUEUE_FULL")
-    full = model_status("/xsam", "tiny", statistics.snapshot(), fine)
+    full = model_status("/xsam", "tiny", statistics.snapshot(), recovered)
     assert full.level == DiagnosticStatus.WARN
     assert "1 × QUEUE_FULL" in full.message
 
 
-def test_a_full_memory_is_told_as_such() -> None:
-    """It used to hide behind "the model failed"."""
+def test_out_of_memory_is_named() -> None:
+    """It was reported as "the model failed" once."""
     statistics = NodeStatistics()
     statistics.count_request("OUT_OF_MEMORY")
     status = model_status("/xsam", "tiny", statistics.snapshot(), None)
@@ -127,7 +127,7 @@ def test_latency_and_memory_are_numbers() -> None:
 
 
 def test_the_node_publishes_them(spawn: Callable[..., Any], ros: Any, eventually: Eventually) -> None:
-    """A camera that is configured and sends nothing is named."""
+    """A camera that is configured but silent is named."""
     spawn("-m", "tests.ros.color_node", params={"cameras": "[front]"})
     received = ros.collect(DiagnosticArray, "/diagnostics")
     eventually(lambda: received, "diagnostics", 30.0)
@@ -135,7 +135,7 @@ def test_the_node_publishes_them(spawn: Callable[..., Any], ros: Any, eventually
     assert levels["/xsam: model"][0] == DiagnosticStatus.OK
     model = next(status for status in received[-1].status if status.name == "/xsam: model")
     values = {pair.key: pair.value for pair in model.values}
-    assert values["model"] == "colors on cpu", "what the parameter's default, auto, has become"
+    assert values["model"] == "colors on cpu", "the parameter's default, auto, is resolved"
     level, message = levels["/xsam: camera front"]
     assert level == DiagnosticStatus.STALE
     assert "/front/image_raw" in message

@@ -14,7 +14,7 @@ def test_requests_are_counted_by_how_they_ended() -> None:
     assert snapshot.by_code == {"QUEUE_FULL": 2, "DEADLINE": 1, "MODEL_ERROR": 1}
 
 
-def test_times_are_kept_by_stage_and_only_the_last_ones() -> None:
+def test_recent_times_are_kept_by_stage() -> None:
     statistics = NodeStatistics()
     for number in range(600):
         statistics.add_times({"queue": 1.0, "encode": float(number)})

@@ -1,10 +1,10 @@
-"""Places in another frame: with a tf2 buffer as tf2_ros has it, and without tf2_ros."""
+"""Locations in another frame: with a buffer like that of tf2_ros, and without tf2_ros."""
 
 from __future__ import annotations
 
 import math
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from xsam_ros.node.transforms import Transforms
 
 _STAMP_NS = 12_345_678_901
 _HEADER = Header(frame_id="lens", stamp=stamp_from_ns(_STAMP_NS))
-_PLACE = Location3D(
+_LOCATION = Location3D(
     position_m=(1.0, 2.0, 3.0),
     center_m=(1.0, 2.0, 3.1),
     size_m=(0.3, 0.2, 0.1),
@@ -34,21 +34,24 @@ class _TransformError(Exception):
     pass
 
 
-class Buffer:
-    """The part of `tf2_ros.Buffer` that is used, for one transform that holds at one moment."""
+class FakeTfBuffer:
+    """The used part of `tf2_ros.Buffer`, with one transform at one stamp."""
+
+    created: ClassVar[list[FakeTfBuffer]] = []
 
     def __init__(self, node: Any = None) -> None:
         self.available_after = 0  # calls
-        self.asked: list[tuple[str, str, int]] = []
+        self.lookups: list[tuple[str, str, int]] = []
+        self.created.append(self)
 
     def can_transform(self, target: str, source: str, time: Any) -> bool:
-        self.asked.append((target, source, time.nanoseconds))
+        self.lookups.append((target, source, time.nanoseconds))
         return (target, source, time.nanoseconds) == ("base", "lens", _STAMP_NS) and (
-            len(self.asked) > self.available_after
+            len(self.lookups) > self.available_after
         )
 
     def lookup_transform(self, target: str, source: str, time: Any) -> TransformStamped:
-        self.asked.append((target, source, time.nanoseconds))
+        self.lookups.append((target, source, time.nanoseconds))
         if not self.can_transform(target, source, time):
             raise _TransformError(f"Lookup would require extrapolation for {target}")
         found = TransformStamped()
@@ -62,7 +65,7 @@ class Buffer:
 def tf(monkeypatch: pytest.MonkeyPatch) -> Transforms:
     listener = SimpleNamespace(unregister=lambda: None)
     module = SimpleNamespace(
-        Buffer=Buffer,
+        Buffer=FakeTfBuffer,
         TransformListener=lambda buffer, node, spin_thread: listener,
         TransformException=_TransformError,
     )
@@ -70,45 +73,45 @@ def tf(monkeypatch: pytest.MonkeyPatch) -> Transforms:
     return Transforms(SimpleNamespace())  # type: ignore[arg-type]
 
 
-def test_position_and_box_are_turned_and_moved(tf: Transforms) -> None:
-    (place,) = tf.relocate([_PLACE], _HEADER, "base")
-    assert place is not None
-    np.testing.assert_allclose(place.position_m, (3.1, -1.0, -0.5), atol=1e-9)
-    np.testing.assert_allclose(place.center_m, (3.2, -1.0, -0.5), atol=1e-9)
-    np.testing.assert_allclose(np.abs(place.orientation_xyzw), 0.5, atol=1e-9)
-    assert place.size_m == _PLACE.size_m
-    assert place.distance_m == _PLACE.distance_m, "from the camera, whatever the frame"
-    assert place.frame_id == "base"
+def test_position_and_box_are_transformed(tf: Transforms) -> None:
+    (location,) = tf.relocate([_LOCATION], _HEADER, "base")
+    assert location is not None
+    np.testing.assert_allclose(location.position_m, (3.1, -1.0, -0.5), atol=1e-9)
+    np.testing.assert_allclose(location.center_m, (3.2, -1.0, -0.5), atol=1e-9)
+    np.testing.assert_allclose(np.abs(location.orientation_xyzw), 0.5, atol=1e-9)
+    assert location.size_m == _LOCATION.size_m
+    assert location.distance_m == _LOCATION.distance_m, "from the camera, whatever the frame"
+    assert location.frame_id == "base"
 
 
-def test_it_is_looked_up_at_the_stamp_of_the_image(tf: Transforms) -> None:
-    tf.relocate([_PLACE], _HEADER, "base")
-    assert set(tf._buffer.asked) == {("base", "lens", _STAMP_NS)}
+def test_the_transform_is_looked_up_at_the_stamp_of_the_image(tf: Transforms) -> None:
+    tf.relocate([_LOCATION], _HEADER, "base")
+    assert set(FakeTfBuffer.created[-1].lookups) == {("base", "lens", _STAMP_NS)}
 
 
-def test_a_transform_that_comes_a_little_later_is_waited_for(tf: Transforms) -> None:
-    tf._buffer.available_after = 5
-    (place,) = tf.relocate([_PLACE], _HEADER, "base")
-    assert place is not None
-    assert place.valid
+def test_a_transform_that_arrives_a_little_later_is_awaited(tf: Transforms) -> None:
+    FakeTfBuffer.created[-1].available_after = 5
+    (location,) = tf.relocate([_LOCATION], _HEADER, "base")
+    assert location is not None
+    assert location.valid
 
 
 @pytest.mark.parametrize(
-    ("header", "target", "words"),
+    ("header", "target", "reason"),
     [
         (_HEADER, "map", "'map': Lookup would require"),
         (Header(frame_id="lens", stamp=stamp_from_ns(1)), "base", "extrapolation"),
-        (Header(stamp=stamp_from_ns(_STAMP_NS)), "base", "names no frame"),
+        (Header(stamp=stamp_from_ns(_STAMP_NS)), "base", "frame_id of the image is empty"),
     ],
 )
-def test_without_a_transform_there_is_no_place_and_never_one_in_the_wrong_frame(
-    tf: Transforms, header: Header, target: str, words: str
+def test_without_a_transform_a_location_is_unknown_and_never_in_the_wrong_frame(
+    tf: Transforms, header: Header, target: str, reason: str
 ) -> None:
-    unknown, still_unknown, nothing = tf.relocate([_PLACE, _UNKNOWN, None], header, target)
+    unknown, still_unknown, nothing = tf.relocate([_LOCATION, _UNKNOWN, None], header, target)
     assert unknown is not None
     assert still_unknown is not None
     assert not unknown.valid
-    assert words in unknown.reason
+    assert reason in unknown.reason
     assert np.isnan(unknown.position_m).all()
     assert unknown.depth_valid_ratio == 0.5
     assert (still_unknown.reason, still_unknown.depth_valid_ratio) == ("too few points", 0.25)
@@ -118,9 +121,9 @@ def test_without_a_transform_there_is_no_place_and_never_one_in_the_wrong_frame(
 def test_without_tf2_ros_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "tf2_ros", None)
     plain = Transforms(SimpleNamespace())  # type: ignore[arg-type]
-    (place,) = plain.relocate([_PLACE], _HEADER, "base")
-    assert place is not None
-    assert "tf2_ros is not installed" in place.reason
+    (location,) = plain.relocate([_LOCATION], _HEADER, "base")
+    assert location is not None
+    assert "tf2_ros is not installed" in location.reason
     plain.destroy()
 
 
@@ -128,4 +131,4 @@ def test_without_tf2_ros_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_the_image_s_own_frame_needs_no_tf(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "tf2_ros", None)
     plain = Transforms(SimpleNamespace())  # type: ignore[arg-type]
-    assert plain.relocate([_PLACE, _UNKNOWN, None], _HEADER, target) == (_PLACE, _UNKNOWN, None)
+    assert plain.relocate([_LOCATION, _UNKNOWN, None], _HEADER, target) == (_LOCATION, _UNKNOWN, None)
