@@ -1,4 +1,4 @@
-"""The action `~/segment` of a node in a process of its own: progress, cancelling, replacing, typed ends."""
+"""The action `~/segment` of a node in its own process: progress, cancellation, preemption, typed errors."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState
 from rclpy.action import ActionClient
 
 import xsam_ros.msg as messages
+from tests.ros.node_client import NodeClient
 from xsam import CameraRef, Frame, ModelError, NoFrameError, Query, RequestCancelledError, Status
 from xsam_ros.action import Segment
-from xsam_ros.client import RosSegmenter
-from xsam_ros.client.goal import Progress
+from xsam_ros.client import Progress, RosSegmenter
 from xsam_ros.messages.images import image_from_array
-from xsam_ros.srv import GetStatus
 
 Eventually = Callable[..., Any]
 
@@ -30,8 +28,8 @@ def _image() -> np.ndarray:
     return rgb
 
 
-class Goal:
-    """A goal as any client would send it, and what came back."""
+class SentGoal:
+    """A goal as any client would send it, with its feedback and result."""
 
     def __init__(self, client: ActionClient, text: str, **fields: Any) -> None:
         self.feedback: list[Segment.Feedback] = []
@@ -57,7 +55,7 @@ class Goal:
 
     @property
     def end(self) -> tuple[int, str]:
-        """Status of the goal and code of the result."""
+        """Status of the goal and error code of the result."""
         response = self._result.result()
         return response.status, str(response.result.code)
 
@@ -70,10 +68,7 @@ class Goal:
 def node(module_spawn: Callable[..., Any], module_ros: Any, eventually: Eventually) -> Any:
     process = module_spawn("tests/ros/color_node.py", params={"cameras": "[dark]", "queue_size": 2})
 
-    def active() -> bool:
-        return module_ros.call(GetStatus, "/xsam/get_status", GetStatus.Request()).state == "active"
-
-    eventually(active, "the active state", 60.0)
+    eventually(lambda: NodeClient(module_ros).active, "the active state", 60.0)
     return process
 
 
@@ -93,39 +88,39 @@ def segmenter(node: Any) -> Iterator[RosSegmenter]:
 
 @pytest.fixture
 def idle(module_ros: Any, eventually: Eventually) -> Callable[[float], None]:
-    def is_idle() -> bool:
-        status = module_ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
-        return not status.busy and status.waiting == 0
+    node = NodeClient(module_ros)
 
     def wait(timeout_s: float = 15.0) -> None:
-        eventually(is_idle, "an idle model", timeout_s)
+        eventually(lambda: node.idle, "an idle model", timeout_s)
 
     wait()
     return wait
 
 
-def test_progress_and_answer(segmenter: RosSegmenter) -> None:
-    """Every stage is told, and the text grows; it belongs to the second query, the first one is refused."""
-    told: list[Progress] = []
+def test_progress_and_results(segmenter: RosSegmenter) -> None:
+    """Every stage is reported, and the text of the second query grows; the first query is refused."""
+    reports: list[Progress] = []
     frame = Frame(rgb=_image(), camera="mine", frame_id="lens", stamp_ns=5)
     queries = [Query(text=""), Query(text="tell me what is red, slow")]
-    refused, found = segmenter.segment_with_progress(frame, queries, deadline_s=15.0, on_progress=told.append)
+    refused, found = segmenter.segment_with_progress(
+        frame, queries, deadline_s=15.0, on_progress=reports.append
+    )
     assert (refused.status, refused.code, found.status) == (Status.REFUSED, "INVALID_QUERY", Status.FOUND)
     assert (found.camera, found.frame_id, found.stamp_ns) == ("mine", "lens", 5)
     np.testing.assert_array_equal(found.masks[0], (frame.rgb == (255, 0, 0)).all(axis=2))
-    stages = list(dict.fromkeys(item.stage for item in told))
+    stages = list(dict.fromkeys(item.stage for item in reports))
     assert stages.index("image") < stages.index("inference") < stages.index("step 0") < stages.index("step 9")
-    texts = [item.text for item in told if item.text]
+    texts = [item.text for item in reports if item.text]
     assert len(texts) > 1
     assert texts == sorted(texts, key=len)
     assert texts[-1].startswith(texts[0])
-    assert {item.query for item in told if item.text} == {1}
-    elapsed_s = [item.elapsed_s for item in told]
+    assert {item.query for item in reports if item.text} == {1}
+    elapsed_s = [item.elapsed_s for item in reports]
     assert elapsed_s == sorted(elapsed_s)
 
 
 def test_a_goal_succeeds(action: ActionClient, eventually: Eventually) -> None:
-    goal = Goal(action, "red")
+    goal = SentGoal(action, "red")
     eventually(lambda: goal.ended, "the end")
     assert goal.end == (GoalStatus.STATUS_SUCCEEDED, "")
     assert goal.result.status == Segment.Result.STATUS_ANSWERED
@@ -135,7 +130,7 @@ def test_a_goal_succeeds(action: ActionClient, eventually: Eventually) -> None:
 def test_a_running_goal_is_cancelled_between_stages(
     action: ActionClient, eventually: Eventually, idle: Callable[[float], None]
 ) -> None:
-    goal = Goal(action, "slow red")
+    goal = SentGoal(action, "slow red")
     eventually(lambda: "step 2" in goal.stages, "some steps")
     goal.handle.cancel_goal_async()
     eventually(lambda: goal.ended, "the end", 1.0)
@@ -145,14 +140,14 @@ def test_a_running_goal_is_cancelled_between_stages(
     assert "step 29" not in goal.stages
 
 
-def test_a_waiting_goal_is_cancelled_at_once_and_gives_up_its_place(
+def test_a_waiting_goal_is_cancelled_at_once_and_leaves_the_queue(
     action: ActionClient, eventually: Eventually, idle: Callable[[float], None]
 ) -> None:
-    first = Goal(action, "slow red")
+    first = SentGoal(action, "slow red")
     eventually(lambda: "step 0" in first.stages, "the first to run")
     waiting = []
     for ahead in (1, 2):
-        goal = Goal(action, "red")
+        goal = SentGoal(action, "red")
         waiting.append(goal)
         eventually(lambda goal=goal: goal.feedback, "it to wait")
         assert goal.feedback[0].ahead == ahead
@@ -162,7 +157,7 @@ def test_a_waiting_goal_is_cancelled_at_once_and_gives_up_its_place(
     eventually(lambda: waiting[1].feedback[-1].ahead == 1, "the other to move up")
     assert waiting[0].end == (GoalStatus.STATUS_CANCELED, "CANCELLED")
     assert not first.ended
-    third = Goal(action, "red")  # the queue has room for two
+    third = SentGoal(action, "red")  # the queue has room for two
     eventually(lambda: first.ended and waiting[1].ended and third.ended, "the others")
     assert first.end == waiting[1].end == third.end == (GoalStatus.STATUS_SUCCEEDED, "")
 
@@ -170,11 +165,11 @@ def test_a_waiting_goal_is_cancelled_at_once_and_gives_up_its_place(
 def test_a_goal_that_preempts_replaces_those_before(
     action: ActionClient, eventually: Eventually, idle: Callable[[float], None]
 ) -> None:
-    running = Goal(action, "slow red")
+    running = SentGoal(action, "slow red")
     eventually(lambda: "step 0" in running.stages, "the first to run")
-    waiting = Goal(action, "red")
+    waiting = SentGoal(action, "red")
     eventually(lambda: waiting.feedback, "the second to wait")
-    newest = Goal(action, "red", preempt=True)
+    newest = SentGoal(action, "red", preempt=True)
     eventually(lambda: running.ended and waiting.ended and newest.ended, "all ends", 5.0)
     assert running.end == waiting.end == (GoalStatus.STATUS_ABORTED, "CANCELLED")
     assert "newer goal" in running.result.message
@@ -192,7 +187,7 @@ def test_a_goal_that_preempts_replaces_those_before(
         ("memory", {}, Segment.Result.STATUS_FAILED, "OUT_OF_MEMORY"),
     ],
 )
-def test_every_other_end_is_typed(
+def test_every_other_error_is_typed(
     action: ActionClient,
     eventually: Eventually,
     idle: Callable[[float], None],
@@ -201,7 +196,7 @@ def test_every_other_end_is_typed(
     status: int,
     code: str,
 ) -> None:
-    goal = Goal(action, text, **fields)
+    goal = SentGoal(action, text, **fields)
     eventually(lambda: goal.ended, "the end")
     assert goal.end == (GoalStatus.STATUS_ABORTED, code)
     assert goal.result.status == status
@@ -210,9 +205,9 @@ def test_every_other_end_is_typed(
 
 
 def test_queue_full(action: ActionClient, eventually: Eventually, idle: Callable[[float], None]) -> None:
-    first = Goal(action, "slow red")
+    first = SentGoal(action, "slow red")
     eventually(lambda: "step 0" in first.stages, "the first to run")
-    others = [Goal(action, "red") for _ in range(3)]
+    others = [SentGoal(action, "red") for _ in range(3)]
     eventually(lambda: any(goal.ended for goal in others), "the refusal", 1.0)
     eventually(lambda: all(goal.ended for goal in (first, *others)), "all ends")
     assert sorted(goal.end[1] for goal in others) == ["", "", "QUEUE_FULL"]
@@ -252,20 +247,17 @@ def test_refusals_and_failures_are_raised(segmenter: RosSegmenter, idle: Callabl
 def test_deactivated_while_it_runs(
     node: Any, action: ActionClient, module_ros: Any, eventually: Eventually, idle: Callable[[float], None]
 ) -> None:
-    def change(transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(module_ros.call(ChangeState, "/xsam/change_state", request).success)
-
-    running = Goal(action, "slow red")
+    client = NodeClient(module_ros)
+    running = SentGoal(action, "slow red")
     eventually(lambda: "step 0" in running.stages, "the goal to run")
-    assert change(Transition.TRANSITION_DEACTIVATE)
+    assert client.change(Transition.TRANSITION_DEACTIVATE)
     eventually(lambda: running.ended, "the end")
     assert running.end == (GoalStatus.STATUS_ABORTED, "NOT_ACTIVE")
-    refused = Goal(action, "red")
+    refused = SentGoal(action, "red")
     eventually(lambda: refused.ended, "the refusal")
     assert refused.end == (GoalStatus.STATUS_ABORTED, "NOT_ACTIVE")
-    assert change(Transition.TRANSITION_ACTIVATE)
-    answered = Goal(action, "red")
-    eventually(lambda: answered.ended, "the answer")
-    assert answered.end == (GoalStatus.STATUS_SUCCEEDED, "")
+    assert client.change(Transition.TRANSITION_ACTIVATE)
+    again = SentGoal(action, "red")
+    eventually(lambda: again.ended, "the result")
+    assert again.end == (GoalStatus.STATUS_SUCCEEDED, "")
     assert node.running

@@ -1,228 +1,203 @@
-"""The node through its lifecycle, and the end of its process."""
+"""The lifecycle of the node, and how its process ends."""
 
 from __future__ import annotations
 
+import shutil
+import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.parameter import Parameter as ParameterOverride
+from rclpy.parameter import Parameter
 
-import xsam_ros.msg as messages
 from tests.ros.color_node import load
+from tests.ros.node_client import NodeClient
 from xsam import XSamError
-from xsam_ros.messages.images import image_from_array
+from xsam.weights.checkpoint import resolve_model
 from xsam_ros.node.node import SegmenterNode
-from xsam_ros.node.streams import StreamQuery
+from xsam_ros.node.streams import Streams
 from xsam_ros.node.worker import ModelWorker
-from xsam_ros.srv import GetStatus, Segment
+from xsam_ros.srv import Segment
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]
 
 
-class Node:
-    """Shorthand for talking to the node under test."""
-
-    def __init__(self, ros: Any, eventually: Eventually) -> None:
-        self._ros = ros
-        self._eventually = eventually
-
-    def change(self, transition: int) -> bool:
-        request = ChangeState.Request(transition=Transition(id=transition))
-        return bool(self._ros.call(ChangeState, "/xsam/change_state", request).success)
-
-    @property
-    def state(self) -> str:
-        return str(self._ros.call(GetState, "/xsam/get_state", GetState.Request()).current_state.label)
-
-    @property
-    def status(self) -> GetStatus.Response:
-        return self._ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
-
-    def request(self, text: str) -> Segment.Request:
-        image = image_from_array(np.full((8, 8, 3), (255, 0, 0), np.uint8), "rgb8")
-        return Segment.Request(queries=[messages.SegmentQuery(text=text)], image=image)
-
-    def ask(self, text: str = "red") -> str:
-        """The code of the response; "" when it was answered."""
-        return str(self._ros.call(Segment, "/xsam/segment", self.request(text)).code)
-
-    def ask_later(self, text: str) -> Any:
-        client = self._ros.node.create_client(Segment, "/xsam/segment")
-        self._eventually(client.service_is_ready, "service")
-        return client.call_async(self.request(text))
-
-    def put(self, name: str, **value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name=name, value=ParameterValue(**value))])
-        return self._ros.call(SetParameters, "/xsam/set_parameters", request).results[0]
-
-
 @pytest.fixture
-def node(ros: Any, eventually: Eventually) -> Node:
-    return Node(ros, eventually)
+def node(ros: Any) -> NodeClient:
+    return NodeClient(ros)
 
 
-def test_the_whole_way_round(spawn: Spawn, node: Node, eventually: Eventually) -> None:
+def test_the_whole_lifecycle(spawn: Spawn, node: NodeClient, eventually: Eventually) -> None:
     process = spawn("tests/ros/color_node.py", params={"autostart": "false"})
     assert node.state == "unconfigured"
-    assert node.ask() == "NOT_ACTIVE"
+    assert node.segment().code == "NOT_ACTIVE"
 
-    assert not node.change(Transition.TRANSITION_ACTIVATE), "an impossible transition is answered with no"
+    assert not node.change(Transition.TRANSITION_ACTIVATE), "an impossible transition gets a response"
     assert node.state == "unconfigured"
     empty_mb = process.resident_mb
 
-    assert node.put(
-        "cameras", type=ParameterType.PARAMETER_STRING_ARRAY, string_array_value=["a", "b"]
-    ).successful
+    assert node.set("cameras", ["a", "b"]).successful
     assert node.change(Transition.TRANSITION_CONFIGURE)
     assert process.resident_mb > empty_mb + 40, "the model was loaded"
     assert [camera.name for camera in node.status.cameras] == ["a", "b"]
-    assert node.ask() == "NOT_ACTIVE"
+    assert node.segment().code == "NOT_ACTIVE"
 
     assert node.change(Transition.TRANSITION_ACTIVATE)
-    assert node.ask() == ""
-    assert not node.put("model", type=ParameterType.PARAMETER_STRING, string_value="other").successful
+    assert node.segment().code == ""
+    assert not node.set("model", "other").successful
 
-    running = node.ask_later("slow")
+    running = node.segment_later("slow")
     eventually(lambda: node.status.busy, "a running request")
-    waiting = node.ask_later("red")
+    waiting = node.segment_later("red")
     eventually(lambda: node.status.waiting, "a waiting request")
     assert node.change(Transition.TRANSITION_DEACTIVATE)
     eventually(lambda: running.done() and waiting.done(), "both refusals", 1.0)
     assert (running.result().code, waiting.result().code) == ("NOT_ACTIVE", "NOT_ACTIVE")
-    assert node.ask() == "NOT_ACTIVE"
+    assert node.segment().code == "NOT_ACTIVE"
 
     assert node.change(Transition.TRANSITION_ACTIVATE)
-    assert node.ask() == ""
+    assert node.segment().code == ""
     assert node.change(Transition.TRANSITION_DEACTIVATE)
     assert node.change(Transition.TRANSITION_CLEANUP)
-    assert process.resident_mb < empty_mb + 20, "cleanup gives the memory of the model back"
+    assert process.resident_mb < empty_mb + 20, "cleanup releases the memory of the model"
     assert node.status.model_id == ""
-    assert node.put("model", type=ParameterType.PARAMETER_STRING, string_value="other").successful
+    assert node.set("model", "other").successful
     assert node.change(Transition.TRANSITION_CONFIGURE)
     assert node.change(Transition.TRANSITION_ACTIVATE)
-    assert node.ask() == ""
+    assert node.segment().code == ""
     assert node.change(Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert node.status.state == "finalized"
 
 
-def test_everything_else_answers_while_the_model_loads_and_runs(
-    spawn: Spawn, node: Node, ros: Any, eventually: Eventually
+def test_other_services_respond_while_the_model_loads_and_runs(
+    spawn: Spawn, node: NodeClient, eventually: Eventually
 ) -> None:
-    """The executor never waits for the model: 3 s of loading and 1.5 s of inference hold nobody up."""
+    """The executor never waits for the model, which loads for 3 s and runs for 3 s."""
     spawn("tests/ros/color_node.py", params={"autostart": "false", "model": "large"})
     assert node.state == "unconfigured"
-    request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_CONFIGURE))
-    client = ros.node.create_client(ChangeState, "/xsam/change_state")
-    eventually(client.service_is_ready, "service")
 
-    def answers() -> list[str]:
-        """States, from two services, and whether parameters answer."""
-        timeout = {"type": ParameterType.PARAMETER_DOUBLE, "double_value": 20.0}
-        assert node.put("default_timeout_s", **timeout).successful
-        get = GetParameters.Request(names=["queue_size"])
-        assert ros.call(GetParameters, "/xsam/get_parameters", get).values[0].integer_value == 8
+    def states() -> list[str]:
+        """Return the states from two services, after parameters were set and read."""
+        assert node.set("default_timeout_s", 20.0).successful
+        assert node.get_integer("queue_size") == 8
         return [node.state, node.status.state]
 
-    configured = client.call_async(request)
+    configured = node.change_later(Transition.TRANSITION_CONFIGURE)
     eventually(lambda: node.state == "configuring", "loading to begin", 2.0)
-    assert answers() == ["configuring", "configuring"]
-    assert not configured.done(), "all that was answered while the model was loading"
+    assert states() == ["configuring", "configuring"]
+    assert not configured.done(), "all of that while the model was loading"
     eventually(configured.done, "the end of loading")
     assert configured.result().success
     assert node.change(Transition.TRANSITION_ACTIVATE)
-    running = node.ask_later("stuck slow red")
+    running = node.segment_later("stuck slow red")
     eventually(lambda: node.status.busy, "a running request")
-    assert answers() == ["active", "active"]
-    assert not running.done(), "and while it was running"
+    assert states() == ["active", "active"]
+    assert not running.done(), "and while the model was running"
     assert node.change(Transition.TRANSITION_DEACTIVATE)
     eventually(running.done, "the refusal")
     assert running.result().code == "NOT_ACTIVE"
     assert node.change(Transition.TRANSITION_ACTIVATE)
 
 
-def test_read_only_parameters_say_why_they_cannot_change(spawn: Spawn, node: Node) -> None:
-    spawn("tests/ros/color_node.py")
-    refused = node.put("autostart", type=ParameterType.PARAMETER_BOOL, bool_value=False)
-    assert not refused.successful
-    assert "read-only" in refused.reason
-    too_long = node.put("track_lost_s", type=ParameterType.PARAMETER_DOUBLE, double_value=1e6)
-    assert not too_long.successful
-    assert "track_lost_s" in too_long.reason
-    wrong_type = node.put("target_frame", type=ParameterType.PARAMETER_INTEGER, integer_value=1)
-    assert not wrong_type.successful
-    assert node.put("target_frame", type=ParameterType.PARAMETER_STRING, string_value="base_link").successful
-
-
-def test_a_model_that_cannot_be_loaded(spawn: Spawn, node: Node, eventually: Eventually) -> None:
-    """The node says why and waits to be told better, instead of dying or pretending to work."""
+def test_a_model_that_cannot_be_loaded(spawn: Spawn, node: NodeClient, eventually: Eventually) -> None:
+    """The node reports why and waits for a correction, instead of exiting or pretending to work."""
     process = spawn("tests/ros/color_node.py", params={"model": "missing"})
     eventually(lambda: node.status.last_error, "the error")
     assert "no checkpoint in missing" in node.status.last_error
     assert node.state == "unconfigured"
-    assert node.ask() == "NOT_ACTIVE"
+    assert node.segment().code == "NOT_ACTIVE"
     assert "CHECKPOINT" in process.output
-    assert node.put("model", type=ParameterType.PARAMETER_STRING, string_value="tiny").successful
+    assert node.set("model", "tiny").successful
     assert node.change(Transition.TRANSITION_CONFIGURE)
     assert node.status.last_error == ""
     assert node.change(Transition.TRANSITION_ACTIVATE)
-    assert node.ask() == ""
+    assert node.segment().code == ""
 
 
-def test_interrupted_while_the_model_runs(spawn: Spawn, node: Node, eventually: Eventually) -> None:
+@pytest.mark.slow
+def test_damaged_weights_are_named_and_the_node_stays_up(
+    spawn: Spawn, node: NodeClient, eventually: Eventually, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(resolve_model("tiny")[0], damaged)
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    spawn("-m", "xsam_ros.segmenter_node", params={"model": str(damaged), "cameras": "[front]"})
+    status = eventually(lambda: (s := node.status).last_error and s, "the reason", 120.0)
+    assert "model.safetensors" in status.last_error
+    assert status.state == "unconfigured"
+    response = node.segment()
+    assert (response.status, response.code) == (Segment.Response.STATUS_REFUSED, "NOT_ACTIVE")
+
+
+def test_interrupted_while_the_model_runs(spawn: Spawn, node: NodeClient, eventually: Eventually) -> None:
     process = spawn("tests/ros/color_node.py")
-    eventually(lambda: node.status.state == "active", "the active state")
-    node.ask_later("slow")
+    eventually(lambda: node.active, "the active state")
+    node.segment_later("slow")
     eventually(lambda: node.status.busy, "a running request")
     process.interrupt()
     process.interrupt()  # from an impatient hand on Ctrl-C
     assert process.wait() == 0, process.output
 
 
-@pytest.mark.parametrize(
-    ("params", "words"),
-    [
-        ({"queue_size": 0}, "queue_size"),
-        ({"cameras": "['Not A Name']"}, "is not a camera name"),
-        ({"dtype": "float3"}, "float32"),
-    ],
-)
-def test_wrong_parameters_end_the_program_with_one_line(
-    spawn: Spawn, params: dict[str, Any], words: str
+_INVALID_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
+    "range": ({"queue_size": 0}, "queue_size"),
+    "name": ({"cameras": "['Not A Name']"}, "is not a camera name"),
+    "choice": ({"dtype": "float3"}, "float32"),
+}
+
+
+@pytest.fixture(scope="module")
+def refused_processes(module_spawn: Spawn) -> dict[str, Any]:
+    """Start a process with each invalid parameter, all at once."""
+    return {
+        name: module_spawn("tests/ros/color_node.py", params=params, exit_code=2)
+        for name, (params, _) in _INVALID_PARAMETERS.items()
+    }
+
+
+@pytest.mark.parametrize("name", _INVALID_PARAMETERS)
+def test_an_invalid_parameter_ends_the_program_with_one_line(
+    refused_processes: dict[str, Any], name: str
 ) -> None:
-    process = spawn("tests/ros/color_node.py", params=params, exit_code=2)
+    process = refused_processes[name]
     assert process.wait() == 2
-    assert words in process.output
+    assert _INVALID_PARAMETERS[name][1] in process.output
     assert "Traceback" not in process.output
 
 
 def test_streams_stop_before_waiting_requests_are_refused(ros: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a stream in the middle of a question reports the refusal as its failure, now and then."""
-    overrides = [ParameterOverride("autostart", value=False), ParameterOverride("cameras", value=["front"])]
+    """Otherwise a stream that waits for its results reports the refusal as its failure, now and then."""
+    parameters = {"autostart": False, "cameras": ["front"], "front.stream_text": "red"}
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     node = SegmenterNode("alone", engine_factory=load, context=ros.context, parameter_overrides=overrides)
-    streams_then: list[Any] = []
-    refuse = ModelWorker.refuse
+    events: list[str] = []
+    refuse, stop_all = ModelWorker.refuse, Streams.stop_all
 
-    def observed(worker: ModelWorker, error: XSamError) -> None:
-        streams_then.append(node._stream_statistics())
+    def observed_refuse(worker: ModelWorker, error: XSamError) -> None:
+        events.append("refuse")
         refuse(worker, error)
 
-    monkeypatch.setattr(ModelWorker, "refuse", observed)
+    def observed_stop_all(streams: Streams) -> None:
+        events.append("stop streams")
+        stop_all(streams)
+
+    def stream_is_running() -> bool:
+        return any(thread.name == "xsam_stream_front" for thread in threading.enumerate())
+
+    monkeypatch.setattr(ModelWorker, "refuse", observed_refuse)
+    monkeypatch.setattr(Streams, "stop_all", observed_stop_all)
     try:
         assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        streams = node._streams
-        assert streams is not None
-        streams.start("front", StreamQuery.from_messages([messages.SegmentQuery(text="red")], 0.0))
-        assert list(node._stream_statistics()) == ["front"]
+        assert stream_is_running()
+        events.clear()
         assert node.trigger_deactivate() == TransitionCallbackReturn.SUCCESS
-        assert streams_then == [{}]
+        assert events == ["stop streams", "refuse"]
+        assert not stream_is_running()
     finally:
         node.stop()
         node.destroy_node()

@@ -1,4 +1,4 @@
-"""The node in a process of its own, over DDS: right answers, and a typed refusal for everything else."""
+"""The node in a process of its own, over DDS: right results, and a typed refusal of everything else."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
-from rcl_interfaces.msg import Parameter, ParameterValue
-from rcl_interfaces.srv import DescribeParameters, GetParameters, SetParameters
+from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
+from tests.ros.node_client import NodeClient
 from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.messages.images import array_from_image, image_from_array
-from xsam_ros.srv import GetStatus, Segment
+from xsam_ros.srv import Segment
 
 Eventually = Callable[..., Any]
 _RESULT = messages.SegmentationResult
@@ -42,7 +42,7 @@ def _image(encoding: str = "rgb8", stamp_ns: int = 0) -> Image:
     return message
 
 
-def _ask(text: str, **fields: Any) -> messages.SegmentQuery:
+def _query(text: str, **fields: Any) -> messages.SegmentQuery:
     return messages.SegmentQuery(text=text, **fields)
 
 
@@ -69,11 +69,16 @@ def node(
     )
 
     def front_delivers() -> bool:
-        status = module_ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
+        status = NodeClient(module_ros).status
         return status.state == "active" and any(item.frames for item in status.cameras)
 
     eventually(front_delivers, "frames of the front camera")
     return process
+
+
+@pytest.fixture
+def client(node: Any, module_ros: Any) -> NodeClient:
+    return NodeClient(module_ros)
 
 
 @pytest.fixture
@@ -100,7 +105,7 @@ def _assert_refused(response: Segment.Response, code: str) -> None:
 def test_by_camera_name(ask: Ask) -> None:
     """The camera sends bgr8: a node that ignored the encoding would find the blue rectangle."""
     before_s = time.time()
-    response = ask(_ask("the red thing"), camera="front")
+    response = ask(_query("the red thing"), camera="front")
     assert (response.status, response.code) == (Segment.Response.STATUS_ANSWERED, "")
     (result,) = response.results
     assert (result.status, result.camera, result.model_id) == (_RESULT.STATUS_FOUND, "front", "colors")
@@ -120,8 +125,8 @@ def test_by_camera_name(ask: Ask) -> None:
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
 def test_with_an_image(ask: Ask, encoding: str) -> None:
     image = _image(encoding, stamp_ns=123_000_000_456)
-    image.header.stamp.nanosec = 4_000_000_000  # nonsense, and none of our business
-    response = ask(_ask("green"), image=image)
+    image.header.stamp.nanosec = 4_000_000_000  # invalid, but passed on as it is
+    response = ask(_query("green"), image=image)
     (result,) = response.results
     assert result.header == image.header
     assert result.camera == ""
@@ -129,7 +134,7 @@ def test_with_an_image(ask: Ask, encoding: str) -> None:
 
 
 def test_all_queries_are_answered_on_one_frame_in_order(ask: Ask) -> None:
-    response = ask(_ask("red and blue"), _ask("purple"), _ask("blue"), camera="front")
+    response = ask(_query("red and blue"), _query("purple"), _query("blue"), camera="front")
     assert [result.status for result in response.results] == [
         _RESULT.STATUS_FOUND,
         _RESULT.STATUS_NOT_FOUND,
@@ -143,10 +148,10 @@ def test_all_queries_are_answered_on_one_frame_in_order(ask: Ask) -> None:
 def test_a_wrong_query_leaves_the_others_alone(ask: Ask) -> None:
     outside = messages.PixelBox(x_min=1000.0, y_min=1000.0, x_max=1010.0, y_max=1010.0)
     response = ask(
-        _ask("red"),
-        _ask(""),
-        _ask("", prompts=[messages.VisualPrompt(kind=messages.VisualPrompt.KIND_BOX, box=outside)]),
-        _ask("blue", task=200),
+        _query("red"),
+        _query(""),
+        _query("", prompts=[messages.VisualPrompt(kind=messages.VisualPrompt.KIND_BOX, box=outside)]),
+        _query("blue", task=200),
         camera="front",
     )
     assert response.status == Segment.Response.STATUS_ANSWERED
@@ -169,15 +174,15 @@ def test_a_wrong_query_leaves_the_others_alone(ask: Ask) -> None:
     "query",
     [
         messages.SegmentQuery(),
-        _ask("   "),
-        _ask("x" * 3000),
-        _ask("red", score_threshold=2.0),
-        _ask("red", task=255),
-        _ask("", thing_classes=["mug", ""]),
-        _ask("", prompts=[messages.VisualPrompt()]),
-        _ask("", prompts=[messages.VisualPrompt(kind=1, points=[messages.PixelPoint(x=-1.0)])]),
-        _ask("", prompts=[messages.VisualPrompt(kind=4, mask=messages.MaskRle(height=48, width=64))]),
-        _ask("", prompts=[messages.VisualPrompt(kind=4, mask=messages.MaskRle(height=2**32 - 1, width=1))]),
+        _query("   "),
+        _query("x" * 3000),
+        _query("red", score_threshold=2.0),
+        _query("red", task=255),
+        _query("", thing_classes=["mug", ""]),
+        _query("", prompts=[messages.VisualPrompt()]),
+        _query("", prompts=[messages.VisualPrompt(kind=1, points=[messages.PixelPoint(x=-1.0)])]),
+        _query("", prompts=[messages.VisualPrompt(kind=4, mask=messages.MaskRle(height=48, width=64))]),
+        _query("", prompts=[messages.VisualPrompt(kind=4, mask=messages.MaskRle(height=2**32 - 1, width=1))]),
     ],
 )
 def test_wrong_queries(ask: Ask, query: messages.SegmentQuery) -> None:
@@ -209,11 +214,11 @@ def _broken_image(**fields: Any) -> Image:
     ],
 )
 def test_wrong_images(ask: Ask, image: Image) -> None:
-    _assert_refused(ask(_ask("red"), image=image), "INVALID_IMAGE")
+    _assert_refused(ask(_query("red"), image=image), "INVALID_IMAGE")
 
 
 def test_wrong_requests(ask: Ask) -> None:
-    red = _ask("red")
+    red = _query("red")
     _assert_refused(ask(camera="front"), "INVALID_QUERY")
     _assert_refused(ask(red), "INVALID_QUERY")
     _assert_refused(ask(red, camera="front", image=_image()), "INVALID_QUERY")
@@ -224,13 +229,13 @@ def test_wrong_requests(ask: Ask) -> None:
 
 
 def test_unknown_camera(ask: Ask) -> None:
-    response = ask(_ask("red"), camera="/rosout; rm -rf")
+    response = ask(_query("red"), camera="/rosout; rm -rf")
     _assert_refused(response, "UNKNOWN_CAMERA")
     assert "front, dark" in response.message
 
 
 def test_no_frame_yet(ask: Ask) -> None:
-    response = ask(_ask("red"), camera="dark")
+    response = ask(_query("red"), camera="dark")
     _assert_refused(response, "NO_FRAME")
     assert "/dark/image_raw" in response.message
 
@@ -239,50 +244,42 @@ def test_stale_frame(ask: Ask, camera: ImageDriver, eventually: Eventually) -> N
     camera.stop()
     try:
         eventually(
-            lambda: ask(_ask("red"), camera="front", max_age_s=0.2).code == "STALE_FRAME", "a stale frame"
+            lambda: ask(_query("red"), camera="front", max_age_s=0.2).code == "STALE_FRAME", "a stale frame"
         )
-        assert ask(_ask("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
+        assert ask(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
     finally:
         camera.start()
 
 
 def test_deadline(ask: Ask) -> None:
-    """The model is stuck for 1.5 s; the caller hears after 0.3 s that it took too long."""
+    """The model is stuck for 1.5 s; the caller gets the refusal after 0.3 s."""
     started_s = time.monotonic()
-    response = ask(_ask("stuck"), image=_image(), timeout_s=0.3)
+    response = ask(_query("stuck"), image=_image(), timeout_s=0.3)
     _assert_refused(response, "DEADLINE")
     assert time.monotonic() - started_s < 1.3
-    assert ask(_ask("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
+    assert ask(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
 
 
 @pytest.mark.parametrize(("text", "code"), [("broken", "MODEL_ERROR"), ("memory", "OUT_OF_MEMORY")])
-def test_a_failing_model_is_a_failure_and_no_empty_answer(ask: Ask, text: str, code: str) -> None:
-    response = ask(_ask(text), image=_image())
+def test_a_failing_model_is_a_failure_and_not_an_empty_result(ask: Ask, text: str, code: str) -> None:
+    response = ask(_query(text), image=_image())
     assert (response.status, response.code) == (Segment.Response.STATUS_FAILED, code)
     assert "Traceback" not in response.message
-    assert ask(_ask("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
+    assert ask(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
 
 
-def test_queue_full_and_status_meanwhile(ask: Ask, module_ros: Any, eventually: Eventually) -> None:
-    """Four requests for a slow model with room for two in the queue; status and parameters stay quick."""
-    client = module_ros.node.create_client(Segment, "/xsam/segment")
-    eventually(client.service_is_ready, "service")
-    slow = Segment.Request(queries=[_ask("slow red")], image=_image())
-    futures = [client.call_async(slow)]
-
-    def status() -> GetStatus.Response:
-        return module_ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
-
-    eventually(lambda: status().busy, "the first request to run")
-    futures += [client.call_async(slow) for _ in range(3)]
+def test_queue_full_and_status_meanwhile(client: NodeClient, eventually: Eventually) -> None:
+    """Send four slow requests with room for two in the queue; status and parameters still respond."""
+    futures = [client.segment_later("slow red", image=_image())]
+    eventually(lambda: client.status.busy, "the first request to run")
+    futures += [client.segment_later("slow red", image=_image()) for _ in range(3)]
     eventually(lambda: any(future.done() for future in futures), "the refusal")
     refused = [future.result() for future in futures if future.done()]
     assert [response.code for response in refused] == ["QUEUE_FULL"]
-    now = status()
+    now = client.status
     assert (now.busy, now.waiting, now.queue_size) == (True, 2, 2)
-    get = GetParameters.Request(names=["queue_size"])
-    assert module_ros.call(GetParameters, "/xsam/get_parameters", get).values[0].integer_value == 2
-    eventually(lambda: all(future.done() for future in futures), "all answers")
+    assert client.get_integer("queue_size") == 2
+    eventually(lambda: all(future.done() for future in futures), "all responses")
     codes = sorted(future.result().code for future in futures)
     assert codes == ["", "", "", "QUEUE_FULL"]
 
@@ -299,7 +296,7 @@ def test_topics_of_a_camera(ask: Ask, module_ros: Any, eventually: Eventually) -
         eventually(lambda name=name: node.count_publishers(f"/xsam/front/{name}"), f"topic {name}")
 
     def published() -> bool:
-        ask(_ask("red"), _ask("green"), camera="front")
+        ask(_query("red"), _query("green"), camera="front")
         return bool(results and label_images and overlays)
 
     eventually(published, "a message on each topic")
@@ -317,20 +314,13 @@ def test_topics_of_a_camera(ask: Ask, module_ros: Any, eventually: Eventually) -
     assert by_id == {1: "red", 2: "green"}
 
 
-def test_parameters(node: Any, module_ros: Any) -> None:
-    def put(name: str, **value: Any) -> Any:
-        request = SetParameters.Request(parameters=[Parameter(name=name, value=ParameterValue(**value))])
-        return module_ros.call(SetParameters, "/xsam/set_parameters", request).results[0]
-
-    assert put("default_timeout_s", type=3, double_value=20.0).successful
-    too_long = put("default_timeout_s", type=3, double_value=1e9)
-    assert not too_long.successful
-    model = put("model", type=4, string_value="/etc/passwd")
-    assert not model.successful
-    assert "unconfigured" in model.reason
-    assert not put("autostart", type=1, bool_value=False).successful
-    topic = put("front.image_topic", type=4, string_value="/elsewhere")
-    assert "unconfigured" in topic.reason
+def test_parameters(client: NodeClient, module_ros: Any) -> None:
+    assert client.set("default_timeout_s", 20.0).successful
+    assert not client.set("default_timeout_s", 1e9).successful
+    for name, value in (("model", "/etc/passwd"), ("front.image_topic", "/elsewhere")):
+        refused = client.set(name, value)
+        assert not refused.successful
+        assert "unconfigured" in refused.reason
     described = module_ros.call(
         DescribeParameters, "/xsam/describe_parameters", DescribeParameters.Request(names=["queue_size"])
     ).descriptors[0]
@@ -338,10 +328,23 @@ def test_parameters(node: Any, module_ros: Any) -> None:
     assert (described.integer_range[0].from_value, described.integer_range[0].to_value) == (1, 1024)
 
 
-def test_the_node_is_still_alive_and_counted(ask: Ask, node: Any, module_ros: Any) -> None:
-    assert ask(_ask("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
+def test_refused_changes_say_why(client: NodeClient) -> None:
+    refused = client.set("autostart", False)
+    assert not refused.successful
+    assert "read-only" in refused.reason
+    too_long = client.set("track_lost_s", 1e6)
+    assert not too_long.successful
+    assert "track_lost_s" in too_long.reason
+    wrong_type = client.set("target_frame", 1)
+    assert not wrong_type.successful
+    assert client.set("target_frame", "base_link").successful
+    assert client.set("target_frame", "").successful
+
+
+def test_the_node_is_still_alive_and_has_counted(ask: Ask, node: Any, client: NodeClient) -> None:
+    assert ask(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
     assert node.running
-    status = module_ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
+    status = client.status
     front, dark = status.cameras
     assert (front.name, front.image_topic, front.publishers) == ("front", "/front_camera/image", 1)
     assert front.frames > 0
