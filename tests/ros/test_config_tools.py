@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import domain_coordinator
 import pytest
+import rclpy
 import yaml
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -47,21 +49,29 @@ def test_displays_show_topics_of_the_demo(name: str) -> None:
 
 
 @pytest.fixture
-def active_node(ros: Any) -> Iterator[SegmenterNode]:
-    """An active node with one RGB-D camera, in the test's process."""
+def active_node() -> Iterator[SegmenterNode]:
+    """An active node with one camera, in the test's process and in a domain of its own.
+
+    Its lifecycle services stay on the network until the garbage collector finds them; other tests must not
+    take them for those of their node.
+    """
     overrides = {"autostart": False, "cameras": ["camera"]}
-    node = SegmenterNode(
-        context=ros.context,
-        engine_factory=lambda _: ColorEngine(),
-        parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()],
-    )
-    try:
-        assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        yield node
-    finally:
-        node.stop()
-        node.destroy_node()
+    context = rclpy.Context()
+    with domain_coordinator.domain_id() as domain:
+        rclpy.init(args=[], context=context, domain_id=domain)
+        node = SegmenterNode(
+            context=context,
+            engine_factory=lambda _: ColorEngine(),
+            parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()],
+        )
+        try:
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            assert node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+            yield node
+        finally:
+            node.stop()
+            node.destroy_node()
+            rclpy.try_shutdown(context=context)
 
 
 def _allowed(path: str) -> set[str]:
