@@ -12,9 +12,9 @@ from sensor_msgs.msg import CameraInfo
 from xsam_ros.cameras import buffer as buffer_module
 from xsam_ros.cameras import camera as camera_module
 from xsam_ros.cameras.camera import CameraBuffer, CameraFrame, CameraTopics
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 from xsam_ros.messages.frames import stamp_from_ns
-from xsam_ros.node.parameters import CameraParameters
 
 _START_NS = 1_700_000_000_000_000_000
 TOPICS = CameraTopics(image="/front/image_raw", depth="/front/depth", info="/front/camera_info")

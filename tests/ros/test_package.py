@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from xsam import __version__
-from xsam_ros.node.parameters import CameraParameters, Change, NodeParameters, invalid_reason
+from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.node.parameters import NodeParameters, invalid_reason
+from xsam_ros.runtime.parameters import Change
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERFACES = sorted([*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv"), *ROOT.glob("action/*.action")])

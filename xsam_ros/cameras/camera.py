@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
 from xsam_ros.cameras.buffer import BufferedMessage, TopicBuffer, TopicStatistics
 from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
-from xsam_ros.node.parameters import CameraParameters
+from xsam_ros.cameras.parameters import CameraParameters
 
 __all__ = ["CameraBuffer", "CameraFrame", "CameraStatistics", "CameraTopics"]
 

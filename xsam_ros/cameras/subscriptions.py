@@ -21,7 +21,8 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from xsam_ros.cameras.buffer import TopicBuffer
 from xsam_ros.cameras.camera import CameraBuffer, CameraTopics
-from xsam_ros.node.parameters import CameraParameters, declare, read
+from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.runtime.parameters import declare, read
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError

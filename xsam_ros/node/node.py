@@ -17,6 +17,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from xsam.errors import NotActiveError, XSamError
 from xsam.segmenter import Engine
 from xsam_ros.cameras.camera import CameraBuffer
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.msg import SegmentQuery
@@ -24,7 +25,7 @@ from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
 from xsam_ros.node.lifecycle import release_memory, reported
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
-from xsam_ros.node.parameters import CameraParameters, NodeParameters, declare, read, validator
+from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
@@ -32,6 +33,7 @@ from xsam_ros.node.streams import StreamQuery, Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
+from xsam_ros.runtime.parameters import declare, read
 from xsam_ros.runtime.qos import SERVICE_QOS
 from xsam_ros.runtime.rclpy_workarounds import (
     AwaitableResult,

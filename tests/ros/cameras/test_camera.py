@@ -13,9 +13,9 @@ from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
 from xsam_ros.cameras.camera import CameraTopics
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.encode_images import compressed_from_depth, compressed_from_rgb, image_from_rgb
 from xsam_ros.messages.frames import stamp_from_ns
-from xsam_ros.node.parameters import CameraParameters
 
 
 @pytest.fixture

@@ -13,14 +13,9 @@ from rcl_interfaces.srv import DescribeParameters
 from rclpy.parameter import Parameter
 
 from xsam_ros.cameras.camera import CameraTopics
-from xsam_ros.node.parameters import (
-    CameraParameters,
-    NodeParameters,
-    declare,
-    invalid_reason,
-    read,
-    validator,
-)
+from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.node.parameters import NodeParameters, invalid_reason, validator
+from xsam_ros.runtime.parameters import declare, read
 
 _CONFIG = Path(__file__).resolve().parents[3] / "config"
 

@@ -16,8 +16,9 @@ from xsam import NoFrameError, StaleFrameError
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import sample_scene
 from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, camera_qos, create_camera_buffer
-from xsam_ros.node.parameters import CameraParameters, declare
+from xsam_ros.runtime.parameters import declare
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]

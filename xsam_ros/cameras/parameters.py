@@ -1,0 +1,92 @@
+"""The parameters of a camera, with their defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xsam_ros.runtime.parameters import Change, parameter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraParameters:
+    """Parameters of one camera, named '<camera>.<field>'."""
+
+    image_topic: str = parameter(
+        "",
+        "Topic of the color image; empty = '/<camera>/image_raw', followed by '/compressed' if compressed.",
+        topic=True,
+    )
+    compressed: bool = parameter(
+        False, "The color topic is a sensor_msgs/CompressedImage (JPEG or PNG), not a sensor_msgs/Image."
+    )
+    depth_topic: str = parameter(
+        "",
+        "Topic of the depth image, registered to the color image: 32FC1 in m or 16UC1 in mm; "
+        "empty = no depth, and no 3D locations.",
+        topic=True,
+    )
+    depth_compressed: bool = parameter(
+        False, "The depth topic is a sensor_msgs/CompressedImage of image transport compressedDepth."
+    )
+    info_topic: str = parameter(
+        "",
+        "Topic of the color camera's sensor_msgs/CameraInfo; empty = 'camera_info' next to the color topic "
+        "if there is a depth topic, else none.",
+        topic=True,
+    )
+    rectified: bool = parameter(
+        False, "The color images are rectified: use matrix P of the camera info instead of K."
+    )
+    qos: str = parameter(
+        "sensor_data",
+        "Reliability of the subscriptions: sensor_data (best effort, fits every driver) or reliable.",
+        choices=("sensor_data", "reliable"),
+    )
+    image_qos: str = parameter(
+        "", "Reliability for the color topic alone; empty = qos.", choices=("", "sensor_data", "reliable")
+    )
+    depth_qos: str = parameter(
+        "", "Reliability for the depth topic alone; empty = qos.", choices=("", "sensor_data", "reliable")
+    )
+    info_qos: str = parameter(
+        "",
+        "Reliability for the camera info alone; empty = qos. latched = reliable and transient local, for a "
+        "driver that publishes it once.",
+        choices=("", "sensor_data", "reliable", "latched"),
+    )
+    sync_tolerance_s: float = parameter(
+        0.02,
+        "Pair color and depth whose stamps differ by no more than this.",
+        unit="s",
+        minimum=0.0,
+        maximum=1.0,
+        change=Change.ANY_TIME,
+    )
+    max_depth_lag_s: float = parameter(
+        0.2,
+        "Depth often arrives later than color. If the newest frame has no depth yet, use one up to this much "
+        "older that has; 0 = always the newest frame.",
+        unit="s",
+        minimum=0.0,
+        maximum=2.0,
+    )
+    buffer_mb: int = parameter(
+        64,
+        "Memory for frames that may still be paired with depth, for color and depth each; "
+        "the newest message is always kept.",
+        unit="MB",
+        minimum=1,
+        maximum=4096,
+    )
+    stream_text: str = parameter(
+        "",
+        "Phrase or question of a stream that starts on activation; empty = none. SetStreamQuery can start, "
+        "change and stop the same stream, also with several queries.",
+    )
+    stream_rate_hz: float = parameter(
+        0.0,
+        "Highest rate of that stream; 0 = as fast as the model can.",
+        unit="Hz",
+        minimum=0.0,
+        maximum=1000.0,
+    )
