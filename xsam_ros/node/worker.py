@@ -292,6 +292,7 @@ class ModelWorker:
                             queue.remove(job)
                 if not late:
                     timeouts_s = [job.deadline.timeout_s for job in jobs]
+                    del queued, jobs  # a job holds its image and results, and the wait may be long
                     self._changed.wait(min((s for s in timeouts_s if s is not None), default=None))
             for job in late:
                 self._end(job, job.deadline.error(job.stage))
