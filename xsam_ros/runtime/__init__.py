@@ -1,1 +1,1 @@
-"""How nodes run: executor, spinning, parameter tables and quality of service. Knows nothing of segmentation."""
+"""How nodes run: executor, spinning, parameter tables and QoS. Knows nothing of segmentation."""
