@@ -13,7 +13,7 @@ HEAVY = ("torch", "transformers", "rclpy", "sensor_msgs", "xsam_ros")
 
 
 def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
-    """Which of the modules a fresh interpreter has loaded after the statement."""
+    """Return which of the modules a fresh interpreter has loaded after the statement."""
     code = f"import sys; {statement}; print(*sorted(set({names!r}) & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
@@ -32,5 +32,5 @@ def test_agent_tools_are_light() -> None:
 
 
 def test_public_names_resolve_lazily() -> None:
-    """Listing what `xsam` offers must not load the model either."""
+    """Listing the public names of `xsam` must not load the model either."""
     assert loaded_by("import xsam; dir(xsam); xsam.Frame", HEAVY) == []

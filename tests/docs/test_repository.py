@@ -1,4 +1,4 @@
-"""Facts that are written in several places agree, and no file carries traces of one machine."""
+"""Facts stated in several files agree, and no file contains traces of a particular machine."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import yaml
 import xsam
 from tests.docs.documents import ROOT, read, tracked_files
 
-# Put together here so that this file does not match itself.
+# Assembled from parts so that this file does not match itself.
 _HOMES = "|".join(["home", "root", "Users", "work"])
 MACHINE_PATH = re.compile(rf"(?<![\w.$}}~*-])/(?:{_HOMES})/[\w.]")
 INDEX_OPTION = re.compile("--(?:extra-)?" + r"index-url|--find" + r"-links|files\.python" + "hosted")
 
 
 def text_of(path: Path) -> str | None:
-    """The text of a file; None if it is binary."""
+    """Return the text of a file, or None if it is binary."""
     data = path.read_bytes()
     if b"\0" in data[:4096]:
         return None
@@ -64,7 +64,7 @@ def test_ros_package_and_distribution_have_the_same_license() -> None:
 
 
 def test_programs_are_executable() -> None:
-    """Files that begin with #! are run by name; git records the mode."""
+    """Files that begin with #! are run by name, so git must record them as executable."""
     plain = [
         str(path.relative_to(ROOT))
         for path in tracked_files()

@@ -1,4 +1,4 @@
-"""Finds golden variants and cases; nothing is named here, new folders and files are picked up."""
+"""Collect golden variants and cases; new folders and files are picked up automatically."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Access to a variant's files, and comparison that names the block that differs."""
+"""Access to a variant's files, and comparisons that name the block that differs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RELATIVE = 1e-4
 
 @dataclass(frozen=True)
 class GoldenVariant:
-    """A folder with one tiny model and its cases."""
+    """Folder with one tiny model and its cases."""
 
     folder: Path
 
@@ -45,7 +45,7 @@ class GoldenVariant:
         return np.asarray(Image.open(self.folder / "image.png").convert("RGB"))
 
     def cases(self) -> list[GoldenCase]:
-        """Every case that has its tensors here."""
+        """List every case whose tensors are present."""
         listed = json.loads((self.folder / "cases.json").read_text())
         found = [
             GoldenCase(self, data, self.folder / f"{data['mode']}_{data['name']}.safetensors")
@@ -60,7 +60,7 @@ class GoldenVariant:
 
 @dataclass(frozen=True)
 class GoldenCase:
-    """One prompt, its tensors, and what was said about it in `cases.json`."""
+    """One prompt with its tensors and its entry in `cases.json`."""
 
     variant: GoldenVariant
     data: dict[str, Any]
@@ -76,30 +76,30 @@ class GoldenCase:
 
     @property
     def tokenized(self) -> TokenizedPrompt:
-        """The case's own conversation, made the way its ids were: without a beginning-of-text token."""
+        """Tokenize the case's conversation as its ids were made: without a beginning-of-text token."""
         turn = self.data["conversations"][0]
         conversation = Conversation(question=turn["input"], answer=turn["output"])
         return tokenize(self.variant.tokenizer, conversation, separator=turn["sep"])
 
     def numbered(self, prefix: str) -> list[Tensor]:
-        """Tensors `prefix.0`, `prefix.1`, … in order."""
+        """Return the tensors `prefix.0`, `prefix.1`, … in order."""
         names = [name for name in self.tensors if name.startswith(f"{prefix}.")]
         return [self.tensors[name] for name in sorted(names, key=lambda n: int(n.rsplit(".", 1)[1]))]
 
 
 class BlockDiffers(AssertionError):
-    """The first block of the network whose output is not the reference's."""
+    """The output of a block of the network differs from the reference."""
 
 
 def check_equal(block: str, actual: Any, expected: Tensor) -> None:
-    """Integers must be equal."""
+    """Check that integers are equal."""
     actual = torch.as_tensor(np.asarray(actual))
     if actual.shape != expected.shape or not torch.equal(actual.to(expected.dtype), expected):
         raise BlockDiffers(f"{block}: {actual.tolist()} instead of {expected.tolist()}")
 
 
 def check_close(block: str, actual: Tensor, expected: Tensor, *, relative: float = RELATIVE) -> None:
-    """Largest difference ≤ `relative` × largest magnitude; float16 storage is granted its rounding."""
+    """Check that the largest difference is ≤ `relative` × largest magnitude, plus float16 rounding."""
     if actual.shape != expected.shape:
         raise BlockDiffers(f"{block}: shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
     wanted = expected.float()

@@ -1,4 +1,4 @@
-"""Every golden case, block by block in network order, so that a failure names the first that differs."""
+"""Every golden case, block by block in network order, so that a failure names the first bad block."""
 
 from __future__ import annotations
 

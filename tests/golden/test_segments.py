@@ -29,7 +29,7 @@ def _iou(first: Tensor, second: Tensor) -> float:
 
 
 def _prompt_region(case: GoldenCase, geometry: MaskGeometry) -> Tensor:
-    """The prompt mask is known at encoder size only; bring it to the picture."""
+    """Resize the prompt mask, which is stored only at encoder size, to the image."""
     height, width = geometry.scaled_hw
     mask = case.tensors["in.vprompt_masks"][:1, :height, :width].float()[None]
     return torch.nn.functional.interpolate(mask, size=geometry.image_hw, mode="nearest")[0, 0] > 0
@@ -91,7 +91,7 @@ def _decoded(found: UnlabeledSegments) -> torch.Tensor:
 
 
 def _same_instances(found: UnlabeledSegments, case: GoldenCase) -> None:
-    """Pair by class and score; order among equals is free."""
+    """Pair instances by class and score; the order of ties does not matter."""
     expected = {
         name: case.tensors[f"post.instances.{name}"] for name in ("masks", "scores", "classes", "boxes")
     }

@@ -1,6 +1,6 @@
-"""What every `Segmenter` promises, whatever is behind it.
+"""The contract of every `Segmenter`, whatever its implementation.
 
-The checks are plain functions of a `Subject`, so that tests of other segmenters can run them, too::
+The checks are plain functions of a `Subject`, so that tests of other segmenters can run them too::
 
     from tests.unit.test_segmenter_contract import CHECKS, Subject
 
@@ -41,9 +41,9 @@ DEADLINE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """A segmenter and a picture it can be asked about.
+    """A segmenter and an image to query it with.
 
-    The answers must repeat `camera`, `frame_id` and `stamp_ns` of the picture; None = not known here.
+    Results must repeat the image's `camera`, `frame_id` and `stamp_ns`; None = not known here.
     """
 
     segmenter: Segmenter
@@ -58,7 +58,7 @@ class Subject:
 
 
 def is_a_segmenter(subject: Subject) -> None:
-    """The shape of the protocol, as `isinstance` sees it."""
+    """Check the protocol with `isinstance`."""
     assert isinstance(subject.segmenter, Segmenter)
 
 
@@ -72,7 +72,7 @@ def answers_every_query_in_order(subject: Subject) -> None:
 
 
 def answers_are_complete(subject: Subject) -> None:
-    """Segments that fit together and lie in the picture; a message where there are none."""
+    """Check that segments are consistent and inside the image, and that empty results have a message."""
     height, width = subject.image_hw
     queries = [Query(text="red"), Query(thing_classes=("red", "mug"), stuff_classes=("floor",))]
     for result in subject.ask(*queries, Query(prompts=(VisualPrompt.box(0, 0, width, height),))):
@@ -104,7 +104,7 @@ def answers_name_their_picture(subject: Subject) -> None:
 
 
 def answers_repeat(subject: Subject) -> None:
-    """Sources that are a moving camera may well answer differently; a frame may not."""
+    """Check that a frame gives the same results twice; a moving camera may give different ones."""
     if isinstance(subject.source, CameraRef):
         return
     query = Query(thing_classes=("red", "mug"), score_threshold=0.0)
@@ -122,7 +122,7 @@ def limits_are_kept(subject: Subject) -> None:
 
 
 def an_invalid_query_is_one_refused_result(subject: Subject) -> None:
-    """The others are answered as if it had not been there."""
+    """Check that the other queries are processed as if it were not there."""
     height, width = subject.image_hw
     invalid = [
         Query(text=" "),
@@ -163,16 +163,16 @@ def an_unknown_camera_is_refused(subject: Subject) -> None:
 
 
 def no_time_is_refused(subject: Subject) -> None:
-    """A refusal of any kind: a client without a server has no time to find that out, either."""
+    """Check for a refusal of any kind: a client without a server has no time to find that out either."""
     for deadline_s in (0.0, -1.0):
         with pytest.raises(RequestRefusedError) as caught:
             subject.segmenter.segment(subject.source, [Query(text="red")], deadline_s=deadline_s)
         assert caught.value.retryable
-    subject.ask(Query(text="red"))  # and nothing is left behind
+    subject.ask(Query(text="red"))  # later queries still work
 
 
 def much_time_is_fine(subject: Subject) -> None:
-    """An infinite deadline once was an `OverflowError` of the lock."""
+    """Check a very long deadline: infinity once made the lock raise `OverflowError`."""
     for deadline_s in (1e12, float("inf")):
         (result,) = subject.segmenter.segment(subject.source, [Query(text="red")], deadline_s=deadline_s)
         assert result.status in (Status.FOUND, Status.NOT_FOUND)
@@ -192,7 +192,7 @@ def an_error_of_the_stage_hook_ends_the_request(subject: Subject) -> None:
 
     with pytest.raises(RequestCancelledError, match="cancelled in stage"):
         subject.segmenter.segment(subject.source, [Query(text="red")], deadline_s=DEADLINE_S, on_stage=cancel)
-    subject.ask(Query(text="red"))  # and nothing is left behind
+    subject.ask(Query(text="red"))  # later queries still work
 
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (
@@ -259,7 +259,7 @@ def test_the_fake_finds_what_it_was_told() -> None:
 
 
 def test_the_fake_does_not_find_what_is_to_be_left_out() -> None:
-    """A negative point on an object once counted like a positive one."""
+    """A negative point on an object once counted as a positive one."""
     frame = _frame()
     red = (frame.rgb == (255, 0, 0)).all(axis=2)
     fake = FakeSegmenter({"red": [red], "floor": [~red]})

@@ -1,4 +1,4 @@
-"""Overlays: what they must leave alone, where numbers and labels may go, and extreme images."""
+"""Overlays: what they must not cover, where numbers and labels may go, and extreme images."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _segments(masks: list[BoolMask], labels: list[str] | None = None, *, image_h
 
 
 def _table(count: int = 10) -> Segments:
-    """`count` discs of several sizes, some touching each other and the border."""
+    """Return `count` discs of several sizes, some touching each other and the border."""
     rng = np.random.default_rng(7)
     spots = [(rng.integers(0, 640), rng.integers(0, 480), rng.integers(3, 60)) for _ in range(count)]
     return _segments(
@@ -110,7 +110,7 @@ def test_alpha_mixes_the_segments_color() -> None:
 
 
 def test_the_smaller_object_is_painted_over_the_larger() -> None:
-    """A mug in front of a tray with a better score used to vanish under the tray's color."""
+    """A mug in front of a tray with a higher score used to vanish under the tray's color."""
     tray, mug = _circle(480, 640, 320, 240, 150), _circle(480, 640, 320, 240, 40)
     rgb = np.zeros((480, 640, 3), np.uint8)
     overlay = draw_overlay(rgb, _segments([tray, mug], ["", ""]), alpha=1.0, numbered=False)
@@ -248,7 +248,7 @@ def test_labels_in_any_script_do_not_turn_into_question_marks() -> None:
 
 
 def test_the_label_of_a_mask_in_two_parts_is_at_one_of_them() -> None:
-    """It used to be in the middle of both, on whatever was there."""
+    """It used to be midway between them, on whatever was there."""
     mask = np.zeros((480, 640), np.bool_)
     mask[200:260, 60:120] = mask[200:260, 500:560] = True
     (label,) = lay_out_overlay(_segments([mask], ["pads"]), style="outline").labels

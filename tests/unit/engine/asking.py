@@ -1,4 +1,4 @@
-"""A tiny random model, a picture, and one query of each kind to ask about it."""
+"""A tiny random model, an image, and one query of each kind for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = ["preprocess", "encode", "language", "decode", "postprocess"]
 
 @functools.cache
 def parts(variant: str) -> tuple[XSamModel, Any]:
-    """Network and tokenizer of a golden variant, loaded once."""
+    """Load network and tokenizer of a golden variant, once."""
     torch.set_num_threads(1)
     return load_checkpoint(GOLDEN / variant)
 
@@ -35,7 +35,7 @@ def picture(height: int = 97, width: int = 151) -> NDArray[np.uint8]:
 
 
 def one_of_each(height: int, width: int) -> dict[str, Query]:
-    """One of each task and kind of prompt, for a picture of this size."""
+    """Return a query for each task and kind of prompt, for an image of this size."""
     point = VisualPrompt.point(width * 0.7, height * 0.4)
     box = VisualPrompt.box(width * 0.1, 0, width * 0.6 + 1, height * 0.8)
     scribble = VisualPrompt.scribble([(0, 0), (width * 0.5, height * 0.5), (width - 1, 0)])

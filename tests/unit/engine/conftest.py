@@ -11,7 +11,7 @@ from xsam import XSam
 
 @pytest.fixture(params=["a", "c"])
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> XSam:
-    """A fresh engine around shared weights; free text is cut short, it takes a pass a token."""
+    """Create an engine on shared weights that generates few tokens: each takes a forward pass."""
     monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", 5)
     return XSam(*parts(request.param), model_id=request.param)
 

@@ -1,7 +1,7 @@
 """`XSam` on tiny random models: every task, many queries at once, thresholds, hints.
 
-The weights are random, so nothing here says what is found; only that answers are typed, sized, repeatable
-and the same whichever way they are asked for.
+The weights are random, so these tests check not what is found but that results are typed, sized, repeatable
+and the same however they are requested.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def test_every_task_answers_in_the_size_of_the_picture(engine: XSam, image_hw: t
     for name in ("referring", "reasoning", "point", "box", "scribble", "mask", "point and not"):
         assert len(by_name[name]) <= 1, name
     for name in ("explained", "caption", "chat"):
-        assert by_name[name].segments.labels == ()  # random weights say no <SEG>
+        assert by_name[name].segments.labels == ()  # random weights generate no <SEG>
     assert len(by_name["stuff"]) <= 2
 
 
@@ -77,7 +77,7 @@ def test_the_same_question_has_the_same_answer(engine: XSam) -> None:
 
 
 def test_together_is_the_same_as_one_by_one(engine: XSam) -> None:
-    """More queries than one pass takes, of different lengths; the window of c is shorter than the image."""
+    """More queries than fit one forward pass, of different lengths; c's window is shorter than the image."""
     queries = list(one_of_each(97, 151).values())
     assert len(queries) > xsam.inference.forward.MAX_PROMPTS_PER_BATCH
     together = engine.segment(picture(), queries)
@@ -94,14 +94,14 @@ def test_the_order_of_queries_does_not_matter(one_engine: XSam) -> None:
 
 
 def test_views_of_a_picture_are_the_picture(one_engine: XSam) -> None:
-    """A camera's BGR picture turned round with `[..., ::-1]` has negative strides."""
+    """A camera's BGR image reversed with `[..., ::-1]` has negative strides."""
     for view in (picture()[..., ::-1], picture()[::-1, ::-1], picture()[::2, 1:]):
         copied = np.ascontiguousarray(view)
         assert_same(one_engine.segment(view, "the mug"), one_engine.segment(copied, "the mug"))
 
 
 def test_different_questions_and_pictures_have_different_answers(one_engine: XSam) -> None:
-    """Else all comparisons above would prove nothing."""
+    """Otherwise the comparisons above would prove nothing."""
     mug, cube = one_engine.segment(picture(), [Query(text="mug"), Query(text="a red cube")])
     other = one_engine.segment(picture()[::-1], "mug")
     assert mug.segments.scores.tolist() != cube.segments.scores.tolist()
@@ -180,6 +180,6 @@ def test_words_the_model_does_not_know_are_named(monkeypatch: pytest.MonkeyPatch
 
 
 def test_hyphens_do_not_make_a_word_unknown() -> None:
-    """The model is asked for "teddy bear", but the hint said that it does not know "teddy-bear"."""
+    """The model reads "teddy bear", but the hint once said that it does not know "teddy-bear"."""
     engine = XSam(parts("a")[0], build_tiny_tokenizer(), model_id="words")
     assert engine.segment(picture(), Query(thing_classes=("Teddy-Bear",))).hint == ""

@@ -1,4 +1,4 @@
-"""Answers that are generated: captions, explanations, chat, and the masks they point at."""
+"""Generated text: captions, explanations, chat, and the masks they refer to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xsam import (
 
 @pytest.fixture
 def say(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Make the model say something: random weights never say `<SEG>`."""
+    """Make the model generate this text: random weights never generate `<SEG>`."""
     generate = xsam.inference.forward.generate
     _, tokenizer = parts("a")
 
@@ -45,7 +45,7 @@ def test_phrases_of_a_caption_become_segments(one_engine: XSam, say: Callable[[s
 def test_an_explanation_with_phrases_still_answers_the_question(
     one_engine: XSam, say: Callable[[str], None]
 ) -> None:
-    """A phrase in the explanation made a second condition for which there was no label: `IndexError`."""
+    """A phrase in the explanation once added a second condition without a label: `IndexError`."""
     say("Because <p>a mug</p> is hot. The segmentation mask is <SEG>.<|end|>")
     query = Query(text="What is hot?", explain=True)
     result = one_engine.segment(picture(), query)
@@ -56,7 +56,7 @@ def test_an_explanation_with_phrases_still_answers_the_question(
 
 
 def test_chat_may_point_at_things(one_engine: XSam, say: Callable[[str], None]) -> None:
-    """It, too, was an `IndexError`; a single phrase was labeled with the user's own words."""
+    """This once raised `IndexError` too; a single phrase was labeled with the user's own text."""
     say("<p>a mug</p> and <p>a cube</p> <SEG>.<|end|>")
     result = one_engine.segment(picture(), Query(task=Task.CHAT, text="What is there?"))
     assert sorted(result.segments.labels) == ["a cube", "a mug"]
@@ -108,7 +108,7 @@ def test_text_is_heard_while_it_is_generated(one_engine: XSam, say: Callable[[st
 
 
 def test_an_explanation_ends_with_its_mask(one_engine: XSam, say: Callable[[str], None]) -> None:
-    """What would follow `<SEG>` is not generated; a second `<SEG>` cannot take the mask away."""
+    """Nothing is generated after `<SEG>`, so a second `<SEG>` cannot replace the mask."""
     heard: list[str] = []
     say("Because it is hot. The segmentation mask is <SEG>. And so on <SEG>.<|end|>")
     result = one_engine.segment(

@@ -17,7 +17,7 @@ SMALL = MaskGeometry(side=3, scaled_hw=(2, 3), image_hw=(2, 3))
 
 
 def class_logits(*rows: Sequence[float]) -> Tensor:
-    """Class logits whose softmax gives these probabilities; background makes up for the rest."""
+    """Return class logits whose softmax gives these probabilities; background gets the rest."""
     return torch.tensor([[*row, 1 - sum(row)] for row in rows], dtype=torch.float64).log().float() + 1.7
 
 
@@ -26,7 +26,7 @@ def logit(p: float) -> float:
 
 
 def mask_logits(*pictures: Sequence[Sequence[float]]) -> Tensor:
-    """Mask logits whose sigmoid gives these 2×3 probabilities; the padding row says "object"."""
+    """Return mask logits whose sigmoid gives these 2×3 probabilities; the padding row is "object"."""
     return torch.tensor([[[logit(p) for p in row] for row in picture] + [[9.0] * 3] for picture in pictures])
 
 

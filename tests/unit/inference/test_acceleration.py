@@ -44,14 +44,14 @@ def test_threads_are_used_within_a_call_only() -> None:
 
 
 def test_the_language_model_may_have_a_device_of_its_own() -> None:
-    """There is one device here; "cpu:0" is at least another name for it."""
+    """Only one device is available here; "cpu:0" is at least another name for it."""
     engine = XSam.load(GOLDEN / "a", device="cpu", llm_device="cpu:0")
     expected = XSam.load(GOLDEN / "a", device="cpu").segment(PICTURE, "mug")
     assert engine.segment(PICTURE, "mug").segments.masks == expected.segments.masks
 
 
 def test_without_torchao_there_are_no_eight_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And it is said before anything is loaded: here there is nothing to load."""
+    """The error comes before anything is loaded: here there is nothing to load."""
     monkeypatch.setitem(sys.modules, "torchao", None)  # importing it fails, whether it is installed or not
     monkeypatch.delitem(sys.modules, "torchao.quantization", raising=False)
     with pytest.raises(ModelError, match="torchao") as caught:
@@ -78,7 +78,7 @@ def test_eight_bits_answer_alike(dtype: str) -> None:
     reason="torch.compile needs a C++ compiler and Python's headers",
 )
 def test_a_compiled_engine_answers_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Frames that take turns in the cache, too: what one frame left there, another must not overwrite."""
+    """Also when frames alternate in the cache: one must not overwrite what another left there."""
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
     exact = XSam.load(GOLDEN / "a", device="cpu")

@@ -1,4 +1,4 @@
-"""Frames are computed once, found again by their pixels, and given up when memory is short."""
+"""Frames are computed once, found again by their pixels, and dropped when memory runs short."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _parts() -> tuple[XSamModel, Any]:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every picture that is encoded."""
+    """Return a list that grows by one with every encoded image."""
     calls: list[int] = []
     encode = XSamModel.encode_image
 
@@ -191,7 +191,7 @@ def test_closing_gives_up_the_kept_frames() -> None:
 
 
 def test_a_query_that_was_taken_back_leaves_the_frame(encoded: list[int]) -> None:
-    """The next try does not begin from nothing."""
+    """A retry does not start from scratch."""
     engine = _engine()
 
     def cancel(*_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which mask is pointed at, on masks made by hand."""
+"""Selection of the mask that a prompt points at, on handmade masks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LARGE, SMALL = (10, 10, 70, 50), (37, 27, 43, 33)
 
 
 def test_a_point_takes_the_likely_object_and_not_the_smallest_mask() -> None:
-    """IoU with the small disc of a point used to prefer any little mask that lies under it."""
+    """IoU with the small disc of a point used to favor any small mask under it."""
     found = _point(_candidates(LARGE, SMALL, scores=(0.9, 0.4)), VisualPrompt.point(40, 30))
     assert found.masks[0].crop().box_xyxy == LARGE
     assert float(found.scores[0]) == torch.tensor(0.9)

@@ -1,4 +1,4 @@
-"""From logits to segments, against sums done by hand. No fixture is symmetric: swapped axes must show."""
+"""From logits to segments, against hand-computed values. No fixture is symmetric, so swapped axes show."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _rows(found: UnlabeledSegments) -> list[tuple[Tensor, Tensor, Tensor]]:
 
 
 def test_the_score_of_an_instance_is_class_times_certainty_inside() -> None:
-    """0.5 × (0.75 + 0.75 + 0.9) / 3 = 0.4; what lies outside the mask does not count."""
+    """0.5 × (0.75 + 0.75 + 0.9) / 3 = 0.4; pixels outside the mask do not count."""
     masks = mask_logits([[0.75, 0.75, 0.2], [0.9, 0.01, 0.4]])
     found = instances(class_logits((0.1, 0.5)), masks, SMALL, threshold=0.39)
     assert found.label_indices.tolist() == [1]
@@ -127,7 +127,7 @@ def _raw(
 
 
 def test_the_tightest_mask_around_the_prompt_wins() -> None:
-    """The large mask holds more of the prompt and scores better, but overlaps it less."""
+    """The large mask covers more of the prompt and scores higher, but its IoU is lower."""
     large, tight, beside = [[1, 1, 1], [1, 1, 1]], [[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]
     candidates = _raw([large, tight, beside], [0.9, 0.3, 0.8], [0, 0, 0])
     prompt = np.array([[False, True, True], [False, False, False]])
@@ -146,7 +146,7 @@ def test_nothing_overlaps_with_nothing() -> None:
 
 
 def test_weak_queries_of_one_class_add_up() -> None:
-    """Pixel (0, 2): one query says 0.6 · 0.9 = 0.54, two others 0.4 · 0.8 · 2 = 0.64 for the other class."""
+    """Pixel (0, 2): one query gives 0.6 · 0.9 = 0.54, two others 0.4 · 0.8 · 2 = 0.64 for the other class."""
     classes = class_logits((0.6, 0.1), (0.05, 0.4), (0.05, 0.4))
     first = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9]]
     second = [[0.1, 0.1, 0.8], [0.1, 0.9, 0.1]]
@@ -161,7 +161,7 @@ FIVE = MaskGeometry(side=6, scaled_hw=(2, 6), image_hw=(2, 6))
 
 
 def _strip(*rows: str) -> list[list[float]]:
-    """A 6×6 picture of logits from two rows of text: # object, + weak object, . nothing."""
+    """Return 6×6 logits from two rows of text: # object, + weak object, . nothing."""
     value = {"#": 6.0, "+": 0.9, ".": -6.0}
     return [[value[c] for c in row] for row in rows] + [[6.0] * 6] * 4
 
@@ -186,7 +186,7 @@ def test_a_segment_that_lost_a_sixth_keeps_the_rest() -> None:
 
 
 def test_the_class_score_weighs_in_a_fight_for_pixels() -> None:
-    """0.98 · sigmoid(0.9) = 0.70 beats 0.6 · sigmoid(6) = 0.60, though its mask is the weaker one."""
+    """0.98 · sigmoid(0.9) = 0.70 beats 0.6 · sigmoid(6) = 0.60, although its mask is weaker."""
     classes = class_logits((0.98, 0.01), (0.01, 0.6))
     masks = torch.tensor([_strip("++++..", "......"), _strip("...###", "######")])
     found = panoptic(classes, masks, FIVE, stuff=())

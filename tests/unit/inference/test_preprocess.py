@@ -1,4 +1,4 @@
-"""Pictures and visual prompts on their way to the encoders, and masks on their way back."""
+"""Images and visual prompts on their way to the encoders, and masks on their way back."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_size_inside_the_square(
 
 
 def _quarters(height: int, width: int) -> np.ndarray:
-    """Red left above, green right above, blue left below, white right below."""
+    """Return an image: red top left, green top right, blue bottom left, white bottom right."""
     rgb = np.zeros((height, width, 3), np.uint8)
     rgb[: height // 2, : width // 2, 0] = 255
     rgb[: height // 2, width // 2 :, 1] = 255
@@ -86,7 +86,7 @@ def test_sam_keeps_left_and_right_above_and_below() -> None:
 
 
 def test_views_of_a_picture_are_read_right() -> None:
-    """`bgr[..., ::-1]` and flipped pictures have negative strides."""
+    """`bgr[..., ::-1]` and flipped images have negative strides."""
     rgb = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
     for view in (rgb[..., ::-1], rgb[::-1], rgb[:, ::-1], rgb[::2, 1::2]):
         for convert in (vision_pixels, segmentation_pixels):
@@ -115,7 +115,7 @@ def test_a_point_on_a_small_picture_is_still_some_pixels() -> None:
 
 @pytest.mark.parametrize("image_hw", [(31, 33), (97, 151), (1, 1), (3, 200)])
 def test_points_on_the_border_leave_a_mark(image_hw: tuple[int, int]) -> None:
-    """The last corner, (32.6, 30.6) of 33×31, once rounded to a pixel outside: an `IndexError`."""
+    """The last corner, (32.6, 30.6) of 33×31, was once rounded to a pixel outside: `IndexError`."""
     height, width = image_hw
     for x_px in (0.0, width - 0.4):
         for y_px in (0.0, height - 0.4):
@@ -179,7 +179,7 @@ def test_negatives_never_take_everything() -> None:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_a_single_pixel_survives_in_its_place(data: st.DataObject) -> None:
-    """Nearest resizing drops most single pixels of a large picture."""
+    """Nearest-neighbor resizing drops most single pixels of a large image."""
     height, width = data.draw(st.integers(1, 700)), data.draw(st.integers(1, 700))
     row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     mask = np.zeros((height, width), np.bool_)
@@ -197,7 +197,7 @@ def test_a_single_pixel_survives_in_its_place(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("image_hw", [(97, 151), (151, 97), (61, 90), (480, 640), (40, 200), (128, 128)])
 def test_a_region_comes_back_to_where_it_was(image_hw: tuple[int, int]) -> None:
-    """Picture → square → logits → picture, within one pixel of the coarser of the two."""
+    """Image → square → logits → image, within one pixel of the coarser of the two."""
     height, width = image_hw
     box = (width * 6 // 10, height // 8, width * 9 // 10, height // 2)
     mask = prompt_mask([VisualPrompt.box(*box)], image_hw)
@@ -209,11 +209,11 @@ def test_a_region_comes_back_to_where_it_was(image_hw: tuple[int, int]) -> None:
 
 
 def test_the_decoders_small_masks_land_where_they_were() -> None:
-    """Logits at a quarter of the square, as the decoder gives them; the picture is not square."""
+    """Logits at a quarter of the square, as from the decoder; the image is not square."""
     image_hw = (300, 900)
     small = torch.full((2, SIDE // 4, SIDE // 4), -8.0)
     small[0, 2:6, 20:28] = 8.0  # rows 8…24 of the square and columns 80…112
-    small[1, 12:, :] = 8.0  # below the picture, which ends at row 43 of 128
+    small[1, 12:, :] = 8.0  # below the image, which ends at row 43 of 128
     back = MaskGeometry.for_image(image_hw, SIDE).upsample(small) > 0
     assert back.shape == (2, *image_hw)
     scale = 900 / 128

@@ -1,4 +1,4 @@
-"""The strings the weights were trained on, what users may put into them, and where the conditions lie."""
+"""The strings the weights were trained on, what users may insert, and the positions of the conditions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AWAY = VisualPrompt.point(2, 2, positive=False)
 
 @pytest.fixture(scope="module", params=["byte pairs", "words"])
 def tokenizer(request: pytest.FixtureRequest) -> Any:
-    """Of a golden model, which splits words into bytes if it must; and of the tiny model."""
+    """Return the tokenizer of a golden model, which can split words into bytes, or of the tiny model."""
     return (
         load_tokenizer(GOLDEN / "a" / "tokenizer")
         if request.param == "byte pairs"
@@ -92,7 +92,7 @@ def tokenizer(request: pytest.FixtureRequest) -> Any:
             "Please output the corresponding segmentation mask.",
             "Sure, <SEG>.<|end|>",
         ),
-        (  # what is to be left out is no region
+        (  # a negative prompt is not a region
             Query(prompts=(POINT, AWAY, POINT)),
             "Can you segment the image based on the following regions: <p><region></p>, <p><region></p>? "
             "Please output the corresponding segmentation mask.",
@@ -123,7 +123,7 @@ def test_canonical_strings(query: Query, question: str, answer: str) -> None:
     ],
 )
 def test_category_names_of_coco(name: str, cleaned: str) -> None:
-    """COCO's double suffixes once lost their second half only: the model was asked for "food other"."""
+    """COCO's double suffixes once lost only their second half: the model read "food other"."""
     assert category_name(name) == cleaned
 
 
@@ -175,7 +175,7 @@ def test_what_is_no_tag_is_left_alone(text: str) -> None:
     ],
 )
 def test_a_text_of_tags_alone_is_refused(query: Query) -> None:
-    """Such a query once asked the model for `<p></p>` and returned the mask it made of that."""
+    """Such a query once prompted the model with `<p></p>` and returned a mask for that."""
     query.validate()
     with pytest.raises(InvalidQueryError, match="empty"):
         conversation_for(query)

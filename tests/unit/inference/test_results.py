@@ -24,7 +24,7 @@ RIGHT_PART, BELOW_PART = (slice(0, 16), slice(20, 32)), (slice(10, 16), slice(0,
 
 
 def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: str = "") -> SegmentationResult:
-    """The composed answer to queries that mark parts of a map of 32×32, of which 16×32 are picture."""
+    """Compose the result of queries that mark parts of a 32×32 map, of which 16×32 are image."""
     masks = torch.full((len(parts), 32, 32), -8.0)
     for mask, part in zip(masks, parts, strict=True):
         mask[part] = 8.0
@@ -35,7 +35,7 @@ def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: st
 
 
 def test_one_stuff_class_does_not_fill_the_picture() -> None:
-    """Each pixel went to the likeliest class: asked for one class alone, that class got every pixel."""
+    """Each pixel once went to the likeliest class, so a single requested class got every pixel."""
     query = Query(stuff_classes=("floor",))
     result = _answer(query, class_logits((0.9,), (0.02,)), RIGHT_PART, BELOW_PART)
     assert result.status is Status.FOUND
@@ -45,7 +45,7 @@ def test_one_stuff_class_does_not_fill_the_picture() -> None:
 
 
 def test_stuff_that_is_not_there_is_not_found() -> None:
-    """Without a threshold every class got the pixels where it was the least unlikely."""
+    """Without a threshold, every class got the pixels where it was the least unlikely."""
     query = Query(stuff_classes=("floor", "wall"))
     result = _answer(query, class_logits((0.9, 0.05), (0.02, 0.3)), RIGHT_PART, BELOW_PART)
     assert result.segments.labels == ("floor",)
@@ -124,5 +124,5 @@ def test_phrases_of_a_caption_are_labels() -> None:
     ],
 )
 def test_no_tags_in_what_people_read(generated: str, plain: str) -> None:
-    """`<SEG>` behind a phrase once stayed in the text, and half a tag before an unclosed one."""
+    """`<SEG>` after a phrase once stayed in the text, and so did half a tag before an unclosed one."""
     assert plain_text(generated) == plain

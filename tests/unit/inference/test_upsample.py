@@ -10,7 +10,7 @@ from xsam.inference.upsample import MaskGeometry
 
 
 def test_masks_are_interpolated_before_the_threshold() -> None:
-    """−1 and 5 at twice the size are −1, ½, 3½, 5: three pixels of object, where nearest gives two."""
+    """−1 and 5 at twice the size are −1, ½, 3½, 5: three object pixels, where nearest gives two."""
     geometry = MaskGeometry(side=4, scaled_hw=(4, 4), image_hw=(4, 4))
     up = geometry.upsample(torch.tensor([[[-1.0, 5.0], [-1.0, 5.0]]]))
     torch.testing.assert_close(up[0, 2], torch.tensor([-1.0, 0.5, 3.5, 5.0]))
@@ -19,7 +19,7 @@ def test_masks_are_interpolated_before_the_threshold() -> None:
 def test_the_padding_is_cut_off_before_the_picture_is_stretched() -> None:
     geometry = MaskGeometry(side=4, scaled_hw=(2, 4), image_hw=(4, 8))
     logits = torch.full((1, 4, 4), -5.0)
-    logits[0, 1:, 3] = 5.0  # row 1 is the lower half of the picture, rows 2 and 3 are padding
+    logits[0, 1:, 3] = 5.0  # row 1 is the lower half of the image, rows 2 and 3 are padding
     mask = geometry.upsample(logits)[0] > 0
     assert mask.shape == (4, 8)
     assert pixels(mask) == {(row, column) for row in (2, 3) for column in (6, 7)}

@@ -1,4 +1,4 @@
-"""Tiny random networks and noise to put through them."""
+"""Tiny random networks, and noise as their input."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def model(request: pytest.FixtureRequest) -> XSamModel:
 
 @pytest.fixture
 def noise() -> Callable[..., Tensor]:
-    """Normal numbers of a shape, the same in every test."""
+    """Return normally distributed numbers of a shape, the same in every test."""
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator)

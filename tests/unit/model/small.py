@@ -1,4 +1,4 @@
-"""What the tests of the network share beside its fixtures."""
+"""Helpers shared by the network tests, besides the fixtures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from xsam.model.xsam import ImageFeatures, XSamModel
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data"
-WINDOW = 60  # positions that golden model c sees back; a has no window
+WINDOW = 60  # sliding window of golden model c in positions; a has none
 
 
 def noise_features(model: XSamModel, noise: Callable[..., Tensor], batch: int) -> ImageFeatures:
-    """Features of pictures of noise."""
+    """Return image features of noise."""
     side, seg_side = model.config.vision_encoder.image_size, model.config.sam.image_size
     return model.encode_image(noise(batch, 3, side, side), noise(batch, 3, seg_side, seg_side))

@@ -1,4 +1,4 @@
-"""Every short cut of the network against the stock blocks and the long way round."""
+"""Every shortcut of the network against the stock blocks and the long way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _close(actual: Tensor, expected: Tensor, relative: float = 2e-5) -> None:
 def test_texts_behind_a_cached_prefix(
     model: XSamModel, noise: Callable[..., Tensor], length: int, room: int
 ) -> None:
-    """With a prefix longer than the window, and again and again: the scratch space is never empty."""
+    """The prefix is longer than the window, and calls repeat, so the scratch space is never empty."""
     width = model.config.llm.hidden_size
     prefix = noise(2, length, width)
     cache = cache_prefix(model.llm, prefix, room=room)
@@ -79,7 +79,7 @@ def test_nbytes_counts_what_is_allocated(model: XSamModel, noise: Callable[..., 
 def test_sam_layers_equal_the_stock_layers(
     model: XSamModel, noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
-    """Whole, by heads, and row by row; windows do not fill the grid evenly."""
+    """Computed whole, by heads, and row by row; windows do not fill the grid evenly."""
     monkeypatch.setitem(xsam.model.encoders.BIAS_BYTES, "cpu", pieces)
     side = model.config.sam.image_size
     encoder = model.segmentor.encoder
@@ -154,7 +154,7 @@ def test_the_answer_is_the_last_stage(model: XSamModel, noise: Callable[..., Ten
 def test_a_stored_layer_computes_with_the_stored_weights(
     noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, rows: int, dtype: torch.dtype
 ) -> None:
-    """Few rows round the input, too, as hardware would; more do not."""
+    """With few rows the input is rounded too, as hardware would; with more it is not."""
     monkeypatch.setattr("xsam.model.precision.CHUNK_BYTES", 7 * 24 * 4)  # chunks of 7 of 30 rows
     layer = torch.nn.Linear(24, 30)
     layer.weight.data = noise(30, 24).to(dtype)

@@ -1,4 +1,4 @@
-"""Short cuts of the network against the long way: packed prompts, shared decoding, cached generation."""
+"""Network shortcuts against the long way: packed prompts, shared decoding, cached generation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_packed_texts_equal_separate_passes(model: XSamModel, noise: Callable[..
 
 
 def test_the_window_ends_where_it_should(model: XSamModel, noise: Callable[..., Tensor]) -> None:
-    """A token exactly one window back is out of sight of one layer, so it reaches fewer layers deep."""
+    """A token exactly one window back is invisible to one layer, so it reaches fewer layers deep."""
     width, layers = model.config.llm.hidden_size, model.config.llm.num_hidden_layers
     prefix, text = noise(1, layers * WINDOW, width), noise(1, 1, width)
     other = prefix.clone()
@@ -119,7 +119,7 @@ def test_prompts_decoded_together_equal_one_by_one(model: XSamModel, noise: Call
 
 
 def test_a_query_without_a_mask_looks_everywhere() -> None:
-    """And it alone: attention to nothing would be NaN, but the others keep to their masks."""
+    """Only that query: attention to nothing would be NaN, and the others stay within their masks."""
     logits = torch.full((1, 2, 2, 2, 4), -3.0)  # one image, two prompts of two queries, 2×4 pixels
     logits[0, 0, 1, 0, 3] = 3.0
     logits[0, 1, 0, 1, :2] = 3.0
@@ -160,7 +160,7 @@ def _cells(points: Tensor, size: tuple[int, int]) -> set[tuple[int, int]]:
 
 @pytest.mark.parametrize("count", [1, 3, 4, 7, 256])
 def test_points_lie_inside_the_region(count: int) -> None:
-    """Sizes are powers of two, so that dividing and multiplying again is exact."""
+    """Sizes are powers of two, so that dividing and multiplying back is exact."""
     mask = _region("........", "..###...", "......##", "........")
     inside = {(1, 2), (1, 3), (1, 4), (2, 6), (2, 7)}
     points = region_points(mask, count)

@@ -16,7 +16,7 @@ _MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 
 
 def _runs(mask: np.ndarray) -> list[int]:
-    """Run lengths the slow way: column by column, background first."""
+    """Compute run lengths the slow way: column by column, background first."""
     runs, value = [0], False
     for pixel in mask.T.ravel():
         if pixel != value:
@@ -59,7 +59,7 @@ def test_hostile_bytes_are_refused_or_fill_the_image_exactly(counts: bytes, heig
 
 @pytest.mark.parametrize("counts", [b"", b"0", b"00", b"\xff", b"PPPP", b"`", b"o" * 40 + b"0", b"11111111"])
 def test_codes_that_do_not_fill_the_image(counts: bytes) -> None:
-    """pycocotools would make a mask of the empty code from memory that nobody wrote."""
+    """pycocotools would decode the empty code from uninitialized memory."""
     with pytest.raises(InvalidImageError):
         MaskRle.from_counts(4, 4, counts)
 
@@ -93,7 +93,7 @@ def test_a_crop_is_no_part_of_what_a_mask_is() -> None:
     first.crop()
     assert first == second
     assert hash(first) == hash(second)
-    assert first.nbytes > second.nbytes  # what is kept with its crop counts as such
+    assert first.nbytes > second.nbytes  # the cached crop counts
 
 
 def test_runs_that_do_not_fill_the_image_have_no_crop() -> None:

@@ -1,4 +1,4 @@
-"""Masks against run-length codes of COCO, and their geometry against counting pixel by pixel."""
+"""Masks against COCO run-length codes, and their geometry against pixel counting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAIRS = SIZES.flatmap(lambda size: st.tuples(_masks_of(size), _masks_of(size)))
 
 
 def _runs(counts: bytes) -> list[int]:
-    """COCO's compressed counts as `maskApi.c` describes them: 5 bits a byte, deltas from the third on."""
+    """Decode COCO's compressed counts as in `maskApi.c`: 5 bits per byte, deltas from the third on."""
     runs: list[int] = []
     value, shift = 0, 0
     for byte in counts:
@@ -46,7 +46,7 @@ def _runs(counts: bytes) -> list[int]:
 
 
 def _painted(rle: MaskRle) -> BoolMask:
-    """Runs of background and object by turns, down the columns."""
+    """Paint alternating runs of background and object, down the columns."""
     runs = _runs(rle.counts)
     flat: NDArray[np.bool_] = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return flat.reshape(rle.width, rle.height).T
@@ -130,7 +130,7 @@ def test_overlap_counts_pixels(pair: tuple[BoolMask, BoolMask]) -> None:
 
 
 def test_codes_of_other_sizes_do_not_overlap() -> None:
-    """24 pixels both, but not the same picture: COCO's own function reads past the end."""
+    """Both have 24 pixels but different shapes: COCO's own function reads past the end."""
     with pytest.raises(InvalidImageError, match="size"):
         MaskRle.encode(np.ones((4, 6), np.bool_)).iou(MaskRle.encode(np.ones((6, 4), np.bool_)))
 
@@ -144,7 +144,7 @@ def test_codes_of_other_sizes_do_not_overlap() -> None:
     margins=st.tuples(*[st.integers(0, 3)] * 4),
 )
 def test_a_crop_is_coded_like_the_whole_mask(crop: BoolMask, margins: tuple[int, int, int, int]) -> None:
-    """Byte by byte, also where a run goes on from the bottom of a column to the top of the next."""
+    """Byte by byte, even where a run continues from the bottom of a column at the top of the next."""
     top, bottom, left, right = margins
     whole = np.pad(crop, ((top, bottom), (left, right)))
     if 0 in whole.shape:

@@ -1,4 +1,4 @@
-"""What may come in and go out: every check at the door, read-only arrays, and columns that stay together."""
+"""Requests and results: validation, read-only arrays, and columns that stay aligned."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_a_prompt_keeps_its_points_when_the_caller_changes_his() -> None:
 
 
 def test_a_kind_may_be_given_as_text() -> None:
-    """`kind="scribble"` once passed as a kind of its own, for which a single point was enough."""
+    """`kind="scribble"` was once accepted as a separate kind for which a single point was enough."""
     with pytest.raises(InvalidQueryError):
         VisualPrompt(kind="scribble", points_xy=np.zeros((1, 2)))  # type: ignore[arg-type]
     prompt = VisualPrompt(kind="point", points_xy=np.zeros((1, 2)))  # type: ignore[arg-type]
@@ -193,7 +193,7 @@ def test_a_kind_may_be_given_as_text() -> None:
 )
 def test_prompts_must_touch_the_image(prompt: VisualPrompt, fits: bool) -> None:
     query = Query(prompts=(prompt,))
-    query.validate()  # says nothing about an image it does not know
+    query.validate()  # cannot check an image it does not know
     if fits:
         query.validate((40, 60))
     else:
@@ -279,7 +279,7 @@ def test_one_word_is_no_list_of_categories(field: str) -> None:
 
 @pytest.mark.parametrize("fields", [{"text": "a \ud83d cup"}, {"thing_classes": ("cup", "\udc00")}])
 def test_half_a_character_is_refused(fields: dict[str, Any]) -> None:
-    """Broken JSON leaves lone surrogates; the tokenizer once answered them with a `ModelError`."""
+    """Broken JSON leaves lone surrogates, which once made the tokenizer raise `ModelError`."""
     with pytest.raises(InvalidQueryError, match="lone surrogate"):
         Query(**fields).validate()
 
@@ -288,7 +288,7 @@ def test_half_a_character_is_refused(fields: dict[str, Any]) -> None:
 
 
 def _four_segments() -> Segments:
-    """Segment i has i + 1 pixels in row i, so that every column tells which one it is."""
+    """Return segments of which number i has i + 1 pixels in row i, so that every field identifies it."""
     return Segments(
         image_hw=(4, 7),
         masks=tuple(MaskRle.encode(_mask(4, 7, *((i, c) for c in range(i + 1)))) for i in range(4)),
@@ -314,7 +314,7 @@ def _four_segments() -> Segments:
     ],
 )
 def test_filtering_keeps_the_columns_together(index: Any, chosen: list[int]) -> None:
-    """A bool array once counted as the numbers 0 and 1 and gave the first two segments again and again."""
+    """A bool array was once read as indices 0 and 1 and returned the first two segments repeatedly."""
     kept = _four_segments()[index]
     assert [mask.area - 1 for mask in kept.masks] == chosen
     assert [mask.decode().any(axis=1).argmax() for mask in kept.masks] == chosen
@@ -387,7 +387,7 @@ def _overlapping(scores: list[float]) -> Segments:
     ("scores", "row"), [([0.9, 0.5], [1, 1, 2]), ([0.5, 0.9], [1, 2, 2]), ([0.5, 0.5], [1, 1, 2])]
 )
 def test_the_better_score_wins_an_overlap(scores: list[float], row: list[int]) -> None:
-    """Segments in another order than by score, such as filtered ones, once let the first one win."""
+    """In segments not sorted by score, such as filtered ones, the first one once won."""
     ids = _overlapping(scores).label_map()
     assert ids.dtype == np.uint16
     assert ids.tolist() == [row, [0, 0, 0]]

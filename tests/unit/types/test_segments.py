@@ -27,7 +27,7 @@ def _segments(count: int, **columns: Any) -> Segments:
 
 
 def test_tracks_and_places_may_be_left_out() -> None:
-    """Code from before there were tracks and places makes segments without them."""
+    """Code written before tracks and locations existed makes segments without them."""
     segments = _segments(3)
     assert segments.track_ids.tolist() == [0, 0, 0]
     assert segments.track_ids.dtype == np.uint32

@@ -118,7 +118,7 @@ def test_the_same_tensor_under_both_layouts_names_is_refused() -> None:
 
 
 class _Code:
-    """Makes a folder when it is unpickled."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, made: Path) -> None:
         self.made = made
