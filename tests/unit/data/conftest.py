@@ -1,4 +1,4 @@
-"""A few rendered scenes, shared by the tests of data sources."""
+"""A few rendered scenes shared by the data source tests."""
 
 from __future__ import annotations
 

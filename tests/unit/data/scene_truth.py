@@ -1,4 +1,4 @@
-"""What is true of a rendered scene, read off its pixels and annotations."""
+"""Ground truth of a rendered scene, read from its pixels and annotations."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class SceneTruth:
         return {item.instance_id: item for item in self.annotations if item.labeled}
 
     def column(self, instance: int) -> float:
-        """Mean column of an object, counted in the picture and not in its annotation."""
+        """Return the mean column of an object, from its pixels rather than its annotation."""
         return float(np.nonzero(self.instance_ids == instance)[1].mean())
 
 
 def phrases(conversation: Conversation) -> list[str]:
-    """The texts of the conditions, in order."""
+    """Return the texts of the conditions, in order."""
     text = conversation.question + conversation.answer
     return re.findall(r"<p>(.*?)</p>", text)
 
 
 def named(sample: SceneTruth, noun: str) -> list[int]:
-    """Visible objects that a noun such as "mug", "red mug" or "object" may mean."""
+    """List the visible objects that a noun such as "mug", "red mug" or "object" may refer to."""
     return [
         item.instance_id
         for item in sample.annotations
@@ -49,7 +49,7 @@ def named(sample: SceneTruth, noun: str) -> list[int]:
 
 
 def meant(sample: SceneTruth, text: str) -> list[int] | None:
-    """What a phrase about left and right means, read off the picture; None = about something else."""
+    """Resolve a left/right phrase from the pixels; None if it is about something else."""
     if match := re.fullmatch(r"(leftmost|rightmost) (.+)", text):
         order = sorted(named(sample, match[2]), key=sample.column)
         return [order[0] if match[1] == "leftmost" else order[-1]]

@@ -39,7 +39,7 @@ def samples() -> tuple[SceneTruth, ...]:
 
 @functools.cache
 def drawn() -> tuple[tuple[SceneTruth, ScenePrompt], ...]:
-    """Several prompts of every kind for every scene and its mirror image."""
+    """Draw several prompts of every kind for every scene and its mirror image."""
     pairs = []
     for number, sample in enumerate(samples()):
         for flip, seen in enumerate((sample, sample.mirrored())):
@@ -89,7 +89,7 @@ def test_the_model_knows_every_word_it_is_taught() -> None:
 
 
 def test_categories_mean_all_of_their_objects() -> None:
-    """And nothing else; "red mug" means the red ones."""
+    """A category refers to all of its objects and nothing else; "red mug" to the red ones."""
     checked = Counter[str]()
     for sample, prompt in drawn():
         if "following categories" not in prompt.conversation.question:
@@ -141,7 +141,7 @@ def test_captions_name_what_they_point_at() -> None:
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_left_and_right_are_those_of_the_picture(flip: bool) -> None:
-    """Also when the picture and its annotations were mirrored."""
+    """This holds for mirrored images and annotations, too."""
     kinds = Counter[str]()
     for number, sample in enumerate(samples()):
         seen = sample.mirrored() if flip else sample
@@ -160,7 +160,7 @@ def test_left_and_right_are_those_of_the_picture(flip: bool) -> None:
 
 
 def _near(mask: NDArray[np.bool_], reach_px: int) -> NDArray[np.bool_]:
-    """A mask grown by a square."""
+    """Return the mask dilated by a square."""
     padded = np.pad(mask, reach_px)
     shifts = range(2 * reach_px + 1)
     grown = [padded[dy : dy + mask.shape[0], dx : dx + mask.shape[1]] for dy in shifts for dx in shifts]
@@ -180,7 +180,7 @@ def test_regions_lie_on_what_they_mean() -> None:
             assert len(categories) == 1
             if prompt.kind == "interactive":
                 assert len(ids) == 1
-            else:  # one example stands for all of its category
+            else:  # one example represents its whole category
                 (category,) = categories
                 everyone = {n for n, item in sample.labeled().items() if item.category == category}
                 assert set(ids) == everyone

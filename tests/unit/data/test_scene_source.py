@@ -1,4 +1,4 @@
-"""Rendered scenes as training samples: what is said is what is seen, also in the mirror."""
+"""Rendered scenes as training samples: the text matches the image, mirrored or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _rng(*seed: int) -> np.random.Generator:
 
 
 def _seen(shards: SceneShards, index: int, *, flipped: bool = False) -> SceneTruth:
-    """The scene without its padding, as it is on disk."""
+    """Return the scene as stored, without its padding."""
     height, width = shards.image_hw[index]
     arrays = (a[index, :height, :width] for a in (shards.rgb, shards.instance_ids, shards.stuff_ids))
     sample = SceneTruth(*arrays, shards.annotations[index])
@@ -36,7 +36,7 @@ def _seen(shards: SceneShards, index: int, *, flipped: bool = False) -> SceneTru
 
 
 def _instances(picture: PromptedImage, seen: SceneTruth) -> list[int]:
-    """The instance id behind each mask, found by its pixels; −1 for a surface."""
+    """Return the instance id under each mask, from its pixels; −1 for a surface."""
     found = []
     for mask in picture.masks:
         (number,) = np.unique(seen.instance_ids[mask])
@@ -129,7 +129,7 @@ def test_regions_are_labeled_with_what_they_lie_on(shards: SceneShards) -> None:
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_left_and_right_stay_true_in_the_mirror(shards: SceneShards, augment: bool) -> None:
-    """Picture, masks, regions and words must turn together: else "left" teaches right."""
+    """Image, masks, regions and text must be mirrored together, or "left" would teach right."""
     source = SceneSource(shards, shares={"referring": 1.0}, augment=augment)
     turned, checked = Counter[bool](), Counter[bool]()
     for index in range(len(source)):
@@ -156,7 +156,7 @@ def test_left_and_right_stay_true_in_the_mirror(shards: SceneShards, augment: bo
 
 
 def test_light_and_color_change_but_nothing_else(shards: SceneShards) -> None:
-    """Pixels of one brightness keep having one brightness, and darker ones stay darker."""
+    """Pixels of equal brightness stay equal, and darker ones stay darker."""
     seed = next(seed for seed in range(20) if _rng(seed).random() > 0.5)  # not mirrored
     plain, changed = (
         SceneSource(shards, augment=augment).sample(0, _rng(seed)).rgb for augment in (False, True)
@@ -173,7 +173,7 @@ def test_light_and_color_change_but_nothing_else(shards: SceneShards) -> None:
 
 
 def _unlabeled(shards: SceneShards, index: int, instance: int) -> SceneShards:
-    """The same scenes, but of one object nothing may be said."""
+    """Return the same scenes with one object unlabeled, so that no text may mention it."""
     annotations = [
         tuple(
             dataclasses.replace(item, labeled=False) if i == index and item.instance_id == instance else item
@@ -287,7 +287,7 @@ def test_shares_that_make_no_sense_are_refused(
 
 
 def test_an_empty_table_still_gives_prompts(shards: SceneShards) -> None:
-    """No object at all: surfaces are asked for, and phrases that mean nothing."""
+    """With no objects, prompts ask for surfaces, and for phrases that match nothing."""
     side = shards.rgb.shape[1]
     empty = SceneShards(
         rgb=shards.rgb[:1],

@@ -1,4 +1,4 @@
-"""Made-up answers: right ones, built from a question's truth, and others."""
+"""Synthetic results: correct ones built from a question's ground truth, and others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def result(
     text: str = "",
     phrases: tuple[str, ...] = (),
 ) -> SegmentationResult:
-    """FOUND with these segments, NOT_FOUND without any."""
+    """Build a result: FOUND with these segments, NOT_FOUND without any."""
     ordered = sorted(found, key=lambda entry: -entry[2])
     return SegmentationResult(
         status=Status.FOUND if ordered else Status.NOT_FOUND,
@@ -57,7 +57,7 @@ def refused(query: Query, image_hw: tuple[int, int]) -> SegmentationResult:
 
 
 def right_answer(question: Question, image_hw: tuple[int, int]) -> SegmentationResult:
-    """What a perfect model would say."""
+    """Return the result of a perfect model."""
     truth, query = question.truth, question.query
     text, phrases = "", ()
     if isinstance(truth, RegionTruth):
@@ -82,7 +82,7 @@ def right_answer(question: Question, image_hw: tuple[int, int]) -> SegmentationR
 
 
 def rectangle(x_min: int, y_min: int, x_max: int, y_max: int, image_hw: tuple[int, int]) -> BoolMask:
-    """A filled box, max exclusive."""
+    """Return a mask of a filled box, max exclusive."""
     mask = np.zeros(image_hw, np.bool_)
     mask[y_min:y_max, x_min:x_max] = True
     return mask

@@ -1,4 +1,4 @@
-"""Mask AP: cases by hand, and COCOeval run from files on the same masks."""
+"""Mask AP: hand-computed cases, and COCOeval on files with the same masks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_categories_are_averaged_and_absent_ones_left_out() -> None:
         found=[("mug", _box(0, 10), 0.9), ("lamp", _box(0, 10), 0.9)],
     )
     assert scores.scores() == _about(0.5, 0.5, 0.5)
-    # In another picture a guess of a category that exists elsewhere is a mistake, though with a low score.
+    # In another image, predicting a category that exists elsewhere is a mistake, though a low-scoring one.
     scores.add(truth=[("book", _box(0, 9))], found=[("mug", _box(40, 50), 0.95), ("book", _box(0, 9), 0.5)])
     # mug: a mistake first, then the object: precision 0.5. book: one of two objects found; of the 101 recall
     # steps, 0 to 0.5 have precision 1.
@@ -129,7 +129,7 @@ def test_agrees_with_cocoeval_from_files(tmp_path: Path, capsys: pytest.CaptureF
     mine_scores = scores.scores()
     assert 0.1 < evaluation.stats[0] < 0.9
     assert [mine_scores.ap, mine_scores.ap50, mine_scores.ap75] == pytest.approx(evaluation.stats[:3])
-    assert scores.scores() == mine_scores  # asking twice changes nothing
+    assert scores.scores() == mine_scores  # calling it twice changes nothing
     assert capsys.readouterr().out == ""
 
 

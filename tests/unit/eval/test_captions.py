@@ -1,4 +1,4 @@
-"""Agreement of captions, by hand."""
+"""Caption metrics against hand-computed values."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_content_f1(candidate: str, reference: str, f1: float) -> None:
 
 
 def test_cider_of_equal_captions() -> None:
-    """Two words have single words and one pair, so two of the four lengths score, each 1."""
+    """Two words make unigrams and one bigram, so two of the four lengths score 1 each."""
     assert cider_d(["red mug", "blue book"], [["red mug"], ["blue book"]]) == pytest.approx(10 * 2 / 4)
     long = ["one two three four five", "six seven eight nine ten"]
     assert cider_d(long, [[text] for text in long]) == pytest.approx(10.0)

@@ -1,4 +1,4 @@
-"""Evaluation of a folder in COCO's format, on two small pictures made here."""
+"""Evaluation of a folder in COCO format, on two small images made here."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _questions(folder: Path, image_id: int = 3) -> dict[str, Question]:
 def _answering(
     monkeypatch: pytest.MonkeyPatch, answer: Callable[[Question], SegmentationResult]
 ) -> list[NDArray[np.uint8]]:
-    """Let every question be answered so; the list gets the pictures."""
+    """Answer every question this way; the list collects the images."""
     seen = []
 
     def ask(model: object, rgb: NDArray[np.uint8], questions: Sequence[Question]) -> list[SegmentationResult]:
@@ -152,7 +152,7 @@ def test_the_questions_and_their_truth(folder: Path) -> None:
 
 
 def test_a_crowd_is_neither_missed_nor_a_mistake(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody finds the crowd of bears in full, and a bear found in it is no mistake."""
+    """Nobody has to find the whole crowd of bears, and a bear found in it is not a mistake."""
     in_crowd = rectangle(10, 31, 20, 39, HW)
 
     def answer(question: Question) -> SegmentationResult:
@@ -204,10 +204,10 @@ def test_instance_ap_is_that_of_cocoeval_on_the_file(folder: Path, monkeypatch: 
 
 
 def test_a_model_is_asked(folder: Path) -> None:
-    """Without a stand-in: the fake finds what it knows by name."""
+    """No stub here: the fake segmenter finds the objects it knows by name."""
     model = FakeSegmenter({"mug": [MUG, OTHER_MUG]})
     scores = evaluate_coco(model, CocoFolder.open(folder, "tiny", ("instance", "semantic")))
-    # Mugs are found in both pictures, but those of the first rank before their equals; bears are not.
+    # Mugs are found in both images, with ties ranked in favor of the first; bears are not found.
     assert scores["instance_ap"] == pytest.approx(0.5, abs=1e-4)
     assert scores["failed"] == 0
     # mug: 480 px of 480 and as many in the other picture; wall and bears are not found.

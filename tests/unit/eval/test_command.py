@@ -1,4 +1,4 @@
-"""`xsam eval`: JSON and tables, pictures, and what is said when something is wrong."""
+"""`xsam eval`: JSON, tables, pictures and error messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _eval(*arguments: object) -> Result:
-    """Run the command; an exception that is not an exit is the test's failure."""
+    """Run the command; any exception other than an exit fails the test."""
     words = ["eval", "tiny", "--device", "cpu", *map(str, arguments)]
     result = CliRunner().invoke(cli.app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -31,7 +31,7 @@ def _eval(*arguments: object) -> Result:
 
 
 def _error_line(result: Result) -> str:
-    """The only thing that is printed."""
+    """Return the only line that is printed."""
     assert result.exit_code == 1
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")

@@ -1,4 +1,4 @@
-"""Captions with masks: pairs, recall, AP50, by hand."""
+"""Grounded captions: pairs, recall and AP50 against hand-computed values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_picture_by_hand() -> None:
     found = scores.scores()
     assert found.miou == pytest.approx(0.7)
     assert found.truth_miou == pytest.approx((0.8 + 0.6 + 0) / 3)
-    # The mug alone: the book lies on the pan well enough, but the words differ.
+    # Only the mug: the book overlaps the pan well enough, but the words differ.
     assert found.recall == pytest.approx(1 / 3)
     # By score: air wrong, mug right, book right; precision at both is at best 2/3, of 101 recall steps 67.
     assert found.ap50 == pytest.approx(67 / 101 * 2 / 3)

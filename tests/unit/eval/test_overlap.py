@@ -1,4 +1,4 @@
-"""Mean IoU, cIoU, gIoU and P@0.5 of regions, by hand."""
+"""Mean IoU, cIoU, gIoU and P@0.5 of regions against hand-computed values."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_three_answers_by_hand() -> None:
 
 
 def test_nothing_to_find() -> None:
-    """ReasonSeg: an empty answer to a question that nothing fits has IoU 1, any other 0."""
+    """As in ReasonSeg: if nothing matches a question, an empty result has IoU 1 and any other 0."""
     scores = RegionOverlap()
     assert scores.add(EMPTY, EMPTY) == 1.0
     assert scores.add(rectangle(0, 0, 5, 1, HW), EMPTY) == 0.0

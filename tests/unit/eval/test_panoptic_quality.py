@@ -1,4 +1,4 @@
-"""Panoptic quality and semantic IoU: cases by hand, and slow counting over random maps."""
+"""Panoptic quality and semantic IoU: hand-computed cases, and a slow reference on random maps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Map = NDArray[np.int64]
 
 
 def _row(*runs: tuple[int, int]) -> Map:
-    """A map of one row from (value, length) runs."""
+    """Build a one-row map from (value, length) runs."""
     return np.concatenate([np.full(length, value) for value, length in runs])[None]
 
 
@@ -66,7 +66,7 @@ def test_another_class_is_no_match() -> None:
 
 
 def test_void_is_taken_out_of_the_union() -> None:
-    # 10 px of mug, answer covers them and 8 void ones: 10 / (10 + 18 − 10 − 8).
+    # 10 px of mug; the result covers them and 8 void pixels: 10 / (10 + 18 − 10 − 8).
     scores = _scores(_row((1, 10), (0, 8)), {1: 0}, _row((4, 18)), {4: 0}).scores()
     assert scores.pq == 1.0
 
@@ -99,7 +99,7 @@ def test_maps_that_cannot_be_scored() -> None:
 
 
 def _slow_pq(pictures: list[tuple[Map, dict[int, int], Map, dict[int, int], set[int]]]) -> list[float | None]:
-    """PQ of each class, straight from the definition, segment by segment."""
+    """Compute PQ of each class straight from the definition, segment by segment."""
     by_class: list[float | None] = []
     for label in range(3):
         total, hits, misses, extra = 0.0, 0, 0, 0
@@ -155,7 +155,7 @@ def test_semantic_iou_by_hand() -> None:
     assert overlap.iou_by_class() == pytest.approx({"mug": 6 / 13, "table": 7 / 10})
     assert overlap.mean_iou == pytest.approx((6 / 13 + 0.7) / 2)
     overlap.add(_row((1, 4)), _row((1, 4)))
-    # The two pixels that were taken for a book before count against it now.
+    # The two pixels labeled as a book before now count against it.
     assert overlap.iou_by_class()["book"] == pytest.approx(4 / 6)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of answers: which are kept, in which order, and what is on them."""
+"""Pictures of results: which are kept, in what order, and what they show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _question(text: str = "the mug") -> Question:
 
 
 def _outlined(picture: NDArray[np.uint8], mask: BoolMask) -> bool:
-    """Whether most of the lower edge of a box-shaped mask has the color of truth."""
+    """Return True if most of the lower edge of a box-shaped mask has the ground-truth color."""
     rows, columns = np.nonzero(mask)
     edge = picture[rows.max(), columns.min() + 5 : columns.max() - 5]
     return bool((edge == TRUTH_COLOR).all(axis=1).mean() > 0.5)

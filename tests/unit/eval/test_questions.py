@@ -127,7 +127,7 @@ def test_one_map_gives_a_panoptic_and_a_semantic_question() -> None:
     assert isinstance(semantic.truth, SemanticTruth)
     assert panoptic.truth.crowd == {4}
     assert semantic.truth.class_map.tolist() == [[-1, 2, 2], [0, 2, -1]]
-    # The engine tells the two apart by where the names stand.
+    # The engine tells the two apart by the order of the names.
     assert (panoptic.query.thing_classes, panoptic.query.stuff_classes) == (("mug", "book"), ("table",))
     assert (semantic.query.thing_classes, semantic.query.stuff_classes) == ((), ("mug", "book", "table"))
 

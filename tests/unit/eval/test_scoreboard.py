@@ -1,4 +1,4 @@
-"""Answers become scores: right, wrong, missing and failed ones."""
+"""From results to scores: correct, wrong, missing and failed ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_referring_expressions() -> None:
     board = Scoreboard()
     half = rectangle(0, 0, 5, 20, HW)
     assert board.add(_phrase(LEFT, "size"), result(Query(text="x"), HW, [(0, half, 0.9)])) == 0.5
-    # Two masks that are one region together.
+    # Two masks that together form one region.
     both = [(0, half, 0.9), (0, rectangle(5, 0, 10, 20, HW), 0.8)]
     assert board.add(_phrase(LEFT, "size"), result(Query(text="x"), HW, both)) == 1.0
     assert board.add(_phrase(LEFT, "color"), result(Query(text="x"), HW)) == 0.0
@@ -66,7 +66,7 @@ def test_rejection() -> None:
         (LEFT, nothing, Task.REASONING),
     ):
         board.add(_phrase(truth, "absent_color", task), result(Query(text="x"), HW, answer))
-    # Regions pointed at are no question whether something is there.
+    # Prompts that point at a region do not ask whether something is there.
     board.add(interactive_question(VisualPrompt.point(1, 1), LEFT), result(Query(text="x"), HW))
     scores = board.scores()
     assert scores["absent_rejected"] == pytest.approx(2 / 3, abs=1e-4)
@@ -98,7 +98,7 @@ def test_categories() -> None:
     iou = board.add(question, result(question.query, HW, found))
     scores = board.scores()
     assert scores["category_ap50"] == pytest.approx(51 / 101 / 2, abs=1e-4)
-    # Confident are the two mugs: 200 px right, of 200 + 120 + 200 in all; the book is not found at all.
+    # Only the two mugs are confident: 200 px correct of 200 + 120 + 200; the book is not found at all.
     assert iou == pytest.approx((200 / 520 + 0) / 2)
 
 
@@ -114,7 +114,7 @@ def test_crowds_excuse_detections() -> None:
 
 
 def test_two_regions_of_one_class_are_told_apart() -> None:
-    """Both prompts mean class "region", but an answer to the first is no answer to the second."""
+    """Both prompts have class "region", but a result for the first is not one for the second."""
     prompts = (VisualPrompt.point(1, 1), VisualPrompt.point(35, 1))
     query = Query(task=Task.VISUAL_GROUNDED, prompts=prompts)
     truth = InstanceTruth(classes=("region", "region"), masks=((LEFT,), (RIGHT,)))
@@ -140,7 +140,7 @@ def _layout() -> tuple[Question, Question]:
 def test_layouts() -> None:
     panoptic, semantic = _layout()
     board = Scoreboard()
-    # The mug is found by half, the rest of it given to the table.
+    # Half of the mug is found; the rest is assigned to the table.
     small = rectangle(0, 0, 5, 20, HW)
     answer = [(0, small, 0.7), (1, ~small, 0.9)]
     assert board.add(panoptic, result(panoptic.query, HW, answer)) is None
@@ -170,7 +170,7 @@ def test_captions() -> None:
     query = Query(task=Task.GROUNDED_CONVERSATION)
     question = Question(group="gcg", query=query, truth=truth)
     board = Scoreboard()
-    # The second phrase of the answer has two masks, which together are the book; the first has none.
+    # The second phrase of the result has two masks, which together are the book; the first has none.
     found = [(1, rectangle(30, 0, 35, 20, HW), 0.9), (1, rectangle(35, 0, 40, 20, HW), 0.8)]
     answer = result(query, HW, found, text="a lamp and a book", phrases=("a lamp", "a book"))
     assert board.add(question, answer) == 1.0
@@ -178,7 +178,7 @@ def test_captions() -> None:
     assert (scores["gcg_miou"], scores["gcg_recall"], scores["gcg_caption_f1"]) == (1.0, 0.5, 0.5)
     assert scores["gcg_ap50"] == pytest.approx(51 / 101, abs=1e-4)
     assert scores["gcg_cider"] is None
-    # A caption without masks is an answer, too.
+    # A caption without masks is a result, too.
     silent = result(query, HW, text="a mug and a book")
     assert board.add(question, silent) == 0.0
     assert board.scores()["gcg_caption_f1"] == 0.75
@@ -204,7 +204,7 @@ def test_right_answers_have_full_scores() -> None:
 
 
 def test_no_answer_is_no_score() -> None:
-    """What was refused or failed is counted, and not as "not found"."""
+    """Refusals and failures are counted separately, not as "not found"."""
     board = Scoreboard()
     asked = [_phrase(LEFT), _phrase(EMPTY), _category("mug", masks=((LEFT,),)), *_layout()]
     for question in asked:

@@ -1,4 +1,4 @@
-"""Sources of training samples as questions: what was asked comes back as a query, with its truth."""
+"""Training sample sources as questions: each prompt becomes a query with its ground truth."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _asked(name: str, ignored: NDArray[np.bool_] | None = None) -> Question:
 def test_what_was_asked_comes_back(name: str, task: Task, group: str, kind: str) -> None:
     question = _asked(name)
     assert (question.query.task, question.group, question.kind) == (task, group, kind)
-    # The model reads what it was trained on, word for word.
+    # The model reads exactly the text it was trained on.
     assert conversation_for(question.query).question == PROMPTS[name].conversation.question
     question.query.validate(HW)
 
@@ -170,7 +170,7 @@ def test_the_truth_of_a_caption() -> None:
 
 
 class Pictures:
-    """A source that notes what it was asked for."""
+    """Sample source that records its requests."""
 
     name, class_names = "pictures", CLASSES
 

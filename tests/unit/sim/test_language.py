@@ -1,4 +1,4 @@
-"""Phrases are checked by a small interpreter that reads the text and looks at the annotations only."""
+"""Check phrases with a small interpreter that uses only the text and the annotations."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def annotation(
 
 @st.composite
 def views(draw: st.DrawFn) -> Objects:
-    """Up to eight objects of a few categories and colors, so that most phrases have rivals."""
+    """Return views of up to eight objects in few categories and colors, so that most phrases have rivals."""
     names = draw(st.lists(st.sampled_from(CATEGORIES), min_size=1, max_size=4, unique=True))
     found = []
     for number in range(1, draw(st.integers(1, 8)) + 1):
@@ -80,7 +80,7 @@ def views(draw: st.DrawFn) -> Objects:
 
 
 def named(objects: Objects, name: str) -> list[ObjectAnnotation]:
-    """Everything that "red mug", "mug", "red object" or "object" may mean."""
+    """List every object that "red mug", "mug", "red object" or "object" may refer to."""
     color, _, rest = name.partition(" ")
     if color not in COLORS:
         color, rest = "", name
@@ -91,7 +91,7 @@ def named(objects: Objects, name: str) -> list[ObjectAnnotation]:
 
 
 def interpret(objects: Objects, text: str) -> list[int]:
-    """Ids of the objects a phrase without article is true of, strictly and without margins."""
+    """Return the ids of the objects that a phrase without article strictly fits, without margins."""
 
     def x(o: ObjectAnnotation) -> float:
         return o.centroid_xy[0]
@@ -217,7 +217,7 @@ def test_ordinals_count_from_both_sides() -> None:
 
 
 def test_unlabeled_rivals_make_a_phrase_ambiguous() -> None:
-    """A sliver of a second mug at the edge: "the mug" would be a matter of taste."""
+    """With a sliver of a second mug at the edge, "the mug" would be debatable."""
     mug, sliver = (
         annotation(1, "mug", "red", (40, 70)),
         annotation(2, "mug", "blue", (190, 70), labeled=False),

@@ -13,7 +13,7 @@ def signed_volume_m3(part: Part) -> float:
 
 
 def is_closed(part: Part) -> bool:
-    """Every edge belongs to two faces that run along it in opposite directions (vertices merged by place)."""
+    """Return True if every edge has two faces in opposite directions (vertices merged by position)."""
     _, index = np.unique(np.round(part.vertices, 6), axis=0, return_inverse=True)
     edges = [(int(index[f[k]]), int(index[f[(k + 1) % 3]])) for f in part.faces for k in range(3)]
     edges = [edge for edge in edges if edge[0] != edge[1]]
@@ -47,7 +47,7 @@ def test_ellipsoid_and_lathe_have_the_right_volume() -> None:
     ],
 )
 def test_tubes_are_not_inside_out(path: object) -> None:
-    """Once, tubes had their faces turned inwards: handles showed their far wall, as if hollow."""
+    """Tubes once had their faces turned inward: handles showed their far wall, as if hollow."""
     part = tube(path, 0.01, 12)  # type: ignore[arg-type]
     assert signed_volume_m3(part) > 0
     assert is_closed(part)

@@ -1,4 +1,4 @@
-"""The segmenter that knows the truth: it keeps the contract, and it is right."""
+"""The ground-truth segmenter: it fulfills the contract and is right."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from xsam.sim.scene import FLOOR_Z_M, TABLE_THICKNESS_M, orbit_camera, sample_sc
 
 
 def world_points_m(view: RenderedView, mask: np.ndarray) -> np.ndarray:
-    """(N, 3) points of the masked pixels, written apart from the code under test: invert K, then the pose."""
+    """Return (N, 3) points of the masked pixels without the tested code: invert K, then the pose."""
     y, x = np.nonzero(mask)
     pixels = np.stack([x, y, np.ones_like(x)], axis=1).astype(np.float64)
     rays = pixels @ np.linalg.inv(view.intrinsics).T
@@ -54,7 +54,7 @@ def test_points_of_surfaces_lie_on_them(samples: list[Any]) -> None:
         table = world_points_m(view, view.stuff_ids == TABLE_ID)
         assert (table[:, 2] > -TABLE_THICKNESS_M - 0.01).all()
         assert (table[:, 2] < 0.01).all()
-        # Pixels at the edge of a surface see it off their center, so a few are allowed some error.
+        # Pixels at the edge of a surface see it off-center, so a few are allowed some error.
         for stuff_id, axis, level_m in ((WALL_ID, 1, room.wall_y_m), (FLOOR_ID, 2, FLOOR_Z_M)):
             error = np.abs(world_points_m(view, view.stuff_ids == stuff_id)[:, axis] - level_m)
             if len(error):
@@ -73,7 +73,7 @@ def test_every_pixel_is_an_object_or_a_surface_but_not_both(samples: list[Any]) 
 
 
 def test_projected_center_of_a_ball_is_the_middle_of_its_mask() -> None:
-    """Pins the half pixel: the matrix K, the ids and the depth agree about where pixel centers are."""
+    """Pin the half pixel: the matrix K, the ids and the depth agree on pixel centers."""
     scene = sample_scene(2)
     ball = next(item for seed in range(60) for item in sample_scene(seed).objects if item.category == "ball")
     ball = replace(ball, position_m=(0.0, 0.0, 0.0))
@@ -108,7 +108,7 @@ def test_hidden_and_cut_off_objects_report_it() -> None:
 
 
 def test_sizes_agree_about_the_scene() -> None:
-    """A small and a large picture of one scene show the same objects in the same places."""
+    """A small and a large image of one scene show the same objects in the same positions."""
     scene = sample_scene(4)
     small, large = (render(scene, image_hw=hw).instance_ids for hw in ((60, 80), (240, 320)))
     agreement = (

@@ -1,4 +1,4 @@
-"""A few rendered scenes and the tiny tokenizer, shared by the tests of training."""
+"""A few rendered scenes and the tiny tokenizer, shared by the training tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARD_SIDE_PX = 96
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder as the tiny recipes want it: scenes in `train` and `val`."""
+    """Create a data folder as the tiny recipes expect it: scenes in `train` and `val`."""
     folder = tmp_path_factory.mktemp("data")
     render_shards(folder / "train", start=TRAIN_SEEDS.start, count=8, size=SHARD_SIDE_PX)
     render_shards(folder / "val", start=VALIDATION_SEEDS.start, count=3, size=SHARD_SIDE_PX)
@@ -38,7 +38,7 @@ def tokenizer() -> Any:
 
 @pytest.fixture
 def single_process() -> Iterator[None]:
-    """For tests that make an `Accelerator`: what it keeps for the whole process is forgotten afterwards."""
+    """Reset the process-wide state of an `Accelerator` after a test that makes one."""
     torch.set_num_threads(1)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)

@@ -23,7 +23,7 @@ SHARES = {"referring": 0.5, "interactive": 0.3, DIALOGUE: 0.2}
 
 
 class PowerCut(Exception):
-    """Ends a run from outside."""
+    """Interruption of a run from outside."""
 
 
 def short_config(**fields: Any) -> StageConfig:
@@ -44,7 +44,7 @@ def short_config(**fields: Any) -> StageConfig:
 
 
 def starter(tokenizer: Any, shards: SceneShards) -> Start:
-    """What makes a trainer of the small model on scenes; `seed` is that of its first weights."""
+    """Return a function that makes a trainer of the small model; `seed` sets its initial weights."""
 
     def make(
         out: Path,
@@ -68,7 +68,7 @@ def starter(tokenizer: Any, shards: SceneShards) -> Start:
 
 
 def weights(trainer: Trainer) -> dict[str, Tensor]:
-    """All weights, the averaged ones and the heads among them."""
+    """Return all weights, including the averaged ones and the heads."""
     module = trainer.accelerator.unwrap_model(trainer.module)
     state = {name: value.clone() for name, value in module.state_dict().items()}
     if trainer.ema is not None:

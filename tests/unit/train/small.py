@@ -1,4 +1,4 @@
-"""A model smaller than the tiny one and pictures made by hand, for tests of training."""
+"""A model smaller than the tiny one, and handmade images, for the training tests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIDE = 96  # of the SAM branch, in pixels
 
 
 def small_config(vocab_size: int) -> XSamConfig:
-    """The tiny configuration with a quarter of the SAM pixels and half as wide."""
+    """Return the tiny configuration with a quarter of the SAM pixels and half the width."""
     tiny = tiny_config(vocab_size=vocab_size)
     llm = {**tiny.llm.to_dict(), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     sam = {**tiny.sam.to_dict(), "image_size": SIDE, "hidden_size": 64, "mlp_dim": 64}
@@ -38,7 +38,7 @@ def small_config(vocab_size: int) -> XSamConfig:
 
 
 def small_model(vocab_size: int, *, seed: int = 0) -> XSamModel:
-    """Random weights, the same for the same seed."""
+    """Build a model with random weights, the same for the same seed."""
     torch.manual_seed(seed)
     model = XSamModel(small_config(vocab_size))
     initialize_weights(model)
@@ -54,7 +54,7 @@ def rectangle(
 
 
 def prompt(query: Query, labels: Sequence[int], *, kind: str = "test", regions: Any = ()) -> TrainPrompt:
-    """The canonical conversation of a query, with the condition of each mask."""
+    """Return the canonical conversation of a query, with the condition of each mask."""
     return TrainPrompt(
         kind=kind,
         conversation=conversation_for(query),
@@ -68,7 +68,7 @@ def referring(text: str, labels: Sequence[int], *, kind: str = "test") -> TrainP
 
 
 class HandMade:
-    """A `SampleSource` of given pictures; nothing is drawn."""
+    """A `SampleSource` of given images; nothing is random."""
 
     name = "hand-made"
 

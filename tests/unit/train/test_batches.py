@@ -1,4 +1,4 @@
-"""Damaged pictures in a data set."""
+"""Damaged images in a data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xsam.train.tokenizer import build_tiny_tokenizer
 
 
 class Damaged(HandMade):
-    """Some of its files cannot be decoded."""
+    """Source with some files that cannot be decoded."""
 
     def __init__(self, pictures: list[PromptedImage], broken: set[int]) -> None:
         super().__init__(pictures)
@@ -52,7 +52,7 @@ def test_a_damaged_picture_is_replaced_and_named(caplog: pytest.LogCaptureFixtur
         batch = batches.make(0)
     assert batch.seg_pixels.shape[0] == 4
     brightness = sorted(round(float(picture[0, 10, 10]), 3) for picture in batch.seg_pixels)
-    assert len(set(brightness)) == 3  # picture 3 stands in for picture 2
+    assert len(set(brightness)) == 3  # image 3 replaces image 2
     assert "picture 2" in caplog.text
     assert batches.unreadable == {("hand-made", 2)}
 

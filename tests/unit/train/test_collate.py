@@ -1,4 +1,4 @@
-"""Batches: rows of texts equal separate passes, answers are taught, masks lie where the picture does."""
+"""Batches: packed texts equal separate forward passes, answers are labels, masks align with the image."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _pointing(task: Task, regions: Sequence[np.ndarray], labels: Sequence[int]) 
 
 
 def _picture(image_hw: tuple[int, int], *prompts: TrainPrompt, **more: Any) -> PromptedImage:
-    """Noise with two objects."""
+    """Return a noise image with two objects."""
     first = rectangle(image_hw, (10, 20), (5, 15))
     second = rectangle(image_hw, (0, 30), (30, 40))
     return PromptedImage(
@@ -62,7 +62,7 @@ def _picture(image_hw: tuple[int, int], *prompts: TrainPrompt, **more: Any) -> P
 
 
 def _samples() -> list[PromptedImage]:
-    """Four texts behind the first picture, three of them with masks; two and one behind the second."""
+    """Return four texts for the first image, three of them with masks; two and one for the second."""
     categories = Query(task=Task.OPEN_VOCABULARY, thing_classes=("mug", "red book", "table"))
     regions = (rectangle(SQUARE, (12, 18), (6, 14)), rectangle(SQUARE, (3, 4), (33, 34)))
     return [
@@ -87,7 +87,7 @@ def _samples() -> list[PromptedImage]:
 def _alone(
     model: XSamModel, features: ImageFeatures, index: int, text: TrainPrompt, tokenizer: Any
 ) -> tuple[TokenizedPrompt, Tensor]:
-    """A text in a pass of its own over one picture: its ids and its last hidden states."""
+    """Run one text on one image alone; return its ids and its last hidden states."""
     config = model.config
     ids = tokenize(tokenizer, text.conversation, bos=config.bos_before_user).expand(
         config.num_image_tokens, config.sampler.tokens_per_region
@@ -141,7 +141,7 @@ def test_packed_rows_equal_separate_passes(model: XSamModel, collate: Collator, 
 
 @torch.no_grad()
 def test_a_picture_does_not_see_its_neighbor(model: XSamModel, collate: Collator) -> None:
-    """The same picture in another batch, with a camera's and longer texts beside it, says the same."""
+    """The same image in another batch, next to a camera's image and longer texts, gives the same output."""
     samples = _samples()
     camera = _picture((480, 640), referring("the mug", [0, -1]))
     states = []
@@ -234,7 +234,7 @@ def test_masks_are_where_the_picture_is(
     expected_columns: tuple[int, int],
     height: int,
 ) -> None:
-    """A bright rectangle on black; its mask, a region and the ignored pixels go the same way."""
+    """A bright rectangle on black: its mask, a region and the ignored pixels are resized alike."""
     mask = rectangle(image_hw, rows, columns)
     sample = PromptedImage(
         rgb=(mask[..., None] * np.full(3, 255)).astype(np.uint8),
@@ -258,7 +258,7 @@ def test_masks_are_where_the_picture_is(
 
 
 def test_a_mask_may_vanish_but_a_region_may_not(collate: Collator) -> None:
-    """One pixel of 480×640 is a seventh of one at this size: nothing to learn, but still to point at."""
+    """One pixel of 480×640 is a seventh of a pixel at this size: too small to learn, but still a region."""
     pixel = rectangle((480, 640), (200, 201), (301, 302))
     assert not square_mask(pixel, collate.config).any()
     region = region_mask(pixel, collate.config)

@@ -1,4 +1,4 @@
-"""Heads of training against sums done by hand."""
+"""Training heads against hand-computed values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SURE = 40.0
 
 @pytest.fixture(scope="module")
 def template(tokenizer: Any) -> TrainBatch:
-    """Any batch of one picture: the tests put their own masks in."""
+    """Return a batch of one image; the tests insert their own masks."""
     sample = PromptedImage(
         rgb=np.zeros((8, 8, 3), np.uint8), masks=np.zeros((0, 8, 8), bool), prompts=(referring("it", []),)
     )
@@ -40,7 +40,7 @@ def _batch(
     ignored: tuple[slice, slice] | None = None,
     targets: Sequence[Sequence[int] | None] = (),
 ) -> TrainBatch:
-    """One picture of 8×8 pixels, two a cell."""
+    """Return a batch of one 8×8 image, two pixels per cell."""
     masks, unknown = torch.zeros(len(boxes), 8, 8, dtype=torch.bool), torch.zeros(1, 8, 8, dtype=torch.bool)
     for mask, box in zip(masks, boxes, strict=True):
         mask[box] = True
@@ -68,7 +68,7 @@ def test_the_closed_set_stands_in_for_conditions() -> None:
 
 
 def _pixel_heads(logits: Tensor, colors: int) -> AttributeHeads:
-    """Two classes; the features are the logits themselves."""
+    """Return heads for two classes whose features are the logits themselves."""
     heads = AttributeHeads(2, {"color": colors}, feature_size=len(logits), hidden_dim=4)
     torch.nn.init.zeros_(heads.pixels.bias)  # type: ignore[arg-type]
     heads.pixels.weight.data = torch.eye(len(logits))[..., None, None]
@@ -79,7 +79,7 @@ TOP_LEFT, RIGHT = (slice(0, 4), slice(0, 4)), (slice(0, 8), slice(6, 8))
 
 
 def test_pixels_are_told_class_and_color(template: TrainBatch) -> None:
-    """Four cells of class 1, four of class 0, eight of nothing; of the latter, two do not count."""
+    """Four cells of class 1, four of class 0, eight of none, two of which do not count."""
     batch = _batch(template, [TOP_LEFT, RIGHT], [1, 0], colors=[2, -1], ignored=(slice(6, 8), slice(0, 4)))
     logits = torch.zeros(1 + 2 + 3, CELLS, CELLS)
     logits[0] = 1.0  # "nothing" everywhere
@@ -132,7 +132,7 @@ def test_matched_queries_are_told_class_and_color(template: TrainBatch) -> None:
 
 
 def _grounding(query: float) -> tuple[GroundingHead, Tensor]:
-    """A head whose map is high on the left half for embedding 1, high on the right for −1."""
+    """Return a head whose map is high on the left half for embedding 1 and on the right for −1."""
     head = GroundingHead(hidden_dim=1, feature_size=1)
     head.query.weight.data.fill_(query)
     head.query.bias.data.zero_()
@@ -146,7 +146,7 @@ LEFT = (slice(0, 8), slice(0, 4))
 
 
 def test_the_coarse_mask_is_bce_and_dice(template: TrainBatch) -> None:
-    """Features of mean 0 and variance 1, so the logit is ± the query: p = ¾ on the object, ¼ beside it."""
+    """Features have mean 0 and variance 1, so the logit is ± the query: p = ¾ on the object, ¼ beside it."""
     batch = _batch(template, [LEFT, TOP_LEFT], [0, 0], targets=[[0, -1]])
     head, features = _grounding(math.log(3))
     loss = head(torch.ones(1, 1, 1), features, batch)

@@ -1,4 +1,4 @@
-"""The segmentation loss against sums done by hand, and its matching against trying everything."""
+"""The segmentation loss against hand-computed values, and its matching against brute force."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _loss(
     weights: LossWeights = WEIGHTS,
     sampling: MaskSampling = LABEL,
 ) -> dict[str, Tensor]:
-    """Losses of one stage and one image."""
+    """Compute the losses of one stage and one image."""
     losses, _ = segmentation_loss(
         [(class_logits[None], mask_logits[None])],
         [masks],
@@ -50,7 +50,7 @@ def _loss(
 
 
 def _hand_case() -> tuple[Tensor, Tensor, Tensor]:
-    """One prompt, two queries, one condition, 2×3 pixels.
+    """Return a case with one prompt, two queries, one condition and 2×3 pixels.
 
     Query 1 fits: its logits have the probabilities 0.8 and 0.6 on the object, 0.5 and 0.1 beside it.
     """
@@ -71,7 +71,7 @@ def test_terms_by_hand() -> None:
 
 
 def test_a_mask_without_a_class_is_learned_as_background() -> None:
-    """Its query is told to be background with full weight, not with the tenth of an unmatched one."""
+    """Its query learns background with full weight, not with the tenth of an unmatched query."""
     losses = _loss(*_hand_case(), _target(-1))
     entropy = (-math.log(0.25) - 0.1 * math.log(0.8)) / 1.1
     assert float(losses["loss_cls"]) == pytest.approx(2 * entropy, rel=1e-5)
@@ -119,7 +119,7 @@ def test_every_stage_counts_and_the_last_has_no_number() -> None:
 
 
 def _pair_costs(classes: Tensor, mask_logits: Tensor, masks: Tensor, labels: list[int]) -> np.ndarray:
-    """Cost of query q for mask n, in plain loops: 5 BCE + 5 dice − 2 p(class)."""
+    """Compute the cost of query q for mask n in plain loops: 5 BCE + 5 dice − 2 p(class)."""
     costs = np.zeros((len(classes), len(masks)))
     for q, n in np.ndindex(costs.shape):
         bce = inter = total = 0.0
@@ -206,7 +206,7 @@ def test_more_masks_than_queries_leave_some_out() -> None:
 def test_a_picture_without_masks_teaches_background(
     mode: Literal["points", "label", "mask"], match_stride: int
 ) -> None:
-    """Averaging no masks down for the matching was once an error of the pooling."""
+    """Pooling an empty set of masks for the matching once raised an error."""
     classes, mask_logits = _noise(0, 2, 3, 2).requires_grad_(), _noise(1, 2, 3, 4, 5).requires_grad_()
     sampling = MaskSampling(mode=mode, num_points=16, match_stride=match_stride)
     losses = _loss(classes, mask_logits, torch.zeros(0, 8, 10), _target(), _target(), sampling=sampling)
@@ -220,7 +220,7 @@ def test_a_picture_without_masks_teaches_background(
 
 @pytest.mark.parametrize("mode", ["label", "mask"])
 def test_a_coarse_matching_finds_the_same_pairs_in_clear_cases(mode: Literal["label", "mask"]) -> None:
-    """Each query is a blurred copy of one mask; which one, only a look at the masks can tell."""
+    """Each query is a blurred copy of one mask; only the masks themselves tell which."""
     order = [3, 0, 2, 1]
     masks = torch.zeros(4, 16, 24)
     for n, (row, column) in enumerate([(0, 0), (0, 12), (8, 0), (8, 12)]):
@@ -240,7 +240,7 @@ def test_a_coarse_matching_finds_the_same_pairs_in_clear_cases(mode: Literal["la
 
 
 def test_a_coarse_matching_changes_the_matching_only() -> None:
-    """Where it finds the same pairs, the losses are those of the full resolution."""
+    """If it finds the same pairs, the losses are those of the full resolution."""
     masks = torch.zeros(2, 8, 8)
     masks[0, :, :4], masks[1, :, 4:] = 1, 1
     mask_logits = ((masks - 0.5) * 3 + _noise(0, 2, 8, 8))[None]
@@ -255,7 +255,7 @@ def test_a_coarse_matching_changes_the_matching_only() -> None:
 
 @pytest.mark.parametrize("mode", ["points", "label", "mask"])
 def test_prompts_that_a_picture_lacks_count_for_nothing(mode: Literal["points", "label", "mask"]) -> None:
-    """The second picture has one prompt: whatever the model says in the place of another is the same."""
+    """The second image has one prompt: the model's output for a missing prompt must not matter."""
     sampling = MaskSampling(mode=mode, num_points=16)
     classes, mask_logits = _noise(0, 2, 2, 3, 3), _noise(1, 2, 2, 3, 4, 6)
     masks = [(_noise(2, 2, 8, 12) > 0).float(), (_noise(3, 1, 8, 12) > 0).float()]
@@ -294,7 +294,7 @@ def test_prompts_that_a_picture_lacks_count_for_nothing(mode: Literal["points", 
 
 
 def test_the_mean_is_over_the_prompts_that_are_there() -> None:
-    """A prompt that is not there must not thin out the others."""
+    """A missing prompt must not dilute the others."""
     classes, mask_logits, masks = _hand_case()
     alone = _loss(classes, mask_logits, masks, _target(0))
     padded = _loss(
@@ -338,7 +338,7 @@ def test_points_are_finite_and_repeat_with_their_generator() -> None:
 
 
 def test_points_agree_with_all_pixels_on_smooth_masks() -> None:
-    """Uncertain points only would see the border alone; without the importance they are a fair sample."""
+    """Uncertain points alone would see only the border; without importance sampling they are unbiased."""
     mask_logits = torch.linspace(-4, 4, 32).expand(1, 1, 24, 32).clone()
     masks = (mask_logits[0] + 1.5 > 0).float()
     classes = torch.tensor([[[2.0, 0.0]]])
@@ -354,7 +354,7 @@ def test_points_agree_with_all_pixels_on_smooth_masks() -> None:
 
 
 def test_points_read_row_and_column_as_they_are() -> None:
-    """A mask of the right column only; transposed points would see the lower row."""
+    """The mask is the right column only; transposed points would see the lower row."""
     masks = torch.zeros(1, 20, 20)
     masks[0, :, 15:] = 1
     right = ((masks - 0.5) * SURE)[None]
@@ -365,7 +365,7 @@ def test_points_read_row_and_column_as_they_are() -> None:
 
 
 def test_labels_are_averaged_down_to_the_logits() -> None:
-    """One of four pixels is object: a logit of p = ¼ is then as good as it can be."""
+    """One of four pixels is object, so a logit of p = ¼ is optimal."""
     masks = torch.zeros(1, 4, 6)
     masks[0, ::2, ::2] = 1
     classes, best = torch.tensor([[[2.0, 0.0]]]), math.log(1 / 3)

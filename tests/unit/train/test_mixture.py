@@ -1,4 +1,4 @@
-"""The order of training pictures: balanced, one source a batch, and known by number."""
+"""The order of training images: balanced, one source per batch, and addressable by index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _epoch(plan: BatchPlan, epoch: int = 0) -> list[PlannedBatch]:
 
 
 def test_small_sources_are_repeated_by_the_square_root() -> None:
-    """Shares 0.9, 0.09 and 0.01 with t = 0.1: 1, sqrt(10 / 9) and sqrt(10)."""
+    """Shares 0.9, 0.09 and 0.01 with t = 0.1 give 1, sqrt(10 / 9) and sqrt(10)."""
     assert repeat_factors([900, 90, 10], 0.1) == pytest.approx([1.0, 1.0540926, 3.1622777])
     assert repeat_factors([900, 90, 10], 0.09) == pytest.approx([1.0, 1.0, 3.0])
     assert repeat_factors([900, 90, 10], 0.0) == [1.0, 1.0, 1.0]
@@ -34,7 +34,7 @@ def test_every_source_needs_a_picture(sizes: list[int]) -> None:
 
 
 def test_an_epoch_shows_every_picture_as_often_as_it_should() -> None:
-    """Factors 1, 1.054 and 3.162: 95 showings of 90 pictures, 32 of 10."""
+    """Factors 1, 1.054 and 3.162: 90 images are shown 95 times in all, 10 images 32 times."""
     plan = _plan([900, 90, 10], batch_size=2)
     for epoch in (0, 1):
         shown = [Counter[int](), Counter[int](), Counter[int]()]

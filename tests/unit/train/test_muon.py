@@ -1,4 +1,4 @@
-"""Muon: orthogonal updates, one worked by hand, and decay."""
+"""Muon: orthogonal updates, one computed by hand, and decay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xsam.train.muon import Muon, orthogonalize
 
 @pytest.mark.parametrize("shape", [(8, 8), (4, 16), (16, 4), (1, 6)])
 def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
-    """Over three orders of magnitude of the input, and without turning it."""
+    """Holds over three orders of magnitude of the input, and without rotating it."""
     rows, columns = shape
     rank = min(shape)
     generator = torch.Generator().manual_seed(0)
@@ -30,7 +30,7 @@ def test_no_gradient_is_no_update() -> None:
 
 
 def _quintic(x: float) -> float:
-    """Five times the polynomial of the source, on a single value."""
+    """Apply the polynomial of the source five times to a single value."""
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x**3 + 2.0315 * x**5
     return x
@@ -54,7 +54,7 @@ def test_two_updates_by_hand() -> None:
 
 
 def test_the_update_has_the_size_of_adams() -> None:
-    """Root mean square 0.2 times the rate, whatever the shape (arXiv 2502.16982)."""
+    """RMS is 0.2 times the learning rate, whatever the shape (arXiv 2502.16982)."""
     for shape in ((32, 32), (16, 64), (64, 16)):
         parameter = torch.nn.Parameter(torch.zeros(shape))
         parameter.grad = torch.randn(shape, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""What a stage trains, how fast, and which tensors never had a say."""
+"""What a stage trains, how fast, and which tensors never take part."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _config(stage: Stage = Stage.MIXED, **fields: Any) -> StageConfig:
 
 
 def _never_run(name: str) -> bool:
-    """Read off the network by hand: nothing uses SigLIP behind its last but one state, nor SAM's neck."""
+    """Return True for an unused tensor: SigLIP after its second-to-last state, or SAM's neck."""
     return name.startswith(
         (
             "vision_encoder.encoder.layers.3.",
@@ -87,7 +87,7 @@ def test_a_recipe_may_choose_other_parts(model: XSamModel) -> None:
     [{"trainable": ("llm.", "projectors.")}, {"frozen": ("lmm.",), "frozen_until": 0.5}],
 )
 def test_prefixes_that_fit_nothing_are_refused(model: XSamModel, fields: dict[str, Any]) -> None:
-    """A misspelt part would silently stay as it is."""
+    """A misspelled part would silently stay untrained."""
     with pytest.raises(TrainingConfigError, match=r"no parameter begins with (projectors|lmm)\."):
         freeze(model, _config(**fields), last_vision_layer=LAST)
 
@@ -96,7 +96,7 @@ def test_prefixes_that_fit_nothing_are_refused(model: XSamModel, fields: dict[st
 def test_frozen_are_exactly_those_that_never_run(
     model: XSamModel, tokenizer: Any, shards: SceneShards
 ) -> None:
-    """A batch of all tasks reaches every other tensor, and the gradient of none of them is zero."""
+    """A batch of all tasks gives every other tensor a nonzero gradient."""
     with torch.no_grad():  # fresh offsets of the deformable attention have no weights to pass gradients on
         for parameter in model.segmentor.pixel_decoder.parameters():
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -128,7 +128,7 @@ def test_frozen_are_exactly_those_that_never_run(
 
 
 class _Toy(nn.Module):
-    """The kinds of parameters there are, under the names of the network."""
+    """Module with every kind of parameter, under the names of the network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class _Toy(nn.Module):
 
 
 def _settings(module: nn.Module, config: StageConfig) -> dict[str, tuple[str, float, float]]:
-    """Parameter → optimizer, peak rate, weight decay."""
+    """Map each parameter to its optimizer, peak learning rate and weight decay."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     found: dict[str, tuple[str, float, float]] = {}
     for optimizer in build_optimizers(module, config):

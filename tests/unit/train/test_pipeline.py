@@ -1,4 +1,4 @@
-"""The whole way at smoke size: scenes, three stages, a checkpoint that answers."""
+"""The whole pipeline at smoke-test size: scenes, three stages, a working checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xsam.train.publish import publish
 def test_the_smoke_run_ends_in_a_checkpoint_that_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped once when everything is trained: the same command then only publishes."""
+    """It is interrupted once after training: the same command then only publishes."""
     data, out = tmp_path / "data", tmp_path / "runs"
     seed = TEST_SEEDS.start
     command = ["--smoke", "--cpu", "--data", str(data), "--out", str(out), "--scenes", f"{seed}:1"]

@@ -1,4 +1,4 @@
-"""Two processes on this machine train one model."""
+"""Two processes on this machine train one model together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _launch(data: Path, out: Path, *, steps: int) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(2 * DEADLINE_S)
 def test_two_processes_end_with_the_same_weights(data: Path, tmp_path: Path) -> None:
-    """Also when they are stopped and started again; each sees its own pictures."""
+    """Also after a restart; each process sees its own images."""
     for steps in (1, 2):
         _launch(data, tmp_path, steps=steps)
         first, second = (read_tensors(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))

@@ -1,4 +1,4 @@
-"""Recipes: what YAML may say, what it may not, and that the shipped ones can be read."""
+"""Recipes: valid and invalid YAML, and the shipped recipes load."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ attributes: {color: 11}
 
 
 def test_numbers_as_yaml_writes_them(tmp_path: Path) -> None:
-    """YAML 1.1 takes `1e-4` for a word, and `3` for an integer."""
+    """YAML 1.1 reads `1e-4` as a string, and `3` as an integer."""
     assert yaml.safe_load("x: 1e-4") == {"x": "1e-4"}
     config = read_stage(_write(tmp_path, "{stage: mixed, steps: 3, learning_rate: 1e-4, clip_norm: 3}"))
     assert config.learning_rate == 0.0001
@@ -84,7 +84,7 @@ def test_numbers_as_yaml_writes_them(tmp_path: Path) -> None:
 
 
 def test_precision_no_is_a_word(tmp_path: Path) -> None:
-    """YAML 1.1 takes a bare `no` for false."""
+    """YAML 1.1 reads a bare `no` as false."""
     assert read_stage(_write(tmp_path, "{stage: mixed, steps: 3, precision: no}")).precision == "no"
     assert "auto, no, bf16, fp16" in _refused(tmp_path, "{stage: mixed, steps: 3, precision: yes}")
 
@@ -113,7 +113,7 @@ def test_both_sizes_have_three_stages() -> None:
 
 
 def test_full_recipes_are_the_papers() -> None:
-    """Rate, epochs, batch and clipping of section 4; the encoders a tenth as fast."""
+    """Learning rate, epochs, batch size and clipping of section 4; the encoders learn a tenth as fast."""
     first, second, third = (read_stage(f"full/stage{number}") for number in (1, 2, 3))
     assert [(c.epochs, c.batch_size, c.learning_rate) for c in (first, second, third)] == [
         (36, 4, 1e-4),

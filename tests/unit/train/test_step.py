@@ -1,4 +1,4 @@
-"""A training step: what each stage computes, and what it leaves alone."""
+"""A training step: what each stage computes, and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ def model(tokenizer: Any) -> XSamModel:
 
 @pytest.fixture(scope="module")
 def batch(model: XSamModel, tokenizer: Any, shards: SceneShards) -> TrainBatch:
-    """Two scenes with prompts of several kinds, one of them without masks."""
+    """Return two scenes with prompts of several kinds, one of them without masks."""
     source = SceneSource(shards, shares={**TASK_SHARES, DIALOGUE: 0.5})
     samples = [source.sample(i, np.random.default_rng([2, i]), prompts=4) for i in range(2)]
     return Collator(model.config, tokenizer)(samples)
 
 
 def _module(model: XSamModel, stage: Stage, **options: Any) -> StageModule:
-    """The stage with a copy of the model, all of which may learn."""
+    """Return the stage with a copy of the model, with all parameters trainable."""
     torch.manual_seed(3)
     options = {"weights": LossWeights(), "sampling": MASK, "classes": len(CLASS_NAMES), **options}
     return StageModule(copy.deepcopy(model).requires_grad_(True), stage, **options)
 
 
 def _run(module: StageModule, batch: TrainBatch) -> dict[str, float]:
-    """Losses of a batch, after their gradients were computed."""
+    """Return the losses of a batch after computing their gradients."""
     losses = module(batch, torch.Generator().manual_seed(1))
     torch.stack(list(losses.values())).sum().backward()
     return {name: float(value.detach()) for name, value in losses.items()}
@@ -69,7 +69,7 @@ def _taught(module: nn.Module) -> set[str]:
 @pytest.mark.parametrize("window", [None, 12])
 @torch.no_grad()
 def test_rows_of_different_texts_equal_separate_passes(window: int | None) -> None:
-    """Every row has its own texts and padding, and some texts reach back further than the window."""
+    """Every row has its own texts and padding, and some texts reach back beyond the window."""
     torch.manual_seed(0)
     config = Phi3Config(
         vocab_size=40,
@@ -137,7 +137,7 @@ def test_the_segmentation_branch_sees_sams_picture_alone(model: XSamModel, batch
 
 
 def test_only_answer_tokens_are_learned_and_each_from_the_one_before() -> None:
-    """Hidden states are one-hot and the head counts: state i says "i + 1" with certainty."""
+    """Hidden states are one-hot and the head counts, so state i predicts "i + 1" with certainty."""
     head = nn.Linear(6, 6, bias=False).requires_grad_(False)
     head.weight.copy_(torch.roll(torch.eye(6), 1, dims=0) * SURE)
     hidden = torch.eye(6)[None]
@@ -226,7 +226,7 @@ def test_texts_alone_teach_no_masks(model: XSamModel, tokenizer: Any, shards: Sc
 
 
 def _two_and_one(model: XSamModel, tokenizer: Any) -> TrainBatch:
-    """Two prompts on one picture, one on the other."""
+    """Return two prompts on one image, one on the other."""
     pictures = []
     for seed, count in ((1, 2), (2, 1)):
         rgb = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -240,7 +240,7 @@ def _two_and_one(model: XSamModel, tokenizer: Any) -> TrainBatch:
 
 
 def test_what_stands_where_a_prompt_is_missing_teaches_nothing(model: XSamModel, tokenizer: Any) -> None:
-    """Whichever position is read there, losses and gradients are the same."""
+    """Whichever position is read for it, losses and gradients are the same."""
     batch = _two_and_one(model, tokenizer)
     assert batch.targets[1][1] is None
     moved = batch.seg_positions.clone()

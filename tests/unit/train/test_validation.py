@@ -1,4 +1,4 @@
-"""Scores inside a run, on answers made by hand."""
+"""Scores during a run, on handmade outputs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def model(tokenizer: Any) -> XSamModel:
 def _validation(
     tokenizer: Any, stage: Stage, prompts: Sequence[TrainPrompt], classes: Sequence[int] = ()
 ) -> Validation:
-    """Of one black picture with two objects."""
+    """Return the validation of one black image with two objects."""
     picture = PromptedImage(
         rgb=np.zeros((*HW, 3), np.uint8),
         masks=np.stack([LEFT, RIGHT]),
@@ -54,7 +54,7 @@ def _answers(
     masks: Sequence[Sequence[np.ndarray]],
     chances: Sequence[Sequence[Sequence[float]]],
 ) -> None:
-    """Let the decoder say: [P][Q] masks, and [P][Q][K] probabilities of the conditions."""
+    """Make the decoder return these [P][Q] masks and [P][Q][K] condition probabilities."""
     mask_logits = (torch.from_numpy(np.stack([np.stack(row) for row in masks])).float() - 0.5) * SURE
     conditions = max(len(row[0]) for row in chances)
     class_logits = torch.full((len(chances), len(chances[0]), conditions + 1), float("-inf"))
@@ -81,7 +81,7 @@ NOTHING = np.zeros(HW, np.bool_)
 def test_ious_of_an_answer_by_hand(
     model: XSamModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Two phrases, a list of three categories, and a phrase that means nothing."""
+    """Two phrases, a list of three categories, and a phrase that matches nothing."""
     categories = Query(task=Task.OPEN_VOCABULARY, thing_classes=("mug", "book", "table"))
     validation = _validation(
         tokenizer,
@@ -100,7 +100,7 @@ def test_ious_of_an_answer_by_hand(
         model,
         masks=[[upper, RIGHT], [upper, LEFT], [LEFT, shifted], [LEFT, RIGHT]],
         chances=[
-            [[0.4], [0.3]],  # none sure: the best answers alone; "not found" by the threshold
+            [[0.4], [0.3]],  # none sure: only the best queries; "not found" by the threshold
             [[0.6], [0.7]],  # both sure: the union of both
             [[0.1, 0.2, 0.7], [0.8, 0.1, 0.1]],  # "book" is absent, and nothing is sure of it
             [[0.6], [0.2]],  # absent, but found
@@ -108,7 +108,7 @@ def test_ious_of_an_answer_by_hand(
     )
     scores = validation.run(model, picture=tmp_path / "answers.png")
     words = scores.pop("loss_llm")
-    assert 3 < words < 8  # of a model that knows nothing, near log(234)
+    assert 3 < words < 8  # from an untrained model, near log(234)
     assert scores == pytest.approx(
         {
             "iou_category": 100 / 200,
@@ -129,7 +129,7 @@ def test_ious_of_an_answer_by_hand(
     assert (truth.min(), truth.max()) == (pytest.approx(0, abs=2), pytest.approx(39, abs=2))
     answer = np.flatnonzero(red[192:] > blue[192:] + 60)
     assert (answer.min(), answer.max()) == (pytest.approx(0, abs=2), pytest.approx(39, abs=2))
-    lower = grid[14, 192:384].astype(int)  # the answer is half as high
+    lower = grid[14, 192:384].astype(int)  # the prediction is half as high
     assert not (lower[:, 2] > lower[:, 0] + 60).any()
 
 
@@ -143,7 +143,7 @@ def test_small_answers_are_enlarged_before_they_are_cut(
 
 
 def test_texts_without_masks_are_scored_by_their_words(model: XSamModel, tokenizer: Any) -> None:
-    """A chat source has nothing to decode."""
+    """A chat source has no masks to decode."""
     talk = Conversation(question=frame_question("what is it ?"), answer="a mug .<|end|>")
     text = TrainPrompt(kind="chat", conversation=talk, labels=np.full(2, -1))
     assert set(_validation(tokenizer, Stage.MIXED, [text]).run(model)) == {"loss_llm"}
@@ -152,7 +152,7 @@ def test_texts_without_masks_are_scored_by_their_words(model: XSamModel, tokeniz
 def test_the_closed_set_is_scored_by_best_query_and_by_class(
     model: XSamModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Query 0 is half the left object and says its class; query 1 is all of it and says the other's."""
+    """Query 0 is half the left object with its class; query 1 is all of it with the other object's class."""
     validation = _validation(tokenizer, Stage.SEGMENTOR, [referring("the mug", [0, -1])], classes=[1, -1])
     upper = rectangle(HW, (0, 5), (0, 20))
     _answers(
@@ -169,7 +169,7 @@ def test_the_closed_set_is_scored_by_best_query_and_by_class(
 def test_an_answer_is_right_when_every_word_is(
     model: XSamModel, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three texts; one word of the second is wrong. The others are right, wherever they stand."""
+    """Of three texts, one token of the second is wrong. The others are right, whatever their position."""
 
     def chat(kind: str, answer: str) -> TrainPrompt:
         talk = Conversation(question=frame_question("what is it ?"), answer=f"{answer}<|end|>")

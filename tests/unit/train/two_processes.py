@@ -1,4 +1,4 @@
-"""What `test_processes.py` starts twice: `xsam.train.run`, which then writes the weights it ended with."""
+"""Script that `test_processes.py` starts twice: `xsam.train.run`, then write the final weights."""
 
 from __future__ import annotations
 

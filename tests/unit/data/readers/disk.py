@@ -1,4 +1,4 @@
-"""Tiny data sets on disk: pictures of 16×12 pixels and what belongs to them."""
+"""Tiny data sets on disk: 16×12 images with their annotations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HEIGHT, WIDTH = 12, 16
 
 
 def write_image(path: Path, seed: int, image_hw: tuple[int, int] = (HEIGHT, WIDTH)) -> NDArray[np.uint8]:
-    """A random picture. PNG content whatever the name says, so that pixels can be compared."""
+    """Write a random image: always PNG, whatever the suffix, so that pixels can be compared."""
     rgb = np.random.default_rng(seed).integers(0, 256, (*image_hw, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(rgb).save(path, format="PNG")
@@ -33,19 +33,19 @@ def write_json(path: Path, content: Any) -> Path:
 
 
 def box(x_min: int, y_min: int, x_max: int, y_max: int) -> NDArray[np.bool_]:
-    """Mask of the pixels from min to max, max exclusive."""
+    """Return a mask of the pixels from min to max, max exclusive."""
     mask = np.zeros((HEIGHT, WIDTH), np.bool_)
     mask[y_min:y_max, x_min:x_max] = True
     return mask
 
 
 def polygon(x_min: float, y_min: float, x_max: float, y_max: float) -> list[float]:
-    """The outline of the same box; whole numbers cover exactly its pixels."""
+    """Return the outline of the same box; integer coordinates cover exactly its pixels."""
     return [x_min, y_min, x_max, y_min, x_max, y_max, x_min, y_max]
 
 
 def rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Compressed run-length code as it stands in JSON files."""
+    """Return a compressed RLE as it appears in JSON files."""
     code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return {"size": list(mask.shape), "counts": code["counts"].decode("ascii")}
 
@@ -55,10 +55,10 @@ def image_entry(identity: int, file_name: str) -> dict[str, Any]:
 
 
 def phrases(conversation: Conversation) -> list[str]:
-    """The texts of the conditions, in order."""
+    """Return the texts of the conditions, in order."""
     return re.findall(r"<p>(.*?)</p>", conversation.question + conversation.answer)
 
 
 def meant(labels: NDArray[np.int64], texts: Sequence[str]) -> list[str | None]:
-    """For each mask the text of its condition."""
+    """Return the text of the condition of each mask."""
     return [None if label < 0 else texts[label] for label in labels]

@@ -1,4 +1,4 @@
-"""Prompts that list categories: which, how many, in what order, and what they mean."""
+"""Prompts that list categories: which ones, how many, in what order, and the masks they refer to."""
 
 from __future__ import annotations
 

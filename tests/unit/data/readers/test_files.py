@@ -1,4 +1,4 @@
-"""JSON, packed records and pictures: what is read, and how errors say where."""
+"""JSON, packed records and images: what is read, and how errors name the position."""
 
 from __future__ import annotations
 

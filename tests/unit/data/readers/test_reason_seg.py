@@ -1,4 +1,4 @@
-"""ReasonSeg: polygons in the style of LabelMe, questions, and explanations."""
+"""ReasonSeg: LabelMe polygons, questions and explanations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _shape(label: str, *points: list[float]) -> dict[str, Any]:
 
 
 def _square(label: str, x_min: float, y_min: float, x_max: float, y_max: float) -> dict[str, Any]:
-    """Its border belongs to it: pixels from min to max, max inclusive."""
+    """Return a square that includes its border: pixels from min to max, max inclusive."""
     return _shape(label, [x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max])
 
 
@@ -37,7 +37,7 @@ SOFA = {
     "text": QUESTIONS,
     "is_sentence": True,
     "shapes": [
-        _square("ignore", 4, 4, 5, 5),  # a hole: smaller, hence on top although it comes first
+        _square("ignore", 4, 4, 5, 5),  # a hole: smaller, so on top although it comes first
         _square("target", 2.9, 2.2, 8.7, 8.1),  # coordinates are cut to whole pixels
         _square("target", 12, 9, 40, 30),  # reaches over the border
         _square("ignore", 9, 0, 15, 3),

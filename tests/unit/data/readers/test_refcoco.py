@@ -1,4 +1,4 @@
-"""RefCOCO in the layout of REFER: phrases, splits, negatives, and pickles that may do harm."""
+"""RefCOCO in REFER layout: phrases, splits, negatives, and malicious pickles."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _ref(ref_id: int, ann_id: int, category_id: int, split: str, *sentences: str
         "image_id": image_id,
         "category_id": category_id,
         "split": split,
-        "file_name": f"COCO_{image_id}_{ref_id}.jpg",  # as in the real files: not the picture's name
+        "file_name": f"COCO_{image_id}_{ref_id}.jpg",  # as in the real files: not the image's name
         "sent_ids": list(range(len(sentences))),
         "sentences": [
             {"sent": text, "raw": f"raw {text}", "sent_id": number, "tokens": text.split()}
@@ -85,7 +85,7 @@ def test_phrases_mean_their_objects(options: dict[str, Any]) -> None:
     source = RefCoco("refcoco", **options, negative_share=0.0)
     assert (source.name, source.class_names, len(source)) == ("refcoco", (), 2)
     assert source.skipped == {"refs without text": 1}
-    masks = [box(8, 2, 12, 12), box(0, 0, 4, 9)]  # two refs mean the first, one the second
+    masks = [box(8, 2, 12, 12), box(0, 0, 4, 9)]  # two refs refer to the first, one to the second
     allowed = {"lady on the right": 0, "right one": 0, "woman": 0, "man": 1, "left guy": 1}
     rng = np.random.default_rng(0)
     seen: Counter[str] = Counter()
@@ -132,7 +132,7 @@ def test_absent_phrases_name_a_category_that_is_not_there(options: dict[str, Any
             assert prompt.kind == "absent_referring"
             assert prompt.labels.tolist() == [-1] * len(sample.masks) == [-1, -1]
             assert prompt.conversation.answer == "Sure, it is <SEG>.<|end|>"
-    # A table is in the first picture although no phrase means it; "far left" may be true anywhere.
+    # A table is in the first image although no phrase refers to it; "far left" may be true anywhere.
     assert absent == {0: {"cat"}, 1: {"lady on the right", "man", "left guy", "woman"}}
 
 
@@ -233,7 +233,7 @@ def test_an_object_without_pixels_is_named(options: dict[str, Any]) -> None:
 
 
 class _Touch:
-    """Unpickled by an ordinary reader, this makes a file."""
+    """Object that creates a file when an ordinary reader unpickles it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""COCO-VGD and COCO-Interactive: regions from files, and drawn ones."""
+"""COCO-VGD and COCO-Interactive: regions from files, and randomly drawn ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening a data set by its kind."""
+"""Opening a data set by kind."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_an_opened_source_is_a_source(tmp_path: Path) -> None:
     path = write_json(tmp_path / "chat.json", [{"id": "a", "image": "a.jpg", "conversations": talk}])
     source: SampleSource = open_source("llava", annotations=str(path), images=str(tmp_path), name="chat")
     assert (source.name, source.class_names, len(source)) == ("chat", (), 1)
-    copied = pickle.loads(pickle.dumps(source))  # data loaders hand sources to other processes
+    copied = pickle.loads(pickle.dumps(source))  # data loaders send sources to other processes
     sample = copied.sample(0, np.random.default_rng(0))
     assert sample.prompts[0].conversation.answer == "Noise.<|end|>"
 
