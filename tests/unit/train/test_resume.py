@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("single_process")
 
 
 def _cut(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:
-    """Run, and fail in the middle of the step after so many."""
+    """Run, and fail in the step after `after` completed ones."""
     step = trainer.train_step
 
     def interrupted(*arguments: Any) -> dict[str, float]:
@@ -44,10 +44,10 @@ def _cut(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *, after: int) -> No
 def test_an_interrupted_run_ends_with_the_same_weights(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any]
 ) -> None:
-    whole = start(tmp_path / "whole", **fields)
+    whole = start(tmp_path / "whole", steps=3, **fields)
     whole.fit()
-    _cut(start(tmp_path / "cut", **fields), monkeypatch, after=3)
-    rest = start(tmp_path / "cut", seed=5, **fields)  # the first weights do not matter any more
+    _cut(start(tmp_path / "cut", steps=3, **fields), monkeypatch, after=2)
+    rest = start(tmp_path / "cut", steps=3, seed=5, **fields)  # the first weights do not matter any more
     assert rest.resume()
     assert rest.progress.step == 2
     rest.fit()
@@ -91,21 +91,21 @@ def test_a_crash_between_the_two_renames_is_survived(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Even when it happens twice: once `state.old` was thrown away while it was the only one."""
-    whole = start(tmp_path / "whole")
+    whole = start(tmp_path / "whole", steps=3)
     whole.fit()
     out = tmp_path / "cut"
-    _cut(start(out), monkeypatch, after=3)
+    _cut(start(out, steps=3), monkeypatch, after=2)
     for _ in range(2):
         with monkeypatch.context() as stopped:
             _fail_to_rename(stopped)
-            crashed = start(out, seed=3)
+            crashed = start(out, steps=3, seed=3)
             assert crashed.resume()
             assert crashed.progress.step == 2
             with pytest.raises(PowerCut):
                 crashed.fit()
         assert not (out / "state").exists()
         assert (out / "state.old").is_dir()
-    rest = start(out, seed=4)
+    rest = start(out, steps=3, seed=4)
     assert rest.resume()
     rest.fit()
     assert_same(weights(rest), weights(whole))

@@ -155,6 +155,7 @@ def stages(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # the fixture trains three stages
 @pytest.mark.usefixtures("single_process")
 def test_each_stage_goes_on_from_the_one_before(stages: dict[str, Any]) -> None:
     out, begun = stages["out"], stages["begun"]
@@ -167,6 +168,7 @@ def test_each_stage_goes_on_from_the_one_before(stages: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # the fixture trains three stages
 @pytest.mark.usefixtures("single_process")
 def test_stages_change_what_they_train(stages: dict[str, Any]) -> None:
     out, begun = stages["out"], stages["begun"]
@@ -183,6 +185,7 @@ def test_stages_change_what_they_train(stages: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # the fixture trains three stages
 @pytest.mark.usefixtures("single_process")
 def test_training_heads_go_on_learning(stages: dict[str, Any]) -> None:
     """Class and color are read off in stages 1 and 3, the coarse mask in stage 2 and then 3."""
@@ -199,6 +202,7 @@ def test_training_heads_go_on_learning(stages: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # the fixture trains three stages
 @pytest.mark.usefixtures("single_process")
 def test_a_run_says_whether_it_continues(
     stages: dict[str, Any], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

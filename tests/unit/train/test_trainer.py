@@ -165,6 +165,7 @@ def test_some_parameters_may_rest_at_first(start: Start, tmp_path: Path) -> None
     assert [torch.equal(a, b) for a, b in itertools.pairwise(values)] == [True, True, False, False]
 
 
+@pytest.mark.slow
 def test_two_scenes_are_learned_by_heart(
     start: Start, tmp_path: Path, tokenizer: Any, shards: SceneShards
 ) -> None:
