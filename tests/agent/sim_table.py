@@ -21,7 +21,7 @@ def view_of(seed: int, t_s: float = 0.0) -> tuple[TableScene, RenderedView, tupl
 
 
 class SwingingCameraTable(SimulatedTable):
-    """A table whose cameras all stand in one place; set `t_s` to move them."""
+    """A table whose cameras all share one pose; set `t_s` to move them."""
 
     def __init__(self, seed: int = 2_000_012, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
         cameras = {"front": 0.0, "wrist": 0.0}

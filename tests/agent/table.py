@@ -22,7 +22,7 @@ def rectangle(x_min: int, y_min: int, x_max: int, y_max: int) -> BoolMask:
     return mask
 
 
-# No two alike in x and y, so that swapped axes and mixed-up objects show.
+# No two share an x or a y, so that swapped axes and mixed-up objects show.
 MASKS = {
     "mug": [rectangle(100, 100, 200, 240), rectangle(500, 20, 560, 110)],
     "red mug": [rectangle(500, 20, 560, 110)],

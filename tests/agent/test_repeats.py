@@ -32,7 +32,7 @@ def test_other_phrases_other_cameras_and_mixed_queries_are_not_refused(tools, ca
 
 
 def test_a_query_that_found_something_may_always_be_repeated(tools, call) -> None:
-    """A fresh position may be needed; a refusal would leave the agent with stale ids only."""
+    """A fresh position may be needed; a refusal would leave the agent with only stale ids."""
     for _ in range(3):
         assert call(tools["segment_objects"], queries=["mug"])["status"] == "ok"
 
@@ -46,7 +46,7 @@ def test_a_changed_view_may_be_searched_again(make_tools, call) -> None:
     )
     call(tools["segment_objects"], queries=["fork"])
     assert call(tools["segment_objects"], queries=["fork"])["code"] == "REPEATED_QUERY"
-    picture[300:310, 400:450] = 255  # somebody lays down a fork
+    picture[300:310, 400:450] = 255  # somebody puts down a fork
     assert call(tools["segment_objects"], queries=["fork"])["status"] == "no_match"
 
 

@@ -18,7 +18,7 @@ from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
 
 SNAPSHOT = Path(__file__).with_name("schemas.json")
 
-# Google's `Schema` is a subset of OpenAPI 3; its converter drops or refuses other words.
+# Google's `Schema` is a subset of OpenAPI 3; its converter drops or refuses other keywords.
 GOOGLE_WORDS = {
     *("type", "format", "title", "description", "nullable", "enum", "items", "properties", "required"),
     *("minItems", "maxItems", "minimum", "maximum", "minLength", "maxLength", "default"),
@@ -80,7 +80,7 @@ def test_every_converter_takes_the_schema(tools, name: str) -> None:
     for path, part in parts.items():
         words = set(part) - ({"additionalProperties"} if path == "(top)" else set())
         assert words <= GOOGLE_WORDS, path  # no anyOf, $ref, prefixItems, const, exclusiveMinimum …
-        assert part["type"] in TYPES, path  # one type; Ollama and Google take no lists of types
+        assert part["type"] in TYPES, path  # one type; Ollama and Google accept no lists of types
         if part["type"] == "array":
             assert isinstance(part["items"], dict), path  # a list without items is refused by OpenAI
         if part["type"] == "object":
@@ -96,7 +96,7 @@ def test_every_converter_takes_the_schema(tools, name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_schema_for_clients_without_a_converter(tools, name: str) -> None:
-    """MCP clients get the JSON schema of the arguments as pydantic writes it."""
+    """MCP clients get the arguments' JSON schema as pydantic writes it."""
     schema = tools[name].args_schema.model_json_schema()
     assert schema["additionalProperties"] is False
     text = json.dumps(schema)

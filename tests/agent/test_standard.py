@@ -15,7 +15,7 @@ from xsam_agent_tools.tools import BUILDERS
 for _, _test in inspect.getmembers(ToolsIntegrationTests, inspect.iscoroutinefunction):
     pytest.mark.asyncio(_test)  # the suite leaves that to a setting of pytest-asyncio
 
-# Over a table with a mug (f1/m1) and a second one (f1/m2) that were found before.
+# On a table with two mugs that were found before: f1/m1 and f1/m2.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "segment_objects": {"queries": ["mug", "the plate"], "camera": "wrist", "max_objects": 3},
     "ask_scene": {"question": "what can i drink from?"},

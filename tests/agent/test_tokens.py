@@ -26,7 +26,7 @@ from tests.agent.table import RecordingSegmenter
 from xsam import Frame
 from xsam.sim import CATEGORIES
 
-LIMIT = 70  # tokens an object
+LIMIT = 70  # tokens per object
 
 
 def _compact(value: Any) -> str:
@@ -41,7 +41,7 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
     tool = make_toolkit(
         segmenter=RecordingSegmenter(masks, label=label), frame_source=_uhd_frame
     ).get_tools()[0]
-    for phrase, options in ((label, {}), ("thing", {"image_id": "f1"})):  # then all have same_as too
+    for phrase, options in ((label, {}), ("thing", {"image_id": "f1"})):  # then all of them have same_as, too
         result = call(tool, queries=[phrase], **options)
         assert len(result["objects"]) == 10
         text = _compact(result["objects"])

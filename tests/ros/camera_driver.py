@@ -21,7 +21,7 @@ TOPICS = CameraTopics(image="/front/image_raw", depth="/front/depth", info="/fro
 
 
 class FakeClock:
-    """Replaces `time` in the camera modules, and serves as the node clock."""
+    """Replacement for `time` in the camera modules, and the node clock."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -79,5 +79,5 @@ class BufferedCamera:
 
 
 def first_value(frame: CameraFrame) -> int:
-    """Return red of the first pixel: the value that the image was filled with."""
+    """Return the red value of the first pixel, which the image was filled with."""
     return int(frame.frame.rgb[0, 0, 0])

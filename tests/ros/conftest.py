@@ -1,4 +1,4 @@
-"""ROS tests: real nodes in processes of their own, real DDS, nothing of it visible outside this run."""
+"""ROS tests: real nodes in separate processes, over real DDS, invisible outside this run."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 @pytest.fixture(scope="session", autouse=True)
 def ros_isolation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A domain of our own on this machine only; the profile without which images get lost."""
+    """Use a private, local-only domain, and the profile without which images get lost."""
     with domain_coordinator.domain_id() as domain, pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROS_DOMAIN_ID", str(domain))
         patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -73,7 +73,7 @@ def _spawner(folder: Path) -> Iterator[Callable[..., NodeProcess]]:
 
 @pytest.fixture
 def spawn(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
-    """Start `python <arguments>`; it has to end with the right exit code when it is interrupted."""
+    """Start `python <arguments>`; it must end with the right exit code when interrupted."""
     yield from _spawner(tmp_path)
 
 
@@ -84,7 +84,7 @@ def module_spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
 
 @pytest.fixture
 def ros() -> Iterator[RosPeer]:
-    """A ROS node on the side of the test."""
+    """Create a ROS node for the test's side."""
     with RosPeer() as peer:
         yield peer
 

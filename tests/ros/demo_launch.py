@@ -1,4 +1,4 @@
-"""For `launch_test`: the demo's launch file starts a node that becomes active, streams, and ends cleanly.
+"""For `launch_test`: the demo's launch file starts a node that activates, streams, and ends cleanly.
 
 launch_test tests/ros/demo_launch.py
 """
@@ -23,13 +23,13 @@ _PATIENCE_S = 120.0
 
 
 def generate_test_description() -> LaunchDescription:
-    """Launch the unchanged demo; the tests wait for it themselves."""
+    """Launch the unchanged demo; the tests do the waiting."""
     demo = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(_DEMO)))
     return LaunchDescription([demo, launch_testing.actions.ReadyToTest()])
 
 
 class TestRunning(unittest.TestCase):
-    """While everything is running."""
+    """Checks while everything is running."""
 
     def test_the_node_becomes_active_and_streams(self) -> None:
         until = time.monotonic() + _PATIENCE_S
@@ -45,7 +45,7 @@ class TestRunning(unittest.TestCase):
 
 @launch_testing.post_shutdown_test()
 class TestEnded(unittest.TestCase):
-    """After all processes were interrupted."""
+    """Checks after all processes were interrupted."""
 
     def test_all_processes_ended_cleanly(self, proc_info: Any) -> None:
         launch_testing.asserts.assertExitCodes(proc_info)

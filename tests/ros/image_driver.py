@@ -1,4 +1,4 @@
-"""A camera driver in the test's process: it publishes one image over and over until it is stopped."""
+"""A camera driver in the test's process that publishes one image repeatedly until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PERIOD_S = 0.05
 
 
 class ImageDriver:
-    """Publishes while it is running; it can be started again after it was stopped."""
+    """Image publisher that can be stopped and restarted."""
 
     def __init__(self, ros: Any, message: Any, topic: str, *, stamp: Callable[[], Any] | None = None) -> None:
         """Create the publisher.

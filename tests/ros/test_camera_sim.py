@@ -119,7 +119,7 @@ def test_every_topic_in_other_encodings(
         depth_from_image(cycle["depth"]),
         depth_from_compressed(cycle["depth/compressedDepth"]),
     ):
-        near = truth.depth_m < 10.0  # compressedDepth leaves out what is farther
+        near = truth.depth_m < 10.0  # compressedDepth drops anything farther
         np.testing.assert_allclose(depth_m[near], truth.depth_m[near], atol=0.000501)
 
 

@@ -82,7 +82,7 @@ def _allowed(path: str) -> set[str]:
 
 
 def _used(names_and_types: list[tuple[str, list[str]]]) -> tuple[set[str], set[str]]:
-    """Split names into plain ones and those of actions, which the policy lists on their own."""
+    """Split names into plain ones and those of actions, which the policy lists separately."""
     names = {name for name, _ in names_and_types}
     plain = {name for name in names if "/_action/" not in name}
     return plain, {name.split("/_action/")[0] for name in names - plain}

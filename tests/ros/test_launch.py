@@ -33,7 +33,7 @@ _MODULES = {
 
 
 class _Recorded:
-    """Stands in for any class of `launch`: it keeps its arguments, and the class its instances."""
+    """Stand-in for any class of `launch`: it keeps its arguments, and the class its instances."""
 
     created: ClassVar[list[_Recorded]]
 

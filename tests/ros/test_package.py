@@ -52,7 +52,7 @@ def test_the_package_needs_nothing_of_this_environment() -> None:
 
 
 def test_dependencies_are_declared() -> None:
-    """Everything that the code imports from ROS is in package.xml; the pip environment would not notice."""
+    """Everything the code imports from ROS must be in package.xml; the pip environment would not notice."""
     package = ElementTree.parse(ROOT / "package.xml").getroot()
     declared = {element.text for element in package if element.tag.endswith("depend")}
     used = set()

@@ -43,7 +43,7 @@ def test_count_bound_drops_the_least_recently_used() -> None:
     store = SceneStore(max_images=3)
     for _ in range(3):
         _add(store)
-    store.object("f1/m1")  # a use
+    store.object("f1/m1")  # counts as a use
     _add(store)
     assert len(store) == 3
     store.scene("f1")
@@ -144,7 +144,7 @@ def test_the_newest_image_of_a_camera() -> None:
     _add(store)
     _add(store)
     assert len(store) == 12
-    with pytest.raises(StaleIdError):  # asking for the newest is no use of the older ones
+    with pytest.raises(StaleIdError):  # requesting the newest does not count as a use of the older ones
         store.scene("f1")
 
 

@@ -97,7 +97,7 @@ def test_old_images_are_refused(make_tools, call) -> None:
         result = call(tools[name], **arguments)
         assert (result["status"], result["code"]) == ("stale", "STALE_FRAME"), name
         assert "31" in result["message"]
-    assert call(tools["track_object"], object_id="f1/m1")["status"] == "ok"  # it looks afresh
+    assert call(tools["track_object"], object_id="f1/m1")["status"] == "ok"  # it takes a new image
 
 
 # ---------------------------------------------------------------------------------- filter_objects

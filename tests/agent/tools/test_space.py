@@ -38,7 +38,7 @@ def test_positions_are_those_of_the_simulator(sim_tools, table, call) -> None:
         position = item["position_m"]
         expected = truth[boxes[item["id"]]].position_camera_m
         errors.append(np.linalg.norm([position[axis] for axis in "xyz"] - np.array(expected)))
-        assert "frame" not in item  # named once for all
+        assert "frame" not in item  # given once for all
         assert item["distance_m"] == pytest.approx(np.linalg.norm(list(position.values())), abs=0.006)
         assert item["depth_valid_pct"] == 100
     assert len(errors) >= 6
@@ -144,7 +144,7 @@ def _with_holes(rows: slice) -> Frame:
 
 
 def test_objects_without_depth_are_distinguished_from_those_with(make_tools, call) -> None:
-    """Glass and metal return nothing. One such object must neither hide the others nor get a number."""
+    """Glass and metal return no depth. Such an object must neither hide the others nor get a number."""
     tools = make_tools(frame_source=lambda _: _with_holes(slice(300, 480)))  # the plate's rows
     call(tools["segment_objects"], queries=["mug", "plate"])
     mug, _, plate = call(tools["locate_objects_3d"], object_ids=["f1/m1", "f1/m2", "f1/m3"])["objects"]
@@ -230,7 +230,7 @@ def test_wrong_intrinsics_are_an_error(make_tools, call) -> None:
     result = call(tools["locate_objects_3d"], object_ids=["f1/m1"])
     assert result["code"] == "INVALID_IMAGE"
     assert "principal point" in result["message"]
-    inspected = call(tools["inspect_object"], object_id="f1/m1")  # what needs no depth still answers
+    inspected = call(tools["inspect_object"], object_id="f1/m1")  # what needs no depth still works
     assert "principal point" in inspected["depth_problem"]
     assert call(tools["segment_objects"], queries=["the mug"])["differ"]
 

@@ -108,7 +108,7 @@ def test_old_messages_are_dropped(clock: FakeClock) -> None:
 
 @given(sizes=st.lists(st.integers(0, 100), min_size=1, max_size=30))
 def test_memory_is_bounded(sizes: list[int]) -> None:
-    """Never more than the limit, although the newest message is always kept."""
+    """Never exceeds the limit, although the newest message is always kept."""
     buffer = TopicBuffer("/t", clock_ns=lambda: 0, keep_s=1e9, max_bytes=150)
     for size in sizes:
         buffer.store(bytes(size))

@@ -1,4 +1,4 @@
-"""A camera's buffer: serialized messages come out as a frame, or as a refusal that says why."""
+"""A camera's buffer: serialized messages become a frame, or a refusal that says why."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_nothing_arrived(color_only: BufferedCamera) -> None:
 
 
 def test_an_incompatible_quality_of_service_is_named(camera: BufferedCamera) -> None:
-    """The first thing that goes wrong with a new camera, and the last that people look for."""
+    """The first thing that goes wrong with a new camera, and the last thing people check."""
     assert camera.buffer.depth is not None
     camera.buffer.image.report_incompatible("RELIABILITY", 1)
     camera.buffer.depth.report_incompatible("DURABILITY", 1)

@@ -114,7 +114,7 @@ def _assert_truth(got: CameraFrame, truth: RenderedView, depth_atol: float) -> N
 
 
 def test_an_incompatible_quality_of_service_is_reported_by_topic(ros: Any, eventually: Eventually) -> None:
-    """The driver offers best effort, color is requested reliable: nothing arrives, without an error."""
+    """The driver offers best effort, color requests reliable: nothing arrives, and there is no error."""
     with _subscribed(
         ros,
         image_topic="/m/image_raw",

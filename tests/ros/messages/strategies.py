@@ -1,4 +1,4 @@
-"""Hypothesis strategies for queries and results, and what is needed to compare them."""
+"""Hypothesis strategies for queries and results, and helpers to compare them."""
 
 from __future__ import annotations
 

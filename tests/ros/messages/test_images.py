@@ -234,7 +234,7 @@ def test_wrong_dtype_is_a_mistake_of_the_caller() -> None:
 
 
 class _Bridge:
-    """Stands in for `cv_bridge.CvBridge`, and knows one more encoding."""
+    """Stand-in for `cv_bridge.CvBridge` that knows one more encoding."""
 
     def imgmsg_to_cv2(self, message: Image, desired_encoding: str) -> np.ndarray:
         if message.encoding != "nv24" or desired_encoding != "rgb8":

@@ -140,7 +140,7 @@ def test_interrupted_while_the_model_runs(spawn: Spawn, node: NodeClient, eventu
     node.segment_later("slow")
     eventually(lambda: node.status.busy, "a running request")
     process.interrupt()
-    process.interrupt()  # from an impatient hand on Ctrl-C
+    process.interrupt()  # from an impatient Ctrl-C
     assert process.wait() == 0, process.output
 
 

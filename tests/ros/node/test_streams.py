@@ -1,4 +1,4 @@
-"""Streams of a node in a process of its own: newest frames, track ids, rates, priorities, ends."""
+"""Streams of a node in its own process: newest frames, track ids, rates, priorities, shutdown."""
 
 from __future__ import annotations
 
