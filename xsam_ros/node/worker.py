@@ -1,7 +1,7 @@
 """A thread that owns the model, with a bounded queue in front of it.
 
 Every job ends exactly once, with its value or a typed error, at its deadline at the latest: a second thread
-watches the deadlines, so a caller is told in time even while the model is in the middle of a stage. The model
+watches the deadlines, so that a job ends in time even while the model is in the middle of a stage. The model
 itself stops between stages, through the `on_stage` hook.
 """
 
@@ -248,7 +248,9 @@ class ModelWorker:
             outcome = error
         except MemoryError as error:
             outcome = OutOfMemoryError(f"out of memory in stage {job.stage}: {error}")
-        except Exception as error:  # the thread must survive whatever a model raises; the caller is told
+        except (
+            Exception
+        ) as error:  # the thread must survive whatever a model raises; the caller gets the error
             self._log_error(f"error in stage {job.stage}:\n{traceback.format_exc()}")
             outcome = ModelError(f"{type(error).__name__} in stage {job.stage}: {error}")
         counted = self._end(job, outcome)

@@ -1,4 +1,4 @@
-"""Run a node in the main thread of its process until it is told to stop."""
+"""Run a node in the main thread of its process until it is interrupted or ROS shuts down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places and track ids through the real node, from simulated RGB-D cameras with known truth."""
+"""Locations and track ids through the real node, from simulated RGB-D cameras with ground truth."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _HW = (240, 320)
 _ALL = Query(text="everything")
 
 
-def _truth(view: RenderedView, number: int) -> tuple[np.ndarray, float]:
-    """Middle of the visible surface of an object in the camera frame, m, and its distance."""
-    rows, columns = np.nonzero(view.instance_ids == number)
+def _truth(view: RenderedView, instance_id: int) -> tuple[np.ndarray, float]:
+    """Return the median of an object's visible surface in the camera frame, and its distance, both in m."""
+    rows, columns = np.nonzero(view.instance_ids == instance_id)
     depth = view.depth_m[rows, columns].astype(np.float64)
     rays = np.linalg.inv(view.intrinsics) @ np.stack([columns, rows, np.ones_like(rows)])
     middle = np.median((rays * depth).T[depth > 0], axis=0)
@@ -40,7 +40,7 @@ def views() -> dict[tuple[int, int], RenderedView]:
 
 @pytest.fixture(scope="module")
 def segmenter(module_spawn: Callable[..., Any], eventually: Eventually) -> Iterator[RosSegmenter]:
-    """Three tables with a swinging camera each: depth in m, in mm, and compressed in mm."""
+    """Start three tables with an orbiting camera each: depth in m, in mm, and compressed in mm."""
     height, width = _HW
     for seed in _SEEDS:
         module_spawn(
@@ -73,47 +73,47 @@ def segmenter(module_spawn: Callable[..., Any], eventually: Eventually) -> Itera
         yield segmenter
 
 
-def _seen(stream: ResultStream, count: int) -> list[SegmentationResult]:
-    """Answers until so many different pictures were among them."""
-    answers: list[SegmentationResult] = []
-    while len({answer.text for answer in answers}) < count:
-        answers.append(stream.next(deadline_s=20.0))
-    return answers
+def _results_of_views(stream: ResultStream, count: int) -> list[SegmentationResult]:
+    """Read results until they cover `count` different views."""
+    results: list[SegmentationResult] = []
+    while len({result.text for result in results}) < count:
+        results.append(stream.next(deadline_s=20.0))
+    return results
 
 
 def test_positions_are_those_of_the_simulator(
     segmenter: RosSegmenter, views: dict[tuple[int, int], RenderedView]
 ) -> None:
     """Within 1 cm for most objects and 3 cm for all but a few, from every kind of depth image."""
-    off_m, distance_off_m, frames = [], [], set()
+    errors_m, distance_errors_m, frames = [], [], set()
     with contextlib.ExitStack() as stack:
         streams = [
             stack.enter_context(segmenter.start_stream(f"table{seed}", [_ALL], deadline_s=10.0))
             for seed in _SEEDS
         ]
-        seen = [_seen(stream, _VIEWS) for stream in streams]
-    for answers in seen:
-        for answer in {answer.text: answer for answer in answers}.values():
-            view = views[int(answer.text.split()[0]), int(answer.text.split()[1])]
-            located = zip(answer.segments.labels, answer.segments.locations, strict=True)
+        results_by_stream = [_results_of_views(stream, _VIEWS) for stream in streams]
+    for results in results_by_stream:
+        for result in {result.text: result for result in results}.values():
+            view = views[int(result.text.split()[0]), int(result.text.split()[1])]
+            located = zip(result.segments.labels, result.segments.locations, strict=True)
             for label, location in located:
                 assert location is not None
                 assert location.valid, location.reason
-                middle, distance_m = _truth(view, int(label.removeprefix("object ")))
-                off_m.append(float(np.linalg.norm(np.subtract(location.position_m, middle))))
-                distance_off_m.append(abs(location.distance_m - distance_m))
+                position_m, distance_m = _truth(view, int(label.removeprefix("object ")))
+                errors_m.append(float(np.linalg.norm(np.subtract(location.position_m, position_m))))
+                distance_errors_m.append(abs(location.distance_m - distance_m))
                 frames.add(location.frame_id)
                 assert location.depth_valid_ratio > 0.9
                 assert location.size_m[0] >= location.size_m[1] >= location.size_m[2] >= 0
                 assert location.size_m[0] < 0.5
     print(
-        f"{len(off_m)} positions: median {np.median(off_m) * 100:.2f} cm, "
-        f"95th percentile {np.percentile(off_m, 95) * 100:.2f} cm"
+        f"{len(errors_m)} positions: median {np.median(errors_m) * 100:.2f} cm, "
+        f"95th percentile {np.percentile(errors_m, 95) * 100:.2f} cm"
     )
-    assert len(off_m) > 50
-    assert np.median(off_m) <= 0.01
-    assert np.percentile(off_m, 95) <= 0.03
-    assert np.percentile(distance_off_m, 95) <= 0.03
+    assert len(errors_m) > 50
+    assert np.median(errors_m) <= 0.01
+    assert np.percentile(errors_m, 95) <= 0.03
+    assert np.percentile(distance_errors_m, 95) <= 0.03
     assert frames == {f"lens{seed}" for seed in _SEEDS}
 
 
@@ -121,10 +121,10 @@ def test_x_is_right_y_is_down_z_is_forward(
     segmenter: RosSegmenter, views: dict[tuple[int, int], RenderedView]
 ) -> None:
     """Depth is indexed [y, x]; swapped axes give plausible numbers for objects near the diagonal only."""
-    (answer,) = segmenter.segment(CameraRef(name=f"table{_SEEDS[0]}"), [_ALL], deadline_s=20.0)
-    assert answer.segments.locations
+    (result,) = segmenter.segment(CameraRef(name=f"table{_SEEDS[0]}"), [_ALL], deadline_s=20.0)
+    assert result.segments.locations
     height, width = _HW
-    for mask, location in zip(answer.segments.masks, answer.segments.locations, strict=True):
+    for mask, location in zip(result.segments.masks, result.segments.locations, strict=True):
         assert location is not None
         rows, columns = np.nonzero(mask.decode())
         x_m, y_m, z_m = location.position_m
@@ -135,29 +135,29 @@ def test_x_is_right_y_is_down_z_is_forward(
             assert (y_m > 0) == (rows.mean() > height / 2)
 
 
-def test_requests_are_not_tracked_and_streams_are(segmenter: RosSegmenter) -> None:
+def test_streams_are_tracked_and_requests_are_not(segmenter: RosSegmenter) -> None:
     camera = f"table{_SEEDS[0]}"
-    (answer,) = segmenter.segment(CameraRef(name=camera), [_ALL], deadline_s=20.0)
-    assert set(answer.segments.track_ids.tolist()) == {0}
+    (result,) = segmenter.segment(CameraRef(name=camera), [_ALL], deadline_s=20.0)
+    assert set(result.segments.track_ids.tolist()) == {0}
     with segmenter.start_stream(camera, [_ALL]) as stream:
         tracked = stream.next(deadline_s=20.0)
     assert 0 not in tracked.segments.track_ids
 
 
-def test_ids_go_on_while_the_camera_swings(segmenter: RosSegmenter) -> None:
+def test_ids_persist_while_the_camera_orbits(segmenter: RosSegmenter) -> None:
     """The views are 2.5 s apart: nearly every object is followed or gets a new id, seldom that of another."""
     owner: dict[int, str] = {}
     swapped: list[bool] = []
     largest_before = 0
     for _ in range(2):
         with segmenter.start_stream(f"table{_SEEDS[1]}", [_ALL, Query(text="again")]) as stream:
-            answers = [stream.next(deadline_s=20.0) for _ in range(12)]
-        ids = [int(track) for answer in answers for track in answer.segments.track_ids]
+            results = [stream.next(deadline_s=20.0) for _ in range(12)]
+        ids = [int(track) for result in results for track in result.segments.track_ids]
         assert min(ids) > largest_before, "a new stream does not use the ids of the one before"
-        for answer in answers:
-            for label, track in zip(answer.segments.labels, answer.segments.track_ids, strict=True):
-                who = f"{answer.query.text} {label}"
-                swapped.append(owner.setdefault(int(track), who) != who)
+        for result in results:
+            for label, track in zip(result.segments.labels, result.segments.track_ids, strict=True):
+                key = f"{result.query.text} {label}"
+                swapped.append(owner.setdefault(int(track), key) != key)
         largest_before = max(ids)
     assert np.mean(swapped) <= 0.1
     tracks = len(owner)
@@ -165,25 +165,25 @@ def test_ids_go_on_while_the_camera_swings(segmenter: RosSegmenter) -> None:
     assert tracks >= objects > 4
 
 
-def test_an_image_that_was_sent_has_no_place(
+def test_an_image_in_the_request_has_no_locations(
     segmenter: RosSegmenter, views: dict[tuple[int, int], RenderedView]
 ) -> None:
     view = views[_SEEDS[0], 0]
-    (answer,) = segmenter.segment(Frame(rgb=view.rgb, frame_id="lens"), [_ALL], deadline_s=20.0)
-    assert answer.found
-    assert set(answer.segments.locations) == {None}
+    (result,) = segmenter.segment(Frame(rgb=view.rgb, frame_id="lens"), [_ALL], deadline_s=20.0)
+    assert result.found
+    assert set(result.segments.locations) == {None}
 
 
 def test_a_stream_can_be_read_to_its_end(segmenter: RosSegmenter) -> None:
     camera = f"table{_SEEDS[2]}"
-    seen = 0
+    count = 0
     stream = segmenter.start_stream(camera, [_ALL], rate_hz=20.0)
-    for answer in stream:
-        seen += 1
-        assert answer.query is _ALL
-        if seen == 3:
+    for result in stream:
+        count += 1
+        assert result.query is _ALL
+        if count == 3:
             stream.close()
-    assert seen == 3
+    assert count == 3
     status = next(item for item in segmenter.status().cameras if item.name == camera)
     assert status.stream.running, "closing the reader does not stop the stream"
     assert status.stream.answers >= 3
@@ -201,9 +201,9 @@ def test_a_stream_can_be_read_to_its_end(segmenter: RosSegmenter) -> None:
 def test_smallest_objects_are_in_the_test(views: dict[tuple[int, int], RenderedView]) -> None:
     """The bounds would say little if only large objects were seen."""
     areas = [
-        int(np.count_nonzero(view.instance_ids == number))
+        int(np.count_nonzero(view.instance_ids == instance_id))
         for view in views.values()
-        for number in np.unique(view.instance_ids)
-        if number
+        for instance_id in np.unique(view.instance_ids)
+        if instance_id
     ]
     assert min(area for area in areas if area >= LEAST_PX) < 400

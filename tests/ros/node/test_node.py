@@ -82,15 +82,15 @@ def client(node: Any, module_ros: Any) -> NodeClient:
 
 
 @pytest.fixture
-def ask(node: Any, module_ros: Any) -> Callable[..., Segment.Response]:
-    def ask(*queries: messages.SegmentQuery, **fields: Any) -> Segment.Response:
+def segment(node: Any, module_ros: Any) -> Callable[..., Segment.Response]:
+    def segment(*queries: messages.SegmentQuery, **fields: Any) -> Segment.Response:
         request = Segment.Request(queries=list(queries), **fields)
         return module_ros.call(Segment, "/xsam/segment", request)
 
-    return ask
+    return segment
 
 
-Ask = Callable[..., Segment.Response]
+SegmentCall = Callable[..., Segment.Response]
 
 
 def _assert_refused(response: Segment.Response, code: str) -> None:
@@ -99,13 +99,13 @@ def _assert_refused(response: Segment.Response, code: str) -> None:
     assert list(response.results) == []
 
 
-# -------------------------------------------------------------------------------------- answers
+# -------------------------------------------------------------------------------------- results
 
 
-def test_by_camera_name(ask: Ask) -> None:
+def test_by_camera_name(segment: SegmentCall) -> None:
     """The camera sends bgr8: a node that ignored the encoding would find the blue rectangle."""
     before_s = time.time()
-    response = ask(_query("the red thing"), camera="front")
+    response = segment(_query("the red thing"), camera="front")
     assert (response.status, response.code) == (Segment.Response.STATUS_ANSWERED, "")
     (result,) = response.results
     assert (result.status, result.camera, result.model_id) == (_RESULT.STATUS_FOUND, "front", "colors")
@@ -123,18 +123,18 @@ def test_by_camera_name(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-def test_with_an_image(ask: Ask, encoding: str) -> None:
+def test_with_an_image(segment: SegmentCall, encoding: str) -> None:
     image = _image(encoding, stamp_ns=123_000_000_456)
     image.header.stamp.nanosec = 4_000_000_000  # invalid, but passed on as it is
-    response = ask(_query("green"), image=image)
+    response = segment(_query("green"), image=image)
     (result,) = response.results
     assert result.header == image.header
     assert result.camera == ""
     assert result.instances[0].box.x_min == 40
 
 
-def test_all_queries_are_answered_on_one_frame_in_order(ask: Ask) -> None:
-    response = ask(_query("red and blue"), _query("purple"), _query("blue"), camera="front")
+def test_all_queries_run_on_one_frame_in_order(segment: SegmentCall) -> None:
+    response = segment(_query("red and blue"), _query("purple"), _query("blue"), camera="front")
     assert [result.status for result in response.results] == [
         _RESULT.STATUS_FOUND,
         _RESULT.STATUS_NOT_FOUND,
@@ -145,9 +145,9 @@ def test_all_queries_are_answered_on_one_frame_in_order(ask: Ask) -> None:
     assert len({result.header.stamp.nanosec for result in response.results}) == 1
 
 
-def test_a_wrong_query_leaves_the_others_alone(ask: Ask) -> None:
+def test_a_wrong_query_leaves_the_others_alone(segment: SegmentCall) -> None:
     outside = messages.PixelBox(x_min=1000.0, y_min=1000.0, x_max=1010.0, y_max=1010.0)
-    response = ask(
+    response = segment(
         _query("red"),
         _query(""),
         _query("", prompts=[messages.VisualPrompt(kind=messages.VisualPrompt.KIND_BOX, box=outside)]),
@@ -185,8 +185,8 @@ def test_a_wrong_query_leaves_the_others_alone(ask: Ask) -> None:
         _query("", prompts=[messages.VisualPrompt(kind=4, mask=messages.MaskRle(height=2**32 - 1, width=1))]),
     ],
 )
-def test_wrong_queries(ask: Ask, query: messages.SegmentQuery) -> None:
-    response = ask(query, camera="front")
+def test_wrong_queries(segment: SegmentCall, query: messages.SegmentQuery) -> None:
+    response = segment(query, camera="front")
     (result,) = response.results
     assert (result.status, result.code) == (_RESULT.STATUS_REFUSED, "INVALID_QUERY")
     assert result.message
@@ -213,59 +213,62 @@ def _broken_image(**fields: Any) -> Image:
         image_from_array(np.zeros((4, 201, 3), np.uint8), "rgb8"),
     ],
 )
-def test_wrong_images(ask: Ask, image: Image) -> None:
-    _assert_refused(ask(_query("red"), image=image), "INVALID_IMAGE")
+def test_wrong_images(segment: SegmentCall, image: Image) -> None:
+    _assert_refused(segment(_query("red"), image=image), "INVALID_IMAGE")
 
 
-def test_wrong_requests(ask: Ask) -> None:
+def test_wrong_requests(segment: SegmentCall) -> None:
     red = _query("red")
-    _assert_refused(ask(camera="front"), "INVALID_QUERY")
-    _assert_refused(ask(red), "INVALID_QUERY")
-    _assert_refused(ask(red, camera="front", image=_image()), "INVALID_QUERY")
-    _assert_refused(ask(*[red] * 5, camera="front"), "INVALID_QUERY")
-    _assert_refused(ask(red, camera="front", timeout_s=-1.0), "INVALID_QUERY")
-    _assert_refused(ask(red, camera="front", timeout_s=float("nan")), "INVALID_QUERY")
-    _assert_refused(ask(red, camera="front", max_age_s=float("inf")), "INVALID_QUERY")
+    _assert_refused(segment(camera="front"), "INVALID_QUERY")
+    _assert_refused(segment(red), "INVALID_QUERY")
+    _assert_refused(segment(red, camera="front", image=_image()), "INVALID_QUERY")
+    _assert_refused(segment(*[red] * 5, camera="front"), "INVALID_QUERY")
+    _assert_refused(segment(red, camera="front", timeout_s=-1.0), "INVALID_QUERY")
+    _assert_refused(segment(red, camera="front", timeout_s=float("nan")), "INVALID_QUERY")
+    _assert_refused(segment(red, camera="front", max_age_s=float("inf")), "INVALID_QUERY")
 
 
-def test_unknown_camera(ask: Ask) -> None:
-    response = ask(_query("red"), camera="/rosout; rm -rf")
+def test_unknown_camera(segment: SegmentCall) -> None:
+    response = segment(_query("red"), camera="/rosout; rm -rf")
     _assert_refused(response, "UNKNOWN_CAMERA")
     assert "front, dark" in response.message
 
 
-def test_no_frame_yet(ask: Ask) -> None:
-    response = ask(_query("red"), camera="dark")
+def test_no_frame_yet(segment: SegmentCall) -> None:
+    response = segment(_query("red"), camera="dark")
     _assert_refused(response, "NO_FRAME")
     assert "/dark/image_raw" in response.message
 
 
-def test_stale_frame(ask: Ask, camera: ImageDriver, eventually: Eventually) -> None:
+def test_stale_frame(segment: SegmentCall, camera: ImageDriver, eventually: Eventually) -> None:
     camera.stop()
     try:
         eventually(
-            lambda: ask(_query("red"), camera="front", max_age_s=0.2).code == "STALE_FRAME", "a stale frame"
+            lambda: segment(_query("red"), camera="front", max_age_s=0.2).code == "STALE_FRAME",
+            "a stale frame",
         )
-        assert ask(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
+        assert segment(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
     finally:
         camera.start()
 
 
-def test_deadline(ask: Ask) -> None:
+def test_deadline(segment: SegmentCall) -> None:
     """The model is stuck for 1.5 s; the caller gets the refusal after 0.3 s."""
     started_s = time.monotonic()
-    response = ask(_query("stuck"), image=_image(), timeout_s=0.3)
+    response = segment(_query("stuck"), image=_image(), timeout_s=0.3)
     _assert_refused(response, "DEADLINE")
     assert time.monotonic() - started_s < 1.3
-    assert ask(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
+    assert segment(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
 
 
 @pytest.mark.parametrize(("text", "code"), [("broken", "MODEL_ERROR"), ("memory", "OUT_OF_MEMORY")])
-def test_a_failing_model_is_a_failure_and_not_an_empty_result(ask: Ask, text: str, code: str) -> None:
-    response = ask(_query(text), image=_image())
+def test_a_failing_model_is_a_failure_and_not_an_empty_result(
+    segment: SegmentCall, text: str, code: str
+) -> None:
+    response = segment(_query(text), image=_image())
     assert (response.status, response.code) == (Segment.Response.STATUS_FAILED, code)
     assert "Traceback" not in response.message
-    assert ask(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
+    assert segment(_query("red"), image=_image()).status == Segment.Response.STATUS_ANSWERED
 
 
 def test_queue_full_and_status_meanwhile(client: NodeClient, eventually: Eventually) -> None:
@@ -287,7 +290,7 @@ def test_queue_full_and_status_meanwhile(client: NodeClient, eventually: Eventua
 # ------------------------------------------------------------------------------ topics, parameters
 
 
-def test_topics_of_a_camera(ask: Ask, module_ros: Any, eventually: Eventually) -> None:
+def test_topics_of_a_camera(segment: SegmentCall, module_ros: Any, eventually: Eventually) -> None:
     results = module_ros.collect(messages.SegmentationResult, "/xsam/front/result")
     label_images = module_ros.collect(Image, "/xsam/front/label_image")
     overlays = module_ros.collect(Image, "/xsam/front/overlay")
@@ -296,7 +299,7 @@ def test_topics_of_a_camera(ask: Ask, module_ros: Any, eventually: Eventually) -
         eventually(lambda name=name: node.count_publishers(f"/xsam/front/{name}"), f"topic {name}")
 
     def published() -> bool:
-        ask(_query("red"), _query("green"), camera="front")
+        segment(_query("red"), _query("green"), camera="front")
         return bool(results and label_images and overlays)
 
     eventually(published, "a message on each topic")
@@ -341,8 +344,8 @@ def test_refused_changes_say_why(client: NodeClient) -> None:
     assert client.set("target_frame", "").successful
 
 
-def test_the_node_is_still_alive_and_has_counted(ask: Ask, node: Any, client: NodeClient) -> None:
-    assert ask(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
+def test_the_node_is_still_alive_and_has_counted(segment: SegmentCall, node: Any, client: NodeClient) -> None:
+    assert segment(_query("red"), camera="front").status == Segment.Response.STATUS_ANSWERED
     assert node.running
     status = client.status
     front, dark = status.cameras

@@ -58,12 +58,12 @@ def test_a_camera_that_is_killed_and_restarted(
     small = {"camera": "front", "width": 64, "height": 48, "rate_hz": 20.0, "seed": 3}
     assert node.set("max_frame_age_s", 0.5).successful
     camera = spawn("-m", "xsam_ros.camera_sim", params=small, exit_code=-signal.SIGKILL)
-    eventually(lambda: node.segment("blue", camera="front").code == "", "an answer", 30.0)
+    eventually(lambda: node.segment("blue", camera="front").code == "", "results", 30.0)
     camera.send_signal(signal.SIGKILL)
     camera.wait()
     eventually(lambda: node.segment("blue", camera="front").code == "STALE_FRAME", "a refusal")
     spawn("-m", "xsam_ros.camera_sim", params={**small, "width": 96, "height": 80, "encoding": "bgr8"})
-    eventually(lambda: node.segment("blue", camera="front").code == "", "an answer again", 30.0)
+    eventually(lambda: node.segment("blue", camera="front").code == "", "results again", 30.0)
     (result,) = node.segment("blue", camera="front").results
     assert (result.image_height, result.image_width) == (80, 96)
 

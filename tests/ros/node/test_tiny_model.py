@@ -1,4 +1,4 @@
-"""The demo's two nodes as they are: simulated camera and the tiny model, started by `python -m`."""
+"""The two nodes of the demo, started with `python -m`: simulated camera and tiny model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xsam.weights.checkpoint import resolve_model
 from xsam_ros.client import RosSegmenter
 
 
-def _missing() -> str:
+def _missing_reason() -> str:
     try:
         resolve_model("tiny")
     except CheckpointError as error:
@@ -25,7 +25,7 @@ def _missing() -> str:
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(bool(_missing()), reason=_missing() or "the tiny model is there"),
+    pytest.mark.skipif(bool(_missing_reason()), reason=_missing_reason() or "the tiny model is installed"),
 ]
 
 _CAMERA = CameraRef(name="table", max_age_s=5.0)
@@ -46,8 +46,8 @@ def segmenter(module_spawn: Callable[..., Any], eventually: Callable[..., Any]) 
         yield segmenter
 
 
-def test_the_answer_is_that_of_the_model_in_this_process(segmenter: RosSegmenter) -> None:
-    """Same weights, same picture: nothing may get lost or changed on the way through ROS."""
+def test_results_equal_those_of_the_model_in_this_process(segmenter: RosSegmenter) -> None:
+    """With the same weights and image, nothing may be lost or changed on the way through ROS."""
     scene = sample_scene(7)
     frame = Frame(rgb=render(scene, image_hw=(480, 640)).rgb)
     categories = tuple(dict.fromkeys(item.category for item in scene.objects))
@@ -55,9 +55,9 @@ def test_the_answer_is_that_of_the_model_in_this_process(segmenter: RosSegmenter
     engine = XSam.load("tiny", device="cpu")
     expected = engine.segment(frame, queries)
     engine.close()
-    got = segmenter.segment(_CAMERA, queries, deadline_s=60.0)
+    results = segmenter.segment(_CAMERA, queries, deadline_s=60.0)
     assert len(expected[0]) > 0
-    for one, other in zip(got, expected, strict=True):
+    for one, other in zip(results, expected, strict=True):
         assert (one.status, one.model_id) == (other.status, other.model_id)
         assert one.segments.labels == other.segments.labels
         np.testing.assert_array_equal(one.masks, other.masks)

@@ -36,7 +36,7 @@ def worker(errors: list[str]) -> Iterator[ModelWorker]:
 
 
 class Gate:
-    """Work that stops until the test lets it go on."""
+    """Work that blocks until the test releases it."""
 
     def __init__(self) -> None:
         self.entered = threading.Event()
@@ -56,11 +56,11 @@ def gate() -> Iterator[Gate]:
     gate.released.set()
 
 
-def test_answers_come_in_order(worker: ModelWorker, eventually: Eventually) -> None:
+def test_jobs_run_in_order(worker: ModelWorker, eventually: Eventually) -> None:
     outcomes: list[Any] = []
-    for number in range(2):
-        worker.submit(lambda _, number=number: number, outcomes.append, deadline=Deadline(5.0))
-    eventually(lambda: outcomes == [0, 1], "both answers")
+    for index in range(2):
+        worker.submit(lambda _, index=index: index, outcomes.append, deadline=Deadline(5.0))
+    eventually(lambda: outcomes == [0, 1], "both outcomes")
 
 
 def test_a_full_queue_refuses_at_once(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
@@ -79,7 +79,7 @@ def test_a_full_queue_refuses_at_once(worker: ModelWorker, gate: Gate, eventuall
 def test_deadlines_hold_while_the_model_is_stuck(
     worker: ModelWorker, gate: Gate, eventually: Eventually
 ) -> None:
-    """Both the running and the waiting job are told in time, although the model does not move."""
+    """Both the running and the waiting job end in time, although the model is stuck."""
     outcomes: dict[str, Any] = {}
     ended_s: dict[str, float] = {}
 
@@ -98,7 +98,7 @@ def test_deadlines_hold_while_the_model_is_stuck(
     assert "waiting" in outcomes["waiting"].message
     assert 0.2 <= ended_s["running"] - started_s < 2.0
     assert not gate.released.is_set()
-    assert worker.waiting == 0, "a job that has ended must not take a place in the queue"
+    assert worker.waiting == 0, "a job that has ended must not count for the queue"
 
 
 def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, eventually: Eventually) -> None:
@@ -113,7 +113,7 @@ def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, event
     outcomes: list[Any] = []
     job = worker.submit(work, outcomes.append, deadline=Deadline(60.0))
     eventually(lambda: stages, "the first stage")
-    assert job.end(RequestCancelledError("changed my mind"))
+    assert job.end(RequestCancelledError("cancelled"))
     eventually(lambda: not worker.busy, "the model to be free", 5.0)
     assert [type(outcome) for outcome in outcomes] == [RequestCancelledError]
 
@@ -136,7 +136,7 @@ def test_an_outcome_is_reported_once(worker: ModelWorker, gate: Gate, eventually
         (QueueFullError("odd"), QueueFullError),
     ],
 )
-def test_errors_are_typed_and_the_thread_lives_on(
+def test_errors_are_typed_and_the_thread_survives(
     worker: ModelWorker,
     errors: list[str],
     eventually: Eventually,
@@ -156,7 +156,9 @@ def test_errors_are_typed_and_the_thread_lives_on(
     assert any("Traceback" in line for line in errors) == isinstance(error, ValueError)
 
 
-def test_refuse_ends_what_waits_and_runs(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+def test_refuse_ends_waiting_and_running_jobs(
+    worker: ModelWorker, gate: Gate, eventually: Eventually
+) -> None:
     outcomes: list[Any] = []
     worker.submit(gate, outcomes.append, deadline=Deadline(10.0))
     assert gate.entered.wait(5.0)
@@ -168,10 +170,10 @@ def test_refuse_ends_what_waits_and_runs(worker: ModelWorker, gate: Gate, eventu
     worker.accept()
     gate.released.set()
     worker.submit(lambda _: "again", outcomes.append, deadline=Deadline(10.0))
-    eventually(lambda: outcomes[2:] == ["again"], "an answer after accepting again")
+    eventually(lambda: outcomes[2:] == ["again"], "an outcome after accepting again")
 
 
-def test_nothing_is_taken_before_accept() -> None:
+def test_no_job_is_accepted_before_accept() -> None:
     worker = ModelWorker(queue_size=1, log_error=print)
     with pytest.raises(NotActiveError):
         worker.submit(lambda _: 1, print, deadline=Deadline(1.0))
@@ -183,7 +185,7 @@ def test_no_time_left(worker: ModelWorker) -> None:
         worker.submit(lambda _: 1, print, deadline=Deadline(0.0))
 
 
-def test_call_runs_in_the_model_thread_and_past_the_gate(worker: ModelWorker) -> None:
+def test_call_runs_in_the_model_thread_while_jobs_are_refused(worker: ModelWorker) -> None:
     worker.refuse(NotActiveError("off"))
     assert worker.call(lambda: threading.current_thread().name, stage="look", timeout_s=5.0) == "xsam_model"
 
@@ -210,9 +212,9 @@ def test_publishing_follows_a_success_only(
         events.append(f"published {value}")
         raise RuntimeError("a subscriber went away")
 
-    worker.submit(lambda _: "answer", events.append, deadline=Deadline(5.0), on_success=publish)
+    worker.submit(lambda _: "value", events.append, deadline=Deadline(5.0), on_success=publish)
     worker.submit(fail, lambda error: events.append(error.code), deadline=Deadline(5.0), on_success=publish)
-    eventually(lambda: events == ["answer", "published answer", "MODEL_ERROR"], "three events")
+    eventually(lambda: events == ["value", "published value", "MODEL_ERROR"], "three events")
     assert "a subscriber went away" in errors[0]
 
 
@@ -227,7 +229,7 @@ def test_close_reports_a_model_that_does_not_stop() -> None:
     assert worker.close(timeout_s=5.0)
 
 
-def test_background_jobs_wait_for_every_request_and_take_no_place(
+def test_background_jobs_wait_for_every_request_and_do_not_count_for_the_queue(
     worker: ModelWorker, gate: Gate, eventually: Eventually
 ) -> None:
     outcomes: list[Any] = []
@@ -259,7 +261,7 @@ def test_background_jobs_have_deadlines_and_end_with_the_node(
     assert [type(outcome) for outcome in outcomes[1:]] == [NotActiveError, NotActiveError]
 
 
-def test_a_cancelled_job_gives_up_its_place(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
+def test_a_cancelled_job_leaves_the_queue(worker: ModelWorker, gate: Gate, eventually: Eventually) -> None:
     outcomes: list[Any] = []
     ahead: dict[str, list[int]] = {name: [] for name in ("first", "second", "third")}
 

@@ -13,7 +13,7 @@ import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor, SingleThreadedExecutor
 
-from xsam_ros.runtime.rclpy_workarounds import AwaitableResult, ResumingExecutor, spin
+from xsam_ros.runtime.rclpy_workarounds import AwaitableResult, ResumingExecutor, call_when_canceling, spin
 
 Eventually = Callable[..., Any]
 
@@ -34,7 +34,7 @@ def executor(context: Any) -> Iterator[ResumingExecutor]:
 
 
 class _ObservedResult(AwaitableResult):
-    """Counts how often it is asked whether it is done, and may get its result at that very moment."""
+    """A result that counts calls of `done`, and may be set during the first one."""
 
     def __init__(self, executor: Any, *, arrives: bool = False) -> None:
         super().__init__(executor)
@@ -49,7 +49,7 @@ class _ObservedResult(AwaitableResult):
             setting = threading.Thread(target=self.set_result, args=("there",))
             setting.start()
             setting.join(10.0)
-            assert not setting.is_alive(), "whoever provides the result must not have to wait"
+            assert not setting.is_alive(), "setting the result must not block"
         return was_done
 
 
@@ -61,7 +61,7 @@ def _turns(executor: Any, until: Callable[[], Any], eventually: Eventually) -> N
 def test_a_result_resumes_the_callback_without_a_turn(
     executor: ResumingExecutor, eventually: Eventually
 ) -> None:
-    """The executor does not spin any more when the result comes."""
+    """The executor no longer spins when the result is set."""
     outcome = _ObservedResult(executor)
     ended = []
 
@@ -78,10 +78,10 @@ def test_a_result_resumes_the_callback_without_a_turn(
     assert ended == [("there", setting)]
 
 
-def test_a_result_that_comes_while_the_callback_looks_for_it(
+def test_a_result_that_is_set_while_the_callback_checks_for_it(
     executor: ResumingExecutor, eventually: Eventually
 ) -> None:
-    """One turn starts it; rclpy's own executor would need something else to wake it for another one."""
+    """One turn is enough; rclpy's executors would sleep until something else wakes them."""
     outcome = _ObservedResult(executor, arrives=True)
     ended = []
 
@@ -117,10 +117,8 @@ def test_an_awaiting_callback_is_not_submitted_again(
     assert set(submitted) == set(others)
 
 
-def test_a_callback_may_end_the_waiting_of_another(
-    executor: ResumingExecutor, eventually: Eventually
-) -> None:
-    """As a goal does that replaces an earlier one; it can still await something itself afterwards."""
+def test_a_callback_may_resume_another_one(executor: ResumingExecutor, eventually: Eventually) -> None:
+    """A goal that preempts another one does; it can still await a result itself afterwards."""
     first, second = _ObservedResult(executor), _ObservedResult(executor)
     ended = []
 
@@ -140,7 +138,7 @@ def test_a_callback_may_end_the_waiting_of_another(
     assert ended == ["replaced", "answered"]
 
 
-def test_it_takes_two_results_one_after_the_other(executor: ResumingExecutor, eventually: Eventually) -> None:
+def test_a_callback_may_await_several_results(executor: ResumingExecutor, eventually: Eventually) -> None:
     outcomes = [
         _ObservedResult(executor, arrives=True),
         _ObservedResult(executor, arrives=True),
@@ -174,7 +172,7 @@ def test_an_exception_ends_one_callback_only(
     "make", [SingleThreadedExecutor, functools.partial(MultiThreadedExecutor, num_threads=2)]
 )
 def test_with_an_executor_of_rclpy(make: Any, context: Any, eventually: Eventually) -> None:
-    """Somebody may put the node into an executor of theirs."""
+    """The node may be added to any executor."""
     executor = make(context=context)
     outcome = _ObservedResult(executor)
     ended = []
@@ -190,8 +188,10 @@ def test_with_an_executor_of_rclpy(make: Any, context: Any, eventually: Eventual
     executor.shutdown(timeout_sec=1.0)
 
 
-def test_something_that_is_destroyed_meanwhile_stops_nobody(context: Any, eventually: Eventually) -> None:
-    """A subscription may go while the executor builds its wait set; what else arrived is still served."""
+def test_an_entity_that_is_destroyed_meanwhile_does_not_stop_spinning(
+    context: Any, eventually: Eventually
+) -> None:
+    """A subscription may be destroyed while the executor builds its wait set; other callbacks still run."""
 
     class Executor(SingleThreadedExecutor):
         turns = 0
@@ -208,3 +208,35 @@ def test_something_that_is_destroyed_meanwhile_stops_nobody(context: Any, eventu
     spin(executor, until=lambda: bool(ended) or executor.turns > 100)
     assert ended == ["served"]
     executor.shutdown(timeout_sec=1.0)
+
+
+class _FakeGoalHandle:
+    """The states of a goal that `call_when_canceling` reads."""
+
+    is_active = True
+    is_cancel_requested = False
+
+
+def test_call_when_canceling_waits_for_the_state(executor: ResumingExecutor, eventually: Eventually) -> None:
+    """rclpy changes the state after the cancel callback has returned."""
+    handle: Any = _FakeGoalHandle()
+    calls: list[str] = []
+    call_when_canceling(executor, handle, lambda: calls.append("canceling"))
+    others = [executor.create_task(lambda: None) for _ in range(5)]
+    _turns(executor, lambda: all(task.done() for task in others), eventually)
+    assert calls == []
+    handle.is_cancel_requested = True
+    _turns(executor, lambda: calls, eventually)
+    assert calls == ["canceling"]
+
+
+def test_call_when_canceling_gives_up_when_the_goal_has_ended(
+    executor: ResumingExecutor, eventually: Eventually
+) -> None:
+    handle: Any = _FakeGoalHandle()
+    handle.is_active = False
+    calls: list[str] = []
+    call_when_canceling(executor, handle, lambda: calls.append("canceling"))
+    others = [executor.create_task(lambda: None) for _ in range(5)]
+    _turns(executor, lambda: all(task.done() for task in others), eventually)
+    assert calls == []
