@@ -43,6 +43,11 @@ format: setup ## Rewrite the code in the project's format and apply ruff's safe 
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
 
+.PHONY: docs
+docs: setup ## Build the documents as a website, with the API reference, in site/: 10 s
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "[docs] open site/index.html"
+
 .PHONY: demo
 demo: setup ## Ask a simulated camera, or a picture of yours, through ROS: 1 min [IMAGE=photo.jpg]
 	@echo "[demo] about a minute; pictures go to demo_output/"
@@ -85,7 +90,7 @@ lock: ## Resolve the lock files in requirements/ again: 20 s [UPGRADE="ruff mypy
 
 .PHONY: clean
 clean: ## Remove build products and caches; .venv stays
-	rm -rf build install log dist *.egg-info demo_output soak_output fuzz_output transport_output responsiveness_output memory_output runs/smoke
+	rm -rf build install log dist site *.egg-info demo_output soak_output fuzz_output transport_output responsiveness_output memory_output runs/smoke
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
 	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -37,7 +37,7 @@ def tracked_files() -> list[Path]:
         output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
         paths = [ROOT / name for name in sorted(set(output.split("\0")) - {""})]
     else:
-        made = {"build", "install", "log", "dist", "demo_output", "runs", "data", "__pycache__"}
+        made = {"build", "install", "log", "dist", "demo_output", "runs", "site", "data", "__pycache__"}
         paths = [
             path
             for path in sorted(ROOT.rglob("*"))
