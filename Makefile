@@ -6,7 +6,6 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
-PYTEST_ARGS ?=
 TRAIN_ARGS ?=
 SIZE ?=
 BENCH_ARGS ?=
@@ -15,24 +14,40 @@ export PYTHON
 .PHONY: help
 help: ## List the targets
 	@echo "Targets (variables in brackets):"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
 setup: ## Make .venv and build the ROS package: 5 min the first time [PYTHON=python3.12]
 	@scripts/setup.sh
 
+# Tests without ROS run in two processes; nodes and their clients need the cores for themselves.
+PARALLEL := -n 2 --dist worksteal
+NO_ROS := tests/unit tests/agent tests/docs tests/golden
+
 .PHONY: test
-test: setup ## Run all tests: under 25 min on 2 cores [PYTEST_ARGS="-k rle"]
-	@echo "[test] all tests, with ROS: under 25 minutes on 2 cores"
+test: setup ## Run all tests: 15 min on 2 cores, or some [PYTEST_ARGS="tests/unit -k rle"]
+ifdef PYTEST_ARGS
 	@scripts/run_in_env.sh python -m pytest $(PYTEST_ARGS)
+else
+	@echo "[test] tests without ROS, then those with it: 15 minutes on 2 cores"
+	@failed=0; scripts/run_in_env.sh python -m pytest -q $(PARALLEL) $(NO_ROS) || failed=1; \
+	scripts/run_in_env.sh python -m pytest -q tests/ros || failed=1; exit $$failed
+endif
 
 .PHONY: test-fast
-test-fast: setup ## Run the tests that need no ROS and are not slow: about 2 min
-	@echo "[test-fast] unit, agent and documentation tests: about 2 minutes"
-	@scripts/run_in_env.sh python -m pytest -q -m "not slow" $(wildcard tests/unit tests/agent tests/docs) $(PYTEST_ARGS)
+test-fast: setup ## Run the tests that need no ROS and are not slow: 1 min
+	@scripts/run_in_env.sh python -m pytest -q $(PARALLEL) -m "not slow" tests/unit tests/agent tests/docs $(PYTEST_ARGS)
+
+.PHONY: test-nightly
+test-nightly: setup ## Run the tests without ROS with other examples of Hypothesis each time, and more of them
+	@scripts/run_in_env.sh python -m pytest -q $(PARALLEL) --hypothesis-profile=nightly $(NO_ROS) $(PYTEST_ARGS)
+
+.PHONY: test-extras
+test-extras: setup ## Run the tests of optional packages, in environments of their own: 5 min the first time [SETS=rosa]
+	@scripts/test_extras.sh $(SETS)
 
 .PHONY: check
-check: lint test-fast ## Everything to run before a commit: lint and test-fast, about 4 min
+check: lint test-fast ## Everything to run before a commit: lint and test-fast, 2 min
 
 .PHONY: lint
 lint: setup ## Format check, ruff, mypy, import rules: 1 min, seconds when repeated
@@ -96,4 +111,4 @@ clean: ## Remove build products and caches; .venv stays
 
 .PHONY: distclean
 distclean: clean ## Remove .venv as well
-	rm -rf .venv
+	rm -rf .venv .venv-extras

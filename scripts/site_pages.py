@@ -1,7 +1,7 @@
-"""Hooks of mkdocs: pages that are not files in docs/, and links from the documents to the rest of the repository.
+"""Hooks of mkdocs: pages that are not in docs/, and links from the documents to the rest of the repository.
 
-The documents are written for a reader of the repository, with links relative to their files. In the website a link
-to another page stays one; a link to any other file leads to the repository.
+The documents are written for readers of the repository, with links relative to their files. On the website a
+link to another page stays one; a link to any other file leads to the repository.
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ def _interfaces_page() -> str:
 
 def _parameters_page() -> str:
     text = (ROOT / "config" / "xsam.yaml").read_text(encoding="utf-8")
-    return f"# Node parameters\n\n`config/xsam.yaml` lists all of them with their defaults.\n\n```yaml\n{text}```\n"
+    return (
+        f"# Node parameters\n\nAll of them, with their defaults: `config/xsam.yaml`.\n\n```yaml\n{text}```\n"
+    )
 
 
 def _cli_page() -> str:

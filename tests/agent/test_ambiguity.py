@@ -104,6 +104,7 @@ def test_plain_colors(rgb: tuple[int, int, int], name: str) -> None:
     assert color_name(image, np.zeros((60, 80), np.bool_)) == ""
 
 
+@pytest.mark.slow
 def test_colors_of_the_simulated_table() -> None:
     """Under colored light and with shading; objects with large parts of another color are left out."""
     right: Counter[bool] = Counter()

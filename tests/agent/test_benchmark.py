@@ -21,6 +21,8 @@ from benchmarks.agent.tasks import AgentTask, load_tasks
 from xsam.types.masks import MaskRle, box_of_mask
 from xsam_agent_tools import SceneObject, SceneStore
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 TASKS = {task.name: task for task in load_tasks()}
 BY_KIND = {task.kind: task for task in reversed(TASKS.values())}  # the first of each kind
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "agent" / "results"

@@ -38,6 +38,7 @@ def _example(name: str) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_simulated_table(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = sample_scene(7)
     view = render(scene, image_hw=(480, 640))
@@ -64,6 +65,7 @@ def test_image_file_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 # ------------------------------------------------------------------------------- the robot planner
 
 
+@pytest.mark.slow
 def test_the_planner_grasps_the_requested_object() -> None:
     plan = _example("agent_robot_planner").main(["the blue mug"])
     assert plan["report"] == "I hold the blue mug."

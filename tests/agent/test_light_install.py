@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 ROOT = Path(__file__).parents[2]
 ABSENT = (
     *("torch", "transformers", "tokenizers", "safetensors"),

@@ -23,7 +23,6 @@ class Block:
     line: int
     language: str
     code: str
-    runnable: bool
 
     @property
     def id(self) -> str:
@@ -66,7 +65,6 @@ def blocks(*languages: str) -> list[Block]:
         for match in _FENCE.finditer(text):
             if match["language"] not in languages:
                 continue
-            before = text[: match.start()].rstrip()
             indent = match["indent"]
             found.append(
                 Block(
@@ -74,7 +72,6 @@ def blocks(*languages: str) -> list[Block]:
                     line=text.count("\n", 0, match.start()) + 1,
                     language=match["language"],
                     code="\n".join(line.removeprefix(indent) for line in match["code"].splitlines()),
-                    runnable=before.endswith(RUN_MARK),
                 )
             )
     return found

@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from pytest_examples import CodeExample, EvalExample, find_examples
 
-from tests.docs.documents import ROOT, Block, blocks, documents, prose, read
+from tests.docs.documents import ROOT, RUN_MARK, blocks, documents, prose, read
 
-PYTHON_BLOCKS = blocks("python")
+PYTHON_BLOCKS = list(find_examples(*(str(ROOT / document) for document in documents())))
 SHELL_BLOCKS = blocks("bash", "sh", "shell", "console")
 FILE_SUFFIXES = "cfg|cmake|ini|ipynb|jpg|json|lock|md|msg|png|py|sh|srv|action|toml|txt|xml|yaml|yml"
 # What the commands make, and what lies in the reader's own folders.
 MADE_BY_COMMANDS = ("build/", "demo_output/", "dist/", "install/", "log/", "runs/", ".venv/", "/", "~")
 
 
-@pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=lambda block: block.id)
-def test_python_block_compiles(block: Block) -> None:
-    compile(block.code, block.id, "exec")
+def runnable(example: CodeExample) -> bool:
+    """True if the line above the block is the mark."""
+    return example.path.read_text(encoding="utf-8").splitlines()[example.start_line - 2] == RUN_MARK
 
 
-@pytest.mark.parametrize("block", [b for b in PYTHON_BLOCKS if b.runnable], ids=lambda block: block.id)
-def test_runnable_python_block_runs(block: Block, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(
-        [sys.executable, "-c", block.code],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=110, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+def name_of(example: CodeExample) -> str:
+    return f"{example.path.relative_to(ROOT)}:{example.start_line}"
+
+
+@pytest.mark.parametrize("example", PYTHON_BLOCKS, ids=name_of)
+def test_python_block_compiles(example: CodeExample) -> None:
+    compile(example.source, name_of(example), "exec")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", [*filter(runnable, PYTHON_BLOCKS)], ids=name_of)
+def test_runnable_python_block_runs(
+    example: CodeExample, eval_example: EvalExample, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    eval_example.run(example)
 
 
 @pytest.mark.parametrize("document", documents())
@@ -84,4 +90,4 @@ def test_named_files_exist(document: str) -> None:
 
 
 def test_readme_shows_code_that_is_run() -> None:
-    assert any(block.runnable for block in PYTHON_BLOCKS if block.document == "README.md")
+    assert any(runnable(example) for example in PYTHON_BLOCKS if example.path == ROOT / "README.md")

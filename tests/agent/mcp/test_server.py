@@ -35,7 +35,7 @@ SEED = 2_000_012
 PATIENCE_S = 60.0
 ORACLE = ["--model", "oracle", "--scene", str(SEED)]
 
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 
 def _command(*arguments: str) -> StdioServerParameters:

@@ -20,6 +20,8 @@ from xsam.sim.language import referring_expressions
 from xsam.spatial.localize import locate_mask
 from xsam_agent_tools.spatial.relations import UNCLEAR, SpatialObject, compare
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 SEEDS = range(2_000_000, 2_000_012)
 GAP = 0.05  # of the image, and meters: the truth is clear beyond it
 

@@ -20,6 +20,7 @@ def _instance(table: SwingingCameraTable, mask: MaskRle, t_s: float) -> int:
     return next((i for i in ids if mask.iou(MaskRle.encode(table.mask(i, t_s=t_s))) > 0.99), 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("t_s", [1.0, 4.0])
 def test_objects_are_found_again_while_the_camera_swings(make_toolkit, call, t_s: float) -> None:
     results: Counter[str] = Counter()

@@ -384,6 +384,7 @@ except SystemExit as stop:
     assert all(name in done.stdout for name in commands)
 
 
+@pytest.mark.slow
 def test_the_module_runs_as_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "xsam", "segment", "nowhere.png", "mug"],
@@ -398,6 +399,7 @@ def test_the_module_runs_as_the_command() -> None:
     assert done.stderr == "error: cannot read nowhere.png: No such file or directory\n"
 
 
+@pytest.mark.slow
 def test_an_install_without_the_model_says_so() -> None:
     done = _python(f"""
 import sys

@@ -152,6 +152,7 @@ def test_labels_stay_inside_and_apart(count: int, title: str | None) -> None:
         assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1], (one, two)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("image_hw", "radius"), [((480, 640), 3), ((1440, 1920), 1)])
 def test_labels_do_not_hide_small_objects(image_hw: tuple[int, int], radius: int) -> None:
     """Screws of a few pixels disappeared under their own labels."""

@@ -38,6 +38,7 @@ def _error_line(result: Result) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_eval_on_scenes_ends_with_json(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "pictures"
     result = _eval("--scenes", "2000001:9", "--limit", 1, "--json", "--pictures", folder, "--count", 3)

@@ -52,6 +52,7 @@ def test_the_worst_comes_first(tmp_path: Path) -> None:
     assert all(cv2.imread(str(path)).shape == (*HW, 3) for path in paths)
 
 
+@pytest.mark.slow
 def test_every_answer_has_the_same_chance(tmp_path: Path) -> None:
     kept: Counter[str] = Counter()
     for seed in range(60):

@@ -34,6 +34,8 @@ from xsam.sim import CATEGORIES, annotate, render, sample_scene
 from xsam.types.masks import mask_iou
 from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 ROOT = Path(__file__).parents[3]
 PUBLISHED = [  # questions of scene 2000001 since version 0.1
     "the brown spoon",

@@ -20,6 +20,8 @@ from xsam.sim.household import CATEGORIES, COLORS, colors_of
 from xsam.sim.question_pools import POOLS
 from xsam.train.tokenizer import build_tiny_tokenizer
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 HW = (HEIGHT, WIDTH)
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 SINGULAR = {"knives": "knife", "boxes": "box"}

@@ -238,6 +238,7 @@ def test_phrases_without_article() -> None:
     assert {e.text for e in found} == {"mug", "red mug", "red object"}
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(views(), st.integers(0, 1000))
 def test_absent_expressions_fit_nothing(objects: Objects, seed: int) -> None:

@@ -23,6 +23,8 @@ from xsam.train.assemble import assemble
 from xsam.train.tokenizer import build_tiny_tokenizer
 from xsam.weights.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

@@ -15,6 +15,8 @@ from xsam.model.xsam import XSamModel
 from xsam.train.run import at_image_size
 from xsam.weights.checkpoint import load_checkpoint, save_checkpoint
 
+pytestmark = pytest.mark.slow  # the file takes several seconds
+
 LARGER = 128
 CELLS, MORE_CELLS = SIDE // 8, LARGER // 8
 

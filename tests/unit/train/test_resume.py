@@ -13,7 +13,7 @@ from xsam.train.stages import Stage
 from xsam.train.trainer import Trainer
 from xsam.weights.checkpoint import load_checkpoint
 
-pytestmark = pytest.mark.usefixtures("single_process")
+pytestmark = [pytest.mark.usefixtures("single_process"), pytest.mark.slow]
 
 
 def _cut(trainer: Trainer, monkeypatch: pytest.MonkeyPatch, *, after: int) -> None:

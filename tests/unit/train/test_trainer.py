@@ -25,7 +25,7 @@ from xsam.train.stages import Stage
 from xsam.train.trainer import Trainer
 from xsam.weights.checkpoint import load_checkpoint, read_tensors
 
-pytestmark = pytest.mark.usefixtures("single_process")
+pytestmark = [pytest.mark.usefixtures("single_process"), pytest.mark.slow]
 
 
 # ------------------------------------------------------------------------------- gradient, weights

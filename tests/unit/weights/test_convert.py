@@ -157,6 +157,7 @@ def test_the_report_lists_every_file_with_its_hash(released: Path, tmp_path: Pat
     assert report.size_bytes == sum(path.stat().st_size for path in files.values())
 
 
+@pytest.mark.slow
 def test_the_weights_can_be_read_by_whoever_can_read_the_rest(released: Path, tmp_path: Path) -> None:
     """safetensors writes files that only their owner may read; the robot's node may run as another user."""
     out = tmp_path / "out"
