@@ -38,8 +38,8 @@ _ROWS: Sequence[tuple[str, str]] = (
     ("box prompts, mean IoU", "interactive_box_iou"),
     ("example objects (visual grounding), AP50", "vgd_ap50"),
     ("grounded captions, mean IoU", "gcg_miou"),
-    ('absent phrases answered "not found"', "absent_rejected"),
-    ('present phrases answered "not found"', "false_alarm"),
+    ('absent phrases reported "not found"', "absent_rejected"),
+    ('present phrases reported "not found"', "false_alarm"),
 )
 
 
