@@ -82,7 +82,7 @@ def test_masks_are_the_labeled_objects_and_the_surfaces(shards: SceneShards) -> 
         }
 
 
-def test_labels_are_what_the_words_say(shards: SceneShards) -> None:
+def test_labels_match_the_phrases(shards: SceneShards) -> None:
     source = SceneSource(shards, shares={"category": 1.0, "grounded_conversation": 0.4}, augment=False)
     checked = Counter[str]()
     for index in range(len(source)):
@@ -107,8 +107,8 @@ def test_labels_are_what_the_words_say(shards: SceneShards) -> None:
                     assert found == fitting, name
                     checked["present" if found else "absent"] += 1
                 else:
-                    (look,) = {(labeled[n].color, labeled[n].category) for n in found}
-                    assert look[0] in name
+                    (appearance,) = {(labeled[n].color, labeled[n].category) for n in found}
+                    assert appearance[0] in name
                     checked["caption"] += 1
     assert min(checked[kind] for kind in ("stuff", "present", "absent", "caption")) > 5
 
@@ -194,11 +194,11 @@ def test_unlabeled_objects_are_ignored(shards: SceneShards) -> None:
     before = SceneSource(shards, augment=False).sample(index, _rng(0))
     changed = _unlabeled(shards, index, hidden.instance_id)
     after = SceneSource(changed, augment=False).sample(index, _rng(0))
-    mine = _seen(shards, index).instance_ids == hidden.instance_id
+    is_hidden = _seen(shards, index).instance_ids == hidden.instance_id
     assert before.ignored is not None
     assert after.ignored is not None
-    assert not before.ignored[mine].any()
-    np.testing.assert_array_equal(after.ignored, before.ignored | mine)
+    assert not before.ignored[is_hidden].any()
+    np.testing.assert_array_equal(after.ignored, before.ignored | is_hidden)
     assert len(after.masks) == len(before.masks) - 1
     assert not (after.masks & after.ignored).any()
     turned = SceneSource(changed, augment=True)
@@ -238,8 +238,8 @@ def _same(first: PromptedImage, second: PromptedImage) -> bool:
         regions = [region for prompt in picture.prompts for region in prompt.regions]
         return [picture.rgb, picture.masks, picture.classes, *(p.labels for p in picture.prompts), *regions]
 
-    words = [[(p.kind, p.conversation) for p in picture.prompts] for picture in (first, second)]
-    return words[0] == words[1] and all(
+    texts = [[(p.kind, p.conversation) for p in picture.prompts] for picture in (first, second)]
+    return texts[0] == texts[1] and all(
         np.array_equal(a, b) for a, b in zip(arrays(first), arrays(second), strict=True)
     )
 
@@ -271,7 +271,7 @@ def test_kinds_come_in_their_shares(shards: SceneShards, shares: Mapping[str, fl
 
 
 @pytest.mark.parametrize(
-    ("shares", "words"),
+    ("shares", "message"),
     [
         ({"referring": 1.0, "poetry": 0.5}, "poetry"),
         ({}, "positive"),
@@ -280,9 +280,9 @@ def test_kinds_come_in_their_shares(shards: SceneShards, shares: Mapping[str, fl
     ],
 )
 def test_shares_that_make_no_sense_are_refused(
-    shards: SceneShards, shares: Mapping[str, float], words: str
+    shards: SceneShards, shares: Mapping[str, float], message: str
 ) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         SceneSource(shards, shares=shares)
 
 

@@ -131,8 +131,8 @@ def test_right_answers_have_full_scores(folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_questions_and_their_truth(folder: Path) -> None:
-    asked = _questions(folder)
-    panoptic, semantic, instance = (asked[group] for group in ("panoptic", "semantic", "instance"))
+    questions = _questions(folder)
+    panoptic, semantic, instance = (questions[group] for group in ("panoptic", "semantic", "instance"))
     assert panoptic.query.thing_classes == ("mug", "teddy bear")
     assert panoptic.query.stuff_classes == ("wall-other-merged",)
     assert semantic.query.stuff_classes == ("mug", "teddy bear", "wall-other-merged")

@@ -23,8 +23,8 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _eval(*arguments: object) -> Result:
     """Run the command; any exception other than an exit fails the test."""
-    words = ["eval", "tiny", "--device", "cpu", *map(str, arguments)]
-    result = CliRunner().invoke(cli.app, words)
+    command = ["eval", "tiny", "--device", "cpu", *map(str, arguments)]
+    result = CliRunner().invoke(cli.app, command)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -95,7 +95,7 @@ def test_eval_describes_every_score() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["--scenes", "5"], "expected START:COUNT, got '5'"),
         (["--scenes", "5:1", "--coco", "."], "give one of --scenes, --coco and --source"),
@@ -103,10 +103,10 @@ def test_eval_describes_every_score() -> None:
         (["--count", "0"], "--count"),
     ],
 )
-def test_eval_used_wrongly(arguments: list[str], words: str) -> None:
+def test_eval_used_wrongly(arguments: list[str], message: str) -> None:
     result = _eval(*arguments)
     assert result.exit_code == 2
-    assert words in result.output
+    assert message in result.output
 
 
 def test_eval_of_data_that_is_not_there(tmp_path: Path) -> None:

@@ -56,11 +56,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="module")
-def asked() -> dict[int, list[Question]]:
+def questions_by_seed() -> dict[int, list[Question]]:
     return {seed: list(scene_questions(seed, render(sample_scene(seed)), per_scene=4)) for seed in SEEDS}
 
 
-def _right_answers(
+def _true_results(
     model: object, rgb: NDArray[np.uint8], questions: Sequence[Question]
 ) -> list[SegmentationResult]:
     """Stands in for `ask`: every result is the truth."""
@@ -70,8 +70,8 @@ def _right_answers(
 # -- questions
 
 
-def test_every_task_is_asked(asked: dict[int, list[Question]]) -> None:
-    for questions in asked.values():
+def test_every_task_is_asked(questions_by_seed: dict[int, list[Question]]) -> None:
+    for questions in questions_by_seed.values():
         counts = Counter("absent" if q.absent else q.group for q in questions)
         assert counts == {
             "referring": 4,
@@ -89,35 +89,39 @@ def test_every_task_is_asked(asked: dict[int, list[Question]]) -> None:
         assert {q.kind for q in questions if q.group == "interactive"} == {"point", "box", "scribble", "mask"}
 
 
-def test_published_questions_stay_the_same(asked: dict[int, list[Question]]) -> None:
+def test_published_questions_stay_the_same(questions_by_seed: dict[int, list[Question]]) -> None:
     """Scores in the model card are of these; other questions would make them incomparable."""
-    texts = [q.query.text for q in asked[2_000_001] if isinstance(q.truth, RegionTruth) and q.query.text]
+    texts = [
+        q.query.text
+        for q in questions_by_seed[2_000_001]
+        if isinstance(q.truth, RegionTruth) and q.query.text
+    ]
     assert texts == PUBLISHED
-    prompts = {q.kind: q.query.prompts[0] for q in asked[2_000_001] if q.group == "interactive"}
+    prompts = {q.kind: q.query.prompts[0] for q in questions_by_seed[2_000_001] if q.group == "interactive"}
     assert prompts["point"].points_xy is not None
     assert prompts["point"].points_xy.tolist() == [PUBLISHED_POINT]
     assert prompts["box"].box_xyxy == PUBLISHED_BOX
 
 
-def test_questions_depend_on_the_seed_alone(asked: dict[int, list[Question]]) -> None:
+def test_questions_depend_on_the_seed_alone(questions_by_seed: dict[int, list[Question]]) -> None:
     again = list(scene_questions(2_000_002, render(sample_scene(2_000_002)), per_scene=4))
-    assert len(again) == len(asked[2_000_002])
-    for first, second in zip(again, asked[2_000_002], strict=True):
+    assert len(again) == len(questions_by_seed[2_000_002])
+    for first, second in zip(again, questions_by_seed[2_000_002], strict=True):
         assert (first.group, first.kind, first.query.text) == (second.group, second.kind, second.query.text)
         assert first.query.thing_classes == second.query.thing_classes
-        for mine, theirs in zip(first.query.prompts, second.query.prompts, strict=True):
-            assert mine.box_xyxy == theirs.box_xyxy
-            assert np.array_equal(mine.points_xy, theirs.points_xy)  # type: ignore[arg-type]
+        for prompt, other in zip(first.query.prompts, second.query.prompts, strict=True):
+            assert prompt.box_xyxy == other.box_xyxy
+            assert np.array_equal(prompt.points_xy, other.points_xy)  # type: ignore[arg-type]
 
 
-def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> None:
+def test_the_truth_is_what_was_rendered(questions_by_seed: dict[int, list[Question]]) -> None:
     seed = SEEDS[0]
     view = render(sample_scene(seed))
     items = annotate(sample_scene(seed), view)
     hidden = np.isin(view.instance_ids, [item.instance_id for item in items if not item.labeled])
     assert hidden.any()
     labeled = [item for item in items if item.labeled]
-    by_group = {question.group: question for question in asked[seed]}
+    by_group = {question.group: question for question in questions_by_seed[seed]}
 
     category = by_group["category"].truth
     assert isinstance(category, InstanceTruth)
@@ -145,10 +149,10 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
     nothing = (view.instance_ids == 0) & (view.stuff_ids == 0)
     assert np.array_equal(panoptic.segment_ids == 0, hidden | nothing)
     for item in labeled:
-        mine = view.instance_ids == item.instance_id
-        (segment,) = np.unique(panoptic.segment_ids[mine]).tolist()
+        is_object = view.instance_ids == item.instance_id
+        (segment,) = np.unique(panoptic.segment_ids[is_object]).tolist()
         assert everything[panoptic.classes[segment]] == item.category
-        assert set(np.unique(semantic.class_map[mine])) == {everything.index(item.category)}
+        assert set(np.unique(semantic.class_map[is_object])) == {everything.index(item.category)}
     assert np.array_equal(semantic.class_map == everything.index("wall"), view.stuff_ids == 2)
     assert (semantic.class_map[hidden] == -1).all()
 
@@ -167,16 +171,16 @@ def test_the_truth_is_what_was_rendered(asked: dict[int, list[Question]]) -> Non
         assert len(masks) == sum(item.category == name for item in labeled)
 
 
-def test_a_phrase_means_its_object(asked: dict[int, list[Question]]) -> None:
+def test_a_phrase_means_its_object(questions_by_seed: dict[int, list[Question]]) -> None:
     """Read off the picture's annotations, without the code that makes phrases."""
     checked = 0
-    for seed, questions in asked.items():
+    for seed, questions in questions_by_seed.items():
         view = render(sample_scene(seed))
         items = annotate(sample_scene(seed), view)
         for question in questions:
             if question.kind == "color_category":
-                words = question.query.text.removeprefix("the ").split(" ", 1)
-                (item,) = [i for i in items if [i.color, i.category] == words]
+                terms = question.query.text.removeprefix("the ").split(" ", 1)
+                (item,) = [i for i in items if [i.color, i.category] == terms]
                 assert isinstance(question.truth, RegionTruth)
                 assert np.array_equal(question.truth.mask, view.instance_ids == item.instance_id)
                 checked += 1
@@ -187,7 +191,7 @@ def test_a_phrase_means_its_object(asked: dict[int, list[Question]]) -> None:
 
 
 def test_a_perfect_model_has_full_scores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "ask", _right_answers)
+    monkeypatch.setattr(asking, "ask", _true_results)
     scores = evaluate(FakeSegmenter({}), SEEDS)
     assert set(scores) >= {*SCORE_KEYS, "counts", "questions", "failed", "ms_per_query_median", "n"}
     assert (scores["n"], scores["failed"], scores["questions"]) == (3, 0, 48)

@@ -206,8 +206,8 @@ def test_right_answers_have_full_scores() -> None:
 def test_no_answer_is_no_score() -> None:
     """Refusals and failures are counted separately, not as "not found"."""
     board = Scoreboard()
-    asked = [_phrase(LEFT), _phrase(EMPTY), _category("mug", masks=((LEFT,),)), *_layout()]
-    for question in asked:
+    questions = [_phrase(LEFT), _phrase(EMPTY), _category("mug", masks=((LEFT,),)), *_layout()]
+    for question in questions:
         assert board.add(question, refused(question.query, HW)) is None
     failed = replace(
         refused(Query(text="x"), HW), status=Status.FAILED, code="MODEL_ERROR", message="it broke"

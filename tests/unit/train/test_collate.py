@@ -168,12 +168,12 @@ def test_rows_are_the_texts_in_order(collate: Collator, tokenizer: Any) -> None:
         assert batch.text_kinds[b] == [text.kind for text in sample.prompts]
         assert batch.kinds[b] == [text.kind for text in sample.prompts if text.has_mask]
         for number, text in enumerate(sample.prompts, start=1):
-            mine = batch.owner[b] == number
-            assert batch.offset[b, mine].tolist() == list(range(int(mine.sum())))
-            ids = batch.text_ids[b, mine]
-            said = tokenizer.decode(ids[ids >= 0])
+            of_text = batch.owner[b] == number
+            assert batch.offset[b, of_text].tolist() == list(range(int(of_text.sum())))
+            ids = batch.text_ids[b, of_text]
+            decoded = tokenizer.decode(ids[ids >= 0])
             for word in text.conversation.answer.split():
-                assert word.strip(",.").removesuffix(".<|end|>").lower() in said.lower()
+                assert word.strip(",.").removesuffix(".<|end|>").lower() in decoded.lower()
 
 
 # --------------------------------------------------------------------------------------- labels
@@ -185,14 +185,14 @@ def test_answers_alone_are_labeled_up_to_the_end_tag(collate: Collator, tokenize
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     for b, sample in enumerate(samples):
         for number, text in enumerate(sample.prompts, start=1):
-            mine = batch.owner[b] == number
-            labels, ids = batch.text_labels[b, mine], batch.text_ids[b, mine]
+            of_text = batch.owner[b] == number
+            labels, ids = batch.text_labels[b, of_text], batch.text_ids[b, of_text]
             answer = tokenizer.encode(text.conversation.answer, add_special_tokens=False)
-            places = (labels != IGNORE).nonzero().flatten()
-            assert labels[places].tolist() == ids[places].tolist() == answer
+            positions = (labels != IGNORE).nonzero().flatten()
+            assert labels[positions].tolist() == ids[positions].tolist() == answer
             assert answer[-1] == end
-            assert places.tolist() == list(range(int(places[0]), int(places[0]) + len(answer)))
-            assert tokenizer.decode(ids[: places[0]][-2:]).split()[-1] == "<|assistant|>"
+            assert positions.tolist() == list(range(int(positions[0]), int(positions[0]) + len(answer)))
+            assert tokenizer.decode(ids[: positions[0]][-2:]).split()[-1] == "<|assistant|>"
     assert (batch.text_labels[batch.owner == -1] == IGNORE).all()
 
 
@@ -331,14 +331,14 @@ def test_samples_are_checked_when_they_are_made() -> None:
     fine = {"rgb": np.zeros((4, 6, 3), np.uint8), "masks": np.zeros((2, 4, 6), bool)}
     text = referring("the mug", [0, -1])
     PromptedImage(**fine, prompts=(text,))
-    for change, words in (
+    for change, message in (
         ({"rgb": np.zeros((4, 6, 3), np.float32)}, "uint8"),
         ({"rgb": np.zeros((4, 6, 4), np.uint8)}, "uint8"),
         ({"masks": np.zeros((2, 6, 4), bool)}, "bool"),
         ({"masks": np.zeros((2, 4, 6), np.uint8)}, "bool"),
         ({"masks": np.zeros((3, 4, 6), bool)}, "2 labels for 3 masks"),
     ):
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises(ValueError, match=message):
             PromptedImage(**{**fine, **change}, prompts=(text,))
     with pytest.raises(ValueError, match="at least one prompt"):
         PromptedImage(**fine, prompts=())

@@ -262,13 +262,13 @@ def test_prompts_that_a_picture_lacks_count_for_nothing(mode: Literal["points", 
     targets = [[_target(0, 1), _target(-1, 0)], [_target(1), None]]
 
     def ask(at_none: float) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        said, drawn = classes.clone(), mask_logits.clone()
-        said[1, 1, :, 0] = at_none
+        logits, drawn = classes.clone(), mask_logits.clone()
+        logits[1, 1, :, 0] = at_none
         drawn[1, 1] = at_none
-        said.requires_grad_()
+        logits.requires_grad_()
         drawn.requires_grad_()
         losses, (matching,) = segmentation_loss(
-            [(said, drawn)],
+            [(logits, drawn)],
             masks,
             targets,
             weights=WEIGHTS,
@@ -276,11 +276,11 @@ def test_prompts_that_a_picture_lacks_count_for_nothing(mode: Literal["points", 
             generator=torch.Generator().manual_seed(3),
         )
         sum(losses.values()).backward()  # type: ignore[union-attr]
-        assert said.grad is not None
+        assert logits.grad is not None
         assert drawn.grad is not None
         pairs = set(zip(matching.image.tolist(), matching.prompt.tolist(), strict=True))
         assert pairs == {(0, 0), (0, 1), (1, 0)}
-        return losses, said.grad, drawn.grad
+        return losses, logits.grad, drawn.grad
 
     first, class_grad, mask_grad = ask(0.0)
     second, *_ = ask(9.0)

@@ -48,7 +48,7 @@ def test_scenes_are_opened_in_the_data_folder(data: Path, shards: SceneShards) -
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({}, "folder"),
         ({"folder": "train", "size": 3}, "size"),
@@ -57,8 +57,8 @@ def test_scenes_are_opened_in_the_data_folder(data: Path, shards: SceneShards) -
         ({"folder": "train", "shares": {}}, "'table': shares must be positive"),
     ],
 )
-def test_scenes_that_cannot_be_opened(data: Path, options: dict[str, Any], words: str) -> None:
-    with pytest.raises(TrainingConfigError, match=words):
+def test_scenes_that_cannot_be_opened(data: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainingConfigError, match=message):
         open_configured(_scenes(**options), data, augment=True)
 
 
@@ -89,11 +89,11 @@ def test_first_weights_depend_on_the_seed_alone() -> None:
 def test_a_run_may_start_from_a_checkpoint_of_any_size(tokenizer: Any, tmp_path: Path) -> None:
     small = small_model(len(tokenizer))
     save_checkpoint(small, tokenizer, tmp_path, dtype=torch.float16)
-    model, words = build_model(StageConfig(stage=Stage.MIXED, model="full", steps=1), tmp_path)
+    model, loaded_tokenizer = build_model(StageConfig(stage=Stage.MIXED, model="full", steps=1), tmp_path)
     assert model.dtype == torch.float32
     assert model.config.llm.hidden_size == small.config.llm.hidden_size
     torch.testing.assert_close(model.bg_embeds.weight, small.bg_embeds.weight, atol=1e-2, rtol=1e-2)
-    assert words.get_vocab() == tokenizer.get_vocab()
+    assert loaded_tokenizer.get_vocab() == tokenizer.get_vocab()
 
 
 def test_the_full_size_needs_a_checkpoint(tmp_path: Path) -> None:

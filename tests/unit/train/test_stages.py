@@ -140,7 +140,7 @@ def test_a_folder_of_the_recipes_name_is_no_recipe(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("fields", "words"),
+    ("fields", "fragments"),
     [
         ("batchsize: 3", ("unknown field(s) batchsize", "batch_size")),
         ("losses: {masks: 3}", ("unknown field(s) masks", "no_object")),
@@ -174,11 +174,11 @@ def test_a_folder_of_the_recipes_name_is_no_recipe(tmp_path: Path, monkeypatch: 
         ("frozen_until: 0.5", ("frozen_until",)),
     ],
 )
-def test_recipes_are_checked(tmp_path: Path, fields: str, words: tuple[str, ...]) -> None:
+def test_recipes_are_checked(tmp_path: Path, fields: str, fragments: tuple[str, ...]) -> None:
     stage = "" if fields.startswith("stage:") else "stage: mixed\n"
     message = _refused(tmp_path, f"{stage}steps: 5\n{fields}\n")
-    for word in words:
-        assert word in message
+    for fragment in fragments:
+        assert fragment in message
 
 
 @pytest.mark.parametrize(

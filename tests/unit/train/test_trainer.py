@@ -156,12 +156,12 @@ def test_some_parameters_may_rest_at_first(start: Start, tmp_path: Path) -> None
     trainer = start(tmp_path, steps=4, frozen=("segmentor.decoder.",), frozen_until=0.5, validate_every=9)
     name, other = "segmentor.decoder.queries_features.weight", "llm.lm_head.weight"
     values = [trainer.model.state_dict()[name].clone()]
-    words = trainer.model.state_dict()[other].clone()
+    previous = trainer.model.state_dict()[other].clone()
     batches = iter(trainer.batches)
     for step in range(4):
         trainer.train_step(batches, step / 4)
         values.append(trainer.model.state_dict()[name].clone())
-        assert not torch.equal(trainer.model.state_dict()[other], words)
+        assert not torch.equal(trainer.model.state_dict()[other], previous)
     assert [torch.equal(a, b) for a, b in itertools.pairwise(values)] == [True, True, False, False]
 
 

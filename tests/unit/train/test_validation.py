@@ -59,9 +59,9 @@ def _answers(
     conditions = max(len(row[0]) for row in chances)
     class_logits = torch.full((len(chances), len(chances[0]), conditions + 1), float("-inf"))
     for p, row in enumerate(chances):
-        for q, said in enumerate(row):
-            class_logits[p, q, : len(said)] = torch.tensor(said).log()
-            class_logits[p, q, -1] = torch.tensor(1 - sum(said)).log()
+        for q, probabilities in enumerate(row):
+            class_logits[p, q, : len(probabilities)] = torch.tensor(probabilities).log()
+            class_logits[p, q, -1] = torch.tensor(1 - sum(probabilities)).log()
     answer = DecoderStage(
         class_logits=class_logits[None],
         mask_logits=mask_logits[None],
@@ -107,8 +107,8 @@ def test_ious_of_an_answer_by_hand(
         ],
     )
     scores = validation.run(model, picture=tmp_path / "answers.png")
-    words = scores.pop("loss_llm")
-    assert 3 < words < 8  # from an untrained model, near log(234)
+    loss = scores.pop("loss_llm")
+    assert 3 < loss < 8  # from an untrained model, near log(234)
     assert scores == pytest.approx(
         {
             "iou_category": 100 / 200,
@@ -181,16 +181,16 @@ def test_an_answer_is_right_when_every_word_is(
 
     def read(_model: XSamModel, _features: Any, batch: TrainBatch) -> TextStates:
         following = torch.roll(batch.text_ids, -1, dims=1).clamp(min=0)
-        place = int(((batch.owner[0] == 2) & (batch.text_labels[0] != -100)).nonzero()[0]) - 1
-        following[0, place] = wrong
+        position = int(((batch.owner[0] == 2) & (batch.text_labels[0] != -100)).nonzero()[0]) - 1
+        following[0, position] = wrong
         hidden = torch.full((*following.shape, len(tokenizer)), 0.0).scatter(2, following[..., None], SURE)
         return TextStates(hidden=hidden, seg_embeds=Tensor(), conditions=Tensor())
 
     monkeypatch.setattr("xsam.train.validation.read_texts", read)
     monkeypatch.setattr(model.llm.lm_head, "forward", lambda hidden: hidden)
     scores = validation.run(model)
-    words = 4 + 3 + 5  # of the answers, the end tags included; one of them costs 20
-    assert scores.pop("loss_llm") == pytest.approx(SURE / words, rel=1e-3)
+    answer_tokens = 4 + 3 + 5  # of the answers, the end tags included; one of them costs 20
+    assert scores.pop("loss_llm") == pytest.approx(SURE / answer_tokens, rel=1e-3)
     assert scores == {"text_first": 1.0, "text_second": 0.0, "text_third": 1.0}
 
 

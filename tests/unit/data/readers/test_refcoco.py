@@ -96,7 +96,7 @@ def test_phrases_mean_their_objects(options: dict[str, Any]) -> None:
         for prompt in sample.prompts:
             (text,) = phrases(prompt.conversation)
             assert prompt.kind == "referring"
-            assert prompt.labels.tolist() == [0 if place == allowed[text] else -1 for place in (0, 1)]
+            assert prompt.labels.tolist() == [0 if index == allowed[text] else -1 for index in (0, 1)]
             seen[text] += 1
     assert seen.keys() == allowed.keys()
     np.testing.assert_array_equal(sample.rgb, write_image(options["images"] / "COCO_1.jpg", seed=1))
