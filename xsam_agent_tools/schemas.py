@@ -7,6 +7,7 @@ a reason.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -35,10 +36,14 @@ MAX_CAMERAS = 32
 MAX_NAME_CHARS = 64
 ALL_CAMERAS, SAME_CAMERA = "all", "same"
 
+# Building a model takes pydantic milliseconds: toolkits with the same cameras share theirs.
+_KEPT_CAMERA_LISTS = 32
+
 Fields = dict[str, Any]
 
 
-def segment_objects_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[BaseModel]:
     """Build the arguments of `segment_objects` for these cameras; the first one is the default."""
     fields: Fields = {
         "queries": _phrases(
@@ -57,13 +62,15 @@ def segment_objects_args(cameras: Sequence[str], *, with_image_id: bool) -> type
     return _model("segment_objects", fields)
 
 
-def ask_scene_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def ask_scene_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[BaseModel]:
     """Build the arguments of `ask_scene`."""
     question = _text("e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
     return _model("ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id)})
 
 
-def segment_everything_args(cameras: Sequence[str]) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def segment_everything_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `segment_everything`."""
     classes = _phrases(
         "only these categories, e.g. ['mug','plate']; empty = the usual household things",
@@ -73,7 +80,8 @@ def segment_everything_args(cameras: Sequence[str]) -> type[BaseModel]:
     return _model("segment_everything", {"camera": _camera(cameras), "classes": classes})
 
 
-def segment_with_prompt_args(cameras: Sequence[str], *, with_image_id: bool) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def segment_with_prompt_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[BaseModel]:
     """Build the arguments of `segment_with_prompt`."""
     scopes = ("one", "all_similar")
     fields: Fields = {
@@ -86,6 +94,7 @@ def segment_with_prompt_args(cameras: Sequence[str], *, with_image_id: bool) -> 
     return _model("segment_with_prompt", fields)
 
 
+@functools.cache
 def refine_object_args() -> type[BaseModel]:
     """Build the arguments of `refine_object`."""
     fields: Fields = {
@@ -96,24 +105,28 @@ def refine_object_args() -> type[BaseModel]:
     return _model("refine_object", fields)
 
 
+@functools.cache
 def inspect_object_args() -> type[BaseModel]:
     """Build the arguments of `inspect_object`."""
     return _model("inspect_object", {"object_id": _object_id()})
 
 
-def track_object_args(cameras: Sequence[str]) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def track_object_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `track_object`; without a camera the object's own is used."""
     names = (SAME_CAMERA, *(name for name in cameras if name != SAME_CAMERA))
     camera = _choice(names, "where to look; same = the camera that saw it")
     return _model("track_object", {"object_id": _object_id(), "camera": camera})
 
 
+@functools.cache
 def locate_objects_3d_args() -> type[BaseModel]:
     """Build the arguments of `locate_objects_3d`."""
     frame = _optional_name("frame to give positions in, e.g. 'base_link'; empty = the camera's own frame")
     return _model("locate_objects_3d", {"object_ids": _ids("ids of the objects", 1, MAX_IDS), "frame": frame})
 
 
+@functools.cache
 def compare_objects_args() -> type[BaseModel]:
     """Build the arguments of `compare_objects`."""
     ids = _ids("ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS)
@@ -121,6 +134,7 @@ def compare_objects_args() -> type[BaseModel]:
     return _model("compare_objects", {"object_ids": ids, "relation": relation})
 
 
+@functools.cache
 def filter_objects_args() -> type[BaseModel]:
     """Build the arguments of `filter_objects`."""
     image_id = (
@@ -135,6 +149,7 @@ def filter_objects_args() -> type[BaseModel]:
     return _model("filter_objects", fields)
 
 
+@functools.cache
 def report_not_found_args() -> type[BaseModel]:
     """Build the arguments of `report_not_found`."""
     fields: Fields = {
@@ -145,7 +160,8 @@ def report_not_found_args() -> type[BaseModel]:
     return _model("report_not_found", fields)
 
 
-def perception_status_args(cameras: Sequence[str]) -> type[BaseModel]:
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def perception_status_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `perception_status`: none is needed, but Google refuses tools without any."""
     names = (ALL_CAMERAS, *(name for name in cameras if name != ALL_CAMERAS))
     return _model("perception_status", {"camera": _choice(names, "which camera; default all")})

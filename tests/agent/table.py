@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from typing import Any
@@ -31,10 +32,14 @@ MASKS = {
 }
 
 
+@functools.cache
+def _noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
 def new_frame(camera: str = "front", *, age_s: float = 0.1, seed: int = 0) -> Frame:
-    rgb = np.random.default_rng(seed).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     stamp_ns = time.time_ns() - int(age_s * 1e9)
-    return Frame(rgb=rgb, camera=camera, frame_id=f"{camera}_optical", stamp_ns=stamp_ns)
+    return Frame(rgb=_noise(seed), camera=camera, frame_id=f"{camera}_optical", stamp_ns=stamp_ns)
 
 
 class RecordingSegmenter:

@@ -77,7 +77,8 @@ async def _ask(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
     return json.loads(result.content[0].text)  # type: ignore[no-any-return,union-attr]
 
 
-@pytest.mark.parametrize("mode", ["legacy", "auto"])  # the handshake of 2025 and what came after it
+# The handshake of 2025, and what came after it.
+@pytest.mark.parametrize("mode", [pytest.param("legacy", marks=pytest.mark.slow), "auto"])
 async def test_over_stdio_a_result_has_text_image_and_structure(mode: str) -> None:
     async with Client(_command(*ORACLE), mode=mode, read_timeout_seconds=PATIENCE_S) as client:
         listed = (await client.list_tools()).tools
