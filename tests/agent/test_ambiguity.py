@@ -106,7 +106,7 @@ def test_plain_colors(rgb: tuple[int, int, int], name: str) -> None:
 
 @pytest.mark.slow
 def test_colors_of_the_simulated_table() -> None:
-    """Under colored light and with shading; objects with large parts of another color are left out."""
+    """Under colored light and with shading; objects with large parts in another color are left out."""
     right: Counter[bool] = Counter()
     for seed in range(2_000_000, 2_000_012):
         _, view, seen = view_of(seed)

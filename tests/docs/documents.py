@@ -1,4 +1,4 @@
-"""What the tests of the documents share: which documents there are and what is in them."""
+"""Helpers for the document tests: list the documents and read their contents."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FENCE = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A fenced block of a document."""
+    """A fenced code block in a document."""
 
     document: str
     line: int
@@ -30,7 +30,7 @@ class Block:
 
 
 def tracked_files() -> list[Path]:
-    """Files that git tracks, and new ones that it does not ignore; without git, all that look like it."""
+    """List tracked and new, unignored files; without git, every file that looks like one of those."""
     if (ROOT / ".git").exists():
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         output = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -49,7 +49,7 @@ def tracked_files() -> list[Path]:
 
 
 def documents() -> list[str]:
-    """Markdown files, by their path from the root."""
+    """List the Markdown files, as paths relative to the root."""
     return [str(path.relative_to(ROOT)) for path in tracked_files() if path.suffix == ".md"]
 
 
@@ -58,7 +58,7 @@ def read(document: str) -> str:
 
 
 def blocks(*languages: str) -> list[Block]:
-    """Every fenced block in one of the languages."""
+    """List every fenced block in any of the languages."""
     found = []
     for document in documents():
         text = read(document)
@@ -78,5 +78,5 @@ def blocks(*languages: str) -> list[Block]:
 
 
 def prose(document: str) -> str:
-    """A document without its fenced blocks."""
+    """Return a document without its fenced blocks."""
     return _FENCE.sub("", read(document))

@@ -1,4 +1,4 @@
-"""The documents tell the truth: code compiles and runs, and what they name exists."""
+"""Documents are accurate: their code compiles and runs, and everything they name exists."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.docs.documents import ROOT, RUN_MARK, blocks, documents, prose, read
 PYTHON_BLOCKS = list(find_examples(*(str(ROOT / document) for document in documents())))
 SHELL_BLOCKS = blocks("bash", "sh", "shell", "console")
 FILE_SUFFIXES = "cfg|cmake|ini|ipynb|jpg|json|lock|md|msg|png|py|sh|srv|action|toml|txt|xml|yaml|yml"
-# What the commands make, and what lies in the reader's own folders.
+# Outputs of the commands, and paths in the reader's own folders.
 MADE_BY_COMMANDS = ("build/", "demo_output/", "dist/", "install/", "log/", "runs/", ".venv/", "/", "~")
 
 
@@ -77,7 +77,7 @@ def test_linked_files_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", documents())
 def test_named_files_exist(document: str) -> None:
-    """A path in backticks that has a folder and a known suffix is a file of the repository."""
+    """A path in backticks with a folder and a known suffix must exist in the repository."""
     named = re.findall(rf"`([\w./-]+/[\w.-]+\.(?:{FILE_SUFFIXES}))`", prose(document))
     missing = [
         name

@@ -145,7 +145,7 @@ def test_streams_are_tracked_and_requests_are_not(segmenter: RosSegmenter) -> No
 
 
 def test_ids_persist_while_the_camera_orbits(segmenter: RosSegmenter) -> None:
-    """The views are 2.5 s apart: nearly every object is followed or gets a new id, seldom that of another."""
+    """The views are 2.5 s apart: objects keep their ids or get new ones, rarely another object's."""
     owner: dict[int, str] = {}
     swapped: list[bool] = []
     largest_before = 0
@@ -199,7 +199,7 @@ def test_a_stream_can_be_read_to_its_end(segmenter: RosSegmenter) -> None:
 
 
 def test_smallest_objects_are_in_the_test(views: dict[tuple[int, int], RenderedView]) -> None:
-    """The bounds would say little if only large objects were seen."""
+    """The bounds would mean little if only large objects were seen."""
     areas = [
         int(np.count_nonzero(view.instance_ids == instance_id))
         for view in views.values()

@@ -54,7 +54,7 @@ class _ObservedResult(AwaitableResult):
 
 
 def _turns(executor: Any, until: Callable[[], Any], eventually: Eventually) -> None:
-    """Spin without waiting until something has happened."""
+    """Spin without blocking until something has happened."""
     eventually(lambda: executor.spin_once(timeout_sec=0.0) or until(), "a callback")
 
 

@@ -1,4 +1,4 @@
-"""What `XSam` refuses, what goes wrong in it, deadlines and cancellation."""
+"""`XSam` refusals, failures, deadlines and cancellation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_no_queries(one_engine: XSam) -> None:
 
 
 def test_more_tokens_than_the_model_has_room_for(one_engine: XSam) -> None:
-    """Asked alone, this once came back as a REFUSED result where other bad queries are raised."""
+    """As a single query, this once returned a REFUSED result, while other bad queries raise."""
     long = Query(thing_classes=tuple(f"xyzzy number {i} " * 4 for i in range(120)))
     refused, good = one_engine.segment(picture(), [long, Query(text="mug")])
     assert (refused.status, refused.code) == (Status.REFUSED, "INVALID_QUERY")
@@ -131,7 +131,7 @@ def test_what_the_network_raises_is_typed(
     assert type(caught.value) is expected
     assert caught.value.__cause__ is raised
     assert "\n" not in caught.value.message
-    assert one_engine.segment(picture(), "mug").found  # and goes on working
+    assert one_engine.segment(picture(), "mug").found  # and keeps working
 
 
 # ---------------------------------------------------------------------------- deadlines, cancellation
@@ -146,7 +146,7 @@ def test_no_time(one_engine: XSam, deadline_s: float) -> None:
 
 @pytest.mark.parametrize("deadline_s", [1e12, float("inf")])
 def test_all_the_time_in_the_world(one_engine: XSam, deadline_s: float) -> None:
-    """Both once were an `OverflowError`: locks do not wait that long."""
+    """Both once raised `OverflowError`, because locks cannot wait that long."""
     assert one_engine.segment(picture(), "mug", deadline_s=deadline_s).found
 
 
@@ -167,7 +167,7 @@ def test_time_may_run_out_between_stages(one_engine: XSam) -> None:
 def test_time_may_run_out_in_the_middle_of_an_answer(
     one_engine: XSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """4,000 tokens take minutes; the deadline must be looked at after each."""
+    """4,000 tokens take minutes, so the deadline must be checked after each one."""
     monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", 3900)
     started = time.monotonic()
     with pytest.raises(DeadlineExceededError, match="language"):

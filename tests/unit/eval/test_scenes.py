@@ -1,4 +1,4 @@
-"""Evaluation on simulated scenes: what is asked, what is true, and what comes out."""
+"""Evaluation on simulated scenes: questions, ground truth and scores."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_every_task_is_asked(questions_by_seed: dict[int, list[Question]]) -> No
 
 
 def test_published_questions_stay_the_same(questions_by_seed: dict[int, list[Question]]) -> None:
-    """Scores in the model card are of these; other questions would make them incomparable."""
+    """The scores in the model card refer to these questions; other ones would not be comparable."""
     texts = [
         q.query.text
         for q in questions_by_seed[2_000_001]
@@ -172,7 +172,7 @@ def test_the_truth_is_what_was_rendered(questions_by_seed: dict[int, list[Questi
 
 
 def test_a_phrase_means_its_object(questions_by_seed: dict[int, list[Question]]) -> None:
-    """Read off the picture's annotations, without the code that makes phrases."""
+    """Checked against the image's annotations, without the code that makes phrases."""
     checked = 0
     for seed, questions in questions_by_seed.items():
         view = render(sample_scene(seed))
@@ -205,7 +205,7 @@ def test_a_perfect_model_has_full_scores(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_model_that_finds_nothing() -> None:
-    """The fake knows no object and says so to every question."""
+    """The fake knows no object, so every question is NOT_FOUND."""
     scores = evaluate(FakeSegmenter({}), SEEDS[:2])
     for key in ("referring_miou", "reasoning_miou", "category_ap50", "panoptic_pq", "gcg_miou", "vgd_ap"):
         assert scores[key] == 0.0, key
@@ -214,7 +214,7 @@ def test_a_model_that_finds_nothing() -> None:
 
 
 def test_the_score_is_that_of_the_right_question() -> None:
-    """A model that knows one object: its IoU, and nothing else, is not zero."""
+    """With a model that knows one object, only that object's IoU is not zero."""
     seed = 2_000_001
     view = render(sample_scene(seed))
     question = next(
@@ -231,7 +231,7 @@ def test_the_score_is_that_of_the_right_question() -> None:
 
 
 class ErrorRaisingSegmenter:
-    """Fails on every picture, or refuses every query."""
+    """Segmenter that fails on every image, or refuses every query."""
 
     def __init__(self, *, refuse: bool) -> None:
         self.refuse = refuse

@@ -1,4 +1,4 @@
-"""Answers are checked by an interpreter that reads the question and looks at masks and annotations only."""
+"""Check answers with an interpreter that uses only the question, the masks and the annotations."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def compared(objects: Objects, first: str, word: str, second: str) -> str:
 
 
 def looks(objects: Objects, names: str) -> Counter[str]:
-    """How many of each look a list such as "two red mugs and a blue bowl" or "the red mugs" names."""
+    """Count each appearance in a list such as "two red mugs and a blue bowl" or "the red mugs"."""
     found: Counter[str] = Counter()
     for name in re.split(" , | and ", names):
         lead, color, noun = name.split(maxsplit=2)
@@ -153,7 +153,7 @@ def check_sentence(objects: Objects, pair: QuestionAnswer) -> None:
 
 
 def expected(objects: Objects, question: str, hw: tuple[int, int]) -> str:
-    """The answer, with no margins: from strict comparisons among all objects given."""
+    """Compute the answer without margins, by strict comparison of all given objects."""
     if match := re.fullmatch(r"where is (.+) \?", question):
         return f"{cell_words(only(objects, match[1]), hw)} ."
     if match := re.fullmatch(r"what is at (.+) \?", question):
@@ -179,7 +179,7 @@ def expected(objects: Objects, question: str, hw: tuple[int, int]) -> str:
 
 
 def check(objects: Objects, pairs: tuple[QuestionAnswer, ...], hw: tuple[int, int] = HW) -> None:
-    """True of all that is visible, and would be so had the unlabeled objects not been there."""
+    """Check that the answer holds for everything visible, and also without the unlabeled objects."""
     for pair in pairs:
         assert pair.kind in KIND_SHARES
         assert pair.question.endswith((" ?", " ."))
@@ -302,7 +302,7 @@ def random_views(number: int) -> list[Objects]:
 
 
 def test_yes_and_no_are_balanced_and_the_words_do_not_tell() -> None:
-    """Also within each kind of thing asked, where a language model could learn the answer by heart."""
+    """Also within each kind of question, where a language model could otherwise memorize the answer."""
     answers: dict[str, Counter[str]] = {}
     for seed, objects in enumerate(random_views(700)):
         for pair in ask(objects, seed, count=20):

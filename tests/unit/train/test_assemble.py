@@ -1,4 +1,4 @@
-"""A starting point from base models: every tensor comes from where it should, and the rest is named."""
+"""Initial checkpoint from base models: every tensor has the right origin, and the rest is reported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow  # the file takes several seconds
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Four base models with random weights, as `from_pretrained` would find them."""
+    """Write four base models with random weights, as `from_pretrained` expects them."""
     folder = tmp_path_factory.mktemp("base")
     tokenizer = build_tiny_tokenizer()
     config = tiny_config(vocab_size=len(tokenizer))

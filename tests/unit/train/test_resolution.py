@@ -1,4 +1,4 @@
-"""The same weights for larger pictures."""
+"""The same weights for larger images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _encode(model: XSamModel, side: int) -> Any:
 def test_a_resized_model_reads_larger_pictures() -> None:
     model = small_model(50)
     larger = at_image_size(model, LARGER)
-    assert model.config.sam.image_size == SIDE  # the one it came from is left as it was
+    assert model.config.sam.image_size == SIDE  # the original is unchanged
     assert (
         _encode(model, SIDE).image_tokens.shape[1] + (MORE_CELLS // 2) ** 2 - (CELLS // 2) ** 2
         == (_encode(larger, LARGER).image_tokens.shape[1])
@@ -47,7 +47,7 @@ def test_a_resized_model_reads_larger_pictures() -> None:
 
 
 def test_positions_keep_their_place_in_the_picture() -> None:
-    """A plane stays one, up to the ripple of bicubic weights (a cell of the old grid is 0.08)."""
+    """A plane stays a plane, up to the ripple of bicubic weights (a cell of the old grid is 0.08)."""
     model = small_model(50)
     rows, columns = torch.meshgrid(*[(torch.arange(CELLS) + 0.5) / CELLS] * 2, indexing="ij")
     positions = model.segmentor.encoder.pos_embed

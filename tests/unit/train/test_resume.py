@@ -1,4 +1,4 @@
-"""A run that is interrupted ends like one that is not."""
+"""An interrupted run ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     whole = start(tmp_path / "whole", steps=3, **fields)
     whole.fit()
     _cut(start(tmp_path / "cut", steps=3, **fields), monkeypatch, after=2)
-    rest = start(tmp_path / "cut", steps=3, seed=5, **fields)  # the first weights do not matter any more
+    rest = start(tmp_path / "cut", steps=3, seed=5, **fields)  # the initial weights no longer matter
     assert rest.resume()
     assert rest.progress.step == 2
     rest.fit()
@@ -76,7 +76,7 @@ def test_a_finished_run_is_left_as_it_is(start: Start, tmp_path: Path) -> None:
 
 
 def _fail_to_rename(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine stops when the new state is to become the state."""
+    """Fail when the new state is about to replace the old one."""
     rename = Path.rename
 
     def stop(self: Path, target: Path) -> Path:
@@ -90,7 +90,7 @@ def _fail_to_rename(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_crash_between_the_two_renames_is_survived(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Even when it happens twice: once `state.old` was thrown away while it was the only one."""
+    """Even if it happens twice: `state.old` was once deleted while it was the only copy."""
     whole = start(tmp_path / "whole", steps=3)
     whole.fit()
     out = tmp_path / "cut"
@@ -116,7 +116,7 @@ def test_a_crash_between_the_two_renames_is_survived(
 def test_a_finished_state_has_its_checkpoint(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next stage begins with it: a crash before it is complete must not leave a run that looks done."""
+    """The next stage starts from it: a crash before it is complete must not leave a run that looks done."""
 
     def stop(*_: Any, **__: Any) -> None:
         raise PowerCut
@@ -132,7 +132,7 @@ def test_a_finished_state_has_its_checkpoint(
 
 
 def test_a_changed_learning_rate_holds_from_where_the_run_is_continued(start: Start, tmp_path: Path) -> None:
-    """It used to be ignored: the optimizer's file brought the old peak rate back."""
+    """It used to be ignored: the optimizer state restored the old peak rate."""
     start(tmp_path, steps=2, learning_rate=1e-3).fit()
     rest = start(tmp_path, steps=4, learning_rate=2.5e-4)
     assert rest.resume()

@@ -132,7 +132,7 @@ def test_a_run_needs_a_source(data: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stages(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Two steps of every stage of the tiny recipe; what each began with is kept."""
+    """Run two steps of every stage of the tiny recipe, and record what each started from."""
     out = tmp_path_factory.mktemp("runs")
     begun: dict[str, dict[str, Tensor]] = {}
     fit = Trainer.fit
@@ -188,7 +188,7 @@ def test_stages_change_what_they_train(stages: dict[str, Any]) -> None:
 @pytest.mark.timeout(400)  # the fixture trains three stages
 @pytest.mark.usefixtures("single_process")
 def test_training_heads_go_on_learning(stages: dict[str, Any]) -> None:
-    """Class and color are read off in stages 1 and 3, the coarse mask in stage 2 and then 3."""
+    """Class and color are predicted in stages 1 and 3, the coarse mask in stages 2 and 3."""
     out, begun = stages["out"], stages["begun"]
     first, second = (read_tensors(out / f"stage{n}" / "heads.safetensors") for n in (1, 2))
     assert {name.split(".")[0] for name in first} == {"closed_set", "attributes"}

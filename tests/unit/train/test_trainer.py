@@ -1,4 +1,4 @@
-"""The training loop: gradients, averaged weights, and what a run leaves."""
+"""The training loop: gradients, averaged weights, and the files of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.usefixtures("single_process"), pytest.mark.slow]
 
 
 def _equal_halves() -> HandMade:
-    """Four pictures with as many masks and answer words each, so that means of halves are the mean."""
+    """Return four images with equally many masks and answer tokens, so that means of halves are the mean."""
     pictures = []
     words = ("the mug", "the red mug", "the book", "the leftmost bowl")
     for seed, phrase in enumerate(words):
@@ -45,7 +45,7 @@ def _equal_halves() -> HandMade:
 
 
 class Recorder:
-    """In the place of an optimizer: keeps the gradient of the step."""
+    """Optimizer stand-in that records the gradient of the step."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.module, self.param_groups = module, []
@@ -61,7 +61,7 @@ class Recorder:
 def _gradients(
     trainer: Trainer, batches: Sequence[tuple[int, ...]]
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Losses and gradient of the first step, which sees these pictures."""
+    """Return losses and gradient of the first step, which sees these images."""
     plan = [PlannedBatch(source=0, indices=indices, seed=(0,)) for indices in batches]
     trainer.batches.plan = plan
     recorder = Recorder(trainer.module)
@@ -78,7 +78,7 @@ def _assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
 
 
 def test_two_small_batches_are_one_large(start: Start, tmp_path: Path) -> None:
-    """If the halves have as many answer words and masks; a mean of means is else another mean."""
+    """Holds if the halves have equally many answer tokens and masks; otherwise a mean of means differs."""
     usual: dict[str, Any] = {"sources": [_equal_halves()], "clip_norm": 1e9, "optimizer": "adamw"}
     large = start(tmp_path / "a", batch_size=4, **usual)
     whole, expected = _gradients(large, [(0, 1, 2, 3)])
@@ -110,7 +110,7 @@ def test_gradients_are_clipped(start: Start, tmp_path: Path) -> None:
 
 
 def test_processes_share_a_batch(start: Start, tmp_path: Path) -> None:
-    """Two processes see together what one with the same number of pictures would."""
+    """Two processes together see what one with the same number of images would see."""
     trainer = start(tmp_path, batch_size=4, stage=Stage.MIXED)
     batches = trainer.batches
     whole = batches.make(3)
@@ -229,7 +229,7 @@ def test_a_run_leaves_logs_pictures_and_a_checkpoint(start: Start, tmp_path: Pat
 def test_losses_in_the_log_are_means_of_their_steps(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a resume in the middle of a stretch: once they looked half as large there."""
+    """Also after resuming in the middle of a logging interval, where they once looked half as large."""
     for out, steps in ((tmp_path / "a", 3), (tmp_path / "a", 6)):
         trainer = start(out, steps=steps, log_every=4, validate_every=3)
         trainer.resume()
@@ -241,7 +241,7 @@ def test_losses_in_the_log_are_means_of_their_steps(
 
 
 def test_a_run_by_the_clock_ends(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step that takes half a minute, four of them in two minutes."""
+    """A step takes half a minute, so four fit into two minutes."""
     clock = iter(range(0, 10_000, 30))
     monkeypatch.setattr(trainer_module.time, "monotonic", lambda: float(next(clock)))
     trainer = start(tmp_path, steps=0, minutes=2.0, validate_every=9)
@@ -256,7 +256,7 @@ def test_a_run_by_the_clock_ends(start: Start, tmp_path: Path, monkeypatch: pyte
 
 
 def test_epochs_are_counted_in_steps(start: Start, tmp_path: Path) -> None:
-    """Eight scenes in batches of two are four batches an epoch."""
+    """Eight scenes in batches of two are four batches per epoch."""
     assert start(tmp_path, steps=0, epochs=1.5).total_steps == 6
     assert start(tmp_path, steps=0, epochs=1.5, accumulation=4).total_steps == 2
 
