@@ -21,8 +21,6 @@ from benchmarks.agent.tasks import AgentTask, load_tasks
 from xsam.types.masks import MaskRle, box_of_mask
 from xsam_agent_tools import SceneObject, SceneStore
 
-pytestmark = pytest.mark.slow  # the file takes several seconds
-
 TASKS = {task.name: task for task in load_tasks()}
 BY_KIND = {task.kind: task for task in reversed(TASKS.values())}  # the first of each kind
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "agent" / "results"
@@ -38,6 +36,7 @@ def test_there_are_many_tasks_of_many_kinds() -> None:
 # --------------------------------------------------------------------------------------- the truth
 
 
+@pytest.mark.slow
 def test_the_right_answer_fits_the_request() -> None:
     """Check against the scene itself one task of each kind whose request is simple to check."""
     for kind in ("category", "color", "nearer", "count", "present", "absent", "other camera"):
@@ -85,6 +84,7 @@ def _judged(task: AgentTask, answer: str, masks: list[np.ndarray] | None = None)
     return judge(task, [HumanMessage(task.request), AIMessage(answer)], store)
 
 
+@pytest.mark.slow
 def test_an_object_is_judged_by_its_mask() -> None:
     task = BY_KIND["color"]
     table = task.table()
@@ -119,6 +119,7 @@ def test_fixed_answers_are_judged(kind: str, right: str, wrong: str) -> None:
     assert (handed.success, handed.wrong_object, handed.said_absent) == (False, True, False)
 
 
+@pytest.mark.slow
 def test_a_position_may_be_three_centimeters_off() -> None:
     task = BY_KIND["place"]
     (item,) = [i for i in task.table().visible("front") if i.instance_id == task.wanted.place]
@@ -166,6 +167,7 @@ def _run(policy: str, tasks: list[AgentTask]):
     return run_tasks(tasks, lambda _: policy_model(POLICIES[policy]), lambda table: table)
 
 
+@pytest.mark.slow
 def test_following_the_hints_finds_what_the_naive_policy_misses() -> None:
     tasks = [BY_KIND[kind] for kind in ("other camera", "wordy", "unclear", "missing", "ordinal")]
     naive, hints = (metrics(_run(policy, tasks).outcomes, tasks) for policy in ("naive", "hints"))
@@ -177,6 +179,7 @@ def test_following_the_hints_finds_what_the_naive_policy_misses() -> None:
     assert hints["tool_tokens"] > 100
 
 
+@pytest.mark.slow
 def test_a_recording_is_scored_again_without_the_model(tmp_path: Path, capsys) -> None:
     recording, out = tmp_path / "talk.json", tmp_path / "out"
     arguments = [

@@ -78,7 +78,7 @@ async def _ask(client: Client, name: str, **arguments: Any) -> dict[str, Any]:
 
 
 # The handshake of 2025, and what came after it.
-@pytest.mark.parametrize("mode", [pytest.param("legacy", marks=pytest.mark.slow), "auto"])
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
 async def test_over_stdio_a_result_has_text_image_and_structure(mode: str) -> None:
     async with Client(_command(*ORACLE), mode=mode, read_timeout_seconds=PATIENCE_S) as client:
         listed = (await client.list_tools()).tools
@@ -202,7 +202,6 @@ async def test_text_only() -> None:
     assert [block.type for block in result.content] == ["text"]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_the_tiny_model_segments_an_image_file(tmp_path: Path) -> None:
     path = tmp_path / "table.png"

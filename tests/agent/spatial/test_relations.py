@@ -20,8 +20,6 @@ from xsam.sim.language import referring_expressions
 from xsam.spatial.localize import locate_mask
 from xsam_agent_tools.spatial.relations import UNCLEAR, SpatialObject, compare
 
-pytestmark = pytest.mark.slow  # the file takes several seconds
-
 SEEDS = range(2_000_000, 2_000_012)
 GAP = 0.05  # of the image, and meters: the truth is clear beyond it
 
@@ -116,6 +114,7 @@ def scores() -> dict[str, Counter[str]]:
     return counts
 
 
+@pytest.mark.slow
 def test_95_percent_of_the_outcomes_are_right(scores) -> None:
     assert len(scores) == 18
     for relation, count in scores.items():
@@ -126,12 +125,14 @@ def test_95_percent_of_the_outcomes_are_right(scores) -> None:
     assert total["right"] / (total["right"] + total["wrong"]) >= 0.99
 
 
+@pytest.mark.slow
 def test_clear_cases_are_seldom_called_unclear(scores) -> None:
     for relation, count in scores.items():
         most = 0.25 if relation in ("larger", "smaller") else 0.12
         assert count["unclear"] <= max(1, most * count.total()), (relation, count)
 
 
+@pytest.mark.slow
 def test_phrases_of_the_simulator_are_understood_alike() -> None:
     """The simulator's phrases have superlatives, too: "the leftmost mug" and "the nearest object"."""
     superlatives = ("leftmost", "rightmost", "nearest", "farthest")
@@ -155,6 +156,7 @@ FLOOR_M = {"plate": 0.008, "bowl": 0.012}  # height at which things lie in it; e
 STACK_HW = (180, 240)  # 72 views are rendered
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("upper", "lower", "relation"), STACKS)
 def test_on_and_inside_are_distinguished_from_in_front_and_behind(
     upper: str, lower: str, relation: str
