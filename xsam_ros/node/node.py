@@ -78,19 +78,19 @@ class SegmenterNode(LifecycleNode):
         self._cameras: dict[str, CameraBuffer] = {}
         self._camera_publishers: dict[str, CameraPublishers] = {}
         self._camera_subscriptions: list[CameraSubscriptions] = []
-        self._statistics = NodeStatistics(queue=self._queue, streams=self._stream_statistics)
+        self._statistics = NodeStatistics(queue=self._queue_statistics, streams=self._stream_statistics)
         self.add_on_set_parameters_callback(validator(lambda: lifecycle_state(self) == "unconfigured"))
         declare(self, NodeParameters)
         reject_invalid_transitions(self)
-        requests = ReentrantCallbackGroup()
-        served: dict[str, Any] = {"callback_group": requests, "qos_profile": SERVICE_QOS}
-        self.create_service(Segment, "~/segment", self._on_segment, **served)
-        self.create_service(GetStatus, "~/get_status", self._on_get_status, **served)
-        self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **served)
-        self._action = SegmentAction(self, lambda: self._service, group=requests)
+        group = ReentrantCallbackGroup()
+        service_options: dict[str, Any] = {"callback_group": group, "qos_profile": SERVICE_QOS}
+        self.create_service(Segment, "~/segment", self._on_segment, **service_options)
+        self.create_service(GetStatus, "~/get_status", self._on_get_status, **service_options)
+        self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **service_options)
+        self._action = SegmentAction(self, lambda: self._service, group=group)
         self._transforms = Transforms(self)
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
-        if self._parameters_now().autostart:
+        if self._current_parameters().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
             self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
 
@@ -99,8 +99,8 @@ class SegmenterNode(LifecycleNode):
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up; create what does not need images."""
-        parameters = self._parameters_now()
-        self._free()
+        parameters = self._current_parameters()
+        self._release()
         self._worker = ModelWorker(queue_size=parameters.queue_size, log_error=self.get_logger().error)
         self.get_logger().info(f"loading model {parameters.model!r} on device {parameters.device!r}")
         try:
@@ -111,13 +111,13 @@ class SegmenterNode(LifecycleNode):
                 self._cameras[name] = create_camera_buffer(self, name)
                 self._camera_publishers[name] = CameraPublishers(self, name)
         except BaseException:
-            self._free()
+            self._release()
             raise
         context = NodeContext(
-            handler=RequestHandler(self._engine, self._transforms, self._cameras, self._parameters_now),
+            handler=RequestHandler(self._engine, self._transforms, self._cameras, self._current_parameters),
             worker=self._worker,
             publishers=self._camera_publishers,
-            parameters=self._parameters_now,
+            parameters=self._current_parameters,
             statistics=self._statistics,
         )
         self._service = SegmentService(context)
@@ -152,7 +152,7 @@ class SegmenterNode(LifecycleNode):
     @reported
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the model and its memory."""
-        return TransitionCallbackReturn.SUCCESS if self._free() else TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS if self._release() else TransitionCallbackReturn.FAILURE
 
     @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -169,7 +169,7 @@ class SegmenterNode(LifecycleNode):
     def stop(self) -> None:
         """Unsubscribe, refuse requests and release the model. May be called more than once."""
         self._stop_working("the node is shutting down")
-        self._free()
+        self._release()
 
     # ----------------------------------------------------------------------------- services
 
@@ -231,13 +231,13 @@ class SegmenterNode(LifecycleNode):
         engine.warm_up()
         return engine
 
-    def _free(self) -> bool:
+    def _release(self) -> bool:
         """Release everything that configure created; return False if the model did not stop in time."""
         engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
         if worker is not None:
-            timeout_s = self._parameters_now().stop_timeout_s
+            timeout_s = self._current_parameters().stop_timeout_s
             worker.refuse(NotActiveError("the node was cleaned up"))
             if engine is not None:
                 try:
@@ -270,8 +270,8 @@ class SegmenterNode(LifecycleNode):
                 query = SegmentQuery(text=camera.stream_text)
                 self._streams.start(name, StreamQuery.from_messages([query], camera.stream_rate_hz))
 
-    def _queue(self) -> QueueStatistics:
-        size, worker = self._parameters_now().queue_size, self._worker
+    def _queue_statistics(self) -> QueueStatistics:
+        size, worker = self._current_parameters().queue_size, self._worker
         if worker is None:
             return QueueStatistics(size=size)
         return QueueStatistics(size=size, waiting=worker.waiting, busy=worker.busy)
@@ -282,14 +282,14 @@ class SegmenterNode(LifecycleNode):
     def _model_description(self) -> str:
         if self._engine is None:
             return "none"
-        return f"{self._engine.model_id} on {resolved_device(self._parameters_now().device)}"
+        return f"{self._engine.model_id} on {resolved_device(self._current_parameters().device)}"
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    def _parameters_now(self) -> NodeParameters:
+    def _current_parameters(self) -> NodeParameters:
         return read(self, NodeParameters)
 
 

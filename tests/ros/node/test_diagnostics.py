@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 
 from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraStatistics
 from xsam_ros.node.diagnostics import camera_status, model_status
 from xsam_ros.node.metrics import NodeStatistics, StreamStatistics
 
-Eventually = Callable[..., Any]
 NO_STREAM = StreamStatistics()
 
 TOPIC = TopicStatistics(
@@ -124,18 +122,3 @@ def test_latency_and_memory_are_numbers() -> None:
     }
     assert values["inference p50 / p99 [ms]"] == "50.5 / 99.0"
     assert float(values["resident memory [MB]"]) > 10.0
-
-
-def test_the_node_publishes_them(spawn: Callable[..., Any], ros: Any, eventually: Eventually) -> None:
-    """A camera that is configured but silent is named."""
-    spawn("-m", "tests.ros.color_node", params={"cameras": "[front]"})
-    received = ros.collect(DiagnosticArray, "/diagnostics")
-    eventually(lambda: received, "diagnostics", 30.0)
-    levels = {status.name: (status.level, status.message) for status in received[-1].status}
-    assert levels["/xsam: model"][0] == DiagnosticStatus.OK
-    model = next(status for status in received[-1].status if status.name == "/xsam: model")
-    values = {pair.key: pair.value for pair in model.values}
-    assert values["model"] == "colors on cpu", "the parameter's default, auto, is resolved"
-    level, message = levels["/xsam: camera front"]
-    assert level == DiagnosticStatus.STALE
-    assert "/front/image_raw" in message

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from pycocotools import mask as coco_mask
 from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
@@ -315,6 +316,26 @@ def test_topics_of_a_camera(segment: SegmentCall, module_ros: Any, eventually: E
     assert overlays[0].header.frame_id == "lens/optical frame"
     by_id = {item.id: item.label for result in results[:2] for item in result.instances}
     assert by_id == {1: "red", 2: "green"}
+
+
+def test_diagnostics(node: Any, module_ros: Any, eventually: Eventually) -> None:
+    """A camera that is configured but silent is named."""
+    received = module_ros.collect(DiagnosticArray, "/diagnostics")
+
+    def latest() -> dict[str, DiagnosticStatus]:
+        return {status.name: status for message in received[-1:] for status in message.status}
+
+    def model_is_ok() -> bool:
+        model = latest().get("/xsam: model")
+        return model is not None and model.level == DiagnosticStatus.OK
+
+    eventually(model_is_ok, "diagnostics without errors in the last second", 30.0)
+    statuses = latest()
+    values = {pair.key: pair.value for pair in statuses["/xsam: model"].values}
+    assert values["model"] == "colors on cpu", "the parameter's default, auto, is resolved"
+    silent = statuses["/xsam: camera dark"]
+    assert silent.level == DiagnosticStatus.STALE
+    assert "/dark/image_raw" in silent.message
 
 
 def test_parameters(client: NodeClient, module_ros: Any) -> None:
