@@ -13,7 +13,7 @@ readonly TEST_TOOLS=(hypothesis "pytest>=8.4" pytest-asyncio pytest-timeout lang
 torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/all.lock)
 
 declare -A PACKAGES=(
-    [rosa]="jpl-rosa"
+    [rosa]="jpl-rosa --requirement requirements/ros.in" # its tools import rclpy
     [rai]="rai-core"
     [providers]="langchain-openai langchain-anthropic langchain-google-genai langchain-ollama"
     [torchao]="torchao $torch"
@@ -39,7 +39,12 @@ run_set() {
     fi
     echo "[test-extras] $name: ${TESTS[$name]}"
     # A skipped test has not run: that is a failure here.
-    "$venv/bin/python" -m pytest -q "${TESTS[$name]}" | tee "$venv/output.txt"
+    (
+        export VIRTUAL_ENV=$PWD/$venv PATH=$PWD/$venv/bin:$PATH
+        # shellcheck source=/dev/null
+        source scripts/ros/env.sh
+        exec python -m pytest -q -rs "${TESTS[$name]}"
+    ) | tee "$venv/output.txt"
     [[ ${PIPESTATUS[0]} == 0 ]] && ! grep -q '^SKIPPED.*could not import' "$venv/output.txt"
 }
 
