@@ -27,7 +27,7 @@ _WEIGHT_STD = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class ModelSize:
     """A checkpoint and how often to measure it."""
 
     name: str
@@ -38,10 +38,10 @@ class Size:
     once: bool = False  # one frame and no warm-up, because a frame takes minutes
 
 
-def size(name: str, cache: Path, *, once: bool = False) -> Size:
+def size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
     """Return the size tiny, mid or full; the latter two are written to `cache` if they are not there yet."""
     if name == "tiny":
-        return Size(
+        return ModelSize(
             name=name,
             folder=resolve_model("tiny")[0],
             dtype="float32",
@@ -53,7 +53,7 @@ def size(name: str, cache: Path, *, once: bool = False) -> Size:
     if name == "mid":
         if not _is_written(folder / "model.safetensors", mid_config()):
             write_random(folder, mid_config(), torch.float32, released=False)
-        return Size(
+        return ModelSize(
             name=name,
             folder=folder,
             dtype="float32",
@@ -63,7 +63,7 @@ def size(name: str, cache: Path, *, once: bool = False) -> Size:
         )
     if not _is_written(folder / "pytorch_model.bin", full_config()):
         write_random(folder, full_config(), torch.bfloat16, released=True)
-    return Size(name=name, folder=folder, dtype="bfloat16", repetitions=1, generated_tokens=4, once=True)
+    return ModelSize(name=name, folder=folder, dtype="bfloat16", repetitions=1, generated_tokens=4, once=True)
 
 
 def mid_config() -> XSamConfig:

@@ -24,7 +24,7 @@ from benchmarks.machine import (
     read_seconds,
 )
 from benchmarks.plain import PlainXSam
-from benchmarks.sizes import Size
+from benchmarks.sizes import ModelSize
 from xsam.engine import XSam
 from xsam.model.language import cache_prefix, generate
 from xsam.model.xsam import XSamModel
@@ -48,7 +48,7 @@ _SAME_SCORE = 1e-3
 _SAME_IOU = 0.99
 
 
-def measure(size: Size, clock: Callable[[], float], log: Callable[[str], None]) -> dict[str, Any]:
+def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], None]) -> dict[str, Any]:
     """Return all figures of one size; docs/performance.md explains them.
 
     Args:

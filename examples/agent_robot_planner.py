@@ -1,11 +1,11 @@
-"""A LangGraph planner for an arm: find → locate → grasp, with a simulated table and a simulated gripper.
+"""Plan with LangGraph for an arm: find → locate → grasp, with a simulated table and a simulated gripper.
 
-    python examples/agent_robot_planner.py "the blue mug"            the truth as segmenter: runs in seconds
+    python examples/agent_robot_planner.py "the blue mug"            uses the ground truth, in seconds
     python examples/agent_robot_planner.py "the mug" --model tiny    the tiny model
 
-The model never sees a coordinate it could get wrong: the graph hands the pose from the tool's artifact to the
-gripper at full precision. What is not found, or fits several, ends without a move and says why. To talk to
-it, give `--llm openai:gpt-5-mini`: then a chat model chooses the words to look for.
+The model never sees a coordinate that it could get wrong: the graph passes the pose from the tool's artifact
+to the gripper at full precision. If the object is not found, or several match, the plan ends without a move
+and says why. With `--llm openai:gpt-5-mini` a chat model chooses the phrase to search for.
 """
 
 import argparse
@@ -22,77 +22,77 @@ from xsam.sim.oracle import SimulatedTable, simulated_view
 from xsam_agent_tools import XSamToolkit
 
 SEED = 2_000_012
-REACH_M = 0.05  # the gripper closes around what is so near to it
+REACH_M = 0.05  # the gripper closes around what is this close to it
 
 
 class Plan(TypedDict, total=False):
-    """What the graph's nodes hand on; a report ends it."""
+    """State that the nodes of the graph pass on; a report ends the plan."""
 
     request: str
-    words: str  # to look for
+    words: str  # the phrase to search for
     object_id: str
     pose: dict[str, Any]  # frame, position_m, orientation_xyzw, size_m
     report: str
 
 
 class SimulatedGripper:
-    """Moves to a pose in the world and closes; holds what stands there."""
+    """A gripper that moves to a position in the world, closes, and holds the object that is there."""
 
     def __init__(self, seed: int) -> None:
-        self._things = sample_scene(seed).objects
+        self._objects = sample_scene(seed).objects
 
     def grasp(self, position_m: list[float]) -> str:
-        """What it holds, for example "blue mug"; empty = nothing."""
-        for thing in self._things:
-            low, high = (np.array(corner, float) for corner in (thing.model.lower_m, thing.model.upper_m))
-            local = (np.linalg.inv(thing.world_from_object()) @ [*position_m, 1.0])[:3]
+        """Close at a position and return what is held, for example "blue mug", or "" for noitem."""
+        for item in self._objects:
+            low, high = (np.array(corner, float) for corner in (item.model.lower_m, item.model.upper_m))
+            local = (np.linalg.inv(item.world_from_object()) @ [*position_m, 1.0])[:3]
             if ((local > low - REACH_M / 2) & (local < high + REACH_M / 2)).all():
-                return f"{thing.color} {thing.category}"
+                return f"{item.color} {item.category}"
         return ""
 
 
 def build_planner(toolkit: XSamToolkit, gripper: SimulatedGripper, llm: Any = None) -> Any:
-    """The graph; its tools are those of the toolkit, called by nodes instead of by a model."""
+    """Return the graph. Its nodes call the tools of the toolkit; no model chooses them."""
     tools = {tool.name: tool for tool in toolkit.get_tools()}
 
     def call(name: str, **arguments: Any) -> Any:
         return tools[name].invoke({"name": name, "args": arguments, "id": name, "type": "tool_call"})
 
-    def choose_words(plan: Plan) -> Plan:
+    def choose_phrase(plan: Plan) -> Plan:
         if llm is None:
             return {"words": plan["request"]}
         task = SystemMessage("Reply with a short phrase for the object to fetch, like: the blue mug")
         return {"words": llm.invoke([task, HumanMessage(plan["request"])]).text.strip()}
 
     def find(plan: Plan) -> Plan:
-        seen = json.loads(call("segment_objects", queries=[plan["words"]]).content)
-        if seen["status"] == "ok":
-            return {"object_id": seen["objects"][0]["id"]}
-        if seen["status"] == "ambiguous":
-            which = "; ".join(seen.get("differ", {}).values())
+        found = json.loads(call("segment_objects", queries=[plan["words"]]).content)
+        if found["status"] == "ok":
+            return {"object_id": found["objects"][0]["id"]}
+        if found["status"] == "ambiguous":
+            which = "; ".join(found.get("differ", {}).values())
             return {"report": f"Several fit {plan['words']!r} ({which}): which one?"}
-        return {"report": f"I do not see {plan['words']!r}: {seen.get('hint', seen['status'])}"}
+        return {"report": f"I do not see {plan['words']!r}: {found.get('hint', found['status'])}"}
 
     def locate(plan: Plan) -> Plan:
-        answer = call("locate_objects_3d", object_ids=[plan["object_id"]], frame="base_link")
-        if answer.artifact is None:  # no depth, too old, no transform: never a guess
-            return {"report": f"I cannot reach it: {json.loads(answer.content)['message']}"}
-        (place,) = answer.artifact["places"]
-        return {"pose": place}
+        message = call("locate_objects_3d", object_ids=[plan["object_id"]], frame="base_link")
+        if message.artifact is None:  # no depth, too old, no transform: never a guess
+            return {"report": f"I cannot reach it: {json.loads(message.content)['message']}"}
+        (pose,) = message.artifact["places"]
+        return {"pose": pose}
 
     def grasp(plan: Plan) -> Plan:
         held = gripper.grasp(plan["pose"]["center_m"])
-        return {"report": f"I hold the {held}." if held else "The gripper closed on nothing."}
+        return {"report": f"I hold the {held}." if held else "The gripper closed on noitem."}
 
-    def goes_on(plan: Plan) -> Literal["on", "end"]:
-        return "end" if "report" in plan else "on"
+    def next_step(plan: Plan) -> Literal["continue", "end"]:
+        return "end" if "report" in plan else "continue"
 
     graph = StateGraph(Plan)
-    for node in (choose_words, find, locate, grasp):
+    for node in (choose_phrase, find, locate, grasp):
         graph.add_node(node.__name__, node)
-    graph.add_edge(START, "choose_words").add_edge("choose_words", "find")
-    graph.add_conditional_edges("find", goes_on, {"on": "locate", "end": END})
-    graph.add_conditional_edges("locate", goes_on, {"on": "grasp", "end": END})
+    graph.add_edge(START, "choose_phrase").add_edge("choose_phrase", "find")
+    graph.add_conditional_edges("find", next_step, {"continue": "locate", "end": END})
+    graph.add_conditional_edges("locate", next_step, {"continue": "grasp", "end": END})
     graph.add_edge("grasp", END)
     return graph.compile(checkpointer=InMemorySaver())
 
@@ -102,8 +102,8 @@ def main(argv: list[str] | None = None) -> Plan:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("request", nargs="?", default="the blue mug")
-    parser.add_argument("--model", help="tiny or a converted folder; default: the simulator's truth")
-    parser.add_argument("--llm", help="e.g. openai:gpt-5-mini; default: the request is looked for as it is")
+    parser.add_argument("--model", help="tiny or a converted folder; default: the simulator's ground truth")
+    parser.add_argument("--llm", help="e.g. openai:gpt-5-mini; default: search for the request as it is")
     args = parser.parse_args(argv)
     table = SimulatedTable(SEED)
     segmenter: Any = table
