@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from support.golden import GOLDEN
 from xsam import (
     CameraRef,
     FakeSegmenter,
@@ -35,7 +35,7 @@ from xsam import (
 )
 from xsam.types.masks import box_of_mask
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "data" / "a"
+VARIANT = GOLDEN / "a"
 DEADLINE_S = 60.0
 
 
@@ -231,7 +231,7 @@ def subject(request: pytest.FixtureRequest) -> Subject:
         from xsam import XSam
 
         torch.set_num_threads(1)
-        segmenter = XSam.load(GOLDEN, device="cpu")
+        segmenter = XSam.load(VARIANT, device="cpu")
     return Subject(
         segmenter=segmenter,
         source=CameraRef(name="front") if request.param == "fake with a camera" else frame,

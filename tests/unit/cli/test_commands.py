@@ -17,13 +17,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
+from support.golden import GOLDEN
 from xsam import Frame, MaskRle, XSam, XSamError, __version__, cli
 from xsam.engine import DEFAULT_FRAME_CACHE_MIB
 from xsam.errors import DownloadError, ModelError, QueueFullError
 from xsam.sim import render, sample_scene
 
 ROOT = Path(__file__).parents[3]
-GOLDEN = ROOT / "tests" / "golden" / "data"
 IMAGE = GOLDEN / "a" / "image.png"
 
 

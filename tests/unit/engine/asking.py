@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from support.golden import GOLDEN
 from xsam import Query, SegmentationResult, Task, VisualPrompt
 from xsam.model.xsam import XSamModel
 from xsam.weights.checkpoint import load_checkpoint
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 STAGES = ["preprocess", "encode", "language", "decode", "postprocess"]
 
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import xsam.inference.forward
-from tests.unit.engine.asking import GOLDEN, STAGES, assert_same, one_of_each, parts, picture
+from support.golden import GOLDEN
+from tests.unit.engine.asking import STAGES, assert_same, one_of_each, parts, picture
 from xsam import (
     Frame,
     Query,

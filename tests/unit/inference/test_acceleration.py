@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
+from support.golden import GOLDEN
 from xsam import ModelError, XSam
 from xsam.inference.acceleration import cpu_threads
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from support.golden import GOLDEN
 from xsam import (
     ModelError,
     OutOfMemoryError,
@@ -25,8 +25,6 @@ from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.model.mask_decoder import DecoderMemory
 from xsam.model.xsam import XSamModel
 from xsam.weights.checkpoint import load_checkpoint
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 
 
 def _frame(values: int) -> EncodedFrame:

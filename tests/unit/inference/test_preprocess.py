@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.golden import GOLDEN
 from xsam import VisualPrompt
 from xsam.config import XSamConfig
 from xsam.inference.preprocess import prompt_mask, region_mask, scaled_hw, segmentation_pixels, vision_pixels
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, box_of_mask
 
-CONFIG = XSamConfig.read(Path(__file__).parents[2] / "golden" / "data" / "a" / "config.json")
+CONFIG = XSamConfig.read(GOLDEN / "a" / "config.json")
 SIDE = CONFIG.sam.image_size
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

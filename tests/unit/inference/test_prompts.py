@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.golden import GOLDEN
 from xsam import InvalidQueryError, Query, Task, VisualPrompt
 from xsam.config import IMAGE_ID, REGION_ID
 from xsam.inference.prompts import (
@@ -25,7 +25,6 @@ from xsam.inference.prompts import (
 from xsam.train.tokenizer import build_tiny_tokenizer
 from xsam.weights.checkpoint import load_tokenizer
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 POINT = VisualPrompt.point(1, 1)
 AWAY = VisualPrompt.point(2, 2, positive=False)
 

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from support.golden import GOLDEN
 from tests.unit.inference.logits import class_logits
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
 from xsam.config import XSamConfig
 from xsam.inference.preprocess import prompt_mask
 from xsam.inference.results import Prediction, compose, plain_text
 
-GOLDEN = XSamConfig.read(Path(__file__).parents[2] / "golden" / "data" / "a" / "config.json")
+GOLDEN_CONFIG = XSamConfig.read(GOLDEN / "a" / "config.json")
 
-CONFIG = dataclasses.replace(GOLDEN, instance_threshold=0.5, reject_below=0.0, one_mask_per_object=False)
+CONFIG = dataclasses.replace(
+    GOLDEN_CONFIG, instance_threshold=0.5, reject_below=0.0, one_mask_per_object=False
+)
 FRAME = Frame(rgb=np.zeros((64, 128, 3), np.uint8))  # the upper half of a square of 128
 RIGHT_PART, BELOW_PART = (slice(0, 16), slice(20, 32)), (slice(10, 16), slice(0, 12))
 

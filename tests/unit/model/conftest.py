@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.model.small import GOLDEN
+from support.golden import GOLDEN
 from xsam.model.xsam import XSamModel
 from xsam.weights.checkpoint import load_checkpoint
 

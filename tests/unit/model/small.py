@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import Tensor
 
 from xsam.model.xsam import ImageFeatures, XSamModel
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 WINDOW = 60  # sliding window of golden model c in positions; a has none
 
 

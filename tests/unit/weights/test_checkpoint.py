@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from torch import Tensor
 
+from support.golden import GOLDEN
 from xsam import CheckpointError
 from xsam.config import XSamConfig
 from xsam.model.xsam import XSamModel
@@ -30,8 +31,6 @@ from xsam.weights.checkpoint import (
     save_checkpoint,
 )
 from xsam.weights.files import sha256_of_file
-
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 
 
 def _tensors(variant: str = "a") -> dict[str, Tensor]:

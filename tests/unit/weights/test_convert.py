@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from support.golden import GOLDEN
 from xsam import CheckpointError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.inference import forward
@@ -25,7 +26,6 @@ from xsam.weights import convert, published
 from xsam.weights.checkpoint import module_name, open_tokenizer
 from xsam.weights.files import sha256_of_file
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "data"
 EMBEDDING = "llm.model.embed_tokens.weight"
 
 

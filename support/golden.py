@@ -1,0 +1,5 @@
+"""Where the golden models and tensors are that the repository carries."""
+
+from pathlib import Path
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden" / "data"
