@@ -29,6 +29,12 @@ def stamp_from_ns(nanoseconds: int) -> Time:
     return Time(sec=seconds, nanosec=rest)
 
 
+def copied_header(header: Header, *, frame_id: str | None = None) -> Header:
+    """Return a header that shares nothing with the given one, by default with the same frame."""
+    stamp = Time(sec=header.stamp.sec, nanosec=header.stamp.nanosec)
+    return Header(stamp=stamp, frame_id=header.frame_id if frame_id is None else frame_id)
+
+
 def frame_from_image(image: Image, *, camera: str = "", max_side_px: int = MAX_IMAGE_SIDE_PX) -> Frame:
     """Convert an image message of any supported encoding to a frame.
 

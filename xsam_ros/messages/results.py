@@ -12,7 +12,7 @@ import xsam_ros.msg as messages
 from xsam.errors import REFUSAL_CODES, InvalidImageError, ModelError, XSamError, error_for_code
 from xsam.types.requests import Query, SegmentationResult, Segments, Status, Timing
 from xsam_ros.action import Segment as SegmentAction
-from xsam_ros.messages.frames import stamp_from_ns, stamp_ns
+from xsam_ros.messages.frames import copied_header, stamp_from_ns, stamp_ns
 from xsam_ros.messages.locations import location_from_message, location_to_message
 from xsam_ros.messages.masks import mask_from_message, mask_to_message
 from xsam_ros.messages.queries import query_from_message, query_to_message
@@ -82,12 +82,15 @@ def result_to_message(
 
     Args:
         result: for one query.
-        header: of the source image, passed on untouched; by default it is built from the result.
+        header: of the source image; copied, because the frame that it belongs to is kept for further
+            requests, and messages may be changed. By default it is built from the result.
         query: the sender's query message, which saves converting `result.query`.
         first_id: id of the first instance.
     """
     if header is None:
         header = Header(stamp=stamp_from_ns(result.stamp_ns), frame_id=replace_unsendable(result.frame_id))
+    else:
+        header = copied_header(header)
     height, width = (int(side) for side in result.segments.image_hw)
     return messages.SegmentationResult(
         header=header,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xsam_ros.messages.frames import copied_header
 from xsam_ros.msg import Instance, SegmentationResult
 
 try:
@@ -25,10 +26,10 @@ DETECTIONS_3D: type[Any] | None = Detection3DArray
 
 def detections_2d(results: Sequence[SegmentationResult]) -> Any:
     """Build a vision_msgs/Detection2DArray of all boxes; `id` is the track id, or else the instance id."""
-    message = Detection2DArray(header=results[0].header)
+    message = Detection2DArray(header=copied_header(results[0].header))
     for result in results:
         for instance in result.instances:
-            detection = Detection2D(header=result.header, id=_id(instance))
+            detection = Detection2D(header=copied_header(result.header), id=_id(instance))
             box = instance.box
             detection.bbox.center.position.x = (box.x_min + box.x_max) / 2
             detection.bbox.center.position.y = (box.y_min + box.y_max) / 2
@@ -41,7 +42,7 @@ def detections_2d(results: Sequence[SegmentationResult]) -> Any:
 
 def detections_3d(results: Sequence[SegmentationResult]) -> Any:
     """Build a vision_msgs/Detection3DArray of the oriented boxes of all instances with a known location."""
-    message = Detection3DArray(header=results[0].header)
+    message = Detection3DArray(header=copied_header(results[0].header))
     for result in results:
         for instance in result.instances:
             location = instance.location
@@ -49,7 +50,7 @@ def detections_3d(results: Sequence[SegmentationResult]) -> Any:
                 continue
             # All locations of a result share one frame: that of the image, or the target frame.
             message.header.frame_id = location.frame_id
-            detection = Detection3D(header=message.header, id=_id(instance))
+            detection = Detection3D(header=copied_header(message.header), id=_id(instance))
             detection.bbox.center, detection.bbox.size = location.box_pose, location.box_size
             hypothesis = _hypothesis(instance)
             hypothesis.pose.pose = location.box_pose

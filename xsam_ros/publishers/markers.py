@@ -15,6 +15,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from xsam.draw.shapes import color_of
 from xsam.spatial.localize import point_grid
 from xsam.types.requests import Frame
+from xsam_ros.messages.frames import copied_header
 from xsam_ros.msg import Instance, SegmentationResult
 
 _LIFETIME_S = 2
@@ -49,7 +50,7 @@ def markers(results: Sequence[SegmentationResult]) -> MarkerArray:
     for result in results:
         for instance in result.instances:
             if instance.location.valid:
-                header = Header(stamp=result.header.stamp, frame_id=instance.location.frame_id)
+                header = copied_header(result.header, frame_id=instance.location.frame_id)
                 made += _instance_markers(instance, header)
     return MarkerArray(markers=made)
 
