@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -14,30 +15,37 @@ from numpy.typing import NDArray
 
 from xsam.config import XSamConfig
 from xsam.errors import (
+    CheckpointError,
     DeadlineExceededError,
     InvalidQueryError,
     ModelError,
     OutOfMemoryError,
     UnknownCameraError,
     XSamError,
+    error_for_code,
 )
 from xsam.inference.acceleration import (
     compile_fixed_shapes,
     cpu_threads,
+    is_out_of_memory,
     quantize_language_model,
-    require_torchao,
 )
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
+from xsam.inference.images import as_rgb
+from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import StageClock
 from xsam.model.xsam import XSamModel
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
 
-DEFAULT_FRAME_CACHE_MIB = 2048
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
 
-ImageOrFrame = NDArray[np.uint8] | Frame
+__all__ = ["DEFAULT_FRAME_CACHE_MIB", "ImageOrFrame", "XSam"]
+
+ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
 
 
 class XSam:
@@ -57,10 +65,12 @@ class XSam:
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
         threads: int | None = None,
     ) -> None:
+        options = check_options({"frame_cache_mib": frame_cache_mib, "threads": threads})
         self._forward: ForwardPass | None = ForwardPass(model.eval(), tokenizer, model_id=model_id)
-        self._threads = threads
+        self._threads = options["threads"]
         self._lock = threading.Lock()
-        self._frames = FrameCache(int(frame_cache_mib * 2**20))
+        self._frames = FrameCache(int(options["frame_cache_mib"] * 2**20))
+        self._process_id = os.getpid()
         self.model_id = model_id
 
     @classmethod
@@ -91,27 +101,35 @@ class XSam:
             frame_cache_mib: memory for what was computed from earlier frames; 0 disables the cache.
 
         Raises:
+            InvalidOptionError: an option has a value that is not allowed, or this machine has no such device.
             CheckpointError: files are missing, damaged, or do not fit together.
-            ModelError: an option needs a package that is not installed.
+            ModelError: an option needs a package that is not installed, or memory ran out.
         """
-        if llm_weights == "int8":
-            require_torchao()  # loading may take minutes
-        folder, model_id = resolve_model(model)
-        target = torch.device(
-            ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-        )
-        automatic = torch.bfloat16 if target.type == "cuda" else torch.float32
-        network, tokenizer = load_checkpoint(
-            folder,
-            device=target,
+        options = LoadOptions.check(  # loading may take minutes
+            device=device,
+            dtype=dtype,
             llm_device=llm_device,
-            dtype=automatic if dtype == "auto" else getattr(torch, dtype),
+            llm_weights=llm_weights,
+            compiled=compiled,
+            threads=threads,
+            frame_cache_mib=frame_cache_mib,
         )
-        if llm_weights == "int8":
-            quantize_language_model(network)
-        if compiled:
-            compile_fixed_shapes(network)
-        return cls(network, tokenizer, model_id=model_id, frame_cache_mib=frame_cache_mib, threads=threads)
+        folder, model_id = resolve_model(model)
+        with _model_errors(f"cannot load {folder}", CheckpointError):
+            network, tokenizer = load_checkpoint(
+                folder, device=options.device, llm_device=options.llm_device, dtype=options.dtype
+            )
+            if options.llm_weights == "int8":
+                quantize_language_model(network)
+            if options.compiled:
+                compile_fixed_shapes(network)
+        return cls(
+            network,
+            tokenizer,
+            model_id=model_id,
+            frame_cache_mib=options.frame_cache_mib,
+            threads=options.threads,
+        )
 
     @property
     def config(self) -> XSamConfig:
@@ -135,7 +153,7 @@ class XSam:
             torch.cuda.empty_cache()
 
     @overload
-    def segment(
+    def segment(  # type: ignore[overload-overlap] # a text is a sequence of texts as well
         self,
         source: ImageOrFrame | CameraRef,
         queries: str | Query,
@@ -149,7 +167,7 @@ class XSam:
     def segment(
         self,
         source: ImageOrFrame | CameraRef,
-        queries: Sequence[Query],
+        queries: Sequence[str | Query],
         *,
         deadline_s: float | None = ...,
         on_stage: StageHook | None = ...,
@@ -159,7 +177,7 @@ class XSam:
     def segment(
         self,
         source: ImageOrFrame | CameraRef,
-        queries: str | Query | Sequence[Query],
+        queries: str | Query | Sequence[str | Query],
         *,
         deadline_s: float | None = None,
         on_stage: StageHook | None = None,
@@ -168,8 +186,9 @@ class XSam:
         """Segment one image by one query or several.
 
         Args:
-            source: uint8 RGB image (H, W, 3) or a `Frame`. The engine has no cameras of its own.
-            queries: text (a phrase, or a question that ends in "?"), a `Query`, or a sequence.
+            source: uint8 RGB image (H, W, 3), path of an image file, Pillow image, or a `Frame`. The engine
+                has no cameras of its own.
+            queries: text (a phrase, or a question that ends in "?"), a `Query`, or a sequence of them.
             deadline_s: seconds from now; checked between stages. None = no limit.
             on_stage: see `StageHook`.
             on_text: see `TextHook`; called after each generated token. Most tasks generate nothing.
@@ -179,24 +198,31 @@ class XSam:
 
         Raises:
             InvalidImageError, InvalidQueryError, DeadlineExceededError, ModelError, and what
-            the hooks raise. An invalid query in a sequence is a REFUSED result instead.
+            the hooks raise. A query in a sequence that is invalid or fails alone is a REFUSED or FAILED
+            result instead.
         """
         clock = StageClock(Deadline(deadline_s), on_stage)
         frame = _as_frame(source)
         if isinstance(queries, (str, Query)):
-            query = Query(text=queries) if isinstance(queries, str) else queries
+            query = _as_query(queries)
             query.validate(frame.image_hw)
             result = self._segment(frame, [query], clock, on_text)[0]
-            if result.code == InvalidQueryError.code:  # found invalid once it was tokenized
-                raise InvalidQueryError(result.message, hint=result.hint)
+            if result.code:  # found invalid once it was tokenized, or not finite
+                raise error_for_code(result.code, result.message, hint=result.hint)
             return result
-        if not queries:
+        if isinstance(queries, (bytes, Mapping)) or not isinstance(queries, Iterable):
+            raise InvalidQueryError(
+                f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"
+            )
+        parsed = [_as_query(query) for query in queries]
+        if not parsed:
             raise InvalidQueryError("no queries were given")
-        return self._segment(frame, list(queries), clock, on_text)
+        return self._segment(frame, parsed, clock, on_text)
 
     def _segment(
         self, frame: Frame, queries: list[Query], clock: StageClock, on_text: TextHook | None
     ) -> list[SegmentationResult]:
+        self._check_process()  # before the lock, which may be held for ever in a forked process
         timeout_s = clock.deadline.timeout_s
         if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
@@ -211,6 +237,13 @@ class XSam:
         finally:
             self._lock.release()
 
+    def _check_process(self) -> None:
+        if os.getpid() != self._process_id:
+            raise ModelError(
+                "the model was loaded before this process was forked: PyTorch's threads did not come along",
+                hint='load the model in the new process, and start it with multiprocessing\'s "spawn"',
+            )
+
     def _open_forward(self) -> ForwardPass:
         if self._forward is None:
             raise ModelError("the model was closed", hint="load it again")
@@ -223,17 +256,27 @@ def _as_frame(source: ImageOrFrame | CameraRef) -> Frame:
             f"unknown camera {source.name!r}: the in-process engine has no cameras",
             hint="pass the image itself",
         )
-    return source if isinstance(source, Frame) else Frame(rgb=source)
+    return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source))
+
+
+def _as_query(query: Any) -> Query:
+    if isinstance(query, Query):
+        return query
+    if not isinstance(query, str):
+        raise InvalidQueryError(f"a query must be text or a Query, got {type(query).__name__}")
+    return Query(text=query)
 
 
 @contextmanager
-def _model_errors() -> Iterator[None]:
-    """Convert what PyTorch raises to the project's errors, with the cause attached."""
+def _model_errors(failed: str = "inference failed", default: type[XSamError] = ModelError) -> Iterator[None]:
+    """Convert what PyTorch and others raise to the project's errors, with the cause attached."""
     try:
         yield
     except XSamError:
         raise
-    except (torch.cuda.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemoryError(str(error).splitlines()[0] if str(error) else "out of memory") from error
     except Exception as error:
-        raise ModelError(f"inference failed: {type(error).__name__}: {error}") from error
+        lines = str(error).strip().splitlines()
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(lines[0] if lines else "out of memory") from error
+        reason = f": {lines[0]}" if lines else ""
+        raise default(f"{failed}: {type(error).__name__}{reason}") from error

@@ -5,6 +5,7 @@
     XSamError                          ERROR              code, message, hint, retryable
     ├── RequestRefusedError            REFUSED            understood and declined; nothing is broken
     │   ├── InvalidQueryError          INVALID_QUERY      empty text, prompt outside the image, …
+    │   ├── InvalidOptionError         INVALID_OPTION     an option of `XSam.load` is not allowed
     │   ├── InvalidImageError          INVALID_IMAGE      0×0, wrong dtype, unknown encoding, …
     │   ├── CameraUnavailableError     CAMERA_UNAVAILABLE
     │   │   ├── UnknownCameraError     UNKNOWN_CAMERA     no camera of that name is configured
@@ -60,6 +61,12 @@ class InvalidQueryError(RequestRefusedError):
     """The query is invalid: empty text, too many categories, prompt outside the image."""
 
     code = "INVALID_QUERY"
+
+
+class InvalidOptionError(RequestRefusedError, ValueError):
+    """An option has a value that is not allowed, or that this machine cannot satisfy."""
+
+    code = "INVALID_OPTION"
 
 
 class InvalidImageError(RequestRefusedError):

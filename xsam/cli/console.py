@@ -1,8 +1,21 @@
-"""Shared by all commands: errors, exit codes and printing."""
+"""Shared by all commands: errors, exit codes and printing.
+
+Whatever goes wrong ends a command with one line and an exit code. With `--json` it is JSON on stdout::
+
+    {"status": "refused", "code": "INVALID_OPTION", "message": "…", "hint": "…"}
+
+`code` is that of an `XSamError`, or USAGE (unknown or malformed argument), FILE (a file or the disk),
+MISSING_PACKAGE, CANCELLED, or INTERNAL (a bug). `XSAM_TRACEBACK=1` shows the traceback of a bug.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -10,38 +23,144 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from xsam.errors import RequestRefusedError, XSamError
+from xsam.errors import OutOfMemoryError, RequestRefusedError, XSamError
 from xsam.types.requests import Status
 
 EXIT_CODES = {Status.FOUND: 0, Status.FAILED: 1, Status.REFUSED: 2, Status.NOT_FOUND: 3}
 
-_EXTRA_MODULES = frozenset({"torch", "transformers", "tokenizers", "safetensors"})
+_EXTRA_MODULES = {
+    **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors"), "pip install 'xsam[model]'"),
+    **dict.fromkeys(("cv2", "PIL", "scipy", "pycocotools"), "pip install xsam"),
+    "accelerate": "pip install 'xsam[train]'",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a command ends early."""
+
+    status: Status  # REFUSED or FAILED
+    code: str
+    message: str
+    hint: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.status]
+
+    def as_json(self) -> str:
+        fields = {"status": self.status.value, "code": self.code, "message": self.message, "hint": self.hint}
+        return json.dumps(fields)
 
 
 class ErrorGroup(TyperGroup):
-    """Command group that ends every error of the project with one line and an exit code."""
+    """Command group that ends every error with one line and an exit code."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        ctx.meta["xsam.json"] = "--json" in options
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
+        as_json = ctx.meta["xsam.json"]
         try:
             return super().invoke(ctx)
-        except XSamError as error:
-            print_error(error.message, error.hint)
-            raise typer.Exit(exit_code(error)) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # whoever reads our output is gone
+        except typer.Exit:
+            raise
+        except (typer.Abort, KeyboardInterrupt):
+            if as_json:
+                typer.echo(Failure(status=Status.FAILED, code="CANCELLED", message="interrupted").as_json())
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # whoever reads our output is gone
                 raise
-            print_error(" ".join(filter(None, (error.filename, error.strerror))) or str(error), "")
-            raise typer.Exit(1) from error
-        except ModuleNotFoundError as error:
-            if error.name not in _EXTRA_MODULES:
+            if hasattr(error, "format_message"):  # wrong usage: typer prints it on stderr, with the usage
+                if as_json:
+                    typer.echo(_usage(error).as_json())
                 raise
-            print_error(f"this needs {error.name}, which is not installed", "pip install 'xsam[model]'")
-            raise typer.Exit(1) from error
+            failure = failure_of(error)
+            if failure.code == "INTERNAL" and os.environ.get("XSAM_TRACEBACK"):
+                raise
+            if as_json:
+                _echo_json(failure)
+            else:
+                print_error(failure.message, failure.hint)
+            raise typer.Exit(failure.exit_code) from error
 
 
-def exit_code(error: XSamError) -> int:
-    """Return the exit code of a command that failed with `error`."""
-    return EXIT_CODES[Status.REFUSED if isinstance(error, RequestRefusedError) else Status.FAILED]
+def failure_of(error: Exception) -> Failure:
+    """Return what to report for an exception of any kind."""
+    if isinstance(error, XSamError):
+        status = Status.REFUSED if isinstance(error, RequestRefusedError) else Status.FAILED
+        return Failure(status=status, code=error.code, message=_one_line(error.message), hint=error.hint)
+    if isinstance(error, MemoryError):
+        return Failure(
+            status=Status.FAILED,
+            code=OutOfMemoryError.code,
+            message=f"out of memory{': ' if str(error) else ''}{_one_line(str(error))}",
+            hint=OutOfMemoryError.default_hint,
+        )
+    if isinstance(error, OSError):
+        parts = [str(part) for part in (error.filename, error.strerror) if part]
+        return Failure(
+            status=Status.FAILED,
+            code="FILE",
+            message=": ".join(parts) or _one_line(str(error)) or type(error).__name__,
+            hint=_FILE_HINTS.get(error.errno or 0, ""),
+        )
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _EXTRA_MODULES:
+        package = (error.name or "").partition(".")[0]
+        return Failure(
+            status=Status.FAILED,
+            code="MISSING_PACKAGE",
+            message=f"this needs {package}, which is not installed",
+            hint=_EXTRA_MODULES[package],
+        )
+    where = _where(error)
+    return Failure(
+        status=Status.FAILED,
+        code="INTERNAL",
+        message=f"{type(error).__name__}: {_one_line(str(error)) or 'no message'}{where}",
+        hint="this is a bug: run it again with XSAM_TRACEBACK=1 and report what it prints",
+    )
+
+
+_FILE_HINTS = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EACCES: "check the permissions",
+    errno.EADDRINUSE: "another program uses this port; choose another one",
+}
+
+
+def _usage(error: Any) -> Failure:
+    return Failure(
+        status=Status.REFUSED,
+        code="USAGE",
+        message=_one_line(error.format_message()),
+        hint=f"see {error.ctx.command_path} --help" if getattr(error, "ctx", None) else "see xsam --help",
+    )
+
+
+def _where(error: Exception) -> str:
+    """Return the file and the line that raised an error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _echo_json(failure: Failure) -> None:
+    """Print a line of JSON; if stdout itself is what failed, print the error on stderr."""
+    try:
+        typer.echo(failure.as_json())
+        sys.stdout.flush()
+    except OSError:
+        print_error(failure.message, failure.hint)
 
 
 def print_error(message: str, hint: str) -> None:

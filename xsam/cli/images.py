@@ -1,52 +1,50 @@
-"""Reading and writing of image files. Functions import OpenCV, so that `xsam --help` does not."""
+"""Writing of image files. Functions import OpenCV, so that `xsam --help` does not."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xsam.errors import InvalidImageError, InvalidQueryError
+from xsam.errors import InvalidQueryError
+from xsam.weights.files import replace_file
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an RGB image (H, W, 3), rotated by its EXIF orientation.
+def check_output(path: Path, source: Path) -> None:
+    """Check where an image will be written, before the work is done.
 
     Raises:
-        InvalidImageError: the file cannot be read or is not an image.
+        InvalidQueryError: the file name has no suffix of an image format, or it is the input.
+        OSError: there is a folder of this name, or the file cannot be written.
     """
-    import cv2
-    import numpy as np
-
-    try:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
-    except OSError as error:
-        raise InvalidImageError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
-        bgr = cv2.imdecode(content, cv2.IMREAD_COLOR) if len(content) else None
-    except cv2.error:
-        bgr = None
-    if bgr is None:
-        raise InvalidImageError(f"{path} is not an image that OpenCV can read")
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
-
-
-def check_suffix(path: Path) -> None:
-    """Raise `InvalidQueryError` unless the file name has the suffix of an image format."""
     import cv2
 
     if not cv2.haveImageWriter(path.name):
         raise InvalidQueryError(f"cannot tell the image format of {path.name!r}", hint="use .png or .jpg")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise InvalidQueryError(f"{path} is the input image", hint="write the result to another file")
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent))
 
 
 def write_image(path: Path, image: NDArray[Any]) -> None:
-    """Write uint8 RGB (H, W, 3) or uint16 (H, W)."""
+    """Write uint8 RGB (H, W, 3) or uint16 (H, W); on an error, what was under this name before stays.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     import cv2
     import numpy as np
 
     pixels = np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(path.suffix, pixels)[1].tobytes())
+    replace_file(path, cv2.imencode(path.suffix, pixels)[1].tobytes())

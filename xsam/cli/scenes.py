@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xsam.cli.images import write_image
+from xsam.weights.files import replace_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -62,5 +63,5 @@ def _write_scene(seed: int, out: Path, image_hw: tuple[int, int]) -> list[Path]:
     for name, image in images:
         write_image(out / f"{stem}_{name}.png", image)
     truth_file = out / f"{stem}_truth.json"
-    truth_file.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    replace_file(truth_file, (json.dumps(truth, indent=2) + "\n").encode())
     return [*(out / f"{stem}_{name}.png" for name, _ in images), truth_file]

@@ -12,9 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from xsam.cli import loading
-from xsam.cli.console import EXIT_CODES, exit_code, print_lines
-from xsam.cli.images import check_suffix, read_image, write_image
-from xsam.errors import InvalidQueryError, RequestRefusedError, XSamError
+from xsam.cli.console import EXIT_CODES, print_lines
+from xsam.cli.images import check_output, write_image
+from xsam.errors import InvalidQueryError
+from xsam.inference.images import read_image
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
 
 if TYPE_CHECKING:
@@ -36,9 +37,12 @@ def segment(
     model: loading.Model = "tiny",
     device: loading.Device = "auto",
     classes: Annotated[
-        list[str] | None, typer.Option("--class", help="Category of objects; repeatable.")
+        list[str] | None,
+        typer.Option("--class", help="Category of objects; repeatable, or several with commas."),
     ] = None,
-    stuff: Annotated[list[str] | None, typer.Option(help="Category of surfaces (wall); repeatable.")] = None,
+    stuff: Annotated[
+        list[str] | None, typer.Option(help="Category of surfaces (wall); like --class.")
+    ] = None,
     box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 in pixels; repeatable.")] = None,
     point: Annotated[list[str] | None, typer.Option(help="x,y in pixels; repeatable.")] = None,
     task: Annotated[Task, typer.Option(help="Kind of request; auto derives it from the rest.")] = Task.AUTO,
@@ -55,51 +59,49 @@ def segment(
     frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
     """Find something in a picture."""
-    try:
-        prompts = (*_parse_boxes(box or []), *_parse_points(point or []))
-        if task is Task.AUTO and sum(map(bool, (text, classes or stuff, prompts))) > 1:
-            raise InvalidQueryError(
-                "text, categories and regions are three different requests",
-                hint="give one of them, or choose the kind of request with --task",
-            )
-        query = Query(
-            text=text,
-            task=task,
-            thing_classes=tuple(classes or ()),
-            stuff_classes=tuple(stuff or ()),
-            prompts=prompts,
-            score_threshold=threshold,
-            explain=explain,
+    prompts = (*_parse_boxes(box or []), *_parse_points(point or []))
+    if task is Task.AUTO and sum(map(bool, (text, classes or stuff, prompts))) > 1:
+        raise InvalidQueryError(
+            "text, categories and regions are three different requests",
+            hint="give one of them, or choose the kind of request with --task",
         )
-        rgb = read_image(image)
-        query.validate((rgb.shape[0], rgb.shape[1]))
-        if out is not None:
-            check_suffix(out)
-        with Console(stderr=True).status("loading the model …") as progress:
-            engine = loading.load_model(
-                model,
-                device=device,
-                llm_device=llm_device,
-                llm_weights=llm_weights,
-                compiled=compiled,
-                threads=threads,
-                frame_cache_mib=frame_cache_mib,
-            )
-            result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
-        if out is not None:
-            write_image(out, _draw(rgb, result))
-    except XSamError as error:
-        if not as_json:
-            raise
-        status = Status.REFUSED if isinstance(error, RequestRefusedError) else Status.FAILED
-        failure = {"status": status.value, "code": error.code, "message": error.message, "hint": error.hint}
-        typer.echo(json.dumps(failure))
-        raise typer.Exit(exit_code(error)) from error
+    query = Query(
+        text=text,
+        task=task,
+        thing_classes=_parse_names(classes or []),
+        stuff_classes=_parse_names(stuff or []),
+        prompts=prompts,
+        score_threshold=threshold,
+        explain=explain,
+    )
+    rgb = read_image(image)
+    query.validate((rgb.shape[0], rgb.shape[1]))
+    if out is not None:
+        check_output(out, image)
+    with Console(stderr=True).status("loading the model …") as progress:
+        engine = loading.load_model(
+            model,
+            device=device,
+            llm_device=llm_device,
+            llm_weights=llm_weights,
+            compiled=compiled,
+            threads=threads,
+            frame_cache_mib=frame_cache_mib,
+        )
+        result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
+    if out is not None:
+        write_image(out, _draw(rgb, result))
     if as_json:
         typer.echo(json.dumps(_as_json(result)))
     else:
         _print_result(result, out)
     raise typer.Exit(EXIT_CODES[result.status])
+
+
+def _parse_names(values: list[str]) -> tuple[str, ...]:
+    """Split at commas, and drop repetitions."""
+    names = [" ".join(name.split()) for value in values for name in value.split(",")]
+    return tuple(dict.fromkeys(names))
 
 
 def _parse_numbers(option: str, value: str, count: int) -> list[float]:

@@ -1,4 +1,7 @@
-"""Options that trade accuracy or start-up time for speed or memory: int8 weights, compilation, threads."""
+"""Options that trade accuracy or start-up time for speed or memory: int8 weights, compilation, threads.
+
+And how to tell that memory ran out.
+"""
 
 from __future__ import annotations
 
@@ -70,3 +73,24 @@ def cpu_threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+# PyTorch has a type of its own for the GPU's memory only; these are texts of plain RuntimeErrors.
+_OUT_OF_MEMORY = (
+    "can't allocate memory",  # DefaultCPUAllocator
+    "not enough memory",  # DefaultCPUAllocator on Windows
+    "out of memory",  # CUDA driver and libraries
+    "std::bad_alloc",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "insufficient memory",  # OpenCV
+    "failed to allocate",  # OpenCV
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of PyTorch, NumPy or OpenCV says that memory ran out."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, Exception) and any(sign in text for sign in _OUT_OF_MEMORY)

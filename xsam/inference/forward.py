@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsam.config import IMAGE_ID
-from xsam.errors import InvalidQueryError
+from xsam.errors import InvalidQueryError, ModelError
+from xsam.inference.acceleration import is_out_of_memory
+from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
 from xsam.inference.prompts import (
@@ -24,6 +27,7 @@ from xsam.inference.prompts import (
     mark_positions,
     tokenize,
     unknown_words,
+    without_repeats,
 )
 from xsam.inference.results import Prediction, compose, plain_text
 from xsam.inference.stages import StageClock
@@ -45,6 +49,7 @@ class Prompt:
 
     index: int  # of the query in the request
     query: Query
+    distinct: Query  # without repeated categories, which would share their probability
     task: Task  # resolved
     conversation: Conversation
     tokens: TokenizedPrompt  # expanded
@@ -80,7 +85,11 @@ class ForwardPass:
             on_text: hook for generated text.
 
         Returns:
-            One result per query, in order, all with the same timing.
+            One result per query, in order, all with the same timing. A query for which the network gives NaN
+            or infinity is FAILED.
+
+        Raises:
+            ModelError: what the network computes from the frame alone is not finite.
         """
         clock.begin("preprocess")
         results: dict[int, SegmentationResult] = {}
@@ -110,7 +119,8 @@ class ForwardPass:
         """
         config = self.model.config
         task = query.validate(frame.image_hw)
-        conversation = conversation_for(query)
+        distinct = without_repeats(query)
+        conversation = conversation_for(distinct)
         tokens = tokenize(self.tokenizer, conversation, bos=config.bos_before_user)
         tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
         room = config.llm.max_position_embeddings - (0 if conversation.answer else MAX_NEW_TOKENS)
@@ -132,6 +142,7 @@ class ForwardPass:
         return Prompt(
             index=index,
             query=query,
+            distinct=distinct,
             task=task,
             conversation=conversation,
             tokens=tokens,
@@ -149,16 +160,24 @@ class ForwardPass:
         frames: FrameCache,
         clock: StageClock,
         on_text: TextHook | None,
-    ) -> dict[int, Prediction]:
+    ) -> dict[int, Prediction | ModelError]:
         """Encode the frame unless it is cached, and predict for every prompt; keyed by prompt index."""
         key = FrameCache.key(frame.rgb)
         encoded = frames.get(key)
         if encoded is None:
             frames.make_room()
-            encoded = self._encode(frame, clock)
+            try:
+                encoded = self._encode(frame, clock)
+            except NotFiniteError:
+                raise self._not_finite(frame, None, clock) from None
+            except (RuntimeError, IndexError, ValueError) as error:
+                # NaN as a coordinate is an index out of range.
+                if is_out_of_memory(error) or not (found := self._find_not_finite(frame, None, clock)):
+                    raise
+                raise not_finite_error(self.model, found) from error
         else:
             clock.begin("encode")  # announced all the same: every request has the same stages
-        predictions: dict[int, Prediction] = {}
+        predictions: dict[int, Prediction | ModelError] = {}
         try:
             forced = [prompt for prompt in prompts if prompt.conversation.answer]
             for start in range(0, len(forced), MAX_PROMPTS_PER_BATCH):
@@ -166,29 +185,65 @@ class ForwardPass:
                 predictions.update(self._predict_forced(encoded, batch, clock))
             for prompt in prompts:
                 if not prompt.conversation.answer:
-                    predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
+                    with suppress(NotFiniteError):
+                        predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
         finally:
             frames.put(key, encoded)
+        failed = [prompt for prompt in prompts if prompt.index not in predictions]
+        if failed:
+            frames.drop(key)  # what the language model computed from the image may be the cause
+            failure = self._not_finite(frame, failed[0], clock)
+            predictions.update((prompt.index, failure) for prompt in failed)
         return predictions
 
-    def _encode(self, frame: Frame, clock: StageClock) -> EncodedFrame:
-        """Compute what depends on the frame alone, except the LLM's prefix, which needs a first prompt."""
+    def _not_finite(self, frame: Frame, prompt: Prompt | None, clock: StageClock) -> ModelError:
+        return not_finite_error(self.model, self._find_not_finite(frame, prompt, clock))
+
+    def _find_not_finite(
+        self, frame: Frame, prompt: Prompt | None, clock: StageClock
+    ) -> torch.nn.Module | None:
+        """Repeat what gave NaN or infinity, and return the first block that does."""
+        again = StageClock(clock.deadline)
+
+        def run() -> None:
+            encoded = self._encode(frame, again, compiled=False)
+            if prompt is not None and prompt.conversation.answer:
+                self._predict_forced(encoded, [prompt], again)
+            elif prompt is not None:
+                self._predict_generated(encoded, prompt, again, None)
+
+        return first_not_finite(self.model, run)
+
+    def _encode(self, frame: Frame, clock: StageClock, *, compiled: bool = True) -> EncodedFrame:
+        """Compute what depends on the frame alone, except the LLM's prefix, which needs a first prompt.
+
+        Raises:
+            NotFiniteError: it contains NaN or infinity.
+        """
         model = self.model
         pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config)
         clock.begin("encode")
-        features = model.encode_image(*(tensor[None].to(model.device, model.dtype) for tensor in pixels))
-        return EncodedFrame(
+        inputs = [tensor[None].to(model.device, model.dtype) for tensor in pixels]
+        features = model.encode_image(*inputs) if compiled else XSamModel.encode_image(model, *inputs)
+        encoded = EncodedFrame(
             image_tokens=features.image_tokens,
             region_map=features.region_map,
             memory=model.decoder_memory(features),
         )
+        if not all_finite((features.image_tokens, *encoded.memory.tensors)):
+            raise NotFiniteError
+        return encoded
 
     # ---------------------------------------------------------------------------------- language
 
     def _predict_forced(
         self, encoded: EncodedFrame, prompts: Sequence[Prompt], clock: StageClock
     ) -> dict[int, Prediction]:
-        """Predict for several prompts with a fixed answer in one LLM pass and one decoder pass."""
+        """Predict for several prompts with a fixed answer in one LLM pass and one decoder pass.
+
+        Returns:
+            The predictions by index of the prompt, without those that are not finite.
+        """
         clock.begin("language")
         model = self.model
         prefix = self._prefix(encoded, prompts[0])
@@ -205,7 +260,7 @@ class ForwardPass:
             conditions.append(means)
         clock.begin("decode")
         decoded = self._decode(encoded, seg_embeds, conditions)
-        return {
+        predictions = {
             prompt.index: Prediction(
                 # Padded conditions are cut off again; background stays last.
                 class_logits=torch.cat(
@@ -219,11 +274,16 @@ class ForwardPass:
             )
             for p, prompt in enumerate(prompts)
         }
+        return {index: prediction for index, prediction in predictions.items() if prediction.is_finite}
 
     def _predict_generated(
         self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock, on_text: TextHook | None
     ) -> Prediction:
-        """Generate the answer to one prompt; it has masks only if it contains exactly one `<SEG>`."""
+        """Generate the answer to one prompt; it has masks only if it contains exactly one `<SEG>`.
+
+        Raises:
+            NotFiniteError: states or logits contain NaN or infinity.
+        """
         clock.begin("language")
         model, tokenizer = self.model, self.tokenizer
         prefix = self._prefix(encoded, prompt)
@@ -245,6 +305,8 @@ class ForwardPass:
             prefix=prefix,
             on_token=on_token,
         )
+        if not all_finite([generation.hidden_states]):
+            raise NotFiniteError
         text = tokenizer.decode(generation.token_ids, skip_special_tokens=False)
         ids = np.concatenate(
             [prompt.tokens.input_ids[prompt.text_start :], np.array(generation.token_ids, np.int64)]
@@ -257,9 +319,12 @@ class ForwardPass:
         seg, means = self._project(generation.hidden_states, cond_ids, seg_ids)
         clock.begin("decode")
         decoded = self._decode(encoded, [seg], [means])
-        return Prediction(
+        prediction = Prediction(
             class_logits=decoded.class_logits[0, 0], mask_logits=decoded.mask_logits[0, 0], text=text
         )
+        if not prediction.is_finite:
+            raise NotFiniteError
+        return prediction
 
     def _prefix(self, encoded: EncodedFrame, prompt: Prompt) -> PrefixCache:
         """Return keys and values of the user tag and the image, which every prompt begins with."""
@@ -307,11 +372,17 @@ class ForwardPass:
 
     # ----------------------------------------------------------------------------------- compose
 
-    def _compose(self, prediction: Prediction, prompt: Prompt, frame: Frame) -> SegmentationResult:
+    def _compose(
+        self, prediction: Prediction | ModelError, prompt: Prompt, frame: Frame
+    ) -> SegmentationResult:
+        if isinstance(prediction, ModelError):
+            return replace(
+                SegmentationResult.from_error(prediction, prompt.query, frame), model_id=self.model_id
+            )
         unknown = unknown_words(self.tokenizer, prompt.query)
-        return compose(
+        result = compose(
             prediction,
-            prompt.query,
+            prompt.distinct,
             frame,
             self.model.config,
             task=prompt.task,
@@ -319,3 +390,9 @@ class ForwardPass:
             model_id=self.model_id,
             hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
         )
+        if prompt.distinct is prompt.query:
+            return result
+        names = prompt.query.thing_classes + prompt.query.stuff_classes
+        indices = [names.index(label) for label in result.segments.labels]
+        segments = replace(result.segments, label_indices=np.array(indices, np.int32))
+        return replace(result, query=prompt.query, segments=segments)

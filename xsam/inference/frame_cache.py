@@ -81,6 +81,10 @@ class FrameCache:
         while self._frames and self.nbytes > self.limit_bytes:
             self._frames.popitem(last=False)
 
+    def drop(self, key: bytes) -> None:
+        """Forget a frame, if it is here."""
+        self._frames.pop(key, None)
+
     def clear(self) -> None:
         """Drop all frames."""
         self._frames.clear()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xsam.config import IMAGE_ID, REGION_ID
 from xsam.errors import InvalidQueryError
-from xsam.types.requests import Query, Task
+from xsam.types.requests import Query, Task, plain_name
 
 IMAGE_TAG = "<image>"
 REGION_TAG = "<region>"
@@ -154,6 +154,24 @@ def unknown_words(tokenizer: Any, query: Query) -> tuple[str, ...]:
 def category_name(name: str) -> str:
     """Normalize a category name as in training: lower case, `-` → space, COCO's suffixes dropped."""
     return _COCO_SUFFIX.sub("", clean_text(name).lower()).replace("-", " ").strip()
+
+
+def without_repeats(query: Query) -> Query:
+    """Return the query with each category once, the first time that it is given; itself if none repeats.
+
+    The probabilities of all categories add up to 1, so a category that is given twice would get half.
+    """
+    things, stuff = (
+        {plain_name(name): name for name in reversed(names)}
+        for names in (query.thing_classes, query.stuff_classes)
+    )
+    if len(things) + len(stuff) == len(query.thing_classes) + len(query.stuff_classes):
+        return query
+    return replace(
+        query,
+        thing_classes=tuple(name for name in query.thing_classes if things.pop(plain_name(name), None)),
+        stuff_classes=tuple(name for name in query.stuff_classes if stuff.pop(plain_name(name), None)),
+    )
 
 
 def conversation_for(query: Query) -> Conversation:

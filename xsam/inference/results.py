@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xsam.config import XSamConfig
+from xsam.inference.finite import all_finite
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
     NESTED_SHARE,
@@ -40,6 +41,11 @@ class Prediction:
     class_logits: Tensor | None  # (Q, K + 1); None when there is no mask (chat, no `<SEG>`)
     mask_logits: Tensor | None  # (Q, h, w)
     text: str = ""  # generated answer, tags included
+
+    @property
+    def is_finite(self) -> bool:
+        """False if a logit is NaN or infinite."""
+        return all_finite(t for t in (self.class_logits, self.mask_logits) if t is not None)
 
 
 def compose(

@@ -3,12 +3,14 @@
 The ROS node and the agent tools both use it, so they compute the same numbers. Frames and units:
 
 * the camera frame is the optical one: x right, y down, z forward, meters;
-* depth is along the optical axis, float32 meters; 0, negative, NaN and infinity: no measurement (REP 118);
+* depth is along the optical axis, float32 meters; 0, negative, NaN and infinity: no measurement (REP 118),
+  and so is what no depth camera can measure: less than 1 mm or more than 10 km;
 * images are indexed ``[y, x]``; pixel centers have integer coordinates, as in ROS and OpenCV.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -17,11 +19,16 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
 from xsam.types.location import Location3D, quaternion_of_matrix, vector3
-from xsam.types.masks import BoolMask, MaskCrop, MaskRle
+from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask, MaskCrop, MaskRle
 
 MIN_POINTS = 10
 """Fewer measured pixels than this do not determine a surface."""
 
+MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 1e4
+MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
+_MAX_ASPECT = 2.0  # of fx and fy: no camera has pixels that are more oblong
+_MAX_CENTER_PX = 4 * MAX_IMAGE_SIDE_PX  # a crop may lie beside the principal point, but not that far
+_MAX_FOCAL_PX = 4 * MAX_IMAGE_SIDE_PX
 _MAX_POINTS = 20_000  # a larger surface is subsampled; its median does not change
 _CORE_DISTANCE = 5  # pixels this far from the mask's edge are certainly on the object
 _NEIGHBORS = ((-1, 0), (1, 0), (0, -1), (0, 1), (-1, -1), (-1, 1), (1, -1), (1, 1))  # (y, x)
@@ -51,10 +58,16 @@ def check_intrinsics(
     if matrix.shape != (3, 3):
         raise InvalidImageError(f"intrinsics must be (3, 3), got {matrix.shape}")
     height, width = image_hw
-    (fx, skew, cx), (zero, fy, cy) = matrix[0], matrix[1]
+    (fx, skew, cx), (zero, fy, cy) = matrix[0].tolist(), matrix[1].tolist()
     if not np.isfinite(matrix).all() or fx <= 0 or fy <= 0:
         raise InvalidImageError(
             f"the intrinsics have no focal length: fx = {fx:g}, fy = {fy:g}",
+            hint="the camera is not calibrated; check its camera_info topic",
+        )
+    _check_view(fx, fy, (height, width) if calibrated_hw is None else calibrated_hw)
+    if abs(cx) > _MAX_CENTER_PX or abs(cy) > _MAX_CENTER_PX:
+        raise InvalidImageError(
+            f"the principal point ({cx:g}, {cy:g}) px is nowhere near an image",
             hint="the camera is not calibrated; check its camera_info topic",
         )
     if abs(skew) > 0.05 * fx or abs(zero) > 1e-6 * fx or not np.allclose(matrix[2], (0, 0, 1)):
@@ -76,9 +89,31 @@ def check_intrinsics(
         )
 
 
+def _check_view(fx: float, fy: float, image_hw: tuple[int, int]) -> None:
+    """Raise an error if no camera has such focal lengths (pixels) for an image of this size."""
+    if not 1 / _MAX_ASPECT <= fx / fy <= _MAX_ASPECT:
+        raise InvalidImageError(
+            f"the focal lengths fx = {fx:g} and fy = {fy:g} px are too different for one camera",
+            hint="check the order of the matrix: K is row-major, (fx, 0, cx, 0, fy, cy, 0, 0, 1)",
+        )
+    for focal, side in ((fx, image_hw[1]), (fy, image_hw[0])):
+        narrowest, widest = (
+            side / 2 / math.tan(math.radians(angle) / 2) for angle in (MIN_VIEW_DEG, MAX_VIEW_DEG)
+        )
+        # A small image may be a crop, of which the field of view says little.
+        if focal < widest or focal > max(narrowest, _MAX_FOCAL_PX):
+            angle = 2 * math.degrees(math.atan(side / 2 / focal))
+            raise InvalidImageError(
+                f"a focal length of {focal:g} px is a field of view of {angle:.3g}° over {side} px; cameras "
+                f"have {MIN_VIEW_DEG:g}° to {MAX_VIEW_DEG:g}°",
+                hint="use the camera matrix of this image in pixels; an identity K is a camera that is not "
+                "calibrated or a rectified one, whose matrix is in P",
+            )
+
+
 def valid_depth(depth_m: NDArray[np.floating]) -> BoolMask:
-    """Return a mask of the pixels with a depth measurement: finite and positive."""
-    valid: BoolMask = np.isfinite(depth_m) & (depth_m > 0)
+    """Return a mask of the pixels with a depth measurement: `MIN_DEPTH_M` to `MAX_DEPTH_M`."""
+    valid: BoolMask = (depth_m >= MIN_DEPTH_M) & (depth_m <= MAX_DEPTH_M)  # false for NaN
     return valid
 
 
@@ -182,8 +217,15 @@ def _locate(
     ratio = count / area
     pixel_m = 1.0 / min(float(intrinsics[0, 0]), float(intrinsics[1, 1]))  # width of a pixel at 1 m
     if count < max(1, min_points):
+        absurd = int(np.count_nonzero(mask & np.isfinite(depth) & (depth > 0))) - count
+        reason = f"only {count} of the mask's {area} pixels have a depth measurement; {min_points} are needed"
+        if absurd:
+            reason += (
+                f"; {absurd} have a depth below {MIN_DEPTH_M * 1000:g} mm or above {MAX_DEPTH_M / 1000:g} "
+                "km: check the unit of the depth image"
+            )
         return Location3D.unknown(
-            f"only {count} of the mask's {area} pixels have a depth measurement; {min_points} are needed",
+            reason,
             depth_valid_ratio=ratio,
         )
     rows, columns = np.nonzero(_surface_pixels(mask, np.where(known, depth, np.float32(np.nan)), pixel_m))

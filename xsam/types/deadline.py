@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 
-from xsam.errors import DeadlineExceededError
+from xsam.errors import DeadlineExceededError, InvalidQueryError
 
 StageHook = Callable[[str], None]
 """Called with the name of each stage as it begins; may raise an `XSamError` to end the request."""
@@ -23,7 +24,11 @@ class Deadline:
 
         Args:
             allowed_s: seconds from now; None = no deadline.
+
+        Raises:
+            InvalidQueryError: it is not a number.
         """
+        allowed_s = None if allowed_s is None else _seconds(allowed_s)
         self.allowed_s = allowed_s
         self._ends_s = None if allowed_s is None else time.monotonic() + allowed_s
 
@@ -51,3 +56,16 @@ class Deadline:
         """Return what to raise when the time is up; `stage` names what was running."""
         where = f" (stage: {stage})" if stage else ""
         return DeadlineExceededError(f"no answer within {self.allowed_s or 0.0:.3g} s{where}")
+
+
+def _seconds(value: object) -> float:
+    try:
+        seconds = math.nan if isinstance(value, (bool, str)) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if math.isnan(seconds):
+        raise InvalidQueryError(
+            f"the deadline must be a number of seconds, got {value!r:.80}",
+            hint="give a positive number, or None to wait as long as it takes",
+        )
+    return seconds

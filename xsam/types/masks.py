@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from xsam.errors import InvalidImageError
+from xsam.types.arrays import Rebuilt, owned
 
 BoolMask = NDArray[np.bool_]
 
@@ -21,7 +22,7 @@ _MAX_CHARS_PER_RUN = 7  # 5 bits a character
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MaskCrop:
+class MaskCrop(Rebuilt):
     """The part of a mask inside its tight box; (0, 0) pixels at (0, 0) for an empty mask."""
 
     top: int
@@ -48,9 +49,12 @@ class MaskCrop:
         pixels.flags.writeable = False
         return cls(top=y_min, left=x_min, pixels=pixels)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pixels", owned(self.pixels))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MaskRle:
+class MaskRle(Rebuilt):
     """A binary mask as COCO compressed run-length code (what `pycocotools.mask.decode` reads).
 
     A 1920×1080 mask takes 2 MB raw and about 1–3 kB encoded.

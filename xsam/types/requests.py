@@ -10,17 +10,19 @@ Conventions, everywhere in the project:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
+from xsam.types.arrays import Rebuilt, owned
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
-from xsam.types.segments import Segments, read_only
+from xsam.types.segments import Segments
 
 __all__ = [
     "MAX_CATEGORIES",
@@ -39,6 +41,8 @@ __all__ = [
     "VisualPrompt",
     "check_rgb",
 ]
+
+_E = TypeVar("_E", bound=Enum)
 
 MAX_TEXT_CHARS = 2000
 MAX_CATEGORIES = 256
@@ -78,8 +82,12 @@ class Status(str, Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Frame:
-    """One camera image with its metadata, depth and intrinsics."""
+class Frame(Rebuilt):
+    """One camera image with its metadata, depth and intrinsics.
+
+    A frame owns its pixels: arrays that the caller could still write to are copied, so a driver may re-use
+    its buffers (see `xsam.types.arrays.owned`).
+    """
 
     rgb: NDArray[np.uint8]  # (H, W, 3)
     camera: str = ""
@@ -90,16 +98,20 @@ class Frame:
 
     def __post_init__(self) -> None:
         check_rgb(self.rgb)
-        object.__setattr__(self, "rgb", read_only(self.rgb))
+        object.__setattr__(self, "rgb", owned(self.rgb))
+        for name in ("depth_m", "intrinsics"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, np.ndarray):
+                raise InvalidImageError(f"{name} must be a NumPy array, got {type(value).__name__}")
         if self.depth_m is not None:
             if self.depth_m.shape != self.rgb.shape[:2] or self.depth_m.dtype != np.float32:
                 got = f"{self.depth_m.dtype} {self.depth_m.shape}"
                 raise InvalidImageError(f"depth must be float32 {self.rgb.shape[:2]}, got {got}")
-            object.__setattr__(self, "depth_m", read_only(self.depth_m))
+            object.__setattr__(self, "depth_m", owned(self.depth_m))
         if self.intrinsics is not None:
             if self.intrinsics.shape != (3, 3):
                 raise InvalidImageError(f"intrinsics must be (3, 3), got {self.intrinsics.shape}")
-            object.__setattr__(self, "intrinsics", read_only(self.intrinsics.astype(np.float64)))
+            object.__setattr__(self, "intrinsics", owned(self.intrinsics.astype(np.float64)))
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -115,7 +127,7 @@ class CameraRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VisualPrompt:
+class VisualPrompt(Rebuilt):
     """A point, box, scribble or mask in original pixels. Use the class methods to make one."""
 
     kind: PromptKind
@@ -125,7 +137,7 @@ class VisualPrompt:
     positive: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", PromptKind(self.kind))
+        object.__setattr__(self, "kind", _member(PromptKind, "kind", self.kind))
         given = (self.points_xy is not None, self.box_xyxy is not None, self.mask is not None)
         wanted = {
             PromptKind.POINT: (True, False, False),
@@ -136,7 +148,7 @@ class VisualPrompt:
         if given != wanted:
             raise InvalidQueryError(f"a {self.kind.value} prompt needs its own field and no other")
         if self.points_xy is not None:
-            points = np.array(self.points_xy, dtype=np.float32)
+            points = _float_array("prompt points", self.points_xy)
             least = 1 if self.kind is PromptKind.POINT else 2
             if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
                 raise InvalidQueryError(
@@ -144,24 +156,28 @@ class VisualPrompt:
                 )
             if not np.isfinite(points).all():
                 raise InvalidQueryError("prompt points must be finite numbers")
-            object.__setattr__(self, "points_xy", read_only(points))
+            object.__setattr__(self, "points_xy", owned(points))
         if self.box_xyxy is not None:
-            x_min, y_min, x_max, y_max = (float(v) for v in self.box_xyxy)
+            if np.shape(self.box_xyxy) != (4,):
+                raise InvalidQueryError(f"a box prompt needs 4 numbers, got {self.box_xyxy!r:.80}")
+            x_min, y_min, x_max, y_max = (_number("box_xyxy", v) for v in self.box_xyxy)
             if not np.isfinite([x_min, y_min, x_max, y_max]).all() or x_max <= x_min or y_max <= y_min:
                 raise InvalidQueryError(
                     f"a box prompt needs x_min < x_max and y_min < y_max, got {self.box_xyxy}"
                 )
             object.__setattr__(self, "box_xyxy", (x_min, y_min, x_max, y_max))
         if self.mask is not None:
-            if self.mask.ndim != 2 or self.mask.dtype != np.bool_ or not self.mask.any():
+            mask: Any = self.mask
+            if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_ or not mask.any():
                 raise InvalidQueryError(
                     "a mask prompt must be a bool (H, W) array with at least one pixel set"
                 )
-            object.__setattr__(self, "mask", read_only(self.mask))
+            object.__setattr__(self, "mask", owned(self.mask))
 
     @classmethod
     def point(cls, x_px: float, y_px: float, *, positive: bool = True) -> VisualPrompt:
-        return cls(kind=PromptKind.POINT, points_xy=np.array([[x_px, y_px]], np.float32), positive=positive)
+        points = _float_array("prompt points", [[x_px, y_px]])
+        return cls(kind=PromptKind.POINT, points_xy=points, positive=positive)
 
     @classmethod
     def box(
@@ -171,7 +187,8 @@ class VisualPrompt:
 
     @classmethod
     def scribble(cls, points_xy: Sequence[tuple[float, float]], *, positive: bool = True) -> VisualPrompt:
-        return cls(kind=PromptKind.SCRIBBLE, points_xy=np.array(points_xy, np.float32), positive=positive)
+        points = _float_array("prompt points", points_xy)
+        return cls(kind=PromptKind.SCRIBBLE, points_xy=points, positive=positive)
 
     @classmethod
     def from_mask(cls, mask: BoolMask, *, positive: bool = True) -> VisualPrompt:
@@ -214,11 +231,16 @@ class Query:
     explain: bool = False  # REASONING: generate an explanation
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "task", Task(self.task))
-        for name in ("thing_classes", "stuff_classes", "prompts"):
-            if isinstance(getattr(self, name), str):  # tuple("mug") would ask for "m", "u" and "g"
-                raise InvalidQueryError(f"{name} takes several entries, got the text {getattr(self, name)!r}")
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        object.__setattr__(self, "task", _member(Task, "task", self.task))
+        if not isinstance(self.text, str):
+            raise InvalidQueryError(f"text must be a string, got {self.text!r:.80}")
+        for name, kind in (("thing_classes", str), ("stuff_classes", str), ("prompts", VisualPrompt)):
+            object.__setattr__(self, name, _entries(name, getattr(self, name), kind))
+        if self.score_threshold is not None:
+            threshold = _number("score_threshold", self.score_threshold)
+            object.__setattr__(self, "score_threshold", threshold)
+        object.__setattr__(self, "max_instances", _whole("max_instances", self.max_instances))
+        object.__setattr__(self, "explain", bool(self.explain))
 
     def resolved_task(self) -> Task:
         """Return the task, with `AUTO` resolved.
@@ -249,7 +271,13 @@ class Query:
         if len(classes) > MAX_CATEGORIES:
             raise InvalidQueryError(f"{len(classes)} categories, at most {MAX_CATEGORIES} are allowed")
         if any(not name.strip() or len(name) > MAX_TEXT_CHARS for name in classes):
-            raise InvalidQueryError("category names must not be empty")
+            raise InvalidQueryError(f"category names must have 1 to {MAX_TEXT_CHARS} characters")
+        both = {plain_name(name) for name in self.thing_classes} & set(map(plain_name, self.stuff_classes))
+        if both:
+            raise InvalidQueryError(
+                f"the category {min(both)!r:.80} is given as a thing and as stuff",
+                hint="name each category once: things are countable objects, stuff is a surface",
+            )
         if not all(_is_unicode(value) for value in (self.text, *classes)):
             raise InvalidQueryError("the text contains a lone surrogate, which is not a valid character")
         if len(self.prompts) > MAX_PROMPTS:
@@ -347,6 +375,57 @@ class SegmentationResult:
         )
 
 
+def _member(kinds: type[_E], name: str, value: Any) -> _E:
+    """Return a member of an enumeration by its value."""
+    try:
+        return kinds(value)
+    except ValueError:
+        allowed = ", ".join(member.value for member in kinds)
+        raise InvalidQueryError(f"{name} must be one of {allowed}, got {value!r:.80}") from None
+
+
+def _entries(name: str, values: Any, kind: type[Any]) -> tuple[Any, ...]:
+    """Return several values of one type as a tuple."""
+    if isinstance(values, str):  # tuple("mug") would ask for "m", "u" and "g"
+        raise InvalidQueryError(f"{name} takes several entries, got the text {values!r:.80}")
+    if not isinstance(values, Iterable):
+        raise InvalidQueryError(f"{name} takes several entries, got {values!r:.80}")
+    entries = tuple(values)
+    wrong = [entry for entry in entries if not isinstance(entry, kind)]
+    if wrong:
+        raise InvalidQueryError(f"{name} takes entries of type {kind.__name__}, got {wrong[0]!r:.80}")
+    return entries
+
+
+def _number(name: str, value: Any) -> float:
+    """Return a number as a float; text and true are none."""
+    if isinstance(value, (bool, np.bool_, str)):
+        raise InvalidQueryError(f"{name} must be a number, got {value!r:.80}")
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidQueryError(f"{name} must be a number, got {value!r:.80}") from None
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return an integer as a Python int."""
+    if isinstance(value, (bool, np.bool_)):
+        raise InvalidQueryError(f"{name} must be an integer, got {value!r:.80}")
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise InvalidQueryError(f"{name} must be an integer, got {value!r:.80}") from None
+
+
+def _float_array(name: str, values: Any) -> NDArray[np.float32]:
+    """Return numbers as a new float32 array; a number too large for float32 becomes infinite."""
+    try:
+        with np.errstate(over="ignore"):
+            return np.array(values, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise InvalidQueryError(f"{name} must be numbers, got {values!r:.80}") from None
+
+
 def _is_unicode(text: str) -> bool:
     """Return True if the text can be encoded as UTF-8; a lone surrogate from broken JSON cannot."""
     try:
@@ -354,6 +433,11 @@ def _is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def plain_name(name: str) -> str:
+    """Return the name of a category without differences of case and spacing."""
+    return " ".join(name.split()).casefold()
 
 
 def check_rgb(rgb: NDArray[Any]) -> None:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.types.arrays import Rebuilt, owned
 from xsam.types.location import Location3D
 from xsam.types.masks import BoolMask, MaskRle
 
 
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view of an array."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Segments:
+class Segments(Rebuilt):
     """Segments of one result as parallel columns, best score first.
 
     `track_ids` and `locations` come from `xsam.spatial`; left out they say "not tracked" and "not located"
@@ -55,7 +48,7 @@ class Segments:
         if wrong:
             raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
         for name in ("label_indices", "scores", "boxes_xyxy", "track_ids"):
-            object.__setattr__(self, name, read_only(getattr(self, name)))
+            object.__setattr__(self, name, owned(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.masks)

@@ -9,6 +9,8 @@ model filled.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from xsam.config import SPECIAL_TOKENS, XSamConfig
-from xsam.errors import CheckpointError
+from xsam.errors import CheckpointError, InvalidOptionError
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
 
@@ -48,21 +50,33 @@ def resolve_model(model: str | Path) -> tuple[Path, str]:
     """Return the folder and the identifier of a model given by name ("tiny") or by path.
 
     Raises:
+        InvalidOptionError: `model` is neither text nor a path.
         CheckpointError: there is neither a shipped model of that name nor such a folder.
     """
-    shipped = _ASSETS / str(model)
-    if isinstance(model, str) and "/" not in model and shipped.is_dir():
-        return shipped, model
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        names = (
-            ", ".join(sorted(p.name for p in _ASSETS.iterdir() if p.is_dir())) if _ASSETS.is_dir() else "none"
-        )
+    if not isinstance(model, (str, Path)):
+        raise InvalidOptionError(f"model must be a name or a path, got {model!r:.80}")
+    shipped = shipped_models()
+    if isinstance(model, str) and model in shipped:
+        return shipped[model], model
+    hint = f"give a folder written by `xsam convert`, or a shipped model ({', '.join(shipped) or 'none'})"
+    try:
+        folder = Path(model).expanduser()
+        is_folder, is_file = bool(os.fspath(model)) and folder.is_dir(), folder.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: the home of an unknown user
+        raise CheckpointError(f"no model {str(model)!r:.200}: {error}", hint=hint) from error
+    if is_file:
         raise CheckpointError(
-            f"no model {str(model)!r}",
-            hint=f"give a folder written by `xsam convert`, or a shipped model ({names})",
+            f"{folder} is a file; a model is a folder with config.json, weights and tokenizer",
+            hint=f"turn published weights into one: xsam convert {shlex.quote(str(folder))} OUT",
         )
-    return folder, folder.name
+    if not is_folder:
+        raise CheckpointError(f"no model {str(model)!r:.200}", hint=hint)
+    return folder, folder.resolve().name
+
+
+def shipped_models() -> dict[str, Path]:
+    """Return name → folder of the models that come with the package."""
+    return {p.name: p for p in sorted(_ASSETS.iterdir()) if p.is_dir()} if _ASSETS.is_dir() else {}
 
 
 def module_name(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import shutil
@@ -53,6 +54,17 @@ def _error_line(result: Result, code: int) -> str:
     (line,) = result.output.strip().splitlines()
     assert line.startswith("error: ")
     return line
+
+
+def _json_line(result: Result, code: int) -> dict[str, str]:
+    """The only line on stdout, as JSON."""
+    assert result.exit_code == code
+    assert "Traceback" not in result.output
+    (line,) = result.stdout.splitlines()
+    failure: dict[str, str] = json.loads(line)
+    assert failure.keys() == {"status", "code", "message", "hint"}
+    assert failure["message"]
+    return failure
 
 
 # -- segment
@@ -211,13 +223,103 @@ def test_an_overlay_that_cannot_be_written(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in line
 
 
-def test_bugs_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bugs_are_one_line_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("xsam.engine.XSam.load", broken)
+    line = _error_line(_segment("mug"), 1)
+    assert "ZeroDivisionError: a bug (test_commands.py:" in line
+    assert "XSAM_TRACEBACK=1" in line
+    assert _json_line(_segment("mug", "--json"), 1)["code"] == "INTERNAL"
+    monkeypatch.setenv("XSAM_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError, match="a bug"):
         _segment("mug")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--device", "cuda"], "INVALID_OPTION", 'device must be "cpu" or "auto" on this machine'),
+        (["--device", "gpu"], "INVALID_OPTION", 'device must be "auto", "cpu"'),
+        (["--device", ""], "INVALID_OPTION", "device must be"),
+        (["--device", "meta"], "INVALID_OPTION", "device must be"),
+        (["--llm-device", "auto"], "INVALID_OPTION", "llm_device must be"),
+        (["--threads", "100000"], "INVALID_OPTION", "threads must be an integer from 1 to 4096 or null"),
+        (["--threads", "0"], "USAGE", "Invalid value for '--threads'"),
+        (["--llm-weights", "int4"], "USAGE", "'int4' is not one of 'as_loaded', 'int8'"),
+        (["--threshold", "nan"], "USAGE", "Invalid value for '--threshold'"),
+        (["--nonsense"], "USAGE", "No such option"),
+        (["--box", "1,2"], "INVALID_QUERY", "--box takes 4 numbers"),
+        (["--model", ""], "CHECKPOINT", "no model ''"),
+    ],
+)
+def test_with_json_every_refusal_is_a_line_of_json(arguments: list[str], code: str, message: str) -> None:
+    """Some were tracebacks with nothing on stdout."""
+    if arguments == ["--device", "cuda"] and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = _xsam("segment", IMAGE, "mug", *arguments, "--json")
+    failure = _json_line(result, 1 if code == "CHECKPOINT" else 2)
+    assert failure["code"] == code
+    assert message in failure["message"]
+    assert failure["status"] == ("failed" if code == "CHECKPOINT" else "refused")
+
+
+def test_a_full_disk_leaves_the_old_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partial picture stayed under the final name, and `--json` printed nothing."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    overlay = tmp_path / "overlay.png"
+    overlay.write_bytes(b"the old picture")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        failure = _json_line(_segment("mug", "--out", overlay, "--json"), 1)
+        line = _error_line(_segment("mug", "--out", overlay), 1)
+    assert (failure["status"], failure["code"]) == ("failed", "FILE")
+    assert failure["message"] == f"{overlay}: No space left on device"
+    assert f"{overlay}: No space left on device (free some space" in line
+    assert overlay.read_bytes() == b"the old picture"
+    assert list(tmp_path.iterdir()) == [overlay]
+
+
+@pytest.mark.parametrize("name", ["scene.png", "../here/scene.png"])
+def test_the_input_is_not_overwritten(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    image = Path(shutil.copy(IMAGE, folder / "scene.png"))
+    before = image.read_bytes()
+    line = _error_line(_xsam("segment", image, "mug", "--out", folder / name, "--model", "tiny"), 2)
+    assert "is the input image (write the result to another file)" in line
+    assert image.read_bytes() == before
+
+
+def test_an_output_that_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "overlay.png").mkdir()
+    assert "Is a directory" in _error_line(_segment("mug", "--out", tmp_path / "overlay.png"), 1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--class", "mug", "--class", "mug"], ["--class", "mug,mug"], ["--class", " mug , mug"]]
+)
+def test_a_repeated_category_is_one_category(arguments: list[str]) -> None:
+    """The scores of a category that was given twice were halved."""
+    once = json.loads(_segment("--class", "mug", "--threshold", "0", "--json").stdout)
+    twice = json.loads(_segment(*arguments, "--threshold", "0", "--json").stdout)
+    assert twice["segments"] == once["segments"] != []
+
+
+def test_categories_with_commas_are_several() -> None:
+    apart = json.loads(_segment("--class", "mug", "--class", "cube", "--threshold", "0", "--json").stdout)
+    joined = json.loads(_segment("--class", "mug,cube", "--threshold", "0", "--json").stdout)
+    assert joined["segments"] == apart["segments"]
+    assert {segment["label"] for segment in joined["segments"]} == {"mug", "cube"}
+
+
+def test_a_category_cannot_be_thing_and_stuff() -> None:
+    line = _error_line(_segment("--class", "table", "--stuff", "Table"), 2)
+    assert "the category 'table' is given as a thing and as stuff" in line
 
 
 LOAD_OPTIONS = {

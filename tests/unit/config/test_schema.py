@@ -1,0 +1,202 @@
+"""`config.json` is input: every setting is checked before a tensor is made, and nothing else is read."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.config.mutations import mutated
+from xsam import CheckpointError
+from xsam.config import XSamConfig, full_config, tiny_config
+from xsam.config.json_files import MAX_BYTES, read_json
+
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / "tests" / "golden" / "data" / "a" / "config.json"
+TINY = ROOT / "xsam" / "assets" / "tiny" / "config.json"
+
+
+def _golden() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(GOLDEN.read_text())
+    return data
+
+
+def _refusal(data: object) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        XSamConfig.from_dict(data)  # type: ignore[arg-type]
+    assert caught.value.hint
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+@pytest.mark.parametrize("path", [GOLDEN, GOLDEN.parents[1] / "c" / "config.json", TINY])
+def test_files_are_read_and_written_back(path: Path) -> None:
+    config = XSamConfig.read(path)
+    assert XSamConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize("config", [full_config(), full_config(released=False), tiny_config(vocab_size=234)])
+def test_our_own_sizes_fit_the_schema(config: XSamConfig) -> None:
+    assert XSamConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("xsam", "reject_bellow", 0.1, "xsam.reject_bellow is unknown (did you mean reject_below?)"),
+        ("xsam", "reject_below", 9, "xsam.reject_below must be a number from 0 to 1, got 9"),
+        ("xsam", "reject_below", float("nan"), "xsam.reject_below must be a number from 0 to 1, got nan"),
+        ("xsam", "reject_below", True, "xsam.reject_below must be a number from 0 to 1, got true"),
+        ("xsam", "vision_resample", "lanczos", "must be one of 'bilinear', 'bicubic', got 'lanczos'"),
+        ("xsam", "extra_select_layers", [4, 6, 99], "names a layer that sam does not have"),
+        ("xsam", "visual_select_layer", -40, "is before the first layer of"),
+        ("xsam", "connector_type", "mlp", "xsam.connector_type must be 'conv', got 'mlp'"),
+        ("xsam", "special_tokens", ["<SEG>"], "xsam.special_tokens must be ['<SEG>', '<p>', '</p>']"),
+        ("xsam", "one_mask_per_object", "yes", "must be true or false, got 'yes'"),
+        ("llm", "hidden_size", 128.0, "llm.hidden_size must be an integer from 1 to 65536, got 128.0"),
+        ("llm", "hidden_act", "foo", "llm.hidden_act must be one of 'silu'"),
+        ("llm", "num_hidden_layers", 10**9, "llm.num_hidden_layers must be an integer from 1 to 256"),
+        ("llm", "num_hidden_layerz", 2, "llm.num_hidden_layerz is unknown (did you mean num_hidden_layers?)"),
+        ("llm", "rms_norm_eps", float("nan"), "llm.rms_norm_eps must be a number from 1e-12 to 0.1, got nan"),
+        ("llm", "num_attention_heads", 36, "llm.hidden_size must be a multiple of the heads"),
+        ("llm", "rope_scaling", {"type": "longrope"}, "llm.rope_scaling must be null, got an object"),
+        ("llm", "rope_parameters", {"rope_type": "yarn"}, "rope_type must be 'default', got 'yarn'"),
+        ("llm", "max_position_embeddings", 16, "has no room for an image"),
+        ("llm", "attn_implementation", "eager", "llm.attn_implementation is unknown"),
+        ("mask2former", "backbone", "resnet50", "mask2former.backbone must be null, got 'resnet50'"),
+        ("mask2former", "use_timm_backbone", True, "must be false, got true"),
+        ("mask2former", "feature_size", 33, "must be a multiple of 32"),
+        ("sam", "vision_config", [], "sam must be an object, got []"),
+        ("vision_encoder", "image_size", [128, 128], "must be an integer from 8 to 4096, got [128, 128]"),
+    ],
+)
+def test_wrong_settings_are_named(section: str, key: str, value: object, message: str) -> None:
+    data = _golden()
+    data[section][key] = value
+    assert message in _refusal(data)
+
+
+def test_settings_of_the_sampler() -> None:
+    for key, value, message in (
+        ("pooling_mode", "min", "xsam.sampler.pooling_mode must be one of 'mean', 'max', got 'min'"),
+        (
+            "num_sample_points",
+            9,
+            "xsam.sampler.num_sample_points is unknown (did you mean num_sample_point?)",
+        ),
+        ("pooling_kernel_size", 300, "needs a kernel of at most num_sample_point"),
+    ):
+        data = _golden()
+        data["xsam"]["sampler"][key] = value
+        assert message in _refusal(data)
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    data = _golden()
+    data["xsam"] |= {"reject_bellow": 1, "logit_clamp": -5}
+    data["llm"]["vocab_size"] = "many"
+    data["lmm"] = {}
+    message = _refusal(data)
+    parts = ("reject_bellow", "logit_clamp", "vocab_size", "section lmm is unknown (did you mean llm?)")
+    assert all(part in message for part in parts)
+
+
+def test_what_has_no_effect_is_not_passed_on() -> None:
+    """An attribute such as `output_attentions` changed what a class of transformers returns."""
+    data = _golden()
+    data["llm"] |= {"output_attentions": True, "dtype": "float8", "id2label": 7, "use_cache": "perhaps"}
+    data["mask2former"]["backbone_config"] = {"model_type": "timm_backbone", "backbone": "resnet50"}
+    assert XSamConfig.from_dict(data).to_dict() == XSamConfig.from_dict(_golden()).to_dict()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[" * 100_000, "nested more than 16 levels deep"),
+        ("[" * 50 + "]" * 50, "nested more than 16 levels deep"),
+        ('{"a": NaN}', "NaN is not a number in JSON"),
+        ('{"a": -Infinity}', "-Infinity is not a number in JSON"),
+        ('{"a": 1, "a": 2}', "the key 'a' is given twice"),
+        ("{" + " " * MAX_BYTES + "}", "more than 1 MiB"),
+        ("\xff", "cannot read"),
+        ("", "cannot read"),
+        ("9" * 5000, "cannot read"),
+    ],
+)
+def test_files_that_are_no_plain_json(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(content.encode("latin-1"))
+    for read in (XSamConfig.read, read_json):
+        with pytest.raises(CheckpointError) as caught:
+            read(path)
+        assert message in caught.value.message
+
+
+def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(CheckpointError, match="cannot read"):
+        XSamConfig.read(tmp_path / "config.json")
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Refuse every connection; the list of attempts."""
+    attempts: list[object] = []
+
+    def refuse(_: socket.socket, address: object) -> None:
+        attempts.append(address)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **_: refuse(None, a))  # type: ignore[arg-type]
+    return attempts
+
+
+@pytest.mark.parametrize("base", [GOLDEN, TINY])
+def test_mutations_are_read_or_refused(tmp_path: Path, no_network: list[object], base: Path) -> None:
+    """Of 1,874 mutations 957 once were raw exceptions, 5 hung, and one connected to the hub."""
+    original = json.loads(base.read_text())
+    path = tmp_path / "config.json"
+    refused = 0
+    for seed in range(250):
+        data, done = mutated(original, seed)
+        try:
+            path.write_text(json.dumps(data))
+        except RecursionError:  # too deep to write as well
+            continue
+
+        def read() -> bool:
+            try:
+                XSamConfig.read(path)
+            except CheckpointError:
+                return True
+            return False
+
+        refused += _within_deadline(read, f"seed {seed}: {done}")
+    assert refused > 50
+    assert not no_network
+
+
+def _within_deadline(call: Callable[[], bool], what: str, deadline_s: float = 10.0) -> bool:
+    """Run a call on a thread; the test fails, with the name of the case, if it raises or does not end."""
+    outcome: list[bool | BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    started = time.monotonic()
+    thread.start()
+    thread.join(deadline_s)
+    assert outcome, f"{what}: still running after {time.monotonic() - started:.0f} s"
+    assert isinstance(outcome[0], bool), f"{what}: {outcome[0]!r}"
+    return outcome[0]
