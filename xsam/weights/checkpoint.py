@@ -8,18 +8,15 @@ model filled.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
@@ -27,6 +24,23 @@ from xsam.config import SPECIAL_TOKENS, XSamConfig
 from xsam.errors import CheckpointError, InvalidOptionError
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
+from xsam.weights.files import flush, set_card_aside
+from xsam.weights.weight_files import find_weights, one_line, read_tensors, refuse_other_content, shortened
+
+__all__ = [
+    "find_weights",
+    "is_released_layout",
+    "load_checkpoint",
+    "load_tokenizer",
+    "load_weights",
+    "module_name",
+    "open_tokenizer",
+    "read_tensors",
+    "resolve_model",
+    "save_checkpoint",
+    "shipped_models",
+    "write_folder",
+]
 
 # Prefix in a file → prefix in the model. The first two rows are for the released (AAAI) layout, the third for
 # a level that both layouts have and the stock SigLIP class does not.
@@ -35,14 +49,6 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("segmentor.logit_scale", "segmentor.class_predictor.logit_scale"),
     ("vision_encoder.vision_model.", "vision_encoder."),
 )
-_WEIGHT_NAMES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.safetensors",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_MAX_NAMES_SHOWN = 10
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -92,83 +98,6 @@ def is_released_layout(names: Sequence[str]) -> bool:
     return any(name.startswith("visual_encoder.") or name == "segmentor.logit_scale" for name in names)
 
 
-def find_weights(path: Path) -> list[Path]:
-    """Return the weight files that a folder, an index or a weight file stands for, in order.
-
-    Raises:
-        CheckpointError: there are none, or a shard listed in the index is missing.
-    """
-    if path.is_dir():
-        found = next((path / name for name in _WEIGHT_NAMES if (path / name).is_file()), None)
-        if found is None:
-            raise CheckpointError(f"no weights in {path}", hint=f"expected one of {', '.join(_WEIGHT_NAMES)}")
-        path = found
-    if not path.is_file():
-        raise CheckpointError(f"no such file: {path}")
-    if not path.name.endswith(".index.json"):
-        return [path]
-    try:
-        shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path} is not a valid index: {error}") from error
-    for shard in shards:
-        if not isinstance(shard, str) or Path(shard).name != shard:
-            raise CheckpointError(f"{path} lists a shard outside its folder: {shard!r}")
-    missing = [shard for shard in shards if not (path.parent / shard).is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{len(missing)} shard(s) listed in {path.name} are missing: {_shortened(missing)}",
-            hint="download the checkpoint again: it resumes",
-        )
-    return [path.parent / shard for shard in shards]
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a file or folder to the CPU, under the names they have in the file.
-
-    Raises:
-        CheckpointError: a file is damaged, contains anything but tensors, or repeats a name.
-    """
-    tensors: dict[str, Tensor] = {}
-    for file in find_weights(path):
-        part = _read_file(file)
-        if isinstance(part, Mapping) and set(part) == {"state_dict"}:
-            part = part["state_dict"]
-        if not isinstance(part, Mapping):
-            raise CheckpointError(f"{file} contains a {type(part).__name__} instead of named tensors")
-        invalid = [str(k) for k, v in part.items() if not isinstance(v, Tensor) or not isinstance(k, str)]
-        if invalid:
-            raise CheckpointError(
-                f"{file} contains entries that are not named tensors: {_shortened(invalid)}"
-            )
-        repeated = sorted(tensors.keys() & part.keys())
-        if repeated:
-            raise CheckpointError(f"{file} repeats tensors of another shard: {_shortened(repeated)}")
-        tensors.update(part)
-    return tensors
-
-
-def _read_file(file: Path) -> Any:
-    """Read one weight file, which may contain nothing but tensors in plain containers."""
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        # Files written before torch 1.6 are not zip archives and cannot be mapped into memory.
-        mapped = zipfile.is_zipfile(file)
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise CheckpointError(
-            f"{file} is damaged or not a weight file: {_one_line(error)}",
-            hint="download it again, and compare its sha256",
-        ) from error
-    except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
-        # Its own message recommends switching the protection off.
-        raise CheckpointError(
-            f"{file} contains more than tensors and is not loaded",
-            hint="it may run code when it is unpickled; get the weights from a source you trust",
-        ) from error
-
-
 def load_weights(
     model: nn.Module,
     tensors: Mapping[str, Tensor],
@@ -208,19 +137,20 @@ def load_weights(
         if name in renamed and renamed[name].shape != tensor.shape
     )
     problems = [
-        f"{len(names)} {problem}: {_shortened(names)}"
+        f"{len(names)} {problem}: {shortened(names)}"
         for problem, names in (("missing", missing), ("extra", extra), ("of another shape", wrong))
         if names
     ]
     if problems:
         raise CheckpointError(
             f"the weights do not match the model; {'; '.join(problems)}",
-            hint="config.json and weights must come from the same model; if both do, the file is incomplete",
+            hint=_incomplete(expected, renamed)
+            or "config.json and weights must come from the same model; if both do, the file is incomplete",
         )
     broken = [name for name, t in renamed.items() if t.is_floating_point() and not _all_finite(t)]
     if broken:
         raise CheckpointError(
-            f"{len(broken)} tensor(s) contain NaN or infinity: {_shortened(broken)}",
+            f"{len(broken)} tensor(s) contain NaN or infinity: {shortened(broken)}",
             hint="download the file again",
         )
     converted = {
@@ -230,7 +160,30 @@ def load_weights(
         )
         for name, t in renamed.items()
     }
+    if dtype is not None and torch.finfo(dtype).max < torch.finfo(torch.bfloat16).max:
+        broken = [n for n, t in converted.items() if t.is_floating_point() and not _all_finite(t)]
+        if broken:
+            raise CheckpointError(
+                f"{len(broken)} tensor(s) have values too large for {str(dtype).removeprefix('torch.')}: "
+                f"{shortened(broken)}",
+                hint="use bfloat16 or float32",
+            )
     model.load_state_dict(converted, strict=True, assign=True)
+
+
+def _incomplete(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """Explain weights of which whole blocks are missing; empty if none is."""
+    blocks = {name.partition(".")[0] for name in expected}
+    present = {name.partition(".")[0] for name in given} & blocks
+    missing = sorted(blocks - present)
+    if not missing:
+        return ""
+    if not present:
+        return f"none of the tensors is X-SAM's: the names should begin with {', '.join(sorted(blocks))}"
+    return (
+        f"the file has nothing of {', '.join(missing)}: it is from an early stage of training, or holds only "
+        "what was trained; the last stage's weights have all blocks"
+    )
 
 
 def _all_finite(tensor: Tensor) -> bool:
@@ -297,7 +250,7 @@ def _fill_buffers(model: XSamModel) -> None:
     model.llm.model.rotary_emb = type(rotary)(model.config.llm).to(model.llm_device)
     left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
     if left:
-        raise CheckpointError(f"buffers of the model are still empty: {_shortened(left)}")
+        raise CheckpointError(f"buffers of the model are still empty: {shortened(left)}")
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -313,10 +266,14 @@ def open_tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"no tokenizer folder {folder}")
     if not (folder / "tokenizer.json").is_file():
         raise CheckpointError(f"no tokenizer.json in {folder}")
+    with (folder / "tokenizer.json").open("rb") as stream:
+        first = stream.read(512)
+    if not first.lstrip().startswith(b"{"):
+        refuse_other_content(folder / "tokenizer.json", first)
     try:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
-        raise CheckpointError(f"cannot open the tokenizer in {folder}: {_one_line(error)}") from error
+        raise CheckpointError(f"cannot open the tokenizer in {folder}: {one_line(error)}") from error
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -355,15 +312,6 @@ def write_folder(tensors: Mapping[str, Tensor], config: XSamConfig, tokenizer: A
     unfinished = folder / "model.safetensors.part"
     save_file(dict(tensors), unfinished, metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", unfinished)  # safetensors makes it readable by its owner only
+    flush(unfinished)
+    set_card_aside(folder)
     unfinished.replace(folder / "model.safetensors")
-
-
-def _shortened(names: Sequence[str]) -> str:
-    """Join the first names and count the rest."""
-    more = f" … and {len(names) - _MAX_NAMES_SHOWN} more" if len(names) > _MAX_NAMES_SHOWN else ""
-    return ", ".join(names[:_MAX_NAMES_SHOWN]) + more
-
-
-def _one_line(error: Exception) -> str:
-    """Return the first line of an error's text, or the name of its type."""
-    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -35,7 +35,7 @@ from xsam.weights.checkpoint import (
     read_tensors,
 )
 from xsam.weights.download import STAGE, XSAM
-from xsam.weights.files import sha256_of_file
+from xsam.weights.files import flush, set_card_aside, sha256_of_file
 from xsam.weights.published import choose_config, prepare_tokenizer
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -212,6 +212,7 @@ def _write_checkpoint(
         _check_saved_tokenizer(tokenizer, draft / "tokenizer")
         _write_weights(tensors, dtypes, sizes, draft)
         out.mkdir(exist_ok=True)
+        set_card_aside(out)
         if force:
             for old in _checkpoint_files(out):
                 old.unlink()
@@ -253,6 +254,7 @@ def _write_weights(
         save_file(shard, folder / file, metadata={"format": "pt"})
         # safetensors makes files readable by their owner only
         shutil.copymode(folder / "config.json", folder / file)
+        flush(folder / file)
         del shard  # before the next one is converted
     if split.is_sharded:
         index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from xsam.errors import CheckpointError
 
 
 def sha256_of_file(path: Path) -> str:
@@ -16,6 +19,44 @@ def sha256_of_file(path: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+_CARD = "README.md"
+_CARD_HASH = re.compile(r"`([\w.-]+)`[^`\n]*sha256 `([0-9a-f]{64})`")
+
+
+def card_hashes(folder: Path) -> dict[str, str]:
+    """Return file → sha256 as the model card of a folder gives them; empty without a card."""
+    try:
+        return dict(_CARD_HASH.findall((folder / _CARD).read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return {}
+
+
+def check_card(file: Path) -> None:
+    """Compare a weight file with the sha256 on the model card beside it, if there is one.
+
+    Raises:
+        CheckpointError: it is another file.
+    """
+    expected = card_hashes(file.parent).get(file.name)
+    if expected is not None and (found := sha256_of_file(file)) != expected:
+        raise CheckpointError(
+            f"{file} is not the file of the model card: its sha256 is {found}, in {_CARD} it is {expected}",
+            hint="the file is damaged or was replaced: get it again, or remove the line from the card",
+        )
+
+
+def set_card_aside(folder: Path) -> None:
+    """Rename the model card of a folder whose weights are being replaced, if it has their sha256."""
+    if card_hashes(folder):
+        (folder / _CARD).replace(folder / "README.old.md")
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def replace_file(path: Path, content: bytes) -> None:
