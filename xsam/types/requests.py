@@ -233,7 +233,7 @@ class Query:
     def __post_init__(self) -> None:
         object.__setattr__(self, "task", _member(Task, "task", self.task))
         if not isinstance(self.text, str):
-            raise InvalidQueryError(f"text must be a string, got {self.text!r:.80}")
+            raise InvalidQueryError(f"text must be text, got {type(self.text).__name__}")
         for name, kind in (("thing_classes", str), ("stuff_classes", str), ("prompts", VisualPrompt)):
             object.__setattr__(self, name, _entries(name, getattr(self, name), kind))
         if self.score_threshold is not None:
