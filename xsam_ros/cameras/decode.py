@@ -141,7 +141,7 @@ class FrameDecoder:
         self, info: BufferedMessage, image_hw: tuple[int, int], notes: list[str]
     ) -> NDArray[np.float64]:
         message = _deserialize(info, CameraInfo)
-        matrix = intrinsics_for(message, image_hw, rectified=self.rectified)
+        matrix = intrinsics_for(message, image_hw, rectified=self.rectified, notes=notes)
         if not self.rectified and is_distorted(message):
             notes.append("the lens distortion of the camera info is not corrected; use rectified images")
         return matrix

@@ -1,6 +1,13 @@
-"""`sensor_msgs/CameraInfo` → the camera matrix for the pixels of one image."""
+"""`sensor_msgs/CameraInfo` → the camera matrix for the pixels of one image, or why it cannot be right.
+
+A matrix that belongs to another image gives plausible numbers, and arms move to them. So everything in a
+camera info that can be compared is compared, and a contradiction is an error.
+"""
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,12 +15,31 @@ from sensor_msgs.msg import CameraInfo
 
 from xsam.errors import InvalidImageError
 
+MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
+_MAX_PIXEL_ASPECT = 1.5
+"""fx and fy of square pixels are equal; the most oblong pixels of video (anamorphic 16:9) have 1.46."""
+
 _MAX_ASPECT_ERROR = 0.01
 """Drivers round sizes to multiples of 8 or 16; cropping to another aspect ratio changes far more."""
 
+_ROUNDING_PX = 16
+_CENTERED = (0.35, 0.65)
+"""Principal points of uncropped images, as a share of width and height."""
+
+_BELONGS_HINT = "check that info_topic belongs to image_topic"
+
+
+class _Region(NamedTuple):
+    """The imaged part of the sensor, in pixels at calibration."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
 
 def intrinsics_for(
-    info: CameraInfo, image_hw: tuple[int, int], *, rectified: bool = False
+    info: CameraInfo, image_hw: tuple[int, int], *, rectified: bool = False, notes: list[str] | None = None
 ) -> NDArray[np.float64]:
     """Return the (3, 3) matrix K of an image, with (0, 0) at the center of the upper left pixel.
 
@@ -24,41 +50,32 @@ def intrinsics_for(
         info: of the camera that took the image.
         image_hw: (H, W) of the received image in pixels.
         rectified: the image is rectified, so P applies instead of K.
+        notes: receives what is unusual, but possible.
 
     Raises:
-        InvalidImageError: the camera is not calibrated, or the aspect ratio differs.
+        InvalidImageError: the camera is not calibrated, the matrix cannot be that of a camera with this image
+            size, or region, binning and sizes contradict each other.
 
     Source: REP 104 and the comments in `sensor_msgs/CameraInfo`. Binning here keeps pixel centers aligned,
     which moves the principal point by up to half a pixel more than `image_geometry` does.
     """
     height, width = image_hw
-    matrix = np.array(info.p, np.float64).reshape(3, 4)[:, :3] if rectified else np.array(info.k, np.float64)
-    matrix = matrix.reshape(3, 3)
-    if not np.isfinite(matrix).all() or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise InvalidImageError(
-            f"matrix {'P' if rectified else 'K'} of the camera info is not set: the camera is not calibrated"
-        )
-    x_px, y_px, region_width, region_height = _region(info)
-    if region_width <= 0 or region_height <= 0:
-        raise InvalidImageError("the camera info has no image size")
-    scale_x, scale_y = width / region_width, height / region_height
+    region = _region(info)
     binning_x, binning_y = max(1, int(info.binning_x)), max(1, int(info.binning_y))
-    same_size = (width, height) == (region_width, region_height)  # some drivers set binning yet adapt K
-    stretch = 1.0 if same_size else scale_x * binning_x / (scale_y * binning_y)
-    if abs(stretch - 1.0) > _MAX_ASPECT_ERROR:
-        raise InvalidImageError(
-            f"the camera info is for {region_width // binning_x}×{region_height // binning_y} px, "
-            f"the image is {width}×{height}: the aspect ratios differ",
-            hint="check that info_topic belongs to image_topic",
-        )
+    matrix = _matrix(info, rectified)
+    _check_matrix(matrix, info, rectified=rectified)
+    _check_sizes(info, region, (binning_x, binning_y), (width, height))
+    note = _check_principal_point(matrix, info, rectified=rectified)
+    if note and notes is not None:
+        notes.append(note)
+    scale_x, scale_y = width / region.width, height / region.height
     to_image = np.array(
         [
-            [scale_x, 0.0, (0.5 - x_px) * scale_x - 0.5],
-            [0.0, scale_y, (0.5 - y_px) * scale_y - 0.5],
+            [scale_x, 0.0, (0.5 - region.x) * scale_x - 0.5],
+            [0.0, scale_y, (0.5 - region.y) * scale_y - 0.5],
             [0.0, 0.0, 1.0],
         ]
     )
-    matrix[2] = (0.0, 0.0, 1.0)
     scaled: NDArray[np.float64] = to_image @ matrix
     return scaled
 
@@ -68,9 +85,137 @@ def is_distorted(info: CameraInfo) -> bool:
     return bool(np.any(np.abs(np.array(info.d, np.float64)) > 1e-9))
 
 
-def _region(info: CameraInfo) -> tuple[int, int, int, int]:
-    """Return (x, y, width, height) of the imaged region, in pixels at calibration."""
-    roi = info.roi
+def _region(info: CameraInfo) -> _Region:
+    """Return the imaged region.
+
+    Raises:
+        InvalidImageError: there is no image size, or the region is not inside it.
+    """
+    width, height, roi = int(info.width), int(info.height), info.roi
+    if width <= 0 or height <= 0:
+        raise InvalidImageError("the camera info has no image size")
     if roi.width == 0 or roi.height == 0:  # all zeros mean full resolution
-        return 0, 0, int(info.width), int(info.height)
-    return int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height)
+        return _Region(0, 0, width, height)
+    region = _Region(int(roi.x_offset), int(roi.y_offset), int(roi.width), int(roi.height))
+    if region.x + region.width > width or region.y + region.height > height:
+        raise InvalidImageError(
+            f"the region of interest, {region.width}×{region.height} px at ({region.x}, {region.y}), is not "
+            f"inside the calibrated image of {width}×{height} px",
+            hint="the driver must give width, height and roi of the camera info in full resolution (REP 104)",
+        )
+    return region
+
+
+def _matrix(info: CameraInfo, rectified: bool) -> NDArray[np.float64]:
+    if rectified:
+        return np.array(info.p, np.float64).reshape(3, 4)[:, :3]
+    return np.array(info.k, np.float64).reshape(3, 3)
+
+
+def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool) -> None:
+    """Raise an error unless it is the matrix of a pinhole camera with the calibrated image size."""
+    problem = _matrix_problem(matrix, info)
+    if not problem:
+        return
+    name = "P" if rectified else "K"
+    if not rectified and not _matrix_problem(_matrix(info, rectified=True), info):
+        hint = (
+            "matrix P is usable: if the images are rectified, set the camera's parameter rectified: true; "
+            "otherwise calibrate the camera"
+        )
+    elif not _matrix_problem(matrix.T, info):
+        hint = f"the driver stores {name} column by column; it must be row-major"
+    else:
+        hint = "calibrate the camera, or correct the driver's camera info"
+    raise InvalidImageError(f"matrix {name} of the camera info {problem}", hint=hint)
+
+
+def _matrix_problem(matrix: NDArray[np.float64], info: CameraInfo) -> str:
+    """Return why a matrix cannot be that of a pinhole camera, as a predicate; "" = it can."""
+    (fx, skew, _), (zero, fy, _), bottom = matrix.tolist()
+    if not np.isfinite(matrix).all() or not matrix.any() or fx <= 0 or fy <= 0:
+        return "is not set: the camera is not calibrated"
+    if bottom != [0.0, 0.0, 1.0]:
+        return f"ends with the row {tuple(bottom)} instead of (0, 0, 1)"
+    if abs(zero) > 1e-6 * fy or abs(skew) > 0.05 * fx:
+        return f"is not that of a pinhole camera: skew {skew:g} and {zero:g}"
+    sides = (("fx", fx, int(info.width)), ("fy", fy, int(info.height)))
+    for name, focal, side in sides:
+        view_deg = 2.0 * math.degrees(math.atan(side / 2.0 / focal))
+        if not MIN_VIEW_DEG <= view_deg <= MAX_VIEW_DEG:
+            return (
+                f"is impossible: {name} = {focal:g} px is a field of view of {view_deg:.3g}° over {side} px; "
+                f"cameras have {MIN_VIEW_DEG:g}° to {MAX_VIEW_DEG:g}°"
+            )
+    # Binning of one axis only makes oblong pixels, and some drivers give K of the binned image.
+    binned = max(1, int(info.binning_x)) / max(1, int(info.binning_y))
+    if min(_aspect(fx / fy), _aspect(fx * binned / fy)) > _MAX_PIXEL_ASPECT:
+        return f"is impossible: fx = {fx:g} and fy = {fy:g} px are too different for one camera"
+    return ""
+
+
+def _aspect(ratio: float) -> float:
+    return max(ratio, 1.0 / ratio)
+
+
+def _check_sizes(
+    info: CameraInfo, region: _Region, binning_xy: tuple[int, int], image_wh: tuple[int, int]
+) -> None:
+    """Raise an error unless the image can be the region, binned or resized."""
+    (width, height), (binning_x, binning_y) = image_wh, binning_xy
+    if image_wh == (region.width, region.height):  # some drivers set binning yet adapt size and K
+        return
+    calibrated = f"{int(info.width)}×{int(info.height)}"
+    binned = f"{region.width // binning_x}×{region.height // binning_y}"
+    stretch = (width * binning_x * region.height) / (height * binning_y * region.width)
+    if abs(stretch - 1.0) > _MAX_ASPECT_ERROR:
+        raise InvalidImageError(
+            f"the camera info is for {binned} px, the image is {width}×{height}: the aspect ratios differ",
+            hint=_BELONGS_HINT,
+        )
+    is_part = (region.width, region.height) != (int(info.width), int(info.height))
+    too_large = width > region.width or height > region.height
+    if is_part and too_large:
+        raise InvalidImageError(
+            f"the camera info says that the image is a region of {region.width}×{region.height} px, but the "
+            f"image is {width}×{height}",
+            hint="the driver must reset roi of the camera info when it sends the whole image",
+        )
+    is_binned = max(binning_xy) > 1
+    off_x, off_y = abs(width - region.width / binning_x), abs(height - region.height / binning_y)
+    if is_binned and (off_x > _ROUNDING_PX or off_y > _ROUNDING_PX):
+        raise InvalidImageError(
+            f"the camera info says {calibrated} px with binning {binning_x}×{binning_y}, so {binned} px, but "
+            f"the image is {width}×{height}",
+            hint=_BELONGS_HINT,
+        )
+
+
+def _check_principal_point(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool) -> str:
+    """Return a note on a principal point far from the middle of the calibrated image; "" = it is near.
+
+    Raises:
+        InvalidImageError: it is outside, or it is in the middle of an image of another size.
+    """
+    name = "P" if rectified else "K"
+    width, height = int(info.width), int(info.height)
+    cx, cy = float(matrix[0, 2]), float(matrix[1, 2])
+    at = f"the principal point ({cx:.6g}, {cy:.6g}) px of matrix {name}"
+    calibrated = f"the calibrated image of {width}×{height} px"
+    share_x, share_y = (cx + 0.5) / width, (cy + 0.5) / height
+    if not (0.0 < share_x < 1.0 and 0.0 < share_y < 1.0):
+        raise InvalidImageError(
+            f"{at} is outside {calibrated}: the matrix is for another resolution or region",
+            hint=f"{_BELONGS_HINT}, and that the driver scales {name} with width and height",
+        )
+    low, high = _CENTERED
+    if low < share_x < high and low < share_y < high:
+        return ""
+    if _aspect(share_x / share_y) < 1.2:  # as far off in both directions: the middle of another size
+        raise InvalidImageError(
+            f"{at} is the middle of an image of about {2 * cx:.0f}×{2 * cy:.0f} px, not of {calibrated}: "
+            f"{name} is for another resolution",
+            hint="width, height, K and P of a camera info must all be those of the full resolution, before "
+            "roi and binning (REP 104)",
+        )
+    return f"{at} is far from the middle of {calibrated}; locations are wrong unless the image is a crop"

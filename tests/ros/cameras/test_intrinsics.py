@@ -126,3 +126,123 @@ def test_distortion() -> None:
     assert not is_distorted(_info())
     assert not is_distorted(_info(d=[0.0] * 5))
     assert is_distorted(_info(d=[0.1, -0.2, 0.0, 0.0, 0.0]))
+
+
+# ------------------------------------------------------- matrices that cannot be those of the image
+
+_SMALL_K = [300.0, 0.0, 160.0, 0.0, 300.0, 120.0, 0.0, 0.0, 1.0]
+_SMALL_P = [300.0, 0.0, 160.0, 0.0, 0.0, 300.0, 120.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+_IDENTITY = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+
+def _small(**fields: object) -> CameraInfo:
+    """Return the camera info of a 320×240 camera; only K and the size are set."""
+    return CameraInfo(**{"height": 240, "width": 320, "k": _SMALL_K, **fields})
+
+
+def _scaled(k: list[float], x: float, y: float | None = None) -> list[float]:
+    """Return K of an image that is `x` times as wide and `y` times as high."""
+    y = x if y is None else y
+    return [k[0] * x, 0.0, k[2] * x, 0.0, k[4] * y, k[5] * y, 0.0, 0.0, 1.0]
+
+
+def test_the_right_matrix_gives_the_right_position() -> None:
+    """Pixel (79.5, 71.5) at 1 m; each matrix below gave a valid position elsewhere, up to 100 m away."""
+    position = np.linalg.inv(intrinsics_for(_small(), (240, 320))) @ [79.5, 71.5, 1.0]
+    np.testing.assert_allclose(position, (-0.268, -0.162, 1.0), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message", "hint"),
+    [
+        pytest.param(
+            {"k": _IDENTITY, "p": _SMALL_P}, "field of view of 179", "rectified: true", id="identity"
+        ),
+        pytest.param({"k": _IDENTITY}, "field of view of 179", "calibrate", id="identity without P"),
+        pytest.param({"k": [0.0] * 9, "p": _SMALL_P}, "not calibrated", "rectified: true", id="K not set"),
+        pytest.param({"k": [*_SMALL_K[:4], 1.0, *_SMALL_K[5:]]}, "fy = 1 px", "", id="fy of 1"),
+        pytest.param({"k": [*_SMALL_K[:4], 130.0, *_SMALL_K[5:]]}, "too different", "", id="fy of 130"),
+        pytest.param(
+            {"k": [300.0, 0, 0, 0, 300.0, 0, 160.0, 120.0, 1.0]},
+            r"row \(160.0, 120.0, 1.0\)",
+            "row-major",
+            id="column-major",
+        ),
+        pytest.param({"k": [*_SMALL_K[:8], 2.0]}, r"row \(0.0, 0.0, 2.0\)", "", id="scaled as a whole"),
+        pytest.param({"k": [*_SMALL_K[:1], 90.0, *_SMALL_K[2:]]}, "skew 90", "", id="skew"),
+        pytest.param({"k": _scaled(_SMALL_K, 6)}, r"\(960, 720\) px .*outside", "", id="1920×1440"),
+        pytest.param({"k": _scaled(_SMALL_K, 2)}, r"\(320, 240\) px .*outside", "", id="640×480"),
+        pytest.param({"k": _scaled(_SMALL_K, 1.5)}, "about 480×360 px, not", "", id="480×360"),
+        pytest.param({"k": _scaled(_SMALL_K, 0.5)}, "about 160×120 px, not", "", id="160×120"),
+        pytest.param({"k": _scaled(_SMALL_K, 1, 2)}, "too different", "", id="height of another mode"),
+        pytest.param(
+            {"height": 960, "width": 1280, "binning_x": 4, "binning_y": 4},
+            "about 320×240 px, not of the calibrated image of 1280×960",
+            "before roi and binning",
+            id="K of the binned image",
+        ),
+        pytest.param(
+            {
+                "height": 960,
+                "width": 1280,
+                "binning_x": 2,
+                "binning_y": 2,
+                "k": _scaled(_SMALL_K, 4),
+            },
+            "binning 2×2, so 640×480 px, but the image is 320×240",
+            "info_topic",
+            id="binning by 2 of an image that is 4 times smaller",
+        ),
+        pytest.param(
+            {"roi": RegionOfInterest(x_offset=200, width=160, height=120)},
+            r"160×120 px at \(200, 0\), is not inside the calibrated image of 320×240",
+            "REP 104",
+            id="region outside",
+        ),
+        pytest.param(
+            {"roi": RegionOfInterest(x_offset=80, y_offset=60, width=160, height=120)},
+            "a region of 160×120 px, but the image is 320×240",
+            "reset roi",
+            id="region of an earlier image",
+        ),
+        pytest.param({"k": [1e-300, 0, 160.0, 0, 1e-300, 120.0, 0, 0, 1.0]}, "impossible", "", id="tiny"),
+        pytest.param({"k": [1e300, 0, 160.0, 0, 1e300, 120.0, 0, 0, 1.0]}, "impossible", "", id="huge"),
+        pytest.param({"k": [300.0, 0, 1e18, 0, 300.0, 120.0, 0, 0, 1.0]}, "outside", "", id="far center"),
+    ],
+)
+def test_a_matrix_of_another_image_is_refused(fields: dict[str, object], message: str, hint: str) -> None:
+    with pytest.raises(InvalidImageError, match=message) as caught:
+        intrinsics_for(_small(**fields), (240, 320))
+    assert hint in caught.value.hint
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("matrix", [[0.0] * 12, [*_SMALL_P[:8], 1.0, *_SMALL_P[9:]]])
+def test_matrix_p_is_checked_too(matrix: list[float]) -> None:
+    with pytest.raises(InvalidImageError, match="matrix P"):
+        intrinsics_for(_small(p=matrix), (240, 320), rectified=True)
+
+
+@pytest.mark.parametrize(
+    ("image_hw", "fields"),
+    [
+        ((720, 1280), {"height": 720, "width": 1280, "k": [920.0, 0, 651.2, 0, 919.5, 357.8, 0, 0, 1.0]}),
+        ((480, 752), {"height": 480, "width": 752, "k": [458.7, 0, 367.2, 0, 457.3, 248.4, 0, 0, 1.0]}),
+        ((800, 848), {"height": 800, "width": 848, "k": [286.1, 0, 417.4, 0, 286.3, 394.9, 0, 0, 1.0]}),
+        ((512, 640), {"height": 512, "width": 640, "k": [20_000.0, 0, 330, 0, 20_000, 250, 0, 0, 1.0]}),
+        ((576, 720), {"height": 576, "width": 720, "k": [1000.0, 0, 360, 0, 1420.0, 288, 0, 0, 1.0]}),
+        ((240, 160), {"binning_x": 2, "width": 160, "k": [150.0, 0, 80, 0, 300.0, 120, 0, 0, 1.0]}),
+    ],
+    ids=["RealSense D435", "EuRoC", "fisheye T265", "telephoto", "anamorphic PAL", "K of columns binned"],
+)
+def test_matrices_of_real_cameras_are_accepted(image_hw: tuple[int, int], fields: dict[str, object]) -> None:
+    notes: list[str] = []
+    intrinsics_for(_small(**fields), image_hw, notes=notes)
+    assert notes == []
+
+
+def test_a_crop_without_a_region_is_noted() -> None:
+    notes: list[str] = []
+    crop = [300.0, 0.0, 160.0, 0.0, 300.0, 20.0, 0.0, 0.0, 1.0]  # the lower part of an image
+    assert intrinsics_for(_small(k=crop), (240, 320), notes=notes)[1, 2] == 20.0
+    assert "far from the middle" in notes[0]
