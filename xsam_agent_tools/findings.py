@@ -101,6 +101,7 @@ def store_objects(
             image_hw=result.segments.image_hw,
             arrived_ns=capture.arrived_ns,
             frame=capture.frame,
+            notes=result.notes,
             objects=selected,
         )
     return scene, scene.objects[len(scene.objects) - len(selected) :]

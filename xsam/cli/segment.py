@@ -140,6 +140,7 @@ def _as_json(result: SegmentationResult) -> dict[str, Any]:
         "message": result.message,
         "code": result.code,
         "hint": result.hint,
+        **({"notes": list(result.notes)} if result.notes else {}),
         "model": result.model_id,
         "task": result.query.resolved_task().value,
         "text": result.text,
@@ -162,7 +163,7 @@ def _print_result(result: SegmentationResult, out: Path | None) -> None:
     status = (result.status.value.replace("_", " "), f"bold {_STATUS_COLORS[result.status]}")
     detail = result.message or f"in {result.timing.total_s:.2f} s with {result.model_id}"
     Console().print(Text.assemble(status, f": {detail}"), soft_wrap=True)
-    print_lines(*filter(None, (result.text, result.hint)))
+    print_lines(*filter(None, (result.text, result.hint)), *(f"note: {note}" for note in result.notes))
     segments = result.segments
     if len(segments):
         table = Table("label", "score", "box x0 y0 x1 y1", "area px")

@@ -330,6 +330,7 @@ class SegmentationResult:
     message: str = ""
     code: str = ""
     hint: str = ""
+    notes: tuple[str, ...] = ()  # what limits the accuracy of the colors and of locations
     model_id: str = ""
     camera: str = ""
     frame_id: str = ""

@@ -47,6 +47,7 @@ class Scene:
     image_hw: tuple[int, int]
     arrived_ns: int = 0  # arrival by the toolkit's clock; 0 = unknown
     frame: Frame | None = None  # None = the pixels are not known here
+    notes: tuple[str, ...] = ()  # what limits the accuracy of the colors and of locations
     objects: tuple[SceneObject, ...] = field(default=())
 
     @property
@@ -113,6 +114,7 @@ class SceneStore:
         image_hw: tuple[int, int],
         arrived_ns: int = 0,
         frame: Frame | None = None,
+        notes: Sequence[str] = (),
         objects: Sequence[SceneObject] = (),
     ) -> Scene:
         """Add a scene and assign ids and marks to its objects.
@@ -132,6 +134,7 @@ class SceneStore:
                 image_hw=image_hw,
                 arrived_ns=arrived_ns,
                 frame=frame,
+                notes=tuple(notes),
             )
             scene = self._with_objects(empty, objects)
             self._next_number += 1

@@ -19,6 +19,8 @@ from xsam_agent_tools.perception import ImageAge
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
+MAX_NOTES = 4
+MAX_NOTE_CHARS = 160
 
 _COLUMNS = ("left", "center", "right")
 _ROWS = ("top", "middle", "bottom")
@@ -36,7 +38,12 @@ def header(status: str, scene: Scene, age: ImageAge | None, *, size: bool = True
     if size:
         height, width = scene.image_hw
         payload["size"] = [int(width), int(height)]
-    return payload
+    return {**payload, **notes_payload(scene.notes)}
+
+
+def notes_payload(notes: Sequence[str]) -> dict[str, Any]:
+    """Return what limits the accuracy of colors and positions, {} for nothing."""
+    return {"notes": [shorten(note, MAX_NOTE_CHARS) for note in notes[:MAX_NOTES]]} if notes else {}
 
 
 def age_payload(age: ImageAge | None) -> dict[str, Any]:

@@ -20,7 +20,14 @@ from xsam_agent_tools.text.artifact import (
     mask_entry,
     segmentation_artifact,
 )
-from xsam_agent_tools.text.content import age_payload, header, location_payload, shorten, to_text
+from xsam_agent_tools.text.content import (
+    age_payload,
+    header,
+    location_payload,
+    notes_payload,
+    shorten,
+    to_text,
+)
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _LOCATE_OBJECTS_3D = """\
@@ -62,6 +69,9 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         ages = [age for scene, _ in found if (age := perception.age(scene)) is not None]
         payload: dict[str, Any] = {"status": "ok"}
         payload.update(age_payload(_oldest(ages)))
+        payload.update(
+            notes_payload(tuple(dict.fromkeys(note for scene, _ in found for note in scene.notes)))
+        )
         names = {name for _, _, _, name in located}
         if len(names) == 1:
             payload["frame"] = names.pop()

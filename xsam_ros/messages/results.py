@@ -106,6 +106,7 @@ def result_to_message(
         instances=instances_from_segments(result.segments, first_id=first_id),
         text=replace_unsendable(result.text),
         phrases=[replace_unsendable(phrase) for phrase in result.phrases],
+        notes=[replace_unsendable(note) for note in result.notes],
         timing=[
             messages.StageTiming(stage=stage, seconds=float(seconds))
             for stage, seconds in result.timing.stages_s.items()
@@ -142,6 +143,7 @@ def result_from_message(
         message=message.message,
         code=message.code,
         hint=message.hint,
+        notes=tuple(message.notes),
         model_id=message.model_id,
         camera=message.camera,
         frame_id=message.header.frame_id,

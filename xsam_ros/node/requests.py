@@ -153,7 +153,10 @@ class RequestHandler:
         for index, parsed in enumerate(queries):
             if isinstance(parsed.query, InvalidQueryError):
                 by_index[index] = SegmentationResult.from_error(parsed.query, Query(), source.frame)
-        results = [refine(index, by_index[index]) for index in range(len(queries))]
+        results = [
+            replace(refined, notes=(*refined.notes, *source.notes))
+            for refined in (refine(index, by_index[index]) for index in range(len(queries)))
+        ]
         timings = (by_index[index].timing.stages_s for index in indices)
         return FrameResults(
             source=source,
@@ -189,7 +192,6 @@ class RequestHandler:
         for parsed, result in zip(queries, results, strict=True):
             message = result_to_message(result, header=source.header, query=parsed.message, first_id=first_id)
             message.camera = source.frame.camera
-            message.notes = list(source.notes)
             message.timing = [*before, *message.timing]
             messages.append(message)
             first_id += len(result)

@@ -328,3 +328,28 @@ def test_every_relation_has_an_outcome_on_the_simulated_table(sim_tools, table, 
     assert result["why"]
     assert "age_s" in result.json
     assert result.artifact["schema"] == "xsam_agent_tools/comparison/1"
+
+
+# ------------------------------------------------------------------------------------------ notes
+
+
+class DistortedTable(SwingingCameraTable):
+    """A table seen by a camera with something to say about its accuracy."""
+
+    notes: tuple[str, ...] = ("depth is 320×240 px and was resized to color", "x" * 500)
+
+    def segment(self, source, queries, *, deadline_s):
+        results = super().segment(source, queries, deadline_s=deadline_s)
+        return [replace(result, notes=self.notes) for result in results]
+
+
+def test_what_limits_the_accuracy_reaches_the_model(make_tools, call) -> None:
+    """Depth that was off by 58 cm came with a note that nobody could read."""
+    noted = DistortedTable()
+    tools = make_tools(segmenter=noted, frame_source=noted.frame)
+    found = call(tools["segment_objects"], queries=sorted({item.category for item in noted.items}))
+    located = call(tools["locate_objects_3d"], object_ids=_ids(found)[:2])
+    for payload in (found, located):
+        first, second = payload["notes"]
+        assert first == DistortedTable.notes[0]
+        assert len(second) == 160

@@ -94,6 +94,7 @@ def results(draw: st.DrawFn) -> SegmentationResult:
         message=draw(TEXT),
         code=draw(st.sampled_from(["", "INVALID_QUERY"])),
         hint=draw(TEXT),
+        notes=tuple(draw(st.lists(TEXT, max_size=2))),
         model_id=draw(TEXT),
         camera=draw(st.sampled_from(["", "front"])),
         frame_id=draw(TEXT),
