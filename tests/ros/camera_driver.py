@@ -74,7 +74,7 @@ class BufferedCamera:
 
     def serialized(self, message: Any, ago_s: float) -> bytes:
         message.header.stamp = stamp_from_ns(self.clock.node_ns() - round(ago_s * 1e9))
-        message.header.frame_id = message.header.frame_id or "lens"
+        message.header.frame_id = message.header.frame_id or "lens_optical"
         return serialize_message(message)
 
 

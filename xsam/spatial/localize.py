@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
+from xsam.spatial.lens import undistorted_rays
+from xsam.types.lens import LensDistortion
 from xsam.types.location import Location3D, quaternion_of_matrix, vector3
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask, MaskCrop, MaskRle
 
@@ -122,17 +124,31 @@ def back_project(
     y_px: NDArray[np.generic],
     depth_m: NDArray[np.floating],
     intrinsics: NDArray[np.floating],
+    lens: LensDistortion | None = None,
 ) -> NDArray[np.float64]:
-    """Return (N, 3) points in the camera frame for N pixels (x, y) and their depths in meters."""
+    """Return (N, 3) points in the camera frame for N pixels (x, y) and their depths in meters.
+
+    A point is NaN where the model of the lens has no ray.
+    """
     depth = np.asarray(depth_m, np.float64)
+    if lens is not None:
+        x, y = undistorted_rays(x_px, y_px, intrinsics, lens)
+        return np.stack([x * depth, y * depth, np.where(np.isfinite(x), depth, np.nan)], axis=-1)
     y = (np.asarray(y_px, np.float64) - intrinsics[1, 2]) / intrinsics[1, 1]
     x = (np.asarray(x_px, np.float64) - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
     return np.stack([x * depth, y * depth, depth], axis=-1)
 
 
-def point_grid(depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating]) -> NDArray[np.float32]:
+def point_grid(
+    depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating], lens: LensDistortion | None = None
+) -> NDArray[np.float32]:
     """Return a (H, W, 3) float32 point in the camera frame for every pixel; NaN without a measurement."""
     height, width = depth_m.shape
+    if lens is not None:
+        points = np.full((height, width, 3), np.nan, np.float32)
+        rows, columns = np.nonzero(valid_depth(depth_m))
+        points[rows, columns] = back_project(columns, rows, depth_m[rows, columns], intrinsics, lens)
+        return points
     depth = np.where(valid_depth(depth_m), depth_m, np.float32(np.nan))
     y = ((np.arange(height) - intrinsics[1, 2]) / intrinsics[1, 1])[:, None]
     x = (np.arange(width) - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
@@ -149,6 +165,7 @@ def locate_mask(
     intrinsics: NDArray[np.floating],
     *,
     calibrated_hw: tuple[int, int] | None = None,
+    lens: LensDistortion | None = None,
     min_points: int = MIN_POINTS,
 ) -> Location3D:
     """Measure position, size and orientation of the surface under a mask, in the camera frame.
@@ -162,6 +179,7 @@ def locate_mask(
         depth_m: (H, W) meters, registered to the image of the mask.
         intrinsics: (3, 3) K of that image.
         calibrated_hw: see `check_intrinsics`.
+        lens: distortion of the image of the mask; None = a rectified image.
         min_points: minimum number of measured pixels.
 
     Returns:
@@ -174,7 +192,7 @@ def locate_mask(
     if mask.dtype != np.bool_:
         raise InvalidImageError(f"a mask must be bool, got {mask.dtype}")
     check_intrinsics(intrinsics, (mask.shape[0], mask.shape[1]), calibrated_hw=calibrated_hw)
-    return _locate(MaskCrop.of(mask), depth_m, intrinsics, min_points)
+    return _locate(MaskCrop.of(mask), depth_m, intrinsics, lens, min_points)
 
 
 def locate_masks(
@@ -183,13 +201,14 @@ def locate_masks(
     intrinsics: NDArray[np.floating],
     *,
     calibrated_hw: tuple[int, int] | None = None,
+    lens: LensDistortion | None = None,
     min_points: int = MIN_POINTS,
 ) -> tuple[Location3D, ...]:
     """Run `locate_mask` on every mask of a result."""
     for mask in masks:
         _check_depth((mask.height, mask.width), depth_m)
     check_intrinsics(intrinsics, (depth_m.shape[0], depth_m.shape[1]), calibrated_hw=calibrated_hw)
-    return tuple(_locate(mask.crop(), depth_m, intrinsics, min_points) for mask in masks)
+    return tuple(_locate(mask.crop(), depth_m, intrinsics, lens, min_points) for mask in masks)
 
 
 # ------------------------------------------------------------------------------------- details
@@ -206,7 +225,11 @@ def _check_depth(mask_shape: tuple[int, ...], depth_m: NDArray[np.float32]) -> N
 
 
 def _locate(
-    crop: MaskCrop, depth_m: NDArray[np.float32], intrinsics: NDArray[np.floating], min_points: int
+    crop: MaskCrop,
+    depth_m: NDArray[np.float32],
+    intrinsics: NDArray[np.floating],
+    lens: LensDistortion | None,
+    min_points: int,
 ) -> Location3D:
     mask = crop.pixels
     if mask.size == 0:
@@ -231,7 +254,15 @@ def _locate(
     rows, columns = np.nonzero(_surface_pixels(mask, np.where(known, depth, np.float32(np.nan)), pixel_m))
     step = -(-len(rows) // _MAX_POINTS)
     rows, columns = rows[::step], columns[::step]
-    points = back_project(columns + crop.left, rows + crop.top, depth[rows, columns], intrinsics)
+    points = back_project(columns + crop.left, rows + crop.top, depth[rows, columns], intrinsics, lens)
+    if lens is not None:
+        points = points[np.isfinite(points[:, 0])]
+        if 2 * len(points) < len(rows):  # the middle of what is left would not be that of the object
+            lost = 1.0 - len(points) / len(rows)
+            return Location3D.unknown(
+                f"the lens model ({lens.model}) is not valid at {lost:.0%} of the object's pixels",
+                depth_valid_ratio=ratio,
+            )
     position = np.median(points, axis=0)
     axes, low, high = _oriented_box(points - position)
     return Location3D(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
 from xsam.types.arrays import Rebuilt, owned
+from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.segments import Segments
 
@@ -95,6 +96,7 @@ class Frame(Rebuilt):
     stamp_ns: int = 0
     depth_m: NDArray[np.float32] | None = None  # (H, W) registered to rgb
     intrinsics: NDArray[np.float64] | None = None  # (3, 3) K of the rgb image
+    lens: LensDistortion | None = None  # of the rgb image; None = rectified
 
     def __post_init__(self) -> None:
         check_rgb(self.rgb)

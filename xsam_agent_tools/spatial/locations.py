@@ -36,7 +36,7 @@ def locate(scene: Scene, item: SceneObject) -> Location3D:
         raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without {missing}")
     from xsam.spatial.localize import locate_mask  # loads OpenCV, which importing the tools does not need
 
-    return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics)
+    return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics, lens=frame.lens)
 
 
 def location_frame(location: Location3D, scene: Scene) -> str:

@@ -94,11 +94,7 @@ class CameraBuffer:
             self.info = TopicBuffer(topics.info, clock_ns=clock_ns)
         self._lock = threading.Lock()
         self._decoder = FrameDecoder(
-            camera=name,
-            compressed=initial.compressed,
-            depth_compressed=initial.depth_compressed,
-            rectified=initial.rectified,
-            on_error=self._count_error,
+            camera=name, image_topic=topics.image, parameters=initial, on_error=self._count_error
         )
         self._reset()
 

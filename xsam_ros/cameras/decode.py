@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,15 +14,23 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.types.lens import LensDistortion
 from xsam.types.requests import Frame
 from xsam_ros.cameras.buffer import BufferedMessage
-from xsam_ros.cameras.intrinsics import intrinsics_for, is_distorted
+from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.compressed_images import rgb_from_compressed
 from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 from xsam_ros.messages.frames import stamp_ns
 from xsam_ros.messages.images import rgb_from_image
 
 T = TypeVar("T")
+
+_RECTIFIED = re.compile(r"(.*_)?rect(ified)?(_.*)?")
+"""Parts of the names of topics with rectified images, as in image_rect_color."""
+
+_PLAUSIBLE_M = (0.03, 60.0)
+"""Medians of depth images of real cameras; millimeters taken for meters are far beyond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +50,8 @@ class FrameDecoder:
     """Decodes the messages of one camera."""
 
     camera: str
-    compressed: bool  # color is a CompressedImage
-    depth_compressed: bool
-    rectified: bool  # color is rectified: matrix P applies, not K
+    image_topic: str
+    parameters: CameraParameters
     on_error: Callable[[str], None]  # receives why depth or camera info cannot be used
 
     def decode(
@@ -69,25 +77,28 @@ class FrameDecoder:
         Raises:
             InvalidImageError: the color image cannot be decoded.
         """
-        message, rgb = self._decode_image(image, max_side_px)
-        header = message.header
         notes: list[str] = []
+        message, rgb = self._decode_image(image, max_side_px, notes)
+        image_frame = message.header.frame_id
+        header = Header(stamp=message.header.stamp, frame_id=self.parameters.frame_override or image_frame)
         depth_m = None
         if depth is not None:
             try:
-                depth_m = self._decode_depth(depth, rgb.shape[:2], header, max_side_px, notes)
+                depth_m = self._decode_depth(depth, rgb.shape[:2], image_frame, max_side_px, notes)
                 no_depth_reason = ""
             except InvalidImageError as error:
                 no_depth_reason = f"the depth image cannot be used: {error}"
                 self.on_error(no_depth_reason)
-        intrinsics = None
+        intrinsics = lens = None
         if info is not None:
             try:
-                intrinsics = self._decode_intrinsics(info, rgb.shape[:2], notes)
+                intrinsics, lens = self._decode_info(info, rgb.shape[:2], depth_m is not None, notes)
                 no_info_reason = ""
             except InvalidImageError as error:
                 no_info_reason = f"the camera info cannot be used: {error}"
                 self.on_error(no_info_reason)
+        if depth_m is not None and not self.parameters.frame_override:
+            notes += _frame_notes(image_frame, self.camera)
         frame = Frame(
             rgb=rgb,
             camera=self.camera,
@@ -95,6 +106,7 @@ class FrameDecoder:
             stamp_ns=stamp_ns(header.stamp),
             depth_m=depth_m,
             intrinsics=intrinsics,
+            lens=lens,
         )
         return CameraFrame(
             frame=frame,
@@ -105,46 +117,93 @@ class FrameDecoder:
             notes=tuple(notes),
         )
 
-    def _decode_image(self, image: BufferedMessage, max_side_px: int) -> tuple[Any, NDArray[np.uint8]]:
-        if self.compressed:
+    def _decode_image(
+        self, image: BufferedMessage, max_side_px: int, notes: list[str]
+    ) -> tuple[Any, NDArray[np.uint8]]:
+        bit_depth = self.parameters.bit_depth
+        if self.parameters.compressed:
             compressed = _deserialize(image, CompressedImage)
-            return compressed, rgb_from_compressed(compressed, max_side_px=max_side_px)
+            return compressed, rgb_from_compressed(
+                compressed,
+                max_side_px=max_side_px,
+                bit_depth=bit_depth,
+                swap_red_blue=self.parameters.swap_red_blue,
+                notes=notes,
+            )
         raw = _deserialize(image, Image)
-        return raw, rgb_from_image(raw, max_side_px=max_side_px)
+        return raw, rgb_from_image(raw, max_side_px=max_side_px, bit_depth=bit_depth, notes=notes)
 
     def _decode_depth(
         self,
         depth: BufferedMessage,
         image_hw: tuple[int, int],
-        color_header: Header,
+        image_frame: str,
         max_side_px: int,
         notes: list[str],
     ) -> NDArray[np.float32]:
         message: Any
-        if self.depth_compressed:
+        scale = self.parameters.depth_scale
+        if self.parameters.depth_compressed:
             message = _deserialize(depth, CompressedImage)
-            depth_m = depth_from_compressed(message, max_side_px=max_side_px)
+            depth_m = depth_from_compressed(message, max_side_px=max_side_px, scale=scale)
         else:
             message = _deserialize(depth, Image)
-            depth_m = depth_from_image(message, max_side_px=max_side_px)
+            depth_m = depth_from_image(message, max_side_px=max_side_px, scale=scale)
+        depth_frame = message.header.frame_id
+        same_frame = depth_frame in (image_frame, self.parameters.frame_override)
+        if not (same_frame or self.parameters.depth_registered):
+            raise InvalidImageError(
+                f"depth is in frame {depth_frame!r} and color in {image_frame!r}: they are not registered",
+                hint="use the depth topic that the driver registers (aligns) to color; if it is registered "
+                f"whatever its frame says, set {self.camera}.depth_registered",
+            )
         resized_m = resize_depth(depth_m, image_hw)
         if resized_m.shape != depth_m.shape:
             notes.append(f"depth is {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
-        if message.header.frame_id != color_header.frame_id:
-            notes.append(
-                f"depth is in frame {message.header.frame_id!r} and color in {color_header.frame_id!r}: "
-                "check that depth is registered to color"
-            )
+        notes += _range_notes(depth_m, self.camera)
         return resized_m
 
-    def _decode_intrinsics(
-        self, info: BufferedMessage, image_hw: tuple[int, int], notes: list[str]
-    ) -> NDArray[np.float64]:
+    def _decode_info(
+        self, info: BufferedMessage, image_hw: tuple[int, int], has_depth: bool, notes: list[str]
+    ) -> tuple[NDArray[np.float64], LensDistortion | None]:
+        """Return the matrix and, where depth is measured, the distortion of the lens."""
         message = _deserialize(info, CameraInfo)
-        matrix = intrinsics_for(message, image_hw, rectified=self.rectified, notes=notes)
-        if not self.rectified and is_distorted(message):
-            notes.append("the lens distortion of the camera info is not corrected; use rectified images")
-        return matrix
+        rectified = self.parameters.rectified
+        matrix = intrinsics_for(message, image_hw, rectified=rectified, notes=notes)
+        lens = lens_for(message) if has_depth and not rectified else None
+        if lens is None:
+            return matrix, None
+        notes.append(f"the lens distortion ({lens.model}) is corrected in locations, not in masks")
+        if any(_RECTIFIED.fullmatch(part) for part in self.image_topic.split("/")):
+            notes.append(
+                f"{self.image_topic} sounds like rectified images; if they are, set {self.camera}.rectified, "
+                "or distortion is corrected twice"
+            )
+        return matrix, lens
+
+
+def _frame_notes(frame_id: str, camera: str) -> list[str]:
+    """Return a note on a frame that may not have the axes of an optical frame."""
+    if "optical" in frame_id:
+        return []
+    return [
+        f"the frame of the images, {frame_id!r}, is not marked as optical (REP 103): locations have x right, "
+        f"y down, z forward; if TF has other axes there, set {camera}.frame_override to the optical frame"
+    ]
+
+
+def _range_notes(depth_m: NDArray[np.float32], camera: str) -> list[str]:
+    """Return a note on depth that is implausible for a depth camera, as in the wrong unit."""
+    sample = depth_m[::4, ::4]
+    measured = sample[sample > 0]
+    nearest_m, farthest_m = _PLAUSIBLE_M
+    if not len(measured) or nearest_m <= (middle_m := float(np.median(measured))) <= farthest_m:
+        return []
+    side = "above" if middle_m > farthest_m else "below"
+    return [
+        f"half of the depth is {side} {middle_m:.4g} m, which is implausible: check its unit, and set "
+        f"{camera}.depth_scale"
+    ]
 
 
 def _deserialize(buffered: BufferedMessage, message_type: type[T]) -> T:

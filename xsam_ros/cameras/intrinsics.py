@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo
 
 from xsam.errors import InvalidImageError
+from xsam.types.lens import LensDistortion
 
 MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
 _MAX_PIXEL_ASPECT = 1.5
@@ -25,6 +26,9 @@ _MAX_ASPECT_ERROR = 0.01
 _ROUNDING_PX = 16
 _CENTERED = (0.35, 0.65)
 """Principal points of uncropped images, as a share of width and height."""
+
+_UNDISTORTED_MODELS = ("", "none", "plumb_bob", "rational_polynomial")
+"""Models that are no distortion if all coefficients are 0."""
 
 _BELONGS_HINT = "check that info_topic belongs to image_topic"
 
@@ -80,9 +84,28 @@ def intrinsics_for(
     return scaled
 
 
-def is_distorted(info: CameraInfo) -> bool:
-    """Return whether raw images have lens distortion, which K alone does not describe."""
-    return bool(np.any(np.abs(np.array(info.d, np.float64)) > 1e-9))
+def lens_for(info: CameraInfo) -> LensDistortion | None:
+    """Return the distortion of the camera's raw images; None = they have none.
+
+    Raises:
+        InvalidImageError: the model is not known, or its coefficients are missing.
+    """
+    model, coefficients = info.distortion_model, tuple(float(value) for value in info.d)
+    if model in _UNDISTORTED_MODELS and not any(coefficients):
+        return None
+    hint = "use rectified images and set the camera's parameter rectified: true"
+    if model == "equidistant" and not any(coefficients):
+        raise InvalidImageError(
+            "the lens model of the camera info is equidistant, but its coefficients are all 0 or missing: "
+            "the lens is not calibrated, or the images are rectified",
+            hint=hint,
+        )
+    try:
+        return LensDistortion(model=model, coefficients=coefficients)
+    except ValueError as error:
+        raise InvalidImageError(
+            f"the camera info cannot be corrected for distortion: {error}", hint=hint
+        ) from error
 
 
 def _region(info: CameraInfo) -> _Region:

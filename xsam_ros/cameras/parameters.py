@@ -19,6 +19,28 @@ class CameraParameters:
     compressed: bool = parameter(
         False, "The color topic is a sensor_msgs/CompressedImage (JPEG or PNG), not a sensor_msgs/Image."
     )
+    swap_red_blue: bool = parameter(
+        False, "Red and blue are swapped in the compressed color images: the publisher encodes RGB as BGR."
+    )
+    bit_depth: int = parameter(
+        0,
+        "How many bits the values of 16-bit color or gray images have; 0 = as many as the values of each "
+        "image need, so that 10 to 14 bits are not nearly black.",
+        unit="bit",
+        minimum=0,
+        maximum=16,
+    )
+    frame_override: str = parameter(
+        "",
+        "Optical frame of the camera (x right, y down, z forward), used instead of the frame_id of its "
+        "images; empty = the frame_id of the images.",
+    )
+    stamp_clock: str = parameter(
+        "node",
+        "Clock of the image stamps: node = the node's clock, so images with old stamps are refused; other = "
+        "a clock that says nothing about the age, which then counts from arrival.",
+        choices=("node", "other"),
+    )
     depth_topic: str = parameter(
         "",
         "Topic of the depth image, registered to the color image: 32FC1 in m or 16UC1 in mm; "
@@ -26,7 +48,22 @@ class CameraParameters:
         topic=True,
     )
     depth_compressed: bool = parameter(
-        False, "The depth topic is a sensor_msgs/CompressedImage of image transport compressedDepth."
+        False,
+        "The depth topic is a sensor_msgs/CompressedImage of image transport compressedDepth (PNG or RVL), "
+        "or of 16-bit PNGs.",
+    )
+    depth_registered: bool = parameter(
+        False,
+        "Depth is registered to color, pixel by pixel, although its frame_id is another one; false = depth "
+        "in another frame is not used.",
+    )
+    depth_scale: float = parameter(
+        0.0,
+        "Meters per unit of the depth image, for cameras that do not use m in 32FC1 and mm in 16UC1; "
+        "0 = as the encoding says.",
+        unit="m",
+        minimum=0.0,
+        maximum=1000.0,
     )
     info_topic: str = parameter(
         "",

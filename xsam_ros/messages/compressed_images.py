@@ -8,7 +8,6 @@ returns the part that arrived.
 from __future__ import annotations
 
 import io
-import re
 from typing import Any
 
 import numpy as np
@@ -19,17 +18,50 @@ from xsam.errors import InvalidImageError
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 from xsam_ros.messages.images import rgb_from_pixels
 
-_COLOR_ENCODING = re.compile(r"(rgb|bgr)a?(8|16)|yuv422(_yuy2)?|uyvy|yuyv|nv21|nv24")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+_FORMATS = (  # name, offset, first bytes
+    ("PNG", 0, PNG_SIGNATURE),
+    ("JPEG", 0, b"\xff\xd8\xff"),
+    ("WebP", 8, b"WEBP"),
+    ("GIF", 0, b"GIF8"),
+    ("TIFF", 0, b"II*\0"),
+    ("TIFF", 0, b"MM\0*"),
+    ("AVIF", 4, b"ftypavif"),
+    ("HEIF", 4, b"ftypheic"),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("JPEG XL", 4, b"JXL "),
+    ("JPEG 2000", 4, b"jP  "),
+    ("JPEG 2000", 0, b"\xff\x4f\xff\x51"),
+    ("zstd", 0, b"\x28\xb5\x2f\xfd"),
+    ("BMP", 0, b"BM"),
+    ("video (H.264 or H.265)", 0, b"\0\0\0\1"),
+    ("video (H.264 or H.265)", 0, b"\0\0\1"),
+)
+
+_FORMAT_HINT = "publish image transport compressed with JPEG or PNG, or uncompressed images"
 
 
 def rgb_from_compressed(
-    message: CompressedImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX
+    message: CompressedImage,
+    *,
+    max_side_px: int = MAX_IMAGE_SIDE_PX,
+    bit_depth: int = 0,
+    swap_red_blue: bool = False,
+    notes: list[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode a JPEG or PNG message to RGB uint8 (H, W, 3), C-contiguous.
 
-    The `format` field follows image transport "compressed": a Bayer image is compressed as its gray mosaic
-    and interpolated here, and "compressed rgb8" means that red and blue are swapped in the file. EXIF
-    orientation is ignored, because masks, depth and camera info refer to the stored pixels.
+    The file says which channel is red. Only a Bayer image needs the `format` field: it is compressed as its
+    gray mosaic and interpolated here. EXIF orientation is ignored, because masks, depth and camera info refer
+    to the stored pixels.
+
+    Args:
+        message: the image.
+        max_side_px: larger images are refused before they are decoded.
+        bit_depth: see `rgb_from_image`.
+        swap_red_blue: the publisher handed RGB to an encoder that takes BGR, so the file is wrong.
+        notes: receives what is unusual, but possible.
 
     Raises:
         InvalidImageError: not JPEG or PNG, damaged, truncated, or a side over `max_side_px`.
@@ -40,12 +72,18 @@ def rgb_from_compressed(
     original, _, compressed = (part.strip() for part in message.format.partition(";"))
     data = memoryview(message.data).cast("B") if len(message.data) else memoryview(b"")
     pixels = decode_image_file(data, formats=("JPEG", "PNG"), max_side_px=max_side_px)
+    bits = 8 * pixels.dtype.itemsize
     if pixels.ndim == 2:
-        bits = 8 * pixels.dtype.itemsize
         mosaic = original.startswith("bayer_")
-        return rgb_from_pixels(pixels, f"{original[:10]}{bits}" if mosaic else f"mono{bits}")
-    swapped = _COLOR_ENCODING.fullmatch(original) is not None and "compressed bgr" not in compressed
-    return rgb_from_pixels(pixels, "bgr8" if swapped and compressed else "rgb8")
+        encoding = f"{original[:10]}{bits}" if mosaic else f"mono{bits}"
+        return rgb_from_pixels(pixels, encoding, bit_depth=bit_depth, notes=notes)
+    if "compressed rgb" in compressed and not swap_red_blue and notes is not None:
+        notes.append(
+            f"the format {message.format[:60]!r} is ambiguous: some publishers swap red and blue with it; if "
+            "red things are blue, set the camera's parameter swap_red_blue"
+        )
+    encoding = f"{'bgr' if swap_red_blue else 'rgb'}{bits}"
+    return rgb_from_pixels(pixels, encoding, bit_depth=bit_depth, notes=notes)
 
 
 def decode_image_file(
@@ -59,7 +97,7 @@ def decode_image_file(
         max_side_px: checked against the file header, before anything is decoded.
 
     Returns:
-        uint8 (H, W, 3) RGB, or uint8 or uint16 (H, W) gray.
+        uint8 or uint16, (H, W, 3) RGB or (H, W) gray.
 
     Raises:
         InvalidImageError: another format, damaged, truncated, or too large.
@@ -73,15 +111,35 @@ def decode_image_file(
                 raise _too_large(f"{width}×{height}", max_side_px)
             if image.mode in ("I", "I;16", "I;16B"):
                 return np.asarray(image).astype(np.uint16)
-            return np.asarray(image if image.mode in ("L", "RGB") else _to_gray_or_rgb(image))
+            pixels = np.asarray(image if image.mode in ("L", "RGB") else _to_gray_or_rgb(image))
     except (Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         raise _too_large("too large to open", max_side_px) from error
     except InvalidImageError:
         raise
     except Exception as error:  # Pillow's plugins raise OSError, SyntaxError, struct.error and more
+        name = _format_name(data)
+        known = f"it is {name}" if name and name not in formats else str(error)
         raise InvalidImageError(
-            f"the compressed image ({len(data)} bytes) cannot be decoded as {' or '.join(formats)}: {error}"
+            f"the compressed image ({len(data)} bytes) cannot be decoded as {' or '.join(formats)}: {known}",
+            hint=_FORMAT_HINT if name not in formats else None,
         ) from error
+    is_16_bit_color = bytes(data[:8]) == PNG_SIGNATURE and data[24] == 16 and pixels.ndim == 3
+    return _read_16_bit_color(data) if is_16_bit_color else pixels
+
+
+def _format_name(data: memoryview | bytes) -> str:
+    """Return the name of the format by the first bytes of a file; "" = unknown."""
+    start = bytes(data[:16])
+    return next((name for name, offset, magic in _FORMATS if start.startswith(magic, offset)), "")
+
+
+def _read_16_bit_color(data: memoryview | bytes) -> NDArray[Any]:
+    """Decode a valid PNG with 16 bits a channel, of which Pillow keeps only the upper eight."""
+    import cv2
+
+    bgr: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    rgb: NDArray[Any] = bgr[..., 2::-1]
+    return rgb
 
 
 def _to_gray_or_rgb(image: Any) -> Any:

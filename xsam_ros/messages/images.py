@@ -87,11 +87,24 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
     return pixels[..., 0] if layout.channels == 1 else pixels
 
 
-def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[np.uint8]:
+def rgb_from_image(
+    message: Image,
+    *,
+    max_side_px: int = MAX_IMAGE_SIDE_PX,
+    bit_depth: int = 0,
+    notes: list[str] | None = None,
+) -> NDArray[np.uint8]:
     """Convert any color or gray image to RGB uint8 (H, W, 3), C-contiguous.
 
     16-bit values are scaled, alpha is dropped, gray is repeated, Bayer patterns are interpolated
     bilinearly, YUV is BT.601 in video range, and 8UC3 and 8UC4 are read as BGR, the order of OpenCV.
+
+    Args:
+        message: the image.
+        max_side_px: larger images are refused.
+        bit_depth: how many bits the values of a 16-bit image have; 0 = the fewest of 8, 10, 12, 14 and 16
+            that hold them all, because cameras with 10 to 14 bits send them in 16.
+        notes: receives what is unusual, but possible.
 
     Raises:
         InvalidImageError: the message cannot be read as a color image.
@@ -99,10 +112,12 @@ def rgb_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> N
     if message.encoding not in _LAYOUTS:
         return _rgb_from_cv_bridge(message, max_side_px)
     pixels = array_from_image(message, max_side_px=max_side_px)
-    return rgb_from_pixels(pixels, message.encoding)
+    return rgb_from_pixels(pixels, message.encoding, bit_depth=bit_depth, notes=notes)
 
 
-def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
+def rgb_from_pixels(
+    pixels: NDArray[Any], encoding: str, *, bit_depth: int = 0, notes: list[str] | None = None
+) -> NDArray[np.uint8]:
     """Convert pixels in the layout of `array_from_image` to RGB uint8 (H, W, 3); see `rgb_from_image`.
 
     Raises:
@@ -114,6 +129,7 @@ def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
             f"supported: {', '.join(SUPPORTED_ENCODINGS)}"
         )
     height, width = pixels.shape[:2]
+    bits = _used_bits(pixels, bit_depth, notes)
     if encoding in _YUV_PLANAR:
         return _convert(pixels, f"YUV2RGB_{_YUV_PLANAR[encoding]}")
     if encoding in _YUV:
@@ -123,13 +139,13 @@ def rgb_from_pixels(pixels: NDArray[Any], encoding: str) -> NDArray[np.uint8]:
     if encoding.startswith("bayer_"):
         if min(height, width) < 4:
             raise InvalidImageError(f"a Bayer image needs at least 4×4 pixels, got {width}×{height}")
-        return _as_u8(_convert(pixels, f"{_BAYER[encoding[6:10]]}2RGB"))
+        return _as_u8(_convert(pixels, f"{_BAYER[encoding[6:10]]}2RGB"), bits)
     if pixels.ndim == 2:
-        return _convert(_as_u8(pixels), "GRAY2RGB")
+        return _convert(_as_u8(pixels, bits), "GRAY2RGB")
     source = ("RGB" if encoding.startswith("rgb") else "BGR") + ("A" if pixels.shape[2] == 4 else "")
     if source == "RGB":
-        return np.ascontiguousarray(_as_u8(pixels))
-    return _convert(_as_u8(pixels), f"{source}2RGB")
+        return np.ascontiguousarray(_as_u8(pixels, bits))
+    return _convert(_as_u8(pixels, bits), f"{source}2RGB")
 
 
 def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None = None) -> Image:
@@ -200,11 +216,30 @@ def _rgb_from_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
     return rgb
 
 
-def _as_u8(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Scale 16-bit pixels so that 65535 becomes 255, rounding to nearest; return 8-bit pixels unchanged."""
+def _used_bits(pixels: NDArray[Any], bit_depth: int, notes: list[str] | None) -> int:
+    """Return how many bits the values have; 0 for `bit_depth` = by the largest value."""
+    container = 8 * pixels.dtype.itemsize
+    if container == 8 or bit_depth:
+        return min(bit_depth or container, container)
+    largest = int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without alpha
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
+    if largest == 0 or bits == container:
+        return container
+    if notes is not None:
+        notes.append(
+            f"the 16-bit image uses only {bits} bits (largest value {largest}) and was brightened to match; "
+            "set the camera's parameter bit_depth to keep the brightness constant"
+        )
+    return bits
+
+
+def _as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Scale 16-bit pixels so that 2^bits - 1 becomes 255, rounding to nearest; return 8-bit pixels as is."""
     if pixels.dtype.itemsize == 1:
         return pixels
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    largest = (1 << bits) - 1
+    clipped = np.minimum(pixels, largest).astype(np.uint32)
+    return ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
 
 
 def _convert(pixels: NDArray[Any], conversion: str) -> NDArray[Any]:

@@ -228,7 +228,7 @@ def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | No
         return unknown(source.no_intrinsics_reason)
     try:
         locations = locate_masks(
-            segments.masks, frame.depth_m, frame.intrinsics, calibrated_hw=frame.image_hw
+            segments.masks, frame.depth_m, frame.intrinsics, calibrated_hw=frame.image_hw, lens=frame.lens
         )
     except InvalidImageError as error:
         return unknown(error.message)

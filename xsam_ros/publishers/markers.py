@@ -98,7 +98,7 @@ def point_cloud(frame: Frame, instance_ids: NDArray[np.uint16], header: Header) 
     assert frame.depth_m is not None
     assert frame.intrinsics is not None
     height, width = frame.image_hw
-    grid = point_grid(frame.depth_m, frame.intrinsics)
+    grid = point_grid(frame.depth_m, frame.intrinsics, frame.lens)
     points = np.zeros((height, width), POINT_DTYPE)
     points["x"], points["y"], points["z"] = grid[..., 0], grid[..., 1], grid[..., 2]
     rgb = frame.rgb.astype(np.uint32)

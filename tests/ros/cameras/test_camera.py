@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 
-from tests.ros.camera_driver import BufferedCamera, FakeClock
+from tests.ros.camera_driver import TOPICS, BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
+from xsam.types.lens import LensDistortion
 from xsam_ros.cameras.camera import CameraTopics
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.encode_images import compressed_from_depth, compressed_from_rgb, image_from_rgb
@@ -88,7 +90,7 @@ def test_the_newest_image_counts(color_only: BufferedCamera, clock: FakeClock) -
         clock.advance(0.1)
     got = color_only.frame()
     assert _value(got) == 3
-    assert (got.frame.camera, got.frame.frame_id, got.sequence) == ("front", "lens", 3)
+    assert (got.frame.camera, got.frame.frame_id, got.sequence) == ("front", "lens_optical", 3)
     assert got.frame.stamp_ns == clock.node_ns() - 100_000_000
     assert got.header.stamp == stamp_from_ns(got.frame.stamp_ns)
 
@@ -268,10 +270,51 @@ def test_rectified_images(clock: FakeClock) -> None:
     assert got.notes == ()
 
 
-def test_distortion_is_noted(camera: BufferedCamera) -> None:
-    camera.info(d=[0.1, 0.0, 0.0, 0.0, 0.0])
+_D = [-0.28, 0.07, 0.0002, 0.00002, 0.0]
+
+
+def test_distortion_is_corrected_and_noted(camera: BufferedCamera) -> None:
+    camera.info(d=_D, distortion_model="plumb_bob")
     camera.color()
-    assert "distortion" in camera.frame().notes[0]
+    camera.depth()
+    got = camera.frame()
+    assert got.frame.lens == LensDistortion(model="plumb_bob", coefficients=tuple(_D))
+    assert len(got.notes) == 1
+    assert "distortion (plumb_bob) is corrected" in got.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "coefficients", "reason"),
+    [
+        ("equidistant", [0.0] * 4, "equidistant, but its coefficients are all 0"),
+        ("equidistant", [], "equidistant, but its coefficients are all 0"),
+        ("equidistant", [0.1] * 5, "equidistant has 4 coefficients, got 5"),
+        ("kannala_brandt", [0.1] * 4, "unknown lens model 'kannala_brandt'"),
+        ("omnidirectional", [0.0] * 4, "unknown lens model 'omnidirectional'"),
+        ("", [0.1] * 5, "unknown lens model ''"),
+    ],
+)
+def test_a_lens_that_cannot_be_corrected_gives_no_locations(
+    camera: BufferedCamera, model: str, coefficients: list[float], reason: str
+) -> None:
+    """Equidistant with coefficients 0, read as a pinhole camera's, gave 1.40 m for 5.80 m."""
+    camera.info(d=coefficients, distortion_model=model)
+    camera.color()
+    assert camera.frame().frame.intrinsics is not None, "without depth, nothing is located"
+    camera.depth()
+    got = camera.frame()
+    assert got.frame.depth_m is not None
+    assert got.frame.intrinsics is None
+    assert reason in got.no_intrinsics_reason
+    assert "rectified: true" in got.no_intrinsics_reason
+
+
+def test_images_that_seem_rectified_are_noted(clock: FakeClock) -> None:
+    camera = BufferedCamera(clock, replace(TOPICS, image="/front/image_rect_color"))
+    camera.info(d=_D, distortion_model="plumb_bob")
+    camera.color()
+    camera.depth()
+    assert "front.rectified" in camera.frame().notes[1]
 
 
 # ----------------------------------------------------------------------------------- statistics

@@ -11,6 +11,7 @@ from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam_ros.cameras.camera import CameraTopics
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
+from xsam_ros.messages.images import image_from_array
 
 
 @pytest.fixture
@@ -205,13 +206,81 @@ def test_depth_that_cannot_be_used(camera: BufferedCamera, clock: FakeClock, bro
     assert camera.buffer.statistics().no_depth_reason == ""
 
 
-def test_depth_in_another_frame_is_noted(camera: BufferedCamera) -> None:
-    camera.color()
-    message = image_from_depth(np.ones((4, 6), np.float32), "32FC1")
-    message.header.frame_id = "infrared"
+def _store_depth(camera: BufferedCamera, depth: np.ndarray, frame_id: str = "") -> None:
+    message = image_from_array(depth, "16UC1" if depth.dtype == np.uint16 else "32FC1")
+    message.header.frame_id = frame_id
     assert camera.buffer.depth is not None
     camera.buffer.depth.store(camera.serialized(message, 0.0))
+
+
+def test_depth_in_another_frame_is_not_used(camera: BufferedCamera) -> None:
+    """Depth that was not registered gave valid positions that were centimeters off, and a note."""
+    camera.color()
+    _store_depth(camera, np.ones((4, 6), np.float32), "infrared_optical")
+    got = camera.frame()
+    assert got.frame.depth_m is None
+    assert "'infrared_optical'" in got.no_depth_reason
+    assert "set front.depth_registered" in got.no_depth_reason
+
+
+def test_depth_in_another_frame_that_is_registered(clock: FakeClock) -> None:
+    camera = BufferedCamera(clock, depth_registered=True)
+    camera.color()
+    _store_depth(camera, np.ones((4, 6), np.float32), "infrared_optical")
     got = camera.frame()
     assert got.frame.depth_m is not None
-    assert "'infrared'" in got.notes[0]
-    assert "registered" in got.notes[0]
+    assert got.notes == ()
+
+
+# ------------------------------------------------------------------------------ frames and units
+
+
+def test_a_frame_that_is_not_optical_is_noted_and_can_be_replaced(clock: FakeClock) -> None:
+    """An image stamped in base_link put an object at (-0.27, -0.16, 1) instead of (1, 0.27, 0.16)."""
+    for override, frame_id, noted in (
+        ("", "base_link", True),
+        ("front_optical", "front_optical", False),
+        ("base_link", "base_link", False),
+    ):
+        camera = BufferedCamera(clock, frame_override=override)
+        message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
+        message.header.frame_id = "base_link"
+        camera.buffer.image.store(camera.serialized(message, 0.0))
+        _store_depth(camera, np.ones((4, 6), np.float32), "base_link")
+        got = camera.frame()
+        assert got.frame.depth_m is not None
+        assert (got.frame.frame_id, got.header.frame_id) == (frame_id, frame_id)
+        assert bool(got.notes) == noted
+        assert all("'base_link'" in note and "front.frame_override" in note for note in got.notes)
+
+
+def test_the_frame_of_color_does_not_matter_without_depth(color_only: BufferedCamera) -> None:
+    message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
+    message.header.frame_id = "base_link"
+    color_only.buffer.image.store(color_only.serialized(message, 0.0))
+    assert color_only.frame().notes == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "scale", "meters", "noted"),
+    [
+        (np.float32(1000.0), 0.0, 1000.0, True),  # millimeters in 32FC1
+        (np.float32(1000.0), 0.001, 1.0, False),
+        (np.uint16(10_000), 0.0, 10.0, False),  # tenths of a millimeter: nobody can tell
+        (np.uint16(10_000), 0.0001, 1.0, False),
+        (np.float32(0.001), 0.0, 0.001, True),
+        (np.float32(3.0), 0.0, 3.0, False),
+        (np.float32(0.0), 0.0, 0.0, False),
+    ],
+)
+def test_units_of_depth(
+    clock: FakeClock, value: np.generic, scale: float, meters: float, noted: bool
+) -> None:
+    camera = BufferedCamera(clock, depth_scale=scale)
+    camera.color()
+    _store_depth(camera, np.full((4, 6), value))
+    got = camera.frame()
+    assert got.frame.depth_m is not None
+    assert got.frame.depth_m[0, 0] == pytest.approx(meters)
+    assert bool(got.notes) == noted
+    assert all("front.depth_scale" in note for note in got.notes)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from xsam import InvalidImageError
-from xsam_ros.cameras.intrinsics import intrinsics_for, is_distorted
+from xsam.types.lens import LensDistortion
+from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for
 
 _K = [600.0, 0.0, 319.5, 0.0, 610.0, 239.5, 0.0, 0.0, 1.0]
 _P = [500.0, 0.0, 310.0, -50.0, 0.0, 500.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -123,9 +124,10 @@ def test_no_size(size: dict[str, int]) -> None:
 
 
 def test_distortion() -> None:
-    assert not is_distorted(_info())
-    assert not is_distorted(_info(d=[0.0] * 5))
-    assert is_distorted(_info(d=[0.1, -0.2, 0.0, 0.0, 0.0]))
+    assert lens_for(_info()) is None
+    assert lens_for(_info(d=[0.0] * 5, distortion_model="plumb_bob")) is None
+    lens = lens_for(_info(d=[0.1, -0.2, 0.0, 0.0, 0.0], distortion_model="plumb_bob"))
+    assert lens == LensDistortion(model="plumb_bob", coefficients=(0.1, -0.2, 0.0, 0.0, 0.0))
 
 
 # ------------------------------------------------------- matrices that cannot be those of the image

@@ -22,7 +22,7 @@ from xsam_ros.runtime.parameters import declare
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]
-_SIM = {"camera": "table", "frame_id": "lens", "seed": 3, "width": 96, "height": 72, "rate_hz": 20}
+_SIM = {"camera": "table", "frame_id": "lens_optical", "seed": 3, "width": 96, "height": 72, "rate_hz": 20}
 _MILLIMETERS = {"camera": "mm", "encoding": "bgr8", "depth_encoding": "16UC1", "qos": "reliable"}
 _METERS = {"camera": "m", "encoding": "rgba8", "depth_encoding": "32FC1"}
 
@@ -106,7 +106,7 @@ def test_compressed_color_and_depth(
 
 def _assert_truth(got: CameraFrame, truth: RenderedView, depth_atol: float) -> None:
     assert (got.no_depth_reason, got.no_intrinsics_reason, got.notes) == ("", "", ())
-    assert (got.frame.camera, got.header.frame_id) == ("front", "lens")
+    assert (got.frame.camera, got.header.frame_id) == ("front", "lens_optical")
     assert got.frame.depth_m is not None
     assert got.frame.intrinsics is not None
     np.testing.assert_allclose(got.frame.depth_m, truth.depth_m, atol=depth_atol)

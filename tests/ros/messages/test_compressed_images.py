@@ -44,23 +44,34 @@ def _bgr() -> np.ndarray:
         "rgb8; jpeg compressed bgr8",
         "bgr8; png compressed bgr8",
         "mono8; jpeg",
+        "rgb8; jpeg",
+        "bgr8; jpeg",
+        "rgb8; png",
+        "rgb8; jpeg compressed",
+        "rgb8; jpeg compressed rgb8",
+        "rgba8; png compressed ",
+        "yuv422; jpeg compressed ",
     ],
 )
 def test_as_opencv_decodes_it(text: str, extension: str) -> None:
     """Red stays red, whatever the camera's own order; the content decides the decoder, not `format`."""
     message = _message(_bgr(), text, extension)
     expected = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
-    got = rgb_from_compressed(message)
+    notes: list[str] = []
+    got = rgb_from_compressed(message, notes=notes)
+    assert len(notes) == text.endswith("compressed rgb8")
+    assert all("swap_red_blue" in note for note in notes)
     assert (got.dtype, got.shape, got.flags.c_contiguous) == (np.uint8, (48, 64, 3), True)
     np.testing.assert_allclose(got.astype(int), expected, atol=0 if extension == ".png" else 1)
 
 
-@pytest.mark.parametrize(
-    "text", ["rgb8; png compressed rgb8", "bgr8; png compressed rgb8", "rgb8; png compressed "]
-)
+@pytest.mark.parametrize("text", ["rgb8; png compressed rgb8", "bgr8; jpeg", "png"])
 def test_files_with_swapped_colors(text: str) -> None:
-    """COMPRESSED_PIXFMT rgb8: the publisher handed RGB to an encoder that takes BGR."""
-    np.testing.assert_array_equal(rgb_from_compressed(_message(_rgb(), text)), _rgb())
+    """The publisher handed RGB to an encoder that takes BGR; only a person can know."""
+    notes: list[str] = []
+    got = rgb_from_compressed(_message(_rgb(), text), swap_red_blue=True, notes=notes)
+    np.testing.assert_array_equal(got, _rgb())
+    assert notes == []
 
 
 @pytest.mark.parametrize("text", ["mono8; png compressed ", "jpeg", "rgb8; jpeg compressed rgb8"])
@@ -73,6 +84,9 @@ def test_gray(text: str) -> None:
 def test_16_bits_are_scaled() -> None:
     gray = np.array([[0, 128, 129, 65535]], np.uint16)
     assert rgb_from_compressed(_message(gray, "mono16; png compressed "))[0, :, 0].tolist() == [0, 0, 1, 255]
+    twelve = np.full((4, 4), 4095, np.uint16)
+    assert (rgb_from_compressed(_message(twelve, "mono16; png compressed ")) == 255).all()
+    assert (rgb_from_compressed(_message(np.dstack([twelve] * 3), "png")) == 255).all()
     color = _bgr().astype(np.uint16) * 257
     got = rgb_from_compressed(_message(color, "bgr16; png compressed bgr16"))
     np.testing.assert_array_equal(got, _rgb())
@@ -162,11 +176,28 @@ def test_bytes_that_are_not_an_image(content: bytes) -> None:
         rgb_from_compressed(CompressedImage(format="jpeg", data=array.array("B", content)))
 
 
-@pytest.mark.parametrize("extension", [".bmp", ".tiff", ".webp"])
-def test_other_formats_are_not_opened(extension: str) -> None:
+@pytest.mark.parametrize(("extension", "name"), [(".bmp", "BMP"), (".tiff", "TIFF"), (".webp", "WebP")])
+def test_other_formats_are_not_opened(extension: str, name: str) -> None:
     """Each accepted format is a decoder exposed to strangers."""
-    with pytest.raises(InvalidImageError, match="JPEG or PNG"):
+    with pytest.raises(InvalidImageError, match=f"JPEG or PNG: it is {name}") as caught:
         rgb_from_compressed(_message(_bgr(), "jpeg", extension))
+    assert "image transport" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"\0\0\0\1\x67\x42", "H.264"),
+        (b"\0\0\1\x65", "H.264"),
+        (b"\0\0\0\x1cftypavif", "AVIF"),
+        (b"GIF89a", "GIF"),
+        (b"\xff\x0a", "JPEG XL"),
+    ],
+)
+def test_data_that_is_something_else_is_named(start: bytes, name: str) -> None:
+    message = CompressedImage(format="h264", data=array.array("B", start + bytes(50)))
+    with pytest.raises(InvalidImageError, match=f"it is .*{name}"):
+        rgb_from_compressed(message)
 
 
 @given(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import struct
 
 import cv2
@@ -106,7 +107,6 @@ def test_parameters_that_make_no_sense_make_no_measurement() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("16UC1; compressedDepth rvl", "rvl"),
         ("16UC1; jpeg compressed", "jpeg"),
         ("rgb8; compressedDepth png", "32FC1 or 16UC1"),
         ("", "32FC1 or 16UC1"),
@@ -119,10 +119,108 @@ def test_other_formats(text: str, reason: str) -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_rvl_is_refused_with_a_hint() -> None:
-    with pytest.raises(InvalidImageError) as caught:
-        depth_from_compressed(_compressed(np.zeros((2, 2), np.uint16), "16UC1; compressedDepth rvl"))
-    assert "png" in caught.value.hint
+def _rvl(depth: np.ndarray) -> bytes:
+    """Encode as the C++ transport does: words of eight nibbles, the first one highest."""
+    numbers: list[int] = []
+    pixels, index, previous = depth.ravel().tolist(), 0, 0
+    while index < len(pixels):
+        zeros = next((i for i, value in enumerate(pixels[index:]) if value), len(pixels) - index)
+        index += zeros
+        others = next((i for i, value in enumerate(pixels[index:]) if not value), len(pixels) - index)
+        numbers += [zeros, others]
+        for value in pixels[index : index + others]:
+            delta = value - previous
+            numbers.append(2 * delta if delta >= 0 else -2 * delta - 1)
+            previous = value
+        index += others
+    nibbles: list[int] = []
+    for number in numbers:
+        while True:
+            nibble, number = number & 7, number >> 3
+            nibbles.append(nibble | (8 if number else 0))
+            if not number:
+                break
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [int("".join(f"{n:x}" for n in nibbles[i : i + 8]), 16) for i in range(0, len(nibbles), 8)]
+    height, width = depth.shape
+    return struct.pack("<II", width, height) + b"".join(struct.pack("<I", word) for word in words)
+
+
+def _rvl_message(depth: np.ndarray, encoding: str = "16UC1", *parameters: float) -> CompressedImage:
+    content = struct.pack("<iff", 0, *(parameters or (0.0, 0.0))) + _rvl(depth)
+    return CompressedImage(format=f"{encoding}; compressedDepth rvl", data=array.array("B", content))
+
+
+@given(
+    hnp.arrays(
+        np.uint16,
+        st.tuples(st.integers(1, 9), st.integers(1, 9)),
+        elements=st.one_of(st.just(0), st.integers(0, 65535), st.integers(990, 1010)),
+    )
+)
+def test_rvl(depth: np.ndarray) -> None:
+    np.testing.assert_allclose(depth_from_compressed(_rvl_message(depth)), depth * 0.001, rtol=1e-6)
+
+
+def test_rvl_by_hand() -> None:
+    """3 zeros, 2 values, +5 = 10 and -1 = 1: nibbles 3 2 a 1 1 0 0 0, of which 'a' says that 1 follows."""
+    data = struct.pack("<iff", 0, 0, 0) + struct.pack("<II", 5, 1) + struct.pack("<I", 0x32A11000)
+    message = CompressedImage(format="16UC1; compressedDepth rvl", data=array.array("B", data))
+    np.testing.assert_allclose(depth_from_compressed(message), [[0, 0, 0, 0.005, 0.004]], rtol=1e-6)
+
+
+def test_rvl_of_inverse_depth() -> None:
+    code = np.array([[1, 9091, 0], [19191, 65535, 1]], np.uint16)
+    got = depth_from_compressed(_rvl_message(code, "32FC1", 10100.0, -1009.0))
+    np.testing.assert_allclose(got, [[10.0, 1.0, 0.0], [0.5, 10100 / 66544, 10.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (struct.pack("<II", 4, 4), "ends after 0 of 4×4 px"),
+        (struct.pack("<II", 0, 4) + bytes(8), "0×4"),
+        (struct.pack("<II", 2**31, 2**31) + bytes(8), "sides of 1 to"),
+        (struct.pack("<II", 4, 4) + bytes(8), "does not fit"),
+        (struct.pack("<II", 4, 4) + b"\xff" * 64, "ends after 0"),
+        (struct.pack("<II", 4, 4) + b"\x7f" + b"\xff" * 63, "more than 32 bits|ends after"),
+        (struct.pack("<II", 2, 2) + struct.pack("<I", 0x04100000), "16 bits"),
+        (struct.pack("<II", 2, 2) + bytes(10_000), "cannot have"),
+        (_rvl(np.arange(400, dtype=np.uint16).reshape(20, 20))[:-40], "truncated"),
+        (b"abc", "3 bytes"),
+    ],
+)
+def test_damaged_rvl(content: bytes, message: str) -> None:
+    data = struct.pack("<iff", 0, 0, 0) + content
+    with pytest.raises(InvalidImageError, match=message):
+        depth_from_compressed(
+            CompressedImage(format="16UC1; compressedDepth rvl", data=array.array("B", data))
+        )
+
+
+@given(st.binary(max_size=100))
+def test_any_rvl_code_is_decoded_or_refused(code: bytes) -> None:
+    data = struct.pack("<iffII", 0, 0, 0, 5, 5) + code
+    with contextlib.suppress(InvalidImageError):
+        message = CompressedImage(format="16UC1; compressedDepth rvl", data=array.array("B", data))
+        assert depth_from_compressed(message).shape == (5, 5)
+
+
+@pytest.mark.parametrize("text", ["16UC1; png compressed ", "mono16; png compressed ", "png", ""])
+def test_a_16_bit_png_of_transport_compressed(text: str) -> None:
+    """image_transport's plain `compressed` sends 16-bit depth as a PNG file, in millimeters."""
+    code = np.array([[0, 1, 1500], [65535, 250, 2]], np.uint16)
+    content = cv2.imencode(".png", code)[1].tobytes()
+    got = depth_from_compressed(CompressedImage(format=text, data=array.array("B", content)))
+    np.testing.assert_allclose(got, code * 0.001, rtol=1e-6)
+
+
+def test_a_plain_png_of_meters_is_refused() -> None:
+    content = cv2.imencode(".png", np.ones((2, 2), np.uint16))[1].tobytes()
+    with pytest.raises(InvalidImageError, match="cannot hold 32FC1"):
+        depth_from_compressed(
+            CompressedImage(format="32FC1; png compressed ", data=array.array("B", content))
+        )
 
 
 def test_damaged_files() -> None:

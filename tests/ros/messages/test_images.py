@@ -63,7 +63,7 @@ def test_every_plain_encoding_gives_the_same_rgb(
     if encoding in ("mono8", "8UC1", "mono16", "16UC1"):
         rgb = np.repeat(rgb[..., 1:2], 3, axis=2)
     message = _message(_native(rgb, encoding), encoding, padding=padding, big=big)
-    got = rgb_from_image(message)
+    got = rgb_from_image(message, bit_depth=16)
     assert got.dtype == np.uint8
     assert got.flags.c_contiguous
     np.testing.assert_array_equal(got, rgb)
@@ -80,8 +80,33 @@ def test_a_red_pixel_stays_red_in_bgr() -> None:
 
 @given(values=hnp.arrays(np.uint16, st.tuples(st.integers(1, 6), st.integers(1, 6))), big=st.booleans())
 def test_16_bits_are_scaled_and_rounded(values: np.ndarray, big: bool) -> None:
-    got = rgb_from_image(_message(values, "mono16", big=big))
+    got = rgb_from_image(_message(values, "mono16", big=big), bit_depth=16)
     np.testing.assert_array_equal(got[..., 0], np.rint(values / 257.0))
+
+
+@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "bayer_rggb16", "rgb16", "bgra16"])
+@pytest.mark.parametrize(("bits", "noted"), [(10, True), (12, True), (14, True), (16, False)])
+def test_fewer_bits_in_16_are_not_nearly_black(encoding: str, bits: int, noted: bool) -> None:
+    """A 12-bit image had at most brightness 15 of 255, and nothing was found in it."""
+    largest = (1 << bits) - 1
+    shape = {"rgb16": (8, 8, 3), "bgra16": (8, 8, 4)}.get(encoding, (8, 8))
+    notes: list[str] = []
+    got = rgb_from_image(_message(np.full(shape, largest, np.uint16), encoding), notes=notes)
+    assert (got == 255).all()
+    assert bool(notes) == noted
+    assert all(f"{bits} bits" in note and "bit_depth" in note for note in notes)
+
+
+def test_the_bit_depth_of_a_camera_keeps_its_brightness() -> None:
+    """By range alone, a dark image of a 12-bit camera would be as bright as one of a 10-bit camera."""
+    dark = np.full((2, 2), 900, np.uint16)
+    notes: list[str] = []
+    got = rgb_from_image(_message(dark, "mono16"), bit_depth=12, notes=notes)
+    assert (got == round(900 * 255 / 4095)).all()
+    assert notes == []
+    assert (rgb_from_image(_message(dark * 10, "mono16"), bit_depth=12) == 255).all(), "clipped, not wrapped"
+    assert (rgb_from_image(_message(dark * 0, "mono16"), notes=notes) == 0).all()
+    assert notes == []
 
 
 @pytest.mark.parametrize("bits", [8, 16])
