@@ -36,13 +36,14 @@ def prompt_to_message(prompt: VisualPrompt) -> messages.VisualPrompt:
 
 
 def prompt_from_message(
-    message: messages.VisualPrompt, *, image_hw: tuple[int, int] | None = None
+    message: messages.VisualPrompt, *, image_hw: tuple[int, int] | None = None, decode: bool = True
 ) -> VisualPrompt:
     """Convert a message to a prompt.
 
     Args:
         message: from an untrusted sender.
         image_hw: (H, W) of the image; a mask of another size is refused before it is decoded.
+        decode: False puts a mask of one pixel in the place of a valid one, which costs next to nothing.
 
     Raises:
         InvalidQueryError: unknown kind, or the fields do not belong to the kind.
@@ -64,7 +65,8 @@ def prompt_from_message(
         if image_hw is not None and mask_hw != image_hw:
             raise InvalidQueryError(f"mask prompt is {mask_hw}, the image is {image_hw}")
         try:
-            mask = mask_from_message(message.mask).decode()
+            code = mask_from_message(message.mask)
+            mask = code.decode() if decode else np.ones((1, 1), np.bool_)
         except InvalidImageError as error:
             raise InvalidQueryError(f"mask prompt: {error.message}") from error
     with np.errstate(over="ignore"):  # coordinates beyond float32 become inf, which VisualPrompt refuses
@@ -97,12 +99,24 @@ def query_to_message(query: Query) -> messages.SegmentQuery:
     )
 
 
-def query_from_message(message: messages.SegmentQuery, *, image_hw: tuple[int, int] | None = None) -> Query:
+def check_query_message(message: messages.SegmentQuery) -> None:
+    """Check a query as far as possible without its image, and without decoding its masks.
+
+    Raises:
+        InvalidQueryError: as for `query_from_message` and `Query.validate`.
+    """
+    query_from_message(message, decode=False).validate()
+
+
+def query_from_message(
+    message: messages.SegmentQuery, *, image_hw: tuple[int, int] | None = None, decode: bool = True
+) -> Query:
     """Convert a message to a query, which the caller still has to `validate`.
 
     Args:
         message: from an untrusted sender.
         image_hw: (H, W) of the image; a mask prompt of another size is refused before it is decoded.
+        decode: False puts masks of one pixel in the place of valid ones.
 
     Raises:
         InvalidQueryError: unknown task, too many categories or prompts, or a malformed prompt.
@@ -124,7 +138,9 @@ def query_from_message(message: messages.SegmentQuery, *, image_hw: tuple[int, i
         task=task,
         thing_classes=tuple(message.thing_classes),
         stuff_classes=tuple(message.stuff_classes),
-        prompts=tuple(prompt_from_message(prompt, image_hw=image_hw) for prompt in message.prompts),
+        prompts=tuple(
+            prompt_from_message(prompt, image_hw=image_hw, decode=decode) for prompt in message.prompts
+        ),
         score_threshold=None if unset else threshold,
         max_instances=int(message.max_instances) or defaults.max_instances,
         explain=message.explain,

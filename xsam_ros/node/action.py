@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from rclpy.action.server import ActionServer, CancelResponse, ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
 
-from xsam.errors import NotActiveError, RequestCancelledError, XSamError
+from xsam.errors import ModelError, NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.node.requests import FrameResults
@@ -105,6 +106,9 @@ class SegmentAction:
             )
         except XSamError as error:
             return error
+        except Exception as error:  # the goal gets a result, whatever happened
+            self._node.get_logger().error(f"exception in a goal:\n{traceback.format_exc()}")
+            return ModelError(f"{type(error).__name__}: {error}")
         goal.service = service
         if goal.ending is not None:  # cancelled or replaced before there was a job
             goal.end(goal.ending)

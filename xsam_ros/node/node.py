@@ -7,6 +7,7 @@ memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.segment
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from xsam.errors import NotActiveError, XSamError
+from xsam.errors import ModelError, NotActiveError, XSamError
 from xsam.segmenter import Engine
 from xsam_ros.cameras.camera import CameraBuffer
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
 from xsam_ros.messages.results import error_to_response
+from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
@@ -29,7 +31,8 @@ from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
-from xsam_ros.node.streams import StreamQuery, Streams
+from xsam_ros.node.stream_query import StreamQuery, shortened
+from xsam_ros.node.streams import Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
@@ -42,6 +45,8 @@ from xsam_ros.runtime.rclpy_workarounds import (
 )
 from xsam_ros.runtime.spin import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
+
+_MAX_ERROR_CHARS = 4000
 
 EngineFactory = Callable[[NodeParameters], Engine]
 
@@ -181,6 +186,8 @@ class SegmenterNode(LifecycleNode):
             self._service.submit(request, ended.set_result)
         except XSamError as error:
             ended.set_result(error)
+        except Exception as error:  # a callback that raises never responds
+            ended.set_result(self._internal_error(error))
         outcome: FrameResults | XSamError = await ended
         if isinstance(outcome, XSamError):
             return error_to_response(outcome, response)
@@ -199,20 +206,29 @@ class SegmenterNode(LifecycleNode):
                 response.status = response.STATUS_STOPPED
                 response.message = "" if was_running else "no stream was running"
             else:
-                query = StreamQuery.from_messages(request.queries, request.rate_hz)
+                query = StreamQuery(request.queries, request.rate_hz)
                 was_running = self._streams.start(request.camera, query)
                 response.status = response.STATUS_CHANGED if was_running else response.STATUS_STARTED
                 response.result_topic = self.resolve_topic_name(f"~/{request.camera}/result")
         except XSamError as error:
-            response.status = response.STATUS_REFUSED
-            response.code, response.message, response.hint = error.code, error.message, error.hint or ""
+            _refuse_stream(error, response)
+        except Exception as error:  # a callback that raises never responds
+            _refuse_stream(self._internal_error(error), response)
         return response
 
     def _on_get_status(self, _: GetStatus.Request, response: GetStatus.Response) -> GetStatus.Response:
+        try:
+            return self._fill_status(response)
+        except Exception as error:  # a callback that raises never responds
+            return GetStatus.Response(
+                state=lifecycle_state(self), last_error=self._internal_error(error).message
+            )
+
+    def _fill_status(self, response: GetStatus.Response) -> GetStatus.Response:
         snapshot = self._statistics.snapshot()
         response.state = lifecycle_state(self)
         response.model_id = self._engine.model_id if self._engine is not None else ""
-        response.last_error = self.last_error
+        response.last_error = shortened(replace_unsendable(self.last_error), _MAX_ERROR_CHARS)
         for name, buffer in list(self._cameras.items()):
             publishers = self.count_publishers(buffer.image.topic)
             stream = snapshot.streams.get(name, StreamStatistics())
@@ -225,6 +241,11 @@ class SegmenterNode(LifecycleNode):
         return response
 
     # ------------------------------------------------------------------------------ helpers
+
+    def _internal_error(self, error: Exception) -> ModelError:
+        """Log an exception that nobody expected, and return what the caller gets to read."""
+        self.get_logger().error(f"exception in a service callback:\n{traceback.format_exc()}")
+        return ModelError(f"{type(error).__name__}: {error}", hint="this is a fault of the node, see its log")
 
     def _load(self, parameters: NodeParameters) -> Engine:
         engine = self._engine_factory(parameters)
@@ -268,7 +289,7 @@ class SegmenterNode(LifecycleNode):
             camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
             if self._streams is not None and camera.stream_text:
                 query = SegmentQuery(text=camera.stream_text)
-                self._streams.start(name, StreamQuery.from_messages([query], camera.stream_rate_hz))
+                self._streams.start(name, StreamQuery([query], camera.stream_rate_hz))
 
     def _queue_statistics(self) -> QueueStatistics:
         size, worker = self._current_parameters().queue_size, self._worker
@@ -291,6 +312,12 @@ class SegmenterNode(LifecycleNode):
 
     def _current_parameters(self) -> NodeParameters:
         return read(self, NodeParameters)
+
+
+def _refuse_stream(error: XSamError, response: SetStreamQuery.Response) -> None:
+    response.status, response.code = response.STATUS_REFUSED, error.code
+    response.message, response.hint = replace_unsendable(error.message), replace_unsendable(error.hint)
+    response.result_topic = ""
 
 
 def main(arguments: Sequence[str] | None = None, *, engine_factory: EngineFactory = load_engine) -> int:

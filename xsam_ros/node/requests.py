@@ -27,6 +27,10 @@ from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
 
+_MAX_MASK_PIXELS = 256_000_000
+"""Most pixels of all mask prompts of a request together, at one byte each once they are decoded: a message
+of a few bytes can describe any of them."""
+
 RefineHook = Callable[[int, SegmentationResult], SegmentationResult]
 """Gets the index of a query and its result; returns the result to send."""
 
@@ -208,14 +212,29 @@ def parse_queries(
         image_hw: (H, W) of the image; a mask prompt of another size is not even decoded.
     """
     parsed = []
+    room_px = _MAX_MASK_PIXELS
     for message in messages:
         query: Query | InvalidQueryError
         try:
+            room_px -= _mask_pixels(message, image_hw)
+            if room_px < 0:
+                raise InvalidQueryError(
+                    f"the mask prompts have over {_MAX_MASK_PIXELS // 1_000_000} million pixels together",
+                    hint="send fewer masks at a time, or boxes",
+                )
             query = query_from_message(message, image_hw=image_hw)
         except InvalidQueryError as error:
             query = error.with_traceback(None)
         parsed.append(ParsedQuery(message=message, query=query))
     return tuple(parsed)
+
+
+def _mask_pixels(message: SegmentQuery, image_hw: tuple[int, int] | None) -> int:
+    """Return the number of pixels that the masks of a query have once they are decoded."""
+    masks = [prompt.mask for prompt in message.prompts if len(prompt.mask.counts)]
+    if image_hw is not None:
+        masks = [mask for mask in masks if (mask.height, mask.width) == image_hw]  # others are never decoded
+    return sum(int(mask.height) * int(mask.width) for mask in masks)
 
 
 def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | None, ...]:

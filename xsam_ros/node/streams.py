@@ -6,20 +6,21 @@ import math
 import statistics
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from xsam.errors import InvalidQueryError, NotActiveError, XSamError
+from xsam.errors import NotActiveError, XSamError
 from xsam.spatial.tracking import InstanceTracker
 from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import SegmentationResult
 from xsam_ros.cameras.camera import CameraBuffer
-from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.metrics import StreamStatistics
-from xsam_ros.node.requests import FrameResults, NodeContext, ParsedQuery, parse_queries
+from xsam_ros.node.requests import FrameResults, NodeContext
+from xsam_ros.node.stream_query import StreamQuery, shortened
 from xsam_ros.node.worker import Job
 
 _POLL_S = 0.1
@@ -29,6 +30,7 @@ _RETRY_S = 0.05
 _DEPTH_WAIT_S = 0.01
 _STOP_S = 1.0
 _MAX_TRACK_ID = 2**31
+_MAX_ERROR_CHARS = 1000
 
 
 class TrackIds:
@@ -57,40 +59,6 @@ class TrackIds:
         return replace(result, segments=replace(result.segments, track_ids=ids.astype(np.uint32)))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamQuery:
-    """The queries of a stream and its rate."""
-
-    queries: tuple[ParsedQuery, ...]
-    rate_hz: float  # at most; 0 = as fast as the model can
-
-    @classmethod
-    def from_messages(cls, messages: Sequence[SegmentQuery], rate_hz: float) -> StreamQuery:
-        """Parse and check a request.
-
-        Raises:
-            InvalidQueryError: a query is invalid for every image, or the rate is negative or not finite.
-        """
-        if not math.isfinite(rate_hz) or rate_hz < 0.0:
-            raise InvalidQueryError(f"rate_hz must be 0 (no limit) or positive, got {rate_hz}")
-        queries = parse_queries(messages)
-        for parsed in queries:
-            if isinstance(parsed.query, InvalidQueryError):
-                raise parsed.query
-            parsed.query.validate()
-        return cls(queries=queries, rate_hz=float(rate_hz))
-
-    @property
-    def descriptions(self) -> tuple[str, ...]:
-        """Return a short description of each query, for people."""
-        return tuple(
-            message.text
-            or ", ".join([*message.thing_classes, *message.stuff_classes])
-            or f"{len(message.prompts)} prompts"
-            for message in (parsed.message for parsed in self.queries)
-        )
-
-
 class CameraStream:
     """The stream of one camera, with a thread of its own that waits for frames and results."""
 
@@ -108,7 +76,7 @@ class CameraStream:
         self._context = context
         self._log_error = log_error
         self._tracks = TrackIds(
-            len(query.queries), max_lost_s=context.parameters().track_lost_s, after=first_track_id - 1
+            len(query), max_lost_s=context.parameters().track_lost_s, after=first_track_id - 1
         )
         self._finished_s: deque[float] = deque(maxlen=_WINDOW)  # on the monotonic clock
         self._latencies_s: deque[float] = deque(maxlen=_WINDOW)
@@ -138,7 +106,7 @@ class CameraStream:
         """Return the current statistics."""
         latencies_s = list(self._latencies_s)
         return StreamStatistics(
-            running=not self._stopping.is_set(),
+            running=self._thread.is_alive() and not self._stopping.is_set(),
             queries=self.query.descriptions,
             requested_hz=self.query.rate_hz,
             rate_hz=_rate_hz(list(self._finished_s)),
@@ -146,10 +114,17 @@ class CameraStream:
             answers=self._answers,
             dropped=self._dropped,
             refused=self._refused,
-            last_error=self._last_error,
+            last_error=shortened(self._last_error, _MAX_ERROR_CHARS),
         )
 
     def _run(self) -> None:
+        try:
+            self._segment_frames()
+        except Exception as error:  # the thread ends; status and log must say so
+            self._last_error = f"the stream has ended: {type(error).__name__}: {error}"
+            self._log_error(f"stream of camera {self._buffer.name}:\n{traceback.format_exc()}")
+
+    def _segment_frames(self) -> None:
         period_s = 1.0 / self.query.rate_hz if self.query.rate_hz > 0.0 else 0.0
         due_s = time.monotonic()
         while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
@@ -190,7 +165,7 @@ class CameraStream:
             self._arrived_s = self._arrival_s(source.sequence, started_s)
             return context.handler.segment(
                 source,
-                self.query.queries,
+                self.query.parsed(source.frame.image_hw),
                 deadline=deadline,
                 on_stage=on_stage,
                 before_s={"queue": started_s - submitted_s, "image": time.monotonic() - started_s},
@@ -261,7 +236,7 @@ class Streams:
             InvalidQueryError: too many queries; a running stream is left as it is.
         """
         buffer = self._context.handler.camera(camera)
-        self._context.handler.check_query_count(len(query.queries))
+        self._context.handler.check_query_count(len(query))
         with self._lock:
             was_running = self._stop(camera)
             self._streams[camera] = CameraStream(

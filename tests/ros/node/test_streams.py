@@ -22,7 +22,8 @@ from xsam_ros.messages.images import image_from_array
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import FrameResults, NodeContext
-from xsam_ros.node.streams import CameraStream, StreamQuery
+from xsam_ros.node.stream_query import StreamQuery
+from xsam_ros.node.streams import CameraStream
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import SetStreamQuery
 
@@ -288,7 +289,7 @@ def test_a_waiting_stream_keeps_no_results(monkeypatch: pytest.MonkeyPatch, even
     )
     stream = CameraStream(
         driver.buffer,
-        StreamQuery.from_messages([messages.SegmentQuery(text="red")], 0.0),
+        StreamQuery([messages.SegmentQuery(text="red")], 0.0),
         context,
         log_error=print,
     )
