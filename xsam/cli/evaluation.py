@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from xsam.cli import loading
-from xsam.cli.console import print_lines
+from xsam.cli.console import print_error, print_lines
+from xsam.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from xsam.engine import XSam
@@ -56,7 +58,19 @@ _METRICS = {
 }
 
 
+# Option → the option that it belongs to; None = simulated scenes.
+_BELONGS_TO = {
+    "split": "coco",
+    "task": "coco",
+    "option": "source",
+    "prompts": "source",
+    "per_scene": None,
+    "count": "pictures",
+}
+
+
 def evaluate(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help=loading.MODEL_HELP)],
     scenes: Annotated[
         str | None, typer.Option(metavar="START:COUNT", help=f"Simulated scenes; default {DEFAULT_SCENES}.")
@@ -98,6 +112,12 @@ def evaluate(
     """
     if sum(given is not None for given in (scenes, coco, source)) > 1:
         raise typer.BadParameter("give one of --scenes, --coco and --source")
+    _check_combination(context)
+    if source is not None:
+        options = _parse_options(option or [])
+        _check_source(source, options)
+    if coco is not None:
+        _check_tasks(task or [])
     sample = None
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)  # now, and not after an hour
@@ -118,7 +138,7 @@ def evaluate(
     if coco is not None:
         scores = _evaluate_coco(load, coco, split, task or [], limit, sample)
     elif source is not None:
-        scores = _evaluate_source(load, source, _parse_options(option or []), prompts, limit, sample)
+        scores = _evaluate_source(load, source, options, prompts, limit, sample)
     else:
         scores = _evaluate_scenes(load, scenes or DEFAULT_SCENES, limit, per_scene, sample)
     for reason, times in scores["failures"].items():
@@ -129,10 +149,49 @@ def evaluate(
         Console().print(score_table(scores))
         print_lines(_footer(scores))
     if pictures is not None and sample is not None:
-        paths = sample.write(pictures)
+        try:
+            paths = sample.write(pictures)
+        except OSError as error:  # the scores are printed: this must not add a second line to them
+            print_error(f"cannot write images to {pictures}: {error.strerror or error}", "")
+            raise typer.Exit(1) from error
         Console(stderr=True).print(f"wrote {len(paths)} images to {pictures}", markup=False, soft_wrap=True)
     if 0 < scores["questions"] == scores["failed"]:
         raise typer.Exit(1)
+
+
+def _check_combination(context: typer.Context) -> None:
+    """Raise an error for an option that has no effect, because it belongs to another one."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    for name in sorted(given & _BELONGS_TO.keys()):
+        needed = _BELONGS_TO[name]
+        option = f"--{name.replace('_', '-')}"
+        if needed is not None and needed not in given:
+            raise typer.BadParameter(f"{option} needs --{needed}")
+        if needed is None and given & {"coco", "source"}:
+            raise typer.BadParameter(f"{option} is for simulated scenes only")
+
+
+def _check_source(kind: str, options: Mapping[str, Any]) -> None:
+    """Raise an error if there is no such reader, or if it does not take these options."""
+    from xsam.data.readers import READERS
+
+    if kind not in READERS:
+        raise InvalidOptionError(f"unknown dataset kind {kind!r}", hint=f"known: {', '.join(READERS)}")
+    signature = inspect.signature(READERS[kind])
+    try:
+        signature.bind(**options)
+    except TypeError as error:
+        raise InvalidOptionError(
+            f"{kind}: {error}", hint=f"options: {', '.join(signature.parameters)}"
+        ) from error
+
+
+def _check_tasks(tasks: list[str]) -> None:
+    from xsam.eval.coco import COCO_TASKS
+
+    if unknown := sorted(set(tasks) - set(COCO_TASKS)):
+        raise InvalidOptionError(f"unknown tasks {unknown}", hint=f"known: {', '.join(COCO_TASKS)}")
 
 
 def _picture_sample(count: int) -> PictureSample:

@@ -28,6 +28,7 @@ from xsam.weights.files import flush, set_card_aside
 from xsam.weights.weight_files import find_weights, one_line, read_tensors, refuse_other_content, shortened
 
 __all__ = [
+    "build_on_meta",
     "find_weights",
     "is_released_layout",
     "load_checkpoint",
@@ -227,8 +228,7 @@ def load_checkpoint(
             f"the tokenizer has {len(tokenizer)} tokens, the model {config.llm.vocab_size}",
             hint="the tokenizer belongs to another checkpoint",
         )
-    with torch.device("meta"):
-        model = XSamModel(config)
+    model = build_on_meta(config)
     native = computes_natively(device, dtype) and computes_natively(llm_device, dtype)
     load_weights(
         model,
@@ -240,6 +240,22 @@ def load_checkpoint(
     if not native:
         store_weights_as(model, model.llm.model.embed_tokens, dtype)
     return model.eval(), tokenizer
+
+
+def build_on_meta(config: XSamConfig) -> XSamModel:
+    """Build the network without memory for its weights.
+
+    Raises:
+        CheckpointError: its settings do not fit together.
+    """
+    try:
+        with torch.device("meta"):
+            return XSamModel(config)
+    except Exception as error:  # what the classes of transformers and PyTorch do not accept
+        raise CheckpointError(
+            f"cannot build the network of this config.json: {type(error).__name__}: {one_line(error)}",
+            hint="take the config.json that came with the weights",
+        ) from error
 
 
 def _fill_buffers(model: XSamModel) -> None:

@@ -24,9 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from xsam.config import XSamConfig
-from xsam.errors import CheckpointError
-from xsam.model.xsam import XSamModel
+from xsam.errors import CheckpointError, InvalidOptionError
 from xsam.weights.checkpoint import (
+    build_on_meta,
     find_weights,
     is_released_layout,
     load_tokenizer,
@@ -81,10 +81,10 @@ def convert(
     Raises:
         CheckpointError: the input is incomplete, damaged or inconsistent, or the output cannot be written.
             Nothing is written then.
-        ValueError: unknown `dtype`.
+        InvalidOptionError: unknown `dtype`.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InvalidOptionError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     weights = _find_weights_folder(source)
     _check_output(out, weights, force=force)
     tensors = read_tensors(weights)
@@ -93,8 +93,7 @@ def convert(
     folders = [folder for folder in (source, *_with_parents(weights)) if folder.is_dir()]
     config, notes = choose_config(weights, tensors, folders, released=layout == "released")
     prepared, added = prepare_tokenizer(tokenizer, folders, rows=config.llm.vocab_size, notes=notes)
-    with torch.device("meta"):
-        model = XSamModel(config)
+    model = build_on_meta(config)
     names = list(model.state_dict())
     load_weights(model, tensors)
     tensors = {name: tensors[name] for name in names}

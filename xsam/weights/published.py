@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,8 @@ from PIL.Image import Resampling
 from torch import Tensor
 
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
+from xsam.config.json_files import read_json
+from xsam.config.schema import misfits
 from xsam.errors import CheckpointError
 from xsam.weights.checkpoint import open_tokenizer
 from xsam.weights.download import MASK2FORMER, PHI3, SAM, SIGLIP
@@ -93,6 +94,11 @@ def choose_config(
                     f"{compared.our_section}.{key} is {ours!r}, but {published[key]!r} in the config.json of"
                     f" {compared.folder}"
                 )
+    if problems := misfits(config):
+        raise CheckpointError(
+            f"the weights do not fit the full-size model: {'; '.join(problems)}",
+            hint="weights of another size need their config.json of X-SAM beside them",
+        )
     return config, notes
 
 
@@ -106,10 +112,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; return None if the file is missing or contains something else."""
     if not path.is_file():
         return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}") from error
+    content = read_json(path)
     return content if isinstance(content, dict) else None
 
 

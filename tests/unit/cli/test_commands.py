@@ -514,3 +514,62 @@ main()
     assert (
         done.stderr.strip() == "error: this needs torch, which is not installed (pip install 'xsam[model]')"
     )
+
+
+# -- usage of eval
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "nonsense"], "unknown dataset kind 'nonsense'"),
+        (
+            ["--source", "coco_panoptic", "--option", "nonsense=1"],
+            "missing a required argument: 'annotations'",
+        ),
+        (["--coco", "somewhere", "--task", "nonsense"], "unknown tasks ['nonsense']"),
+        (["--task", "panoptic"], "--task needs --coco"),
+        (["--split", "val2017"], "--split needs --coco"),
+        (["--prompts", "3"], "--prompts needs --source"),
+        (["--count", "3"], "--count needs --pictures"),
+        (["--coco", "somewhere", "--per-scene", "3"], "--per-scene is for simulated scenes only"),
+        (["--scenes", "nonsense"], "expected START:COUNT, got 'nonsense'"),
+        (["--scenes", "1:1", "--coco", "somewhere"], "give one of --scenes, --coco and --source"),
+        (["--limit", "0"], "Invalid value for '--limit'"),
+    ],
+)
+def test_wrong_usage_of_eval_is_told_from_failure(arguments: list[str], message: str) -> None:
+    """Some had the exit code of a failure, and options without effect were ignored."""
+    failure = _json_line(_xsam("eval", "tiny", *arguments, "--json"), 2)
+    assert failure["code"] in ("USAGE", "INVALID_OPTION")
+    assert message in failure["message"]
+    assert _xsam("eval", "tiny", *arguments).exit_code == 2
+
+
+def test_data_that_is_missing_is_a_failure(tmp_path: Path) -> None:
+    failure = _json_line(_xsam("eval", "tiny", "--coco", tmp_path, "--json"), 1)
+    assert (failure["status"], failure["code"]) == ("failed", "DATASET")
+
+
+def test_scores_are_printed_even_if_pictures_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("xsam.eval.pictures.PictureSample.write", full)
+    result = _xsam("eval", "tiny", "--scenes", "2000000:1", "--pictures", tmp_path, "--json")
+    assert result.exit_code == 1
+    (line,) = result.stdout.splitlines()
+    assert json.loads(line)["n"] == 1
+    assert f"error: cannot write images to {tmp_path}: No space left on device" in result.stderr
+
+
+def test_weights_with_a_small_vocabulary(tmp_path: Path) -> None:
+    """Without a config.json they are taken for the full size, whose special tokens they do not have."""
+    tensors = load_file(GOLDEN / "c" / "model.safetensors")
+    torch.save(tensors, tmp_path / "iter_10.pth")
+    shutil.copytree(GOLDEN / "c" / "tokenizer", tmp_path / "tokenizer")
+    line = _error_line(_xsam("convert", tmp_path, tmp_path / "out"), 1)
+    assert "the weights do not fit the full-size model: the token ids of llm must be below" in line
+    assert "need their config.json" in line
