@@ -154,6 +154,10 @@ class MaskRle(Rebuilt):
         assert self._crop is not None
         return self._crop
 
+    def compact(self) -> MaskRle:
+        """Return a copy without the decoded crop, for masks that are kept."""
+        return MaskRle(height=self.height, width=self.width, counts=self.counts)
+
     def _decode_crop(self) -> MaskCrop:
         starts, stops = self._object_runs()
         if starts.size == 0:

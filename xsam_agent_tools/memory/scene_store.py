@@ -214,7 +214,7 @@ class SceneStore:
             )
         marks = range(len(scene.objects) + 1, len(scene.objects) + len(objects) + 1)
         numbered = tuple(
-            replace(new, object_id=f"{scene.image_id}/m{mark}", mark=mark)
+            replace(new, object_id=f"{scene.image_id}/m{mark}", mark=mark, mask=new.mask.compact())
             for mark, new in zip(marks, objects, strict=True)
         )
         return replace(scene, objects=scene.objects + numbered)

@@ -104,7 +104,7 @@ def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str
 
     segments = Segments(
         image_hw=frame.image_hw,
-        masks=tuple(item.mask for item in objects),
+        masks=tuple(item.mask.compact() for item in objects),  # the store keeps no decoded crops
         labels=tuple(item.label for item in objects),
         label_indices=np.zeros(len(objects), np.int32),
         scores=np.array([np.nan if item.score is None else item.score for item in objects], np.float32),

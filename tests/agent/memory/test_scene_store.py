@@ -69,6 +69,22 @@ def test_memory_bound() -> None:
     assert len(store) < 3
 
 
+def test_the_store_keeps_no_decoded_crops() -> None:
+    """A mask from the engine comes with its crop, which is 100 times its code and not part of the bound."""
+    item = _object()
+    item.mask.crop()
+    kept = _add_item(SceneStore(), item)
+    assert kept.mask == item.mask
+    assert kept.mask.nbytes == len(item.mask.counts)
+
+
+def _add_item(store: SceneStore, item: SceneObject) -> SceneObject:
+    scene = store.add_scene(
+        camera="front", frame_id="", stamp_ns=1, image_hw=(40, 50), frame=FRAME, objects=[item]
+    )
+    return scene.objects[0]
+
+
 def test_pixels_that_exceed_the_bound_are_left_out_but_the_objects_kept() -> None:
     store = SceneStore(max_bytes=5000)
     scene = _add(store)
