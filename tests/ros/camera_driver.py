@@ -26,6 +26,8 @@ class FakeClock:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.offset_ns = 0
+        self.simulated = False
+        self.rate = 1.0  # of the node clock
 
     @classmethod
     def installed(cls, monkeypatch: pytest.MonkeyPatch) -> FakeClock:
@@ -43,7 +45,9 @@ class FakeClock:
         return _START_NS + round((self.now_s - 100.0) * 1e9) + self.offset_ns
 
     def advance(self, seconds: float) -> None:
+        """Let real seconds pass, of which the node clock sees as many as its rate says."""
         self.now_s += seconds
+        self.offset_ns += round((self.rate - 1.0) * seconds * 1e9)
 
 
 class BufferedCamera:
@@ -52,7 +56,13 @@ class BufferedCamera:
     def __init__(self, clock: FakeClock, topics: CameraTopics = TOPICS, **parameters: Any) -> None:
         self.clock = clock
         self.parameters = CameraParameters(**parameters)
-        self.buffer = CameraBuffer("front", topics, settings=lambda: self.parameters, clock_ns=clock.node_ns)
+        self.buffer = CameraBuffer(
+            "front",
+            topics,
+            settings=lambda: self.parameters,
+            clock_ns=clock.node_ns,
+            is_simulated=lambda: clock.simulated,
+        )
 
     def color(self, value: int = 0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:
         rgb = np.full((*hw, 3), value, np.uint8)

@@ -9,9 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-MAX_DELAY_S = 60.0
-"""A stamp that is further from the node's clock comes from another clock and says nothing about the age."""
-
 _RATE_MESSAGES = 30
 """How many of the last arrivals the rate is averaged over."""
 
@@ -29,6 +26,26 @@ def peek_stamp_ns(serialized: bytes) -> int | None:
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Instant:
+    """A moment by a monotonic clock and by the node's clock."""
+
+    monotonic_s: float  # `time.monotonic()`
+    clock_ns: int  # node clock
+    simulated: bool = False  # the node clock is simulated time (`use_sim_time`)
+
+    def since(self, earlier: Instant) -> float:
+        """Return the seconds since an earlier moment: simulated ones if time is simulated, else real ones.
+
+        Simulated time may run slowly, stand still, and jump back. After a jump back, and before the first
+        message on /clock, real seconds are all there is.
+        """
+        elapsed_s = (self.clock_ns - earlier.clock_ns) * 1e-9
+        if self.simulated and earlier.clock_ns and elapsed_s >= 0.0:
+            return elapsed_s
+        return self.monotonic_s - earlier.monotonic_s
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class BufferedMessage:
     """A serialized message and when it arrived."""
@@ -36,20 +53,27 @@ class BufferedMessage:
     serialized: bytes
     sequence: int  # 1, 2, ... per topic
     stamp_ns: int | None  # None = not readable
-    monotonic_s: float  # `time.monotonic()` on arrival
-    clock_ns: int  # node clock on arrival
+    arrived: Instant
 
-    def age_s(self, now_s: float) -> float:
-        """Return the seconds since the stamp if stamp and node clock plausibly agree, else since arrival.
+    @property
+    def monotonic_s(self) -> float:
+        """`time.monotonic()` on arrival."""
+        return self.arrived.monotonic_s
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from the stamp to the arrival; negative for a stamp in the future, 0 without a stamp."""
+        return (self.arrived.clock_ns - self.stamp_ns) * 1e-9 if self.stamp_ns else 0.0
+
+    def age_s(self, now: Instant, *, by_stamp: bool = True) -> float:
+        """Return the seconds since the stamp, or since arrival if that is longer.
 
         Args:
-            now_s: `time.monotonic()`.
+            now: the present moment.
+            by_stamp: the stamp is by the node's clock; False = count from arrival.
         """
-        since_arrival_s = now_s - self.monotonic_s
-        if self.stamp_ns is None:
-            return since_arrival_s
-        delay_s = (self.clock_ns - self.stamp_ns) * 1e-9
-        return since_arrival_s + delay_s if 0.0 < delay_s < MAX_DELAY_S else since_arrival_s
+        since_arrival_s = now.since(self.arrived)
+        return since_arrival_s + max(0.0, self.delay_s) if by_stamp else since_arrival_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +85,7 @@ class TopicStatistics:
     received_bytes: int
     lost: int  # messages that the middleware reported as lost
     rate_hz: float  # over the last messages, falling when they stop; NaN with fewer than two
-    age_s: float  # since the newest message arrived, by a monotonic clock; NaN without one
+    age_s: float  # since the newest message arrived, see `Instant.since`; NaN without one
     held: int  # messages in the buffer
     held_bytes: int
     incompatible_qos: str  # QoS policies on which publishers are incompatible, as "RELIABILITY"; "" = none
@@ -75,11 +99,26 @@ class TopicBuffer:
     """
 
     def __init__(
-        self, topic: str, *, clock_ns: Callable[[], int], keep_s: float = 0.0, max_bytes: int = 0
+        self,
+        topic: str,
+        *,
+        clock_ns: Callable[[], int],
+        is_simulated: Callable[[], bool] = lambda: False,
+        keep_s: float = 0.0,
+        max_bytes: int = 0,
     ) -> None:
-        """Create an empty buffer; without `keep_s` and `max_bytes` it keeps only the newest message."""
+        """Create an empty buffer; without `keep_s` and `max_bytes` it keeps only the newest message.
+
+        Args:
+            topic: fully qualified.
+            clock_ns: returns the time of the node clock.
+            is_simulated: returns whether the node clock is simulated time.
+            keep_s: how long messages are kept, see `Instant.since`.
+            max_bytes: how much is kept.
+        """
         self.topic = topic
         self._clock_ns = clock_ns
+        self._is_simulated = is_simulated
         self._keep_s = keep_s
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
@@ -96,10 +135,15 @@ class TopicBuffer:
         self._incompatible: dict[str, None] = {}  # a set that keeps its order
         self._incompatible_publishers = 0
 
+    def now(self) -> Instant:
+        """Return the present moment."""
+        return Instant(
+            monotonic_s=time.monotonic(), clock_ns=self._clock_ns(), simulated=self._is_simulated()
+        )
+
     def store(self, serialized: bytes) -> None:
         """Add a serialized message; this is all the subscription's callback does."""
-        now_s = time.monotonic()
-        clock_ns = self._clock_ns()
+        now = self.now()
         stamp_ns = peek_stamp_ns(serialized)
         with self._changed:
             self._sequence += 1
@@ -107,19 +151,22 @@ class TopicBuffer:
                 serialized=serialized,
                 sequence=self._sequence,
                 stamp_ns=stamp_ns,
-                monotonic_s=now_s,
-                clock_ns=clock_ns,
+                arrived=now,
             )
             self._messages.append(message)
             self._held_bytes += len(serialized)
             while len(self._messages) > 1 and (
-                self._held_bytes > self._max_bytes or now_s - self._messages[0].monotonic_s > self._keep_s
+                self._held_bytes > self._max_bytes or self._is_outdated(self._messages[0].arrived, now)
             ):
                 self._held_bytes -= len(self._messages.popleft().serialized)
             self._received += 1
             self._received_bytes += len(serialized)
-            self._arrivals_s.append(now_s)
+            self._arrivals_s.append(now.monotonic_s)
             self._changed.notify_all()
+
+    def _is_outdated(self, arrived: Instant, now: Instant) -> bool:
+        """Tell whether a message is too old, or from before simulated time jumped back."""
+        return now.since(arrived) > self._keep_s or (now.simulated and arrived.clock_ns > now.clock_ns)
 
     def report_lost(self, count: int) -> None:
         """Count messages that the middleware reported as lost."""
@@ -156,7 +203,7 @@ class TopicBuffer:
 
     def statistics(self) -> TopicStatistics:
         """Return the statistics since the last `clear`."""
-        now_s = time.monotonic()
+        now = self.now()
         with self._changed:
             newest = self._messages[-1] if self._messages else None
             return TopicStatistics(
@@ -164,8 +211,8 @@ class TopicBuffer:
                 received=self._received,
                 received_bytes=self._received_bytes,
                 lost=self._lost,
-                rate_hz=_rate_hz(tuple(self._arrivals_s), now_s),
-                age_s=float("nan") if newest is None else now_s - newest.monotonic_s,
+                rate_hz=_rate_hz(tuple(self._arrivals_s), now.monotonic_s),
+                age_s=float("nan") if newest is None else now.since(newest.arrived),
                 held=len(self._messages),
                 held_bytes=self._held_bytes,
                 incompatible_qos=", ".join(self._incompatible),

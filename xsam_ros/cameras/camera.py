@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
-from xsam_ros.cameras.buffer import BufferedMessage, TopicBuffer, TopicStatistics
+from xsam_ros.cameras.buffer import BufferedMessage, Instant, TopicBuffer, TopicStatistics
 from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
 from xsam_ros.cameras.parameters import CameraParameters
 
@@ -17,6 +18,9 @@ __all__ = ["CameraBuffer", "CameraFrame", "CameraStatistics", "CameraTopics"]
 _MAX_ARRIVAL_GAP_S = 1.0
 """Color and depth that arrived further apart are never paired, whatever their stamps say: a bag played in a
 loop repeats its stamps."""
+
+_MAX_AHEAD_S = 1.0
+"""Clocks of machines in one network differ by less; a stamp further in the future is by another clock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class CameraBuffer:
         *,
         settings: Callable[[], CameraParameters],
         clock_ns: Callable[[], int],
+        is_simulated: Callable[[], bool] = lambda: False,
     ) -> None:
         """Create empty buffers.
 
@@ -77,6 +82,7 @@ class CameraBuffer:
             topics: fully qualified.
             settings: returns the current parameters; read for each frame, because some may change.
             clock_ns: returns the time of the node clock.
+            is_simulated: returns whether the node clock is simulated time.
         """
         self.name = name
         self._settings = settings
@@ -84,14 +90,15 @@ class CameraBuffer:
         max_lag_s = initial.max_depth_lag_s if topics.depth else 0.0
         max_bytes = initial.buffer_mb * 1_000_000
         image_bytes = max_bytes if max_lag_s > 0.0 else 0
-        self.image = TopicBuffer(topics.image, clock_ns=clock_ns, keep_s=max_lag_s, max_bytes=image_bytes)
+        buffer = functools.partial(TopicBuffer, clock_ns=clock_ns, is_simulated=is_simulated)
+        self.image: TopicBuffer = buffer(topics.image, keep_s=max_lag_s, max_bytes=image_bytes)
         self.depth: TopicBuffer | None = None
         self.info: TopicBuffer | None = None
         if topics.depth:
             keep_s = max_lag_s + _MAX_ARRIVAL_GAP_S
-            self.depth = TopicBuffer(topics.depth, clock_ns=clock_ns, keep_s=keep_s, max_bytes=max_bytes)
+            self.depth = buffer(topics.depth, keep_s=keep_s, max_bytes=max_bytes)
         if topics.info:
-            self.info = TopicBuffer(topics.info, clock_ns=clock_ns)
+            self.info = buffer(topics.info)
         self._lock = threading.Lock()
         self._decoder = FrameDecoder(
             camera=name, image_topic=topics.image, parameters=initial, on_error=self._count_error
@@ -197,20 +204,40 @@ class CameraBuffer:
                 f"camera {self.name!r} has not delivered a frame on {self.image.topic} yet"
                 f"{_qos_hint(self.image, f'{self.name}.image_qos')}"
             )
-        now_s = time.monotonic()
-        fresh = [image for image in images if image.age_s(now_s) <= max_age_s]
+        now, by_stamp = self.image.now(), self._settings().stamp_clock == "node"
+        fresh = [
+            image
+            for image in images
+            if image.age_s(now, by_stamp=by_stamp) <= max_age_s
+            and (not by_stamp or image.delay_s >= -_MAX_AHEAD_S)
+        ]
         if not fresh:
-            age_s = images[0].age_s(now_s)
-            arrived_s = now_s - images[0].monotonic_s
-            late = f" (it arrived {arrived_s:.2f} s ago)" if age_s - arrived_s > 0.1 else ""
-            raise StaleFrameError(
-                f"the newest frame of camera {self.name!r} is {age_s:.2f} s old{late}, "
-                f"at most {max_age_s:.2f} s is allowed",
-                hint="its stamp is old: check the latency, and that the clocks of camera and node agree"
-                if late and arrived_s <= max_age_s
-                else None,
-            )
+            raise self._stale(images[0], now, max_age_s, by_stamp=by_stamp)
         return fresh
+
+    def _stale(
+        self, image: BufferedMessage, now: Instant, max_age_s: float, *, by_stamp: bool
+    ) -> StaleFrameError:
+        """Return the error for an image that is too old, or whose age is unknown."""
+        newest = f"the newest frame of camera {self.name!r}"
+        clocks = (
+            "if the images are from a bag or a simulation, set use_sim_time and publish /clock; else "
+            "synchronize the clocks of camera and node; if the stamps say nothing about the age, set "
+            f"{self.name}.stamp_clock: other"
+        )
+        if by_stamp and image.delay_s < -_MAX_AHEAD_S:
+            return StaleFrameError(
+                f"{newest} has a stamp {-image.delay_s:.2f} s in the future, so its age is unknown",
+                hint=clocks,
+            )
+        age_s, arrived_s = image.age_s(now, by_stamp=by_stamp), now.since(image.arrived)
+        late = f" (it arrived {arrived_s:.2f} s ago)" if age_s - arrived_s > 0.1 else ""
+        hint = None
+        if late and arrived_s <= max_age_s:
+            hint = f"its stamp is old: check the latency; {clocks}"
+        return StaleFrameError(
+            f"{newest} is {age_s:.2f} s old{late}, at most {max_age_s:.2f} s is allowed", hint=hint
+        )
 
     def _pair(self, images: Sequence[BufferedMessage]) -> tuple[BufferedMessage, BufferedMessage | None, str]:
         """Return the image to use, its depth image, and why it has none."""

@@ -77,7 +77,7 @@ class FrameDecoder:
         Raises:
             InvalidImageError: the color image cannot be decoded.
         """
-        notes: list[str] = []
+        notes = self._stamp_notes(image)
         message, rgb = self._decode_image(image, max_side_px, notes)
         image_frame = message.header.frame_id
         header = Header(stamp=message.header.stamp, frame_id=self.parameters.frame_override or image_frame)
@@ -116,6 +116,13 @@ class FrameDecoder:
             no_intrinsics_reason=no_info_reason,
             notes=tuple(notes),
         )
+
+    def _stamp_notes(self, image: BufferedMessage) -> list[str]:
+        if self.parameters.stamp_clock == "other":
+            return [f"the image's age counts from its arrival ({self.camera}.stamp_clock is other)"]
+        if image.stamp_ns == 0:
+            return ["the image has no stamp: its age counts from its arrival"]
+        return []
 
     def _decode_image(
         self, image: BufferedMessage, max_side_px: int, notes: list[str]

@@ -59,8 +59,13 @@ def create_camera_buffer(node: Node, name: str) -> CameraBuffer:
         depth=node.resolve_topic_name(topics.depth) if topics.depth else "",
         info=node.resolve_topic_name(topics.info) if topics.info else "",
     )
+    clock: Any = node.get_clock()  # a ROSClock
     return CameraBuffer(
-        name, resolved, settings=settings, clock_ns=lambda: int(node.get_clock().now().nanoseconds)
+        name,
+        resolved,
+        settings=settings,
+        clock_ns=lambda: int(clock.now().nanoseconds),
+        is_simulated=lambda: bool(clock.ros_time_is_active),
     )
 
 

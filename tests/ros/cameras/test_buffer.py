@@ -170,29 +170,86 @@ def _stamped(stamp_ns: int) -> bytes:
         (0.0, 0.25),  # arrived at once
         (-2.0, 2.25),  # 2 s on the way
         (0.5, 0.25),  # a stamp in the future, by a clock that is a little ahead
-        (-3600.0, 0.25),  # another clock
+        (-61.0, 61.25),  # an hour and 30 years were taken for another clock, so for fresh
+        (-3600.0, 3600.25),
+        (-946_080_000.0, 946_080_000.25),
         (3600.0, 0.25),
     ],
 )
-def test_age_counts_the_delay_unless_the_clocks_differ(
-    clock: FakeClock, stamp_offset_s: float, expected_s: float
-) -> None:
+def test_age_counts_the_delay(clock: FakeClock, stamp_offset_s: float, expected_s: float) -> None:
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     buffer.store(_stamped(clock.node_ns() + round(stamp_offset_s * 1e9)))
     clock.advance(0.25)
     newest = buffer.newest()
     assert newest is not None
-    assert newest.age_s(clock.now_s) == pytest.approx(expected_s, abs=1e-6)
+    assert newest.age_s(buffer.now()) == pytest.approx(expected_s, abs=1e-6)
+    assert newest.age_s(buffer.now(), by_stamp=False) == pytest.approx(0.25)
+    assert newest.delay_s == pytest.approx(-stamp_offset_s)
 
 
 def test_a_node_clock_that_jumps_later_does_not_age_the_message(clock: FakeClock) -> None:
-    """`use_sim_time`: the simulation is reset while a frame is waiting."""
+    """The system clock is set while a frame is waiting."""
     buffer = TopicBuffer("/t", clock_ns=clock.node_ns)
     buffer.store(_stamped(clock.node_ns()))
     clock.offset_ns += 20_000_000_000
     newest = buffer.newest()
     assert newest is not None
-    assert newest.age_s(clock.now_s) == pytest.approx(0.0)
+    assert newest.age_s(buffer.now()) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.0, 10.0])
+def test_simulated_time_ages_messages(clock: FakeClock, rate: float) -> None:
+    """With a simulation at a twentieth of real time, frames of half a simulated second ago were stale."""
+    clock.simulated, clock.rate = True, rate
+    buffer = _simulated_buffer(clock)
+    buffer.store(_stamped(clock.node_ns()))
+    clock.advance(10.0)
+    newest = buffer.newest()
+    assert newest is not None
+    assert newest.age_s(buffer.now()) == pytest.approx(10.0 * rate, abs=1e-6)
+    assert buffer.statistics().age_s == pytest.approx(10.0 * rate, abs=1e-6)
+
+
+def _simulated_buffer(clock: FakeClock) -> TopicBuffer:
+    return TopicBuffer(
+        "/t", clock_ns=clock.node_ns, is_simulated=lambda: clock.simulated, keep_s=1.0, max_bytes=1000
+    )
+
+
+def test_messages_are_kept_for_simulated_seconds(clock: FakeClock) -> None:
+    clock.simulated, clock.rate = True, 0.05
+    buffer = _simulated_buffer(clock)
+    for _ in range(30):  # an image each second, which is 20 a simulated second
+        buffer.store(_stamped(clock.node_ns()))
+        clock.advance(1.0)
+    assert len(buffer.recent()) == 21
+
+
+def test_a_jump_back_of_simulated_time_drops_what_was_before(clock: FakeClock) -> None:
+    """A bag that is played in a loop with --clock."""
+    clock.simulated = True
+    buffer = _simulated_buffer(clock)
+    for _ in range(3):
+        buffer.store(_stamped(clock.node_ns()))
+        clock.advance(0.1)
+    clock.offset_ns -= 3_600_000_000_000
+    newest = buffer.newest()
+    assert newest is not None
+    assert newest.age_s(buffer.now()) == pytest.approx(0.1), "in real seconds, until the next message"
+    clock.advance(0.1)
+    buffer.store(_stamped(clock.node_ns()))
+    assert [message.age_s(buffer.now()) for message in buffer.recent()] == [0.0]
+
+
+def test_a_message_before_the_first_clock_message(clock: FakeClock) -> None:
+    clock.simulated = True
+    clock.offset_ns = -clock.node_ns()
+    buffer = _simulated_buffer(clock)
+    buffer.store(_stamped(0))
+    clock.offset_ns += 1_000_000_000_000
+    newest = buffer.newest()
+    assert newest is not None
+    assert newest.age_s(buffer.now()) == pytest.approx(0.0)
 
 
 # ----------------------------------------------------------------------------------- statistics

@@ -162,12 +162,12 @@ def test_a_simulation_that_is_reset(ros: Any, eventually: Eventually, drive: Any
     driver = drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw", stamp=lambda: now)
 
     def answered() -> bool:
+        clock.publish(Clock(clock=now))  # again and again, as simulators do
         result = _result(ros)
         return result is not None and result.header.stamp == now
 
     for now_s in (500, 10, 1010, 1015):
         now = stamp_from_ns(now_s * 1_000_000_000)
-        clock.publish(Clock(clock=now))
         eventually(answered, f"a result at {now_s} s")
     driver.stop()
 
