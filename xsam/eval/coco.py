@@ -13,6 +13,8 @@ One of the two JSON files is enough. Conventions:
   is how the engine distinguishes the two. Scores follow panopticapi; for semantic segmentation, crowds count
   as their class.
 * Instance queries list all categories, without a threshold, with 100 detections per image.
+* The annotations are decoded as for training: `xsam.data.readers.annotations` says what is read, what is
+  skipped and counted, and what is refused. An image that cannot be used is skipped and counted, too.
 * Regions (`interactive_*`, `vgd_*`) are drawn here, by seed, from the instances: one object per image for
   each kind of prompt, and one to three categories. COCO-Interactive and COCO-VGD with their original prompts
   can be read with `xsam.eval.sources`.
@@ -21,22 +23,31 @@ One of the two JSON files is enough. Conventions:
 from __future__ import annotations
 
 import contextlib
-import io
-import json
 import statistics
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
 from tqdm import tqdm
 
+from xsam.data.readers.annotations import (
+    Identity,
+    describe_skips,
+    id_order,
+    instance_records,
+    panoptic_records,
+    skip,
+)
+from xsam.data.readers.categories import read_categories, read_things
+from xsam.data.readers.coco import COCO_URL, read_segments
+from xsam.data.readers.files import Layout, find_image, read_json, read_rgb
+from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
-from xsam.errors import DatasetError
+from xsam.errors import DatasetError, InvalidQueryError, MissingDataError
 from xsam.eval.asking import ask_and_score
 from xsam.eval.pictures import PictureSample
 from xsam.eval.questions import (
@@ -57,7 +68,11 @@ PANOPTIC_TASKS = ("panoptic", "semantic")
 INSTANCE_TASKS = ("instance", "interactive", "vgd")
 COCO_TASKS = (*PANOPTIC_TASKS, *INSTANCE_TASKS)
 
-_Segment = tuple[int, int, bool]  # id in the PNG, label index, crowd
+_LAYOUT = Layout(
+    dataset="COCO",
+    folders="annotations/ with the JSON files, panoptic_<split>/ with PNG files, <split>/ with images",
+    published=COCO_URL,
+)
 
 
 def evaluate_coco(
@@ -80,24 +95,32 @@ def evaluate_coco(
         pictures: collects results to be drawn.
 
     Returns:
-        The scores of `Scoreboard`, `ms_per_picture_median`, and the number `n` of images.
+        The scores of `Scoreboard`, `ms_per_picture_median`, the number `n` of images that were evaluated, and
+        the number of records and images that were `skipped`, by reason.
 
     Raises:
-        DatasetError: an image or PNG file is missing, damaged, or does not match its annotations.
+        DatasetError: no image could be used.
     """
-    images = sorted(data.images.items())
+    images = sorted(data.images.items(), key=lambda item: id_order(item[0]))
     total = len(images) if limit is None else min(limit, len(images))
-    board, latency_s = Scoreboard(), []
+    board, latency_s, skipped = Scoreboard(), [], Counter(data.skipped)
     for step in tqdm(range(total), unit="image", disable=not show_progress, mininterval=5.0):
         index = step * len(images) // total
         image_id, file_name = images[index]
-        rgb = data.read_image(file_name)
-        questions = list(data.questions(image_id, rgb.shape[:2], np.random.default_rng([seed, index])))
-        latency_s.append(ask_and_score(model, rgb, questions, board, pictures, name=Path(file_name).stem))
+        try:
+            rgb = data.read_image(image_id)
+            questions = list(data.questions(image_id, rgb.shape[:2], np.random.default_rng([seed, index])))
+        except DatasetError as error:
+            skip(skipped, image_problem(error), error)
+            continue
+        name = Path(file_name).stem
+        latency_s.append(ask_and_score(model, rgb, questions, board, pictures, name=name))
+    check_evaluated(len(latency_s), total, skipped)
     return {
         **board.scores(),
         "ms_per_picture_median": round(1000 * statistics.median(latency_s), 1) if latency_s else None,
-        "n": total,
+        "n": len(latency_s),
+        "skipped": {reason: count for reason, count in skipped.items() if count},
     }
 
 
@@ -107,9 +130,10 @@ class CocoFolder:
 
     pictures: Path
     tasks: frozenset[str]
-    images: Mapping[int, str]  # id → file name
+    images: Mapping[Identity, str]  # id → file name
+    skipped: Mapping[str, int]  # reason → records
     panoptic: Panoptic | None = None
-    instances: COCO | None = field(default=None, repr=False)
+    instances: Instances | None = None
 
     @classmethod
     def open(cls, folder: Path, split: str = "val2017", tasks: Collection[str] = COCO_TASKS) -> CocoFolder:
@@ -121,79 +145,135 @@ class CocoFolder:
             tasks: a subset of `COCO_TASKS`; those without annotations are skipped.
 
         Raises:
-            DatasetError: files are missing or malformed, or there are no annotations for any task.
+            DatasetError: files are missing or malformed, there are no annotations for any task, or the
+                categories are more than a query can have.
         """
         if unknown := set(tasks) - set(COCO_TASKS):
             raise DatasetError(f"unknown tasks {sorted(unknown)}", hint=f"known: {', '.join(COCO_TASKS)}")
         notes = folder / "annotations"
         panoptic_file, instance_file = (notes / f"{kind}_{split}.json" for kind in ("panoptic", "instances"))
         panoptic, instances = None, None
-        images: dict[int, str] = {}
+        images: dict[Identity, str] = {}
+        skipped: Counter[str] = Counter()
         if set(tasks) & set(PANOPTIC_TASKS) and panoptic_file.is_file():
             masks = _existing(notes / panoptic_file.stem, folder / panoptic_file.stem)
-            panoptic = Panoptic.read(panoptic_file, masks)
-            images |= panoptic.images
+            panoptic = Panoptic.read(panoptic_file, masks, skipped)
+            images |= {identity: record["file_name"] for identity, record in panoptic.records.items()}
         if set(tasks) & set(INSTANCE_TASKS) and instance_file.is_file():
-            instances = _read_instances(instance_file)
-            images |= {image_id: image["file_name"] for image_id, image in instances.imgs.items()}
-        if not images:
+            instances = Instances.read(instance_file, skipped)
+            images |= {identity: record["file_name"] for identity, record in instances.records.items()}
+        if panoptic is None and instances is None:
             raise DatasetError(
                 f"{folder} has no annotations of {split} for {', '.join(sorted(tasks))}",
                 hint=f"expected {panoptic_file} or {instance_file}",
             )
+        if not images:
+            raise DatasetError(
+                f"{notes} has no image of {split} that can be used",
+                hint=f"skipped: {describe_skips(skipped)}",
+            )
         pictures = _existing(folder / split, folder / "images" / split, folder / "images")
+        for name in images.values():  # in a wrong folder there is none of them
+            with contextlib.suppress(MissingDataError):
+                find_image(pictures, name, _LAYOUT)
+                break
+        else:
+            find_image(pictures, next(iter(images.values())), _LAYOUT)
         return cls(
-            pictures=pictures, tasks=frozenset(tasks), images=images, panoptic=panoptic, instances=instances
+            pictures=pictures,
+            tasks=frozenset(tasks),
+            images=images,
+            skipped=skipped,
+            panoptic=panoptic,
+            instances=instances,
         )
 
-    def read_image(self, file_name: str) -> NDArray[np.uint8]:
-        """Read (H, W, 3) RGB as stored in the file: COCO's masks do not follow the orientation tag."""
-        pixels = _read_bgr(self.pictures / file_name)
-        return np.ascontiguousarray(pixels[..., ::-1])
+    def read_image(self, image_id: Identity) -> NDArray[np.uint8]:
+        """Read (H, W, 3) RGB as stored in the file: COCO's masks do not follow the orientation tag.
+
+        Raises:
+            DatasetError: the file is missing, damaged, or has another size than the annotations say.
+        """
+        path = find_image(self.pictures, self.images[image_id], _LAYOUT)
+        rgb = read_rgb(path, f"image {image_id}")
+        for part in (self.panoptic, self.instances):
+            record = part.records.get(image_id, {}) if part is not None else {}
+            annotated_hw = (record.get("height", rgb.shape[0]), record.get("width", rgb.shape[1]))
+            _check_size(annotated_hw, rgb.shape[:2], f"the annotation of image {image_id}")
+        return rgb
 
     def questions(
-        self, image_id: int, image_hw: tuple[int, int], rng: np.random.Generator
+        self, image_id: Identity, image_hw: tuple[int, int], rng: np.random.Generator
     ) -> Iterator[Question]:
-        """Yield all questions about an image of (H, W) pixels."""
-        if self.panoptic is not None and image_id in self.panoptic.segments:
-            yield from (q for q in self.panoptic.questions(image_id, image_hw) if q.group in self.tasks)
-        if self.instances is not None and image_id in self.instances.imgs:
-            yield from self._instance_questions(self.instances, image_id, image_hw, rng)
+        """Yield all questions about an image of (H, W) pixels.
 
-    def _instance_questions(
-        self, data: COCO, image_id: int, image_hw: tuple[int, int], rng: np.random.Generator
+        Raises:
+            DatasetError: an annotation of the image cannot be decoded.
+        """
+        if self.panoptic is not None and image_id in self.panoptic.records:
+            yield from (q for q in self.panoptic.questions(image_id, image_hw) if q.group in self.tasks)
+        if self.instances is not None and image_id in self.instances.records:
+            yield from self.instances.questions(image_id, image_hw, rng, self.tasks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Instances:
+    """Instance annotations of a split. Categories of one name are one class."""
+
+    names: tuple[str, ...]  # by label index
+    records: Mapping[Identity, Mapping[str, Any]]  # by image id; see `instance_records`
+    where: str
+
+    @classmethod
+    def read(cls, path: Path, skipped: Counter[str]) -> Instances:
+        """Read the JSON file.
+
+        Raises:
+            DatasetError: see `xsam.data.readers.annotations`.
+        """
+        data = read_json(path)
+        labels, names = _labels(*read_categories(data, str(path)))
+        records = instance_records(data, labels, path, skipped, keep_empty=True)
+        found = cls(names=names, records={record["id"]: record for record in records}, where=str(path))
+        _check_query(found._query(), path)
+        return found
+
+    def questions(
+        self, image_id: Identity, image_hw: tuple[int, int], rng: np.random.Generator, tasks: Collection[str]
     ) -> Iterator[Question]:
-        names = tuple(data.cats[key]["name"] for key in sorted(data.cats))
+        """Yield the questions of `tasks` about an image of (H, W) pixels."""
         objects: dict[str, list[BoolMask]] = {}
         crowd: dict[str, list[BoolMask]] = {}
-        for annotation in data.loadAnns(data.getAnnIds(imgIds=[image_id])):
-            mask = _decoded(data, annotation)
-            _check_size(mask.shape, image_hw, f"annotation {annotation['id']}")
+        for item in self.records[image_id]["objects"]:
+            where = f"{self.where}, image {image_id}, annotation {item['id']}"
+            mask = decode_segmentation(item["segmentation"], image_hw, where)
             if mask.any():
-                kept = crowd if annotation.get("iscrowd") else objects
-                kept.setdefault(data.cats[annotation["category_id"]]["name"], []).append(mask)
-        if "instance" in self.tasks:
+                (crowd if item["crowd"] else objects).setdefault(self.names[item["class"]], []).append(mask)
+        if "instance" in tasks:
             yield Question(
                 group="instance",
-                query=Query(
-                    task=Task.GENERIC,
-                    thing_classes=names,
-                    score_threshold=0.0,  # AP ranks all detections itself
-                    max_instances=MAX_DETECTIONS,
-                ),
+                query=self._query(),
                 truth=InstanceTruth(
-                    classes=names,
-                    masks=tuple(tuple(objects.get(name, ())) for name in names),
-                    crowd=tuple(tuple(crowd.get(name, ())) for name in names),
+                    classes=self.names,
+                    masks=tuple(tuple(objects.get(name, ())) for name in self.names),
+                    crowd=tuple(tuple(crowd.get(name, ())) for name in self.names),
                 ),
             )
         every = [mask for masks in objects.values() for mask in masks]
-        if "interactive" in self.tasks and every:
+        if "interactive" in tasks and every:
             truth = every[int(rng.integers(len(every)))]
             for kind in INTERACTIVE_KINDS:
                 yield interactive_question(draw_region_prompt(kind, truth, rng), truth)
-        if "vgd" in self.tasks and objects:
+        if "vgd" in tasks and objects:
             yield visual_grounded_question(objects, crowd, rng)
+
+    def _query(self) -> Query:
+        return Query(
+            task=Task.GENERIC,
+            thing_classes=self.names,
+            score_threshold=0.0,  # AP ranks all detections itself
+            max_instances=MAX_DETECTIONS,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -203,81 +283,85 @@ class Panoptic:
     masks: Path
     things: tuple[str, ...]
     stuff: tuple[str, ...]
-    images: Mapping[int, str]  # id → file name
-    segments: Mapping[int, tuple[str, Sequence[_Segment]]]  # image id → PNG, its segments
+    records: Mapping[Identity, Mapping[str, Any]]  # by image id; see `panoptic_records`
+    where: str
 
     @classmethod
-    def read(cls, path: Path, masks: Path) -> Panoptic:
+    def read(cls, path: Path, masks: Path, skipped: Counter[str]) -> Panoptic:
         """Read the JSON file; `masks` is the folder of the PNG files.
 
         Raises:
-            DatasetError: the file is not in COCO's panoptic format.
+            DatasetError: see `xsam.data.readers.annotations`.
         """
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            categories = sorted(data["categories"], key=lambda entry: (not entry["isthing"], entry["id"]))
-            labels = {entry["id"]: label for label, entry in enumerate(categories)}
-            return cls(
-                masks=masks,
-                things=tuple(entry["name"] for entry in categories if entry["isthing"]),
-                stuff=tuple(entry["name"] for entry in categories if not entry["isthing"]),
-                images={image["id"]: image["file_name"] for image in data["images"]},
-                segments={
-                    entry["image_id"]: (
-                        entry["file_name"],
-                        [
-                            (segment["id"], labels[segment["category_id"]], bool(segment.get("iscrowd")))
-                            for segment in entry["segments_info"]
-                        ],
-                    )
-                    for entry in data["annotations"]
-                },
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(
-                f"{path} is not in COCO's panoptic format: {type(error).__name__}: {error}"
-            ) from error
+        data = read_json(path)
+        names, class_of = read_categories(data, str(path))
+        is_thing = read_things(data, names, str(path))
+        labels, ordered = _labels(names, class_of, first=is_thing)
+        things = tuple(name for name in ordered if is_thing[names.index(name)])
+        records = panoptic_records(data, labels, path, skipped, keep_empty=True)
+        found = cls(
+            masks=masks,
+            things=things,
+            stuff=ordered[len(things) :],
+            records={record["id"]: record for record in records},
+            where=str(path),
+        )
+        _check_query(Query(task=Task.GENERIC, thing_classes=found.things, stuff_classes=found.stuff), path)
+        return found
 
-    def questions(self, image_id: int, image_hw: tuple[int, int]) -> Iterator[Question]:
+    def questions(self, image_id: Identity, image_hw: tuple[int, int]) -> Iterator[Question]:
         """Yield the panoptic and the semantic question about an image of (H, W) pixels."""
-        file_name, segments = self.segments[image_id]
-        bgr = _read_bgr(self.masks / file_name).astype(np.int64)
-        ids = bgr[..., 2] + 256 * bgr[..., 1] + 65536 * bgr[..., 0]
-        _check_size(ids.shape, image_hw, file_name)
-        classes = {segment: label for segment, label, _ in segments}
-        if unlisted := set(np.unique(ids).tolist()) - {0, *classes}:
-            raise DatasetError(f"{file_name} has segments missing in segments_info: {sorted(unlisted)[:5]}")
+        record = self.records[image_id]
+        path = find_image(self.masks, record["mask"], _LAYOUT)
+        ids = read_segments(path, record["segments"], image_hw, f"{self.where}, image {image_id}")
         yield from layout_questions(
-            ids,
-            classes,
+            ids.astype(np.int64),
+            {segment: label for segment, label, _ in record["segments"]},
             things=self.things,
             stuff=self.stuff,
-            crowd=frozenset(segment for segment, _, crowd in segments if crowd),
+            crowd=frozenset(segment for segment, _, crowd in record["segments"] if crowd),
         )
 
 
-def _read_instances(path: Path) -> COCO:
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
-            data = COCO(str(path))
-        unknown = {annotation["category_id"] for annotation in data.anns.values()} - set(data.cats)
-        if unknown:
-            raise ValueError(f"annotations of categories {sorted(unknown)[:5]}, which are not listed")
-        return data
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise DatasetError(
-            f"{path} is not in COCO's instance format: {type(error).__name__}: {error}"
-        ) from error
+def image_problem(error: DatasetError) -> str:
+    """Return the reason under which an image that cannot be used is counted."""
+    return (
+        "with a missing file" if isinstance(error, MissingDataError) else "with a damaged file or annotation"
+    )
 
 
-def _decoded(data: COCO, annotation: Mapping[str, Any]) -> BoolMask:
-    try:
-        mask: BoolMask = data.annToMask(annotation).astype(np.bool_)
-    except Exception as error:  # pycocotools raises many types, bare Exception among them
+def check_evaluated(evaluated: int, total: int, skipped: Mapping[str, int]) -> None:
+    """Raise `DatasetError` if no image could be used, so that nothing was measured."""
+    if total and not evaluated:
         raise DatasetError(
-            f"annotation {annotation['id']} has an unreadable mask: {type(error).__name__}: {error}"
+            f"none of {total} images could be evaluated",
+            hint=f"skipped: {describe_skips(skipped)}; see the log",
+        )
+
+
+def _labels(
+    names: Sequence[str], class_of: Mapping[Identity, int], first: Sequence[bool] = ()
+) -> tuple[dict[Identity, int], tuple[str, ...]]:
+    """Order categories by id, those of `first` before the others, and join those of one name.
+
+    Returns:
+        category id → label index, and the names by label index.
+    """
+    ids = sorted(class_of, key=lambda key: (len(first) > 0 and not first[class_of[key]], *id_order(key)))
+    ordered = tuple(dict.fromkeys(names[class_of[key]] for key in ids))
+    index_of = {name: index for index, name in enumerate(ordered)}
+    return {key: index_of[names[index]] for key, index in class_of.items()}, ordered
+
+
+def _check_query(query: Query, path: Path) -> None:
+    """Check the query that is asked about every image, before the model is loaded."""
+    try:
+        query.validate()
+    except InvalidQueryError as error:
+        raise DatasetError(
+            f"{path}: its categories cannot be asked for in one query: {error.message}",
+            hint="remove categories from the file, or split it",
         ) from error
-    return mask
 
 
 def _existing(*folders: Path) -> Path:
@@ -285,17 +369,6 @@ def _existing(*folders: Path) -> Path:
         if folder.is_dir():
             return folder
     raise DatasetError(f"no folder {folders[0]}", hint=f"also tried {', '.join(map(str, folders[1:]))}")
-
-
-def _read_bgr(path: Path) -> NDArray[np.uint8]:
-    if not path.is_file():
-        raise DatasetError(f"{path} does not exist")
-    content = np.frombuffer(path.read_bytes(), np.uint8)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(content, flags) if len(content) else None
-    if pixels is None:
-        raise DatasetError(f"{path} is not an image that OpenCV can read")
-    return np.asarray(pixels, np.uint8)
 
 
 def _check_size(mask_hw: tuple[int, ...], image_hw: tuple[int, int], what: str) -> None:

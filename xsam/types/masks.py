@@ -18,7 +18,8 @@ from xsam.types.arrays import Rebuilt, owned
 BoolMask = NDArray[np.bool_]
 
 MAX_IMAGE_SIDE_PX = 16384
-_MAX_CHARS_PER_RUN = 7  # 5 bits a character
+_MAX_CHARS_PER_RUN = 6  # 5 bits a character; enough for 16384² pixels, and pycocotools misreads longer ones
+_MAX_RUNS = 2 * (MAX_IMAGE_SIDE_PX**2 + 1)  # below it, no sum of differences overflows 64 bits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +65,7 @@ class MaskRle(Rebuilt):
     width: int
     counts: bytes
     _crop: MaskCrop | None = field(default=None, init=False, repr=False, compare=False)
+    _checked: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.height <= 0 or self.width <= 0:
@@ -80,8 +82,37 @@ class MaskRle(Rebuilt):
         """
         if not (0 < height <= MAX_IMAGE_SIDE_PX and 0 < width <= MAX_IMAGE_SIDE_PX):
             raise InvalidImageError(f"mask sides must be 1 to {MAX_IMAGE_SIDE_PX} px, got {width}×{height}")
-        _check_runs(run_lengths(counts), height, width)
-        return cls(height=height, width=width, counts=counts)
+        mask = cls(height=height, width=width, counts=counts)
+        mask._runs()
+        return mask
+
+    @classmethod
+    def from_runs(cls, height: int, width: int, runs: Sequence[float]) -> MaskRle:
+        """Build a mask from uncompressed run lengths: background, object, background, … down the columns.
+
+        Raises:
+            InvalidImageError: as for `from_counts`, or a run is not a whole number.
+        """
+        if not (0 < height <= MAX_IMAGE_SIDE_PX and 0 < width <= MAX_IMAGE_SIDE_PX):
+            raise InvalidImageError(f"mask sides must be 1 to {MAX_IMAGE_SIDE_PX} px, got {width}×{height}")
+        pixels = height * width
+        if (
+            not runs
+            or len(runs) > _MAX_RUNS
+            or not all(0 <= run <= pixels and run == int(run) for run in runs)
+        ):
+            raise InvalidImageError(f"a run of the mask is no whole number from 0 to {pixels} px")
+        lengths = np.array(runs, np.int64)
+        _check_runs(lengths, height, width)
+        code = coco_mask.frPyObjects({"size": [height, width], "counts": lengths.tolist()}, height, width)
+        return cls._trusted(height, width, bytes(code["counts"]))
+
+    @classmethod
+    def _trusted(cls, height: int, width: int, counts: bytes) -> MaskRle:
+        """Build a mask from a code that was made here."""
+        mask = cls(height=height, width=width, counts=counts)
+        object.__setattr__(mask, "_checked", True)
+        return mask
 
     @classmethod
     def encode(cls, mask: BoolMask) -> MaskRle:
@@ -92,7 +123,7 @@ class MaskRle(Rebuilt):
         if height == 0 or width == 0:
             raise InvalidImageError(f"a mask needs a positive size, got {height}×{width}")
         code = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-        return cls(height=height, width=width, counts=bytes(code["counts"]))
+        return cls._trusted(height, width, bytes(code["counts"]))
 
     @classmethod
     def encode_crop(cls, crop: BoolMask, *, top: int, left: int, image_hw: tuple[int, int]) -> MaskRle:
@@ -128,12 +159,16 @@ class MaskRle(Rebuilt):
         if counts[-1] == 0:
             counts = counts[:-1]
         code = coco_mask.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
-        mask = cls(height=height, width=width, counts=bytes(code["counts"]))
+        mask = cls._trusted(height, width, bytes(code["counts"]))
         object.__setattr__(mask, "_crop", tight)
         return mask
 
     def decode(self) -> BoolMask:
-        """Decode to a new bool array (H, W)."""
+        """Decode to a new bool array (H, W).
+
+        Raises:
+            InvalidImageError: the runs do not fill the image; so do `crop`, `area`, and the overlaps.
+        """
         if self._crop is not None:
             mask = np.zeros((self.height, self.width), np.bool_)
             mask[self._crop.window] = self._crop.pixels
@@ -172,9 +207,7 @@ class MaskRle(Rebuilt):
 
     def _object_runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return start and end (exclusive) of every run of object pixels, in column-major pixel indices."""
-        runs = run_lengths(self.counts)
-        _check_runs(runs, self.height, self.width)
-        bounds = np.cumsum(runs)
+        bounds = np.cumsum(self._runs())
         starts, stops = bounds[:-1:2], bounds[1::2]
         return starts[stops > starts], stops[stops > starts]
 
@@ -227,7 +260,18 @@ class MaskRle(Rebuilt):
         """Return the (N, M) shares of each of `first` inside each of `second`; 0 for an empty mask."""
         return _overlaps(first, second, whole=1)
 
+    def _runs(self) -> NDArray[np.int64]:
+        """Return the run lengths, of which it is known that they fill the image."""
+        runs = run_lengths(self.counts)
+        if not self._checked:
+            _check_runs(runs, self.height, self.width)
+            object.__setattr__(self, "_checked", True)
+        return runs
+
     def _coco(self) -> dict[str, object]:
+        """Return the code as pycocotools takes it, which trusts it: a short one decodes to foreign memory."""
+        if not self._checked:
+            self._runs()
         return {"size": [self.height, self.width], "counts": self.counts}
 
 
@@ -247,6 +291,8 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
     if chars[-1] & 0x20:
         raise InvalidImageError("the run-length code of the mask is cut off")
     ends = np.flatnonzero((chars & 0x20) == 0)
+    if len(ends) > _MAX_RUNS:
+        raise InvalidImageError(f"the mask has {len(ends)} runs, more than any image can have")
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
     if lengths.max() > _MAX_CHARS_PER_RUN:
@@ -260,10 +306,13 @@ def run_lengths(counts: bytes) -> NDArray[np.int64]:
 
 
 def _check_runs(runs: NDArray[np.int64], height: int, width: int) -> None:
-    if runs.min() < 0 or int(runs.sum()) != height * width:
+    pixels = height * width
+    if runs.min() < 0 or runs.max() > pixels:  # first: a sum of such runs could overflow to the right one
         raise InvalidImageError(
-            f"the runs of the mask add up to {int(runs.sum())} px, {width}×{height} needs {height * width}"
+            f"a run of the mask has {int(runs.max())} px or less than 0, {width}×{height} has {pixels}"
         )
+    if (total := int(runs.sum())) != pixels:
+        raise InvalidImageError(f"the runs of the mask add up to {total} px, {width}×{height} needs {pixels}")
 
 
 def _overlaps(first: Sequence[MaskRle], second: Sequence[MaskRle], *, whole: int) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,42 +263,100 @@ def test_a_folder_that_is_missing(folder: Path, missing: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["panoptic_tiny.json", "instances_tiny.json"])
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": [], "annotations": [{}], "categories": [1]}'])
-def test_files_in_another_format(folder: Path, name: str, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not valid JSON"),
+        ("[]", "expected a mapping, got list"),
+        ('{"images": [], "annotations": [{}], "categories": [1]}', "category number 0: expected a mapping"),
+    ],
+)
+def test_files_in_another_format(folder: Path, name: str, content: str, message: str) -> None:
     (folder / "annotations" / name).write_text(content)
-    with pytest.raises(XSamError, match=r"is not in COCO's \w+ format"):
+    with pytest.raises(XSamError, match=rf"{name}.*{message}"):
         CocoFolder.open(folder, "tiny")
 
 
-def test_objects_that_do_not_fit(folder: Path) -> None:
-    path = folder / "annotations" / "instances_tiny.json"
+def _change(folder: Path, name: str, change: Callable[[Any], object]) -> None:
+    path = folder / "annotations" / f"{name}_tiny.json"
     content = json.loads(path.read_text())
-    content["annotations"][1]["segmentation"] = {"size": [4, 4]}
+    change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(XSamError, match="annotation 2 has an unreadable mask"):
-        evaluate_coco(FakeSegmenter({}), CocoFolder.open(folder, "tiny", ("instance",)))
-    content["annotations"][1]["category_id"] = 77
-    path.write_text(json.dumps(content))
-    with pytest.raises(XSamError, match=r"categories \[77\], which are not listed"):
+
+
+def test_a_name_for_a_thing_and_for_stuff_is_refused(folder: Path) -> None:
+    _change(folder, "panoptic", lambda d: d["categories"][1].update(name="mug"))
+    with pytest.raises(XSamError, match="'mug' is the name of a thing and of stuff"):
+        CocoFolder.open(folder, "tiny")
+
+
+def test_categories_of_one_name_are_one_class(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters list the data set itself as a category."""
+    _change(folder, "instances", lambda d: d["categories"].append({"id": 0, "name": "teddy bear"}))
+    _answering(monkeypatch, lambda question: right_answer(question, HW))
+    data = CocoFolder.open(folder, "tiny", ("instance",))
+    assert data.instances is not None
+    assert data.instances.names == ("teddy bear", "mug")
+    assert evaluate_coco(FakeSegmenter({}), data)["instance_ap"] == 1.0
+
+
+def test_more_categories_than_a_query_can_have(folder: Path) -> None:
+    """This is found before the model is loaded, not after hours of refused queries."""
+    more = [{"id": 100 + index, "name": f"object {index}"} for index in range(300)]
+    _change(folder, "instances", lambda d: d["categories"].extend(more))
+    with pytest.raises(XSamError, match="302 categories, at most 256"):
         CocoFolder.open(folder, "tiny", ("instance",))
 
 
+def test_images_may_be_named_with_their_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _change(
+        folder, "instances", lambda d: [i.update(file_name=f"tiny/{i['file_name']}") for i in d["images"]]
+    )
+    _answering(monkeypatch, lambda question: right_answer(question, HW))
+    scores = evaluate_coco(FakeSegmenter({}), CocoFolder.open(folder, "tiny"))
+    assert (scores["n"], scores["skipped"]) == (2, {})
+
+
+def test_a_folder_with_other_images(folder: Path) -> None:
+    for path in (folder / "tiny").iterdir():
+        path.rename(path.with_suffix(".old"))
+    with pytest.raises(XSamError, match=r"3\.png does not exist|8\.png does not exist"):
+        CocoFolder.open(folder, "tiny")
+
+
 @pytest.mark.parametrize(
-    ("path", "picture", "message"),
+    ("path", "picture", "reason", "message"),
     [
-        ("tiny/3.png", None, "does not exist"),
-        ("tiny/3.png", b"", "not an image"),
-        ("annotations/panoptic_tiny/3.png", b"text", "not an image"),
-        ("tiny/3.png", np.zeros((30, 60, 3), np.uint8), "the image has"),
+        ("tiny/3.png", None, "with a missing file", "does not exist"),
+        ("tiny/3.png", b"", "with a damaged file or annotation", "cannot read the image"),
+        (
+            "annotations/panoptic_tiny/3.png",
+            b"text",
+            "with a damaged file or annotation",
+            "cannot read the image",
+        ),
+        (
+            "tiny/3.png",
+            np.zeros((30, 60, 3), np.uint8),
+            "with a damaged file or annotation",
+            r"for an image of \(40, 60\) pixels",
+        ),
         (
             "annotations/panoptic_tiny/3.png",
             np.full((*HW, 3), 7, np.uint8),
-            "segments missing in segments_info",
+            "with a damaged file or annotation",
+            "do not match segments_info",
         ),
     ],
 )
-def test_pictures_that_do_not_fit(
-    folder: Path, path: str, picture: NDArray[np.uint8] | bytes | None, message: str
+def test_one_bad_image_does_not_cost_the_others(
+    folder: Path,
+    path: str,
+    picture: NDArray[np.uint8] | bytes | None,
+    reason: str,
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     if picture is None:
         (folder / path).unlink()
@@ -305,5 +364,11 @@ def test_pictures_that_do_not_fit(
         (folder / path).write_bytes(picture)
     else:
         cv2.imwrite(str(folder / path), picture)
-    with pytest.raises(XSamError, match=message):
-        evaluate_coco(FakeSegmenter({}), CocoFolder.open(folder, "tiny"))
+    _answering(monkeypatch, lambda question: right_answer(question, HW))
+    data = CocoFolder.open(folder, "tiny")
+    scores = evaluate_coco(FakeSegmenter({}), data)
+    assert (scores["n"], scores["skipped"], scores["panoptic_pq"]) == (1, {reason: 1}, 1.0)
+    assert re.search(message, caplog.text)
+    (folder / "tiny" / "8.png").write_bytes(b"")
+    with pytest.raises(XSamError, match="none of 2 images could be evaluated"):
+        evaluate_coco(FakeSegmenter({}), data)

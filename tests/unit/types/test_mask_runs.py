@@ -64,6 +64,74 @@ def test_codes_that_do_not_fill_the_image(counts: bytes) -> None:
         MaskRle.from_counts(4, 4, counts)
 
 
+def _code(runs: list[int]) -> bytes:
+    """Encode run lengths, whatever they are."""
+    characters = []
+    for index, run in enumerate(runs):
+        value = run - runs[index - 2] if index > 2 else run
+        while True:
+            bits, value = value & 0x1F, value >> 5
+            more = value != (-1 if bits & 0x10 else 0)
+            characters.append(48 + bits + 0x20 * more)
+            if not more:
+                break
+    return bytes(characters)
+
+
+def _runs_that_overflow(total: int) -> list[int]:
+    """Return run lengths that add up to `total`, each at most 2²⁹ more than the one two before."""
+    step, runs, left = 2**29 - 1, [], total
+    while len(runs) < 4 or left > runs[-1] ** 2 // step:
+        runs.append(step + (runs[-2] if len(runs) > 2 else 0))
+        left -= runs[-1]
+    count = round(left / runs[-1])
+    return runs + [left // count + (index < left % count) for index in range(count)]
+
+
+@pytest.mark.parametrize("pixels", [16, 16 + 2**64])
+def test_a_sum_that_overflows_is_not_the_size_of_the_image(pixels: int) -> None:
+    runs = _runs_that_overflow(pixels) if pixels > 16 else [6, 4, 6]
+    assert sum(runs) == pixels
+    if pixels == 16:
+        assert MaskRle.from_counts(4, 4, _code(runs)).decode().sum() == 4
+        return
+    with pytest.raises(InvalidImageError, match="a run of the mask"):
+        MaskRle.from_counts(4, 4, _code(runs))
+
+
+@pytest.mark.parametrize("counts", [b"0", b"4", b"99", _code([6, 4]), _code([6, 4, 7]), _code([6, 2**27])])
+def test_a_mask_that_was_not_checked_is_checked_before_it_is_decoded(counts: bytes) -> None:
+    """pycocotools decodes what a code leaves out from memory that nobody wrote."""
+    mask, whole = MaskRle(height=4, width=4, counts=counts), MaskRle.encode(np.ones((4, 4), np.bool_))
+    uses = (
+        mask.decode,
+        mask.crop,
+        mask.area_and_centroid,
+        lambda: mask.area,
+        lambda: mask.iou(whole),
+        lambda: MaskRle.iou_matrix([whole], [mask]),
+        lambda: MaskRle.inside_matrix([mask], [whole]),
+    )
+    for use in uses:
+        with pytest.raises(InvalidImageError):
+            use()
+
+
+def test_runs_are_checked_like_codes() -> None:
+    mask = MaskRle.from_runs(3, 4, [2, 1, 9])
+    assert np.argwhere(mask.decode()).tolist() == [[2, 0]]
+    for runs in ([], [2, 1], [2, 1, 10], [-1, 13], [11.5, 0.5], [2**64, 1], [float("nan")], [float("inf")]):
+        with pytest.raises(InvalidImageError):
+            MaskRle.from_runs(3, 4, runs)
+
+
+def test_the_largest_mask_comes_back() -> None:
+    """Its runs need six characters, the most that pycocotools reads rightly."""
+    pixels = 16384 * 16384
+    code = MaskRle.from_runs(16384, 16384, [0, pixels - 1, 1])
+    assert MaskRle.from_counts(16384, 16384, code.counts).area == pixels - 1
+
+
 @pytest.mark.parametrize(("height", "width"), [(0, 4), (4, 0), (2**32 - 1, 2**32 - 1), (20_000, 1)])
 def test_sizes_are_bounded(height: int, width: int) -> None:
     with pytest.raises(InvalidImageError, match="sides"):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import Identity, take_flag, take_id
 from xsam.data.readers.files import take
 from xsam.data.readers.source import check_probability, record_conversation
 from xsam.data.samples import NO_CONDITION, TrainPrompt
@@ -16,7 +17,7 @@ from xsam.inference.prompts import category_name
 from xsam.types.requests import Query, Task
 
 
-def read_categories(data: Any, where: str) -> tuple[tuple[str, ...], dict[int, int]]:
+def read_categories(data: Any, where: str) -> tuple[tuple[str, ...], dict[Identity, int]]:
     """Read the field `categories` of a COCO file.
 
     Returns:
@@ -26,17 +27,39 @@ def read_categories(data: Any, where: str) -> tuple[tuple[str, ...], dict[int, i
         RecordError: there are no categories, or one has no name or a duplicate id.
     """
     names: list[str] = []
-    index_of: dict[int, int] = {}
+    index_of: dict[Identity, int] = {}
     for index, category in enumerate(take(data, "categories", list, where)):
         entry = f"{where}, category number {index}"
-        name, identity = take(category, "name", str, entry), take(category, "id", int, entry)
-        if identity in index_of or not category_name(name):
-            raise RecordError(f"{entry}: {name!r} is not a valid name, or the id {identity} is a duplicate")
+        name, identity = take(category, "name", str, entry), take_id(category, "id", entry)
+        if identity in index_of:
+            other = names[index_of[identity]]
+            raise RecordError(f"{entry}: {name!r} is a duplicate of {other!r}: both have the id {identity}")
+        if not category_name(name):
+            raise RecordError(f"{entry}: {name!r} is not a valid name")
         index_of[identity] = index
         names.append(name)
     if not names:
         raise RecordError(f"{where}: 'categories' is empty")
     return tuple(names), index_of
+
+
+def read_things(data: Any, names: Sequence[str], where: str) -> tuple[bool, ...]:
+    """Read for each category of a panoptic file whether it is a thing (True) or stuff.
+
+    Raises:
+        RecordError: a category does not say, or one name is used for both.
+    """
+    things = []
+    for index, category in enumerate(data["categories"]):
+        entry = f"{where}, category number {index}"
+        take(category, "isthing", object, entry)
+        things.append(take_flag(category, "isthing", entry))
+    both = {n for n, thing in zip(names, things, strict=True) if thing} & {
+        n for n, thing in zip(names, things, strict=True) if not thing
+    }
+    if both:
+        raise RecordError(f"{where}: {min(both)!r} is the name of a thing and of stuff")
+    return tuple(things)
 
 
 class CategoryPrompts:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import Identity, instance_records, panoptic_records
 from xsam.data.readers.categories import CategoryPrompts, read_categories
 from xsam.data.readers.files import (
     Layout,
@@ -18,13 +18,13 @@ from xsam.data.readers.files import (
     read_rgb,
     require_file,
     require_folder,
-    take,
-    take_size,
 )
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
-from xsam.data.readers.source import FileSource, count_if
+from xsam.data.readers.source import FileSource
 from xsam.data.samples import PromptedImage
 from xsam.errors import RecordError
+
+SegmentIds = NDArray[np.uint32]
 
 COCO_URL = "https://cocodataset.org/#download"
 PANOPTIC_LAYOUT = Layout(
@@ -55,7 +55,7 @@ class _CategorySource(FileSource):
         }
         super().__init__(**files)
 
-    def _read_categories(self, data: Any) -> dict[int, int]:
+    def _read_categories(self, data: Any) -> dict[Identity, int]:
         """Read the closed set of a file and return category id → index."""
         self._class_names, class_of = read_categories(data, str(self._annotations))
         self._draw = CategoryPrompts(self._class_names, **self._prompt_options)
@@ -101,7 +101,7 @@ class CocoPanoptic(_CategorySource):
 
     def _read_records(self) -> Iterable[dict[str, Any]]:
         data = read_json(self._annotations)
-        return _panoptic_records(data, self._read_categories(data), self._annotations, self._skipped)
+        return panoptic_records(data, self._read_categories(data), self._annotations, self._skipped)
 
     def _make_sample(
         self,
@@ -111,13 +111,8 @@ class CocoPanoptic(_CategorySource):
         prompts: int,
         where: str,
     ) -> PromptedImage:
-        colors = read_rgb(find_image(self._masks, record["mask"], self._layout), where).astype(np.uint32)
-        ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
-        if ids.shape != rgb.shape[:2]:
-            raise RecordError(f"{where}: {record['mask']} differs from the image in size")
-        listed = [identity for identity, _, _ in record["segments"]]
-        if set(np.unique(ids).tolist()) - {0} != set(listed):
-            raise RecordError(f"{where}: the segments in {record['mask']} do not match segments_info")
+        path = find_image(self._masks, record["mask"], self._layout)
+        ids = read_segments(path, record["segments"], rgb.shape[:2], where)
         segments = [(identity, class_) for identity, class_, crowd in record["segments"] if not crowd]
         classes = np.array([class_ for _, class_ in segments], np.int64)
         return PromptedImage(
@@ -174,7 +169,7 @@ class CocoInstances(_CategorySource):
         prompts: int,
         where: str,
     ) -> PromptedImage:
-        objects, ignored = decode_objects(record, where)
+        objects, ignored = decode_objects(record, rgb.shape[:2], where)
         classes = np.array([item["class"] for item, _ in objects], np.int64)
         return PromptedImage(
             rgb=rgb,
@@ -185,49 +180,14 @@ class CocoInstances(_CategorySource):
         )
 
 
-def instance_records(
-    data: Any, class_of: dict[int, int], path: Path, skipped: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Parse the images of a COCO instance file with their objects, in file order.
-
-    Args:
-        data: content of the file.
-        class_of: category id → index.
-        path: the file, for error messages.
-        skipped: counts the skipped records.
-
-    Yields:
-        `id`, `file_name`, `height`, `width`, and `objects`: each `id`, `class`, `crowd`, `segmentation`.
-    """
-    objects: dict[int | str, list[dict[str, Any]]] = defaultdict(list)
-    for number, annotation in enumerate(take(data, "annotations", list, str(path))):
-        identity = take(annotation, "id", int, f"{path}, annotation number {number}")
-        where = f"{path}, annotation {identity}"
-        objects[take(annotation, "image_id", (int, str), where)].append(
-            {
-                "id": identity,
-                "class": _class(annotation, class_of, where),
-                "crowd": bool(annotation.get("iscrowd", 0)),
-                "segmentation": take(annotation, "segmentation", (list, dict), where),
-            }
-        )
-    for image in image_records(data, path):
-        found = objects.pop(image["id"], [])
-        if count_if(skipped, "without an object", all(item["crowd"] for item in found)):
-            continue
-        yield {**image, "objects": found}
-    _check_used(objects, path)
-
-
 def decode_objects(
-    record: dict[str, Any], where: str
+    record: dict[str, Any], image_hw: tuple[int, int], where: str
 ) -> tuple[list[tuple[dict[str, Any], NDArray[np.bool_]]], NDArray[np.bool_] | None]:
     """Decode the objects of a record of `instance_records` that cover a pixel, and the pixels of crowds.
 
     Returns:
         objects with (H, W) bool masks; (H, W) bool mask of crowds, or None if there are none.
     """
-    image_hw = (record["height"], record["width"])
     objects, ignored = [], None
     for item in record["objects"]:
         mask = decode_segmentation(item["segmentation"], image_hw, f"{where}, annotation {item['id']}")
@@ -238,49 +198,30 @@ def decode_objects(
     return objects, ignored
 
 
-def _panoptic_records(
-    data: Any, class_of: dict[int, int], path: Path, skipped: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    annotations: dict[int | str, Any] = {}
-    for number, annotation in enumerate(take(data, "annotations", list, str(path))):
-        where = f"{path}, annotation number {number}"
-        annotations[take(annotation, "image_id", (int, str), where)] = annotation
-    for image in image_records(data, path):
-        where = f"{path}, image {image['id']}"
-        annotation = annotations.pop(image["id"], None)
-        if count_if(skipped, "without an annotation", annotation is None):
-            continue
-        segments = [
-            (
-                take(segment, "id", int, f"{where}, segment"),
-                _class(segment, class_of, f"{where}, segment"),
-                bool(segment.get("iscrowd", 0)),
-            )
-            for segment in take(annotation, "segments_info", list, where)
-        ]
-        if count_if(skipped, "without a segment", all(crowd for _, _, crowd in segments)):
-            continue
-        yield {**image, "mask": take(annotation, "file_name", str, where), "segments": segments}
-    _check_used(annotations, path)
+def read_segments(
+    path: Path, segments: Sequence[Sequence[int]], image_hw: tuple[int, int], where: str
+) -> SegmentIds:
+    """Read the PNG file of a panoptic annotation.
 
+    Args:
+        path: an existing file.
+        segments: the listed segments, each starts with its id.
+        image_hw: (H, W) in pixels.
+        where: file and record, for error messages.
 
-def image_records(data: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Parse the field `images` of a COCO file: `id` (int or str), `file_name`, `height`, `width`."""
-    for number, image in enumerate(take(data, "images", list, str(path))):
-        identity = take(image, "id", (int, str), f"{path}, image number {number}")
-        where = f"{path}, image {identity}"
-        height, width = take_size(image, where)
-        file_name = take(image, "file_name", str, where)
-        yield {"id": identity, "file_name": file_name, "height": height, "width": width}
+    Returns:
+        (H, W) ids, 0 = void.
 
-
-def _class(record: Any, class_of: dict[int, int], where: str) -> int:
-    identity = take(record, "category_id", int, where)
-    if identity not in class_of:
-        raise RecordError(f"{where}: category {identity} is not in 'categories'")
-    return class_of[identity]
-
-
-def _check_used(unused: dict[int | str, Any], path: Path) -> None:
-    if unused:
-        raise RecordError(f"{path}: annotations of image {next(iter(unused))}, which is not in 'images'")
+    Raises:
+        RecordError: the file differs from the image in size, or from the annotation in its segments.
+    """
+    colors = read_rgb(path, where).astype(np.uint32)
+    ids = colors[..., 0] + 256 * colors[..., 1] + 65536 * colors[..., 2]
+    if ids.shape != image_hw:
+        raise RecordError(f"{where}: {path.name} differs from the image in size")
+    different = (set(np.unique(ids).tolist()) - {0}) ^ {segment[0] for segment in segments}
+    if different:
+        raise RecordError(
+            f"{where}: the segments in {path.name} do not match segments_info: {sorted(different)[:5]}"
+        )
+    return ids

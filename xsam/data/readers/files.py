@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -181,19 +182,19 @@ def take_size(record: Any, where: str) -> tuple[int, int]:
 def find_image(folder: Path, file_name: str, layout: Layout) -> Path:
     """Locate an image.
 
-    Some files name images together with their folder ("train2017/000000000009.jpg"). Users may pass that
-    folder, a sibling of it, or its parent.
+    Some files name images together with their folder ("train2017/000000000009.jpg"), possibly with the
+    separator of Windows. Users may pass that folder, a sibling of it, or its parent.
 
     Raises:
         MissingDataError: there is no such file.
     """
-    path = folder / file_name
-    if not path.is_file():
-        above = folder.parent / file_name
-        if "/" not in file_name or not above.is_file():
-            raise missing_path(path, layout)
-        return above
-    return path
+    file_name = file_name.replace("\\", "/")
+    candidates = [folder / file_name, *([folder.parent / file_name] if "/" in file_name else [])]
+    for path in candidates:
+        with contextlib.suppress(OSError, ValueError):  # too long a name, or one that no file can have
+            if path.is_file():
+                return path
+    raise missing_path(candidates[0], layout)
 
 
 def read_rgb(path: Path, where: str) -> NDArray[np.uint8]:

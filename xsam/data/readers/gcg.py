@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.coco import image_records
+from xsam.data.readers.annotations import (
+    MALFORMED,
+    annotations_by_image,
+    image_records,
+    skip,
+    take_flag,
+    take_id,
+)
 from xsam.data.readers.files import (
     Layout,
     holds_list,
@@ -110,7 +117,7 @@ class GroundedCaptions(FileSource):
 
 
 def _records(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    parsed = _listed(path) if holds_list(path) else _coco_form(read_json(path), path)
+    parsed = _listed(path, skipped) if holds_list(path) else _coco_form(read_json(path), path, skipped)
     for record, found in parsed:
         if count_if(skipped, "with too short a caption", len(record["caption"].split()) < _MIN_WORDS):
             continue
@@ -120,19 +127,25 @@ def _records(path: Path, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
         yield record
 
 
-def _listed(path: Path) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
+def _listed(path: Path, skipped: Counter[str]) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
     for number, item in enumerate(iterate_json_list(path)):
         where = f"{path}, record number {number}"
-        if isinstance(item, Mapping) and "groundings" in item:
-            yield _grand_form(item, where)
-        elif isinstance(item, Mapping) and len(item) == 1:
-            yield _refcocog_form(*next(iter(item.items())), where)
-        else:
-            raise RecordError(f"{where}: expected 'groundings', or {{key: {{refs, caption, …}}}}")
+        try:
+            yield _listed_form(item, where)
+        except RecordError as error:
+            skip(skipped, MALFORMED, error)
+
+
+def _listed_form(item: Any, where: str) -> tuple[dict[str, Any], list[tuple[_Span, Any]]]:
+    if isinstance(item, Mapping) and "groundings" in item:
+        return _grand_form(item, where)
+    if isinstance(item, Mapping) and len(item) == 1:
+        return _refcocog_form(*next(iter(item.items())), where)
+    raise RecordError(f"{where}: expected 'groundings', or {{key: {{refs, caption, …}}}}")
 
 
 def _grand_form(item: Any, where: str) -> tuple[dict[str, Any], list[tuple[_Span, Any]]]:
-    identity = take(item, "image_id", (int, str), where)
+    identity = take_id(item, "image_id", where)
     where = f"{where} (image {identity})"
     caption = take(item, "caption", str, where).strip('"').strip()
     found = []
@@ -156,24 +169,32 @@ def _refcocog_form(key: str, item: Any, where: str) -> tuple[dict[str, Any], lis
     return {"id": key, "file_name": take(item, "img_file_name", str, where), "caption": caption}, found
 
 
-def _coco_form(data: Any, path: Path) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
-    regions: dict[int | str, list[tuple[_Span, Any]]] = defaultdict(list)
-    for number, annotation in enumerate(take(data, "annotations", list, str(path))):
-        where = f"{path}, annotation number {number}"
-        spans = take(annotation, "tokens_positive", list, where)
-        if not spans:
-            raise RecordError(f"{where}: 'tokens_positive' is empty")
-        span = _span(spans[0], where)
-        if not annotation.get("ignore", False):
-            mask = take(annotation, "sam_mask", (dict, list), where)
-            regions[take(annotation, "image_id", (int, str), where)].append((span, mask))
-    for record, image in zip(image_records(data, path), data["images"], strict=True):
-        caption = take(image, "caption", str, f"{path}, image {record['id']}")
-        yield {**record, "caption": caption}, regions[record["id"]]
+def _coco_form(
+    data: Any, path: Path, skipped: Counter[str]
+) -> Iterator[tuple[dict[str, Any], list[tuple[_Span, Any]]]]:
+    images = list(image_records(data, path, skipped, texts=["caption"]))
+    regions, malformed = annotations_by_image(data, images, path, skipped, _grounded_region)
+    for record in images:
+        if record["id"] not in malformed:
+            found = regions.get(record["id"], [])
+            yield record, [(item["span"], item["mask"]) for item in found if not item["ignore"]]
+
+
+def _grounded_region(annotation: Any, where: str) -> dict[str, Any]:
+    spans = take(annotation, "tokens_positive", list, where)
+    if not spans:
+        raise RecordError(f"{where}: 'tokens_positive' is empty")
+    ignore = take_flag(annotation, "ignore", where)
+    return {
+        "id": annotation.get("id"),
+        "span": _span(spans[0], where),
+        "ignore": ignore,
+        "mask": None if ignore else take(annotation, "sam_mask", (dict, list), where),
+    }
 
 
 def _span(value: Any, where: str) -> _Span:
-    if not isinstance(value, list) or len(value) != 2 or not all(isinstance(v, int) for v in value):
+    if not isinstance(value, list) or len(value) != 2 or not all(type(v) is int for v in value):
         raise RecordError(f"{where}: a span must be [start, end] in characters, not {value!r}")
     return (value[0], value[1])
 

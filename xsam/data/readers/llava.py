@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import MALFORMED, skip
 from xsam.data.readers.files import Layout, iterate_json_list, require_file, take
 from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt
@@ -102,19 +103,32 @@ def _conversations(turns: list[tuple[str, str]], max_chars: int, where: str) -> 
 
 def _records(path: Path, max_chars: int, skipped: Counter[str]) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(iterate_json_list(path)):
-        where = f"{path}, record number {number}"
-        identity = str(take(item, "id", (str, int), where))
-        where = f"{where} ({identity})"
-        messages = take(item, "conversations", list, where)
-        if count_if(skipped, "without an image", item.get("image") is None):
+        try:
+            record = _record(item, f"{path}, record number {number}")
+        except RecordError as error:
+            skip(skipped, MALFORMED, error)
             continue
-        turns = _turns(messages, where)
+        turns = record["turns"]
         too_long = bool(turns) and len(turns[0][0]) > max_chars
-        if count_if(skipped, "without an answered question", not turns) or count_if(
-            skipped, "with too long a question", too_long
+        if (
+            count_if(skipped, "without an image", record["file_name"] is None)
+            or count_if(skipped, "without an answered question", not turns)
+            or count_if(skipped, "with too long a question", too_long)
         ):
             continue
-        yield {"id": identity, "file_name": take(item, "image", str, where), "turns": turns}
+        yield record
+
+
+def _record(item: Any, where: str) -> dict[str, Any]:
+    identity = str(take(item, "id", (str, int), where))
+    where = f"{where} ({identity})"
+    messages = take(item, "conversations", list, where)
+    has_image = item.get("image") is not None
+    return {
+        "id": identity,
+        "file_name": take(item, "image", str, where) if has_image else None,
+        "turns": _turns(messages, where) if has_image else [],
+    }
 
 
 def _turns(messages: list[Any], where: str) -> list[tuple[str, str]]:

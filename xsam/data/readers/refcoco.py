@@ -12,8 +12,8 @@ from typing import Any, BinaryIO, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import Identity, image_records, take_id
 from xsam.data.readers.categories import read_categories
-from xsam.data.readers.coco import image_records
 from xsam.data.readers.files import (
     Layout,
     PackedRecords,
@@ -196,29 +196,33 @@ def _records(
     """Parse the images with phrases of the split; phrases that name their category are added to `phrases`."""
     data = read_json(instances)
     names, class_of = read_categories(data, str(instances))
-    annotations = {}
-    categories_in: dict[int, set[int]] = defaultdict(set)
-    for number, annotation in enumerate(take(data, "annotations", list, str(instances))):
-        identity = take(annotation, "id", int, f"{instances}, annotation number {number}")
+    annotations: dict[Identity, dict[str, Any] | None] = {}  # None: two different ones have the id
+    categories_in: dict[Identity, set[int]] = defaultdict(set)
+    for number, entry in enumerate(take(data, "annotations", list, str(instances))):
+        identity = take_id(entry, "id", f"{instances}, annotation number {number}")
         where = f"{instances}, annotation {identity}"
-        annotations[identity] = annotation
-        category = take(annotation, "category_id", int, where)
+        category = take_id(entry, "category_id", where)
         if category not in class_of:
             raise RecordError(f"{where}: category {category} is not in 'categories'")
-        categories_in[take(annotation, "image_id", int, where)].add(class_of[category])
-    by_image: dict[int, list[tuple[int, list[str]]]] = defaultdict(list)
+        image_id = take_id(entry, "image_id", where)
+        categories_in[image_id].add(class_of[category])
+        parsed = {"image": image_id, "class": class_of[category], "segmentation": entry.get("segmentation")}
+        annotations[identity] = parsed if annotations.setdefault(identity, parsed) == parsed else None
+    by_image: dict[Identity, list[tuple[Identity, list[str]]]] = defaultdict(list)
     for identity, ref, texts in _phrases(refs, split, path, skipped):
         where = f"{path}, ref {identity}"
-        annotation_id = take(ref, "ann_id", int, where)
+        annotation_id, image_id = take_id(ref, "ann_id", where), take_id(ref, "image_id", where)
         annotation = annotations.get(annotation_id)
-        if annotation is None or annotation["image_id"] != take(ref, "image_id", int, where):
+        if annotation is None and annotation_id in annotations:
+            raise RecordError(f"{where}: {instances.name} has two annotations {annotation_id}")
+        if annotation is None or annotation["image"] != image_id:
             raise RecordError(f"{where}: {instances.name} has no annotation {annotation_id} in its image")
-        by_image[annotation["image_id"]].append((annotation_id, texts))
-        category = class_of[annotation["category_id"]]
-        explicit = [text for text in texts if _names_category(text, names[category])]
+        by_image[image_id].append((annotation_id, texts))
+        class_ = annotation["class"]
+        explicit = [text for text in texts if _names_category(text, names[class_])]
         if explicit:
-            phrases.append((category, explicit))
-    for image in image_records(data, instances):
+            phrases.append((class_, explicit))
+    for image in image_records(data, instances, skipped):
         found = by_image.pop(image["id"], [])
         if not found:
             continue  # in another split
@@ -239,12 +243,12 @@ def _records(
 
 def _phrases(
     refs: Any, split: str, path: Path, skipped: Counter[str]
-) -> Iterator[tuple[int, dict[str, Any], list[str]]]:
+) -> Iterator[tuple[Identity, dict[str, Any], list[str]]]:
     if not isinstance(refs, list):
         raise DatasetError(f"{path} must hold a list of refs")
     splits: Counter[str] = Counter()
     for number, ref in enumerate(refs):
-        identity = take(ref, "ref_id", int, f"{path}, ref number {number}")
+        identity = take_id(ref, "ref_id", f"{path}, ref number {number}")
         where = f"{path}, ref {identity}"
         splits[take(ref, "split", str, where)] += 1
         if ref["split"] != split:

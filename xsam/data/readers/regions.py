@@ -10,8 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import (
+    MALFORMED,
+    instance_records,
+    skip,
+    take_flag,
+    take_id,
+    take_number,
+)
 from xsam.data.readers.categories import read_categories
-from xsam.data.readers.coco import COCO_URL, decode_objects, instance_records
+from xsam.data.readers.coco import COCO_URL, decode_objects
 from xsam.data.readers.files import (
     Layout,
     holds_list,
@@ -130,7 +138,7 @@ class CocoRegions(FileSource):
         prompts: int,
         where: str,
     ) -> PromptedImage:
-        objects, ignored = decode_objects(record, where)
+        objects, ignored = decode_objects(record, rgb.shape[:2], where)
         if not objects:
             raise RecordError(f"{where}: no object covers any pixels")
         masks = stack_masks([mask for _, mask in objects], rgb.shape[:2])
@@ -222,38 +230,50 @@ def _coco_form(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iter
 def _listed(path: Path, skipped: Counter[str], names: dict[int, str]) -> Iterator[dict[str, Any]]:
     """Parse the records of a file without category names; category ids are used instead."""
     for number, item in enumerate(iterate_json_list(path)):
-        where = f"{path}, record number {number}"
-        if not isinstance(item, dict) or not ("annotations" in item or "anns" in item):
-            raise RecordError(f"{where}: expected 'annotations' or 'anns'")
-        thin = "anns" in item
-        if thin:
-            info = take(item, "image_info", dict, where)
-            identity, file_name = take(info, "id", (int, str), where), take(item, "image", str, where)
-            height, width = take_size(info, where)
-        else:
-            identity = take(item, "image_id", (int, str), where)
-            file_name = take(item, "image_file", str, where)
-            size = take(item, "image_size", list, where)
-            if len(size) != 2 or not all(isinstance(side, int) for side in size):
-                raise RecordError(f"{where}: 'image_size' must be [height, width]")
-            height, width = size
-        where = f"{where} (image {identity})"
-        objects = [_object(ann, thin, where) for ann in item["anns" if thin else "annotations"]]
+        try:
+            record = _record(item, f"{path}, record number {number}")
+        except RecordError as error:
+            skip(skipped, MALFORMED, error)
+            continue
+        objects = record["objects"]
         if count_if(skipped, "without an object", all(entry["crowd"] for entry in objects)):
             continue
         names.update((entry["class"], f"category {entry['class']}") for entry in objects)
-        yield {"id": identity, "file_name": file_name, "height": height, "width": width, "objects": objects}
+        yield record
+
+
+def _record(item: Any, where: str) -> dict[str, Any]:
+    if not isinstance(item, dict) or not ("annotations" in item or "anns" in item):
+        raise RecordError(f"{where}: expected 'annotations' or 'anns'")
+    thin = "anns" in item
+    if thin:
+        info = take(item, "image_info", dict, where)
+        identity, file_name = take_id(info, "id", where), take(item, "image", str, where)
+        height, width = take_size(info, where)
+    else:
+        identity, file_name = take_id(item, "image_id", where), take(item, "image_file", str, where)
+        size = take(item, "image_size", list, where)
+        if len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+            raise RecordError(f"{where}: 'image_size' must be [height, width]")
+        height, width = size
+    where = f"{where} (image {identity})"
+    objects = [
+        _object(ann, thin, where) for ann in take(item, "anns" if thin else "annotations", list, where)
+    ]
+    return {"id": identity, "file_name": file_name, "height": height, "width": width, "objects": objects}
 
 
 def _object(annotation: Any, thin: bool, where: str) -> dict[str, Any]:
-    identity = take(annotation, "id", int, where)
+    identity = take_id(annotation, "id", where)
     where = f"{where}, annotation {identity}"
     given, suffix = (annotation, "_mask") if thin else (annotation.get("visual_prompts") or {}, "")
+    if not isinstance(given, dict):
+        raise RecordError(f"{where}: 'visual_prompts' must be a mapping")
     names = {kind: f"{kind}_visual_prompt{suffix}" for kind in REGION_KINDS}
     return {
         "id": identity,
-        "class": take(annotation, "category_id", int, where),
-        "crowd": bool(annotation.get("iscrowd", 0)),
+        "class": take_number(annotation, "category_id", where),
+        "crowd": take_flag(annotation, "iscrowd", where),
         "segmentation": take(annotation, "segmentation", (list, dict), where),
         "thin": thin,
         "regions": {kind: take(given, key, dict, where) for kind, key in names.items() if key in given},

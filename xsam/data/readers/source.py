@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.data.readers.annotations import describe_skips
 from xsam.data.readers.files import Layout, PackedRecords, find_image, read_rgb, require_folder
 from xsam.data.samples import PromptedImage
 from xsam.errors import DatasetError, InvalidQueryError, RecordError
@@ -46,7 +47,7 @@ class FileSource:
         self._class_names: tuple[str, ...] = ()
         self._skipped: Counter[str] = Counter()
         self._records = PackedRecords(self._read_records())
-        skipped = ", ".join(f"{count} {reason}" for reason, count in self._skipped.items()) or "none"
+        skipped = describe_skips(self._skipped)
         if not len(self):
             raise DatasetError(f"{annotations} holds no usable images", hint=f"skipped: {skipped}")
         find_image(self._images, self._records[0]["file_name"], layout)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from xsam.data.readers import FileSource
+from xsam.errors import DatasetError
 from xsam.inference.prompts import Conversation
 
 HEIGHT, WIDTH = 12, 16
@@ -62,3 +65,17 @@ def phrases(conversation: Conversation) -> list[str]:
 def meant(labels: NDArray[np.int64], texts: Sequence[str]) -> list[str | None]:
     """Return the text of the condition of each mask."""
     return [None if label < 0 else texts[label] for label in labels]
+
+
+def skipped_text(open_source: Callable[[], FileSource], caplog: pytest.LogCaptureFixture) -> str:
+    """Open a source with a malformed record; return what is logged about it.
+
+    The record must be counted: in `skipped`, or in the error if no other is left.
+    """
+    try:
+        counted = ", ".join(reason for reason, count in open_source().skipped.items() if count)
+    except DatasetError as error:
+        assert "no usable images" in str(error) or "can be used" in str(error)  # noqa: PT017
+        counted = error.hint
+    assert re.search("malformed|annotations of unlisted|annotations without an image", counted), counted
+    return caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from tests.unit.data.readers.disk import (
     phrases,
     polygon,
     rle,
+    skipped_text,
     write_image,
     write_json,
 )
@@ -152,24 +154,35 @@ def test_missing_files_are_named(panoptic: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("images"), "the field 'images' is missing"),
         (lambda d: d["images"][0].pop("file_name"), "image 9: the field 'file_name' is missing"),
-        (lambda d: d["images"][0].update(height="12"), "image 9: 'height' must be int"),
-        (lambda d: d["annotations"][1].pop("segments_info"), "image 9: the field 'segments_info'"),
-        (lambda d: d["annotations"][1]["segments_info"][0].pop("id"), "image 9, segment: .*'id'"),
+        (lambda d: d["images"][0].update(height="x"), "image 9: 'height' must be a whole number, not 'x'"),
+        (
+            lambda d: d["annotations"][1].pop("segments_info"),
+            "annotation number 1: the field 'segments_info'",
+        ),
+        (lambda d: d["annotations"][1]["segments_info"][0].pop("id"), "annotation number 1, segment: .*'id'"),
         (
             lambda d: d["annotations"][1]["segments_info"][0].update(category_id=4),
-            "image 9, segment: category 4 is not in 'categories'",
+            "annotation number 1, segment 5: category 4 is not in 'categories'",
         ),
-        (lambda d: d["annotations"][1].update(image_id=99), "annotations of image 99"),
+        (lambda d: d["annotations"][1].update(image_id=99), "annotation number 1, image 99"),
         (lambda d: d["annotations"].__setitem__(0, 5), "annotation number 0: expected a mapping"),
     ],
 )
-def test_malformed_panoptic_records_are_named(panoptic: dict[str, Any], change: Any, message: str) -> None:
+def test_malformed_panoptic_records_are_skipped_and_named(
+    panoptic: dict[str, Any], change: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = copy.deepcopy(PANOPTIC)
     change(data)
     write_json(panoptic["annotations"], data)
-    with pytest.raises(RecordError, match=rf"panoptic_train2017\.json.*{message}"):
+    text = skipped_text(lambda: CocoPanoptic(**panoptic), caplog)
+    assert re.search(rf"panoptic_train2017\.json.*{message}", text)
+
+
+@pytest.mark.parametrize("field", ["images", "annotations", "categories"])
+def test_a_file_without_a_field_is_refused(panoptic: dict[str, Any], field: str) -> None:
+    write_json(panoptic["annotations"], {key: value for key, value in PANOPTIC.items() if key != field})
+    with pytest.raises(RecordError, match=f"panoptic_train2017.json: the field '{field}' is missing"):
         CocoPanoptic(**panoptic)
 
 
@@ -243,18 +256,24 @@ def test_there_is_no_picture_beyond_the_last(instances: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.pop("segmentation"), "annotation 70: the field 'segmentation' is missing"),
-        (lambda a: a.update(image_id=4), "annotations of image 4, which is not in 'images'"),
-        (lambda a: a.update(category_id=187), "annotation 70: category 187"),
-        (lambda a: a.pop("id"), "annotation number 1: the field 'id'"),
+        (
+            lambda a: a.pop("segmentation"),
+            r"annotation number 1 \(id 70\): the field 'segmentation' is missing",
+        ),
+        (lambda a: a.update(image_id=4), "annotation number 1, image 4"),
+        (lambda a: a.update(category_id=187), r"annotation number 1 \(id 70\): category 187"),
+        (lambda a: a.update(id=None), "annotation number 1: 'id' must be a whole number or text"),
+        (lambda a: a.update(iscrowd="no"), "'iscrowd' must be 0 or 1, not 'no'"),
     ],
 )
-def test_malformed_annotations_are_named(instances: dict[str, Any], change: Any, message: str) -> None:
+def test_malformed_annotations_are_skipped_and_named(
+    instances: dict[str, Any], change: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     data = copy.deepcopy(INSTANCES)
     change(data["annotations"][1])
     write_json(instances["annotations"], data)
-    with pytest.raises(RecordError, match=rf"instances_train2017\.json.*{message}"):
-        CocoInstances(**instances)
+    text = skipped_text(lambda: CocoInstances(**instances), caplog)
+    assert re.search(rf"instances_train2017\.json.*{message}", text)
 
 
 def test_a_malformed_polygon_is_named_when_it_is_read(instances: dict[str, Any]) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.unit.data.readers.disk import box, image_entry, phrases, polygon, rle, write_image, write_json
+from tests.unit.data.readers.disk import (
+    box,
+    image_entry,
+    phrases,
+    polygon,
+    rle,
+    skipped_text,
+    write_image,
+    write_json,
+)
 from xsam.data.readers.gcg import GroundedCaptions
 from xsam.errors import DatasetError, MissingDataError, RecordError
 
@@ -192,9 +202,11 @@ def test_a_caption_whose_masks_are_all_empty_is_named(tmp_path: Path) -> None:
         ("flickr", {**FLICKR, "images": [image_entry(5, "5.jpg")]}, "image 5: the field 'caption'"),
     ],
 )
-def test_malformed_records_are_named(tmp_path: Path, dataset: str, content: Any, message: str) -> None:
-    with pytest.raises(RecordError, match=rf"captions\.json, {message}"):
-        _source(tmp_path, dataset, content, ["train2017/1.jpg", "5.jpg"])
+def test_malformed_records_are_skipped_and_named(
+    tmp_path: Path, dataset: str, content: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = skipped_text(lambda: _source(tmp_path, dataset, content, ["train2017/1.jpg", "5.jpg"]), caplog)
+    assert re.search(rf"captions\.json, {message}", text)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
