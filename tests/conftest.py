@@ -25,6 +25,13 @@ settings.load_profile("project")
 _MISSING = ("could not import", "not installed", "no ROS environment")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse test ids that differ from process to process: parallel workers would not agree on them."""
+    unstable = [item.nodeid for item in items if " at 0x" in item.nodeid]
+    if unstable:
+        raise pytest.UsageError(f"test ids with an address in memory, give them `ids`: {unstable[:3]}")
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the suites that were skipped because something is not installed, and how to run them."""
     reasons: dict[str, set[str]] = {}

@@ -63,7 +63,9 @@ def _arrays(value: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("make", [_frame, _result])
 @pytest.mark.parametrize(
-    "copied", [lambda v: v, lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy, copy.copy], ids=str
+    "copied",
+    [lambda v: v, lambda v: pickle.loads(pickle.dumps(v)), copy.deepcopy, copy.copy],
+    ids=["itself", "pickle", "deepcopy", "copy"],
 )
 def test_every_array_is_read_only(make: Callable[[], Any], copied: Callable[[Any], Any]) -> None:
     """Arrays of unpickled results could be written to."""
