@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -71,7 +72,7 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
             str | None, typer.Option(metavar="NODE", help="A running segmenter node, e.g. /xsam.")
         ] = None,
         scene: Annotated[
-            int | None, typer.Option(metavar="SEED", help="A simulated table, with depth.")
+            int | None, typer.Option(metavar="SEED", min=0, help="A simulated table, with depth.")
         ] = None,
         image: Annotated[
             Path | None, typer.Option(metavar="FILE", help="An image file, read again for every request.")
@@ -86,7 +87,9 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
         no_images: Annotated[bool, typer.Option("--no-images", help="Text only.")] = False,
         deadline_s: Annotated[float, typer.Option(help="Deadline of one call, in seconds.")] = 60.0,
         transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
-        port: Annotated[int, typer.Option(help="Port of http on 127.0.0.1; 0 = a free one.")] = 8000,
+        port: Annotated[
+            int, typer.Option(min=0, max=65535, help="Port of http on 127.0.0.1; 0 = a free one.")
+        ] = 8000,
     ) -> None:
         """X-SAM's perception tools over MCP; give one of --ros, --scene and --image."""
         if sum(source is not None for source in (ros, scene, image)) != 1:
@@ -95,6 +98,8 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
             raise typer.BadParameter("--model oracle needs --scene")
         if image is not None and not image.is_file():
             raise typer.BadParameter(f"--image {image}: no such file")
+        if not 0.0 < deadline_s < math.inf:
+            raise typer.BadParameter(f"--deadline-s must be a positive number of seconds, got {deadline_s}")
         serve(
             ServerOptions(
                 ros=ros,

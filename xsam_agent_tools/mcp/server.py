@@ -161,7 +161,14 @@ def serve_http(server: Server[Any], port: int) -> None:
     import uvicorn
 
     app = server.streamable_http_app(host="127.0.0.1")
-    with socket.create_server(("127.0.0.1", port)) as listening:
+    try:
+        listener = socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise SystemExit(
+            f"error: cannot listen on 127.0.0.1:{port}: {error.strerror or error} (choose another "
+            "port with --port, or 0 for a free one)"
+        ) from error
+    with listener as listening:
         print(f"xsam: MCP on http://127.0.0.1:{listening.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
         uvicorn.Server(config).run(sockets=[listening])

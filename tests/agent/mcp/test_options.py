@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -13,6 +14,7 @@ pytest.importorskip("mcp")
 
 from xsam import FakeSegmenter
 from xsam_agent_tools.mcp.options import ServerOptions, ToolMode, Transport, open_toolkit, run_command_line
+from xsam_agent_tools.mcp.server import main
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -55,6 +57,10 @@ def test_every_option(tmp_path: Path) -> None:
         (["--model", "oracle", "--ros", "/xsam"], "--scene"),
         (["--scene", "1", "--mode", "all"], "--mode"),
         (["--scene", "table"], "--scene"),
+        (["--scene", "-5"], "--scene"),
+        (["--scene", "1", "--deadline-s", "nan"], "--deadline-s"),
+        (["--scene", "1", "--deadline-s", "-1"], "--deadline-s"),
+        (["--scene", "1", "--transport", "http", "--port", "99999"], "--port"),
     ],
 )
 def test_wrong_command_lines(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,3 +144,13 @@ def test_without_the_ros_package_the_option_says_what_is_missing(monkeypatch: py
     monkeypatch.setattr(sys, "path", [])
     with pytest.raises(SystemExit, match=r"xsam_ros.*source its setup file"):
         open_toolkit(_parse("--ros", "/xsam")).__enter__()
+
+
+def test_a_port_in_use_is_one_line() -> None:
+    """It was a traceback."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            SystemExit, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"
+        ):
+            main(["--scene", "1", "--model", "oracle", "--transport", "http", "--port", str(port)])

@@ -51,7 +51,7 @@ def _mutate(data: dict[str, Any], chance: random.Random) -> str:
                 "dtype",
             )
         )
-        node[name] = chance.choice(VALUES)
+        node[name] = copy.deepcopy(chance.choice(VALUES))
     elif kind == "swap":
         node[key] = copy.deepcopy(chance.choice([n for _, n in _containers(data)]))
     elif kind == "deep":
@@ -64,5 +64,5 @@ def _mutate(data: dict[str, Any], chance: random.Random) -> str:
             old * chance.choice((-1, 0.5, 2, 3, 10, 1000)) if chance.random() < 0.5 else int(old * 2) + 1
         )
     else:
-        node[key] = chance.choice(VALUES)
+        node[key] = copy.deepcopy(chance.choice(VALUES))
     return f"{kind} {path}/{key}"
