@@ -28,7 +28,7 @@ _TASKS = {
     "relation": "… that compare objects",
     "reasoning": "reasoning questions",
     "absent_rejected": "absent phrases",
-    "false_alarm": "present phrases",
+    "present_rejected": "present phrases",
     "interactive": "interactive",
     "category": "categories",
     "instance": "instances",
@@ -269,7 +269,7 @@ def score_table(scores: Mapping[str, Any]) -> Table:
 
 def _describe_score(name: str) -> tuple[str, str] | None:
     """Return task and metric of a score by its name; None if it is not a score."""
-    if name in ("absent_rejected", "false_alarm"):
+    if name in ("absent_rejected", "present_rejected"):
         return _TASKS[name], 'share reported "not found"'
     task, _, metric = name.partition("_")
     if task not in _TASKS or not metric:

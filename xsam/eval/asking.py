@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.errors import XSamError
+from xsam.data.readers.annotations import describe_skips
+from xsam.errors import DatasetError, MissingDataError, XSamError
 from xsam.eval.pictures import PictureSample
 from xsam.eval.questions import Question
 from xsam.eval.scoreboard import Scoreboard
@@ -62,3 +63,19 @@ def ask_and_score(
         if pictures is not None and iou is not None:
             pictures.offer(rgb, question, result, iou, name=name)
     return seconds
+
+
+def image_problem(error: DatasetError) -> str:
+    """Return the reason under which an image that cannot be used is counted."""
+    return (
+        "with a missing file" if isinstance(error, MissingDataError) else "with a damaged file or annotation"
+    )
+
+
+def check_evaluated(evaluated: int, total: int, skipped: Mapping[str, int]) -> None:
+    """Raise `DatasetError` if no image could be used, so that nothing was measured."""
+    if total and not evaluated:
+        raise DatasetError(
+            f"none of {total} images could be evaluated",
+            hint=f"skipped: {describe_skips(skipped)}; see the log",
+        )

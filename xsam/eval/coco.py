@@ -48,7 +48,7 @@ from xsam.data.readers.files import Layout, find_image, read_json, read_rgb
 from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.errors import DatasetError, InvalidQueryError, MissingDataError
-from xsam.eval.asking import ask_and_score
+from xsam.eval.asking import ask_and_score, check_evaluated, image_problem
 from xsam.eval.pictures import PictureSample
 from xsam.eval.questions import (
     INTERACTIVE_KINDS,
@@ -320,22 +320,6 @@ class Panoptic:
             things=self.things,
             stuff=self.stuff,
             crowd=frozenset(segment for segment, _, crowd in record["segments"] if crowd),
-        )
-
-
-def image_problem(error: DatasetError) -> str:
-    """Return the reason under which an image that cannot be used is counted."""
-    return (
-        "with a missing file" if isinstance(error, MissingDataError) else "with a damaged file or annotation"
-    )
-
-
-def check_evaluated(evaluated: int, total: int, skipped: Mapping[str, int]) -> None:
-    """Raise `DatasetError` if no image could be used, so that nothing was measured."""
-    if total and not evaluated:
-        raise DatasetError(
-            f"none of {total} images could be evaluated",
-            hint=f"skipped: {describe_skips(skipped)}; see the log",
         )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xsam.draw.overlay import draw_overlay, draw_prompts
 from xsam.draw.raster import draw_polylines
-from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth
+from xsam.eval.questions import CaptionTruth, InstanceTruth, PanopticTruth, Question, RegionTruth
 from xsam.eval.scoreboard import confident
 from xsam.types.masks import BoolMask
 from xsam.types.requests import SegmentationResult
@@ -107,4 +107,7 @@ def _truth_masks(question: Question) -> Iterable[BoolMask]:
         return [truth.mask]
     if isinstance(truth, InstanceTruth):
         return [mask for masks in truth.masks for mask in masks]
-    return truth.masks if isinstance(truth, CaptionTruth) else ()
+    if isinstance(truth, CaptionTruth):
+        return truth.masks
+    areas, void = (truth.segment_ids, 0) if isinstance(truth, PanopticTruth) else (truth.class_map, -1)
+    return (areas == area for area in np.unique(areas) if area != void)

@@ -7,7 +7,7 @@ present, null if the scenes had no such question. Other keys:
 
 * `iou_<kind>`: mean IoU of a kind of expression; `relation_miou`: of all kinds that compare objects.
 * `absent_rejected`: share of the phrases and questions without a match that were answered "not found";
-  `false_alarm`: the same share for those with a match.
+  `present_rejected`: the same share for those with a match, that is, of missed phrases.
 * `questions`: number of questions, of which `failed` were refused or failed with an error and enter no score.
 * `counts`: questions by task; `n`: number of scenes.
 * `ms_per_query_median`: median over scenes of the time per question about one region, when asked together
@@ -45,7 +45,7 @@ SCORE_KEYS: tuple[str, ...] = (
     *("panoptic_pq", "panoptic_sq", "panoptic_rq", "panoptic_pq_things", "panoptic_pq_stuff"),
     "semantic_miou",
     *("gcg_miou", "gcg_truth_miou", "gcg_recall", "gcg_ap50", "gcg_caption_f1", "gcg_cider"),
-    *("absent_rejected", "false_alarm"),
+    *("absent_rejected", "present_rejected"),
 )
 
 

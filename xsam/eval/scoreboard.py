@@ -23,6 +23,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xsam.eval.average_precision import MaskAP
 from xsam.eval.grounded_captions import GroundedCaptionScorer, GroundedPhrase
@@ -64,8 +65,8 @@ class Scoreboard:
         """Add one result.
 
         Returns:
-            The IoU of this result alone, for tasks that it summarizes fairly: regions, instances (see
-            `_merged_iou`), and captions. None for other tasks, and for refused or failed results.
+            The IoU of this result alone: of the region, of the instances (see `_merged_iou`), of a caption's
+            phrases, or the mean over the classes of a whole image. None for refused and failed results.
         """
         self.counts["absent" if question.absent else question.group] += 1
         if result.status in (Status.REFUSED, Status.FAILED):
@@ -79,10 +80,8 @@ class Scoreboard:
         if isinstance(truth, CaptionTruth):
             return self._add_caption(question, truth, result)
         if isinstance(truth, PanopticTruth):
-            self._add_panoptic(question, truth, result)
-        else:
-            self._add_semantic(question, truth, result)
-        return None
+            return self._add_panoptic(question, truth, result)
+        return self._add_semantic(question, truth, result)
 
     def mean_iou(self, kinds: Iterable[str]) -> float | None:
         """Compute the mean IoU of region questions of these kinds with a non-empty truth, or None."""
@@ -120,7 +119,7 @@ class Scoreboard:
             found |= {f"{group}_{name}": value for name, value in asdict(captions.scores()).items()}
         if self._regions:
             found["absent_rejected"] = _share(self._rejected[True])
-            found["false_alarm"] = _share(self._rejected[False])
+            found["present_rejected"] = _share(self._rejected[False])
         return {
             **{name: None if value is None else round(value, 4) for name, value in found.items()},
             "counts": dict(sorted(self.counts.items())),
@@ -182,7 +181,7 @@ class Scoreboard:
             ],
         )
 
-    def _add_panoptic(self, question: Question, truth: PanopticTruth, result: SegmentationResult) -> None:
+    def _add_panoptic(self, question: Question, truth: PanopticTruth, result: SegmentationResult) -> float:
         query = question.query
         names = query.thing_classes + query.stuff_classes
         if question.group not in self._panoptic:
@@ -192,15 +191,34 @@ class Scoreboard:
             raise ValueError(f"all {question.group} questions must ask for the same classes")
         classes = {i + 1: label for i, label in enumerate(result.segments.label_indices.tolist())}
         quality.add(truth.segment_ids, truth.classes, result.segments.label_map(), classes, crowd=truth.crowd)
+        known, inverse = np.unique(truth.segment_ids, return_inverse=True)
+        class_of = np.array([truth.classes[segment] if segment else -1 for segment in known.tolist()])
+        class_map = class_of[inverse].reshape(truth.segment_ids.shape)
+        return _class_iou(names, class_map, _found_classes(result))
 
-    def _add_semantic(self, question: Question, truth: SemanticTruth, result: SegmentationResult) -> None:
+    def _add_semantic(self, question: Question, truth: SemanticTruth, result: SegmentationResult) -> float:
         names = question.query.thing_classes + question.query.stuff_classes
         overlap = self._semantic.setdefault(question.group, SemanticOverlap(names))
         if overlap.class_names != names:
             raise ValueError(f"all {question.group} questions must ask for the same classes")
-        segments = result.segments
-        classes = np.append(segments.label_indices, -1)  # index −1, the last one: pixels without a segment
-        overlap.add(truth.class_map, classes[segments.label_map().astype(np.int64) - 1])
+        found = _found_classes(result)
+        overlap.add(truth.class_map, found)
+        return _class_iou(names, truth.class_map, found)
+
+
+def _found_classes(result: SegmentationResult) -> NDArray[np.int64]:
+    """Return the (H, W) label index of each pixel, −1 = no segment."""
+    segments = result.segments
+    classes = np.append(segments.label_indices, -1).astype(np.int64)  # index −1, the last one: no segment
+    found: NDArray[np.int64] = classes[segments.label_map().astype(np.int64) - 1]
+    return found
+
+
+def _class_iou(names: tuple[str, ...], truth: NDArray[np.integer], found: NDArray[np.integer]) -> float:
+    """Compute the mean IoU of the classes in one image; 1 if nothing in it is labeled."""
+    overlap = SemanticOverlap(names)
+    overlap.add(truth, found)
+    return 1.0 if overlap.mean_iou is None else overlap.mean_iou
 
 
 def confident(segments: Segments) -> Segments:

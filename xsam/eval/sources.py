@@ -8,13 +8,15 @@ user of the engine. Panoptic and semantic scores need ground truth for every pix
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import numpy as np
 from tqdm import tqdm
 
+from xsam.data.readers.annotations import skip
 from xsam.data.samples import PromptedImage, SampleSource, TrainPrompt
-from xsam.errors import InvalidQueryError, XSamError
-from xsam.eval.asking import ask_and_score
+from xsam.errors import DatasetError, InvalidQueryError, XSamError
+from xsam.eval.asking import ask_and_score, check_evaluated, image_problem
 from xsam.eval.pictures import PictureSample
 from xsam.eval.questions import (
     MAX_DETECTIONS,
@@ -64,22 +66,33 @@ def evaluate_source(
         pictures: collects results to be drawn.
 
     Returns:
-        The scores of `Scoreboard` for the tasks of the source, the number of prompts `skipped` because they
-        request no masks, and the number `n` of images.
+        The scores of `Scoreboard` for the tasks of the source, the number `n` of images that were evaluated,
+        and what was `skipped`, by reason: images that cannot be used, and prompts that request no masks.
 
     Raises:
+        DatasetError: no image could be used.
         XSamError: no query corresponds to a prompt.
     """
-    board, skipped = Scoreboard(), 0
+    board, skipped, evaluated = Scoreboard(), Counter(getattr(source, "skipped", {})), 0
     total = len(source) if limit is None else min(limit, len(source))
     chosen = [k * len(source) // total for k in range(total)]
     for index in tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0):
-        image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
+        try:
+            image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
+        except DatasetError as error:
+            skip(skipped, image_problem(error), error)
+            continue
         converted = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
         questions = [question for question in converted if question is not None]
-        skipped += len(converted) - len(questions)
+        skipped["prompts without masks"] += len(converted) - len(questions)
         ask_and_score(model, image.rgb, questions, board, pictures, name=str(index))
-    return {**board.scores(), "skipped": skipped, "n": total}
+        evaluated += 1
+    check_evaluated(evaluated, total, skipped)
+    return {
+        **board.scores(),
+        "n": evaluated,
+        "skipped": {reason: count for reason, count in skipped.items() if count},
+    }
 
 
 def question_of(

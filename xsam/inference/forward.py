@@ -102,7 +102,7 @@ class ForwardPass:
         if prompts:
             predictions = self._predict(frame, prompts, frames, clock, on_text)
             clock.begin("postprocess")
-            composed = [self._compose(predictions[prompt.index], prompt, frame) for prompt in prompts]
+            composed = [self._compose(predictions[prompt.index], prompt, frame, clock) for prompt in prompts]
             stages_s = clock.finish()
             for prompt, result in zip(prompts, composed, strict=True):
                 results[prompt.index] = result.with_timing(stages_s)
@@ -373,7 +373,7 @@ class ForwardPass:
     # ----------------------------------------------------------------------------------- compose
 
     def _compose(
-        self, prediction: Prediction | ModelError, prompt: Prompt, frame: Frame
+        self, prediction: Prediction | ModelError, prompt: Prompt, frame: Frame, clock: StageClock
     ) -> SegmentationResult:
         if isinstance(prediction, ModelError):
             return replace(
@@ -389,6 +389,7 @@ class ForwardPass:
             prompt_region=prompt.prompt_region,
             model_id=self.model_id,
             hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
+            check=clock.check,
         )
         if prompt.distinct is prompt.query:
             return result

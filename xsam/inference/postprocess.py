@@ -3,11 +3,14 @@
 Class probabilities decide first which queries to keep. The mask of a kept query is then upsampled inside the
 box where it can be positive, and encoded from that crop. Where queries compete for pixels (semantic,
 panoptic), the image is processed in bands of rows. Nothing is ever built at the encoder's resolution.
+
+Large images with many categories take seconds. Therefore every loop over queries, classes and bands calls
+`check`, which raises when the request has no time left or was canceled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +29,9 @@ NESTED_SHARE = 0.85
 
 CANDIDATE_SHARE = 0.35
 """Masks with at least this share of the best score are candidates; chosen on validation scenes."""
+
+Check = Callable[[], None]
+"""Called in every loop; raises an `XSamError` to end the request."""
 
 _WHOLE_OBJECT = (PromptKind.BOX, PromptKind.MASK)
 
@@ -62,12 +68,18 @@ class UnlabeledSegments:
         )
 
 
+def always_go_on() -> None:
+    """Return at once: the check of callers without a deadline."""
+
+
 def probabilities(class_logits: Tensor) -> Tensor:
     """Turn (Q, K + 1) logits into (Q, K) probabilities of the conditions; background takes its share."""
     return class_logits.float().softmax(dim=-1)[:, :-1]
 
 
-def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry) -> UnlabeledSegments:
+def best_query(
+    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, check: Check = always_go_on
+) -> UnlabeledSegments:
     """Select the best query for each condition: referring, reasoning, grounded conversation.
 
     Returns:
@@ -75,11 +87,16 @@ def best_query(class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry
     """
     scores, queries = probabilities(class_logits).max(dim=0)
     labels = torch.arange(len(scores), device=scores.device)
-    return _encode_queries(mask_logits, geometry, queries, labels, scores)
+    return _encode_queries(mask_logits, geometry, queries, labels, scores, check)
 
 
 def matching_queries(
-    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float = 0.5
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    geometry: MaskGeometry,
+    *,
+    threshold: float = 0.5,
+    check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Select every query that matches a condition, for models trained with one mask per object.
 
@@ -89,12 +106,17 @@ def matching_queries(
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    found = _encode_queries(mask_logits, geometry, queries, labels, p[queries, labels])
-    return without_duplicates(found, nested=NESTED_SHARE)
+    found = _encode_queries(mask_logits, geometry, queries, labels, p[queries, labels], check)
+    return without_duplicates(found, nested=NESTED_SHARE, check=check)
 
 
 def instances(
-    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    geometry: MaskGeometry,
+    *,
+    threshold: float,
+    check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Select the top Q (query, class) pairs with p · mean mask probability inside the mask ≥ `threshold`."""
     p = probabilities(class_logits)
@@ -106,6 +128,7 @@ def instances(
     masks: dict[int, MaskRle] = {}
     certainty: dict[int, float] = {}
     for query in dict.fromkeys(queries.tolist()):  # one query may stand for several classes
+        check()
         logits, row, column = geometry.crop(mask_logits[query])
         inside = logits > 0
         total = float(logits.sigmoid()[inside].sum())
@@ -121,11 +144,17 @@ def instances(
 
 
 def _encode_queries(
-    mask_logits: Tensor, geometry: MaskGeometry, queries: Tensor, labels: Tensor, scores: Tensor
+    mask_logits: Tensor,
+    geometry: MaskGeometry,
+    queries: Tensor,
+    labels: Tensor,
+    scores: Tensor,
+    check: Check,
 ) -> UnlabeledSegments:
     """Encode the masks of the selected queries, which may repeat."""
     masks: dict[int, MaskRle] = {}
     for query in dict.fromkeys(queries.tolist()):
+        check()
         logits, row, column = geometry.crop(mask_logits[query])
         masks[query] = _encode_crop(logits > 0, row, column, geometry)
     return UnlabeledSegments(
@@ -198,7 +227,7 @@ def _cut(segment: UnlabeledSegments, region: BoolMask) -> UnlabeledSegments:
 
 
 def semantic_bands(
-    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry
+    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, check: Check = always_go_on
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Classify every pixel, band by band: argmax of the queries' class × mask probabilities.
 
@@ -207,12 +236,18 @@ def semantic_bands(
     """
     p = probabilities(class_logits)
     for top, logits in geometry.bands(mask_logits):
+        check()
         classes = (p.T @ logits.sigmoid().flatten(1)).argmax(dim=0)
         yield top, logits, classes.reshape(logits.shape[1:])
 
 
 def stuff_regions(
-    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, threshold: float
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    geometry: MaskGeometry,
+    *,
+    threshold: float,
+    check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Build one region for each class that some query matches with p ≥ `threshold`.
 
@@ -221,13 +256,35 @@ def stuff_regions(
     """
     p = probabilities(class_logits)
     scores = p.max(dim=0).values
-    masks = np.zeros((p.shape[1], *geometry.image_hw), np.bool_)
-    for top, logits, classes in semantic_bands(class_logits, mask_logits, geometry):
-        for index in (scores >= threshold).nonzero()[:, 0].tolist():
-            covered = (logits[p[:, index] >= threshold] > 0).any(dim=0)
-            masks[index, top : top + len(classes)] = ((classes == index) & covered).cpu().numpy()
-    labels = torch.arange(len(scores), device=scores.device)
-    return UnlabeledSegments.of_masks(masks, labels, scores, geometry.image_hw).pick(scores >= threshold)
+    matches = (p >= threshold).to(p.dtype).T  # (K, Q)
+    class_map = np.full(geometry.image_hw, -1, np.int32)
+    for top, logits, classes in semantic_bands(class_logits, mask_logits, geometry, check=check):
+        inside = (logits > 0).flatten(1).to(p.dtype)
+        # Number of matching queries that cover a pixel, of the pixel's own class.
+        covering = (matches @ inside).gather(0, classes.flatten()[None])[0].reshape(classes.shape)
+        class_map[top : top + len(classes)] = torch.where(covering > 0, classes, -1).cpu().numpy()
+    labels = (scores >= threshold).nonzero()[:, 0]
+    return UnlabeledSegments(
+        image_hw=geometry.image_hw,
+        masks=_encode_classes(class_map, labels.tolist(), check),
+        label_indices=labels,
+        scores=scores[labels],
+    )
+
+
+def _encode_classes(
+    class_map: NDArray[np.int32], classes: Sequence[int], check: Check
+) -> tuple[MaskRle, ...]:
+    """Encode the region of each class in a map (H, W) of class indices."""
+    height, width = class_map.shape
+    present = set(np.unique(class_map).tolist())
+    nothing = np.zeros((0, 0), np.bool_)
+    masks = []
+    for index in classes:
+        check()
+        region = class_map == index if index in present else nothing
+        masks.append(MaskRle.encode_crop(region, top=0, left=0, image_hw=(height, width)))
+    return tuple(masks)
 
 
 def panoptic(
@@ -239,6 +296,7 @@ def panoptic(
     threshold: float = 0.5,
     overlap: float = PANOPTIC_OVERLAP,
     weigh_own: bool = True,
+    check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Build segments that do not overlap: each pixel belongs to its most likely query or to none.
 
@@ -248,16 +306,18 @@ def panoptic(
     Args:
         weigh_own: a query's own mask, too, is where mask × class probability ≥ 0.5, as in the
             reference. A score below 0.5 then never gives a segment, whatever the threshold.
+        check: called in every loop; may raise.
     """
     scores, labels = probabilities(class_logits).max(dim=-1)
     keep = scores >= threshold
     scores, labels = scores[keep], labels[keep]
     found: list[tuple[BoolMask, int, float]] = []
     if len(scores):
-        owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own)
+        owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own, check=check)
         taken = np.bincount(owner.ravel(), minlength=len(scores))
         merged: dict[int, int] = {}
         for index, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
+            check()
             if areas[index] == 0 or taken[index] / areas[index] <= overlap:
                 continue
             mask = (owner == index) & owned
@@ -277,12 +337,13 @@ def panoptic(
 
 
 def _compete(
-    mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool
+    mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool, check: Check
 ) -> tuple[NDArray[np.int64], BoolMask, NDArray[np.int64]]:
     """Return each pixel's owner (H, W), whether it is in the owner's own mask (H, W), and own areas (N,)."""
     owners, owned = [], []
     areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     for _, logits in geometry.bands(mask_logits):
+        check()
         chances = logits.sigmoid()
         weighted = chances * scores[:, None, None]
         own = (weighted if weigh_own else chances) >= 0.5
@@ -294,7 +355,11 @@ def _compete(
 
 
 def without_duplicates(
-    segments: UnlabeledSegments, iou: float = DUPLICATE_IOU, *, nested: float | None = None
+    segments: UnlabeledSegments,
+    iou: float = DUPLICATE_IOU,
+    *,
+    nested: float | None = None,
+    check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Drop segments that repeat a better one of the same label.
 
@@ -303,22 +368,31 @@ def without_duplicates(
         iou: overlap at which one repeats the other.
         nested: share at which one counts as inside the other, and the one with the lower score is dropped;
             None = nested segments stay.
+        check: called in every loop; may raise.
 
     Returns:
         The remaining segments, best score first.
     """
     order = segments.scores.argsort(descending=True, stable=True).tolist()
-    masks = segments.masks
-    same = MaskRle.iou_matrix(masks, masks) >= iou
-    if nested is not None:
-        inside = MaskRle.inside_matrix(masks, masks) >= nested
-        same |= inside | inside.T
     labels = segments.label_indices.tolist()
     kept: list[int] = []
     for index in order:
-        if not any(same[index, k] for k in kept if labels[k] == labels[index]):
+        check()
+        better = [segments.masks[k] for k in kept if labels[k] == labels[index]]
+        if not _repeats(segments.masks[index], better, iou, nested):
             kept.append(index)
     return segments.pick(torch.tensor(kept, dtype=torch.long))
+
+
+def _repeats(mask: MaskRle, better: Sequence[MaskRle], iou: float, nested: float | None) -> bool:
+    """Return whether a mask repeats one of several others, or lies inside one or around one."""
+    if bool((MaskRle.iou_matrix([mask], better) >= iou).any()):
+        return True
+    if nested is None:
+        return False
+    inside = MaskRle.inside_matrix([mask], better) >= nested
+    around = MaskRle.inside_matrix(better, [mask]) >= nested
+    return bool(inside.any() or around.any())
 
 
 def to_segments(raw: UnlabeledSegments, labels: Sequence[str], *, max_instances: int) -> Segments:

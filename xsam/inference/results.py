@@ -12,7 +12,9 @@ from xsam.inference.finite import all_finite
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
     NESTED_SHARE,
+    Check,
     UnlabeledSegments,
+    always_go_on,
     best_query,
     instances,
     matching_queries,
@@ -58,6 +60,7 @@ def compose(
     prompt_region: BoolMask | None = None,
     model_id: str = "",
     hint: str = "",
+    check: Check = always_go_on,
 ) -> SegmentationResult:
     """Build the typed result: segments, text, status, and a message when nothing was found.
 
@@ -70,6 +73,7 @@ def compose(
         prompt_region: (H, W) pixels that the visual prompts of an INTERACTIVE query cover.
         model_id: identifier of the model.
         hint: what may explain a poor result, such as unknown words.
+        check: called in every loop over queries, classes and bands; may raise.
 
     Returns:
         The result, still without timing.
@@ -80,7 +84,7 @@ def compose(
     message = ""
     if prediction.class_logits is not None and prediction.mask_logits is not None:
         class_logits, mask_logits = prediction.class_logits, prediction.mask_logits
-        unlabeled = _select(class_logits, mask_logits, query, task, frame, config, prompt_region)
+        unlabeled = _select(class_logits, mask_logits, query, task, frame, config, prompt_region, check)
         segments = to_segments(unlabeled, _labels(query, task, phrases), max_instances=query.max_instances)
         best = float(probabilities(class_logits).max()) if class_logits.shape[1] > 1 else 0.0
         message = f"nothing matches {_describe(query, task)}; best score {best:.2f}"
@@ -134,40 +138,50 @@ def _select(
     frame: Frame,
     config: XSamConfig,
     prompt_region: BoolMask | None,
+    check: Check,
 ) -> UnlabeledSegments:
     """Apply the selection rule of the task."""
     geometry = MaskGeometry.for_image(frame.image_hw, config.sam.image_size)
     threshold = query.score_threshold
     if task in _CATEGORY_TASKS:
-        return _select_categories(class_logits, mask_logits, query, geometry, config)
+        return _select_categories(class_logits, mask_logits, query, geometry, config, check)
     if task is Task.VISUAL_GROUNDED:
         least = config.instance_threshold if threshold is None else threshold
         return without_duplicates(
-            instances(class_logits, mask_logits, geometry, threshold=least), nested=_nested(config)
+            instances(class_logits, mask_logits, geometry, threshold=least, check=check),
+            nested=_nested(config),
+            check=check,
         )
     if task is Task.INTERACTIVE:
         assert prompt_region is not None
         if config.one_mask_per_object:
             least = CANDIDATE_SHARE * float(probabilities(class_logits).max())
-            candidates = matching_queries(class_logits, mask_logits, geometry, threshold=least)
+            candidates = matching_queries(class_logits, mask_logits, geometry, threshold=least, check=check)
             best = pointed_at(candidates, query.prompts, prompt_region)
         else:
-            candidates = instances(class_logits, mask_logits, geometry, threshold=threshold or 0.0)
+            candidates = instances(
+                class_logits, mask_logits, geometry, threshold=threshold or 0.0, check=check
+            )
             if not candidates.masks:
-                candidates = best_query(class_logits, mask_logits, geometry)
+                candidates = best_query(class_logits, mask_logits, geometry, check=check)
             best = most_overlapping(candidates, prompt_region)
         return best.pick(best.scores >= (threshold or 0.0))
     least = config.reject_below if threshold is None else threshold
     found = (
-        matching_queries(class_logits, mask_logits, geometry)
+        matching_queries(class_logits, mask_logits, geometry, check=check)
         if config.one_mask_per_object
-        else best_query(class_logits, mask_logits, geometry)
+        else best_query(class_logits, mask_logits, geometry, check=check)
     )
     return found.pick(found.scores >= least)
 
 
 def _select_categories(
-    class_logits: Tensor, mask_logits: Tensor, query: Query, geometry: MaskGeometry, config: XSamConfig
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    query: Query,
+    geometry: MaskGeometry,
+    config: XSamConfig,
+    check: Check,
 ) -> UnlabeledSegments:
     """Things only → instances; stuff only → regions; both → panoptic."""
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
@@ -180,12 +194,15 @@ def _select_categories(
             stuff=range(things, things + stuff),
             threshold=threshold,
             weigh_own=not config.one_mask_per_object,
+            check=check,
         )
     if things:
         return without_duplicates(
-            instances(class_logits, mask_logits, geometry, threshold=threshold), nested=_nested(config)
+            instances(class_logits, mask_logits, geometry, threshold=threshold, check=check),
+            nested=_nested(config),
+            check=check,
         )
-    return stuff_regions(class_logits, mask_logits, geometry, threshold=threshold)
+    return stuff_regions(class_logits, mask_logits, geometry, threshold=threshold, check=check)
 
 
 def _nested(config: XSamConfig) -> float | None:

@@ -6,6 +6,9 @@ import time
 
 from xsam.types.deadline import Deadline, StageHook
 
+REMINDER_S = 1.0
+"""A stage that takes longer is announced again and again, because the hook may want to end the request."""
+
 
 class StageClock:
     """Announces and times the stages of one request, and checks its deadline between them."""
@@ -15,24 +18,29 @@ class StageClock:
         self._on_stage = on_stage
         self._stage = ""
         self._began_s = 0.0
+        self._announced_s = 0.0
         self._spent_s: dict[str, float] = {}
 
     def check(self) -> None:
-        """Raise `DeadlineExceededError` if no time is left."""
+        """Raise `DeadlineExceededError` if no time is left; let the hook end a stage that takes long."""
         self.deadline.check(self._stage)
+        if self._on_stage is not None and time.monotonic() - self._announced_s >= REMINDER_S:
+            self._announced_s = time.monotonic()
+            self._on_stage(self._stage)
 
     def begin(self, stage: str) -> None:
         """End the current stage, check the deadline, and announce the next stage."""
         self._end()
-        self.check()
+        self.deadline.check(self._stage)
         if self._on_stage is not None:
             self._on_stage(stage)
         self._stage, self._began_s = stage, time.monotonic()
+        self._announced_s = self._began_s
 
     def finish(self) -> dict[str, float]:
         """End the last stage and return the seconds spent in each."""
         self._end()
-        self.check()
+        self.deadline.check(self._stage)
         return self._spent_s
 
     def _end(self) -> None:

@@ -49,15 +49,26 @@ class PlannedBatches(IterableDataset[TrainBatch]):
         return self.collate(samples)
 
     def _sample(self, source: SampleSource, index: int, seed: Sequence[int]) -> PromptedImage:
-        """Sample the image, or the next readable one: one bad file in a million must not end a run."""
-        while True:
-            try:
-                return source.sample(
-                    index, np.random.default_rng(seed), prompts=self.config.prompts_per_image
-                )
-            except DatasetError as error:
-                self.unreadable.add((source.name, index))
-                if len(self.unreadable) > self.config.max_unreadable:
-                    raise
-                _log.warning("skipped an image (%d so far): %s", len(self.unreadable), error)
-                index = (index + 1) % len(source)
+        """Sample the image, or the next readable one: one bad file in a million must not end a run.
+
+        Raises:
+            DatasetError: more images than the recipe allows cannot be read, or all of a source.
+        """
+        problem = ""
+        for _ in range(len(source)):
+            if (source.name, index) not in self.unreadable:  # otherwise it is neither read nor logged again
+                try:
+                    return source.sample(
+                        index, np.random.default_rng(seed), prompts=self.config.prompts_per_image
+                    )
+                except DatasetError as error:
+                    problem = str(error)
+                    self.unreadable.add((source.name, index))
+                    if len(self.unreadable) > self.config.max_unreadable:
+                        raise
+                    _log.warning("skipped an image (%d so far): %s", len(self.unreadable), error)
+            index = (index + 1) % len(source)
+        raise DatasetError(
+            f"none of the {len(source)} images of {source.name} can be read",
+            hint=f"the last one: {problem}" if problem else "earlier warnings name them",
+        )

@@ -78,7 +78,7 @@ def calibrate(
     return {
         "reject_below": reject_below,
         "absent_rejected": _share_below(scores[True], reject_below),
-        "false_alarm": _share_below(scores[False], reject_below),
+        "present_rejected": _share_below(scores[False], reject_below),
         "instance_threshold": max(INSTANCE_THRESHOLDS, key=lambda t: quality[t] or 0.0),
         "panoptic_pq": quality,
         "phrases": len(scores[False]) + len(scores[True]),

@@ -39,7 +39,7 @@ _ROWS: Sequence[tuple[str, str]] = (
     ("example objects (visual grounding), AP50", "vgd_ap50"),
     ("grounded captions, mean IoU", "gcg_miou"),
     ('absent phrases reported "not found"', "absent_rejected"),
-    ('present phrases reported "not found"', "false_alarm"),
+    ('present phrases reported "not found"', "present_rejected"),
 )
 
 

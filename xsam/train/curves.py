@@ -42,7 +42,7 @@ PANELS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "iou_reasoning",
             "iou_interactive",
             "absent_rejected",
-            "false_alarm",
+            "present_rejected",
         ),
     ),
 )

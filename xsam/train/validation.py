@@ -99,7 +99,7 @@ class Validation:
                     found = _union(mask_logits[b, p], probability[:, k], truth.shape)
                     tally.add(f"iou_{kind}", mask_iou(found.cpu().numpy(), truth.cpu().numpy()))
                     if single and not kind.startswith(("visual", "interactive")):
-                        tally.add("false_alarm", float(best < _FOUND))
+                        tally.add("present_rejected", float(best < _FOUND))
                     if p == 0 and k == 0:
                         tiles.append(_tile(batch, b, truth, found))
 

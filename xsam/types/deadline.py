@@ -10,7 +10,8 @@ from collections.abc import Callable
 from xsam.errors import DeadlineExceededError, InvalidQueryError
 
 StageHook = Callable[[str], None]
-"""Called with the name of each stage as it begins; may raise an `XSamError` to end the request."""
+"""Called with the name of each stage as it begins, and again while a long one lasts; may raise an `XSamError`
+to end the request."""
 
 TextHook = Callable[[int, str], None]
 """Called with a query's index and its text so far, without tags; may raise an `XSamError`."""

@@ -90,6 +90,7 @@ class TopicStatistics:
     held_bytes: int
     incompatible_qos: str  # QoS policies on which publishers are incompatible, as "RELIABILITY"; "" = none
     incompatible_publishers: int  # publishers refused for that reason since the node was activated
+    problem: str = ""  # what is wrong with the publishers, and what to do
 
 
 class TopicBuffer:
@@ -121,6 +122,7 @@ class TopicBuffer:
         self._is_simulated = is_simulated
         self._keep_s = keep_s
         self._max_bytes = max_bytes
+        self._explain: Callable[[int], str] = lambda received: ""
         self._changed = threading.Condition()
         self._sequence = 0
         self._reset()
@@ -168,6 +170,10 @@ class TopicBuffer:
         """Tell whether a message is too old, or from before simulated time jumped back."""
         return now.since(arrived) > self._keep_s or (now.simulated and arrived.clock_ns > now.clock_ns)
 
+    def explain_with(self, explain: Callable[[int], str]) -> None:
+        """Set what returns the problem with the publishers; it gets the number of received messages."""
+        self._explain = explain
+
     def report_lost(self, count: int) -> None:
         """Count messages that the middleware reported as lost."""
         with self._changed:
@@ -204,6 +210,7 @@ class TopicBuffer:
     def statistics(self) -> TopicStatistics:
         """Return the statistics since the last `clear`."""
         now = self.now()
+        problem = self._explain(self._received)  # asks the ROS graph, so not while a message may arrive
         with self._changed:
             newest = self._messages[-1] if self._messages else None
             return TopicStatistics(
@@ -217,6 +224,7 @@ class TopicBuffer:
                 held_bytes=self._held_bytes,
                 incompatible_qos=", ".join(self._incompatible),
                 incompatible_publishers=self._incompatible_publishers,
+                problem=problem,
             )
 
 

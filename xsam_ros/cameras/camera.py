@@ -303,6 +303,8 @@ def _gap_s(image: BufferedMessage, depth: BufferedMessage) -> float:
 
 def _qos_hint(buffer: TopicBuffer, parameter: str) -> str:
     statistics = buffer.statistics()
+    if statistics.problem:
+        return f"; {statistics.problem}"
     if not statistics.incompatible_qos:
         return ""
     return f"; a publisher's {statistics.incompatible_qos} policy is incompatible, see {parameter}"

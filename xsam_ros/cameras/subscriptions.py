@@ -21,6 +21,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from xsam_ros.cameras.buffer import TopicBuffer
 from xsam_ros.cameras.camera import CameraBuffer, CameraTopics
+from xsam_ros.cameras.graph import ExpectedTopic, topic_problem
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.runtime.parameters import declare, read
 
@@ -76,32 +77,71 @@ class CameraSubscriptions:
         self._node = node
         self._group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Subscription] = []
-        name = buffer.name
+        self._buffers: list[TopicBuffer] = []
+        self._camera = name = buffer.name
         parameters: CameraParameters = read(node, CameraParameters, prefix=f"{name}.")
         topics = CameraTopics.from_parameters(name, parameters)
         image_type = CompressedImage if parameters.compressed else Image
         depth_type = CompressedImage if parameters.depth_compressed else Image
         try:
             kind = parameters.image_qos or parameters.qos
-            self._add(image_type, topics.image, buffer.image, kind, _IMAGE_QUEUE, f"{name}.image_qos")
+            self._add(image_type, topics.image, buffer.image, kind, _IMAGE_QUEUE, "image", "compressed")
             if buffer.depth is not None:
                 kind = parameters.depth_qos or parameters.qos
-                self._add(depth_type, topics.depth, buffer.depth, kind, _DEPTH_QUEUE, f"{name}.depth_qos")
+                self._add(
+                    depth_type, topics.depth, buffer.depth, kind, _DEPTH_QUEUE, "depth", "depth_compressed"
+                )
             if buffer.info is not None:
-                kind = parameters.info_qos or parameters.qos
-                self._add(CameraInfo, topics.info, buffer.info, kind, 1, f"{name}.info_qos")
+                self._add(
+                    CameraInfo, topics.info, buffer.info, parameters.info_qos or parameters.qos, 1, "info"
+                )
         except BaseException:
             self.destroy()
             raise
 
     def destroy(self) -> None:
         """Unsubscribe. May be called repeatedly."""
+        for buffer in self._buffers:
+            buffer.explain_with(lambda received: "")
         while self._subscriptions:
             self._node.destroy_subscription(self._subscriptions.pop())
 
     def _add(
-        self, message_type: type[Any], topic: str, buffer: TopicBuffer, kind: str, depth: int, parameter: str
+        self,
+        message_type: type[Any],
+        topic: str,
+        buffer: TopicBuffer,
+        kind: str,
+        depth: int,
+        role: str,
+        compressed_parameter: str = "",
     ) -> None:
+        """Subscribe.
+
+        Args:
+            message_type: of the topic.
+            topic: as in the parameters.
+            buffer: where messages go.
+            kind: of `camera_qos`.
+            depth: of the queue.
+            role: image, depth or info, the first part of the names of its parameters.
+            compressed_parameter: name of the parameter that chooses the type; "" = there is none.
+        """
+        prefix, qos = f"{self._camera}.", camera_qos(kind, depth=depth)
+        parameter = f"{prefix}{role}_qos"
+        package, name = message_type.__module__.split(".")[0], message_type.__name__
+        expected = ExpectedTopic(
+            topic=buffer.topic,
+            type_name=f"{package}/msg/{name}",
+            qos=qos,
+            topic_parameter=f"{prefix}{role}_topic",
+            qos_parameter=parameter,
+            compressed_parameter=f"{prefix}{compressed_parameter}" if compressed_parameter else "",
+            may_be_latched=role == "info",
+        )
+        buffer.explain_with(lambda received: topic_problem(self._node, expected, received=received))
+        self._buffers.append(buffer)
+
         def on_incompatible(event: Any) -> None:
             policy = str(qos_policy_name_from_kind(event.last_policy_kind)).replace("_QOS_POLICY", "")
             buffer.report_incompatible(policy, int(event.total_count_change))
@@ -118,7 +158,7 @@ class CameraSubscriptions:
             message_type,
             topic,
             buffer.store,
-            camera_qos(kind, depth=depth),
+            qos,
             callback_group=self._group,
             raw=True,  # deserialized only if the message is used
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,16 @@ class Diagnostics:
         now = self._statistics.snapshot()
         before, self._before = self._before, now
         name, model = self._node.get_fully_qualified_name(), self._model()
-        return [
-            model_status(name, model, now, before),
-            *(
-                camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
-                for camera, buffer in list(self._cameras.items())
-            ),
-        ]
+        cameras = list(self._cameras.items())
+        topics = Counter(buffer.image.topic for _, buffer in cameras)
+        statuses = [model_status(name, model, now, before)]
+        for camera, buffer in cameras:
+            status = camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
+            if topics[buffer.image.topic] > 1 and status.level == DiagnosticStatus.OK:
+                status.level = DiagnosticStatus.WARN
+                status.message = f"another camera has the same color topic, {buffer.image.topic}"
+            statuses.append(status)
+        return statuses
 
 
 def model_status(
@@ -150,6 +154,8 @@ def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics)
         values["no depth"] = camera.no_depth_reason
     if camera.no_intrinsics_reason:
         values["no camera matrix"] = camera.no_intrinsics_reason
+    if camera.notes:
+        values["notes"] = "; ".join(camera.notes)
     if stream.running:
         values |= {
             "stream": ", ".join(stream.queries),
@@ -170,7 +176,8 @@ def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[b
         if topic.incompatible_qos and not topic.received:
             return DiagnosticStatus.ERROR, _qos_description(topic)
     if not image.received:
-        return DiagnosticStatus.STALE, f"no frame on {image.topic} yet; is its driver running?"
+        problem = image.problem or "is its driver running?"
+        return DiagnosticStatus.STALE, f"no frame on {image.topic} yet; {problem}"
     if image.age_s > _LATE_S * _SILENT_FACTOR:
         return DiagnosticStatus.ERROR, f"no frame on {image.topic} for {image.age_s:.0f} s"
     if image.age_s > _LATE_S:
@@ -185,7 +192,18 @@ def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[b
         return DiagnosticStatus.WARN, f"the stream has no results: {stream.last_error}"
     for topic in topics[1:]:
         if not topic.received:
-            return DiagnosticStatus.WARN, f"no message on {topic.topic} yet, so there are no 3D locations"
+            problem = f"; {topic.problem}" if topic.problem else ""
+            return (
+                DiagnosticStatus.WARN,
+                f"no message on {topic.topic} yet, so there are no 3D locations{problem}",
+            )
+    if camera.depth is not None and camera.no_depth_reason:
+        return DiagnosticStatus.WARN, f"the last frame had no depth: {camera.no_depth_reason}"
+    if camera.info is not None and camera.no_intrinsics_reason:
+        return DiagnosticStatus.WARN, f"the last frame had no camera matrix: {camera.no_intrinsics_reason}"
+    for topic in topics:
+        if topic.problem:
+            return DiagnosticStatus.WARN, topic.problem
     return DiagnosticStatus.OK, f"{_number(image.rate_hz)} Hz"
 
 

@@ -175,9 +175,13 @@ class RequestHandler:
         if not len(segments):
             return result
         started_s = time.monotonic()
-        locations = self._transforms.relocate(
-            _locations(source, segments), source.header, self._parameters().target_frame
-        )
+        try:
+            locations = self._transforms.relocate(
+                _locations(source, segments), source.header, self._parameters().target_frame
+            )
+        except Exception as error:  # a problem with locations never costs the masks
+            reason = f"the location cannot be computed: {type(error).__name__}: {error}"
+            locations = _all_unknown(len(segments), reason)
         located = replace(result, segments=replace(segments, locations=locations))
         if source.frame.depth_m is None:
             return located

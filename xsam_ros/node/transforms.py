@@ -85,11 +85,12 @@ class Transforms:
             ):
                 time.sleep(_POLL_S)
             found = self._buffer.lookup_transform(target_frame, header.frame_id, stamp).transform
-        except tf2_ros.TransformException as error:
+            rotation, translation = found.rotation, found.translation
+            turn = matrix_of_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
+        except (tf2_ros.TransformException, ValueError) as error:  # a negative stamp, or no rotation
             raise _NoTransformError(f"{problem}: {error}") from error
         matrix = np.eye(4)
-        rotation, translation = found.rotation, found.translation
-        matrix[:3, :3] = matrix_of_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
+        matrix[:3, :3] = turn
         matrix[:3, 3] = (translation.x, translation.y, translation.z)
         return matrix
 

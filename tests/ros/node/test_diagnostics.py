@@ -79,6 +79,30 @@ def _camera(**image: Any) -> CameraStatistics:
             DiagnosticStatus.WARN,
             "no message on /front/depth yet",
         ),
+        (
+            _camera(received=0, age_s=math.nan, problem="/front/image_raw is published as a/msg/B"),
+            NO_STREAM,
+            DiagnosticStatus.STALE,
+            "no frame on /front/image_raw yet; /front/image_raw is published as a/msg/B",
+        ),
+        (
+            replace(CAMERA, depth=replace(TOPIC, topic="/front/depth"), no_depth_reason="0.5 s away"),
+            NO_STREAM,
+            DiagnosticStatus.WARN,
+            "the last frame had no depth: 0.5 s away",
+        ),
+        (
+            replace(CAMERA, info=replace(TOPIC, topic="/front/info"), no_intrinsics_reason="K is identity"),
+            NO_STREAM,
+            DiagnosticStatus.WARN,
+            "no camera matrix: K is identity",
+        ),
+        (
+            _camera(problem="2 publishers send to /front/image_raw"),
+            NO_STREAM,
+            DiagnosticStatus.WARN,
+            "2 publishers",
+        ),
     ],
 )
 def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: bytes, text: str) -> None:
@@ -88,6 +112,11 @@ def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: byt
     assert status.name == "/xsam: camera front"
     values = {pair.key: pair.value for pair in status.values}
     assert values["image topic"] == "/front/image_raw"
+
+
+def test_notes_are_listed() -> None:
+    status = camera_status("/xsam", replace(CAMERA, notes=("not optical", "resized")), NO_STREAM)
+    assert {pair.key: pair.value for pair in status.values}["notes"] == "not optical; resized"
 
 
 def test_errors_of_the_last_second_decide_the_level() -> None:

@@ -102,6 +102,7 @@ def test_a_transform_that_arrives_a_little_later_is_awaited(tf: Transforms) -> N
         (_HEADER, "map", "'map': Lookup would require"),
         (Header(frame_id="lens", stamp=stamp_from_ns(1)), "base", "extrapolation"),
         (Header(stamp=stamp_from_ns(_STAMP_NS)), "base", "frame_id of the image is empty"),
+        (Header(frame_id="lens", stamp=stamp_from_ns(-5_000_000_000)), "base", "must not be negative"),
     ],
 )
 def test_without_a_transform_a_location_is_unknown_and_never_in_the_wrong_frame(

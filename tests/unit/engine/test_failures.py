@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from typing import Any
@@ -178,7 +179,7 @@ def test_time_may_run_out_in_the_middle_of_an_answer(
 def test_stages_are_announced_in_order(one_engine: XSam) -> None:
     seen: list[str] = []
     one_engine.segment(picture(), "mug", on_stage=seen.append)
-    assert seen == STAGES
+    assert [stage for stage, _ in itertools.groupby(seen)] == STAGES  # a slow machine reminds the hook
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from tests.unit.eval.answers import rectangle, result, right_answer
 from xsam.eval.pictures import TRUTH_COLOR, PictureSample, draw_result
-from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth, interactive_question
+from xsam.eval.questions import (
+    CaptionTruth,
+    InstanceTruth,
+    PanopticTruth,
+    Question,
+    RegionTruth,
+    SemanticTruth,
+    interactive_question,
+)
+from xsam.eval.scoreboard import Scoreboard
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task, VisualPrompt
 
@@ -134,3 +143,24 @@ def test_guesses_are_left_out_and_prompts_drawn() -> None:
     assert (picture[210, 210] == 120).all()
     pointed = interactive_question(VisualPrompt.point(240, 180), TRUTH)
     assert (draw_result(RGB, pointed, result(pointed.query, HW))[180, 240] != 120).any()
+
+
+def test_whole_images_are_drawn_too(tmp_path: Path) -> None:
+    """Panoptic and semantic results have an IoU of their own, so that they are offered and outlined."""
+    query = Query(task=Task.GENERIC, thing_classes=("mug",), stuff_classes=("table",))
+    ids = np.where(TRUTH, 7, 0)
+    questions = (
+        Question(group="panoptic", query=query, truth=PanopticTruth(segment_ids=ids, classes={7: 0})),
+        Question(group="semantic", query=query, truth=SemanticTruth(class_map=np.where(TRUTH, 0, -1))),
+    )
+    board, sample = Scoreboard(), PictureSample(20)
+    for question in questions:
+        answer = result(query, HW, [(0, TRUTH, 0.9)])
+        iou = board.add(question, answer)
+        assert iou == 1.0
+        sample.offer(RGB, question, answer, iou, name="scene")
+        assert _outlined(draw_result(RGB, question, answer), TRUTH)
+    assert [path.name for path in sample.write(tmp_path)] == [
+        "00_iou1.00_scene_panoptic.png",
+        "01_iou1.00_scene_semantic.png",
+    ]

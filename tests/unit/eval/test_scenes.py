@@ -195,10 +195,10 @@ def test_a_perfect_model_has_full_scores(monkeypatch: pytest.MonkeyPatch) -> Non
     scores = evaluate(FakeSegmenter({}), SEEDS)
     assert set(scores) >= {*SCORE_KEYS, "counts", "questions", "failed", "ms_per_query_median", "n"}
     assert (scores["n"], scores["failed"], scores["questions"]) == (3, 0, 48)
-    assert scores["false_alarm"] == 0.0
+    assert scores["present_rejected"] == 0.0
     assert 0 < scores["gcg_cider"] <= 10
     for key in SCORE_KEYS:
-        if key not in ("false_alarm", "gcg_cider"):
+        if key not in ("present_rejected", "gcg_cider"):
             assert scores[key] in (1.0, None), key
     assert all(key.startswith("iou_") for key in SCORE_KEYS if scores[key] is None)
     json.dumps(scores, allow_nan=False)
@@ -209,7 +209,7 @@ def test_a_model_that_finds_nothing() -> None:
     scores = evaluate(FakeSegmenter({}), SEEDS[:2])
     for key in ("referring_miou", "reasoning_miou", "category_ap50", "panoptic_pq", "gcg_miou", "vgd_ap"):
         assert scores[key] == 0.0, key
-    assert (scores["absent_rejected"], scores["false_alarm"]) == (1.0, 1.0)
+    assert (scores["absent_rejected"], scores["present_rejected"]) == (1.0, 1.0)
     assert scores["failed"] == 0
 
 

@@ -70,7 +70,7 @@ def test_rejection() -> None:
     board.add(interactive_question(VisualPrompt.point(1, 1), LEFT), result(Query(text="x"), HW))
     scores = board.scores()
     assert scores["absent_rejected"] == pytest.approx(2 / 3, abs=1e-4)
-    assert scores["false_alarm"] == 0.5
+    assert scores["present_rejected"] == 0.5
     assert scores["referring_miou"] == 1.0  # absent phrases are not in it
     assert scores["referring_giou"] == pytest.approx((1 + 0 + 1) / 3, abs=1e-4)
     assert scores["reasoning_giou"] == 0.5
@@ -143,8 +143,8 @@ def test_layouts() -> None:
     # Half of the mug is found; the rest is assigned to the table.
     small = rectangle(0, 0, 5, 20, HW)
     answer = [(0, small, 0.7), (1, ~small, 0.9)]
-    assert board.add(panoptic, result(panoptic.query, HW, answer)) is None
-    assert board.add(semantic, result(semantic.query, HW, answer)) is None
+    assert board.add(panoptic, result(panoptic.query, HW, answer)) == pytest.approx((0.5 + 600 / 700) / 2)
+    assert board.add(semantic, result(semantic.query, HW, answer)) == pytest.approx((0.5 + 600 / 700) / 2)
     scores = board.scores()
     table = 600 / 700
     assert scores["panoptic_pq"] == pytest.approx(table / 2, abs=1e-4)  # an IoU of 0.5 is no match
@@ -198,7 +198,7 @@ def test_right_answers_have_full_scores() -> None:
         assert board.add(question, right_answer(question, HW)) in (1.0, None)
     scores = board.scores()
     kept = {name: value for name, value in scores.items() if isinstance(value, float)}
-    assert kept.pop("false_alarm") == 0.0
+    assert kept.pop("present_rejected") == 0.0
     assert len(kept) > 15
     assert set(kept.values()) == {1.0}
 
@@ -225,7 +225,7 @@ def test_no_answer_is_no_score() -> None:
     assert set(scores) == {"counts", "questions", "failed", "failures"}
     board.add(_phrase(LEFT), right_answer(_phrase(LEFT), HW))
     assert board.scores()["referring_miou"] == 1.0
-    assert board.scores()["false_alarm"] == 0.0
+    assert board.scores()["present_rejected"] == 0.0
     assert board.scores()["absent_rejected"] is None
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from tests.unit.eval.answers import rectangle, right_answer
 from xsam.data.samples import PromptedImage, TrainPrompt
-from xsam.errors import XSamError
+from xsam.errors import DatasetError, RecordError, XSamError
 from xsam.eval import asking
 from xsam.eval.questions import CaptionTruth, InstanceTruth, Question, RegionTruth
 from xsam.eval.sources import evaluate_source, query_of, question_of
@@ -196,7 +196,7 @@ def test_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "ask", _right_answers)
     source = Pictures(*PROMPTS, size=2)
     scores = evaluate_source(FakeSegmenter({}), source, prompts=5)
-    assert (scores["n"], scores["skipped"], scores["failed"]) == (2, 2, 0)
+    assert (scores["n"], scores["skipped"], scores["failed"]) == (2, {"prompts without masks": 2}, 0)
     assert scores["questions"] == 2 * (len(PROMPTS) - 1)
     for key in (
         "referring_ciou",
@@ -207,7 +207,7 @@ def test_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
         "gcg_miou",
     ):
         assert scores[key] == 1.0, key
-    assert (scores["absent_rejected"], scores["false_alarm"]) == (1.0, 0.0)
+    assert (scores["absent_rejected"], scores["present_rejected"]) == (1.0, 0.0)
     assert "panoptic_pq" not in scores
     assert {prompts for _, _, prompts in source.drawn} == {5}
     json.dumps(scores, allow_nan=False)
@@ -219,7 +219,7 @@ def test_wrong_answers() -> None:
         FakeSegmenter({"the mug": [MASKS[0]]}), Pictures("referring", "plural", "absent")
     )
     assert scores["referring_miou"] == 0.5
-    assert (scores["absent_rejected"], scores["false_alarm"]) == (1.0, 0.5)
+    assert (scores["absent_rejected"], scores["present_rejected"]) == (1.0, 0.5)
 
 
 def test_limits_spread_over_the_source_and_draws_are_reproducible() -> None:
@@ -230,3 +230,25 @@ def test_limits_spread_over_the_source_and_draws_are_reproducible() -> None:
     assert first.drawn == second.drawn
     assert len({number for _, number, _ in first.drawn}) == 3
     assert evaluate_source(FakeSegmenter({}), Pictures("referring", size=2), limit=5)["n"] == 2
+
+
+class Damaged(Pictures):
+    """Sample source of which some images cannot be read."""
+
+    damaged: frozenset[int] = frozenset({1})
+
+    def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
+        if index in self.damaged:
+            raise RecordError(f"image {index} is damaged")
+        return super().sample(index, rng, prompts=prompts)
+
+
+def test_a_damaged_image_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ask", _right_answers)
+    scores = evaluate_source(FakeSegmenter({}), Damaged("referring", size=3))
+    assert (scores["n"], scores["skipped"]) == (2, {"with a damaged file or annotation": 1})
+    assert scores["referring_miou"] == 1.0
+    nothing = Damaged("referring", size=3)
+    nothing.damaged = frozenset(range(3))
+    with pytest.raises(DatasetError, match="none of 3 images could be evaluated"):
+        evaluate_source(FakeSegmenter({}), nothing)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.train.small import HandMade, rectangle, referring, small_config
 from xsam.data.samples import PromptedImage
-from xsam.errors import RecordError
+from xsam.errors import DatasetError, RecordError
 from xsam.train.batches import PlannedBatches
 from xsam.train.collate import Collator
 from xsam.train.mixture import BatchPlan
@@ -67,3 +67,12 @@ def test_a_damaged_picture_counts_once_however_often_it_comes_up() -> None:
 def test_a_data_set_that_is_not_there_ends_the_run() -> None:
     with pytest.raises(RecordError, match="cannot read"):
         _batches({0, 1, 2, 3}, max_unreadable=2).make(0)
+
+
+def test_a_data_set_without_a_readable_picture_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """It has fewer images than may be unreadable, so the limit alone would never be reached."""
+    batches = _batches({0, 1, 2, 3}, max_unreadable=20)
+    for _ in range(2):
+        with pytest.raises(DatasetError, match="none of the 4 images of hand-made can be read"):
+            batches.make(0)
+    assert caplog.text.count("skipped an image") == 4

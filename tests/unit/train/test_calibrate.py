@@ -32,4 +32,4 @@ def test_thresholds_of_the_shipped_checkpoint() -> None:
     assert found["phrases"] >= 4
     assert 0.0 <= found["reject_below"] < 1.0
     assert found["instance_threshold"] in INSTANCE_THRESHOLDS
-    assert found["false_alarm"] <= 0.1
+    assert found["present_rejected"] <= 0.1

@@ -114,7 +114,7 @@ def test_ious_of_an_answer_by_hand(
             "iou_category": 100 / 200,
             "iou_extreme_x": 1.0,
             "iou_category_list": (1.0 + 50 / 150) / 2,
-            "false_alarm": 1 / 2,
+            "present_rejected": 1 / 2,
             "absent_condition": 1.0,
             "absent_rejected": 0.0,
             "referring_miou": 0.75,
