@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from xsam.errors import DatasetError, MissingDataError, RecordError
 
@@ -197,23 +197,40 @@ def find_image(folder: Path, file_name: str, layout: Layout) -> Path:
     raise missing_path(candidates[0], layout)
 
 
-def read_rgb(path: Path, where: str) -> NDArray[np.uint8]:
-    """Read an image as it is stored.
+def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
+    """Read an image.
 
-    The EXIF orientation is not applied: annotations refer to stored pixels, as in COCO.
+    Gray images of more than 8 bits are scaled by the number of bits in use: 12-bit images are often stored in
+    16 bits.
 
     Args:
         path: an existing file.
         where: file and record that name it, for error messages.
+        upright: apply the EXIF orientation. By default it is not applied: annotations refer to stored pixels,
+            as in COCO.
 
     Returns:
         (H, W, 3) uint8.
 
     Raises:
-        RecordError: the image cannot be decoded.
+        RecordError: the image cannot be decoded, or its pixels have no known range.
     """
     try:
         with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
+            turned = ImageOps.exif_transpose(image) if upright else image
+            if turned.mode == "I" or turned.mode.startswith("I;16"):
+                return _scale_gray(np.array(turned))
+            if turned.mode == "F":
+                raise ValueError("its pixels are floating-point numbers, of which the range is not known")
+            return np.array(turned.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecordError(f"{where}: cannot read the image {path}: {error}") from error
+
+
+def _scale_gray(pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """Scale (H, W) gray values of up to 16 bits to (H, W, 3) uint8."""
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"its pixels range from {low} to {high}, which is more than 16 bits")
+    gray = (pixels.astype(np.uint16) >> max(0, high.bit_length() - 8)).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)

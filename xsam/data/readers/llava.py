@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -140,8 +141,7 @@ def _turns(messages: list[Any], where: str) -> list[tuple[str, str]]:
         if speaker == "human":
             pending.append(clean_text(text))
         elif speaker == "gpt":
-            # Line by line: an answer may be a list or a table.
-            answer = "\n".join(clean_text(line) for line in text.splitlines()).strip()
+            answer = _clean_answer(text)
             question = " ".join(part for part in pending if part)
             if pending and not (question and answer):
                 break
@@ -151,3 +151,18 @@ def _turns(messages: list[Any], where: str) -> list[tuple[str, str]]:
         else:
             raise RecordError(f"{where}: 'from' must be human or gpt, not {speaker!r}")
     return turns
+
+
+def _clean_answer(text: str) -> str:
+    """Remove tags line by line, and keep the layout of lists, tables, and code.
+
+    Lines keep their indentation; spaces inside a line are collapsed, except in fenced code.
+    """
+    lines, fenced = [], False
+    for line in text.expandtabs(4).splitlines():
+        plain = clean_text(line)
+        fenced ^= plain.startswith("```")
+        indented = " " * (len(line) - len(line.lstrip())) + plain
+        as_written = fenced and plain == " ".join(line.split())  # it has no tags
+        lines.append(line.rstrip() if as_written else indented.rstrip())
+    return textwrap.dedent("\n".join(lines)).strip()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.files import Layout, parse_json, read_json, require_file, require_folder, take
+from xsam.data.readers.annotations import MALFORMED, skip, take_flag
+from xsam.data.readers.files import Layout, read_json, require_file, require_folder, take
+from xsam.data.readers.labelme import (
+    IMAGE_SUFFIXES,
+    annotated_size,
+    fill_outline,
+    read_labelme,
+    read_outline,
+)
 from xsam.data.readers.source import FileSource, check_probability, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt, answer_with_masks
 from xsam.errors import DatasetError, RecordError
@@ -22,12 +29,11 @@ from xsam.types.requests import Query, Task
 LAYOUT = Layout(
     dataset="ReasonSeg",
     folders=(
-        "train/ with a .json beside each .jpg, likewise val/ and test/, and explanatory/train.json for the "
+        "train/ with a .json beside each image, likewise val/ and test/, and explanatory/train.json for the "
         "explanations"
     ),
     published="https://github.com/dvlab-research/LISA",
 )
-_MAX_IMAGE_SIZES = 16  # see `decode_segmentation`
 
 
 class ReasonSeg(FileSource):
@@ -35,7 +41,8 @@ class ReasonSeg(FileSource):
 
     An image has one mask, the target of all its questions. Sentences become reasoning queries and phrases
     become referring expressions, as a user would ask them. Images without text or without a target are
-    skipped.
+    skipped, and so are those with a shape that has no area, such as a line. Images are turned upright by
+    their orientation tag, because LabelMe shows and annotates them that way.
 
     Args:
         root: folder that contains the split's folder.
@@ -47,6 +54,8 @@ class ReasonSeg(FileSource):
 
     Source: Lai et al. 2024 (LISA, arXiv 2308.00692).
     """
+
+    _upright = True
 
     def __init__(
         self,
@@ -103,43 +112,54 @@ class ReasonSeg(FileSource):
 
 
 def _records(folder: Path, explained: dict[str, str], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
-    for image in sorted(folder.glob("*.jpg")):
-        path = require_file(image.with_suffix(".json"), LAYOUT)
-        where = str(path)
-        data = _read_labelme(path)
-        texts = take(data, "text", list, where)
-        if not all(isinstance(text, str) for text in texts):
-            raise RecordError(f"{where}: 'text' must be a list of strings")
-        texts = [text for text in map(clean_text, texts) if text]
-        shapes = []
-        for number, shape in enumerate(take(data, "shapes", list, where)):
-            shape_where = f"{where}, shape number {number}"
-            label = take(shape, "label", str, shape_where).lower()
-            if label != "flag":  # an artifact of the annotation tool
-                shapes.append(("ignore" in label, _points(shape, shape_where)))
-        if count_if(skipped, "without a text", not texts) or count_if(
-            skipped, "without a target", all(ignore for ignore, _ in shapes)
+    files: dict[str, list[Path]] = defaultdict(list)  # in lower case
+    for path in sorted(folder.iterdir()):
+        files[path.suffix.lower()].append(path)
+    images: dict[str, list[Path]] = defaultdict(list)
+    for suffix in IMAGE_SUFFIXES:
+        for path in files[suffix]:
+            images[path.stem].append(path)
+    annotations = {path.stem: path for path in files[".json"]}
+    for stem in sorted(images.keys() | annotations.keys()):
+        if count_if(skipped, "annotations without an image", stem not in images):
+            continue
+        if count_if(skipped, "without an annotation", stem not in annotations):
+            continue
+        try:
+            if len(images[stem]) > 1:
+                raise RecordError(f"{annotations[stem]} belongs to {len(images[stem])} images")
+            record = _record(annotations[stem], images[stem][0], explained)
+        except DatasetError as error:
+            skip(skipped, MALFORMED, error)
+            continue
+        if count_if(skipped, "without a text", not record["texts"]) or count_if(
+            skipped, "without a target", all(ignore for ignore, _ in record["shapes"])
         ):
             continue
-        yield {
-            "id": image.stem,
-            "file_name": image.name,
-            "texts": texts,
-            "sentences": bool(take(data, "is_sentence", (bool, int), where)),
-            "shapes": shapes,
-            "explanation": explained.get(image.name, ""),
-        }
+        yield record
 
 
-def _points(shape: Any, where: str) -> Any:
-    points = take(shape, "points", list, where)
-    good = all(
-        isinstance(point, list) and len(point) == 2 and all(isinstance(v, (int, float)) for v in point)
-        for point in points
-    )
-    if not points or not good:
-        raise RecordError(f"{where}: 'points' must be a list of [x, y]")
-    return points
+def _record(path: Path, image: Path, explained: dict[str, str]) -> dict[str, Any]:
+    where = str(path)
+    data = read_labelme(path)
+    texts = take(data, "text", list, where)
+    if not all(isinstance(text, str) for text in texts):
+        raise RecordError(f"{where}: 'text' must be a list of strings")
+    shapes = []
+    for number, shape in enumerate(take(data, "shapes", list, where)):
+        shape_where = f"{where}, shape number {number}"
+        label = take(shape, "label", str, shape_where).lower()
+        if label != "flag":  # an artifact of the annotation tool
+            shapes.append(("ignore" in label, read_outline(shape, shape_where)))
+    return {
+        "id": image.stem,
+        "file_name": image.name,
+        **annotated_size(data, where),
+        "texts": [text for text in map(clean_text, texts) if text],
+        "sentences": take_flag(data, "is_sentence", where),
+        "shapes": shapes,
+        "explanation": explained.get(image.name, ""),
+    }
 
 
 def _paint(
@@ -147,32 +167,15 @@ def _paint(
 ) -> tuple[BoolMask, BoolMask | None]:
     """Rasterize the target and the ignored pixels, each (H, W) bool.
 
-    Smaller polygons are painted over larger ones, and a polygon includes its border, as in the benchmark's
-    own reader: a hole in the target is an ignored region on top of it.
+    Smaller shapes are painted over larger ones, as in the benchmark's own reader: a hole in the target is an
+    ignored region on top of it.
     """
-    drawn = []
-    for ignore, points in shapes:
-        corners = np.array(points, np.float64)
-        if not (np.abs(corners) < _MAX_IMAGE_SIZES * max(image_hw)).all():
-            raise RecordError(f"{where}: a polygon has coordinates far outside the image")
-        canvas = np.zeros(image_hw, np.uint8)
-        cv2.fillPoly(canvas, [corners.astype(np.int32)], 1)  # includes the border, and clips
-        drawn.append((ignore, canvas.astype(np.bool_)))
+    drawn = [(ignore, fill_outline(corners, image_hw, where)) for ignore, corners in shapes]
     drawn.sort(key=lambda item: int(item[1].sum()), reverse=True)
     target, ignored = np.zeros(image_hw, np.bool_), np.zeros(image_hw, np.bool_)
     for ignore, mask in drawn:
         target[mask], ignored[mask] = not ignore, ignore
     return target, ignored if ignored.any() else None
-
-
-def _read_labelme(path: Path) -> Any:
-    """Read the file of a record; some of the published files are in Windows-1252 instead of UTF-8."""
-    content = path.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = content.decode("cp1252", errors="replace")
-    return parse_json(text, path)
 
 
 def _read_explanations(path: Path) -> dict[str, str]:

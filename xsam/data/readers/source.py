@@ -39,6 +39,8 @@ class FileSource:
         DatasetError: there are no records.
     """
 
+    _upright = False  # True: masks are for the image as it is shown, turned by its orientation tag
+
     def __init__(self, *, name: str, annotations: Path, images: str | Path, layout: Layout) -> None:
         self._name = name
         self._annotations = annotations
@@ -81,7 +83,8 @@ class FileSource:
             raise ValueError(f"prompts must be positive, got {prompts}")
         record = self._records[index]
         where = f"{self._annotations}, image {record['id']}"
-        rgb = read_rgb(find_image(self._images, record["file_name"], self._layout), where)
+        path = find_image(self._images, record["file_name"], self._layout)
+        rgb = read_rgb(path, where, upright=self._upright)
         annotated_hw = (record.get("height", rgb.shape[0]), record.get("width", rgb.shape[1]))
         if annotated_hw != rgb.shape[:2]:
             raise RecordError(
@@ -131,5 +134,6 @@ def check_probability(name: str, value: float) -> float:
 
 def count_if(skipped: Counter[str], reason: str, condition: bool) -> bool:
     """Return the condition, and count the reason if it holds."""
-    skipped[reason] += int(condition)
+    if condition:
+        skipped[reason] += 1
     return condition

@@ -124,6 +124,26 @@ def test_gray_pictures_get_three_channels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_rgb(tmp_path / "gray.png", "here"), np.stack([gray] * 3, axis=-1))
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_gray_pictures_of_more_bits_are_scaled(tmp_path: Path, bits: int) -> None:
+    """They are neither clipped to white nor nearly black, whatever bits of the container are in use."""
+    gray = np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(gray).save(tmp_path / "deep.png")
+    rgb = read_rgb(tmp_path / "deep.png", "here")
+    assert rgb.dtype == np.uint8
+    expected = np.arange(256).reshape(16, 16)
+    assert np.abs(rgb.astype(int) - expected[..., None]).max() <= 1
+
+
+def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.ones((3, 4), np.float32)).save(tmp_path / "float.tiff")
+    with pytest.raises(RecordError, match="floating-point"):
+        read_rgb(tmp_path / "float.tiff", "here")
+    Image.fromarray(np.full((3, 4), 70_000, np.int32)).save(tmp_path / "deep.tiff")
+    with pytest.raises(RecordError, match="more than 16 bits"):
+        read_rgb(tmp_path / "deep.tiff", "here")
+
+
 def test_a_picture_is_not_turned_by_its_exif_orientation(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90° to look at it
@@ -134,6 +154,7 @@ def test_a_picture_is_not_turned_by_its_exif_orientation(tmp_path: Path) -> None
     assert rgb.shape == (12, 16, 3)
     assert rgb[0].min() > 200
     assert rgb[-1].max() < 50
+    assert read_rgb(tmp_path / "turned.jpg", "here", upright=True).shape == (16, 12, 3)
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:

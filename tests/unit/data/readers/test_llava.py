@@ -88,7 +88,6 @@ def test_what_is_left_out_is_counted(options: dict[str, Any], caplog: pytest.Log
     assert source.skipped == {
         "without an image": 2,
         "without an answered question": 3,
-        "with too long a question": 0,
     }
     assert "llava: 2 images, skipped: 2 without an image, 3 without an answered question" in caplog.text
 
@@ -160,3 +159,34 @@ def test_a_file_without_pictures_is_an_error(options: dict[str, Any]) -> None:
 def test_options_are_checked(options: dict[str, Any], changes: dict[str, Any]) -> None:
     with pytest.raises(DatasetError):
         LlavaChat(**options, **changes)
+
+
+CODE = """Like this:
+
+```python
+def double(x):
+\tif x:
+        return  [x,   x]
+```
+
+  - one
+    - two  of <SEG> three
+Done."""
+
+
+def test_code_and_lists_keep_their_indentation(options: dict[str, Any]) -> None:
+    write_json(options["annotations"], [{**SIGN, "conversations": _talk("<image>\nHow?", CODE)}])
+    ((_, answer),) = _texts(LlavaChat(**options), 0, seed=0, prompts=1)
+    assert answer.removesuffix("<|end|>").splitlines() == [
+        "Like this:",
+        "",
+        "```python",
+        "def double(x):",
+        "    if x:",
+        "        return  [x,   x]",
+        "```",
+        "",
+        "  - one",
+        "    - two of three",
+        "Done.",
+    ]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tests.unit.data.readers.disk import box, phrases, write_image, write_json
+from tests.unit.data.readers.disk import box, phrases, skipped_text, write_image, write_json
 from xsam.data.readers.reason_seg import ReasonSeg
 from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.types.masks import mask_iou
 
 QUESTIONS = ["Where can I sit?", "What  would <p>you</p> rest on?"]
 
@@ -59,12 +62,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_masks_pixel_by_pixel(root: Path) -> None:
     source = ReasonSeg(root=root)
-    assert (source.name, source.class_names, len(source), source.skipped["without a text"]) == (
-        "reason_seg",
-        (),
-        2,
-        0,
-    )
+    assert (source.name, source.class_names, len(source), source.skipped) == ("reason_seg", (), 2, {})
     sofa = source.sample(1, np.random.default_rng(0))
     np.testing.assert_array_equal(sofa.masks, [TARGET])
     np.testing.assert_array_equal(sofa.ignored, IGNORED)
@@ -155,8 +153,10 @@ def test_missing_files_are_named(root: Path) -> None:
     with pytest.raises(MissingDataError, match=r"none\.json"):
         ReasonSeg(root=root, explanations=root / "none.json")
     (root / "train" / "cup.json").unlink()
-    with pytest.raises(MissingDataError, match=r"cup\.json does not exist"):
+    (root / "train" / "sofa.jpg").unlink()
+    with pytest.raises(DatasetError, match="no usable images") as refused:
         ReasonSeg(root=root)
+    assert "1 without an annotation, 1 annotations without an image" in refused.value.hint
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
@@ -176,10 +176,109 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         ({"shapes": [_shape("target", [1, 2], [3])]}, r"shape number 0: 'points' must be a list of \[x, y\]"),
     ],
 )
-def test_malformed_records_are_named(root: Path, change: dict[str, Any], message: str) -> None:
+def test_malformed_records_are_skipped_and_named(
+    root: Path, change: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_json(root / "train" / "sofa.json", {**SOFA, **change})
-    with pytest.raises(RecordError, match=rf"sofa\.json.*{message}"):
-        ReasonSeg(root=root)
+    assert re.search(rf"sofa\.json.*{message}", skipped_text(lambda: ReasonSeg(root=root), caplog))
+
+
+def test_images_of_any_format_are_read(root: Path) -> None:
+    for number, name in enumerate(("a.JPG", "b.jpeg", "c.png", "d.JPEG", "e.webp")):
+        write_image(root / "train" / name, seed=10 + number)
+        write_json(root / "train" / f"{name.partition('.')[0]}.json", CUP)
+    assert len(ReasonSeg(root=root)) == 7
+    write_image(root / "train" / "a.png", seed=3)  # which of the two is meant?
+    write_json(root / "train" / "lost.json", CUP)
+    assert ReasonSeg(root=root).skipped == {"malformed records": 1, "annotations without an image": 1}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_masks_are_for_the_image_as_it_is_shown(root: Path, orientation: int) -> None:
+    """LabelMe applies the orientation tag before anybody draws; the official reader does, too."""
+    shown = np.zeros((40, 64, 3), np.uint8)
+    shown[4:13, 8:41] = 255
+    image = Image.fromarray(shown)
+    undo = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = image.transpose(undo[orientation]) if orientation > 1 else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(root / "train" / "cup.jpg", quality=95, exif=exif)
+    record = {**CUP, "shapes": [_square("target", 8, 4, 40, 12)]}
+    write_json(root / "train" / "cup.json", {**record, "imageHeight": 40, "imageWidth": 64})
+    sample = ReasonSeg(root=root).sample(0, np.random.default_rng(0))
+    assert sample.rgb.shape == (40, 64, 3)
+    assert mask_iou(sample.masks[0], sample.rgb[..., 0] > 127) > 0.95
+    write_json(root / "train" / "cup.json", {**record, "imageHeight": 64, "imageWidth": 40})
+    with pytest.raises(RecordError, match=r"has 40×64 pixels .* are for 64×40"):
+        ReasonSeg(root=root).sample(0, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "expected"),
+    [
+        ("rectangle", [[2, 3], [6, 5]], box(2, 3, 7, 6)),
+        ("rectangle", [[6, 3], [2, 5]], box(2, 3, 7, 6)),
+        ("rectangle", [[2, 3], [6, 3], [6, 5], [2, 5]], box(2, 3, 7, 6)),
+        ("polygon", [[2, 3], [6, 3], [6, 5], [2, 5]], box(2, 3, 7, 6)),
+        (None, [[2, 3], [6, 3], [6, 5], [2, 5]], box(2, 3, 7, 6)),
+    ],
+)
+def test_shapes_are_what_labelme_shows(
+    root: Path, kind: str | None, points: list[list[float]], expected: np.ndarray
+) -> None:
+    shape = {**_shape("target", *points), "shape_type": kind}
+    write_json(root / "train" / "cup.json", {**CUP, "shapes": [shape]})
+    np.testing.assert_array_equal(ReasonSeg(root=root).sample(0, np.random.default_rng(0)).masks[0], expected)
+
+
+def test_a_circle_is_round(root: Path) -> None:
+    """Of its two points a polygon would be a line."""
+    shape = {**_shape("target", [8.0, 6.0], [8.0, 10.0]), "shape_type": "circle"}
+    write_json(root / "train" / "cup.json", {**CUP, "shapes": [shape]})
+    mask = ReasonSeg(root=root).sample(0, np.random.default_rng(0)).masks[0]
+    y, x = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    distance = np.hypot(x - 8, y - 6)
+    assert mask[distance <= 3].all()
+    assert not mask[distance >= 5].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [("line", 2), ("linestrip", 4), ("point", 1), ("mask", 2), ("circle", 3), ("rectangle", 3)],
+)
+def test_shapes_without_an_area_are_not_targets(
+    root: Path, kind: str, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = {**_shape("target", *[[k, 2.0 * k] for k in range(count)]), "shape_type": kind}
+    write_json(root / "train" / "cup.json", {**CUP, "shapes": [shape]})
+    text = skipped_text(lambda: ReasonSeg(root=root), caplog)
+    assert f"cup.json, shape number 0: a {kind} of {count} points has no area" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("可以喝水的杯子", "utf-8"),
+        ("可以喝水的杯子", "gbk"),
+        ("杯子 is a cup, 桌子 a table", "gbk"),
+        ("the café’s “crème brûlée”", "cp1252"),
+        ("naïve façade, créée à zürich", "cp1252"),
+    ],
+)
+def test_text_is_read_in_its_encoding(root: Path, text: str, encoding: str) -> None:
+    content = json.dumps({**CUP, "text": [text]}, ensure_ascii=False)
+    (root / "train" / "cup.json").write_bytes(content.encode(encoding))
+    (prompt,) = ReasonSeg(root=root).sample(0, np.random.default_rng(0)).prompts
+    assert phrases(prompt.conversation) == [text]
 
 
 @pytest.mark.parametrize(
