@@ -115,6 +115,13 @@ class CameraParameters:
         minimum=1,
         maximum=4096,
     )
+    semantic_no_class: int = parameter(
+        255,
+        "Pixel value for no class in the semantic image; no label has this id. 255 as in "
+        "vision_msgs/LabelInfo, 0 as some consumers expect.",
+        minimum=0,
+        maximum=255,
+    )
     stream_text: str = parameter(
         "",
         "Phrase or question of a stream that starts on activation; empty = none. SetStreamQuery can start, "

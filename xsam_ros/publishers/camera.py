@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.parameter import Parameter
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header, String
@@ -21,7 +23,7 @@ from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentationResult
 from xsam_ros.publishers.detections import DETECTIONS_2D, DETECTIONS_3D, detections_2d, detections_3d
 from xsam_ros.publishers.markers import markers, point_cloud
-from xsam_ros.publishers.semantic import LABEL_INFO, ClassTable, label_info, label_json
+from xsam_ros.publishers.semantic import LABEL_INFO, NO_CLASS, ClassTable, label_info, label_json
 
 TOPICS: Mapping[str, type[Any] | None] = {
     "result": SegmentationResult,
@@ -39,7 +41,7 @@ TOPICS: Mapping[str, type[Any] | None] = {
 }
 """Message type of each topic under `~/<camera>/`; None = not published, because vision_msgs is missing."""
 
-_LATCHED_TOPICS = {"semantic/labels", "semantic/label_info"}
+_TABLE_TOPICS = ("semantic/labels", "semantic/label_info")
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _QUEUE = 5
 _JPEG_QUALITY = 85
@@ -48,20 +50,27 @@ _JPEG_QUALITY = 85
 class CameraPublishers:
     """The publishers of one camera, one for each of `TOPICS`.
 
-    Created on configure; they publish in the active state only.
+    Created on configure; they publish in the active state only, apart from the table of classes, which is
+    there from the beginning: consumers wait for it.
     """
 
     def __init__(self, node: LifecycleNode, camera: str) -> None:
         self._node = node
-        self._classes = ClassTable()
+        no_class = node.get_parameter_or(f"{camera}.semantic_no_class", Parameter("", value=NO_CLASS)).value
+        self._classes = ClassTable(no_class=int(no_class))
         self._published_labels: tuple[str, ...] | None = None
-        self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(
-                message_type, f"~/{camera}/{name}", _LATCHED if name in _LATCHED_TOPICS else _QUEUE
-            )
-            for name, message_type in TOPICS.items()
-            if message_type is not None
+        types = {name: message_type for name, message_type in TOPICS.items() if message_type is not None}
+        self._tables: dict[str, Publisher] = {
+            name: node.create_publisher(types[name], f"~/{camera}/{name}", _LATCHED)
+            for name in _TABLE_TOPICS
+            if name in types
         }
+        self._publishers: dict[str, LifecyclePublisher] = {
+            name: node.create_lifecycle_publisher(message_type, f"~/{camera}/{name}", _QUEUE)
+            for name, message_type in types.items()
+            if name not in _TABLE_TOPICS
+        }
+        self._publish_table(Header(stamp=node.get_clock().now().to_msg()))
 
     def publish(
         self, frame: Frame, results: Sequence[SegmentationResult], segments: Sequence[Segments]
@@ -93,18 +102,28 @@ class CameraPublishers:
         """Remove the topics."""
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
+        for table in self._tables.values():
+            self._node.destroy_publisher(table)
 
     def _publish_semantic(self, frame: Frame, segments: Sequence[Segments], header: Header) -> None:
-        if not (self._has_subscribers("semantic") or self._has_subscribers("semantic/confidence")):
+        images = ("semantic", "semantic/confidence")
+        if any(map(self._has_subscribers, images)):
+            class_ids, confidence = self._classes.semantic_image(frame.image_hw, segments)
+            self._publish_table(header)  # goes out before the image that uses it
+            self._publish("semantic", lambda: image_from_array(class_ids, "mono8", header))
+            self._publish("semantic/confidence", lambda: image_from_array(confidence, "mono8", header))
+        elif any(table.get_subscription_count() for table in self._tables.values()):
+            self._classes.add(segments)
+            self._publish_table(header)
+
+    def _publish_table(self, header: Header) -> None:
+        """Publish the table of classes if it has changed."""
+        if self._classes.labels == self._published_labels:
             return
-        class_ids, confidence = self._classes.semantic_image(frame.image_hw, segments)
-        if self._classes.labels != self._published_labels:  # goes out before the image that uses them
-            self._publishers["semantic/labels"].publish(String(data=label_json(self._classes)))
-            if "semantic/label_info" in self._publishers:
-                self._publishers["semantic/label_info"].publish(label_info(self._classes, header))
-            self._published_labels = self._classes.labels
-        self._publish("semantic", lambda: image_from_array(class_ids, "mono8", header))
-        self._publish("semantic/confidence", lambda: image_from_array(confidence, "mono8", header))
+        self._tables["semantic/labels"].publish(String(data=label_json(self._classes)))
+        if "semantic/label_info" in self._tables:
+            self._tables["semantic/label_info"].publish(label_info(self._classes, header))
+        self._published_labels = self._classes.labels
 
     def _publish(self, name: str, make: Callable[[], Any]) -> None:
         """Publish what `make` returns if the topic has subscribers."""

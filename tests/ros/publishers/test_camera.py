@@ -84,6 +84,20 @@ def test_classes_beyond_the_last_id_are_no_class() -> None:
     assert set(ids[255:]) == {NO_CLASS}
 
 
+@pytest.mark.parametrize(("no_class", "first", "last"), [(255, 0, 254), (0, 1, 255), (7, 0, 255)])
+def test_the_value_for_no_class_is_nobody_s_id(no_class: int, first: int, last: int) -> None:
+    """Some consumers take 0 for "none": the first label was invisible to them."""
+    table = ClassTable(no_class=no_class)
+    ids = [table.id_of(f"thing {number}") for number in range(255)]
+    assert (ids[0], ids[-1]) == (first, last)
+    assert len(set(ids)) == 255
+    assert no_class not in ids
+    assert table.id_of("one more") == no_class
+    classes, _ = table.semantic_image(HW, [_segments(("thing 0", 0.9, ALL, slice(0, 1)))])
+    assert classes[0].tolist() == [first] + [no_class] * 5
+    assert json.loads(label_json(table))[str(first)] == "thing 0"
+
+
 def _located() -> Segments:
     here = Location3D(
         position_m=(0.1, 0.2, 1.0),
