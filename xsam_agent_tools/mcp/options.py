@@ -191,12 +191,14 @@ def _load_in_background(model: str) -> LoadingSegmenter:
 
 def _read_frame(path: Path, camera: str) -> Frame:
     """Read the image file as a frame without a stamp, because its time of capture is not known."""
-    import cv2
+    from xsam.inference.images import read_image
 
-    # Another program may be in the middle of writing the file.
-    for _ in range(3):
-        bgr: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is not None:
-            return Frame(rgb=cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), camera=camera)
+    attempts = 3  # another program may be in the middle of writing the file
+    for attempt in range(attempts):
+        try:
+            return Frame(rgb=read_image(path), camera=camera)
+        except InvalidImageError:
+            if attempt == attempts - 1:
+                raise
         time.sleep(0.05)
-    raise InvalidImageError(f"{path.name} is not a readable image file")
+    raise AssertionError

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import sys
+import zlib
 from pathlib import Path
 from typing import ClassVar
 
@@ -154,3 +156,18 @@ def test_a_port_in_use_is_one_line() -> None:
             SystemExit, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"
         ):
             main(["--scene", "1", "--model", "oracle", "--transport", "http", "--port", str(port)])
+
+
+def test_a_file_that_claims_gigabytes_is_refused_by_its_header(tmp_path: Path) -> None:
+    """A PNG of 1.2 MB with 20,000² pixels took 23 s and 2.4 GB before it was refused."""
+    content = b"\x89PNG\r\n\x1a\n"
+    size = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    for chunk in (b"IHDR" + size, b"IDAT", b"IEND"):  # there is nothing to decode
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    picture = tmp_path / "view.png"
+    picture.write_bytes(content)
+    with open_toolkit(_parse("--image", str(picture))) as toolkit:
+        tool = next(tool for tool in toolkit.get_tools() if tool.name == "segment_objects")
+        failure = json.loads(tool.invoke({"queries": ["mug"]}))
+    assert (failure["status"], failure["code"]) == ("error", "INVALID_IMAGE")
+    assert "too large" in failure["message"]
