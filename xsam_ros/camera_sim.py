@@ -183,7 +183,7 @@ class CameraSim(Node):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the camera until SIGINT or SIGTERM."""
-    return run_node(CameraSim, arguments=arguments)
+    run_node(CameraSim, arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The segmenter node with a model that segments by color.
 
 Words in a query make it behave badly: "slow" takes 1.5 s in small stages, "stuck" takes 1.5 s in one stage,
-"broken" raises an exception, "memory" runs out of memory. "tell" makes it generate text, word by word.
+and a minute together with "endless"; "broken" raises an exception, "memory" runs out of memory. "tell" makes
+it generate text, word by word.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from xsam_ros.node.node import main
 from xsam_ros.node.parameters import NodeParameters
 
 _COLORS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255)}
+_LOADING_S = {"large": 3.0, "endless": 60.0}
 _TOLERANCE = 60
 _GENERATED_WORDS = [f"word{index}" for index in range(12)]
 
@@ -76,7 +78,7 @@ class ColorEngine:
                 on_stage(f"step {step}")
                 time.sleep(0.05)
         if "stuck" in query.text:
-            time.sleep(1.5)
+            time.sleep(60.0 if "endless" in query.text else 1.5)
         if "broken" in query.text:
             raise RuntimeError("a tensor is on the wrong device")
         if "memory" in query.text:
@@ -105,8 +107,8 @@ class ColorEngine:
 
 
 def load(parameters: NodeParameters) -> ColorEngine:
-    if parameters.model == "large":
-        time.sleep(3.0)
+    if parameters.model in _LOADING_S:
+        time.sleep(_LOADING_S[parameters.model])
     if parameters.model == "missing":
         raise CheckpointError(f"no checkpoint in {parameters.model}")
     return ColorEngine()

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -97,7 +97,11 @@ class SegmenterNode(LifecycleNode):
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
         if self._current_parameters().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
-            self._autostart_timer = self.create_timer(0.0, self._autostart, clock=steady)
+            # In a group of its own: loading takes long, and the services of rclpy must respond meanwhile.
+            loading = MutuallyExclusiveCallbackGroup()
+            self._autostart_timer = self.create_timer(
+                0.0, self._autostart, clock=steady, callback_group=loading
+            )
 
     # ---------------------------------------------------------------------------- lifecycle
 
@@ -171,10 +175,14 @@ class SegmenterNode(LifecycleNode):
         self.stop()
         return TransitionCallbackReturn.SUCCESS
 
-    def stop(self) -> None:
-        """Unsubscribe, refuse requests and release the model. May be called more than once."""
+    def stop(self, *, timeout_s: float | None = None) -> None:
+        """Unsubscribe, refuse requests and release the model. May be called more than once.
+
+        Args:
+            timeout_s: how long the model may take to stop; None = the parameter `stop_timeout_s`.
+        """
         self._stop_working("the node is shutting down")
-        self._release()
+        self._release(timeout_s)
 
     # ----------------------------------------------------------------------------- services
 
@@ -252,13 +260,14 @@ class SegmenterNode(LifecycleNode):
         engine.warm_up()
         return engine
 
-    def _release(self) -> bool:
+    def _release(self, timeout_s: float | None = None) -> bool:
         """Release everything that configure created; return False if the model did not stop in time."""
         engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
         if worker is not None:
-            timeout_s = self._current_parameters().stop_timeout_s
+            if timeout_s is None:
+                timeout_s = self._current_parameters().stop_timeout_s
             worker.refuse(NotActiveError("the node was cleaned up"))
             if engine is not None:
                 try:
@@ -322,4 +331,4 @@ def _refuse_stream(error: XSamError, response: SetStreamQuery.Response) -> None:
 
 def main(arguments: Sequence[str] | None = None, *, engine_factory: EngineFactory = load_engine) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    return run_node(lambda: SegmenterNode(engine_factory=engine_factory), arguments=arguments, threads=4)
+    run_node(lambda: SegmenterNode(engine_factory=engine_factory), arguments=arguments, threads=4)

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import signal
+import inspect
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 import rclpy
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.node import Node
-from rclpy.signals import uninstall_signal_handlers
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
+from xsam_ros.runtime.process import call_on_signals, end_process
 from xsam_ros.runtime.rclpy_workarounds import ResumingExecutor, spin
+from xsam_ros.runtime.shared_memory import remove_leftovers
 
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread keeps Python's global lock when others want it. With the default of 5 ms, each request
 waits for it several times while the model's thread computes."""
 
+_STOP_S = 0.4
+"""How long the node, and then its executor, may take to stop when the process ends."""
 
-def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, threads: int = 2) -> int:
-    """Initialize ROS, spin the node until SIGINT, SIGTERM or shutdown, and clean up.
 
-    If the node has a method `stop`, it is called before the node is destroyed.
+def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, threads: int = 2) -> NoReturn:
+    """Initialize ROS, spin the node until SIGINT, SIGTERM or shutdown, clean up, and end the process.
 
-    Returns:
-        Exit code: 0, or 2 if the node could not be created because of its parameters.
+    If the node has a method `stop`, it is called before the node is destroyed, with `timeout_s` if it takes
+    that. The exit code is 0, or 2 if the node could not be created because of its parameters.
     """
-    rclpy.init(args=None if arguments is None else list(arguments))
+    remove_leftovers()
+    interrupted = threading.Event()
+    # Not rclpy's handlers: they shut the context down while callbacks still use it.
+    call_on_signals(interrupted.set)
+    rclpy.init(
+        args=None if arguments is None else list(arguments), signal_handler_options=SignalHandlerOptions.NO
+    )
     try:
         node = make_node()
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f"error: {error}", file=sys.stderr)
         try_shutdown()
-        return 2
+        end_process(2)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     executor = ResumingExecutor(threads=threads)
     executor.add_node(node)
-    try:
-        spin(executor)
-    finally:
-        # A second Ctrl-C, or the one that a launch file adds to the terminal's, would interrupt the cleanup
-        # or kill the process while the interpreter exits, which takes seconds with PyTorch.
-        uninstall_signal_handlers()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        stop = getattr(node, "stop", None)
-        if stop is not None:
-            stop()
-        executor.shutdown(timeout_sec=2.0)
-        node.destroy_node()
-        try_shutdown()
-    return 0
+    spin(executor, until=interrupted.is_set)
+    stop = getattr(node, "stop", None)
+    if stop is not None:
+        takes_timeout = "timeout_s" in inspect.signature(stop).parameters
+        stop(**({"timeout_s": _STOP_S} if takes_timeout else {}))
+    executor.shutdown(timeout_sec=_STOP_S)
+    node.destroy_node()
+    try_shutdown()
+    end_process(0)
