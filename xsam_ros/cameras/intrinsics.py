@@ -141,13 +141,13 @@ def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: b
     if not problem:
         return
     name = "P" if rectified else "K"
-    if not rectified and not _matrix_problem(_matrix(info, rectified=True), info):
+    if not _matrix_problem(matrix.T, info):
+        hint = f"the driver stores {name} column by column; it must be row-major"
+    elif not rectified and not _matrix_problem(_matrix(info, rectified=True), info):
         hint = (
             "matrix P is usable: if the images are rectified, set the camera's parameter rectified: true; "
             "otherwise calibrate the camera"
         )
-    elif not _matrix_problem(matrix.T, info):
-        hint = f"the driver stores {name} column by column; it must be row-major"
     else:
         hint = "calibrate the camera, or correct the driver's camera info"
     raise InvalidImageError(f"matrix {name} of the camera info {problem}", hint=hint)
@@ -234,6 +234,14 @@ def _check_principal_point(matrix: NDArray[np.float64], info: CameraInfo, *, rec
     low, high = _CENTERED
     if low < share_x < high and low < share_y < high:
         return ""
+    region = _region(info)
+    of_region = (cx + 0.5) / region.width, (cy + 0.5) / region.height
+    if all(low < share < high for share in of_region):
+        raise InvalidImageError(
+            f"{at} is the middle of the region of interest of {region.width}×{region.height} px, not of "
+            f"{calibrated}: {name} must be that of the full resolution (REP 104)",
+            hint=f"correct the driver's camera info: either no roi, or {name} before the region is cut out",
+        )
     if _aspect(share_x / share_y) < 1.2:  # as far off in both directions: the middle of another size
         raise InvalidImageError(
             f"{at} is the middle of an image of about {2 * cx:.0f}×{2 * cy:.0f} px, not of {calibrated}: "

@@ -35,14 +35,26 @@ def copied_header(header: Header, *, frame_id: str | None = None) -> Header:
     return Header(stamp=stamp, frame_id=header.frame_id if frame_id is None else frame_id)
 
 
-def frame_from_image(image: Image, *, camera: str = "", max_side_px: int = MAX_IMAGE_SIDE_PX) -> Frame:
+def frame_from_image(
+    image: Image,
+    *,
+    camera: str = "",
+    max_side_px: int = MAX_IMAGE_SIDE_PX,
+    notes: list[str] | None = None,
+) -> Frame:
     """Convert an image message of any supported encoding to a frame.
+
+    Args:
+        image: the message.
+        camera: name of the camera.
+        max_side_px: larger images are refused.
+        notes: receives what is unusual, but possible.
 
     Raises:
         InvalidImageError: the message cannot be read, or a side exceeds `max_side_px`.
     """
     return Frame(
-        rgb=rgb_from_image(image, max_side_px=max_side_px),
+        rgb=rgb_from_image(image, max_side_px=max_side_px, notes=notes),
         camera=camera,
         frame_id=image.header.frame_id,
         stamp_ns=stamp_ns(image.header.stamp),

@@ -93,8 +93,9 @@ class SegmentService:
             begin("image")
             started_s = time.monotonic()
             if camera is None:
-                frame = frame_from_image(request.image, max_side_px=parameters.max_image_side_px)
-                source = CameraFrame(frame=frame, header=request.image.header)
+                notes: list[str] = []
+                frame = frame_from_image(request.image, max_side_px=parameters.max_image_side_px, notes=notes)
+                source = CameraFrame(frame=frame, header=request.image.header, notes=tuple(notes))
             else:
                 source = camera.newest_frame(max_age_s=max_age_s, max_side_px=parameters.max_image_side_px)
             before_s = {"queue": started_s - submitted_s, "image": time.monotonic() - started_s}

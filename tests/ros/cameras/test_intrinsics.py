@@ -207,6 +207,16 @@ def test_the_right_matrix_gives_the_right_position() -> None:
             "reset roi",
             id="region of an earlier image",
         ),
+        pytest.param(
+            {
+                "height": 720,
+                "width": 1280,
+                "roi": RegionOfInterest(x_offset=300, y_offset=200, width=320, height=240),
+            },
+            "the middle of the region of interest of 320×240 px",
+            "either no roi",
+            id="K of the region",
+        ),
         pytest.param({"k": [1e-300, 0, 160.0, 0, 1e-300, 120.0, 0, 0, 1.0]}, "impossible", "", id="tiny"),
         pytest.param({"k": [1e300, 0, 160.0, 0, 1e300, 120.0, 0, 0, 1.0]}, "impossible", "", id="huge"),
         pytest.param({"k": [300.0, 0, 1e18, 0, 300.0, 120.0, 0, 0, 1.0]}, "outside", "", id="far center"),

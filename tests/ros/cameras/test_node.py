@@ -12,11 +12,11 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
-from xsam_ros.messages.encode_images import compressed_from_rgb, image_from_rgb
+from xsam_ros.messages.encode_images import compressed_from_rgb, image_from_depth, image_from_rgb
 from xsam_ros.messages.frames import stamp_from_ns
 from xsam_ros.srv import GetStatus, Segment
 
@@ -151,6 +151,62 @@ def test_a_frame_from_before_the_break_is_not_served(ros: Any, eventually: Event
     assert _request(ros, max_age_s=60.0).code == "NO_FRAME"
     driver.start()
     eventually(lambda: _result(ros), "a result after the break")
+
+
+_K = [60.0, 0.0, 31.5, 0.0, 60.0, 23.5, 0.0, 0.0, 1.0]
+_P = [60.0, 0.0, 31.5, 0.0, 0.0, 60.0, 23.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+
+
+def _info(k: list[float] = _K, **fields: Any) -> CameraInfo:
+    return CameraInfo(**{"height": 48, "width": 64, "k": k, "distortion_model": "plumb_bob", **fields})
+
+
+@_parameters(
+    **{
+        "front.depth_topic": "/front/depth",
+        "front.info_topic": "/front/camera_info",
+        "front.sync_tolerance_s": 0.5,
+    }
+)
+@pytest.mark.usefixtures("segmenter")
+def test_positions_of_right_and_of_impossible_camera_matrices(
+    ros: Any, eventually: Eventually, drive: Any
+) -> None:
+    """Each matrix below gave a valid position somewhere else, up to 20 m away."""
+    drive(image_from_rgb(_scene(), "rgb8"), "/front/image_raw")
+    drive(image_from_depth(np.ones((48, 64), np.float32), "32FC1"), "/front/depth")
+    info = drive(_info(), "/front/camera_info")
+
+    def location(reason: str) -> Any:
+        result = _result(ros)
+        if result is None or reason not in result.instances[0].location.reason:
+            return None
+        found = result.instances[0].location
+        return result if found.valid or reason else None
+
+    result = eventually(lambda: location(""), "a location")
+    (instance,) = result.instances
+    position = instance.location.position
+    np.testing.assert_allclose((position.x, position.y, position.z), (-0.2, -0.1333, 1.0), atol=0.01)
+    assert ["front.frame_override" in note for note in result.notes] == [True], "the frame is 'lens'"
+    for matrix, reason in (
+        ([1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0], "rectified: true"),
+        ([60.0, 0, 31.5, 0, 1.0, 23.5, 0, 0, 1.0], "fy = 1 px"),
+        ([60.0, 0, 0, 0, 60.0, 0, 31.5, 23.5, 1.0], "row-major"),
+        ([360.0, 0, 189, 0, 360.0, 141, 0, 0, 1.0], "another resolution"),
+    ):
+        info.message = _info([float(value) for value in matrix], p=_P)
+        result = eventually(lambda reason=reason: location(reason), reason)
+        assert not result.instances[0].location.valid
+        assert result.instances[0].area > 0, "the mask is there all the same"
+    info.message = _info(d=[0.0] * 4, distortion_model="equidistant")
+    eventually(lambda: location("coefficients are all 0"), "a refusal of the lens")
+    info.message = _info(d=[-0.28, 0.07, 0.0, 0.0, 0.0])
+    result = eventually(
+        lambda: (now := location("")) and now.instances[0].location.valid and now, "a location"
+    )
+    assert result.instances[0].location.position.x < -0.2, "a barrel lens draws things to the middle"
+    assert any("distortion (plumb_bob) is corrected" in note for note in result.notes)
 
 
 @_parameters(use_sim_time="true")

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tests.ros.messages.strategies import TEXT, over_the_wire
 from xsam import Frame, InvalidImageError
 from xsam_ros.messages.frames import frame_from_image, image_from_frame, stamp_from_ns, stamp_ns
+from xsam_ros.messages.images import image_from_array
 
 
 @given(st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1))
@@ -28,3 +29,9 @@ def test_frames(rgb: np.ndarray, frame_id: str, stamp: int) -> None:
     got = frame_from_image(over_the_wire(image_from_frame(frame)), camera="front")
     np.testing.assert_array_equal(got.rgb, rgb)
     assert (got.camera, got.frame_id, got.stamp_ns) == ("front", frame_id, stamp)
+
+
+def test_notes_of_an_image() -> None:
+    notes: list[str] = []
+    frame_from_image(image_from_array(np.full((2, 2), 4095, np.uint16), "mono16"), notes=notes)
+    assert "12 bits" in notes[0]
