@@ -367,7 +367,8 @@ def misfits(config: Any) -> list[str]:
             "xsam.sampler with mean pooling needs a kernel of at most num_sample_point and no output size",
         ),
         (
-            sampler.pooling_mode == "mean" or sampler.pooling_kernel_size is None,
+            sampler.pooling_mode == "mean"
+            or (sampler.pooling_kernel_size is None and sampler.pooling_output_size is not None),
             "xsam.sampler with max pooling has an output size, and no kernel",
         ),
         (

@@ -97,6 +97,15 @@ def test_settings_of_the_sampler() -> None:
         assert message in _refusal(data)
 
 
+def test_max_pooling_needs_its_size() -> None:
+    """Left out, the network gave one token where the prompt had room for 256."""
+    data = _golden()
+    data["xsam"]["sampler"] = {"pooling_mode": "max", "pooling_kernel_size": None}
+    assert "with max pooling has an output size, and no kernel" in _refusal(data)
+    data["xsam"]["sampler"]["pooling_output_size"] = 1
+    assert XSamConfig.from_dict(data).sampler.tokens_per_region == 1
+
+
 def test_all_problems_are_reported_at_once() -> None:
     data = _golden()
     data["xsam"] |= {"reject_bellow": 1, "logit_clamp": -5}
