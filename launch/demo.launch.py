@@ -1,7 +1,7 @@
 """Start two simulated cameras, one of them moving, and the segmenter node with the tiny model.
 
 ros2 launch xsam_ros demo.launch.py
-ros2 service call /xsam/segment xsam_ros/srv/Segment "{camera: table, queries: [{text: the red mug}]}"
+ros2 service call /xsam/segment xsam_ros/srv/Segment "{camera: table, queries: [{text: the red cup}]}"
 """
 
 from launch import LaunchDescription

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,17 @@ __all__ = ["SegmenterNode", "main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, which end it in every stage, also during its imports."""
     exit_on_signals()
-    from xsam_ros.node.node import main as run
+    try:
+        from xsam_ros.node.node import main as run
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("xsam"):
+            raise  # the workspace was not built or not sourced; the traceback says where
+        print(
+            f"error: the Python package {error.name!r} is not installed; run pip install '.[model]' in the "
+            f"folder of X-SAM with the Python of this node ({sys.executable})",
+            file=sys.stderr,
+        )
+        return 2
 
     return run(arguments)
 

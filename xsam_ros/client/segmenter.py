@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import threading
 import time
@@ -35,6 +36,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from xsam.errors import (
+    DeadlineExceededError,
+    InvalidOptionError,
     InvalidQueryError,
     ModelError,
     NoFrameError,
@@ -144,7 +147,7 @@ class RosSegmenter:
         "waiting" (in the node's queue) and the stages of the node. After "request", hooks are called in the
         client's thread and must return quickly.
         """
-        deadline = Deadline(deadline_s)
+        deadline = _deadline(deadline_s)
         if on_stage is None and on_text is None:
             return self._with_first_frame(
                 lambda: self._segment_by_service(source, queries, deadline), deadline
@@ -181,7 +184,7 @@ class RosSegmenter:
             XSamError: as for `segment`.
         """
         return self._segment_by_action(
-            source, queries, Deadline(deadline_s), on_progress, cancel=cancel, preempt=preempt
+            source, queries, _deadline(deadline_s), on_progress, cancel=cancel, preempt=preempt
         )
 
     def start_stream(
@@ -210,7 +213,7 @@ class RosSegmenter:
             raise InvalidQueryError("no queries were given; stop_stream ends a stream")
         request = SetStreamQuery.Request(camera=require_sendable("camera", camera), rate_hz=float(rate_hz))
         request.queries = [query_to_message(query) for query in queries]
-        response = self._call(self._set_stream, request, Deadline(deadline_s))
+        response = self._call(self._set_stream, request, _deadline(deadline_s))
         _raise_if_refused(response)
         return ResultStream(
             self._node,
@@ -228,7 +231,7 @@ class RosSegmenter:
             UnknownCameraError, NotActiveError, SegmenterUnavailableError, DeadlineExceededError.
         """
         request = SetStreamQuery.Request(camera=require_sendable("camera", camera))
-        _raise_if_refused(self._call(self._set_stream, request, Deadline(deadline_s)))
+        _raise_if_refused(self._call(self._set_stream, request, _deadline(deadline_s)))
 
     def status(self, *, deadline_s: float = 5.0) -> GetStatus.Response:
         """Return the status of the node and its cameras.
@@ -237,7 +240,9 @@ class RosSegmenter:
             SegmenterUnavailableError: the node was not found within the deadline.
             DeadlineExceededError: it did not respond in time.
         """
-        response: GetStatus.Response = self._call(self._get_status, GetStatus.Request(), Deadline(deadline_s))
+        response: GetStatus.Response = self._call(
+            self._get_status, GetStatus.Request(), _deadline(deadline_s)
+        )
         return response
 
     def _client(self, service_type: type[Any], name: str) -> Client:
@@ -330,6 +335,20 @@ class RosSegmenter:
 def _check_cancelled(cancel: threading.Event | None) -> None:
     if cancel is not None and cancel.is_set():
         raise RequestCancelledError("the caller cancelled the request")
+
+
+def _deadline(deadline_s: float) -> Deadline:
+    """Start a deadline.
+
+    Raises:
+        InvalidOptionError: it is not a number of seconds.
+        DeadlineExceededError: it leaves no time at all, which says nothing about the node.
+    """
+    if isinstance(deadline_s, bool) or not isinstance(deadline_s, (int, float)) or math.isnan(deadline_s):
+        raise InvalidOptionError(f"deadline_s must be a number of seconds, got {deadline_s!r}")
+    if deadline_s <= 0.0:
+        raise DeadlineExceededError(f"deadline_s is {deadline_s:g}, which leaves no time")
+    return Deadline(deadline_s)
 
 
 def _timeout_s(deadline: Deadline) -> float:

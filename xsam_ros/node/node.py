@@ -7,12 +7,15 @@ memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.segment
 from __future__ import annotations
 
 import functools
+import importlib.util
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
+from rclpy.exceptions import InvalidParameterValueException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import ModelError, NotActiveError, XSamError
@@ -31,15 +34,17 @@ from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
-from xsam_ros.node.stream_query import StreamQuery, shortened
+from xsam_ros.node.stream_query import StreamQuery, check_rate, shortened
 from xsam_ros.node.streams import Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
+from xsam_ros.runtime.overrides import unknown_parameter_warnings, unused_file_warnings
 from xsam_ros.runtime.parameters import declare, read
 from xsam_ros.runtime.qos import SERVICE_QOS
 from xsam_ros.runtime.rclpy_workarounds import (
     AwaitableResult,
+    given_parameters,
     lifecycle_state,
     reject_invalid_transitions,
 )
@@ -47,12 +52,26 @@ from xsam_ros.runtime.spin import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _MAX_ERROR_CHARS = 4000
+_MODEL_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
+INSTALL_COMMAND = "pip install '.[model]' in the folder of X-SAM"
 
 EngineFactory = Callable[[NodeParameters], Engine]
 
 
 def load_engine(parameters: NodeParameters) -> Engine:
-    """Load the model that the parameters name."""
+    """Load the model that the parameters name.
+
+    Raises:
+        ModelError: a Python package that the model needs is not installed.
+        XSamError: as for `XSam.load`.
+    """
+    missing = [name for name in _MODEL_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ModelError(
+            f"the model needs Python packages that are not installed: {', '.join(missing)}",
+            hint=f"colcon does not install them; run {INSTALL_COMMAND} with the Python of this node "
+            f"({sys.executable})",
+        )
     from xsam.engine import XSam  # imports PyTorch, so not before it is needed
 
     choices: dict[str, Any] = {"dtype": parameters.dtype, "llm_weights": parameters.llm_weights}
@@ -86,6 +105,8 @@ class SegmenterNode(LifecycleNode):
         self._statistics = NodeStatistics(queue=self._queue_statistics, streams=self._stream_statistics)
         self.add_on_set_parameters_callback(validator(lambda: lifecycle_state(self) == "unconfigured"))
         declare(self, NodeParameters)
+        self._declare_cameras()
+        self._warn_of_unused_parameters()
         reject_invalid_transitions(self)
         group = ReentrantCallbackGroup()
         service_options: dict[str, Any] = {"callback_group": group, "qos_profile": SERVICE_QOS}
@@ -93,7 +114,7 @@ class SegmenterNode(LifecycleNode):
         self.create_service(GetStatus, "~/get_status", self._on_get_status, **service_options)
         self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **service_options)
         self._action = SegmentAction(self, lambda: self._service, group=group)
-        self._transforms = Transforms(self)
+        self._transforms = Transforms(self, wait_s=lambda: self._current_parameters().tf_wait_s)
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
         if self._current_parameters().autostart:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
@@ -108,6 +129,7 @@ class SegmenterNode(LifecycleNode):
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and warm it up; create what does not need images."""
+        self._declare_cameras()
         parameters = self._current_parameters()
         self._release()
         self._worker = ModelWorker(queue_size=parameters.queue_size, log_error=self.get_logger().error)
@@ -254,6 +276,27 @@ class SegmenterNode(LifecycleNode):
         """Log an exception that nobody expected, and return what the caller gets to read."""
         self.get_logger().error(f"exception in a service callback:\n{traceback.format_exc()}")
         return ModelError(f"{type(error).__name__}: {error}", hint="this is a fault of the node, see its log")
+
+    def _declare_cameras(self) -> None:
+        """Declare the parameters of the cameras, which finds invalid values before the model is loaded."""
+        for name in self._current_parameters().cameras:
+            declare(self, CameraParameters, prefix=f"{name}.")
+            camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
+            try:
+                check_rate(camera.stream_rate_hz)
+            except XSamError as error:
+                parameter = f"{name}.stream_rate_hz"
+                raise InvalidParameterValueException(parameter, camera.stream_rate_hz, str(error)) from error
+
+    def _warn_of_unused_parameters(self) -> None:
+        given = given_parameters(self)
+        known = [name for name in self._parameters if not name.startswith("qos_overrides")]
+        used = [name for name in given if not name.startswith("qos_overrides.")]
+        for warning in (
+            *unknown_parameter_warnings(used, known),
+            *unused_file_warnings(sys.argv, self.get_fully_qualified_name(), given),
+        ):
+            self.get_logger().warning(warning)
 
     def _load(self, parameters: NodeParameters) -> Engine:
         engine = self._engine_factory(parameters)

@@ -48,8 +48,9 @@ class NodeParameters:
         0, "CPU threads of PyTorch during inference; 0 = PyTorch's default.", minimum=0, maximum=1024
     )
     frame_cache_mib: int = parameter(
-        2048,
-        "Memory for features of recent frames, which further queries on the same frame reuse; 0 = no cache.",
+        256,
+        "Memory for features of recent frames, which further queries on the same frame reuse; 0 = no cache. "
+        "A frame of the full-size checkpoint takes about 1700 MiB in float32.",
         unit="MiB",
         minimum=0,
         maximum=1_048_576,
@@ -108,6 +109,14 @@ class NodeParameters:
     target_frame: str = parameter(
         "",
         "Frame of the locations in results, by TF at the stamp of the image; empty = the frame of the image.",
+        change=Change.ANY_TIME,
+    )
+    tf_wait_s: float = parameter(
+        0.1,
+        "How long a result waits for the transform to target_frame, which often comes after the image.",
+        unit="s",
+        minimum=0.0,
+        maximum=10.0,
         change=Change.ANY_TIME,
     )
     track_lost_s: float = parameter(

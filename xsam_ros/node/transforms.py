@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,20 @@ except ImportError:  # the Python wheels of ROS do not have it
     tf2_ros = None
 
 _POLL_S = 0.005
-_WAIT_S = 0.1
-"""Longest wait for a transform: TF usually arrives a little later than the image."""
 
 
 class Transforms:
     """A TF buffer and its listener; without tf2_ros, all locations in other frames are unknown."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, wait_s: Callable[[], float]) -> None:
+        """Subscribe to TF.
+
+        Args:
+            node: the segmenter node.
+            wait_s: returns how long to wait for a transform, which usually arrives a little later than the
+                image.
+        """
+        self._wait_s = wait_s
         self._buffer: Any = None
         self._listener: Any = None
         if tf2_ros is not None:
@@ -78,7 +84,7 @@ class Transforms:
             raise _NoTransformError(f"{problem}: the frame_id of the image is empty")
         try:
             # tf2's own timeout uses the node's clock, which stands still while a simulation is paused.
-            stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + _WAIT_S
+            stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + self._wait_s()
             while (
                 not self._buffer.can_transform(target_frame, header.frame_id, stamp)
                 and time.monotonic() < until_s

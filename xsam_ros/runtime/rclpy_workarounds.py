@@ -26,6 +26,7 @@ from rclpy.executors import (
 )
 from rclpy.lifecycle import LifecycleNode
 from rclpy.logging import get_logger
+from rclpy.node import Node
 from rclpy.task import Future, Task
 
 RESULT_TIMEOUT_S = 10
@@ -236,6 +237,14 @@ def lifecycle_state(node: LifecycleNode) -> str:
     Works around the lack of a public getter: no issue known (rclpy 7.1). Remove when there is one.
     """
     return str(node._state_machine.current_state[1])
+
+
+def given_parameters(node: Node) -> tuple[str, ...]:
+    """Return the names of the parameters that the node was given at startup, known or not.
+
+    Works around the lack of a public getter: no issue known (rclpy 7.1). Remove when there is one.
+    """
+    return tuple(node._parameter_overrides)
 
 
 def reject_invalid_transitions(node: LifecycleNode) -> None:

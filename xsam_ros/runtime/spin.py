@@ -36,9 +36,14 @@ def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, 
     interrupted = threading.Event()
     # Not rclpy's handlers: they shut the context down while callbacks still use it.
     call_on_signals(interrupted.set)
-    rclpy.init(
-        args=None if arguments is None else list(arguments), signal_handler_options=SignalHandlerOptions.NO
-    )
+    try:
+        rclpy.init(
+            args=None if arguments is None else list(arguments),
+            signal_handler_options=SignalHandlerOptions.NO,
+        )
+    except Exception as error:  # rclpy's RCLError has no public name; a parameter file is missing or broken
+        print(f"error: {error}", file=sys.stderr)
+        end_process(2)
     try:
         node = make_node()
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:

@@ -20,6 +20,7 @@ from xsam import (
     DeadlineExceededError,
     Frame,
     InvalidImageError,
+    InvalidOptionError,
     InvalidQueryError,
     ModelError,
     NoFrameError,
@@ -179,6 +180,34 @@ def test_the_deadline_covers_inference(
     if text == "slow":  # 1.5 s in small stages: the node has to know the deadline and stop early
         eventually(lambda: not segmenter.status().busy, "a model that has given up", 0.7)
     assert segmenter.segment(frame, [_RED], deadline_s=10.0)[0].found
+
+
+@pytest.mark.parametrize(
+    ("deadline_s", "error"),
+    [
+        (0, DeadlineExceededError),
+        (-1.0, DeadlineExceededError),
+        (float("-inf"), DeadlineExceededError),
+        (float("nan"), InvalidOptionError),
+        ("5", InvalidOptionError),
+        (None, InvalidOptionError),
+    ],
+)
+def test_a_deadline_that_leaves_no_time_is_not_a_missing_node(
+    deadline_s: Any, error: type[Exception]
+) -> None:
+    with RosSegmenter("/nobody") as segmenter:
+        for call in (
+            lambda: segmenter.segment(CameraRef(name="front"), [_RED], deadline_s=deadline_s),
+            lambda: segmenter.segment(
+                CameraRef(name="front"), [_RED], deadline_s=deadline_s, on_stage=lambda _: None
+            ),
+            lambda: segmenter.status(deadline_s=deadline_s),
+            lambda: segmenter.start_stream("front", [_RED], deadline_s=deadline_s),
+            lambda: segmenter.stop_stream("front", deadline_s=deadline_s),
+        ):
+            with pytest.raises(error, match="deadline_s"):
+                call()
 
 
 def test_no_time_at_all(segmenter: RosSegmenter, frame: Frame) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
+from xsam import ModelError
 from xsam.engine import XSam
 from xsam_ros.node.node import load_engine
 from xsam_ros.node.parameters import NodeParameters
@@ -28,7 +32,23 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_defaults_are_those_of_the_engine(loaded: dict[str, Any]) -> None:
     load_engine(NodeParameters())
-    assert loaded == {name: option.default for name, option in _LOAD.parameters.items()}
+    defaults = {name: option.default for name, option in _LOAD.parameters.items()}
+    # A node runs for weeks beside others, mostly on frames that never come back.
+    assert loaded == {**defaults, "frame_cache_mib": 256}
+
+
+def test_missing_packages_are_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `colcon build` alone, the node failed with "No module named 'torch'"."""
+    find_spec = importlib.util.find_spec
+
+    def without_torch(name: str, package: str | None = None) -> Any:
+        return None if name in ("torch", "safetensors") else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_torch)
+    with pytest.raises(ModelError, match=r"not installed: torch, safetensors") as caught:
+        load_engine(NodeParameters())
+    assert "pip install '.[model]'" in caught.value.hint
+    assert sys.executable in caught.value.hint
 
 
 def test_every_option_is_a_parameter(loaded: dict[str, Any]) -> None:
@@ -44,3 +64,13 @@ def test_every_option_is_a_parameter(loaded: dict[str, Any]) -> None:
     }
     load_engine(NodeParameters(**options))
     assert loaded == options
+
+
+def test_a_package_that_the_node_itself_needs_is_named() -> None:
+    code = "import sys; sys.modules['cv2'] = None; from xsam_ros.segmenter_node import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "'cv2' is not installed; run pip install" in done.stderr
+    assert "Traceback" not in done.stderr

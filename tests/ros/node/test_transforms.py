@@ -30,6 +30,9 @@ _LOCATION = Location3D(
 _UNKNOWN = Location3D.unknown("too few points", depth_valid_ratio=0.25)
 
 
+_wait_s = 0.1
+
+
 class _TransformError(Exception):
     pass
 
@@ -70,7 +73,7 @@ def tf(monkeypatch: pytest.MonkeyPatch) -> Transforms:
         TransformException=_TransformError,
     )
     monkeypatch.setattr(transforms, "tf2_ros", module)
-    return Transforms(SimpleNamespace())  # type: ignore[arg-type]
+    return Transforms(SimpleNamespace(), wait_s=lambda: _wait_s)  # type: ignore[arg-type]
 
 
 def test_position_and_box_are_transformed(tf: Transforms) -> None:
@@ -119,9 +122,18 @@ def test_without_a_transform_a_location_is_unknown_and_never_in_the_wrong_frame(
     assert nothing is None
 
 
+def test_the_wait_is_a_parameter(tf: Transforms, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TF of a robot whose localization takes 0.3 s was never found."""
+    monkeypatch.setitem(globals(), "_wait_s", 0.0)
+    FakeTfBuffer.created[-1].available_after = 5
+    (location,) = tf.relocate([_LOCATION], _HEADER, "base")
+    assert location is not None
+    assert not location.valid
+
+
 def test_without_tf2_ros_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "tf2_ros", None)
-    plain = Transforms(SimpleNamespace())  # type: ignore[arg-type]
+    plain = Transforms(SimpleNamespace(), wait_s=lambda: _wait_s)  # type: ignore[arg-type]
     (location,) = plain.relocate([_LOCATION], _HEADER, "base")
     assert location is not None
     assert "tf2_ros is not installed" in location.reason
@@ -131,5 +143,5 @@ def test_without_tf2_ros_the_reason_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("target", ["", "lens"])
 def test_the_image_s_own_frame_needs_no_tf(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transforms, "tf2_ros", None)
-    plain = Transforms(SimpleNamespace())  # type: ignore[arg-type]
+    plain = Transforms(SimpleNamespace(), wait_s=lambda: _wait_s)  # type: ignore[arg-type]
     assert plain.relocate([_LOCATION, _UNKNOWN, None], _HEADER, target) == (_LOCATION, _UNKNOWN, None)
