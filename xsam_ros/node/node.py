@@ -105,7 +105,10 @@ class SegmenterNode(LifecycleNode):
         self._statistics = NodeStatistics(queue=self._queue_statistics, streams=self._stream_statistics)
         self.add_on_set_parameters_callback(validator(lambda: lifecycle_state(self) == "unconfigured"))
         declare(self, NodeParameters)
-        self._declare_cameras()
+        try:
+            self._declare_cameras()
+        except InvalidParameterValueException as error:
+            self.get_logger().error(str(error))  # configuring will fail with it, before the model is loaded
         self._warn_of_unused_parameters()
         reject_invalid_transitions(self)
         group = ReentrantCallbackGroup()
