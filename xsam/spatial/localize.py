@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
-from xsam.spatial.lens import undistorted_rays
+from xsam.spatial.lens import ray_grid, undistorted_rays
 from xsam.types.lens import LensDistortion
 from xsam.types.location import Location3D, quaternion_of_matrix, vector3
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask, MaskCrop, MaskRle
@@ -144,14 +144,15 @@ def point_grid(
 ) -> NDArray[np.float32]:
     """Return a (H, W, 3) float32 point in the camera frame for every pixel; NaN without a measurement."""
     height, width = depth_m.shape
-    if lens is not None:
-        points = np.full((height, width, 3), np.nan, np.float32)
-        rows, columns = np.nonzero(valid_depth(depth_m))
-        points[rows, columns] = back_project(columns, rows, depth_m[rows, columns], intrinsics, lens)
-        return points
     depth = np.where(valid_depth(depth_m), depth_m, np.float32(np.nan))
-    y = ((np.arange(height) - intrinsics[1, 2]) / intrinsics[1, 1])[:, None]
-    x = (np.arange(width) - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
+    x: NDArray[np.floating]
+    y: NDArray[np.floating]
+    if lens is None:
+        y = ((np.arange(height) - intrinsics[1, 2]) / intrinsics[1, 1])[:, None]
+        x = (np.arange(width) - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
+    else:
+        x, y = ray_grid((height, width), intrinsics, lens)
+        depth = np.where(np.isfinite(x), depth, np.float32(np.nan))
     points = np.empty((height, width, 3), np.float32)
     points[..., 0] = x * depth
     points[..., 1] = y * depth

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -226,6 +227,9 @@ def test_a_simulation_that_is_reset(ros: Any, eventually: Eventually, drive: Any
         now = stamp_from_ns(now_s * 1_000_000_000)
         eventually(answered, f"a result at {now_s} s")
     driver.stop()
+    stopped_s = time.monotonic()
+    eventually(lambda: time.monotonic() - stopped_s > 1.5, "more real seconds than max_frame_age_s")
+    assert answered(), "a paused simulation: no simulated time has passed"
 
 
 @_parameters(**{"front.image_topic": "/no spaces please"})

@@ -55,6 +55,10 @@ def test_a_mask_at_the_edge_of_a_wide_image_is_where_it_is(lens: LensDistortion)
 def test_a_cloud_uses_the_same_rays() -> None:
     lens = _LENSES[0]
     points = point_grid(np.full(_HW, 2.0, np.float32), _K, lens)
+    other = point_grid(np.full(_HW, 2.0, np.float32), _K, _LENSES[3])
+    assert not np.allclose(points, other), "each camera has its own rays"
+    again = point_grid(np.full(_HW, 4.0, np.float32), _K.copy(), lens)
+    np.testing.assert_allclose(again, points * 2.0, rtol=1e-6)
     x, y = undistorted_rays(np.array([600, 30]), np.array([40, 400]), _K, lens)
     np.testing.assert_allclose(points[[40, 400], [600, 30], 0], 2.0 * x, atol=1e-5)
     np.testing.assert_allclose(points[[40, 400], [600, 30], 1], 2.0 * y, atol=1e-5)
