@@ -242,6 +242,11 @@ def _check_principal_point(matrix: NDArray[np.float64], info: CameraInfo, *, rec
             f"{calibrated}: {name} must be that of the full resolution (REP 104)",
             hint=f"correct the driver's camera info: either no roi, or {name} before the region is cut out",
         )
+    if all(0.45 < share < 0.55 for share in ((cx + 0.5) / height, (cy + 0.5) / width)):
+        raise InvalidImageError(
+            f"{at} is the middle of the turned image of {height}×{width} px, not of {calibrated}",
+            hint="if the driver rotates the image, it must rotate its camera info, too",
+        )
     if _aspect(share_x / share_y) < 1.2:  # as far off in both directions: the middle of another size
         raise InvalidImageError(
             f"{at} is the middle of an image of about {2 * cx:.0f}×{2 * cy:.0f} px, not of {calibrated}: "

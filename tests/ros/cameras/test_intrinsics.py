@@ -217,6 +217,9 @@ def test_the_right_matrix_gives_the_right_position() -> None:
             "either no roi",
             id="K of the region",
         ),
+        pytest.param(
+            {"k": [300.0, 0, 120.0, 0, 300.0, 160.0, 0, 0, 1.0]}, "turned image of 240×320", "", id="turned"
+        ),
         pytest.param({"k": [1e-300, 0, 160.0, 0, 1e-300, 120.0, 0, 0, 1.0]}, "impossible", "", id="tiny"),
         pytest.param({"k": [1e300, 0, 160.0, 0, 1e300, 120.0, 0, 0, 1.0]}, "impossible", "", id="huge"),
         pytest.param({"k": [300.0, 0, 1e18, 0, 300.0, 120.0, 0, 0, 1.0]}, "outside", "", id="far center"),
