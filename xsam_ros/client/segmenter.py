@@ -337,7 +337,7 @@ def _check_cancelled(cancel: threading.Event | None) -> None:
         raise RequestCancelledError("the caller cancelled the request")
 
 
-def _deadline(deadline_s: float) -> Deadline:
+def _deadline(deadline_s: object) -> Deadline:
     """Start a deadline.
 
     Raises:

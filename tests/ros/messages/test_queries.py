@@ -122,7 +122,7 @@ _PIXEL = messages.PixelPoint(x=1.0, y=1.0)
             _query_with(_prompt(_MASK_KIND, mask=_mask(2**32 - 1, 2**32 - 1, b"4"))),
             "image",
         ),
-        (_query_with(_prompt(_MASK_KIND, mask=_mask(6, 9, b""))), "run-length"),
+        (_query_with(_prompt(_MASK_KIND, mask=_mask(6, 9, b""))), "run lengths"),
         (_query_with(_prompt(_MASK_KIND, mask=_mask(6, 9, b"fff"))), "run-length"),
         (_query_with(_prompt(_MASK_KIND, mask=_mask(6, 9, b"f1"))), "at least one pixel"),
     ],
