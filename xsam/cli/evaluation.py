@@ -19,6 +19,7 @@ from xsam.errors import InvalidOptionError
 if TYPE_CHECKING:
     from xsam.engine import XSam
     from xsam.eval.pictures import PictureSample
+    from xsam.eval.predictions import PredictionFile
 
 DEFAULT_SCENES = "2000000:500"
 
@@ -66,6 +67,7 @@ _BELONGS_TO = {
     "prompts": "source",
     "per_scene": None,
     "count": "pictures",
+    "resume": "out",
 }
 
 
@@ -98,6 +100,13 @@ def evaluate(
     count: Annotated[
         int, typer.Option(min=1, max=1000, help="With --pictures: how many, chosen at random.")
     ] = 20,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="With --coco or --source: save predictions.jsonl and scores.json in this folder."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With --out: go on with the predictions in the folder.")
+    ] = False,
     device: loading.Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
     llm_device: loading.LlmDevice = None,
@@ -108,10 +117,12 @@ def evaluate(
 ) -> None:
     """Score a checkpoint on simulated scenes or on a data set.
 
-    Exit code 1 if every question failed.
+    Exit code 1 if every question failed, 130 after Ctrl-C: the scores are those of the images until then.
     """
     if sum(given is not None for given in (scenes, coco, source)) > 1:
         raise typer.BadParameter("give one of --scenes, --coco and --source")
+    if out is not None and coco is None and source is None:
+        raise typer.BadParameter("--out needs --coco or --source")
     _check_combination(context)
     if source is not None:
         options = _parse_options(option or [])
@@ -135,12 +146,20 @@ def evaluate(
                 frame_cache_mib=frame_cache_mib,
             )
 
+    predictions = None
+    if out is not None:
+        data = {"coco": str(coco), "split": split, "tasks": sorted(task or [])}
+        if source is not None:
+            data = {"source": source, "options": options, "prompts": prompts}
+        predictions = _prediction_file(out, {"model": model, **data}, resume)
     if coco is not None:
-        scores = _evaluate_coco(load, coco, split, task or [], limit, sample)
+        scores = _evaluate_coco(load, coco, split, task or [], limit, sample, predictions)
     elif source is not None:
-        scores = _evaluate_source(load, source, options, prompts, limit, sample)
+        scores = _evaluate_source(load, source, options, prompts, limit, sample, predictions)
     else:
         scores = _evaluate_scenes(load, scenes or DEFAULT_SCENES, limit, per_scene, sample)
+    for reason, times in scores.get("skipped", {}).items():
+        Console(stderr=True).print(f"skipped: {times} {reason}", markup=False, soft_wrap=True)
     for reason, times in scores["failures"].items():
         Console(stderr=True).print(f"{times}× no result: {reason}", style="red", markup=False, soft_wrap=True)
     if as_json:
@@ -148,6 +167,9 @@ def evaluate(
     else:
         Console().print(score_table(scores))
         print_lines(_footer(scores))
+    if predictions is not None:
+        predictions.write_scores(scores)
+        predictions.close()
     if pictures is not None and sample is not None:
         try:
             paths = sample.write(pictures)
@@ -155,6 +177,8 @@ def evaluate(
             print_error(f"cannot write images to {pictures}: {error.strerror or error}", "")
             raise typer.Exit(1) from error
         Console(stderr=True).print(f"wrote {len(paths)} images to {pictures}", markup=False, soft_wrap=True)
+    if not scores.get("complete", True):
+        raise typer.Exit(130)
     if 0 < scores["questions"] == scores["failed"]:
         raise typer.Exit(1)
 
@@ -200,6 +224,12 @@ def _picture_sample(count: int) -> PictureSample:
     return PictureSample(count)
 
 
+def _prediction_file(folder: Path, evaluation: Mapping[str, Any], resume: bool) -> PredictionFile:
+    from xsam.eval.predictions import PredictionFile
+
+    return PredictionFile(folder, evaluation, resume=resume)
+
+
 def _evaluate_scenes(
     load: Callable[[], XSam], text: str, limit: int | None, per_scene: int, sample: PictureSample | None
 ) -> dict[str, Any]:
@@ -217,11 +247,14 @@ def _evaluate_coco(
     tasks: list[str],
     limit: int | None,
     sample: PictureSample | None,
+    predictions: PredictionFile | None,
 ) -> dict[str, Any]:
     from xsam.eval.coco import COCO_TASKS, CocoFolder, evaluate_coco
 
     data = CocoFolder.open(folder, split, tasks or COCO_TASKS)  # first, to fail before the model is loaded
-    return evaluate_coco(load(), data, limit=limit, show_progress=True, pictures=sample)
+    return evaluate_coco(
+        load(), data, limit=limit, show_progress=True, pictures=sample, predictions=predictions
+    )
 
 
 def _evaluate_source(
@@ -231,12 +264,21 @@ def _evaluate_source(
     prompts: int,
     limit: int | None,
     sample: PictureSample | None,
+    predictions: PredictionFile | None,
 ) -> dict[str, Any]:
     from xsam.data.readers import open_source
     from xsam.eval.sources import evaluate_source
 
     opened = open_source(kind, **options)
-    return evaluate_source(load(), opened, prompts=prompts, limit=limit, show_progress=True, pictures=sample)
+    return evaluate_source(
+        load(),
+        opened,
+        prompts=prompts,
+        limit=limit,
+        show_progress=True,
+        pictures=sample,
+        predictions=predictions,
+    )
 
 
 def _parse_options(values: list[str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from xsam.data.readers.annotations import describe_skips
 from xsam.errors import DatasetError, MissingDataError, XSamError
 from xsam.eval.pictures import PictureSample
+from xsam.eval.predictions import PredictionFile
 from xsam.eval.questions import Question
 from xsam.eval.scoreboard import Scoreboard
 from xsam.segmenter import Segmenter
-from xsam.types.requests import Frame, SegmentationResult
+from xsam.types.requests import Frame, SegmentationResult, Status
 
 DEADLINE_S = 3600.0  # per image; long enough for a large model on a CPU
 
@@ -49,15 +50,31 @@ def ask_and_score(
     pictures: PictureSample | None,
     *,
     name: str,
-) -> float:
+    predictions: PredictionFile | None = None,
+) -> float | None:
     """Ask the questions, score the results, and offer them to be drawn under the image's name.
 
+    Args:
+        model: the segmenter to evaluate.
+        rgb: (H, W, 3) uint8.
+        questions: may be empty.
+        board: collects the scores.
+        pictures: collects results to be drawn.
+        name: name of the image, unique if there are `predictions`.
+        predictions: where results are saved; the model is not asked for those that it holds.
+
     Returns:
-        Seconds that the model took.
+        Seconds that the model took; None if it was not asked.
     """
-    started = time.perf_counter()
-    results = ask(model, rgb, questions)
-    seconds = time.perf_counter() - started
+    image_hw = (int(rgb.shape[0]), int(rgb.shape[1]))
+    results = predictions.saved(name, questions, image_hw) if predictions is not None else None
+    seconds = None
+    if results is None:
+        started = time.perf_counter()
+        results = ask(model, rgb, questions)
+        seconds = time.perf_counter() - started
+        if predictions is not None and all(r.status in (Status.FOUND, Status.NOT_FOUND) for r in results):
+            predictions.add(name, results)  # what failed is asked again by the next run
     for question, result in zip(questions, results, strict=True):
         iou = board.add(question, result)
         if pictures is not None and iou is not None:
@@ -79,3 +96,29 @@ def check_evaluated(evaluated: int, total: int, skipped: Mapping[str, int]) -> N
             f"none of {total} images could be evaluated",
             hint=f"skipped: {describe_skips(skipped)}; see the log",
         )
+
+
+class Interruptible:
+    """Iteration that Ctrl-C ends early, so that what was measured until then can be reported.
+
+    ::
+
+        steps = Interruptible(range(9))
+        with steps:
+            for step in steps: ...
+        steps.complete  # False after Ctrl-C
+    """
+
+    def __init__(self, items: Iterable[int]) -> None:
+        self._items = items
+        self.complete = False
+
+    def __iter__(self) -> Iterator[int]:
+        yield from self._items
+        self.complete = True
+
+    def __enter__(self) -> Interruptible:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        return kind is KeyboardInterrupt

@@ -48,8 +48,9 @@ from xsam.data.readers.files import Layout, find_image, read_json, read_rgb
 from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.errors import DatasetError, InvalidQueryError, MissingDataError
-from xsam.eval.asking import ask_and_score, check_evaluated, image_problem
+from xsam.eval.asking import Interruptible, ask_and_score, check_evaluated, image_problem
 from xsam.eval.pictures import PictureSample
+from xsam.eval.predictions import PredictionFile
 from xsam.eval.questions import (
     INTERACTIVE_KINDS,
     MAX_DETECTIONS,
@@ -83,6 +84,7 @@ def evaluate_coco(
     seed: int = 0,
     show_progress: bool = False,
     pictures: PictureSample | None = None,
+    predictions: PredictionFile | None = None,
 ) -> Scores:
     """Score a model on a split; equal results give equal scores.
 
@@ -93,33 +95,44 @@ def evaluate_coco(
         seed: seed for drawing the regions.
         show_progress: show a progress bar on stderr.
         pictures: collects results to be drawn.
+        predictions: saves the results, and holds those of an earlier run.
 
     Returns:
-        The scores of `Scoreboard`, `ms_per_picture_median`, the number `n` of images that were evaluated, and
-        the number of records and images that were `skipped`, by reason.
+        The scores of `Scoreboard`, `ms_per_picture_median`, the number `n` of images that were evaluated, the
+        number of records and images that were `skipped`, by reason, and `complete`: False if Ctrl-C ended
+        the evaluation early.
 
     Raises:
         DatasetError: no image could be used.
     """
     images = sorted(data.images.items(), key=lambda item: id_order(item[0]))
     total = len(images) if limit is None else min(limit, len(images))
-    board, latency_s, skipped = Scoreboard(), [], Counter(data.skipped)
-    for step in tqdm(range(total), unit="image", disable=not show_progress, mininterval=5.0):
-        index = step * len(images) // total
-        image_id, file_name = images[index]
-        try:
-            rgb = data.read_image(image_id)
-            questions = list(data.questions(image_id, rgb.shape[:2], np.random.default_rng([seed, index])))
-        except DatasetError as error:
-            skip(skipped, image_problem(error), error)
-            continue
-        name = Path(file_name).stem
-        latency_s.append(ask_and_score(model, rgb, questions, board, pictures, name=name))
-    check_evaluated(len(latency_s), total, skipped)
+    board, skipped = Scoreboard(), Counter(data.skipped)
+    timed: list[float | None] = []
+    steps = Interruptible(tqdm(range(total), unit="image", disable=not show_progress, mininterval=5.0))
+    with steps:
+        for step in steps:
+            index = step * len(images) // total
+            image_id, file_name = images[index]
+            try:
+                rgb = data.read_image(image_id)
+                rng = np.random.default_rng([seed, index])
+                questions = list(data.questions(image_id, rgb.shape[:2], rng))
+            except DatasetError as error:
+                skip(skipped, image_problem(error), error)
+                continue
+            name = Path(file_name.replace("\\", "/")).stem if predictions is None else str(image_id)
+            seconds = ask_and_score(
+                model, rgb, questions, board, pictures, name=name, predictions=predictions
+            )
+            timed.append(seconds)
+    check_evaluated(len(timed), total if steps.complete else 0, skipped)
+    latency_s = [seconds for seconds in timed if seconds is not None]
     return {
         **board.scores(),
         "ms_per_picture_median": round(1000 * statistics.median(latency_s), 1) if latency_s else None,
-        "n": len(latency_s),
+        "n": len(timed),
+        "complete": steps.complete,
         "skipped": {reason: count for reason, count in skipped.items() if count},
     }
 

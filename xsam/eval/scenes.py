@@ -74,7 +74,7 @@ def evaluate(
         regions = [question for question in questions if isinstance(question.truth, RegionTruth)]
         others = [question for question in questions if not isinstance(question.truth, RegionTruth)]
         seconds = ask_and_score(model, view.rgb, regions, board, pictures, name=str(seed))
-        if regions:
+        if regions and seconds is not None:
             latency_s.append(seconds / len(regions))
         ask_and_score(model, view.rgb, others, board, pictures, name=str(seed))
     relation = board.mean_iou(RELATION_KINDS)

@@ -16,8 +16,9 @@ from tqdm import tqdm
 from xsam.data.readers.annotations import skip
 from xsam.data.samples import PromptedImage, SampleSource, TrainPrompt
 from xsam.errors import DatasetError, InvalidQueryError, XSamError
-from xsam.eval.asking import ask_and_score, check_evaluated, image_problem
+from xsam.eval.asking import Interruptible, ask_and_score, check_evaluated, image_problem
 from xsam.eval.pictures import PictureSample
+from xsam.eval.predictions import PredictionFile
 from xsam.eval.questions import (
     MAX_DETECTIONS,
     CaptionTruth,
@@ -53,6 +54,7 @@ def evaluate_source(
     seed: int = 0,
     show_progress: bool = False,
     pictures: PictureSample | None = None,
+    predictions: PredictionFile | None = None,
 ) -> Scores:
     """Score a model on the images of a source; equal results give equal scores.
 
@@ -64,10 +66,12 @@ def evaluate_source(
         seed: seed of the prompts.
         show_progress: show a progress bar on stderr.
         pictures: collects results to be drawn.
+        predictions: saves the results, and holds those of an earlier run.
 
     Returns:
         The scores of `Scoreboard` for the tasks of the source, the number `n` of images that were evaluated,
-        and what was `skipped`, by reason: images that cannot be used, and prompts that request no masks.
+        what was `skipped`, by reason (images that cannot be used, prompts that request no masks), and
+        `complete`: False if Ctrl-C ended the evaluation early.
 
     Raises:
         DatasetError: no image could be used.
@@ -76,21 +80,26 @@ def evaluate_source(
     board, skipped, evaluated = Scoreboard(), Counter(getattr(source, "skipped", {})), 0
     total = len(source) if limit is None else min(limit, len(source))
     chosen = [k * len(source) // total for k in range(total)]
-    for index in tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0):
-        try:
-            image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
-        except DatasetError as error:
-            skip(skipped, image_problem(error), error)
-            continue
-        converted = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
-        questions = [question for question in converted if question is not None]
-        skipped["prompts without masks"] += len(converted) - len(questions)
-        ask_and_score(model, image.rgb, questions, board, pictures, name=str(index))
-        evaluated += 1
-    check_evaluated(evaluated, total, skipped)
+    indices = Interruptible(tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0))
+    with indices:
+        for index in indices:
+            try:
+                image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
+            except DatasetError as error:
+                skip(skipped, image_problem(error), error)
+                continue
+            converted = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
+            questions = [question for question in converted if question is not None]
+            skipped["prompts without masks"] += len(converted) - len(questions)
+            ask_and_score(
+                model, image.rgb, questions, board, pictures, name=str(index), predictions=predictions
+            )
+            evaluated += 1
+    check_evaluated(evaluated, total if indices.complete else 0, skipped)
     return {
         **board.scores(),
         "n": evaluated,
+        "complete": indices.complete,
         "skipped": {reason: count for reason, count in skipped.items() if count},
     }
 

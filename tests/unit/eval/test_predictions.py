@@ -1,0 +1,133 @@
+"""Predictions on disk: they score alike, and an interrupted evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.unit.eval.answers import refused, result, right_answer
+from tests.unit.eval.test_sources import HW, MASKS, PROMPTS, Pictures
+from xsam.errors import DatasetError
+from xsam.eval import asking
+from xsam.eval.predictions import PREDICTIONS, SCORES, PredictionFile
+from xsam.eval.questions import Question
+from xsam.eval.sources import evaluate_source
+from xsam.segmenter import FakeSegmenter
+from xsam.types.requests import SegmentationResult
+
+EVALUATION = {"model": "tiny", "source": "pictures"}
+MODEL = FakeSegmenter({})
+
+
+class Asked:
+    """Stands for the model: counts the images, and stops the run at one of them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> None:
+        self.images, self.stop_at = 0, stop_at
+        monkeypatch.setattr(asking, "ask", self._ask)
+
+    def _ask(
+        self, model: object, rgb: NDArray[np.uint8], questions: Sequence[Question]
+    ) -> list[SegmentationResult]:
+        if self.images == self.stop_at:
+            raise KeyboardInterrupt
+        self.images += 1
+        return [right_answer(question, HW) for question in questions]
+
+
+def _scores(folder: Path, *, resume: bool = False, **arguments: Any) -> dict[str, Any]:
+    predictions = PredictionFile(folder, EVALUATION, resume=resume)
+    try:
+        return evaluate_source(MODEL, Pictures(*PROMPTS), prompts=9, predictions=predictions, **arguments)
+    finally:
+        predictions.close()
+
+
+def test_an_interrupted_evaluation_is_scored_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Asked(monkeypatch)
+    whole = _scores(tmp_path / "whole")
+    assert (whole["n"], whole["complete"]) == (4, True)
+
+    Asked(monkeypatch, stop_at=2)
+    part = _scores(tmp_path / "part")
+    assert (part["n"], part["complete"], part["referring_miou"]) == (2, False, 1.0)
+    with (tmp_path / "part" / PREDICTIONS).open("a", encoding="utf-8") as file:
+        file.write('{"image":"2","resul')  # the power failed here
+    rest = Asked(monkeypatch)
+    assert _scores(tmp_path / "part", resume=True) == whole
+    assert rest.images == 2
+    again = Asked(monkeypatch)
+    assert _scores(tmp_path / "part", resume=True) == whole
+    assert again.images == 0
+
+
+def test_predictions_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Asked(monkeypatch)
+    _scores(tmp_path)
+    with pytest.raises(DatasetError, match="exists") as caught:
+        PredictionFile(tmp_path, EVALUATION)
+    assert "--resume" in caught.value.hint
+    with pytest.raises(DatasetError, match="another evaluation"):
+        PredictionFile(tmp_path, {**EVALUATION, "model": "other"}, resume=True)
+    _scores(tmp_path, resume=True, seed=1)  # the same questions, whatever the seed
+    assert asked.images == 4
+    predictions = PredictionFile(tmp_path, EVALUATION, resume=True)
+    evaluate_source(MODEL, Pictures("referring"), predictions=predictions)  # other questions
+    predictions.close()
+    assert asked.images == 8
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="cannot write"):
+        PredictionFile(tmp_path / "file" / "folder", EVALUATION)
+
+
+def test_a_damaged_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Asked(monkeypatch)
+    _scores(tmp_path)
+    path = tmp_path / PREDICTIONS
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"predictions\.jsonl, line 2 is damaged"):
+        PredictionFile(tmp_path, EVALUATION, resume=True)
+
+
+def test_what_failed_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "ask", lambda _, __, questions: [refused(q.query, HW) for q in questions])
+    assert _scores(tmp_path)["failed"] > 0
+    asked = Asked(monkeypatch)
+    assert _scores(tmp_path, resume=True)["failed"] == 0
+    assert asked.images == 4
+
+
+def test_results_come_back(tmp_path: Path) -> None:
+    source = Pictures("referring")
+    image = source.sample(0, np.random.default_rng(0))
+    from xsam.eval.sources import question_of
+
+    question = question_of(image, image.prompts[0])
+    assert question is not None
+    sent = result(question.query, HW, [(0, MASKS[1], 0.25), (0, MASKS[0], 0.75)], text="täxt", phrases=("a",))
+    for resume in (False, True):
+        predictions = PredictionFile(tmp_path, EVALUATION, resume=resume)
+        if not resume:
+            predictions.add("7", [sent])
+            path = predictions.write_scores({"n": 1})
+        predictions.close()
+    received = predictions.saved("7", [question], HW)
+    assert received is not None
+    (back,) = received
+    np.testing.assert_array_equal(back.masks, sent.masks)
+    np.testing.assert_array_equal(back.segments.scores, sent.segments.scores)
+    assert (back.status, back.text, back.phrases) == (sent.status, "täxt", ("a",))
+    assert (path.name, json.loads(path.read_text())) == (SCORES, {"n": 1})
+    assert predictions.saved("8", [question], HW) is None
