@@ -148,7 +148,7 @@ def evaluate(
 
     predictions = None
     if out is not None:
-        data = {"coco": str(coco), "split": split, "tasks": sorted(task or [])}
+        data: dict[str, Any] = {"coco": str(coco), "split": split, "tasks": sorted(task or [])}
         if source is not None:
             data = {"source": source, "options": options, "prompts": prompts}
         predictions = _prediction_file(out, {"model": model, **data}, resume)
