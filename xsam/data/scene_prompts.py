@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.data.samples import answer_with_masks
-from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import Conversation, conversation_for
 from xsam.sim.annotate import ObjectAnnotation
 from xsam.sim.household import CATEGORIES

@@ -17,7 +17,8 @@ from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
-from xsam.inference.preprocess import prompt_mask, region_mask, segmentation_pixels, vision_pixels
+from xsam.inference.preprocess import region_mask, segmentation_pixels, vision_pixels
+from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import (
     END_TAG,
     SEG_TAG,

@@ -101,11 +101,11 @@ def test_publishing_detections_leaves_the_kept_frame_in_its_own_frame(source: Ca
         result = _segment(source)
         location = result.instances[0].location
         assert (location.frame_id, location.position.z) == ("map", pytest.approx(11.0)), f"request {request}"
-        assert result.header.frame_id == "lens"
+        assert result.header.frame_id == "lens_optical"
         array = detections.detections_3d([result])
         assert array.header.frame_id == array.detections[0].header.frame_id == "map"
-        assert result.header.frame_id == "lens", "the result itself keeps the frame of the image"
-        assert source.header.frame_id == "lens"
+        assert result.header.frame_id == "lens_optical", "the result itself keeps the frame of the image"
+        assert source.header.frame_id == "lens_optical"
 
 
 def test_a_message_has_a_header_of_its_own(source: CameraFrame) -> None:
@@ -119,7 +119,7 @@ def test_a_message_has_a_header_of_its_own(source: CameraFrame) -> None:
         message.header.stamp.sec = 99
         message.header.stamp.nanosec = 99
     assert (header.frame_id, header.stamp.sec, header.stamp.nanosec) == ("lens", 5, 7)
-    assert source.header.frame_id == "lens"
+    assert source.header.frame_id == "lens_optical"
     assert source.header.stamp.nanosec != 99
 
 
@@ -129,4 +129,4 @@ def test_detections_of_a_result_share_no_header_with_it(source: CameraFrame) -> 
     flat = detections.detections_2d([result])
     flat.header.frame_id = "elsewhere"
     flat.detections[0].header.frame_id = "elsewhere"
-    assert result.header.frame_id == "lens"
+    assert result.header.frame_id == "lens_optical"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tests.unit.data.scene_truth import SceneTruth, meant, phrases
 from xsam.config import REGION_ID
 from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
-from xsam.inference.preprocess import PROMPT_RADIUS_SHARE
+from xsam.inference.prompt_masks import PROMPT_RADIUS_SHARE
 from xsam.inference.prompts import tokenize
 from xsam.sim.annotate import annotate
 from xsam.sim.language import plural

@@ -7,7 +7,7 @@ import torch
 
 from xsam import VisualPrompt
 from xsam.inference.postprocess import UnlabeledSegments, pointed_at
-from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompt_masks import prompt_mask
 
 HW = (60, 80)
 

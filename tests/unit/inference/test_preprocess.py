@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.golden import GOLDEN
 from xsam import VisualPrompt
 from xsam.config import XSamConfig
-from xsam.inference.preprocess import prompt_mask, region_mask, scaled_hw, segmentation_pixels, vision_pixels
+from xsam.inference.preprocess import region_mask, scaled_hw, segmentation_pixels, vision_pixels
+from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, box_of_mask
 

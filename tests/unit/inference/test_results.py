@@ -13,7 +13,7 @@ from support.golden import GOLDEN
 from tests.unit.inference.logits import class_logits
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
 from xsam.config import XSamConfig
-from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.results import Prediction, compose, plain_text
 
 GOLDEN_CONFIG = XSamConfig.read(GOLDEN / "a" / "config.json")

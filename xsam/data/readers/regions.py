@@ -34,7 +34,7 @@ from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
 from xsam.errors import DatasetError, RecordError
-from xsam.inference.preprocess import prompt_mask
+from xsam.inference.prompt_masks import prompt_mask
 from xsam.types.masks import BoolMask, box_of_mask
 from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
 
