@@ -327,4 +327,5 @@ def _describe_score(name: str) -> tuple[str, str] | None:
 def _footer(scores: Mapping[str, Any]) -> str:
     counts = ", ".join(f"{count} {group}" for group, count in scores["counts"].items())
     failed = f", {scores['failed']} without a result" if scores["failed"] else ""
-    return f"{scores['n']} images, {scores['questions']} questions{failed}: {counts or 'none'}"
+    protocol = f"\n{scores['protocol']}" if "protocol" in scores else ""
+    return f"{scores['n']} images, {scores['questions']} questions{failed}: {counts or 'none'}{protocol}"

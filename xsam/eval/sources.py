@@ -71,7 +71,7 @@ def evaluate_source(
     Returns:
         The scores of `Scoreboard` for the tasks of the source, the number `n` of images that were evaluated,
         what was `skipped`, by reason (images that cannot be used, prompts that request no masks), and
-        `complete`: False if Ctrl-C ended the evaluation early.
+        `complete`: False if Ctrl-C ended the evaluation early, and `protocol`: how the questions were chosen.
 
     Raises:
         DatasetError: no image could be used.
@@ -100,6 +100,10 @@ def evaluate_source(
         **board.scores(),
         "n": evaluated,
         "complete": indices.complete,
+        "protocol": (
+            f"sampled: at most {prompts} prompts per image, drawn as in training with seed {seed}, of {total} of "
+            f"{len(source)} images; not comparable with published scores"
+        ),
         "skipped": {reason: count for reason, count in skipped.items() if count},
     }
 

@@ -68,6 +68,8 @@ def test_eval_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ["grounded captions", "CIDEr-D, 0 to 10", "1.500"] in rows
     assert "size" not in result.output
     assert result.output.endswith("3 images, 40 questions: 40 referring\n")
+    _pretend(monkeypatch, {"protocol": "sampled: …"})
+    assert _eval().output.endswith("3 images, 40 questions: 40 referring\nsampled: …\n")
 
 
 def test_eval_reports_what_got_no_result(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,11 @@ def test_limits_spread_over_the_source_and_draws_are_reproducible() -> None:
     evaluate_source(FakeSegmenter({}), second, limit=3, seed=1)
     assert [index for index, _, _ in first.drawn] == [0, 3, 6]
     assert first.drawn == second.drawn
+    protocol = evaluate_source(FakeSegmenter({}), Pictures("referring", size=10), prompts=5, limit=3)[
+        "protocol"
+    ]
+    assert "sampled: at most 5 prompts per image" in protocol
+    assert "3 of 10 images; not comparable with published scores" in protocol
     assert len({number for _, number, _ in first.drawn}) == 3
     assert evaluate_source(FakeSegmenter({}), Pictures("referring", size=2), limit=5)["n"] == 2
 
