@@ -101,8 +101,8 @@ def evaluate_source(
         "n": evaluated,
         "complete": indices.complete,
         "protocol": (
-            f"sampled: at most {prompts} prompts per image, drawn as in training with seed {seed}, of {total} of "
-            f"{len(source)} images; not comparable with published scores"
+            f"sampled: at most {prompts} prompts per image, drawn as in training with seed {seed}, of "
+            f"{total} of {len(source)} images; not comparable with published scores"
         ),
         "skipped": {reason: count for reason, count in skipped.items() if count},
     }
