@@ -50,6 +50,7 @@ from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.client.goal import Goal, ProgressHook, progress_hook
 from xsam_ros.client.stream import ResultStream
+from xsam_ros.client.watch import NodeWatch
 from xsam_ros.messages.frames import image_from_frame
 from xsam_ros.messages.queries import query_to_message
 from xsam_ros.messages.results import raise_for_response, result_from_message
@@ -61,6 +62,7 @@ from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 _POLL_S = 0.01
 _RETRY_S = 0.05
 _CHECK_S = 0.1
+_STATUS_RETRY_S = 3.0
 _LONGEST_TIMEOUT_S = 1e6  # a message cannot ask for an infinite time
 _client_numbers = itertools.count(1)
 
@@ -282,27 +284,43 @@ class RosSegmenter:
         request.timeout_s = _timeout_s(deadline)
         goal = Goal(self._action, request, on_progress)
         call_in_executor(self._executor, goal.send)
+        watch = NodeWatch(self._get_status, self.node_name)
         try:
-            self._wait_until(goal.ended, deadline, cancel)
+            if not self._wait_until(goal.ended, deadline, cancel, watch):
+                raise SegmenterUnavailableError(
+                    f"node {self.node_name!r} does not have the goal any more; it was probably restarted",
+                    hint="send the request again",
+                )
         finally:
+            watch.close()
             if not goal.ended.is_set():
                 call_in_executor(self._executor, goal.cancel)
         return _results(goal.result(), source, queries)
 
     def _call(self, client: Client, request: Any, deadline: Deadline) -> Any:
-        """Wait for the service, call it and wait for the response, all within the deadline."""
-        self._wait_for_server(client.service_is_ready, deadline)
-        if isinstance(request, Segment.Request):
-            request.timeout_s = _timeout_s(deadline)
-        done = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: done.set())
-        try:
-            self._wait_until(done, deadline)
-            return future.result()
-        finally:
-            if not done.is_set():
-                client.remove_pending_request(future)
+        """Wait for the service, call it and wait for the response, all within the deadline.
+
+        What the node has lost is sent again: a segmentation request, or a request for its status.
+        """
+        while True:
+            self._wait_for_server(client.service_is_ready, deadline)
+            watch, attempt = None, deadline
+            if isinstance(request, GetStatus.Request):  # the node responds at once, or has crashed
+                attempt = Deadline(min(deadline.remaining_s, _STATUS_RETRY_S))
+            if isinstance(request, Segment.Request):
+                request.timeout_s = _timeout_s(deadline)
+                watch = NodeWatch(self._get_status, self.node_name)
+            done = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _, done=done: done.set())
+            try:
+                if self._wait_until(done, deadline, watch=watch, attempt=attempt):
+                    return future.result()
+            finally:
+                if watch is not None:
+                    watch.close()
+                if not done.is_set():
+                    client.remove_pending_request(future)
 
     def _wait_for_server(
         self, is_ready: Callable[[], bool], deadline: Deadline, cancel: threading.Event | None = None
@@ -323,13 +341,22 @@ class RosSegmenter:
         deadline.check()
 
     def _wait_until(
-        self, event: threading.Event, deadline: Deadline, cancel: threading.Event | None = None
-    ) -> None:
+        self,
+        event: threading.Event,
+        deadline: Deadline,
+        cancel: threading.Event | None = None,
+        watch: NodeWatch | None = None,
+        attempt: Deadline | None = None,
+    ) -> bool:
+        """Wait for an event; return False if the node has lost the request, or the attempt took too long."""
         while not event.wait(min(deadline.remaining_s, _CHECK_S)):
             _check_cancelled(cancel)
             deadline.check()
             if self._closing.is_set():
                 raise SegmenterUnavailableError("the client was closed", hint="")
+            if (attempt is not None and attempt.expired) or (watch is not None and watch.lost()):
+                return event.is_set()
+        return True
 
 
 def _check_cancelled(cancel: threading.Event | None) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from rclpy.action.server import ActionServer, CancelResponse, ServerGoalHandle
 from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
 
 from xsam.errors import ModelError, NotActiveError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
@@ -77,6 +78,8 @@ class SegmentAction:
         finally:
             with self._lock:
                 del self._goals[key]
+            # rclpy keeps the goal as long as its result, and the image may be large.
+            handle.request.image, handle.request.queries = Image(), []
         result = Segment.Result()
         if isinstance(outcome, XSamError):
             error_to_response(outcome, result)
