@@ -121,7 +121,7 @@ class ForwardPass:
         config = self.model.config
         task = query.validate(frame.image_hw)
         distinct = without_repeats(query)
-        conversation = conversation_for(distinct)
+        conversation = conversation_for(distinct, task)
         tokens = tokenize(self.tokenizer, conversation, bos=config.bos_before_user)
         tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
         room = config.llm.max_position_embeddings - (0 if conversation.answer else MAX_NEW_TOKENS)

@@ -174,13 +174,17 @@ def without_repeats(query: Query) -> Query:
     )
 
 
-def conversation_for(query: Query) -> Conversation:
+def conversation_for(query: Query, task: Task | None = None) -> Conversation:
     """Build the canonical question for a query, and the answer to force where the task has a fixed one.
+
+    Args:
+        query: a valid query.
+        task: its resolved task, if the caller knows it.
 
     Raises:
         InvalidQueryError: a text is empty once its tags are removed.
     """
-    task = query.resolved_task()
+    task = query.resolved_task() if task is None else task
     text = clean_text(query.text)
     if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
         names = [category_name(name) for name in query.thing_classes + query.stuff_classes]

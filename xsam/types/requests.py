@@ -10,20 +10,21 @@ Conventions, everywhere in the project:
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
 from xsam.types.arrays import Rebuilt, owned
+from xsam.types.checks import enum_member, real_number, typed_entries, whole_number
 from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.segments import Segments
+from xsam.types.visual_prompts import PromptKind, VisualPrompt
 
 __all__ = [
     "MAX_CATEGORIES",
@@ -43,8 +44,6 @@ __all__ = [
     "check_rgb",
 ]
 
-_E = TypeVar("_E", bound=Enum)
-
 MAX_TEXT_CHARS = 2000
 MAX_CATEGORIES = 256
 MAX_PROMPTS = 32
@@ -62,15 +61,6 @@ class Task(str, Enum):
     INTERACTIVE = "interactive"
     VISUAL_GROUNDED = "visual_grounded"
     CHAT = "chat"
-
-
-class PromptKind(str, Enum):
-    """Kinds of visual prompts."""
-
-    POINT = "point"
-    BOX = "box"
-    SCRIBBLE = "scribble"
-    MASK = "mask"
 
 
 class Status(str, Enum):
@@ -129,92 +119,6 @@ class CameraRef:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class VisualPrompt(Rebuilt):
-    """A point, box, scribble or mask in original pixels. Use the class methods to make one."""
-
-    kind: PromptKind
-    points_xy: NDArray[np.float32] | None = None  # (N, 2): POINT N = 1, SCRIBBLE N ≥ 2
-    box_xyxy: tuple[float, float, float, float] | None = None
-    mask: BoolMask | None = None  # (H, W)
-    positive: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "kind", _member(PromptKind, "kind", self.kind))
-        given = (self.points_xy is not None, self.box_xyxy is not None, self.mask is not None)
-        wanted = {
-            PromptKind.POINT: (True, False, False),
-            PromptKind.SCRIBBLE: (True, False, False),
-            PromptKind.BOX: (False, True, False),
-            PromptKind.MASK: (False, False, True),
-        }[self.kind]
-        if given != wanted:
-            raise InvalidQueryError(f"a {self.kind.value} prompt needs its own field and no other")
-        if self.points_xy is not None:
-            points = _float_array("prompt points", self.points_xy)
-            least = 1 if self.kind is PromptKind.POINT else 2
-            if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
-                raise InvalidQueryError(
-                    f"a {self.kind.value} prompt needs points (N ≥ {least}, 2), got shape {points.shape}"
-                )
-            if not np.isfinite(points).all():
-                raise InvalidQueryError("prompt points must be finite numbers")
-            object.__setattr__(self, "points_xy", owned(points))
-        if self.box_xyxy is not None:
-            if np.shape(self.box_xyxy) != (4,):
-                raise InvalidQueryError(f"a box prompt needs 4 numbers, got {self.box_xyxy!r:.80}")
-            x_min, y_min, x_max, y_max = (_number("box_xyxy", v) for v in self.box_xyxy)
-            if not np.isfinite([x_min, y_min, x_max, y_max]).all() or x_max <= x_min or y_max <= y_min:
-                raise InvalidQueryError(
-                    f"a box prompt needs x_min < x_max and y_min < y_max, got {self.box_xyxy}"
-                )
-            object.__setattr__(self, "box_xyxy", (x_min, y_min, x_max, y_max))
-        if self.mask is not None:
-            mask: Any = self.mask
-            if not isinstance(mask, np.ndarray) or mask.ndim != 2 or mask.dtype != np.bool_ or not mask.any():
-                raise InvalidQueryError(
-                    "a mask prompt must be a bool (H, W) array with at least one pixel set"
-                )
-            object.__setattr__(self, "mask", owned(self.mask))
-
-    @classmethod
-    def point(cls, x_px: float, y_px: float, *, positive: bool = True) -> VisualPrompt:
-        points = _float_array("prompt points", [[x_px, y_px]])
-        return cls(kind=PromptKind.POINT, points_xy=points, positive=positive)
-
-    @classmethod
-    def box(
-        cls, x_min: float, y_min: float, x_max: float, y_max: float, *, positive: bool = True
-    ) -> VisualPrompt:
-        return cls(kind=PromptKind.BOX, box_xyxy=(x_min, y_min, x_max, y_max), positive=positive)
-
-    @classmethod
-    def scribble(cls, points_xy: Sequence[tuple[float, float]], *, positive: bool = True) -> VisualPrompt:
-        points = _float_array("prompt points", points_xy)
-        return cls(kind=PromptKind.SCRIBBLE, points_xy=points, positive=positive)
-
-    @classmethod
-    def from_mask(cls, mask: BoolMask, *, positive: bool = True) -> VisualPrompt:
-        return cls(kind=PromptKind.MASK, mask=mask, positive=positive)
-
-    def check_inside(self, image_hw: tuple[int, int]) -> None:
-        """Raise `InvalidQueryError` unless the prompt lies in an image of (H, W) pixels.
-
-        A box may extend past the border as long as it overlaps the image; a point may not.
-        """
-        height, width = image_hw
-        if self.points_xy is not None:
-            x_px, y_px = self.points_xy[:, 0], self.points_xy[:, 1]
-            if (x_px < 0).any() or (y_px < 0).any() or (x_px >= width).any() or (y_px >= height).any():
-                raise InvalidQueryError(f"{self.kind.value} prompt lies outside the {width}×{height} image")
-        if self.box_xyxy is not None:
-            x_min, y_min, x_max, y_max = self.box_xyxy
-            if x_min >= width or y_min >= height or x_max <= 0 or y_max <= 0:
-                raise InvalidQueryError(f"box prompt {self.box_xyxy} lies outside the {width}×{height} image")
-        if self.mask is not None and self.mask.shape != (height, width):
-            raise InvalidQueryError(f"mask prompt is {self.mask.shape}, the image is {(height, width)}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Query:
     """One segmentation query about one frame.
 
@@ -233,15 +137,15 @@ class Query:
     explain: bool = False  # REASONING: generate an explanation
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "task", _member(Task, "task", self.task))
+        object.__setattr__(self, "task", enum_member(Task, "task", self.task))
         if not isinstance(self.text, str):
             raise InvalidQueryError(f"text must be text, got {type(self.text).__name__}")
         for name, kind in (("thing_classes", str), ("stuff_classes", str), ("prompts", VisualPrompt)):
-            object.__setattr__(self, name, _entries(name, getattr(self, name), kind))
+            object.__setattr__(self, name, typed_entries(name, getattr(self, name), kind))
         if self.score_threshold is not None:
-            threshold = _number("score_threshold", self.score_threshold)
+            threshold = real_number("score_threshold", self.score_threshold)
             object.__setattr__(self, "score_threshold", threshold)
-        object.__setattr__(self, "max_instances", _whole("max_instances", self.max_instances))
+        object.__setattr__(self, "max_instances", whole_number("max_instances", self.max_instances))
         object.__setattr__(self, "explain", bool(self.explain))
 
     def resolved_task(self) -> Task:
@@ -376,57 +280,6 @@ class SegmentationResult:
             frame_id=frame.frame_id,
             stamp_ns=frame.stamp_ns,
         )
-
-
-def _member(kinds: type[_E], name: str, value: Any) -> _E:
-    """Return a member of an enumeration by its value."""
-    try:
-        return kinds(value)
-    except ValueError:
-        allowed = ", ".join(member.value for member in kinds)
-        raise InvalidQueryError(f"{name} must be one of {allowed}, got {value!r:.80}") from None
-
-
-def _entries(name: str, values: Any, kind: type[Any]) -> tuple[Any, ...]:
-    """Return several values of one type as a tuple."""
-    if isinstance(values, str):  # tuple("mug") would ask for "m", "u" and "g"
-        raise InvalidQueryError(f"{name} takes several entries, got the text {values!r:.80}")
-    if not isinstance(values, Iterable):
-        raise InvalidQueryError(f"{name} takes several entries, got {values!r:.80}")
-    entries = tuple(values)
-    wrong = [entry for entry in entries if not isinstance(entry, kind)]
-    if wrong:
-        raise InvalidQueryError(f"{name} takes entries of type {kind.__name__}, got {wrong[0]!r:.80}")
-    return entries
-
-
-def _number(name: str, value: Any) -> float:
-    """Return a number as a float; text and true are none."""
-    if isinstance(value, (bool, np.bool_, str)):
-        raise InvalidQueryError(f"{name} must be a number, got {value!r:.80}")
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidQueryError(f"{name} must be a number, got {value!r:.80}") from None
-
-
-def _whole(name: str, value: Any) -> int:
-    """Return an integer as a Python int."""
-    if isinstance(value, (bool, np.bool_)):
-        raise InvalidQueryError(f"{name} must be an integer, got {value!r:.80}")
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise InvalidQueryError(f"{name} must be an integer, got {value!r:.80}") from None
-
-
-def _float_array(name: str, values: Any) -> NDArray[np.float32]:
-    """Return numbers as a new float32 array; a number too large for float32 becomes infinite."""
-    try:
-        with np.errstate(over="ignore"):
-            return np.array(values, dtype=np.float32)
-    except (TypeError, ValueError, OverflowError):
-        raise InvalidQueryError(f"{name} must be numbers, got {values!r:.80}") from None
 
 
 def _is_unicode(text: str) -> bool:
