@@ -237,7 +237,7 @@ def test_limits_spread_over_the_source_and_draws_are_reproducible() -> None:
     assert evaluate_source(FakeSegmenter({}), Pictures("referring", size=2), limit=5)["n"] == 2
 
 
-class Damaged(Pictures):
+class DamagedPictures(Pictures):
     """Sample source of which some images cannot be read."""
 
     damaged: frozenset[int] = frozenset({1})
@@ -250,10 +250,10 @@ class Damaged(Pictures):
 
 def test_a_damaged_image_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "ask", _right_answers)
-    scores = evaluate_source(FakeSegmenter({}), Damaged("referring", size=3))
+    scores = evaluate_source(FakeSegmenter({}), DamagedPictures("referring", size=3))
     assert (scores["n"], scores["skipped"]) == (2, {"with a damaged file or annotation": 1})
     assert scores["referring_miou"] == 1.0
-    nothing = Damaged("referring", size=3)
+    nothing = DamagedPictures("referring", size=3)
     nothing.damaged = frozenset(range(3))
     with pytest.raises(DatasetError, match="none of 3 images could be evaluated"):
         evaluate_source(FakeSegmenter({}), nothing)

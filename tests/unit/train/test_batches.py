@@ -1,4 +1,4 @@
-"""Damaged images in a data set."""
+"""DamagedImages images in a data set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xsam.train.stages import Stage, StageConfig
 from xsam.train.tokenizer import build_tiny_tokenizer
 
 
-class Damaged(HandMade):
+class DamagedImages(HandMade):
     """Source with some files that cannot be decoded."""
 
     def __init__(self, pictures: list[PromptedImage], broken: set[int]) -> None:
@@ -39,7 +39,7 @@ def _picture(brightness: int) -> PromptedImage:
 
 
 def _batches(broken: set[int], max_unreadable: int) -> PlannedBatches:
-    source = Damaged([_picture(40 * i) for i in range(4)], broken)
+    source = DamagedImages([_picture(40 * i) for i in range(4)], broken)
     config = StageConfig(stage=Stage.MIXED, steps=1, batch_size=4, seed=3, max_unreadable=max_unreadable)
     tokenizer = build_tiny_tokenizer()
     collate = Collator(small_config(len(tokenizer)), tokenizer)
