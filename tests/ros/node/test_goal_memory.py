@@ -23,11 +23,14 @@ def _large_images() -> int:
 
 def test_refused_goals_keep_no_images(ros: Any) -> None:
     """150 refused goals of 6.2 MB once held 0.9 GB for 10 s."""
+    # A name of its own: rclpy keeps the lifecycle services of a destroyed node until garbage collection.
     overrides = [Parameter("autostart", value=False)]
-    node = SegmenterNode("xsam", engine_factory=load, context=ros.context, parameter_overrides=overrides)
+    node = SegmenterNode(
+        "goal_memory", engine_factory=load, context=ros.context, parameter_overrides=overrides
+    )
     ros.executor.add_node(node)
     try:
-        with RosSegmenter("/xsam") as segmenter:
+        with RosSegmenter("/goal_memory") as segmenter:
             frame = Frame(rgb=np.zeros((720, 1280, 3), np.uint8))
             for _ in range(3):
                 with pytest.raises(NotActiveError):

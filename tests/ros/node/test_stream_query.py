@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -159,6 +160,8 @@ def node(ros: Any) -> Iterator[SegmenterNode]:
     ros.executor.remove_node(node)
     node.stop()
     node.destroy_node()
+    del node
+    gc.collect()  # rclpy keeps the lifecycle services until then; they would take another node's requests
 
 
 @pytest.mark.parametrize("error", [RuntimeError("surprise"), MemoryError(), KeyError("x")], ids=repr)
