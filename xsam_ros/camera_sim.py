@@ -102,10 +102,10 @@ class CameraSim(Node):
         self._renderer.start()
         self.create_timer(1.0 / rate_hz, self._publish)
 
-    def stop(self) -> None:
-        """Stop rendering."""
+    def stop(self, *, timeout_s: float = 10.0) -> None:
+        """Stop rendering, and wait this long for the view in progress."""
         self._stopping.set()
-        self._renderer.join(timeout=10.0)
+        self._renderer.join(timeout=timeout_s)
 
     def _create_topic(
         self, message_type: type[Any], topic: str, encode: _EncodeView

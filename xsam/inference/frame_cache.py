@@ -36,6 +36,10 @@ class EncodedFrame:
 class FrameCache:
     """Least-recently-used cache of encoded frames, bounded by bytes.
 
+    The newest frame stays even if it alone is over the bound: otherwise a large model with a small bound would
+    encode every frame again for every request. It is dropped before the next one is computed, so the peak
+    is that of one frame. A bound of 0 keeps nothing.
+
     A frame is identified by its pixels, not by its stamp or by the array that holds them: a driver may
     overwrite the array with its next image. Hashing a frame of 640×480 takes about a millisecond.
     """
@@ -75,10 +79,12 @@ class FrameCache:
             self._frames.popitem(last=False)
 
     def put(self, key: bytes, frame: EncodedFrame) -> None:
-        """Store a frame, or its new size; drop the oldest until all fit, if need be this one too."""
+        """Store a frame, or its new size; drop the oldest until all fit or this one alone is left."""
+        if self.limit_bytes <= 0:
+            return
         self._frames[key] = frame
         self._frames.move_to_end(key)
-        while self._frames and self.nbytes > self.limit_bytes:
+        while len(self._frames) > 1 and self.nbytes > self.limit_bytes:
             self._frames.popitem(last=False)
 
     def drop(self, key: bytes) -> None:

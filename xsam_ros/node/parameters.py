@@ -50,7 +50,7 @@ class NodeParameters:
     frame_cache_mib: int = parameter(
         256,
         "Memory for features of recent frames, which further queries on the same frame reuse; 0 = no cache. "
-        "A frame of the full-size checkpoint takes about 1700 MiB in float32.",
+        "The newest frame stays even if it is larger; one of the full-size checkpoint takes about 1700 MiB.",
         unit="MiB",
         minimum=0,
         maximum=1_048_576,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -29,8 +28,8 @@ _STOP_S = 0.4
 def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, threads: int = 2) -> NoReturn:
     """Initialize ROS, spin the node until SIGINT, SIGTERM or shutdown, clean up, and end the process.
 
-    If the node has a method `stop`, it is called before the node is destroyed, with `timeout_s` if it takes
-    that. The exit code is 0, or 2 if the node could not be created because of its parameters.
+    If the node has a method `stop`, it is called with `timeout_s` before the node is destroyed. The exit code
+    is 0, or 2 if the node could not be created because of its parameters.
     """
     remove_leftovers()
     interrupted = threading.Event()
@@ -56,8 +55,7 @@ def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, 
     spin(executor, until=interrupted.is_set)
     stop = getattr(node, "stop", None)
     if stop is not None:
-        takes_timeout = "timeout_s" in inspect.signature(stop).parameters
-        stop(**({"timeout_s": _STOP_S} if takes_timeout else {}))
+        stop(timeout_s=_STOP_S)
     executor.shutdown(timeout_sec=_STOP_S)
     node.destroy_node()
     try_shutdown()

@@ -66,13 +66,16 @@ def test_the_frame_used_longest_ago_goes_first() -> None:
     assert (len(cache), cache.nbytes) == (2, 800)
 
 
-def test_a_frame_that_grew_drops_others_and_one_too_large_itself() -> None:
+def test_a_frame_that_grew_drops_others_and_one_too_large_stays_alone() -> None:
     cache = FrameCache(1000)
     cache.put(_key(1), _frame(100))
     cache.put(_key(2), _frame(100))
     cache.put(_key(2), _frame(200))
     assert (cache.get(_key(1)), len(cache)) == (None, 1)
     cache.put(_key(3), _frame(300))
+    assert (cache.get(_key(2)), len(cache)) == (None, 1)
+    assert cache.get(_key(3)) is not None
+    cache.make_room()  # before the next frame is computed
     assert len(cache) == 0
 
 
@@ -153,6 +156,18 @@ def test_an_array_that_is_overwritten_is_another_frame(encoded: list[int]) -> No
     engine.segment(buffer, QUERIES[0])
     buffer[:] = _picture(4)
     _same(engine.segment(buffer, QUERIES[0]), _engine(0).segment(_picture(4), QUERIES[0]))
+    assert len(encoded) == 3
+
+
+def test_the_newest_frame_stays_even_if_it_is_over_the_bound(encoded: list[int]) -> None:
+    """No frame of the full-size model fits the node's bound: each request encoded its frame again."""
+    engine = _engine(0.001)
+    for _ in range(2):
+        engine.segment(_picture(5), QUERIES[0])
+    assert len(encoded) == 1
+    engine.segment(_picture(6), QUERIES[0])
+    assert engine.cached_frames == 1
+    engine.segment(_picture(5), QUERIES[0])
     assert len(encoded) == 3
 
 
