@@ -36,7 +36,7 @@ class EncodedFrame:
 class FrameCache:
     """Least-recently-used cache of encoded frames, bounded by bytes.
 
-    The newest frame stays even if it alone is over the bound: otherwise a large model with a small bound would
+    The newest frame stays even if it alone is over the bound: else a large model with a small bound would
     encode every frame again for every request. It is dropped before the next one is computed, so the peak
     is that of one frame. A bound of 0 keeps nothing.
 
