@@ -42,7 +42,7 @@ class SimulatedGripper:
         self._objects = sample_scene(seed).objects
 
     def grasp(self, position_m: list[float]) -> str:
-        """Close at a position and return what is held, for example "blue mug", or "" for noitem."""
+        """Close at a position and return what is held, for example "blue mug", or "" for nothing."""
         for item in self._objects:
             low, high = (np.array(corner, float) for corner in (item.model.lower_m, item.model.upper_m))
             local = (np.linalg.inv(item.world_from_object()) @ [*position_m, 1.0])[:3]
@@ -82,7 +82,7 @@ def build_planner(toolkit: XSamToolkit, gripper: SimulatedGripper, llm: Any = No
 
     def grasp(plan: Plan) -> Plan:
         held = gripper.grasp(plan["pose"]["center_m"])
-        return {"report": f"I hold the {held}." if held else "The gripper closed on noitem."}
+        return {"report": f"I hold the {held}." if held else "The gripper closed on nothing."}
 
     def next_step(plan: Plan) -> Literal["continue", "end"]:
         return "end" if "report" in plan else "continue"

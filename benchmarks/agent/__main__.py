@@ -1,20 +1,22 @@
 """Score planners that use the tools: `python -m benchmarks.agent`. The last line is one JSON object.
 
-make bench-agent                                       both scripted policies, oracle and tiny segmenter
-python -m benchmarks.agent --model openai:gpt-5-mini --record runs/gpt.json     any chat model of LangChain
-python -m benchmarks.agent --model replay:runs/gpt.json                         the same again, offline
+Without options: both scripted policies, on the simulator's truth and on the tiny model.
+
+Any chat model of LangChain: --model openai:gpt-5-mini --record runs/gpt.json
+
+The same again, offline: --model replay:runs/gpt.json
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from langchain_core.language_models import BaseChatModel
 
 from benchmarks.agent.judge import metrics
@@ -31,43 +33,48 @@ ORACLE, TINY = "oracle", "tiny"
 DEFAULT_RUNS = [(f"policy:{policy}", segmenter) for segmenter in (ORACLE, TINY) for policy in POLICIES]
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    model: Annotated[
+        str | None, typer.Option(help="policy:naive, policy:hints, replay:FILE, or e.g. openai:gpt-5-mini")
+    ] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="oracle, tiny, or a folder; default tiny, without --model both")
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Name or kind; repeatable; default: all.")] = None,
+    images: Annotated[bool, typer.Option("--images", help="Show overlays to models with vision.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write the conversations to this file.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the result files.", show_default=False)] = RESULTS,
+) -> dict[str, Any]:
     """Run the benchmark, write one result file per run, and print and return the summary."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", help="policy:naive, policy:hints, replay:FILE, or e.g. openai:gpt-5-mini")
-    parser.add_argument("--segmenter", help="oracle, tiny, or a folder; default tiny, without --model both")
-    parser.add_argument("--task", action="append", help="name or kind; repeatable; default all")
-    parser.add_argument("--images", action="store_true", help="show overlays to models with vision")
-    parser.add_argument("--record", type=Path, help="write the conversations to this file")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
-    options = parser.parse_args(argv)
-    tasks = [t for t in load_tasks() if not options.task or {t.name, t.kind} & set(options.task)]
+    tasks = [t for t in load_tasks() if not task or {t.name, t.kind} & set(task)]
     if not tasks:
-        parser.error(f"no task has the name or kind {', '.join(options.task)}")
-    runs = [(options.model, options.segmenter or TINY)] if options.model else DEFAULT_RUNS
-    if options.segmenter and not options.model:
-        runs = [(model, segmenter) for model, segmenter in runs if segmenter == options.segmenter]
+        raise typer.BadParameter(f"no task has the name or kind {', '.join(task or ())}")
+    runs = [(model, segmenter or TINY)] if model else DEFAULT_RUNS
+    if segmenter and not model:
+        runs = [run for run in runs if run[1] == segmenter]
     summary: dict[str, Any] = {"benchmark": "agent", "tasks": len(tasks), "runs": {}}
     engines: dict[str, Any] = {}
-    for model, segmenter in runs:
-        name = f"{_file_stem(model)}-{Path(segmenter).name}"
+    for chat, source in runs:
+        name = f"{_file_stem(chat)}-{Path(source).name}"
         print(f"[bench-agent] {name}: {len(tasks)} tasks", file=sys.stderr, flush=True)
-        model_for, recorded = _make_models(model)
-        segmenter_for, model_id = _make_segmenters(segmenter, engines)
-        run = run_tasks(tasks, model_for, segmenter_for, recorded=recorded, images=options.images)
+        model_for, recorded = _make_models(chat)
+        segmenter_for, model_id = _make_segmenters(source, engines)
+        run = run_tasks(tasks, model_for, segmenter_for, recorded=recorded, images=images)
         numbers = metrics(run.outcomes, tasks)
         result = {
-            "model": model,
+            "model": chat,
             "segmenter": model_id,
             "metrics": numbers,
             "outcomes": [_without_defaults(asdict(outcome)) for outcome in run.outcomes],
         }
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / f"{name}.json").write_text(_to_json(result), encoding="utf-8")
-        if options.record:
-            save_recording(options.record, run.conversations, model=model, segmenter=model_id)
+        out.mkdir(parents=True, exist_ok=True)
+        (out / f"{name}.json").write_text(_to_json(result), encoding="utf-8")
+        if record:
+            save_recording(record, run.conversations, model=chat, segmenter=model_id)
         summary["runs"][name] = {k: v for k, v in numbers.items() if k != "success_by_kind"}
     print(json.dumps(summary))
     return summary
@@ -78,10 +85,13 @@ def _make_models(name: str) -> tuple[Callable[[AgentTask], BaseChatModel], Conve
     kind, _, rest = name.partition(":")
     if kind == "policy":
         if rest not in POLICIES:
-            sys.exit(f"no policy {rest!r}; there are: {', '.join(POLICIES)}")
+            raise typer.BadParameter(f"no policy {rest!r}; there are: {', '.join(POLICIES)}")
         return (lambda task: policy_model(POLICIES[rest])), {}
     if kind == "replay":
-        _, conversations = load_recording(Path(rest))
+        try:
+            _, conversations = load_recording(Path(rest))
+        except (OSError, ValueError) as error:
+            raise typer.BadParameter(str(error)) from error
         return (lambda task: replay_model(model_messages(conversations.get(task.name, ())))), conversations
     from langchain.chat_models import init_chat_model
 
@@ -120,4 +130,4 @@ def _without_defaults(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    app()

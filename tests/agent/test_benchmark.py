@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
+from typer.testing import CliRunner
 
-from benchmarks.agent.__main__ import main
+from benchmarks.agent.__main__ import app, main
 from benchmarks.agent.judge import extract_answer, judge, metrics
 from benchmarks.agent.models import policy_model
 from benchmarks.agent.policies import POLICIES, suggested_call
@@ -182,18 +183,9 @@ def test_following_the_hints_finds_what_the_naive_policy_misses() -> None:
 @pytest.mark.slow
 def test_a_recording_is_scored_again_without_the_model(tmp_path: Path, capsys) -> None:
     recording, out = tmp_path / "talk.json", tmp_path / "out"
-    arguments = [
-        "--segmenter",
-        "oracle",
-        "--task",
-        "other-camera-1",
-        "--task",
-        "missing-1",
-        "--out",
-        str(out),
-    ]
-    first = main(["--model", "policy:hints", "--record", str(recording), *arguments])
-    again = main(["--model", f"replay:{recording}", *arguments])
+    options = {"segmenter": "oracle", "task": ["other-camera-1", "missing-1"], "out": out}
+    first = main(model="policy:hints", record=recording, **options)
+    again = main(model=f"replay:{recording}", **options)
     assert first["runs"]["hints-oracle"] == again["runs"]["talk-oracle"]
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == again
     assert sorted(path.name for path in out.iterdir()) == ["hints-oracle.json", "talk-oracle.json"]
@@ -202,8 +194,24 @@ def test_a_recording_is_scored_again_without_the_model(tmp_path: Path, capsys) -
         if message["role"] == "tool":
             message["content"] = '{"status":"ok"}'  # as if the model had seen something else
     recording.write_text(json.dumps(raw))
-    changed = main(["--model", f"replay:{recording}", *arguments])
+    changed = main(model=f"replay:{recording}", **options)
     assert changed["runs"]["talk-oracle"]["diverged"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--modle", "x"], "--modle"),
+        (["--task", "dishes"], "dishes"),
+        (["--model", "policy:greedy"], "'greedy'"),
+        (["--model", "replay:nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(arguments: list[str], named: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    assert named in error
 
 
 def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
