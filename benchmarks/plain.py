@@ -20,6 +20,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.models.sam.modeling_sam import SamVisionAttention
 
+from xsam.inference.chat_format import chat_format
 from xsam.inference.postprocess import probabilities
 from xsam.inference.preprocess import segmentation_pixels, vision_pixels
 from xsam.inference.prompts import conversation_for, tokenize
@@ -47,7 +48,7 @@ class PlainXSam:
         model, self.stages_s = self._model, {}
         with self._stage("preprocess"):
             tokens = tokenize(
-                self._tokenizer, conversation_for(Query(text=phrase)), bos=model.config.bos_before_user
+                self._tokenizer, conversation_for(Query(text=phrase)), chat_format(model.config)
             ).expand(model.config.num_image_tokens, model.config.sampler.tokens_per_region)
             pixels = self._pixels(rgb)
         with self._stage("encode"):

@@ -14,17 +14,14 @@ from tests.golden.golden_case import GoldenCase, GoldenVariant
 HERE = Path(__file__).parent
 
 
-def golden_dir() -> Path:
-    if configured := os.environ.get("XSAM_GOLDEN_DIR"):
-        return Path(configured)
-    beside = HERE.parents[2] / "shared" / "golden"
-    return HERE / "data" if (HERE / "data").is_dir() else beside
+# Environment variable with another folder → the folder in the repository.
+FOLDERS = {"XSAM_GOLDEN_DIR": HERE / "data", "XSAM_GOLDEN_QWEN3_DIR": HERE / "data_qwen3"}
 
 
 @functools.cache
 def variants() -> tuple[GoldenVariant, ...]:
-    folders = sorted(p.parent for p in golden_dir().glob("*/cases.json"))
-    return tuple(GoldenVariant(folder) for folder in folders)
+    roots = [Path(os.environ.get(variable) or default) for variable, default in FOLDERS.items()]
+    return tuple(GoldenVariant(p.parent) for root in roots for p in sorted(root.glob("*/cases.json")))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

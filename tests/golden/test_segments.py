@@ -77,7 +77,8 @@ def test_segments(golden_case: GoldenCase) -> None:
         stuff_names = case.data["prompt"].partition("sem:")[2].split(",")
         stuff = {names.index(name.strip()) for name in stuff_names if name.strip() in names}
         found = panoptic(class_logits, mask_logits, geometry, stuff=stuff, threshold=threshold)
-        assert sorted(found.label_indices.tolist()) == sorted(s["label_id"] for s in info)
+        labels = [s["label_id"] if "label_id" in s else s["category_id"] for s in info]
+        assert sorted(found.label_indices.tolist()) == sorted(labels)
         assert sorted(found.scores.tolist()) == pytest.approx(sorted(s["score"] for s in info), abs=SCORE)
 
 

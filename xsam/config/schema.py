@@ -12,222 +12,25 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from xsam.config.fields import (
-    Choice,
-    Field,
-    Flag,
-    Ignored,
-    Items,
-    Number,
-    Whole,
-    check_section,
-    nearest,
-    shown,
+from xsam.config.fields import check_section, nearest, shown
+from xsam.config.sections import (
+    FIXED,
+    LANGUAGE_MODELS,
+    MASK2FORMER,
+    NOT_OURS,
+    ROPE,
+    SAM,
+    SAM_WITH_PARTS,
+    SAMPLER,
+    SECTIONS,
+    SPECIAL_TOKENS,
+    VISION,
+    XSAM,
 )
 
-SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
-SECTIONS = ("llm", "vision_encoder", "sam", "mask2former", "xsam")
+__all__ = ["MAX_PROBLEMS_SHOWN", "SECTIONS", "SPECIAL_TOKENS", "check_config", "misfits"]
+
 MAX_PROBLEMS_SHOWN = 6
-
-_IGNORED = Ignored()
-_WIDTH = Whole(1, 65_536)
-_LAYERS = Whole(1, 256)
-_HEADS = Whole(1, 256)
-_EPSILON = Number(1e-12, 0.1)
-_DROPOUT = Number(0.0, 0.99)
-_STD = Number(0.0, 10.0)
-_WEIGHT = Number(0.0, 1e6)
-_TOKEN_ID = Whole(0, 10_000_000, optional=True)
-_ACTIVATION = Choice(
-    "silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu"
-)
-_IMAGE_SIDE = Whole(8, 4096)
-_PATCH_SIDE = Whole(4, 64)
-
-# Arguments of every configuration class, most of them from releases before 5.0, which wrote all of them.
-_COMMON: dict[str, Field] = dict.fromkeys(
-    (
-        *("model_type", "transformers_version", "architectures", "_name_or_path", "torchscript", "dtype"),
-        *("torch_dtype", "pruned_heads", "return_dict", "output_hidden_states", "output_attentions"),
-        *("tie_word_embeddings", "chunk_size_feed_forward", "is_encoder_decoder", "is_decoder", "id2label"),
-        *("cross_attention_hidden_size", "add_cross_attention", "tie_encoder_decoder", "finetuning_task"),
-        *("label2id", "task_specific_params", "problem_type", "tokenizer_class", "prefix", "bos_token_id"),
-        *("pad_token_id", "eos_token_id", "sep_token_id", "decoder_start_token_id", "max_length"),
-        *("min_length", "do_sample", "early_stopping", "num_beams", "temperature", "top_k", "top_p"),
-        *("typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "output_scores"),
-        *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id"),
-        *("return_dict_in_generate", "forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
-        *("exponential_decay_length_penalty", "begin_suppress_tokens", "num_beam_groups"),
-        *("diversity_penalty", "tf_legacy_loss", "use_bfloat16"),
-    ),
-    _IGNORED,
-)
-
-_LLM: dict[str, Field] = {
-    **_COMMON,
-    "vocab_size": Whole(8, 1_000_000),
-    "hidden_size": _WIDTH,
-    "intermediate_size": Whole(1, 262_144),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
-    "num_key_value_heads": Whole(1, 256, optional=True),
-    "resid_pdrop": _DROPOUT,
-    "embd_pdrop": _DROPOUT,
-    "attention_dropout": _DROPOUT,
-    "hidden_act": _ACTIVATION,
-    "max_position_embeddings": Whole(16, 1_048_576),
-    "original_max_position_embeddings": Whole(16, 1_048_576),
-    "initializer_range": _STD,
-    "rms_norm_eps": _EPSILON,
-    "use_cache": _IGNORED,
-    "tie_word_embeddings": Choice(False),
-    "bos_token_id": _TOKEN_ID,
-    "eos_token_id": _TOKEN_ID,
-    "pad_token_id": _TOKEN_ID,
-    "sliding_window": Whole(1, 1_048_576, optional=True),
-    "rope_theta": Number(1.0, 1e9),
-    "partial_rotary_factor": Number(0.01, 1.0),
-    "rope_scaling": Choice(None),
-    "rope_parameters": _IGNORED,  # a table of its own, see `check_config`
-    # of the published Phi-3 configuration
-    "auto_map": _IGNORED,
-    "attention_bias": Choice(False),
-}
-_ROPE: dict[str, Field] = {
-    "rope_type": Choice("default"),
-    "rope_theta": Number(1.0, 1e9),
-    "partial_rotary_factor": Number(0.01, 1.0),
-}
-_VISION: dict[str, Field] = {
-    **_COMMON,
-    "hidden_size": _WIDTH,
-    "intermediate_size": Whole(1, 262_144),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
-    "num_channels": Choice(3),
-    "image_size": _IMAGE_SIDE,
-    "patch_size": _PATCH_SIDE,
-    "hidden_act": _ACTIVATION,
-    "layer_norm_eps": _EPSILON,
-    "attention_dropout": _DROPOUT,
-    "vision_use_head": Flag(),
-}
-_SAM: dict[str, Field] = {
-    **_COMMON,
-    "hidden_size": _WIDTH,
-    "output_channels": _WIDTH,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
-    "num_channels": Choice(3),
-    "image_size": _IMAGE_SIDE,
-    "patch_size": _PATCH_SIDE,
-    "hidden_act": _ACTIVATION,
-    "layer_norm_eps": _EPSILON,
-    "attention_dropout": _DROPOUT,
-    "initializer_range": _STD,
-    "qkv_bias": Flag(),
-    "mlp_ratio": Number(0.1, 64.0),
-    "use_abs_pos": Flag(),
-    "use_rel_pos": Flag(),
-    "window_size": Whole(0, 1024),
-    "global_attn_indexes": Items(Whole(0, 255), 0, 256),
-    "num_pos_feats": Whole(1, 16_384),
-    "mlp_dim": Whole(1, 262_144, optional=True),
-    "scale": _IGNORED,  # derived
-}
-_SAM_WITH_PARTS: dict[str, Field] = {
-    **_COMMON,
-    **dict.fromkeys(("vision_config", "prompt_encoder_config", "mask_decoder_config"), _IGNORED),
-    "initializer_range": _STD,
-}
-_MASK2FORMER: dict[str, Field] = {
-    **_COMMON,
-    "feature_size": _WIDTH,
-    "mask_feature_size": _WIDTH,
-    "hidden_dim": _WIDTH,
-    "encoder_feedforward_dim": Whole(1, 262_144),
-    "activation_function": _ACTIVATION,
-    "encoder_layers": _LAYERS,
-    "decoder_layers": Whole(2, 256),
-    "num_attention_heads": _HEADS,
-    "dropout": _DROPOUT,
-    "dim_feedforward": Whole(1, 262_144),
-    "pre_norm": Choice(False),
-    "enforce_input_projection": Flag(),
-    "common_stride": Choice(1, 2, 4, 8, 16, 32, 64),
-    "ignore_value": Whole(0, 65_535),
-    "num_queries": Whole(1, 10_000),
-    "no_object_weight": _WEIGHT,
-    "class_weight": _WEIGHT,
-    "mask_weight": _WEIGHT,
-    "dice_weight": _WEIGHT,
-    "train_num_points": Whole(1, 1_000_000),
-    "oversample_ratio": Number(1.0, 1000.0),
-    "importance_sample_ratio": Number(0.0, 1.0),
-    "init_std": _STD,
-    "init_xavier_std": _STD,
-    "use_auxiliary_loss": Flag(),
-    "feature_strides": Items(Choice(1, 2, 4, 8, 16, 32, 64), 3, 8),
-    "output_auxiliary_logits": _IGNORED,
-    # The backbone is X-SAM's own encoder. A name here would be looked up on the hub.
-    "backbone": Choice(None),
-    "backbone_config": _IGNORED,
-    "backbone_kwargs": Choice(None, {}),
-    "use_backbone": Choice(False),
-    "use_pretrained_backbone": Choice(False),
-    "use_timm_backbone": Choice(False),
-    # What the released code added: first what changes the network, then what only changes training.
-    "num_feature_levels": Choice(3),
-    "use_repeat_cond": Choice(False),
-    "use_text_cross_attn": Choice(False),
-    "attn_method": Choice("discrete"),
-    **dict.fromkeys(
-        (
-            *("image_size", "feature_channels", "num_hidden_layers", "background_label", "ignore_label"),
-            *("temporal_weight", "use_sample_point", "use_nolabel_cls_loss", "use_zero_init", "alpha"),
-            *("gamma", "loss_cls_type", "head_cls_type", "offset_scale", "attn_implementation"),
-        ),
-        _IGNORED,
-    ),
-}
-_XSAM: dict[str, Field] = {
-    "visual_select_layer": Whole(-256, -1),
-    "extra_select_layers": Items(Whole(0, 256), 1, 16),
-    "connector_hidden_dim": _WIDTH,
-    "connector_scale_factor": Items(Choice(4, 2, 1, 0.5, 0.25, 0.125), 3, 8),
-    "downsample_ratio": Choice(1.0, 0.5, 0.25, 0.125),
-    "logit_clamp": Number(0.1, 1e4),
-    "vision_resample": Choice("bilinear", "bicubic"),
-    "bos_before_user": Flag(),
-    "reject_below": Number(0.0, 1.0),
-    "instance_threshold": Number(0.0, 1.0),
-    "one_mask_per_object": Flag(),
-    "sampler": _IGNORED,  # a table of its own, see `check_config`
-    # Fixed here, variable in the released code.
-    "special_tokens": Choice(SPECIAL_TOKENS),
-    "connector_type": Choice("conv"),
-    "projector_depth": Choice(2),
-    "cond_type": Choice("phrase"),
-    "bg_embeds": Choice(True),
-    "visual_select_indx": Choice(0),
-    "ptoken_shift": Choice(0),
-}
-_FIXED = (
-    *("special_tokens", "connector_type", "projector_depth", "cond_type", "bg_embeds"),
-    *("visual_select_indx", "ptoken_shift"),
-)
-_SAMPLER: dict[str, Field] = {
-    "type": _IGNORED,
-    "num_sample_point": Whole(1, 65_536),
-    "pooling_mode": Choice("mean", "max"),
-    "pooling_kernel_size": Whole(1, 65_536, optional=True),
-    "pooling_output_size": Whole(1, 65_536, optional=True),
-}
-_NOT_OURS = (
-    *("backbone", "backbone_config", "backbone_kwargs", "use_backbone", "use_pretrained_backbone"),
-    *("use_timm_backbone", "num_feature_levels", "use_repeat_cond", "use_text_cross_attn", "attn_method"),
-    *("rope_scaling", "attention_bias"),
-)
 
 
 def check_config(data: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -249,16 +52,20 @@ def check_config(data: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     ]
     sam = data["sam"]
     if isinstance(sam, Mapping) and "vision_config" in sam:
-        check_section("sam", sam, _SAM_WITH_PARTS, problems)
+        check_section("sam", sam, SAM_WITH_PARTS, problems)
         sam = sam["vision_config"]
+    language = _language_model(data["llm"], problems)
     sections = {
-        "llm": check_section("llm", data["llm"], _LLM, problems),
-        "vision_encoder": check_section("vision_encoder", data["vision_encoder"], _VISION, problems),
-        "sam": check_section("sam", sam, _SAM, problems),
-        "mask2former": check_section("mask2former", data["mask2former"], _MASK2FORMER, problems),
-        "xsam": check_section("xsam", data["xsam"], _XSAM, problems),
+        "llm": {
+            **check_section("llm", data["llm"], LANGUAGE_MODELS[language], problems),
+            "model_type": language,
+        },
+        "vision_encoder": check_section("vision_encoder", data["vision_encoder"], VISION, problems),
+        "sam": check_section("sam", sam, SAM, problems),
+        "mask2former": check_section("mask2former", data["mask2former"], MASK2FORMER, problems),
+        "xsam": check_section("xsam", data["xsam"], XSAM, problems),
     }
-    for parent, name, table in (("llm", "rope_parameters", _ROPE), ("xsam", "sampler", _SAMPLER)):
+    for parent, name, table in (("llm", "rope_parameters", ROPE), ("xsam", "sampler", SAMPLER)):
         given = data[parent].get(name) if isinstance(data[parent], Mapping) else None
         if given is not None or name == "sampler":
             values = check_section(f"{parent}.{name}", {} if given is None else given, table, problems)
@@ -266,9 +73,18 @@ def check_config(data: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:
     if rope := sections.pop("rope_parameters", None):
         sections["llm"]["rope_parameters"] = {"rope_type": "default", **rope}
     for section in sections.values():
-        for name in (*_NOT_OURS, *_FIXED):
+        for name in (*NOT_OURS, *FIXED):
             section.pop(name, None)
     return sections, problems
+
+
+def _language_model(section: Any, problems: list[str]) -> str:
+    """Return the kind of language model that a section names; Phi-3 if it names none."""
+    name = section.get("model_type", "phi3") if isinstance(section, Mapping) else "phi3"
+    if isinstance(name, str) and name in LANGUAGE_MODELS:
+        return name
+    problems.append(f"llm.model_type must be one of {', '.join(LANGUAGE_MODELS)}, got {shown(name)}")
+    return "phi3"
 
 
 def misfits(config: Any) -> list[str]:
@@ -277,13 +93,16 @@ def misfits(config: Any) -> list[str]:
     sampler = config.sampler
     grid, step = sam.image_size // sam.patch_size, round(1 / config.downsample_ratio)
     groups = llm.num_key_value_heads or llm.num_attention_heads
-    head = llm.hidden_size // llm.num_attention_heads
+    head = getattr(llm, "head_dim", None) or llm.hidden_size // llm.num_attention_heads
     rotary = int(head * (llm.rope_parameters or {}).get("partial_rotary_factor", 1.0))
     scales = config.connector_scale_factor
     strides = masks.feature_strides[-3:]
     finer = (min(strides) // masks.common_stride).bit_length() - 1
     rules = (
-        (llm.hidden_size % llm.num_attention_heads == 0, "llm.hidden_size must be a multiple of the heads"),
+        (
+            hasattr(llm, "head_dim") or llm.hidden_size % llm.num_attention_heads == 0,
+            "llm.hidden_size must be a multiple of the heads",
+        ),
         (
             llm.num_attention_heads % groups == 0,
             "llm.num_attention_heads must be a multiple of num_key_value_heads",

@@ -17,7 +17,7 @@ from xsam.config.schema import MAX_PROBLEMS_SHOWN, SPECIAL_TOKENS, check_config,
 from xsam.errors import CheckpointError
 
 if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
-    from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+    from transformers import Mask2FormerConfig, Phi3Config, Qwen3Config, SamVisionConfig, SiglipVisionConfig
 
 _HINT = "correct the file, or take the config.json that came with the weights"
 
@@ -46,7 +46,7 @@ class RegionSamplerConfig:
 class XSamConfig:
     """All settings that determine the model's tensors and arithmetic, and its default thresholds."""
 
-    llm: Phi3Config
+    llm: Phi3Config | Qwen3Config
     vision_encoder: SiglipVisionConfig
     sam: SamVisionConfig
     mask2former: Mask2FormerConfig
@@ -58,6 +58,7 @@ class XSamConfig:
     logit_clamp: float = 50.0
     vision_resample: Literal["bilinear", "bicubic"] = "bilinear"
     bos_before_user: bool = True
+    empty_thinking: bool = False  # Qwen3 trained with an empty block of thoughts before each answer
     reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = never "not found"
     instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
     one_mask_per_object: bool = False  # trained with one mask for each object that a phrase refers to
@@ -117,18 +118,23 @@ class XSamConfig:
 
     @classmethod
     def _from_sections(cls, sections: Mapping[str, Mapping[str, Any]]) -> XSamConfig:
-        from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+        from transformers import AutoConfig, Mask2FormerConfig, SamVisionConfig, SiglipVisionConfig
 
+        language = dict(sections["llm"])
+        kind = language.pop("model_type")
         sampler = RegionSamplerConfig(**sections["sampler"])
         # The released layout (one token a region) was trained with the wider clamp.
-        clamp = {"logit_clamp": 500.0 if sampler.pooling_mode == "max" else 50.0}
+        defaults = {
+            "logit_clamp": 500.0 if sampler.pooling_mode == "max" else 50.0,
+            "bos_before_user": kind == "phi3",
+        }
         return cls(
-            llm=Phi3Config(**sections["llm"]),
+            llm=AutoConfig.for_model(kind, **language),
             vision_encoder=SiglipVisionConfig(**sections["vision_encoder"]),
             sam=SamVisionConfig(**sections["sam"]),
             mask2former=Mask2FormerConfig(**sections["mask2former"]),
             sampler=sampler,
-            **{**clamp, **sections["xsam"]},
+            **{**defaults, **sections["xsam"]},
         )
 
     @classmethod

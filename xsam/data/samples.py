@@ -12,7 +12,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.inference.prompts import END_TAG, SEG_TAG, Conversation
+from xsam.inference.chat_format import END_TAG
+from xsam.inference.prompts import SEG_TAG, Conversation
 from xsam.types.masks import BoolMask
 
 NO_CONDITION = -1

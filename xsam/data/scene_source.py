@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
 from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts
-from xsam.inference.prompts import END_TAG, Conversation, frame_question
+from xsam.inference.chat_format import END_TAG
+from xsam.inference.prompts import Conversation, frame_question
 from xsam.sim.annotate import ObjectAnnotation, mirror
 from xsam.sim.conversation import scene_dialogue
 from xsam.sim.household import ALL_COLORS, CATEGORIES

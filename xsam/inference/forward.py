@@ -15,12 +15,12 @@ from torch import Tensor
 from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
+from xsam.inference.chat_format import chat_format
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.preprocess import region_mask, segmentation_pixels, vision_pixels
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import (
-    END_TAG,
     SEG_TAG,
     Conversation,
     TokenizedPrompt,
@@ -66,6 +66,7 @@ class ForwardPass:
         self.model = model
         self.tokenizer = tokenizer
         self.model_id = model_id
+        self.chat = chat_format(model.config)
 
     def run(
         self,
@@ -122,7 +123,7 @@ class ForwardPass:
         task = query.validate(frame.image_hw)
         distinct = without_repeats(query)
         conversation = conversation_for(distinct, task)
-        tokens = tokenize(self.tokenizer, conversation, bos=config.bos_before_user)
+        tokens = tokenize(self.tokenizer, conversation, self.chat)
         tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
         room = config.llm.max_position_embeddings - (0 if conversation.answer else MAX_NEW_TOKENS)
         if len(tokens.input_ids) > room:
@@ -294,13 +295,15 @@ class ForwardPass:
             clock.check()
             generated.append(token)
             if on_text is not None:
-                on_text(prompt.index, plain_text(tokenizer.decode(generated, skip_special_tokens=False)))
+                on_text(prompt.index, plain_text(self._decode_text(generated)))
 
         generation = generate(
             model.llm,
             self._embed(encoded, prompt),
             max_new_tokens=MAX_NEW_TOKENS,
-            stop_ids=tokenizer.convert_tokens_to_ids([END_TAG, tokenizer.eos_token]),
+            stop_ids=tokenizer.convert_tokens_to_ids(
+                [self.chat.end, tokenizer.eos_token, *self.chat.also_stop_at]
+            ),
             # An explanation ends with its mask; a caption or a chat may continue after one.
             final_ids=[tokenizer.convert_tokens_to_ids(SEG_TAG)] if prompt.query.explain else (),
             prefix=prefix,
@@ -308,7 +311,7 @@ class ForwardPass:
         )
         if not all_finite([generation.hidden_states]):
             raise NotFiniteError
-        text = tokenizer.decode(generation.token_ids, skip_special_tokens=False)
+        text = self._decode_text(generation.token_ids)
         ids = np.concatenate(
             [prompt.tokens.input_ids[prompt.text_start :], np.array(generation.token_ids, np.int64)]
         )
@@ -326,6 +329,9 @@ class ForwardPass:
         if not prediction.is_finite:
             raise NotFiniteError
         return prediction
+
+    def _decode_text(self, token_ids: Sequence[int]) -> str:
+        return self.chat.restore(self.tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def _prefix(self, encoded: EncodedFrame, prompt: Prompt) -> PrefixCache:
         """Return keys and values of the user tag and the image, which every prompt begins with."""

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 
 from xsam.config import IMAGE_ID, REGION_ID
 from xsam.errors import InvalidQueryError
+from xsam.inference.chat_format import ASSISTANT_TURN, END_TAG, IMAGE_TAG, USER_TURN, ChatFormat
 from xsam.types.requests import Query, Task, plain_name
 
-IMAGE_TAG = "<image>"
 REGION_TAG = "<region>"
 SEG_TAG = "<SEG>"
 PHRASE_OPEN = "<p>"
 PHRASE_CLOSE = "</p>"
-END_TAG = "<|end|>"
+PHI3_CHAT = ChatFormat()
 _PLACEHOLDERS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(REGION_TAG)})")
-_ALL_TAGS = re.compile(r"<\|[^|<>]*\|>|<(?:SEG|image|region|/?p|/?s|unk)>", re.IGNORECASE)
+_ALL_TAGS = re.compile(r"<\|[^|<>]*\|>|<(?:SEG|image|region|/?p|/?s|unk|/?think|/?tool_\w+)>", re.IGNORECASE)
 _COCO_SUFFIX = re.compile(r"(-(merged|other|stuff))+$")  # "food-other-merged" has two
 
 
@@ -67,16 +67,16 @@ class TokenizedPrompt:
 
 
 def tokenize(
-    tokenizer: Any, conversation: Conversation, *, separator: str = "\n", bos: bool = False
+    tokenizer: Any, conversation: Conversation, chat: ChatFormat = PHI3_CHAT, *, separator: str = "\n"
 ) -> TokenizedPrompt:
     """Turn a conversation into ids.
 
     Question, answer and separator are encoded one by one, and the text around `<image>` and
     `<region>` piece by piece, as in training.
     """
-    start = [tokenizer.bos_token_id] if bos else []
-    question = start + _encode(tokenizer, conversation.question)
-    answer = _encode(tokenizer, conversation.answer)
+    start = [tokenizer.bos_token_id] if chat.bos else []
+    question = start + _encode(tokenizer, chat.translate(conversation.question))
+    answer = _encode(tokenizer, chat.translate(conversation.answer))
     tail = _encode(tokenizer, separator) if answer and separator else []
     input_ids = np.array(question + answer + tail, np.int64)
     cond_ids, seg_ids = mark_positions(tokenizer, input_ids)
@@ -125,7 +125,7 @@ def _encode(tokenizer: Any, text: str) -> list[int]:
 
 def frame_question(question: str) -> str:
     """Wrap a question as the model reads it: after the image, before the answer."""
-    return f"<|user|>\n{IMAGE_TAG}\n{question}{END_TAG}\n<|assistant|>\n"
+    return f"{USER_TURN}{IMAGE_TAG}\n{question}{END_TAG}\n{ASSISTANT_TURN}"
 
 
 def _conditions(names: Sequence[str]) -> str:

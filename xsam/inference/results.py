@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from xsam.config import XSamConfig
+from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
@@ -26,7 +27,7 @@ from xsam.inference.postprocess import (
     to_segments,
     without_duplicates,
 )
-from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
+from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
@@ -110,7 +111,7 @@ def plain_text(generated: str) -> str:
     """Strip tags, and the sentence that only carries the mask, from generated text."""
     text = generated.split(END_TAG, maxsplit=1)[0]
     text = re.sub(rf"(Sure, )?[^.<>]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
-    text = re.sub(rf"{SEG_TAG}|</?p>|<\|[a-z]+\|>|</?s>|<unk>", " ", text)
+    text = re.sub(rf"{SEG_TAG}|</?p>|<\|[^|<>]*\|>|</?s>|<unk>", " ", text)
     return re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split()))
 
 

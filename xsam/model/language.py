@@ -5,16 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Phi3ForCausalLM
-from transformers.models.phi3.modeling_phi3 import apply_rotary_pos_emb
+from transformers import Phi3ForCausalLM, Qwen3ForCausalLM
+from transformers.models.phi3.modeling_phi3 import Phi3Attention, apply_rotary_pos_emb
+from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
+
+LanguageModel: TypeAlias = "Phi3ForCausalLM | Qwen3ForCausalLM"
 
 
 def packed_hidden_states(
-    llm: Phi3ForCausalLM, prefix: Tensor, texts: Sequence[Tensor]
+    llm: LanguageModel, prefix: Tensor, texts: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """Compute the last hidden states of P texts that each follow the same prefix, in one sequence.
 
@@ -40,7 +44,7 @@ def packed_hidden_states(
 
 
 def packed_row_states(
-    llm: Phi3ForCausalLM, prefix: Tensor, rows: Tensor, owner: Tensor, offset: Tensor
+    llm: LanguageModel, prefix: Tensor, rows: Tensor, owner: Tensor, offset: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Compute the last hidden states of rows that concatenate several texts.
 
@@ -79,7 +83,7 @@ class PrefixCache:
     one call at a time.
     """
 
-    def __init__(self, llm: Phi3ForCausalLM, batch: int, capacity: int) -> None:
+    def __init__(self, llm: LanguageModel, batch: int, capacity: int) -> None:
         config, weight = llm.config, llm.model.norm.weight
         head_dim = llm.model.layers[0].self_attn.head_dim
         shape = (batch, config.num_key_value_heads, capacity, head_dim)
@@ -108,7 +112,7 @@ class PrefixCache:
 
 
 @torch.no_grad()
-def cache_prefix(llm: Phi3ForCausalLM, prefix: Tensor, *, room: int = 0) -> PrefixCache:
+def cache_prefix(llm: LanguageModel, prefix: Tensor, *, room: int = 0) -> PrefixCache:
     """Run a prefix once for all texts that follow it.
 
     The last layer computes only its keys and values: the prefix's own final states are never used.
@@ -127,7 +131,7 @@ def cache_prefix(llm: Phi3ForCausalLM, prefix: Tensor, *, room: int = 0) -> Pref
 
 
 @torch.no_grad()
-def following_states(llm: Phi3ForCausalLM, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
+def following_states(llm: LanguageModel, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
     """Compute the last hidden states of P texts that each follow the cached prefix, in one pass.
 
     Equals `packed_hidden_states` without running the prefix again.
@@ -148,7 +152,7 @@ def following_states(llm: Phi3ForCausalLM, cache: PrefixCache, texts: Sequence[T
     return list(hidden.split(lengths, dim=1))
 
 
-def _window(llm: Phi3ForCausalLM) -> int:
+def _window(llm: LanguageModel) -> int:
     return llm.config.sliding_window or sys.maxsize
 
 
@@ -164,7 +168,7 @@ def _visible(
 
 
 def _run_layers(
-    llm: Phi3ForCausalLM,
+    llm: LanguageModel,
     x: Tensor,
     positions: Tensor,
     cache: PrefixCache,
@@ -188,10 +192,7 @@ def _run_layers(
     cos, sin = llm.model.rotary_emb(x, position_ids=positions)
     for index, layer in enumerate(llm.model.layers):
         attention = layer.self_attn
-        heads, groups = llm.config.num_attention_heads, llm.config.num_key_value_heads
-        widths = [n * attention.head_dim for n in (heads, groups, groups)]
-        qkv = attention.qkv_proj(layer.input_layernorm(x)).split(widths, dim=-1)
-        query, key, value = (t.unflatten(-1, (-1, attention.head_dim)).transpose(1, 2) for t in qkv)
+        query, key, value = _project_heads(attention, layer.input_layernorm(x))
         query, key = apply_rotary_pos_emb(query, key, cos, sin)
         keys, values = cache.keys[index], cache.values[index]
         keys[:, :, start:end] = key
@@ -205,11 +206,30 @@ def _run_layers(
             attn_mask=mask,
             is_causal=mask is None and x.shape[1] > 1,
             scale=attention.scaling,
-            enable_gqa=heads != groups,
+            enable_gqa=query.shape[1] != key.shape[1],
         )
         x = x + attention.o_proj(attended.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return llm.model.norm(x) if states else x
+
+
+def _project_heads(attention: Phi3Attention | Qwen3Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Project (B, L, D) to queries, keys and values (B, heads, L, d), before the rotary embedding."""
+    size = attention.head_dim
+    if isinstance(attention, Phi3Attention):
+        groups = attention.num_key_value_heads
+        count = attention.config.num_attention_heads
+        query, key, value = (
+            t.unflatten(-1, (-1, size))
+            for t in attention.qkv_proj(x).split([count * size, groups * size, groups * size], dim=-1)
+        )
+    else:
+        query, key, value = (
+            project(x).unflatten(-1, (-1, size))
+            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        query, key = attention.q_norm(query), attention.k_norm(key)
+    return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +242,7 @@ class Generation:
 
 @torch.no_grad()
 def generate(
-    llm: Phi3ForCausalLM,
+    llm: LanguageModel,
     prompt: Tensor,
     *,
     max_new_tokens: int,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Phi3ForCausalLM, SiglipVisionModel
+from transformers import Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SiglipVisionModel
 from transformers.models.mask2former.modeling_mask2former import (
     Mask2FormerPixelDecoder,
     Mask2FormerTransformerModule,
@@ -19,6 +19,7 @@ from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisi
 from xsam.config import IMAGE_ID, REGION_ID, XSamConfig
 from xsam.model.connector import SegConnector
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
+from xsam.model.language import LanguageModel
 from xsam.model.mask_decoder import (
     ClassPredictor,
     DecoderMemory,
@@ -96,7 +97,9 @@ class XSamModel(nn.Module):
         sam, llm, hidden = config.sam, config.llm, config.mask2former.hidden_dim
         for sub in (config.llm, config.vision_encoder, config.sam):
             sub._attn_implementation = "sdpa"
-        self.llm = Phi3ForCausalLM(llm)
+        self.llm: LanguageModel = (
+            Qwen3ForCausalLM(llm) if isinstance(llm, Qwen3Config) else Phi3ForCausalLM(llm)
+        )
         self.vision_encoder = SiglipVisionModel(config.vision_encoder)
         self.segmentor = Segmentor(config)
         self.visual_projector = MlpProjector(config.vision_encoder.hidden_size, llm.hidden_size)

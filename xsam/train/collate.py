@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from xsam.config import IMAGE_ID, XSamConfig
 from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.chat_format import chat_format
 from xsam.inference.preprocess import region_mask, segmentation_pixels, square_mask, vision_pixels
 from xsam.inference.prompts import TokenizedPrompt, tokenize
 from xsam.train.losses import PromptTarget
@@ -131,7 +132,7 @@ class Collator:
     def tokenize(self, prompt: TrainPrompt) -> TokenizedPrompt:
         """Tokenize a prompt and expand all placeholders."""
         config = self.config
-        return tokenize(self.tokenizer, prompt.conversation, bos=config.bos_before_user).expand(
+        return tokenize(self.tokenizer, prompt.conversation, chat_format(config)).expand(
             config.num_image_tokens, config.sampler.tokens_per_region
         )
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from xsam.inference.prompts import END_TAG, PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, conversation_for
+from xsam.inference.chat_format import END_TAG
+from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG, Conversation, conversation_for
 from xsam.sim.conversation import VOCABULARY
 from xsam.types.requests import Query, Task, VisualPrompt
 

@@ -129,6 +129,9 @@ def load_weights(
                 f"two tensors of the file are both {target!r}", hint="the file mixes two layouts"
             )
         renamed[target] = tensor
+    tied = _tied_names(model)
+    for first, second in tied:
+        _fill_tied(renamed, first, second)
     expected = model.state_dict()
     missing = sorted(expected.keys() - renamed.keys())
     extra = sorted(renamed.keys() - expected.keys())
@@ -169,7 +172,40 @@ def load_weights(
                 f"{shortened(broken)}",
                 hint="use bfloat16 or float32",
             )
+    for first, second in tied:
+        converted[second] = converted[first]
     model.load_state_dict(converted, strict=True, assign=True)
+    for first, second in tied:
+        owner, _, attribute = second.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, model.get_parameter(first))
+
+
+def _tied_names(model: nn.Module) -> list[tuple[str, str]]:
+    """List pairs of names of the same parameter."""
+    names: dict[int, str] = {}
+    pairs = []
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first = names.setdefault(id(parameter), name)
+        if first != name:
+            pairs.append((first, name))
+    return pairs
+
+
+def _fill_tied(tensors: dict[str, Tensor], first: str, second: str) -> None:
+    """Add the name that a file left out of a tied pair.
+
+    Raises:
+        CheckpointError: the file has both, and they differ.
+    """
+    if first in tensors and second in tensors:
+        if not torch.equal(tensors[first], tensors[second]):
+            raise CheckpointError(
+                f"{first} and {second} differ, but config.json says that they are one tensor",
+                hint="set llm.tie_word_embeddings to false, or take the weights that belong to config.json",
+            )
+    elif first in tensors or second in tensors:
+        tensors.setdefault(first, tensors.get(second, tensors.get(first)))  # type: ignore[arg-type]
+        tensors.setdefault(second, tensors[first])
 
 
 def _incomplete(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

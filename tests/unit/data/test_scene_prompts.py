@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from tests.unit.data.scene_truth import SceneTruth, meant, phrases
 from xsam.config import REGION_ID
 from xsam.data.scene_prompts import STUFF, TASK_SHARES, ScenePrompt, draw_kinds, draw_prompts, random_region
+from xsam.inference.chat_format import ChatFormat
 from xsam.inference.prompt_masks import PROMPT_RADIUS_SHARE
 from xsam.inference.prompts import tokenize
 from xsam.sim.annotate import annotate
@@ -84,7 +85,7 @@ def test_every_target_has_a_condition() -> None:
 def test_the_model_knows_every_word_it_is_taught() -> None:
     tokenizer = build_tiny_tokenizer()
     for _, prompt in drawn():
-        ids = tokenize(tokenizer, prompt.conversation, bos=True).input_ids
+        ids = tokenize(tokenizer, prompt.conversation, ChatFormat(bos=True)).input_ids
         assert tokenizer.unk_token_id not in ids.tolist(), prompt.conversation
 
 

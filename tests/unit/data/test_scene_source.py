@@ -14,7 +14,7 @@ from tests.unit.data.scene_truth import SceneTruth, meant, phrases
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
 from xsam.data.scene_prompts import STUFF, TASK_SHARES
 from xsam.data.scene_source import DIALOGUE, SceneSource
-from xsam.inference.prompts import END_TAG, IMAGE_TAG
+from xsam.inference.chat_format import END_TAG, IMAGE_TAG
 from xsam.sim.conversation import KIND_SHARES
 from xsam.sim.household import ALL_COLORS, CATEGORIES
 from xsam.sim.render import STUFF_NAMES

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.golden import GOLDEN
 from xsam import InvalidQueryError, Query, Task, VisualPrompt
 from xsam.config import IMAGE_ID, REGION_ID
+from xsam.inference.chat_format import ChatFormat
 from xsam.inference.prompts import (
     Conversation,
     TokenizedPrompt,
@@ -269,7 +270,7 @@ def test_no_user_text_can_forge_tags(tokenizer: Any, texts: list[str]) -> None:
 def test_a_beginning_answer_and_separator(tokenizer: Any) -> None:
     conversation = conversation_for(Query(text="the red mug"))
     plain = tokenize(tokenizer, conversation)
-    marked = tokenize(tokenizer, conversation, bos=True)
+    marked = tokenize(tokenizer, conversation, ChatFormat(bos=True))
     assert marked.input_ids.tolist() == [tokenizer.bos_token_id, *plain.input_ids.tolist()]
     assert (marked.answer_start, marked.answer_end) == (plain.answer_start + 1, plain.answer_end + 1)
 

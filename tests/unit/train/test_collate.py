@@ -14,6 +14,7 @@ from torch import Tensor
 from tests.unit.train.small import SIDE, prompt, rectangle, referring, small_config, small_model
 from xsam.config import IMAGE_ID, REGION_ID
 from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.inference.chat_format import chat_format
 from xsam.inference.preprocess import region_mask, square_mask
 from xsam.inference.prompts import Conversation, TokenizedPrompt, frame_question, tokenize
 from xsam.model.region_sampler import region_points
@@ -89,7 +90,7 @@ def _alone(
 ) -> tuple[TokenizedPrompt, Tensor]:
     """Run one text on one image alone; return its ids and its last hidden states."""
     config = model.config
-    ids = tokenize(tokenizer, text.conversation, bos=config.bos_before_user).expand(
+    ids = tokenize(tokenizer, text.conversation, chat_format(config)).expand(
         config.num_image_tokens, config.sampler.tokens_per_region
     )
     regions = [

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer, models, normalizers
 from torch import Tensor
 
-from support.golden import GOLDEN
+from support.golden import GOLDEN, GOLDEN_QWEN3
 from xsam import CheckpointError
 from xsam.config import XSamConfig
 from xsam.model.xsam import XSamModel
@@ -50,6 +50,43 @@ def _refusal(tensors: dict[str, Tensor]) -> str:
         load_weights(model, tensors)
     assert all(parameter is before[name] for name, parameter in model.named_parameters())
     return caught.value.message
+
+
+# -- one tensor with two names
+
+
+def _tied() -> tuple[XSamModel, dict[str, Tensor]]:
+    with torch.device("meta"):
+        model = XSamModel(XSamConfig.read(GOLDEN_QWEN3 / "e" / "config.json"))
+    return model, load_file(GOLDEN_QWEN3 / "e" / "model.safetensors")
+
+
+EMBEDDING, HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
+
+
+@pytest.mark.parametrize("left_out", [None, EMBEDDING, HEAD])
+def test_a_tied_tensor_may_have_either_name_or_both(left_out: str | None) -> None:
+    model, tensors = _tied()
+    expected = tensors[EMBEDDING].clone()
+    tensors.pop(left_out, None)
+    load_weights(model, tensors)
+    assert torch.equal(model.llm.lm_head.weight, expected)
+    assert model.llm.lm_head.weight is model.llm.model.embed_tokens.weight  # once in memory
+
+
+def test_a_tied_tensor_with_two_values_is_refused() -> None:
+    model, tensors = _tied()
+    tensors[HEAD] = tensors[HEAD] + 1
+    with pytest.raises(CheckpointError, match="differ") as caught:
+        load_weights(model, tensors)
+    assert "tie_word_embeddings" in caught.value.hint
+
+
+def test_a_tied_tensor_without_any_name_is_missing() -> None:
+    model, tensors = _tied()
+    del tensors[HEAD], tensors[EMBEDDING]
+    with pytest.raises(CheckpointError, match="2 missing"):
+        load_weights(model, tensors)
 
 
 # -- tensors into a model

@@ -16,7 +16,8 @@ from xsam.data.readers.files import Layout, iterate_json_list, require_file, tak
 from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt
 from xsam.errors import DatasetError, RecordError
-from xsam.inference.prompts import END_TAG, Conversation, clean_text
+from xsam.inference.chat_format import ASSISTANT_TURN, END_TAG, USER_TURN
+from xsam.inference.prompts import Conversation, clean_text
 from xsam.types.requests import Query, Task
 
 LAYOUT = Layout(
@@ -95,7 +96,7 @@ def _conversations(turns: list[tuple[str, str]], max_chars: int, where: str) -> 
         prompt_text = record_conversation(Query(task=Task.CHAT, text=question), where).question
         if found:
             history = f"{found[-1].question}{found[-1].answer}"
-            prompt_text = f"{history}\n<|user|>\n{question}{END_TAG}\n<|assistant|>\n"
+            prompt_text = f"{history}\n{USER_TURN}{question}{END_TAG}\n{ASSISTANT_TURN}"
         if found and len(prompt_text) > max_chars:
             break
         found.append(Conversation(question=prompt_text, answer=f"{answer}{END_TAG}"))
