@@ -13,6 +13,7 @@ from xsam_ros.cameras import buffer as buffer_module
 from xsam_ros.cameras import camera as camera_module
 from xsam_ros.cameras.camera import CameraBuffer, CameraFrame, CameraTopics
 from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.cameras.registration import TransformLookup, no_transforms
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 from xsam_ros.messages.frames import stamp_from_ns
 
@@ -53,7 +54,13 @@ class FakeClock:
 class BufferedCamera:
     """A driver that stores its messages directly in a `CameraBuffer`."""
 
-    def __init__(self, clock: FakeClock, topics: CameraTopics = TOPICS, **parameters: Any) -> None:
+    def __init__(
+        self,
+        clock: FakeClock,
+        topics: CameraTopics = TOPICS,
+        look_up: TransformLookup = no_transforms,
+        **parameters: Any,
+    ) -> None:
         self.clock = clock
         self.parameters = CameraParameters(**parameters)
         self.buffer = CameraBuffer(
@@ -62,6 +69,7 @@ class BufferedCamera:
             settings=lambda: self.parameters,
             clock_ns=clock.node_ns,
             is_simulated=lambda: clock.simulated,
+            look_up=look_up,
         )
 
     def color(self, value: int = 0, *, ago_s: float = 0.0, hw: tuple[int, int] = (4, 6)) -> None:

@@ -73,6 +73,26 @@ def _ray_grid(image_hw: tuple[int, int], intrinsics: bytes, lens: LensDistortion
     return grid
 
 
+def distorted_pixels(
+    rays: NDArray[np.float64], intrinsics: NDArray[np.floating], lens: LensDistortion | None
+) -> NDArray[np.float64]:
+    """Return the (N, 2) pixels (x, y) of (N, 2) rays x/z and y/z; NaN where the model has no pixel.
+
+    Args:
+        rays: in the camera frame.
+        intrinsics: (3, 3) K of the image.
+        lens: its distortion; None = a rectified image.
+    """
+    matrix = np.asarray(intrinsics, np.float64)
+    if lens is None:
+        return rays @ matrix[:2, :2].T + matrix[:2, 2]
+    pixels = np.full(rays.shape, np.nan)
+    reached = np.hypot(rays[:, 0], rays[:, 1]) <= _widest_radius(lens)
+    if reached.any():
+        pixels[reached] = _distort(rays[reached], matrix, lens)
+    return pixels
+
+
 def _distort(
     rays: NDArray[np.float64], matrix: NDArray[np.float64], lens: LensDistortion
 ) -> NDArray[np.float64]:

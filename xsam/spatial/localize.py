@@ -11,7 +11,7 @@ The ROS node and the agent tools both use it, so they compute the same numbers. 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -28,6 +28,9 @@ MIN_POINTS = 10
 
 MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 1e4
 MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
+PointCheck = Callable[[NDArray[np.float64]], str]
+"""Gets the (N, 3) points of an object in the camera frame; returns why they may not be its own, or ""."""
+
 _MAX_ASPECT = 2.0  # of fx and fy: no camera has pixels that are more oblong
 _MAX_CENTER_PX = 4 * MAX_IMAGE_SIDE_PX  # a crop may lie beside the principal point, but not that far
 _MAX_FOCAL_PX = 4 * MAX_IMAGE_SIDE_PX
@@ -167,6 +170,7 @@ def locate_mask(
     *,
     calibrated_hw: tuple[int, int] | None = None,
     lens: LensDistortion | None = None,
+    doubt: PointCheck | None = None,
     min_points: int = MIN_POINTS,
 ) -> Location3D:
     """Measure position, size and orientation of the surface under a mask, in the camera frame.
@@ -181,6 +185,7 @@ def locate_mask(
         intrinsics: (3, 3) K of that image.
         calibrated_hw: see `check_intrinsics`.
         lens: distortion of the image of the mask; None = a rectified image.
+        doubt: makes the location unknown; `DepthView.doubt` if depth was measured by another camera.
         min_points: minimum number of measured pixels.
 
     Returns:
@@ -193,7 +198,7 @@ def locate_mask(
     if mask.dtype != np.bool_:
         raise InvalidImageError(f"a mask must be bool, got {mask.dtype}")
     check_intrinsics(intrinsics, (mask.shape[0], mask.shape[1]), calibrated_hw=calibrated_hw)
-    return _locate(MaskCrop.of(mask), depth_m, intrinsics, lens, min_points)
+    return _locate(MaskCrop.of(mask), depth_m, intrinsics, lens, doubt, min_points)
 
 
 def locate_masks(
@@ -203,13 +208,14 @@ def locate_masks(
     *,
     calibrated_hw: tuple[int, int] | None = None,
     lens: LensDistortion | None = None,
+    doubt: PointCheck | None = None,
     min_points: int = MIN_POINTS,
 ) -> tuple[Location3D, ...]:
     """Run `locate_mask` on every mask of a result."""
     for mask in masks:
         _check_depth((mask.height, mask.width), depth_m)
     check_intrinsics(intrinsics, (depth_m.shape[0], depth_m.shape[1]), calibrated_hw=calibrated_hw)
-    return tuple(_locate(mask.crop(), depth_m, intrinsics, lens, min_points) for mask in masks)
+    return tuple(_locate(mask.crop(), depth_m, intrinsics, lens, doubt, min_points) for mask in masks)
 
 
 # ------------------------------------------------------------------------------------- details
@@ -230,6 +236,7 @@ def _locate(
     depth_m: NDArray[np.float32],
     intrinsics: NDArray[np.floating],
     lens: LensDistortion | None,
+    doubt: PointCheck | None,
     min_points: int,
 ) -> Location3D:
     mask = crop.pixels
@@ -264,6 +271,8 @@ def _locate(
                 f"the lens model ({lens.model}) is not valid at {lost:.0%} of the object's pixels",
                 depth_valid_ratio=ratio,
             )
+    if doubt is not None and (reason := doubt(points)):
+        return Location3D.unknown(reason, depth_valid_ratio=ratio)
     position = np.median(points, axis=0)
     axes, low, high = _oriented_box(points - position)
     return Location3D(

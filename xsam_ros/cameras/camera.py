@@ -12,6 +12,7 @@ from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
 from xsam_ros.cameras.buffer import BufferedMessage, Instant, TopicBuffer, TopicStatistics
 from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
 from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.cameras.registration import TransformLookup, no_transforms
 
 __all__ = ["CameraBuffer", "CameraFrame", "CameraStatistics", "CameraTopics"]
 
@@ -30,6 +31,7 @@ class CameraTopics:
     image: str
     depth: str = ""
     info: str = ""
+    depth_info: str = ""
 
     @classmethod
     def from_parameters(cls, name: str, parameters: CameraParameters) -> CameraTopics:
@@ -42,7 +44,8 @@ class CameraTopics:
             base = image.removesuffix("/compressed") if parameters.compressed else image
             folder, slash, _ = base.rpartition("/")
             info = f"{folder}{slash}camera_info"
-        return cls(image=image, depth=parameters.depth_topic, info=info)
+        depth_info = parameters.depth_info_topic if parameters.depth_topic else ""
+        return cls(image=image, depth=parameters.depth_topic, info=info, depth_info=depth_info)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +56,7 @@ class CameraStatistics:
     image: TopicStatistics
     depth: TopicStatistics | None  # None = not subscribed
     info: TopicStatistics | None
+    depth_info: TopicStatistics | None = None
     used: int  # color images used for a request or stream
     overwritten: int  # color images replaced by a newer one before they were used
     with_depth: int  # used images that had a depth image
@@ -74,6 +78,7 @@ class CameraBuffer:
         settings: Callable[[], CameraParameters],
         clock_ns: Callable[[], int],
         is_simulated: Callable[[], bool] = lambda: False,
+        look_up: TransformLookup = no_transforms,
     ) -> None:
         """Create empty buffers.
 
@@ -83,6 +88,7 @@ class CameraBuffer:
             settings: returns the current parameters; read for each frame, because some may change.
             clock_ns: returns the time of the node clock.
             is_simulated: returns whether the node clock is simulated time.
+            look_up: transforms between the frames of depth and color.
         """
         self.name = name
         self._settings = settings
@@ -99,9 +105,14 @@ class CameraBuffer:
             self.depth = buffer(topics.depth, keep_s=keep_s, max_bytes=max_bytes)
         if topics.info:
             self.info = buffer(topics.info)
+        self.depth_info: TopicBuffer | None = buffer(topics.depth_info) if topics.depth_info else None
         self._lock = threading.Lock()
         self._decoder = FrameDecoder(
-            camera=name, image_topic=topics.image, parameters=initial, on_error=self._count_error
+            camera=name,
+            image_topic=topics.image,
+            parameters=initial,
+            on_error=self._count_error,
+            look_up=look_up,
         )
         self._reset()
 
@@ -117,15 +128,18 @@ class CameraBuffer:
     @property
     def topics(self) -> tuple[str, ...]:
         """The topics that fill it, fully qualified."""
-        return tuple(buffer.topic for buffer in (self.image, self.depth, self.info) if buffer is not None)
+        return tuple(buffer.topic for buffer in self._buffers())
 
     def clear(self) -> None:
         """Drop everything that arrived."""
-        for buffer in (self.image, self.depth, self.info):
-            if buffer is not None:
-                buffer.clear()
+        for buffer in self._buffers():
+            buffer.clear()
         with self._lock:
             self._reset()
+
+    def _buffers(self) -> list[TopicBuffer]:
+        all_buffers = (self.image, self.depth, self.info, self.depth_info)
+        return [buffer for buffer in all_buffers if buffer is not None]
 
     def wait_newer(self, sequence: int, *, timeout_s: float) -> bool:
         """Wait for an image newer than `CameraFrame.sequence`; return whether it came in time."""
@@ -150,8 +164,10 @@ class CameraBuffer:
         images = self._fresh_images(max_age_s)
         image, depth, no_depth_reason = self._pair(images)
         info = self.info.newest() if self.info is not None else None
+        depth_info = self.depth_info.newest() if self.depth_info is not None else None
         # A camera info that differs in its stamp only does not make a new frame.
-        key = (image, depth, info and info.serialized[12:], max_side_px)
+        infos = tuple(each and each.serialized[12:] for each in (info, depth_info))
+        key = (image, depth, infos, max_side_px)
         with self._lock:
             if self._last is not None and self._last_key == key:
                 return self._last
@@ -164,15 +180,17 @@ class CameraBuffer:
                 image,
                 depth,
                 info,
+                depth_info,
                 no_depth_reason=no_depth_reason,
-                no_info_reason="" if info is not None else self._no_info_reason(),
+                no_info_reason="" if info is not None else self._no_info_reason(self.info, "camera info"),
+                no_depth_info_reason=self._no_info_reason(self.depth_info, "depth camera info"),
                 max_side_px=max_side_px,
             )
         except InvalidImageError as error:
             self._count_error(error.message)
             raise InvalidImageError(f"camera {self.name!r}: {error.message}", hint=error.hint) from error
         with self._lock:
-            self._last, self._last_key = decoded, key
+            self._last, self._last_key = decoded, () if decoded.provisional else key
         return decoded
 
     def statistics(self) -> CameraStatistics:
@@ -186,6 +204,7 @@ class CameraBuffer:
                 image=image,
                 depth=None if self.depth is None else self.depth.statistics(),
                 info=None if self.info is None else self.info.statistics(),
+                depth_info=None if self.depth_info is None else self.depth_info.statistics(),
                 used=self._used,
                 overwritten=max(0, image.received - self._used - waiting),
                 with_depth=self._with_depth,
@@ -268,11 +287,11 @@ class CameraBuffer:
             f"away, {tolerance_s:.3f} s is allowed ({self.name}.sync_tolerance_s)"
         )
 
-    def _no_info_reason(self) -> str:
-        if self.info is None:
-            return f"no camera info topic is configured for camera {self.name!r}"
-        hint = _qos_hint(self.info, f"{self.name}.info_qos")
-        return f"no camera info has arrived on {self.info.topic}{hint}"
+    def _no_info_reason(self, buffer: TopicBuffer | None, what: str) -> str:
+        if buffer is None:
+            return f"no {what} topic is configured for camera {self.name!r}"
+        hint = _qos_hint(buffer, f"{self.name}.info_qos")
+        return f"no {what} has arrived on {buffer.topic}{hint}"
 
     def _count_error(self, message: str) -> None:
         with self._lock:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,20 +13,24 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.spatial.registration import DepthView
 from xsam.types.lens import LensDistortion
 from xsam.types.requests import Frame
 from xsam_ros.cameras.buffer import BufferedMessage
-from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for
+from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for, rectified_notes
 from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.cameras.registration import (
+    DepthRegistration,
+    NoTransformError,
+    TransformLookup,
+    no_transforms,
+)
 from xsam_ros.messages.compressed_images import rgb_from_compressed
 from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 from xsam_ros.messages.frames import stamp_ns
 from xsam_ros.messages.images import rgb_from_image
 
 T = TypeVar("T")
-
-_RECTIFIED = re.compile(r"(.*_)?rect(ified)?(_.*)?")
-"""Parts of the names of topics with rectified images, as in image_rect_color."""
 
 _PLAUSIBLE_M = (0.03, 60.0)
 """Medians of depth images of real cameras; millimeters taken for meters are far beyond."""
@@ -43,6 +46,8 @@ class CameraFrame:
     no_depth_reason: str = ""  # "" = the frame has depth
     no_intrinsics_reason: str = ""  # "" = the frame has intrinsics
     notes: tuple[str, ...] = ()  # what limits the accuracy of 3D locations
+    depth_view: DepthView | None = None  # the depth image before it was registered; None = it always was
+    provisional: bool = False  # a transform is missing that may still arrive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +58,18 @@ class FrameDecoder:
     image_topic: str
     parameters: CameraParameters
     on_error: Callable[[str], None]  # receives why depth or camera info cannot be used
+    look_up: TransformLookup = no_transforms
 
     def decode(
         self,
         image: BufferedMessage,
         depth: BufferedMessage | None,
         info: BufferedMessage | None,
+        depth_info: BufferedMessage | None = None,
         *,
         no_depth_reason: str,
         no_info_reason: str,
+        no_depth_info_reason: str = "",
         max_side_px: int,
     ) -> CameraFrame:
         """Decode an image with the depth and camera info paired with it.
@@ -70,8 +78,10 @@ class FrameDecoder:
             image: the color image.
             depth: its depth image.
             info: its camera info.
+            depth_info: the depth camera's info.
             no_depth_reason: why `depth` is None.
             no_info_reason: why `info` is None.
+            no_depth_info_reason: why `depth_info` is None.
             max_side_px: larger images are refused before they are decoded.
 
         Raises:
@@ -81,22 +91,35 @@ class FrameDecoder:
         message, rgb = self._decode_image(image, max_side_px, notes)
         image_frame = message.header.frame_id
         header = Header(stamp=message.header.stamp, frame_id=self.parameters.frame_override or image_frame)
-        depth_m = None
+        color_frames = (image_frame, header.frame_id)
+        measured: tuple[NDArray[np.float32], Header] | None = None
         if depth is not None:
             try:
-                depth_m = self._decode_depth(depth, rgb.shape[:2], image_frame, max_side_px, notes)
-                no_depth_reason = ""
+                measured = self._decode_depth(depth, max_side_px, notes)
             except InvalidImageError as error:
-                no_depth_reason = f"the depth image cannot be used: {error}"
-                self.on_error(no_depth_reason)
+                no_depth_reason = self._unusable(f"the depth image cannot be used: {error}")
         intrinsics = lens = None
         if info is not None:
             try:
-                intrinsics, lens = self._decode_info(info, rgb.shape[:2], depth_m is not None, notes)
+                intrinsics, lens = self._decode_info(
+                    info, rgb.shape[:2], color_frames, measured is not None, notes
+                )
                 no_info_reason = ""
             except InvalidImageError as error:
-                no_info_reason = f"the camera info cannot be used: {error}"
-                self.on_error(no_info_reason)
+                no_info_reason = self._unusable(f"the camera info cannot be used: {error}")
+        depth_m = view = None
+        provisional = False
+        if measured is not None:
+            try:
+                view = self._depth_view(
+                    *measured, header, color_frames, depth_info, no_depth_info_reason, notes
+                )
+                depth_m = _registered(view, measured[0], rgb.shape[:2], intrinsics, lens, notes)
+                no_depth_reason = ""
+            except NoTransformError as error:
+                no_depth_reason, provisional = str(error), True
+            except InvalidImageError as error:
+                no_depth_reason = self._unusable(f"the depth image cannot be used: {error}")
         if depth_m is not None and not self.parameters.frame_override:
             notes += _frame_notes(image_frame, self.camera)
         frame = Frame(
@@ -115,7 +138,13 @@ class FrameDecoder:
             no_depth_reason=no_depth_reason,
             no_intrinsics_reason=no_info_reason,
             notes=tuple(notes),
+            depth_view=view,
+            provisional=provisional,
         )
+
+    def _unusable(self, reason: str) -> str:
+        self.on_error(reason)
+        return reason
 
     def _stamp_notes(self, image: BufferedMessage) -> list[str]:
         if self.parameters.stamp_clock == "other":
@@ -141,13 +170,8 @@ class FrameDecoder:
         return raw, rgb_from_image(raw, max_side_px=max_side_px, bit_depth=bit_depth, notes=notes)
 
     def _decode_depth(
-        self,
-        depth: BufferedMessage,
-        image_hw: tuple[int, int],
-        image_frame: str,
-        max_side_px: int,
-        notes: list[str],
-    ) -> NDArray[np.float32]:
+        self, depth: BufferedMessage, max_side_px: int, notes: list[str]
+    ) -> tuple[NDArray[np.float32], Header]:
         message: Any
         scale = self.parameters.depth_scale
         if self.parameters.depth_compressed:
@@ -156,37 +180,73 @@ class FrameDecoder:
         else:
             message = _deserialize(depth, Image)
             depth_m = depth_from_image(message, max_side_px=max_side_px, scale=scale)
-        depth_frame = message.header.frame_id
-        same_frame = depth_frame in (image_frame, self.parameters.frame_override)
-        if not (same_frame or self.parameters.depth_registered):
-            raise InvalidImageError(
-                f"depth is in frame {depth_frame!r} and color in {image_frame!r}: they are not registered",
-                hint="use the depth topic that the driver registers (aligns) to color; if it is registered "
-                f"whatever its frame says, set {self.camera}.depth_registered",
-            )
-        resized_m = resize_depth(depth_m, image_hw)
-        if resized_m.shape != depth_m.shape:
-            notes.append(f"depth is {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
         notes += _range_notes(depth_m, self.camera)
-        return resized_m
+        return depth_m, message.header
+
+    def _depth_view(
+        self,
+        depth_m: NDArray[np.float32],
+        depth: Header,
+        color: Header,
+        color_frames: tuple[str, ...],
+        info: BufferedMessage | None,
+        no_info_reason: str,
+        notes: list[str],
+    ) -> DepthView | None:
+        """Return depth as its own camera sees it; None = it is registered to color already."""
+        registration = DepthRegistration(camera=self.camera, parameters=self.parameters, look_up=self.look_up)
+        return registration.view(
+            depth_m,
+            depth,
+            None if info is None else _deserialize(info, CameraInfo),
+            color,
+            color_frames=color_frames,
+            no_info_reason=no_info_reason,
+            notes=notes,
+        )
 
     def _decode_info(
-        self, info: BufferedMessage, image_hw: tuple[int, int], has_depth: bool, notes: list[str]
+        self,
+        info: BufferedMessage,
+        image_hw: tuple[int, int],
+        color_frames: tuple[str, ...],
+        has_depth: bool,
+        notes: list[str],
     ) -> tuple[NDArray[np.float64], LensDistortion | None]:
         """Return the matrix and, where depth is measured, the distortion of the lens."""
         message = _deserialize(info, CameraInfo)
         rectified = self.parameters.rectified
+        if has_depth and message.header.frame_id not in ("", *color_frames):
+            notes.append(
+                f"the camera info is of frame {message.header.frame_id!r}, the image of {color_frames[0]!r}: "
+                f"check {self.camera}.info_topic"
+            )
         matrix = intrinsics_for(message, image_hw, rectified=rectified, notes=notes)
         lens = lens_for(message) if has_depth and not rectified else None
         if lens is None:
             return matrix, None
         notes.append(f"the lens distortion ({lens.model}) is corrected in locations, not in masks")
-        if any(_RECTIFIED.fullmatch(part) for part in self.image_topic.split("/")):
-            notes.append(
-                f"{self.image_topic} sounds like rectified images; if they are, set {self.camera}.rectified, "
-                "or distortion is corrected twice"
-            )
+        notes += rectified_notes(self.image_topic, f"{self.camera}.rectified")
         return matrix, lens
+
+
+def _registered(
+    view: DepthView | None,
+    depth_m: NDArray[np.float32],
+    image_hw: tuple[int, int],
+    intrinsics: NDArray[np.float64] | None,
+    lens: LensDistortion | None,
+    notes: list[str],
+) -> NDArray[np.float32]:
+    """Return depth for the pixels of the color image."""
+    if view is None:
+        resized_m = resize_depth(depth_m, image_hw)
+        if resized_m.shape != depth_m.shape:
+            notes.append(f"depth is {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
+        return resized_m
+    if intrinsics is None:
+        raise InvalidImageError("registering it needs the camera matrix of the color image")
+    return view.registered(image_hw, intrinsics, lens)
 
 
 def _frame_notes(frame_id: str, camera: str) -> list[str]:

@@ -7,6 +7,7 @@ camera info that can be compared is compared, and a contradiction is an error.
 from __future__ import annotations
 
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,9 @@ _CENTERED = (0.35, 0.65)
 _UNDISTORTED_MODELS = ("", "none", "plumb_bob", "rational_polynomial")
 """Models that are no distortion if all coefficients are 0."""
 
-_BELONGS_HINT = "check that info_topic belongs to image_topic"
+_BELONGS_HINT = "check that info_topic belongs to image_topic, and depth_info_topic to depth_topic"
+_RECTIFIED_TOPIC = re.compile(r"(.*_)?rect(ified)?(_.*)?")
+"""Parts of the names of topics with rectified images, as in image_rect_color."""
 
 
 class _Region(NamedTuple):
@@ -43,7 +46,12 @@ class _Region(NamedTuple):
 
 
 def intrinsics_for(
-    info: CameraInfo, image_hw: tuple[int, int], *, rectified: bool = False, notes: list[str] | None = None
+    info: CameraInfo,
+    image_hw: tuple[int, int],
+    *,
+    rectified: bool = False,
+    parameter: str = "rectified",
+    notes: list[str] | None = None,
 ) -> NDArray[np.float64]:
     """Return the (3, 3) matrix K of an image, with (0, 0) at the center of the upper left pixel.
 
@@ -54,6 +62,7 @@ def intrinsics_for(
         info: of the camera that took the image.
         image_hw: (H, W) of the received image in pixels.
         rectified: the image is rectified, so P applies instead of K.
+        parameter: name of the camera's parameter that says so, for errors.
         notes: receives what is unusual, but possible.
 
     Raises:
@@ -67,7 +76,7 @@ def intrinsics_for(
     region = _region(info)
     binning_x, binning_y = max(1, int(info.binning_x)), max(1, int(info.binning_y))
     matrix = _matrix(info, rectified)
-    _check_matrix(matrix, info, rectified=rectified)
+    _check_matrix(matrix, info, rectified=rectified, parameter=parameter)
     _check_sizes(info, region, (binning_x, binning_y), (width, height))
     note = _check_principal_point(matrix, info, rectified=rectified)
     if note and notes is not None:
@@ -84,8 +93,12 @@ def intrinsics_for(
     return scaled
 
 
-def lens_for(info: CameraInfo) -> LensDistortion | None:
+def lens_for(info: CameraInfo, *, parameter: str = "rectified") -> LensDistortion | None:
     """Return the distortion of the camera's raw images; None = they have none.
+
+    Args:
+        info: of the camera.
+        parameter: name of the camera's parameter for rectified images, for errors.
 
     Raises:
         InvalidImageError: the model is not known, or its coefficients are missing.
@@ -93,7 +106,7 @@ def lens_for(info: CameraInfo) -> LensDistortion | None:
     model, coefficients = info.distortion_model, tuple(float(value) for value in info.d)
     if model in _UNDISTORTED_MODELS and not any(coefficients):
         return None
-    hint = "use rectified images and set the camera's parameter rectified: true"
+    hint = f"use rectified images and set the camera's parameter {parameter}: true"
     if model == "equidistant" and not any(coefficients):
         raise InvalidImageError(
             "the lens model of the camera info is equidistant, but its coefficients are all 0 or missing: "
@@ -106,6 +119,16 @@ def lens_for(info: CameraInfo) -> LensDistortion | None:
         raise InvalidImageError(
             f"the camera info cannot be corrected for distortion: {error}", hint=hint
         ) from error
+
+
+def rectified_notes(topic: str, parameter: str) -> list[str]:
+    """Return a note on a lens that distorts images whose topic sounds like rectified ones."""
+    if not any(_RECTIFIED_TOPIC.fullmatch(part) for part in topic.split("/")):
+        return []
+    return [
+        f"{topic} sounds like rectified images; if they are, set {parameter}, or distortion is corrected "
+        "twice"
+    ]
 
 
 def _region(info: CameraInfo) -> _Region:
@@ -135,7 +158,7 @@ def _matrix(info: CameraInfo, rectified: bool) -> NDArray[np.float64]:
     return np.array(info.k, np.float64).reshape(3, 3)
 
 
-def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool) -> None:
+def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool, parameter: str) -> None:
     """Raise an error unless it is the matrix of a pinhole camera with the calibrated image size."""
     problem = _matrix_problem(matrix, info)
     if not problem:
@@ -145,7 +168,7 @@ def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: b
         hint = f"the driver stores {name} column by column; it must be row-major"
     elif not rectified and not _matrix_problem(_matrix(info, rectified=True), info):
         hint = (
-            "matrix P is usable: if the images are rectified, set the camera's parameter rectified: true; "
+            f"matrix P is usable: if the images are rectified, set the camera's parameter {parameter}: true; "
             "otherwise calibrate the camera"
         )
     else:

@@ -43,8 +43,8 @@ class CameraParameters:
     )
     depth_topic: str = parameter(
         "",
-        "Topic of the depth image, registered to the color image: 32FC1 in m or 16UC1 in mm; "
-        "empty = no depth, and no 3D locations.",
+        "Topic of the depth image, 32FC1 in m or 16UC1 in mm, registered to the color image unless there is "
+        "a depth_info_topic; empty = no depth, and no 3D locations.",
         topic=True,
     )
     depth_compressed: bool = parameter(
@@ -55,7 +55,24 @@ class CameraParameters:
     depth_registered: bool = parameter(
         False,
         "Depth is registered to color, pixel by pixel, although its frame_id is another one; false = depth "
-        "in another frame is not used.",
+        "in another frame is registered by the node, which needs depth_info_topic and TF.",
+    )
+    depth_info_topic: str = parameter(
+        "",
+        "Topic of the depth camera's sensor_msgs/CameraInfo, with which the node registers depth to color, "
+        "by TF if their frames differ; empty = the driver registers it.",
+        topic=True,
+    )
+    depth_rectified: bool = parameter(
+        False, "The depth images are rectified: use matrix P of their camera info instead of K."
+    )
+    depth_nearest_m: float = parameter(
+        0.3,
+        "Nothing that is segmented is nearer to the camera than this. A location is refused if depth that "
+        "the node registers could have missed the object, at this or a larger distance.",
+        unit="m",
+        minimum=0.01,
+        maximum=100.0,
     )
     depth_scale: float = parameter(
         0.0,

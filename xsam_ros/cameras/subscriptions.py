@@ -23,6 +23,7 @@ from xsam_ros.cameras.buffer import TopicBuffer
 from xsam_ros.cameras.camera import CameraBuffer, CameraTopics
 from xsam_ros.cameras.graph import ExpectedTopic, topic_problem
 from xsam_ros.cameras.parameters import CameraParameters
+from xsam_ros.cameras.registration import TransformLookup, no_transforms
 from xsam_ros.runtime.parameters import declare, read
 
 try:
@@ -50,7 +51,7 @@ def camera_qos(kind: str, *, depth: int) -> QoSProfile:
     )
 
 
-def create_camera_buffer(node: Node, name: str) -> CameraBuffer:
+def create_camera_buffer(node: Node, name: str, *, look_up: TransformLookup = no_transforms) -> CameraBuffer:
     """Declare the parameters of a camera unless they are declared already, and create its buffer."""
     declare(node, CameraParameters, prefix=f"{name}.")
     settings = functools.partial(read, node, CameraParameters, f"{name}.")
@@ -59,6 +60,7 @@ def create_camera_buffer(node: Node, name: str) -> CameraBuffer:
         image=node.resolve_topic_name(topics.image),
         depth=node.resolve_topic_name(topics.depth) if topics.depth else "",
         info=node.resolve_topic_name(topics.info) if topics.info else "",
+        depth_info=node.resolve_topic_name(topics.depth_info) if topics.depth_info else "",
     )
     clock: Any = node.get_clock()  # a ROSClock
     return CameraBuffer(
@@ -67,6 +69,7 @@ def create_camera_buffer(node: Node, name: str) -> CameraBuffer:
         settings=settings,
         clock_ns=lambda: int(clock.now().nanoseconds),
         is_simulated=lambda: bool(clock.ros_time_is_active),
+        look_up=look_up,
     )
 
 
@@ -91,9 +94,12 @@ class CameraSubscriptions:
                 self._add(
                     depth_type, topics.depth, buffer.depth, kind, _DEPTH_QUEUE, "depth", "depth_compressed"
                 )
+            kind = parameters.info_qos or parameters.qos
             if buffer.info is not None:
+                self._add(CameraInfo, topics.info, buffer.info, kind, 1, "info")
+            if buffer.depth_info is not None:
                 self._add(
-                    CameraInfo, topics.info, buffer.info, parameters.info_qos or parameters.qos, 1, "info"
+                    CameraInfo, topics.depth_info, buffer.depth_info, kind, 1, "depth_info", qos_role="info"
                 )
         except BaseException:
             self.destroy()
@@ -115,6 +121,7 @@ class CameraSubscriptions:
         depth: int,
         role: str,
         compressed_parameter: str = "",
+        qos_role: str = "",
     ) -> None:
         """Subscribe.
 
@@ -124,11 +131,12 @@ class CameraSubscriptions:
             buffer: where messages go.
             kind: of `camera_qos`.
             depth: of the queue.
-            role: image, depth or info, the first part of the names of its parameters.
+            role: image, depth, info or depth_info, the first part of the names of its parameters.
             compressed_parameter: name of the parameter that chooses the type; "" = there is none.
+            qos_role: first part of the name of the QoS parameter, if it is another one.
         """
         prefix, qos = f"{self._camera}.", camera_qos(kind, depth=depth)
-        parameter = f"{prefix}{role}_qos"
+        parameter = f"{prefix}{qos_role or role}_qos"
         package, name = message_type.__module__.split(".")[0], message_type.__name__
         expected = ExpectedTopic(
             topic=buffer.topic,
@@ -137,7 +145,7 @@ class CameraSubscriptions:
             topic_parameter=f"{prefix}{role}_topic",
             qos_parameter=parameter,
             compressed_parameter=f"{prefix}{compressed_parameter}" if compressed_parameter else "",
-            may_be_latched=role == "info",
+            may_be_latched=message_type is CameraInfo,
         )
         buffer.explain_with(lambda received: topic_problem(self._node, expected, received=received))
         self._buffers.append(buffer)

@@ -147,7 +147,12 @@ def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics)
         "passed over for newer ones": camera.overwritten,
         "not readable": camera.decode_errors,
     }
-    for kind, topic in (("depth", camera.depth), ("camera info", camera.info)):
+    others = (
+        ("depth", camera.depth),
+        ("camera info", camera.info),
+        ("depth camera info", camera.depth_info),
+    )
+    for kind, topic in others:
         if topic is not None:
             values |= {f"{kind} topic": topic.topic, f"{kind} messages": topic.received}
     if camera.no_depth_reason:
@@ -171,7 +176,8 @@ def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics)
 
 def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[bytes, str]:
     image = camera.image
-    topics = [topic for topic in (image, camera.depth, camera.info) if topic is not None]
+    all_topics = (image, camera.depth, camera.info, camera.depth_info)
+    topics = [topic for topic in all_topics if topic is not None]
     for topic in topics:
         if topic.incompatible_qos and not topic.received:
             return DiagnosticStatus.ERROR, _qos_description(topic)

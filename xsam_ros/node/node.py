@@ -142,7 +142,7 @@ class SegmenterNode(LifecycleNode):
                 functools.partial(self._load, parameters), stage="load", timeout_s=parameters.load_timeout_s
             )
             for name in parameters.cameras:
-                self._cameras[name] = create_camera_buffer(self, name)
+                self._cameras[name] = create_camera_buffer(self, name, look_up=self._transforms.look_up)
                 self._camera_publishers[name] = CameraPublishers(self, name)
         except BaseException:
             self._release()

@@ -251,7 +251,12 @@ def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | No
         return unknown(source.no_intrinsics_reason)
     try:
         locations = locate_masks(
-            segments.masks, frame.depth_m, frame.intrinsics, calibrated_hw=frame.image_hw, lens=frame.lens
+            segments.masks,
+            frame.depth_m,
+            frame.intrinsics,
+            calibrated_hw=frame.image_hw,
+            lens=frame.lens,
+            doubt=None if source.depth_view is None else source.depth_view.doubt,
         )
     except InvalidImageError as error:
         return unknown(error.message)

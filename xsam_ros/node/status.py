@@ -17,7 +17,7 @@ def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, pub
     """
     policies = {
         policy
-        for topic in (camera.image, camera.depth, camera.info)
+        for topic in (camera.image, camera.depth, camera.info, camera.depth_info)
         if topic is not None and topic.incompatible_qos
         for policy in topic.incompatible_qos.split(", ")
     }

@@ -13,6 +13,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from xsam.types.location import Location3D, matrix_of_quaternion
+from xsam_ros.cameras.registration import NoTransformError
 
 try:
     import tf2_ros
@@ -60,8 +61,8 @@ class Transforms:
         if not target_frame or target_frame == header.frame_id:
             return tuple(locations)
         try:
-            matrix = self._look_up(target_frame, header)
-        except _NoTransformError as error:
+            matrix = self.look_up(header, target_frame)
+        except NoTransformError as error:
             reason = str(error)
             return tuple(
                 None
@@ -75,13 +76,17 @@ class Transforms:
             None if location is None else location.transformed(matrix, target_frame) for location in locations
         )
 
-    def _look_up(self, target_frame: str, header: Header) -> NDArray[np.float64]:
-        """Return the (4, 4) transform from the image's frame to the target, at the stamp of the image."""
+    def look_up(self, header: Header, target_frame: str) -> NDArray[np.float64]:
+        """Return the (4, 4) transform of points from a header's frame to another one, at the header's stamp.
+
+        Raises:
+            NoTransformError: it did not arrive in time, or TF is not installed.
+        """
         problem = f"no transform from {header.frame_id!r} to {target_frame!r}"
         if self._buffer is None:
-            raise _NoTransformError(f"{problem}: tf2_ros is not installed")
+            raise NoTransformError(f"{problem}: tf2_ros is not installed")
         if not header.frame_id:
-            raise _NoTransformError(f"{problem}: the frame_id of the image is empty")
+            raise NoTransformError(f"{problem}: the frame_id of the image is empty")
         try:
             # tf2's own timeout uses the node's clock, which stands still while a simulation is paused.
             stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + self._wait_s()
@@ -94,12 +99,8 @@ class Transforms:
             rotation, translation = found.rotation, found.translation
             turn = matrix_of_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
         except (tf2_ros.TransformException, ValueError) as error:  # a negative stamp, or no rotation
-            raise _NoTransformError(f"{problem}: {error}") from error
+            raise NoTransformError(f"{problem}: {error}") from error
         matrix = np.eye(4)
         matrix[:3, :3] = turn
         matrix[:3, 3] = (translation.x, translation.y, translation.z)
         return matrix
-
-
-class _NoTransformError(Exception):
-    """No transform is available; the message says why."""
