@@ -96,9 +96,9 @@ def _locate(view: DepthView, mask: BoolMask, *, doubted: bool = True) -> Locatio
 
 
 def test_how_near_an_object_may_be_decides_what_is_in_doubt() -> None:
-    """Cameras 40 cm apart: what is 10 cm in front of one is outside the other's image."""
+    """Cameras 40 cm apart: what is 20 cm in front of one is outside the other's image."""
     view = _CAMERAS["converging"].view(_BOX)
-    assert "if it were 0.1" in _locate(replace(view, nearest_m=0.1), _BOX.mask()).reason
+    assert "if it were 0.2" in _locate(replace(view, nearest_m=0.1), _BOX.mask()).reason
     location = _locate(replace(view, nearest_m=0.3), _BOX.mask())
     np.testing.assert_allclose(location.position_m, _BOX.middle, atol=0.003)
 
