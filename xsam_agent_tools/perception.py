@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.errors import DeadlineExceededError, ModelError, NoFrameError, StaleFrameError, UnknownCameraError
+from xsam.errors import ModelError, NoFrameError, StaleFrameError, UnknownCameraError, XSamError
 from xsam.segmenter import Segmenter
-from xsam.types.deadline import Deadline
+from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import Scene, SceneStore
+from xsam_agent_tools.runtime.camera_frames import CameraFrames, FrameSource
 from xsam_agent_tools.runtime.health import Latencies
 from xsam_agent_tools.runtime.serial_runner import SerialRunner
-
-FrameSource = Callable[[str], Frame]
-"""Camera name → its newest frame."""
 
 TransformSource = Callable[[str, str, int], "NDArray[np.float64] | None"]
 """(target frame, source frame, stamp in ns) → (4, 4) that takes points from source to target, or None."""
@@ -29,6 +30,7 @@ TransformSource = Callable[[str, str, int], "NDArray[np.float64] | None"]
 QueryBuilder = Callable[[tuple[int, int]], Sequence[Query]]
 """(H, W) of the frame → the queries to send with it."""
 
+_WAITING_STAGES = frozenset({"request", "waiting"})  # of a segmenter that has not begun
 _CLOCK_SLACK_S = 0.5  # a stamp further in the future comes from another clock
 
 
@@ -76,6 +78,10 @@ class Capture:
     results: list[SegmentationResult]
 
 
+class _AgedFrameError(StaleFrameError):
+    """A frame that was new enough when it arrived, but not when the model got it."""
+
+
 class Perception:
     """Access to the segmenter for a camera or an earlier image; refuses whatever is too old."""
 
@@ -97,16 +103,17 @@ class Perception:
         self.limits = limits
         self.history = history if history is not None else History()
         self.latencies = Latencies()
-        self._frame_source = frame_source
+        hangs_after_s = limits.deadline_s
+        self._frames = CameraFrames(frame_source, hangs_after_s=hangs_after_s) if frame_source else None
         self._transforms = transforms
         self._clock_ns = clock_ns
         self._captures = SerialRunner()
-        self._status_frames = SerialRunner()  # separate, so that status calls work while the model runs
+        self._has_stages = "on_stage" in inspect.signature(segmenter.segment).parameters
 
     @property
     def keeps_frames(self) -> bool:
         """Whether earlier images can be queried again."""
-        return self._frame_source is not None
+        return self._frames is not None
 
     def capture(
         self,
@@ -131,11 +138,9 @@ class Perception:
         scene = self.kept_scene(image_id) if image_id else None
         if scene is None:
             self.check_camera(camera)
-        kept_frame = scene.frame if scene is not None else None
-        started_s = time.monotonic()
-        frame, arrived_ns, results = self._captures.run(
-            lambda deadline: self._segment(kept_frame, camera, queries, deadline, check_frame),
-            deadline_s=self.limits.deadline_s,
+        deadline, started_s = Deadline(self.limits.deadline_s), time.monotonic()
+        frame, arrived_ns, results = self._capture(
+            scene.frame if scene is not None else None, camera, queries, deadline, check_frame
         )
         self.latencies.add(time.monotonic() - started_s, results)
         return Capture(
@@ -211,21 +216,27 @@ class Perception:
             raise NoTransformError(f"no transform from {source!r} to {target[:40]!r} at that time")
         return matrix
 
-    def newest_frame_age(self, camera: str, *, deadline_s: float) -> float | None:
-        """Return the age in seconds of the frame source's newest frame; None = unknown.
+    def newest_frame_ages(
+        self, cameras: Sequence[str], *, deadline_s: float
+    ) -> dict[str, float | XSamError | None]:
+        """Return the age in seconds of the frame source's newest frame of each camera; None = unknown.
 
-        Raises:
-            XSamError: the source delivered nothing in time.
+        The value of a camera that delivered nothing in time is the error. All are asked at the same time, so
+        none is blamed for another one.
         """
-        source = self._frame_source
-        if source is None:
-            return None
-        frame = self._status_frames.run(lambda _: source(camera), deadline_s=deadline_s)
-        if frame is None:
-            raise NoFrameError(f"camera {camera!r} has not delivered a frame yet")
-        return _age_s(frame.stamp_ns, self._clock_ns())
+        frames, deadline = self._frames, Deadline(deadline_s)
+        if frames is None:
+            return dict.fromkeys(cameras)
+        requests = {camera: frames.request(camera) for camera in cameras}
+        ages: dict[str, float | XSamError | None] = {}
+        for camera, request in requests.items():
+            try:
+                ages[camera] = _age_s(frames.wait(request, deadline).stamp_ns, self._clock_ns())
+            except XSamError as error:
+                ages[camera] = error
+        return ages
 
-    def _segment(
+    def _capture(
         self,
         frame: Frame | None,
         camera: str,
@@ -233,33 +244,104 @@ class Perception:
         deadline: Deadline,
         check_frame: Callable[[Frame | None], None] | None,
     ) -> tuple[Frame | None, int, list[SegmentationResult]]:
-        """Fetch the frame unless given, and segment it; on the worker thread."""
-        requested_ns = arrived_ns = self._clock_ns()
-        limit_s, subject = self.limits.max_age_s, f"the newest frame of {camera!r}"
-        if frame is None:
-            if self._frame_source is not None:
-                frame = self._frame_source(camera)
-                if frame is None:  # a source that has nothing yet
-                    raise NoFrameError(f"camera {camera!r} has not delivered a frame yet")
-                arrived_ns = self._clock_ns()
-                _check_age(frame.stamp_ns, requested_ns, limit_s, subject)
+        """Fetch the frame unless it is given, wait for the model, and segment it.
+
+        Cameras are waited for outside the model's queue. A frame that grew too old in the queue is replaced.
+        """
+        if frame is not None or self._frames is None:
+            if frame is None and check_frame is not None:
+                check_frame(None)
+            arrived_ns, segment = self._clock_ns(), partial(self._segment, frame, camera, queries)
+            return frame, arrived_ns, self._captures.run(segment, deadline_s=deadline.remaining_s)
+        self._wait_until_ready(deadline)
+        while True:
+            fresh, arrived_ns = self._newest_frame(camera, deadline)
             if check_frame is not None:
-                check_frame(frame)
-            if deadline.expired:
-                raise DeadlineExceededError(f"camera {camera!r} took the whole deadline to deliver a frame")
+                check_frame(fresh)
+            deadline.check("frame")
+            segment = partial(self._segment, fresh, camera, queries, is_newest=True)
+            with suppress(_AgedFrameError):
+                return fresh, arrived_ns, self._captures.run(segment, deadline_s=deadline.remaining_s)
+
+    def _wait_until_ready(self, deadline: Deadline) -> None:
+        """Wait for a model that is still being loaded, before its first frame is fetched."""
+        wait = getattr(self.segmenter, "wait_until_ready", None)
+        if callable(wait):
+            wait(deadline)
+
+    def _newest_frame(self, camera: str, deadline: Deadline) -> tuple[Frame, int]:
+        """Return the frame source's newest frame of a camera, and when it arrived.
+
+        Raises:
+            XSamError: there is none, it is too old, or it did not arrive in time.
+        """
+        if self._frames is None:
+            raise NoFrameError(f"the frames of camera {camera!r} are not available here")
+        requested_ns = self._clock_ns()
+        frame = self._frames.newest(camera, deadline)
+        _check_age(frame.stamp_ns, requested_ns, self.limits.max_age_s, f"the newest frame of {camera!r}")
+        return frame, self._clock_ns()
+
+    def _refuse_aged(self, frame: Frame) -> None:
+        age_s, limit_s = _age_s(frame.stamp_ns, self._clock_ns()), self.limits.max_age_s
+        if age_s is not None and limit_s is not None and age_s > limit_s:
+            raise _AgedFrameError(f"the frame was {age_s:.1f} s old when the model got it")
+
+    def _age_hook(self, frame: Frame) -> StageHook:
+        """Return a hook that checks the age until the model has begun: a segmenter may have a queue."""
+        has_begun = False
+
+        def on_stage(stage: str) -> None:
+            nonlocal has_begun
+            if not has_begun:
+                self._refuse_aged(frame)
+                has_begun = stage not in _WAITING_STAGES
+
+        return on_stage
+
+    def _segment(
+        self,
+        frame: Frame | None,
+        camera: str,
+        queries: Sequence[Query] | QueryBuilder,
+        deadline: Deadline,
+        *,
+        is_newest: bool = False,
+    ) -> list[SegmentationResult]:
+        """Segment the frame, or the newest one of a camera that the segmenter knows; on the model's thread.
+
+        Args:
+            frame: None = the segmenter takes it from its own camera.
+            camera: name.
+            queries: as for `capture`.
+            deadline: of the call.
+            is_newest: refuse the frame if it is too old by the time the model gets it.
+
+        Raises:
+            _AgedFrameError: the newest frame grew too old while it waited for the model.
+            XSamError: see `capture`.
+        """
+        requested_ns, limit_s = self._clock_ns(), self.limits.max_age_s
         expected_hw = frame.image_hw if frame is not None else None
         if callable(queries):
             expected_hw = expected_hw or self._last_image_hw(camera)
             queries = queries(expected_hw)
         source = frame if frame is not None else CameraRef(name=camera, max_age_s=limit_s)
-        results = self.segmenter.segment(source, queries, deadline_s=deadline.remaining_s)
+        deadline_s = deadline.remaining_s
+        if frame is not None and is_newest:
+            self._refuse_aged(frame)
+        if frame is not None and is_newest and self._has_stages:
+            hook = self._age_hook(frame)
+            results = self.segmenter.segment(source, queries, deadline_s=deadline_s, on_stage=hook)
+        else:
+            results = self.segmenter.segment(source, queries, deadline_s=deadline_s)
         if len(results) != len(queries):
             raise ModelError(f"the segmenter returned {len(results)} results for {len(queries)} queries")
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):
             raise ModelError(f"the result is for an image of another size than {expected_hw[::-1]}")
         if frame is None:
-            _check_age(results[0].stamp_ns, requested_ns, limit_s, subject)
-        return frame, arrived_ns, results
+            _check_age(results[0].stamp_ns, requested_ns, limit_s, f"the newest frame of {camera!r}")
+        return results
 
     def _last_image_hw(self, camera: str) -> tuple[int, int]:
         """Return (H, W) of the last image of a camera whose frames are not available here."""

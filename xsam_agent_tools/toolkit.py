@@ -11,7 +11,9 @@ from langchain_core.tools import BaseTool
 from xsam.segmenter import Segmenter
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import SceneStore
-from xsam_agent_tools.perception import FrameSource, Perception, TimeLimits, TransformSource
+from xsam_agent_tools.perception import Perception, TimeLimits, TransformSource
+from xsam_agent_tools.runtime.call_threads import CallThreads
+from xsam_agent_tools.runtime.camera_frames import FrameSource
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, Toolbox, ToolSpec
 from xsam_agent_tools.tools.definition import Images, langchain_tool
@@ -112,6 +114,7 @@ class XSamToolkit:
             transforms=transforms,
             clock_ns=clock_ns,
         )
+        self.call_threads = CallThreads()
         builders = CORE_BUILDERS if mode == "core" else BUILDERS
         toolbox = Toolbox(
             perception=perception,
@@ -124,4 +127,4 @@ class XSamToolkit:
 
     def get_tools(self) -> list[BaseTool]:
         """Return the tools of the mode, ready for an agent."""
-        return [langchain_tool(spec) for spec in self.specs]
+        return [langchain_tool(spec, threads=self.call_threads) for spec in self.specs]

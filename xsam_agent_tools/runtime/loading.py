@@ -42,15 +42,24 @@ class LoadingSegmenter:
     ) -> list[SegmentationResult]:
         """Segment as in `xsam.segmenter.Segmenter`; the deadline covers the loading, too."""
         deadline = Deadline(deadline_s)
+        segmenter = self.wait_until_ready(deadline)
+        if deadline.expired:
+            raise DeadlineExceededError("the model was loaded too late for this request")
+        return segmenter.segment(
+            source, queries, deadline_s=deadline.remaining_s, on_stage=on_stage, on_text=on_text
+        )
+
+    def wait_until_ready(self, deadline: Deadline) -> Segmenter:
+        """Wait for the model and return it; a frame that is fetched after this does not age meanwhile.
+
+        Raises:
+            XSamError: it is not loaded in time, or could not be.
+        """
         if not self._done.wait(deadline.timeout_s):
             raise DeadlineExceededError("the model is still being loaded", hint="try again in a while")
         if self._segmenter is None:
             raise self._error or ModelError("the model could not be loaded")
-        if deadline.expired:
-            raise DeadlineExceededError("the model was loaded too late for this request")
-        return self._segmenter.segment(
-            source, queries, deadline_s=deadline.remaining_s, on_stage=on_stage, on_text=on_text
-        )
+        return self._segmenter
 
     def status(self, *, deadline_s: float) -> LoadingStatus:
         """Return the state of the loading, without waiting."""

@@ -25,7 +25,7 @@ class SerialRunner:
     hangs keeps its (daemon) thread and its turn; later callers are refused when their time is up.
     """
 
-    def __init__(self, *, max_waiting: int = 16) -> None:
+    def __init__(self, *, max_waiting: int = 32) -> None:
         self._turn = threading.Lock()
         self._slots = threading.BoundedSemaphore(max_waiting)
         self._max_waiting = max_waiting

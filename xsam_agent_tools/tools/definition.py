@@ -6,7 +6,6 @@ never ends the agent. Anything unexpected is logged with its traceback and repor
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from xsam.errors import XSamError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.text.artifact import overlay_png
 from xsam_agent_tools.text.content import error_payload, invalid_arguments_payload, to_text
 
@@ -91,8 +91,8 @@ class ToolSpec:
             raise ToolException(to_text({**error_payload(internal), "code": "INTERNAL"})) from error
 
 
-def langchain_tool(spec: ToolSpec) -> StructuredTool:
-    """Convert to a LangChain tool, whose async side runs the blocking function on a thread of its own."""
+def langchain_tool(spec: ToolSpec, *, threads: CallThreads) -> StructuredTool:
+    """Convert to a LangChain tool, whose async side runs the blocking function on one of the threads."""
 
     @functools.wraps(spec.run)
     def func(**kwargs: Any) -> Output:
@@ -100,7 +100,10 @@ def langchain_tool(spec: ToolSpec) -> StructuredTool:
 
     @functools.wraps(spec.run)
     async def coroutine(**kwargs: Any) -> Output:
-        return await asyncio.to_thread(func, **kwargs)
+        try:
+            return await threads.run(functools.partial(func, **kwargs))
+        except XSamError as error:
+            raise ToolException(to_text(error_payload(error))) from error
 
     return StructuredTool.from_function(
         func=func,

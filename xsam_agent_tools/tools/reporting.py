@@ -81,8 +81,9 @@ def perception_status(toolbox: Toolbox) -> ToolSpec:
         payload.setdefault("model", perception.latencies.model_id or "not asked yet")
         if latency := perception.latencies.summary():
             payload["latency"] = latency
+        ages = perception.newest_frame_ages(cameras, deadline_s=max(0.05, deadline.remaining_s))
         payload["cameras"] = [
-            _camera_payload(perception, name, reported.get(name, {}), deadline) for name in cameras
+            _camera_payload(perception, name, reported.get(name, {}), ages[name]) for name in cameras
         ]
         if perception.limits.max_age_s is not None:
             payload["max_age_s"] = perception.limits.max_age_s
@@ -108,18 +109,17 @@ def _found_ids(searches: Sequence[PastSearch], phrases: Sequence[str]) -> list[s
 
 
 def _camera_payload(
-    perception: Perception, name: str, reported: dict[str, Any], deadline: Deadline
+    perception: Perception, name: str, reported: dict[str, Any], newest_age_s: float | XSamError | None
 ) -> dict[str, Any]:
     """Describe a camera by its newest frame if that arrives in time, else as the segmenter reports it."""
     payload: dict[str, Any] = {"name": name}
     if "problem" in reported:
         payload["problem"] = shorten(reported["problem"], 120)
     age_s = reported.get("age_s")
-    try:
-        frame_age_s = perception.newest_frame_age(name, deadline_s=max(0.05, deadline.remaining_s))
-        age_s = frame_age_s if frame_age_s is not None else age_s
-    except XSamError as error:
-        payload["problem"] = f"{error.code}: {shorten(error.message, 120)}"
+    if isinstance(newest_age_s, XSamError):
+        payload["problem"] = f"{newest_age_s.code}: {shorten(newest_age_s.message, 120)}"
+    elif newest_age_s is not None:
+        age_s = newest_age_s
     if age_s is not None:
         payload["age_s"] = round(age_s, 2)
         limit_s = perception.limits.max_age_s
