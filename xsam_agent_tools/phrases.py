@@ -1,8 +1,21 @@
-"""Phrases of a language model: converting them to queries, and simpler ones to suggest when nothing fits."""
+"""Phrases of a language model: reading them, converting them to queries, and simpler ones to suggest."""
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from xsam.types.requests import Query, Task
+from xsam_agent_tools.nouns import singular
+from xsam_agent_tools.reading import (
+    Reading,
+    bare_phrase,
+    difference,
+    is_blank,
+    visible_text,
+    written_items,
+    written_lines,
+)
 
 _DETERMINERS = frozenset(("a", "an", "all", "any", "each", "every", "some", "the"))
 _AFTER_NOUN = frozenset(
@@ -12,8 +25,126 @@ _AFTER_NOUN = frozenset(
         *("to", "under", "which", "with", "without"),
     )
 )
-_SINGULAR_ENDINGS = ("ss", "us", "is")
-_COUNTS = frozenset(("both", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"))
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_QUANTITY = re.compile(
+    r"(?:(?:all|both|each|every|any|some|several|many|most|few|multiple|various|a few|a couple|a pair|pairs"
+    rf"|a number|lots|a lot|plenty|\d{{1,3}}x?|{'|'.join(_NUMBERS)})"
+    r"(?: of)?(?: the| these| those| my| your)? |(?:these|those) )+",
+    re.IGNORECASE,
+)
+_ONE = re.compile(r"(?:this|that|my|your|our|his|her|their|its) ", re.IGNORECASE)
+_ORDER = re.compile(
+    r"(?:please )?(?:find|locate|detect|segment|look for|search for|show)(?: me)? (?!of\b)(?=\S)",
+    re.IGNORECASE,
+)
+_ABSENCE = re.compile(r"(?:no|not|without|except|everything but|anything but) ", re.IGNORECASE)
+_ALTERNATIVES = re.compile(r"[a-z-]{3,}(?:/[a-z-]{3,})+", re.IGNORECASE)
+# Words that describe a thing and name none: "big, red mug" and "black and white mug" are one phrase each.
+_MODIFIERS = frozenset(
+    (
+        *("red", "green", "blue", "yellow", "purple", "pink", "brown", "black", "white", "gray", "grey"),
+        *("golden", "beige", "dark", "big", "small", "large", "little", "tall", "short", "long", "thin"),
+        *("thick", "old", "new", "wooden", "plastic", "shiny", "striped", "empty", "broken", "dirty"),
+    )
+)
+
+
+def read_phrases(
+    value: Any,
+    *,
+    own_name: str,
+    max_count: int,
+    max_chars: int,
+    min_count: int = 1,
+    nouns_only: bool = False,
+) -> Reading:
+    """Read phrases to search for, each once; the value is a tuple of them.
+
+    Lists written as text are split, plurals and quantities become the singular of which every instance is
+    found, and what cannot be searched for is left out with the reason.
+
+    Args:
+        value: the argument as it came.
+        own_name: name of the argument.
+        max_count: further phrases are left out.
+        max_chars: longer phrases are left out.
+        min_count: fewer usable phrases are refused.
+        nouns_only: the phrases are categories: "the mug" is read as "mug", a question is left out.
+
+    Raises:
+        ValueError: nothing usable is left, or the argument is no list of phrases.
+    """
+    read_as: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    phrases: dict[str, str] = {}  # by their form without case
+    for sent in written_items(value, own_name):
+        if not isinstance(sent, str):
+            raise ValueError(f"a phrase is a text such as 'mug', got {sent!r:.40}")
+        used: list[str] = []
+        for part in split_phrases(sent):
+            try:
+                phrase = read_phrase(part, max_chars=max_chars, noun_only=nouns_only)
+            except ValueError as error:
+                left_out[_shown(part)] = str(error)
+                continue
+            if phrase.casefold() not in phrases and len(phrases) == max_count:
+                left_out[_shown(phrase)] = f"at most {max_count} at once: ask for it in another call"
+            else:
+                used.append(phrases.setdefault(phrase.casefold(), phrase))
+        if used:
+            read_as |= difference(sent, used[0] if len(used) == 1 else used)
+    if isinstance(value, (str, dict)) and phrases:
+        found = list(phrases.values())
+        read_as = difference(value, found[0] if len(found) == 1 else found)
+    if len(phrases) < min_count:
+        reasons = "; ".join(f"{phrase!r}: {reason}" for phrase, reason in list(left_out.items())[:5])
+        raise ValueError(reasons or "it is empty: name what to find")
+    return Reading(value=tuple(phrases.values()), read_as=read_as, left_out=left_out)
+
+
+def read_phrase(text: str, *, max_chars: int, noun_only: bool = False) -> str:
+    """Read one phrase: "all the Mugs." → "Mug", "coffee_mug" → "coffee mug", "find the mug" → "the mug".
+
+    Raises:
+        ValueError: it is empty, too long, names no thing, or says what is not wanted.
+    """
+    phrase = bare_phrase(text)
+    if (order := _ORDER.match(phrase)) is not None:
+        phrase = phrase[order.end() :]
+    if is_blank(phrase):
+        raise ValueError("it is empty: name what to find")
+    if len(phrase) > max_chars:
+        raise ValueError(f"it has {len(phrase)} characters, at most {max_chars} are allowed")
+    if phrase.endswith("?"):
+        if noun_only:
+            raise ValueError("a category is a noun, not a question")
+        return phrase
+    if _ABSENCE.match(phrase):
+        raise ValueError("name what to find, not what is absent")
+    if (one := _ONE.match(phrase)) is not None:
+        phrase = "the " + phrase[one.end() :]
+    definite = _words(phrase)[:1] == ["the"]
+    rest = phrase.split(None, 1)[1] if definite and " " in phrase else phrase
+    category = _without_quantity(rest)
+    several = _without_plural(category)
+    if definite and not noun_only:
+        # "the mugs" are all of them; "the mugs on the tray" is a description
+        return phrase if several is None or _has_relation(several) else several
+    noun = _without_determiners(several or category) or phrase
+    if _is_modifier(noun):
+        raise ValueError(f"it names no thing: say what is {noun.lower()}")
+    return noun
+
+
+def split_phrases(text: str) -> list[str]:
+    """Split text that lists several phrases: lines, commas, slashes, and "and" between whole phrases.
+
+    Modifiers are no phrases: "big, red mug" and "black and white mug" stay in one piece.
+    """
+    parts: list[str] = []
+    for line in written_lines(visible_text(text)):
+        parts += _split_line(line)
+    return parts
 
 
 def query_from_phrase(phrase: str) -> Query:
@@ -32,10 +163,10 @@ def query_from_phrase(phrase: str) -> Query:
 def expects_one_object(phrase: str) -> bool:
     """Return whether the phrase is "the" with a singular noun ("the mug on the shelves", not "the mugs")."""
     words = _words(phrase)
-    if phrase.rstrip().endswith("?") or words[:1] != ["the"] or _COUNTS & set(words[1:2]):
+    if phrase.rstrip().endswith("?") or words[:1] != ["the"] or {"both", *_NUMBERS[1:]} & set(words[1:2]):
         return False
-    noun = _noun(phrase)
-    return not noun.endswith("s") or noun.endswith(_SINGULAR_ENDINGS)
+    nouns = _noun_words(phrase)
+    return not nouns or singular(nouns[-1], *nouns[-2:-1]) is None
 
 
 def simpler_nouns(phrase: str) -> list[str]:
@@ -52,6 +183,75 @@ def simpler_nouns(phrase: str) -> list[str]:
     return [noun for noun in dict.fromkeys(shorter) if noun and noun != whole]
 
 
+def _split_line(line: str) -> list[str]:
+    parts = [part.strip() for part in line.split(",") if part.strip()]
+    if is_blank(line) or (line.rstrip().endswith("?") and not all(part.endswith("?") for part in parts)):
+        return [line]
+    if any(_words(part)[0] in _AFTER_NOUN for part in parts[1:]):  # "the plate, left of the pan"
+        return [line]
+    pieces: list[str] = []
+    waiting = ""  # modifiers that belong to the next piece
+    for part in parts:
+        if _is_modifier(part):
+            waiting = f"{waiting} {part}".strip()
+        else:
+            pieces.append(f"{waiting} {part}".strip())
+            waiting = ""
+    if waiting:  # "mug, red"
+        pieces = [f"{waiting} {pieces[0]}"] if len(pieces) == 1 else [*pieces, waiting]
+    return [*pieces[:-1], *_split_at_and(pieces[-1], listed=len(pieces) > 1)]
+
+
+def _split_at_and(piece: str, *, listed: bool) -> list[str]:
+    """Split "the mug and the plate", "mug and plate", "mug/plate" where it can only be several phrases."""
+    piece = re.sub(r"^(?:and|or) ", "", piece, flags=re.IGNORECASE)
+    if _ALTERNATIVES.fullmatch(piece):
+        return piece.split("/")
+    halves = re.split(r" (?:and|or|&) ", piece, flags=re.IGNORECASE)
+    if len(halves) == 1 or any(_is_modifier(half) or _has_relation(half) for half in halves[:-1]):
+        return [piece]
+    begins_anew = all(re.match(r"(?:the|a|an|all|some|every|each) ", h, re.IGNORECASE) for h in halves)
+    counts = [len(half.split()) for half in halves]
+    alike = max(counts) == 1 or min(counts) >= 2 or _words(halves[-1])[0] in _MODIFIERS
+    return halves if listed or begins_anew or alike else [piece]
+
+
+def _is_modifier(text: str) -> bool:
+    words = _words(text)
+    return bool(words) and set(words) <= _MODIFIERS
+
+
+def _without_quantity(phrase: str) -> str:
+    """Return the phrase without words of quantity: "two mugs", "every mug", but not "7 up"."""
+    counted = _QUANTITY.match(phrase)
+    if counted is None or not (rest := phrase[counted.end() :]).strip():
+        return phrase
+    words = _words(counted.group())
+    number = words[0][0].isdigit() or words[0] in _NUMBERS[1:]
+    return phrase if number and _without_plural(rest) is None else rest
+
+
+def _without_plural(phrase: str) -> str | None:
+    """Return the phrase with its noun in the singular; None when the noun is not a plural."""
+    words = phrase.split()
+    nouns = len(_noun_words(phrase))
+    skipped = len(words) - len(_without_determiners(phrase).split())
+    index = skipped + nouns - 1
+    if not 0 <= index < len(words):
+        return None
+    noun = singular(words[index], words[index - 1] if index else "")
+    return None if noun is None else " ".join([*words[:index], noun, *words[index + 1 :]])
+
+
+def _has_relation(phrase: str) -> bool:
+    return bool(_AFTER_NOUN & set(_words(phrase)[1:]))
+
+
+def _shown(phrase: str) -> str:
+    text = " ".join(visible_text(phrase).split())
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
 def _words(phrase: str) -> list[str]:
     return phrase.lower().split()
 
@@ -61,11 +261,6 @@ def _without_determiners(phrase: str) -> str:
     while words and words[0].lower() in _DETERMINERS:
         words.pop(0)
     return " ".join(words)
-
-
-def _noun(phrase: str) -> str:
-    """Return the last word before the first preposition: "the red mug on the tray" → "mug"."""
-    return next(iter(_noun_words(phrase)[::-1]), "")
 
 
 def _noun_words(phrase: str) -> list[str]:

@@ -1,15 +1,16 @@
-"""Points, boxes and scribbles as a language model writes them: named numbers from 0 to 1000.
+"""Points, boxes and scribbles as a language model writes them, placed on an image in its pixels.
 
-0 is the left or upper edge of the image and 1000 the right or lower one, whatever its size in pixels; many
-vision-language models are trained to point like this.
+One unit: pixels of the `size` that answers state. Fractions from 0 to 1 can be nothing else, so they are
+converted, and the answer says so. Whatever lies outside the image is refused, and with it most coordinates
+from 0 to 1000.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,13 +18,46 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 
 from xsam.types.masks import BoolMask
 from xsam.types.requests import VisualPrompt
+from xsam_agent_tools.errors import ArgumentsError
+from xsam_agent_tools.reading import written_items
 
 MAX_PROMPTS = 16
 MAX_PATH = 50
-FULL_SCALE = 1000
+FRACTIONS = "fractions of width and height"
+_THOUSANDTHS = 1000  # many vision-language models are trained to point like this
+_MAX_ECHOED_POINTS = 6
 
-_X, _Y = "from the left edge, 0-1000", "from the upper edge, 0-1000"
-_SYNONYMS = {"x1": "x", "y1": "y", "x_min": "x", "y_min": "y", "x_max": "x2", "y_max": "y2", "kind": "type"}
+_X, _Y = "pixels from the left edge", "pixels from the upper edge"
+_SYNONYMS = {
+    **{"x1": "x", "y1": "y", "x_min": "x", "y_min": "y", "x_max": "x2", "y_max": "y2", "kind": "type"},
+    **{"box_xyxy": "box", "xyxy": "box", "center_xy": "point", "point_xy": "point", "xy": "point"},
+}
+_LABELS = {
+    **{"1": "positive", "true": "positive", "+": "positive", "foreground": "positive", "include": "positive"},
+    **{
+        "0": "negative",
+        "false": "negative",
+        "-": "negative",
+        "background": "negative",
+        "exclude": "negative",
+    },
+}
+_UNCLEAR = {"bbox": "x, y, width, height or two corners", "box_2d": "rows or columns first"}
+
+
+def _refuse_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("it must be a number of pixels")
+    return value
+
+
+# An integer to the model, any finite number to us: a fraction is read, or refused with a reason.
+Pixels = Annotated[
+    float,
+    Field(allow_inf_nan=False),
+    BeforeValidator(_refuse_bool),
+    WithJsonSchema({"type": "integer", "minimum": 0}),
+]
 
 
 class PathPoint(BaseModel):
@@ -31,56 +65,73 @@ class PathPoint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    x: float = Field(ge=0, le=FULL_SCALE)
-    y: float = Field(ge=0, le=FULL_SCALE)
+    x: Pixels
+    y: Pixels
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_pair(cls, value: Any) -> Any:
+        return dict(zip("xy", value, strict=True)) if _is_list(value, 2) else value
 
 
 class MarkArguments(BaseModel):
-    """A point, a box or a scribble on an image."""
+    """A point, a box or a scribble on an image, as it was sent."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["point", "box", "scribble"] = Field(description="what is drawn")
-    x: float = Field(ge=0, le=FULL_SCALE, description=f"{_X}; of a box its left side")
-    y: float = Field(ge=0, le=FULL_SCALE, description=f"{_Y}; of a box its upper side")
-    x2: float = Field(default=0, ge=0, le=FULL_SCALE, description="only of a box: its right side")
-    y2: float = Field(default=0, ge=0, le=FULL_SCALE, description="only of a box: its lower side")
+    x: Pixels = Field(description=f"{_X}; of a box its left side")
+    y: Pixels = Field(description=f"{_Y}; of a box its upper side")
+    x2: Pixels = Field(default=0, description="only of a box: its right side")
+    y2: Pixels = Field(default=0, description="only of a box: its lower side")
     path: list[PathPoint] = Field(
         default=[], max_length=MAX_PATH, description="only of a scribble: the points after x, y"
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _replace_synonyms(cls, value: Any) -> Any:
+    def _read_spellings(cls, value: Any) -> Any:
+        """Accept other names for the fields, pairs and boxes as lists, and a type that follows from them."""
         if not isinstance(value, dict):
             return value
         given = {name: item for name, item in value.items() if item is not None}
+        for name, meanings in _UNCLEAR.items():
+            if name in given:
+                raise ValueError(f"{name} may mean {meanings}: send x, y, x2, y2 in pixels")
         renamed = {_SYNONYMS.get(name, name): item for name, item in given.items()}
-        return renamed if len(renamed) == len(given) else value  # a name and its synonym: refused as they are
+        if len(renamed) != len(given):
+            return value  # a name and its synonym: refused as they are
+        for name, names in (("point", ("x", "y")), ("box", ("x", "y", "x2", "y2"))):
+            if _is_list(renamed.get(name), len(names)) and not set(names) & set(renamed):
+                renamed |= zip(names, renamed.pop(name), strict=True)
+                renamed.setdefault("type", name)
+        if "label" in renamed:
+            label = str(renamed["label"]).strip().lower()
+            renamed["label"] = _LABELS.get(label, label)
+        is_box, is_scribble = {"x2", "y2"} <= set(renamed), bool(renamed.get("path"))
+        renamed.setdefault("type", "scribble" if is_scribble else "box" if is_box else "point")
+        if isinstance(renamed["type"], str):
+            renamed["type"] = renamed["type"].strip().lower()
+        return renamed
 
     @model_validator(mode="after")
     def _check_shape(self) -> MarkArguments:
         if self.type == "box" and not (self.x2 > self.x and self.y2 > self.y):
             raise ValueError("a box needs x2 > x and y2 > y")
+        if self.type != "box" and (self.x2 or self.y2):
+            raise ValueError(f"x2 and y2 belong to a box, not to a {self.type}")
         if self.type == "scribble" and not self.path:
             raise ValueError("a scribble needs further points in path")
+        if self.type != "scribble" and self.path:
+            raise ValueError(f"path belongs to a scribble, not to a {self.type}")
         return self
 
-    def to_prompt(self, image_hw: tuple[int, int], *, positive: bool) -> VisualPrompt:
-        """Convert to a prompt in pixels of an image of (H, W)."""
-        height, width = image_hw
-
-        def pixel(x: float, y: float) -> tuple[float, float]:
-            return min(width - 1.0, x * width / FULL_SCALE), min(height - 1.0, y * height / FULL_SCALE)
-
+    @property
+    def coordinates(self) -> list[tuple[float, float]]:
+        """The points of the mark, (x, y) as they were sent; of a box its two corners."""
         if self.type == "box":
-            corners = (self.x * width, self.y * height, self.x2 * width, self.y2 * height)
-            x_min, y_min, x_max, y_max = (corner / FULL_SCALE for corner in corners)
-            return VisualPrompt.box(x_min, y_min, x_max, y_max, positive=positive)
-        if self.type == "scribble":
-            points = [pixel(self.x, self.y), *(pixel(point.x, point.y) for point in self.path)]
-            return VisualPrompt.scribble(points, positive=positive)
-        return VisualPrompt.point(*pixel(self.x, self.y), positive=positive)
+            return [(self.x, self.y), (self.x2, self.y2)]
+        return [(self.x, self.y), *((point.x, point.y) for point in self.path)]
 
 
 class PromptArguments(MarkArguments):
@@ -90,19 +141,89 @@ class PromptArguments(MarkArguments):
         default="positive", description="positive = on what is meant; negative = on what is not"
     )
 
+    @property
+    def positive(self) -> bool:
+        return self.label == "positive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedMarks:
+    """Marks on an image in its pixels.
+
+    Attributes:
+        prompts: one for each mark, in the order of the marks.
+        unit: how the numbers were read if they were no pixels; empty for pixels.
+    """
+
+    prompts: tuple[VisualPrompt, ...]
+    unit: str = ""
+
+    def payload(self) -> dict[str, Any]:
+        """Return the marks in integer pixels for an answer, and how their numbers were read."""
+        payload: dict[str, Any] = {"marks_px": [_echo(prompt) for prompt in self.prompts]}
+        if self.unit:
+            payload["read_as"] = {self.unit: "pixels, see marks_px"}
+        return payload
+
+
+def place_marks(marks: Sequence[tuple[MarkArguments, bool]], image_hw: tuple[int, int]) -> PlacedMarks:
+    """Place marks on an image of (H, W); all numbers of a call have one unit.
+
+    Args:
+        marks: each with whether it is positive.
+        image_hw: size of the image in pixels.
+
+    Raises:
+        ArgumentsError: a mark lies outside the image, or its numbers may have another unit.
+    """
+    height, width = image_hw
+    numbers = [number for mark, _ in marks for point in mark.coordinates for number in point]
+    parts = [number for number in numbers if 0 < number < 1]
+    if parts and not all(0 <= number <= 1 for number in numbers):
+        raise ArgumentsError(
+            f"{parts[0]:g} is a fraction and {max(numbers):g} is not: the marks have two units",
+            hint=f"give all of them in whole pixels of size [{width},{height}]",
+        )
+    if not parts and any(mark.type == "box" for mark, _ in marks) and max(numbers) <= 1:
+        raise ArgumentsError(
+            "a box from 0 to 1 may be one pixel or the whole image",
+            hint=f"give whole pixels of size [{width},{height}]",
+        )
+    scale = (width, height) if parts else (1, 1)
+    prompts = []
+    for mark, positive in marks:
+        points = [(x * scale[0], y * scale[1]) for x, y in mark.coordinates]
+        largest = (width, height) if mark.type == "box" or parts else (width - 1, height - 1)
+        for (x_sent, y_sent), (x_px, y_px) in zip(mark.coordinates, points, strict=True):
+            if not (0 <= round(x_px) <= largest[0] and 0 <= round(y_px) <= largest[1]):
+                raise ArgumentsError(
+                    f"({x_sent:g}, {y_sent:g}) is outside the image of {width}×{height} pixels",
+                    hint=_pixel_hint(numbers, (x_sent, y_sent), width, height),
+                )
+        prompts.append(_prompt(mark.type, points, (width, height), positive=positive))
+    return PlacedMarks(prompts=tuple(prompts), unit=FRACTIONS if parts else "")
+
 
 def prompt_list_type() -> Any:
     """Return the annotated type of a list of labeled marks, at least one of them positive."""
-    return _list_type(PromptArguments, f"1-{MAX_PROMPTS} marks, at least one positive", min_length=1)
+    return _list_type(
+        PromptArguments, "prompts", f"1-{MAX_PROMPTS} marks, at least one positive", min_length=1
+    )
 
 
-def mark_list_type(description: str) -> Any:
+def mark_list_type(own_name: str, description: str) -> Any:
     """Return the annotated type of a list of marks without labels."""
-    return _list_type(MarkArguments, description, min_length=0)
+    return _list_type(MarkArguments, own_name, description, min_length=0)
 
 
-def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt) -> bool:
-    """Return whether a mask (H, W) covers the positive prompt, or excludes the negative one."""
+def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt, *, whole_object: bool = False) -> bool:
+    """Return whether a mask (H, W) covers the positive prompt, or excludes the negative one.
+
+    Args:
+        mask: the result.
+        prompt: what was drawn.
+        whole_object: a positive box was drawn around all that is meant, so the mask must not go far beyond.
+    """
     height, width = mask.shape
     if prompt.points_xy is not None:
         columns, rows = np.clip(np.rint(prompt.points_xy), 0, (width - 1, height - 1)).astype(int).T
@@ -111,6 +232,8 @@ def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt) -> bool:
         x_min, y_min, x_max, y_max = prompt.box_xyxy
         left, top = max(0, int(x_min)), max(0, int(y_min))
         covered = mask[top : max(top + 1, round(y_max)), left : max(left + 1, round(x_max))]
+        if prompt.positive and whole_object and 2 * np.count_nonzero(covered) < np.count_nonzero(mask):
+            return False
     else:
         covered = mask[prompt.mask] if prompt.mask is not None else mask
     share = float(covered.mean()) if covered.size else 0.0
@@ -120,35 +243,52 @@ def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt) -> bool:
     return share < 0.5
 
 
-def to_prompts(
-    marks: Sequence[MarkArguments], image_hw: tuple[int, int], *, positive: bool | None = None
-) -> list[VisualPrompt]:
-    """Convert marks to prompts in pixels; without `positive` their own labels decide."""
-    return [
-        mark.to_prompt(
-            image_hw,
-            positive=getattr(mark, "label", "positive") == "positive" if positive is None else positive,
-        )
-        for mark in marks
-    ]
+def _prompt(
+    kind: str, points: Sequence[tuple[float, float]], size: tuple[int, int], *, positive: bool
+) -> VisualPrompt:
+    """Build the prompt in whole pixels; a box has at least one."""
+    width, height = size
+    if kind == "box":
+        (x_min, y_min), (x_max, y_max) = points
+        left, top = min(math.floor(x_min), width - 1), min(math.floor(y_min), height - 1)
+        right, bottom = max(left + 1, round(x_max)), max(top + 1, round(y_max))
+        return VisualPrompt.box(left, top, right, bottom, positive=positive)
+    pixels = [(float(min(round(x), width - 1)), float(min(round(y), height - 1))) for x, y in points]
+    if kind == "scribble":
+        return VisualPrompt.scribble(pixels, positive=positive)
+    return VisualPrompt.point(*pixels[0], positive=positive)
 
 
-def as_list(value: Any, *, item: type[str] | type[dict[str, Any]] = str) -> Any:
-    """Convert what models write in place of a list: null, a single item, or the list as JSON text.
-
-    Args:
-        value: the argument as it came; anything else is returned unchanged, to be refused by pydantic.
-        item: type of the items; where they are strings, only one that begins with "[" is taken for JSON.
-    """
-    if value is None:
-        return []
-    if isinstance(value, str) and (item is not str or value.lstrip().startswith("[")):
-        with contextlib.suppress(ValueError):
-            value = json.loads(value)
-    return [value] if isinstance(value, item) else value
+def _pixel_hint(numbers: Sequence[float], sent: tuple[float, float], width: int, height: int) -> str:
+    hint = f"give whole pixels of size [{width},{height}], as in box_xyxy and center_xy"
+    if min(numbers) >= 0 and max(numbers) <= _THOUSANDTHS:
+        x_px, y_px = round(sent[0] * width / _THOUSANDTHS), round(sent[1] * height / _THOUSANDTHS)
+        hint += f"; if you meant thousandths of width and height, that is ({x_px}, {y_px})"
+    return hint
 
 
-def _list_type(item: type[MarkArguments], description: str, *, min_length: int) -> Any:
+def _echo(prompt: VisualPrompt) -> dict[str, Any]:
+    echo: dict[str, Any] = {}
+    if prompt.box_xyxy is not None:
+        echo["box"] = [round(number) for number in prompt.box_xyxy]
+    elif prompt.points_xy is not None:
+        pixels = [[int(x), int(y)] for x, y in prompt.points_xy.tolist()]
+        if prompt.kind.value == "point":
+            echo["point"] = pixels[0]
+        else:
+            echo["scribble"] = pixels[:_MAX_ECHOED_POINTS]
+            if len(pixels) > _MAX_ECHOED_POINTS:
+                echo["points"] = len(pixels)
+    if not prompt.positive:
+        echo["label"] = "negative"
+    return echo
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == length
+
+
+def _list_type(item: type[MarkArguments], own_name: str, description: str, *, min_length: int) -> Any:
     schema = {
         "type": "array",
         "items": _inline_schema(item),
@@ -159,7 +299,7 @@ def _list_type(item: type[MarkArguments], description: str, *, min_length: int) 
     return Annotated[
         list[item],  # type: ignore[valid-type]
         Field(min_length=min_length, max_length=MAX_PROMPTS),
-        BeforeValidator(functools.partial(as_list, item=dict)),
+        BeforeValidator(functools.partial(written_items, own_name=own_name, of_objects=True)),
         WithJsonSchema(schema),
     ]
 

@@ -1,27 +1,32 @@
 """Arguments of the tools, as schemas that every provider's converter accepts.
 
-No unions, no tuples (`prefixItems`), no references, enumerations as `enum`, at least one property. Common
-mistakes of models (a bare string for a list, null for a default) are accepted; anything else is refused with
-a reason.
+No unions, no tuples (`prefixItems`), no references, enumerations as `enum`, at least one property. Every
+field is parsed to a `Reading`: common ways of models to write an argument (a list as text, null for a
+default) are understood, and what was changed is kept for the answer; anything else is refused with a reason.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema, create_model
 
-from xsam_agent_tools.prompt_arguments import as_list, mark_list_type, prompt_list_type
+from xsam_agent_tools.phrases import read_phrase, read_phrases
+from xsam_agent_tools.prompt_arguments import mark_list_type, prompt_list_type
+from xsam_agent_tools.reading import (
+    MAX_ID_CHARS,
+    Reading,
+    difference,
+    read_choice,
+    read_count,
+    read_id,
+    read_ids,
+    read_name,
+    read_optional_id,
+    read_text,
+)
 from xsam_agent_tools.spatial.relations import RELATIONS
 
 MAX_QUERIES = 8
@@ -33,7 +38,8 @@ MAX_IDS = 10
 MAX_FILTERED = 50
 MAX_CLASSES = 40
 MAX_CAMERAS = 32
-MAX_NAME_CHARS = 64
+MAX_TRIED = 20
+MAX_NAME_CHARS = MAX_ID_CHARS
 ALL_CAMERAS, SAME_CAMERA = "all", "same"
 
 # Building a model takes pydantic milliseconds: toolkits with the same cameras share theirs.
@@ -47,17 +53,10 @@ def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> ty
     """Build the arguments of `segment_objects` for these cameras; the first one is the default."""
     fields: Fields = {
         "queries": _phrases(
-            "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
+            "queries", "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
         ),
         **_image(cameras, with_image_id=with_image_id),
-        "max_objects": (
-            Annotated[
-                int,
-                Field(ge=1, le=MAX_OBJECTS, description="list at most this many objects"),
-                BeforeValidator(_none_as(DEFAULT_OBJECTS)),
-            ],
-            DEFAULT_OBJECTS,
-        ),
+        "max_objects": _count("max_objects", "list at most this many objects", DEFAULT_OBJECTS, MAX_OBJECTS),
     }
     return _model("segment_objects", fields)
 
@@ -65,7 +64,7 @@ def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> ty
 @functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
 def ask_scene_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[BaseModel]:
     """Build the arguments of `ask_scene`."""
-    question = _text("e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
+    question = _text("question", "e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
     return _model("ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id)})
 
 
@@ -73,9 +72,11 @@ def ask_scene_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[Bas
 def segment_everything_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `segment_everything`."""
     classes = _phrases(
+        "classes",
         "only these categories, e.g. ['mug','plate']; empty = the usual household things",
         MAX_CLASSES,
         optional=True,
+        nouns_only=True,
     )
     return _model("segment_everything", {"camera": _camera(cameras), "classes": classes})
 
@@ -87,7 +88,7 @@ def segment_with_prompt_args(cameras: tuple[str, ...], *, with_image_id: bool) -
     fields: Fields = {
         "prompts": (prompt_list_type(), ...),
         "scope": _choice(
-            scopes, "one = the object that is marked; all_similar = everything that looks like it"
+            "scope", scopes, "one = the object that is marked; all_similar = everything that looks like it"
         ),
         **_image(cameras, with_image_id=with_image_id),
     }
@@ -99,8 +100,11 @@ def refine_object_args() -> type[BaseModel]:
     """Build the arguments of `refine_object`."""
     fields: Fields = {
         "object_id": _object_id(),
-        "add": (mark_list_type("marks on what belongs to the object and is missing from its outline"), []),
-        "remove": (mark_list_type("marks on what does not belong to the object"), []),
+        "add": (
+            mark_list_type("add", "marks on what belongs to the object and is missing from its outline"),
+            [],
+        ),
+        "remove": (mark_list_type("remove", "marks on what does not belong to the object"), []),
     }
     return _model("refine_object", fields)
 
@@ -115,36 +119,37 @@ def inspect_object_args() -> type[BaseModel]:
 def track_object_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `track_object`; without a camera the object's own is used."""
     names = (SAME_CAMERA, *(name for name in cameras if name != SAME_CAMERA))
-    camera = _choice(names, "where to look; same = the camera that saw it")
+    camera = _choice("camera", names, "where to look; same = the camera that saw it")
     return _model("track_object", {"object_id": _object_id(), "camera": camera})
 
 
 @functools.cache
 def locate_objects_3d_args() -> type[BaseModel]:
     """Build the arguments of `locate_objects_3d`."""
-    frame = _optional_name("frame to give positions in, e.g. 'base_link'; empty = the camera's own frame")
-    return _model("locate_objects_3d", {"object_ids": _ids("ids of the objects", 1, MAX_IDS), "frame": frame})
+    frame = _optional(
+        "frame", "frame to give positions in, e.g. 'base_link'; empty = the camera's own frame", read_name
+    )
+    ids = _ids("object_ids", "ids of the objects", 1, MAX_IDS, more_are_left_out=True)
+    return _model("locate_objects_3d", {"object_ids": ids, "frame": frame})
 
 
 @functools.cache
 def compare_objects_args() -> type[BaseModel]:
     """Build the arguments of `compare_objects`."""
-    ids = _ids("ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS)
-    relation = _choice(RELATIONS, "what to find out", required=True)
+    ids = _ids(
+        "object_ids", "ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS
+    )
+    relation = _choice("relation", RELATIONS, "what to find out", required=True)
     return _model("compare_objects", {"object_ids": ids, "relation": relation})
 
 
 @functools.cache
 def filter_objects_args() -> type[BaseModel]:
     """Build the arguments of `filter_objects`."""
-    image_id = (
-        Annotated[str, Field(max_length=MAX_NAME_CHARS, description="the image, e.g. 'f7'"), _clean_id()],
-        ...,
-    )
     fields: Fields = {
-        "image_id": image_id,
-        "keep": _ids("ids or marks to keep, all others are dropped", 0, MAX_FILTERED),
-        "drop": _ids("or: ids or marks to drop, all others are kept", 0, MAX_FILTERED),
+        "image_id": _required_id("image_id", "the image, e.g. 'f7'"),
+        "keep": _ids("keep", "ids or marks to keep, all others are dropped", 0, MAX_FILTERED),
+        "drop": _ids("drop", "or: ids or marks to drop, all others are kept", 0, MAX_FILTERED),
     }
     return _model("filter_objects", fields)
 
@@ -153,9 +158,9 @@ def filter_objects_args() -> type[BaseModel]:
 def report_not_found_args() -> type[BaseModel]:
     """Build the arguments of `report_not_found`."""
     fields: Fields = {
-        "query": _text("what was wanted", MAX_QUERY_CHARS),
-        "tried": _phrases("the queries that were tried", 20),
-        "reason": _text("why it is taken to be absent", MAX_QUESTION_CHARS),
+        "query": _phrase("query", "what was wanted", MAX_QUERY_CHARS),
+        "tried": _phrases("tried", "the queries that were tried", MAX_TRIED),
+        "reason": _text("reason", "why it is taken to be absent", MAX_QUESTION_CHARS),
     }
     return _model("report_not_found", fields)
 
@@ -164,7 +169,7 @@ def report_not_found_args() -> type[BaseModel]:
 def perception_status_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `perception_status`: none is needed, but Google refuses tools without any."""
     names = (ALL_CAMERAS, *(name for name in cameras if name != ALL_CAMERAS))
-    return _model("perception_status", {"camera": _choice(names, "which camera; default all")})
+    return _model("perception_status", {"camera": _choice("camera", names, "which camera; default all")})
 
 
 def check_camera_names(cameras: Sequence[str]) -> tuple[str, ...]:
@@ -198,89 +203,102 @@ def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
     """Return the fields for an image: the newest of a camera or, where pixels are kept, an earlier one."""
     fields: Fields = {"camera": _camera(cameras)}
     if with_image_id:
-        fields["image_id"] = _optional_name(
-            "ask about this earlier image, e.g. 'f7', not a fresh one; camera is ignored"
+        fields["image_id"] = _optional(
+            "image_id",
+            "ask about this earlier image, e.g. 'f7', not a fresh one; camera is ignored",
+            read_optional_id,
         )
     return fields
 
 
 def _camera(cameras: Sequence[str]) -> tuple[Any, str]:
-    return _choice(cameras, f"which camera; default {cameras[0]}")
+    return _choice("camera", cameras, f"which camera; default {cameras[0]}")
 
 
-def _choice(names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:
+def _choice(name: str, names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:
     """Return a field for one of several names, the first by default.
 
     The enumeration is for the model; the tool checks the name itself, to return a typed error.
     """
+    default = "" if required else names[0]
+    read = functools.partial(read_choice, names=tuple(names), own_name=name, default=default)
     schema = {"type": "string", "enum": list(names), "description": description}
-    if required:
-        return (Annotated[str, Field(max_length=MAX_NAME_CHARS), WithJsonSchema(schema)], ...)
-    return (Annotated[str, BeforeValidator(_none_as(names[0])), WithJsonSchema(schema)], names[0])
+    return _field(read, schema, ... if required else default)
 
 
-def _phrases(description: str, max_length: int, *, optional: bool = False) -> tuple[Any, Any]:
-    field = Field(min_length=None if optional else 1, max_length=max_length, description=description)
-    annotation = Annotated[list[str], field, BeforeValidator(as_list), AfterValidator(_clean_queries)]
-    return (annotation, [] if optional else ...)
+def _phrases(
+    name: str, description: str, max_count: int, *, optional: bool = False, nouns_only: bool = False
+) -> tuple[Any, Any]:
+    read = functools.partial(
+        read_phrases,
+        own_name=name,
+        max_count=max_count,
+        max_chars=MAX_QUERY_CHARS,
+        min_count=0 if optional else 1,
+        nouns_only=nouns_only,
+    )
+    return _field(read, _list_schema(description, 0 if optional else 1, max_count), [] if optional else ...)
 
 
-def _text(description: str, max_chars: int) -> tuple[Any, Any]:
-    return (Annotated[str, Field(description=description), AfterValidator(_text_cleaner(max_chars))], ...)
+def _phrase(name: str, description: str, max_chars: int) -> tuple[Any, Any]:
+    """Return a field for one phrase, read like a query, so that the two can be compared."""
+
+    def read(value: Any) -> Reading:
+        sent = read_text(value, own_name=name, max_chars=max_chars).value
+        phrase = read_phrase(sent, max_chars=max_chars)
+        return Reading(value=phrase, read_as=difference(value, phrase))
+
+    return _field(read, {"type": "string", "description": description}, ...)
 
 
-def _ids(description: str, min_length: int, max_length: int) -> tuple[Any, Any]:
-    field = Field(min_length=min_length or None, max_length=max_length, description=description)
-    annotation = Annotated[list[str], field, BeforeValidator(as_list), AfterValidator(_clean_ids)]
-    return (annotation, ... if min_length else [])
+def _text(name: str, description: str, max_chars: int) -> tuple[Any, Any]:
+    read = functools.partial(read_text, own_name=name, max_chars=max_chars)
+    return _field(read, {"type": "string", "description": description}, ...)
+
+
+def _ids(
+    name: str, description: str, min_count: int, max_count: int, *, more_are_left_out: bool = False
+) -> tuple[Any, Any]:
+    read = functools.partial(
+        read_ids,
+        own_name=name,
+        min_count=min_count,
+        max_count=max_count,
+        more_are_left_out=more_are_left_out,
+    )
+    return _field(read, _list_schema(description, min_count, max_count), ... if min_count else [])
 
 
 def _object_id() -> tuple[Any, Any]:
-    field = Field(max_length=MAX_NAME_CHARS, description="id from an earlier answer, e.g. 'f7/m1'")
-    return (Annotated[str, field, _clean_id()], ...)
+    return _required_id("object_id", "id from an earlier answer, e.g. 'f7/m1'")
 
 
-def _optional_name(description: str) -> tuple[Any, Any]:
-    field = Field(max_length=MAX_NAME_CHARS, description=description)
-    return (Annotated[str, field, BeforeValidator(_none_as(""))], "")
+def _required_id(name: str, description: str) -> tuple[Any, Any]:
+    schema = {"type": "string", "maxLength": MAX_ID_CHARS, "description": description}
+    return _field(functools.partial(read_id, own_name=name), schema, ...)
 
 
-def _clean_id() -> AfterValidator:
-    return AfterValidator(str.strip)
+def _optional(name: str, description: str, read: Callable[..., Reading]) -> tuple[Any, Any]:
+    schema = {"type": "string", "maxLength": MAX_NAME_CHARS, "description": description}
+    return _field(functools.partial(read, own_name=name), schema, "")
 
 
-def _none_as(default: Any) -> Any:
-    return lambda value: default if value is None else value
+def _count(name: str, description: str, default: int, largest: int) -> tuple[Any, Any]:
+    read = functools.partial(read_count, own_name=name, default=default, largest=largest)
+    schema = {"type": "integer", "minimum": 1, "maximum": largest, "description": description}
+    return _field(read, schema, default)
 
 
-def _text_cleaner(max_chars: int) -> Any:
-    def clean(text: str) -> str:
-        phrase = " ".join(text.split())
-        if not phrase.strip("?.!,;: "):
-            raise ValueError("it is empty")
-        if len(phrase) > max_chars:
-            raise ValueError(f"it has {len(phrase)} characters, at most {max_chars} are allowed")
-        return phrase
-
-    return clean
+def _list_schema(description: str, min_count: int, max_count: int) -> dict[str, Any]:
+    return {
+        "type": "array",
+        "items": {"type": "string"},
+        **({"minItems": min_count} if min_count else {}),
+        "maxItems": max_count,
+        "description": description,
+    }
 
 
-def _clean_ids(ids: list[str]) -> list[str]:
-    """Strip the ids and remove repetitions."""
-    for object_id in ids:
-        if len(object_id) > MAX_NAME_CHARS:
-            raise ValueError(f"an id has {len(object_id)} characters: copy it from an earlier answer")
-    return list(dict.fromkeys(object_id.strip() for object_id in ids))
-
-
-def _clean_queries(queries: list[str]) -> list[str]:
-    """Collapse spaces and remove repetitions; refuse empty and overlong phrases."""
-    cleaned: dict[str, str] = {}
-    for query in queries:
-        phrase = " ".join(query.split())
-        if not phrase.strip("?.!,;: "):
-            raise ValueError("a query is empty: name what to find")
-        if len(phrase) > MAX_QUERY_CHARS:
-            raise ValueError(f"a query has {len(phrase)} characters, at most {MAX_QUERY_CHARS} are allowed")
-        cleaned.setdefault(phrase.lower(), phrase)
-    return list(cleaned.values())
+def _field(read: Callable[[Any], Reading], schema: dict[str, Any], default: Any) -> tuple[Any, Any]:
+    """Return a field whose value is read by `read`; models see `schema`."""
+    return (Annotated[Any, PlainValidator(read), WithJsonSchema(schema)], default)

@@ -15,15 +15,15 @@ from xsam_agent_tools.tools import BUILDERS
 for _, _test in inspect.getmembers(ToolsIntegrationTests, inspect.iscoroutinefunction):
     pytest.mark.asyncio(_test)  # the suite leaves that to a setting of pytest-asyncio
 
-# On a table with two mugs that were found before: f1/m1 and f1/m2.
+# On a table with two mugs that were found before: f1/m1 and f1/m2. Fractions, for images of any size.
 EXAMPLES: dict[str, dict[str, Any]] = {
     "segment_objects": {"queries": ["mug", "the plate"], "camera": "wrist", "max_objects": 3},
     "ask_scene": {"question": "what can i drink from?"},
     "inspect_object": {"object_id": "f1/m1"},
     "locate_objects_3d": {"object_ids": ["f1/m1", "f1/m2"]},
     "report_not_found": {"query": "fork", "tried": ["mug"], "reason": "not in view"},
-    "segment_with_prompt": {"prompts": [{"type": "point", "x": 809, "y": 525}], "image_id": "f1"},
-    "refine_object": {"object_id": "f1/m1", "remove": [{"type": "point", "x": 5, "y": 990}]},
+    "segment_with_prompt": {"prompts": [{"type": "point", "x": 0.809, "y": 0.525}], "image_id": "f1"},
+    "refine_object": {"object_id": "f1/m1", "remove": [{"type": "point", "x": 0.005, "y": 0.99}]},
     "filter_objects": {"image_id": "f1", "drop": ["2"]},
     "compare_objects": {"object_ids": ["f1/m1", "f1/m2"], "relation": "left_of"},
     "segment_everything": {"classes": ["mug", "book"]},

@@ -70,7 +70,7 @@ def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table,
     ids = [item["id"] for item in found["objects"]]
     assert len(ids) >= 6
     x_px, y_px = found["objects"][0]["center_xy"]
-    spot = {"type": "point", "x": 1000 * x_px / 320, "y": 1000 * y_px / 240}
+    spot = {"type": "point", "x": x_px, "y": y_px}
     results = {
         "segment_objects": found,
         "ask_scene": call(tools["ask_scene"], question="Describe the scene."),

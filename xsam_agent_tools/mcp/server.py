@@ -42,7 +42,7 @@ as f7/m1 stay valid in later calls. Nothing here moves anything.\
 _OUTPUT_SCHEMA = {
     "type": "object",
     "properties": {
-        "status": {"type": "string", "enum": ["ok", "no_match", "ambiguous", "stale", "error"]},
+        "status": {"type": "string", "enum": ["ok", "unsure", "no_match", "ambiguous", "stale", "error"]},
         "objects": {"type": "array", "items": {"type": "object"}},
         "hint": {"type": "string"},
         "next": {"type": "string"},

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from xsam.errors import XSamError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.reading import Reading, merge_notes
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.text.artifact import overlay_png
 from xsam_agent_tools.text.content import error_payload, invalid_arguments_payload, to_text
@@ -74,15 +75,18 @@ class ToolSpec:
         return self.run_safely(**{name: getattr(valid, name) for name in type(valid).model_fields})
 
     def run_safely(self, **arguments: Any) -> Output:
-        """Run the tool with valid arguments.
+        """Run the tool with validated arguments; the answer says how they were read.
 
         Raises:
             ToolException: for every exception; its text is the JSON for the model.
         """
+        readings = [value for value in arguments.values() if isinstance(value, Reading)]
+        notes = merge_notes(readings)
+        plain = {n: value.value if isinstance(value, Reading) else value for n, value in arguments.items()}
         try:
-            return self.run(**arguments)
+            return _with_notes(self.run(**plain), notes)
         except XSamError as error:
-            raise ToolException(to_text(error_payload(error))) from error
+            raise ToolException(to_text({**error_payload(error), **notes})) from error
         except Exception as error:
             _LOG.exception("tool %s failed", self.name)
             internal = XSamError(
@@ -133,6 +137,17 @@ def conversation_scope(name: str) -> Iterator[None]:
         yield
     finally:
         _CONVERSATION.reset(token)
+
+
+def _with_notes(output: Output, notes: dict[str, Any]) -> Output:
+    """Add to an answer how its arguments were read."""
+    if not notes:
+        return output
+    artifact = output[1]
+    result = dict(artifact["result"])
+    for name, note in notes.items():
+        result[name] = {**note, **result.get(name, {})}
+    return to_text(result), {**artifact, "result": result}
 
 
 def _tool_error_text(error: ToolException) -> str:

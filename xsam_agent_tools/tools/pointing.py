@@ -23,7 +23,7 @@ from xsam_agent_tools.findings import (
 )
 from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.perception import Capture
-from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, satisfies_prompt, to_prompts
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, place_marks, satisfies_prompt
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
 from xsam_agent_tools.text.artifact import segmentation_artifact
@@ -33,19 +33,19 @@ from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 UNCHANGED_IOU = 0.98  # masks that overlap more are the same outline
 
 _SEGMENT_WITH_PROMPT = """\
-Segment what you point at, for when words do not tell it apart. prompts: marks on the image with x, y \
-from 0 to 1000 (0,0 = upper left corner, 1000,1000 = lower right), whatever its size in pixels: a point, \
-a box (x,y to x2,y2) or a scribble (x,y and further points in path); label negative = not this. Give the \
-image_id you saw the place on. scope one = the object under the marks; all_similar = everything that looks \
-like it. ignored lists marks that the result does not obey; iou_without_negatives = overlap with the result \
-without the negative marks (1.0 = they changed nothing).\
+Segment what you point at, for when words do not tell it apart. prompts: marks on the image in whole pixels \
+of its `size` [width,height], as in box_xyxy and center_xy: a point, a box (x,y to x2,y2) or a scribble (x,y \
+and further points in path); label negative = not this. Give the image_id you saw the place on. scope one = \
+the object under the marks; all_similar = everything that looks like it. marks_px = the marks as they were \
+used. status unsure = the result does not obey the marks in ignored. iou_without_negatives = overlap with \
+the result without the negative marks (1.0 = they changed nothing).\
 """
 
 _REFINE_OBJECT = """\
 Correct the outline of one object: add = marks on what is missing, remove = marks on what does not belong \
-to it (x, y from 0 to 1000, as in segment_with_prompt). Gives a new object id; the old one (parent) stays \
-valid. iou_with_parent = overlap of new and old outline (1.0 = nothing changed); ignored lists marks that \
-the new outline does not obey: the model may not follow them, so check before you use it.\
+to it (whole pixels, as in segment_with_prompt). Gives a new object id; the old one (parent) stays valid. \
+marks_px = the marks as they were used; iou_with_parent = overlap of new and old outline (1.0 = nothing \
+changed). status unsure = the new outline does not obey the marks in ignored: check before you use it.\
 """
 
 
@@ -68,10 +68,10 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
 
         def queries(image_hw: tuple[int, int]) -> list[Query]:
             """Return a query with all marks and, if some are negative, one without those to compare with."""
-            marks = to_prompts(prompts, image_hw)
-            positive = [mark for mark in marks if mark.positive]
+            marks = place_marks([(item, item.positive) for item in prompts], image_hw).prompts
+            positive = tuple(mark for mark in marks if mark.positive)
             groups = [marks] if len(positive) == len(marks) else [marks, positive]
-            return [Query(task=task, prompts=tuple(group)) for group in groups]
+            return [Query(task=task, prompts=group) for group in groups]
 
         progress = progress_reporter(name)
         progress("looking", camera=camera, image_id=image_id, queries=[scope])
@@ -86,12 +86,16 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
         scene, objects = store_objects(
             capture, [scene_object(result, index, query="", label=label) for index in kept], perception.store
         )
-        payload = header("ok" if objects else "no_match", scene, perception.age(scene))
+        union = union_mask([item.mask for item in objects], scene.image_hw)
+        placed = place_marks([(item, item.positive) for item in prompts], scene.image_hw)
+        names = [f"prompt {n}" for n in range(1, len(prompts) + 1)]
+        whole_object = scope == "one" and sum(item.positive for item in prompts) == 1
+        ignored = _ignored_marks(placed.prompts, names, union, whole_object=whole_object)
+        status = ("unsure" if ignored else "ok") if objects else "no_match"
+        payload = header(status, scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["truncated"] = len(indices) - len(kept)
-        union = union_mask([item.mask for item in objects], scene.image_hw)
-        marks = to_prompts(prompts, scene.image_hw)
-        payload.update(_ignored_marks(marks, [f"prompt {n}" for n in range(1, len(marks) + 1)], union))
+        payload.update({**placed.payload(), **ignored})
         if len(capture.results) > 1 and objects:
             payload["iou_without_negatives"] = _iou_without_negatives(
                 capture, union, best_only=scope == "one"
@@ -118,10 +122,11 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
             raise ArgumentsError("give marks in add, in remove, or in both")
         scene, parent = perception.store.object(object_id)
         old = parent.mask.decode()
-        added = to_prompts(add, scene.image_hw, positive=True)
-        removed = to_prompts(remove, scene.image_hw, positive=False)
+        placed = place_marks(
+            [*((mark, True) for mark in add), *((mark, False) for mark in remove)], scene.image_hw
+        )
         query = Query(
-            task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(old), *added, *removed), max_instances=1
+            task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(old), *placed.prompts), max_instances=1
         )
         progress = progress_reporter(name)
         progress("looking", camera=scene.camera, image_id=scene.image_id, queries=[object_id])
@@ -133,17 +138,18 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
             for index in nonempty_segments(result)[:1]
         ]
         scene, objects = store_objects(capture, selected, perception.store)
-        payload = header("ok" if objects else "no_match", scene, perception.age(scene))
+        names = [
+            f"{kind} {n}"
+            for kind, count in (("add", len(add)), ("remove", len(remove)))
+            for n in range(1, count + 1)
+        ]
+        change = _outline_change(old, objects[0], placed.prompts, names) if objects else {}
+        status = ("unsure" if "ignored" in change else "ok") if objects else "no_match"
+        payload = header(status, scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["parent"] = parent.object_id
-        if objects:
-            names = [
-                f"{kind} {n}"
-                for kind, count in (("add", len(add)), ("remove", len(remove)))
-                for n in range(1, count + 1)
-            ]
-            payload.update(_outline_change(old, objects[0], [*added, *removed], names))
-        else:
+        payload.update({**placed.payload(), **change})
+        if not objects:
             payload["hint"] = f"the model gave no outline; {parent.object_id} is still valid"
         progress("answered", status=payload["status"], image_id=scene.image_id)
         images = toolbox.overlays(scene, objects, f"{parent.label}, refined")
@@ -162,9 +168,15 @@ def _iou_without_negatives(capture: Capture, union: BoolMask, *, best_only: bool
     return round(mask_iou(union, other_union), 3)
 
 
-def _ignored_marks(marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask) -> dict[str, Any]:
+def _ignored_marks(
+    marks: Sequence[VisualPrompt], names: Sequence[str], mask: BoolMask, *, whole_object: bool = False
+) -> dict[str, Any]:
     """Name the marks that the result does not obey, with a hint; {} when it obeys all or is empty."""
-    ignored = [name for name, mark in zip(names, marks, strict=True) if not satisfies_prompt(mask, mark)]
+    ignored = [
+        name
+        for name, mark in zip(names, marks, strict=True)
+        if not satisfies_prompt(mask, mark, whole_object=whole_object)
+    ]
     if not ignored or not mask.any():
         return {}
     return {"ignored": ignored, "hint": "the result does not obey every mark: try a box, or more marks"}

@@ -26,7 +26,8 @@ How a query is read: a noun without 'the' ('mug', 'red mug') finds every instanc
 Returns JSON. status: ok; no_match = not in view, repeating the query does not help; ambiguous = several \
 fit 'the ...', differ says how they differ; stale = image or id too old; error = see code, hint, retryable. \
 box_xyxy and center_xy are pixels (x right, y down) of an image of `size` [width,height]; age_s is the \
-image's age; same_as = the same object as that earlier id. Ids stay valid in later calls.\
+image's age; same_as = the same object as that earlier id; read_as = how your words were read; left_out was \
+not searched. Ids stay valid in later calls.\
 """
 
 _SEGMENT_EVERYTHING = """\

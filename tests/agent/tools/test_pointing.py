@@ -8,7 +8,7 @@ import pytest
 from tests.agent.table import MASKS, new_frame, rectangle
 from xsam import FakeSegmenter, MaskRle, PromptKind, Query, SegmentationResult, Segments, Status, Task
 from xsam.types.masks import box_of_mask
-from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, to_prompts
+from xsam_agent_tools.prompt_arguments import MarkArguments, PlacedMarks, PromptArguments, place_marks
 
 
 class MarkFollowingSegmenter:
@@ -53,26 +53,84 @@ def _mark(**values) -> PromptArguments:
     return PromptArguments.model_validate(values)
 
 
-def test_coordinates_are_thousandths_of_width_and_height() -> None:
+def _placed(*marks: PromptArguments, image_hw: tuple[int, int] = (480, 640)) -> PlacedMarks:
+    return place_marks([(mark, mark.positive) for mark in marks], image_hw)
+
+
+def test_coordinates_are_pixels_of_the_image() -> None:
     """x goes with the width and y with the height; swapped, a point near the right border is outside."""
-    marks = [
-        _mark(type="point", x=900, y=100),
-        _mark(type="box", x=100, y=500, x2=250, y2=1000, label="negative"),
-        _mark(type="scribble", x=0, y=1000, path=[{"x": 1000, "y": 0}]),
-    ]
-    point, box, scribble = to_prompts(marks, (480, 640))
-    assert point.points_xy.tolist() == [[576.0, 48.0]]
+    placed = _placed(
+        _mark(type="point", x=600, y=100),
+        _mark(type="box", x=64, y=240, x2=160, y2=480, label="negative"),
+        _mark(type="scribble", x=0, y=479, path=[{"x": 639, "y": 0}]),
+    )
+    point, box, scribble = placed.prompts
+    assert point.points_xy.tolist() == [[600.0, 100.0]]
     assert (box.box_xyxy, box.positive) == ((64.0, 240.0, 160.0, 480.0), False)
     assert scribble.kind is PromptKind.SCRIBBLE
     assert scribble.points_xy.tolist() == [[0.0, 479.0], [639.0, 0.0]]
     for prompt in (point, box, scribble):
         prompt.check_inside((480, 640))
+    assert placed.payload() == {
+        "marks_px": [
+            {"point": [600, 100]},
+            {"box": [64, 240, 160, 480], "label": "negative"},
+            {"scribble": [[0, 479], [639, 0]]},
+        ]
+    }
+
+
+def test_fractions_of_the_image_are_converted_and_said() -> None:
+    """0.25 can be no pixel; 1 beside it is the right or lower border."""
+    placed = _placed(
+        _mark(type="point", x=0.25, y=1), _mark(type="box", x=0, y=0.5, x2=1, y2=1, label="negative")
+    )
+    payload = placed.payload()
+    assert payload["marks_px"] == [{"point": [160, 479]}, {"box": [0, 240, 640, 480], "label": "negative"}]
+    assert "fractions" in str(payload["read_as"])
+
+
+def test_a_long_scribble_is_echoed_in_part() -> None:
+    path = [{"x": x, "y": 7} for x in range(10, 30)]
+    (echo,) = _placed(_mark(type="scribble", x=3, y=7, path=path)).payload()["marks_px"]
+    assert echo["scribble"][:2] == [[3, 7], [10, 7]]
+    assert echo["points"] == 21
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason", "hint"),
+    [
+        ([{"type": "point", "x": 900, "y": 100}], "(900, 100) is outside", "that is (576, 48)"),
+        ([{"type": "point", "x": 100, "y": 480}], "outside the image of 640×480", "thousandths"),
+        ([{"type": "point", "x": -1, "y": 100}], "outside", "[640,480]"),
+        ([{"type": "point", "x": 1500, "y": 100}], "outside", "[640,480]"),
+        ([{"type": "box", "x": 100, "y": 100, "x2": 700, "y2": 200}], "(700, 200) is outside", "thousandths"),
+        ([{"type": "point", "x": 0.5, "y": 300}], "two units", "[640,480]"),
+        ([{"type": "point", "x": 0.5, "y": 0.4}, {"type": "point", "x": 30, "y": 40}], "two units", "pixels"),
+        ([{"type": "point", "x": 0.5, "y": -0.4}], "two units", "pixels"),
+        ([{"type": "box", "x": 0, "y": 0, "x2": 1, "y2": 1}], "one pixel or the whole image", "pixels"),
+        ([{"type": "scribble", "x": 5, "y": 5, "path": [[5, 900]]}], "(5, 900) is outside", "[640,480]"),
+    ],
+)
+def test_marks_outside_the_image_or_without_a_clear_unit_are_refused(
+    tools, call, marks, reason: str, hint: str
+) -> None:
+    result = call(tools["segment_with_prompt"], prompts=marks)
+    assert (result["status"], result["code"]) == ("error", "INVALID_ARGUMENTS")
+    assert reason in result["message"]
+    assert hint in result["hint"]
 
 
 @pytest.mark.parametrize(
     ("mark", "reason"),
     [
-        ({"type": "point", "x": 1001, "y": 5}, "less than or equal to 1000"),
+        ({"type": "point", "x": "left", "y": 5}, "valid number"),
+        ({"type": "point", "x": True, "y": 5}, "number of pixels"),
+        ({"type": "point", "x": float("nan"), "y": 5}, "finite number"),
+        ({"type": "point", "x": 5, "y": 5, "x2": 9, "y2": 9}, "belong to a box"),
+        ({"type": "box", "x": 1, "y": 1, "x2": 9, "y2": 9, "path": [{"x": 1, "y": 1}]}, "path belongs to"),
+        ({"bbox": [10, 20, 30, 40]}, "bbox may mean"),
+        ({"box_2d": [10, 20, 30, 40]}, "box_2d may mean"),
         ({"type": "point", "x": 5}, "y: Field required"),
         ({"type": "box", "x": 500, "y": 5, "x2": 400, "y2": 50}, "x2 > x"),
         ({"type": "scribble", "x": 5, "y": 5}, "further points in path"),
@@ -90,27 +148,55 @@ def test_marks_that_make_no_sense_are_refused_with_the_reason(tools, call, mark,
 @pytest.mark.parametrize(
     "sent",
     [
-        [{"type": "box", "x1": 100, "y1": 200, "x2": 300, "y2": 400}],
-        [{"type": "box", "x_min": 100, "y_min": 200, "x_max": 300, "y_max": 400, "path": None}],
-        {"kind": "box", "x": 100, "y": 200, "x2": 300, "y2": 400},
-        '[{"type": "box", "x": 100, "y": 200, "x2": 300, "y2": 400}]',
+        [{"type": "box", "x1": 64, "y1": 96, "x2": 192, "y2": 192}],
+        [{"type": "box", "x_min": 64, "y_min": 96, "x_max": 192, "y_max": 192, "path": None}],
+        {"kind": "box", "x": 64, "y": 96, "x2": 192, "y2": 192},
+        '[{"type": "box", "x": 64, "y": 96, "x2": 192, "y2": 192}]',
+        '{"prompts": [{"type": "Box", "x": "64", "y": 96, "x2": 192.2, "y2": 192, "label": 1}]}',
+        [{"box_xyxy": [64, 96, 192, 192]}],
+        [{"x": 64, "y": 96, "x2": 192, "y2": 192}],
     ],
 )
 def test_common_ways_to_write_a_box_are_understood(make_tools, call, sent) -> None:
     segmenter = MarkFollowingSegmenter()
-    call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=sent)
+    result = call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=sent)
     assert segmenter.queries[0].prompts[0].box_xyxy == (64.0, 96.0, 192.0, 192.0)
+    assert result["marks_px"] == [{"box": [64, 96, 192, 192]}]
+
+
+@pytest.mark.parametrize(
+    "sent", [{"x": 90, "y": 70}, {"center_xy": [90, 70]}, {"type": "point", "xy": [90, 70]}]
+)
+def test_common_ways_to_write_a_point_are_understood(make_tools, call, sent) -> None:
+    segmenter = MarkFollowingSegmenter()
+    call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=[sent])
+    assert segmenter.queries[0].prompts[0].points_xy.tolist() == [[90.0, 70.0]]
+
+
+def test_marks_copied_from_an_answer_hit_their_object(tools, call) -> None:
+    """Answers give pixels; when this tool took thousandths, four copied marks of five hit something else."""
+    found = call(tools["segment_objects"], queries=["mug", "plate"])
+    for item in found["objects"]:
+        x_px, y_px = item["center_xy"]
+        x_min, y_min, x_max, y_max = item["box_xyxy"]
+        for mark in (
+            {"type": "point", "x": x_px, "y": y_px},
+            {"type": "box", "x": x_min, "y": y_min, "x2": x_max, "y2": y_max},
+        ):
+            again = call(tools["segment_with_prompt"], prompts=[mark], image_id=found["image_id"])
+            assert again["status"] == "ok"
+            assert again["objects"][0]["box_xyxy"] == item["box_xyxy"]
 
 
 def test_one_object_under_a_point(tools, call) -> None:
     x_px, y_px = 530, 64  # on the mug on the right
-    point = {"type": "point", "x": 1000 * x_px / 640, "y": 1000 * y_px / 480}
+    point = {"type": "point", "x": x_px, "y": y_px}
     result = call(tools["segment_with_prompt"], prompts=[point])
     assert result["status"] == "ok"
     assert [o["box_xyxy"] for o in result["objects"]] == [[500, 20, 560, 110]]
     assert "ignored" not in result.json
-    swapped = {"type": "point", "x": point["y"], "y": point["x"]}
-    assert call(tools["segment_with_prompt"], prompts=[swapped])["status"] == "no_match"
+    beside = {"type": "point", "x": 64, "y": 400}
+    assert call(tools["segment_with_prompt"], prompts=[beside])["status"] == "no_match"
 
 
 def test_scope_decides_the_task(make_tools, call) -> None:
@@ -126,8 +212,7 @@ def test_scope_decides_the_task(make_tools, call) -> None:
 def test_all_similar_gives_every_one(sim_tools, table, call) -> None:
     first = call(sim_tools["segment_objects"], queries=["mug"])
     x_px, y_px = first["objects"][0]["center_xy"]
-    width, height = first["size"]
-    point = {"type": "point", "x": 1000 * x_px / width, "y": 1000 * y_px / height}
+    point = {"type": "point", "x": x_px, "y": y_px}
     result = call(
         sim_tools["segment_with_prompt"], prompts=[point], scope="all_similar", image_id=first["image_id"]
     )
@@ -136,8 +221,8 @@ def test_all_similar_gives_every_one(sim_tools, table, call) -> None:
 
 
 NEGATIVE = [
-    {"type": "box", "x": 0, "y": 0, "x2": 500, "y2": 500},
-    {"type": "point", "x": 250, "y": 250, "label": "negative"},
+    {"type": "box", "x": 0, "y": 0, "x2": 320, "y2": 240},
+    {"type": "point", "x": 160, "y": 120, "label": "negative"},
 ]
 
 
@@ -145,6 +230,7 @@ def test_a_negative_mark_that_the_model_ignores_is_visible(make_tools, call) -> 
     """Another project's model ignored negative points, and its agent believed the outline was corrected."""
     deaf = MarkFollowingSegmenter(fixed=rectangle(0, 0, 320, 240))
     result = call(make_tools(segmenter=deaf)["segment_with_prompt"], prompts=NEGATIVE)
+    assert result["status"] == "unsure"
     assert result["iou_without_negatives"] == 1.0
     assert result["ignored"] == ["prompt 2"]
     assert "hint" in result.json
@@ -174,7 +260,7 @@ def test_only_negative_marks_are_refused(tools, call) -> None:
 def test_marks_are_refused_while_the_image_size_is_unknown(make_tools, call) -> None:
     frames = {"front": new_frame("front")}
     tools = make_tools(segmenter=FakeSegmenter(MASKS, frames=frames), frame_source=None)
-    point = {"type": "point", "x": 234, "y": 354}  # on the left mug
+    point = {"type": "point", "x": 150, "y": 170}  # on the left mug
     early = call(tools["segment_with_prompt"], prompts=[point])
     assert (early["code"], early["hint"]) == ("INVALID_ARGUMENTS", "look with segment_objects first")
     call(tools["segment_objects"], queries=["mug"])
@@ -203,7 +289,7 @@ def refined(make_tools, call):
 
 def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
     tools, segmenter = refined
-    add = {"type": "box", "x": 1000 * 200 / 640, "y": 1000 * 100 / 480, "x2": 1000 * 230 / 640, "y2": 500}
+    add = {"type": "box", "x": 200, "y": 100, "x2": 230, "y2": 240}
     result = call(tools["refine_object"], object_id="f1/m1", add=[add])
     # The mug is 100 × 140 px; a strip of 30 × 140 px beside it was added.
     assert result["objects"][0]["id"] == "f1/m3"
@@ -223,7 +309,7 @@ def test_refining_adds_and_removes_and_keeps_the_parent(refined, call) -> None:
 
 def test_removing_leaves_out_what_is_marked(refined, call) -> None:
     tools, _ = refined
-    lower = {"type": "box", "x": 0, "y": 1000 * 170 / 480, "x2": 500, "y2": 1000}
+    lower = {"type": "box", "x": 0, "y": 170, "x2": 320, "y2": 480}
     result = call(tools["refine_object"], object_id="f1/m1", remove=[lower])
     assert result["objects"][0]["box_xyxy"] == [100, 100, 200, 170]
     assert (result["iou_with_parent"], result["removed_pct"]) == (0.5, 50.0)
@@ -232,18 +318,20 @@ def test_removing_leaves_out_what_is_marked(refined, call) -> None:
 def test_a_model_that_ignores_the_marks_is_found_out(refined, call) -> None:
     tools, segmenter = refined
     segmenter.fixed = MASKS["mug"][0]
-    on_the_mug = {"type": "point", "x": 1000 * 150 / 640, "y": 1000 * 170 / 480}
-    beside_it = {"type": "point", "x": 500, "y": 500}
+    on_the_mug = {"type": "point", "x": 150, "y": 170}
+    beside_it = {"type": "point", "x": 320, "y": 240}
     result = call(tools["refine_object"], object_id="f1/m1", add=[beside_it], remove=[on_the_mug])
+    assert result["status"] == "unsure"
     assert result["iou_with_parent"] == 1.0
     assert result["ignored"] == ["add 1", "remove 1"]
+    assert result["marks_px"] == [{"point": [320, 240]}, {"point": [150, 170], "label": "negative"}]
     assert "ignored" in result["hint"]
 
 
 def test_refining_to_nothing_is_no_match_and_the_parent_stays(refined, call) -> None:
     tools, segmenter = refined
     segmenter.fixed = np.zeros((480, 640), np.bool_)
-    everything = {"type": "box", "x": 0, "y": 0, "x2": 1000, "y2": 1000}
+    everything = {"type": "box", "x": 0, "y": 0, "x2": 640, "y2": 480}
     result = call(tools["refine_object"], object_id="f1/m1", remove=[everything])
     assert (result["status"], result["objects"], result["parent"]) == ("no_match", [], "f1/m1")
     assert call(tools["inspect_object"], object_id="f1/m1")["status"] == "ok"
@@ -262,7 +350,23 @@ def test_refining_needs_marks_and_pixels(refined, make_tools, call) -> None:
 
 def test_marks_without_a_label_count_as_their_list_says() -> None:
     mark = MarkArguments(type="point", x=5, y=5)
-    assert [to_prompts([mark], (480, 640), positive=sign)[0].positive for sign in (True, False)] == [
-        True,
-        False,
-    ]
+    placed = place_marks([(mark, True), (mark, False)], (480, 640))
+    assert [prompt.positive for prompt in placed.prompts] == [True, False]
+
+
+def test_an_object_that_goes_far_beyond_the_box_around_it_is_unsure(make_tools, call) -> None:
+    """A box around one mug that gives the whole table was not followed, although the table covers it."""
+    whole_table = MarkFollowingSegmenter(fixed=rectangle(0, 0, 640, 480))
+    box = {"type": "box", "x": 100, "y": 100, "x2": 200, "y2": 240}
+    result = call(make_tools(segmenter=whole_table)["segment_with_prompt"], prompts=[box])
+    assert (result["status"], result["ignored"]) == ("unsure", ["prompt 1"])
+    assert result["objects"][0]["id"] == "f1/m1"
+
+
+def test_an_object_beside_the_point_is_unsure(make_tools, call) -> None:
+    elsewhere = MarkFollowingSegmenter(fixed=rectangle(0, 0, 60, 60))
+    result = call(
+        make_tools(segmenter=elsewhere)["segment_with_prompt"],
+        prompts=[{"type": "point", "x": 300, "y": 300}],
+    )
+    assert (result["status"], result["ignored"]) == ("unsure", ["prompt 1"])

@@ -305,7 +305,7 @@ def test_near_and_far_are_unknown_without_depth(tools, call, relation: str) -> N
     ("arguments", "reason"),
     [
         ({"object_ids": ["f1/m1"], "relation": "left_of"}, "at least 2"),
-        ({"object_ids": ["f1/m1", "f1/m1"], "relation": "left_of"}, "at least 2 objects, got 1"),
+        ({"object_ids": ["f1/m1", "f1/m1"], "relation": "left_of"}, "at least 2 different ids, got 1"),
         ({"object_ids": ["f1/m1", "f1/m2"], "relation": "between"}, "between takes 3"),
         ({"object_ids": ["f1/m1", "f1/m2"], "relation": "prettier"}, "unknown relation"),
         ({"object_ids": ["f1/m1", "f2/m1"], "relation": "left_of"}, "different images"),

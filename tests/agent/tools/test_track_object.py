@@ -115,7 +115,7 @@ def test_twins_that_may_have_been_swapped_are_ambiguous(make_tools, call) -> Non
 
 def test_pointed_objects_are_found_by_their_position(make_tools, call) -> None:
     tools = make_tools()
-    point = {"type": "point", "x": 234, "y": 354}
+    point = {"type": "point", "x": 150, "y": 170}
     call(tools["segment_with_prompt"], prompts=[point])
     result = call(tools["track_object"], object_id="f1/m1")
     assert (result["status"], result["objects"][0]["label"]) == ("ok", "marked")
