@@ -106,8 +106,8 @@ lock: ## Resolve the lock files in requirements/ again: 20 s [UPGRADE="ruff mypy
 .PHONY: clean
 clean: ## Remove build products and caches; .venv stays
 	rm -rf build install log dist site *.egg-info demo_output soak_output fuzz_output transport_output responsiveness_output memory_output runs/smoke
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
-	find $(wildcard xsam xsam_ros xsam_agent_tools tests) -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf .venv/pycache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
+	find $(wildcard xsam xsam_ros xsam_agent_tools support benchmarks examples tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Remove .venv as well

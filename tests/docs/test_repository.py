@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -71,6 +73,22 @@ def test_programs_are_executable() -> None:
         if path.read_bytes()[:2] == b"#!" and not path.stat().st_mode & 0o100
     ]
     assert not plain
+
+
+def test_bytecode_is_kept_but_not_beside_the_sources() -> None:
+    """Some container images set PYTHONDONTWRITEBYTECODE: each process then compiles PyTorch again."""
+    code = "import sys; print(sys.dont_write_bytecode, sys.pycache_prefix)"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.pop("PYTHONPYCACHEPREFIX", None)
+    done = subprocess.run(
+        [ROOT / "scripts" / "run_in_env.sh", "python", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.split() == ["False", str(ROOT / ".venv" / "pycache")]
 
 
 @pytest.mark.parametrize("lock", ["all", "cuda"])

@@ -194,6 +194,7 @@ def test_data_that_is_missing_is_a_failure(tmp_path: Path) -> None:
     assert (failure["status"], failure["code"]) == ("failed", "DATASET")
 
 
+@pytest.mark.slow
 def test_scores_are_printed_even_if_pictures_cannot_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
