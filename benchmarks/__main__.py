@@ -5,65 +5,83 @@ Progress goes to stderr; the last line on stdout is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import typer
 
 from benchmarks.machine import describe
-from benchmarks.sizes import size
+from benchmarks.sizes import model_size
 from benchmarks.speed import measure
 
-SIZES = ("tiny", "mid", "full", "node")
+
+class Size(str, Enum):
+    """What to measure: the engine with a checkpoint of this size, or the node."""
+
+    TINY = "tiny"
+    MID = "mid"
+    FULL = "full"
+    NODE = "node"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=["tiny", "mid", "node"])
-    parser.add_argument(
-        "--cache", type=Path, default=Path("runs/bench"), help="folder for generated checkpoints"
-    )
-    parser.add_argument("--threads", type=int, help="PyTorch threads; default: all cores")
-    parser.add_argument(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu: processor time, for a shared machine; needs --threads 1",
-    )
-    parser.add_argument(
-        "--once",
-        action="store_true",
-        help="one repetition without warm-up; eight plain prompts are estimated as eight times one",
-    )
-    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
-    arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    if arguments.clock == "cpu" and torch.get_num_threads() != 1:
-        parser.error("--clock cpu adds up the threads: give --threads 1")
-    clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
+class Clock(str, Enum):
+    """Which seconds to count."""
+
+    WALL = "wall"
+    CPU = "cpu"
+
+
+DEFAULT_SIZES = ("tiny", "mid", "node")
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    more: Annotated[list[Size] | None, typer.Argument(metavar="[SIZE]...", help="More sizes.")] = None,
+    size: Annotated[list[Size] | None, typer.Option(help="Repeatable; default: tiny mid node.")] = None,
+    cache: Annotated[Path, typer.Option(help="Folder for generated checkpoints.")] = Path("runs/bench"),
+    threads: Annotated[int | None, typer.Option(min=1, help="PyTorch threads; default: all cores.")] = None,
+    clock: Annotated[
+        Clock, typer.Option(help="cpu: processor time, for a shared machine; needs --threads 1.")
+    ] = Clock.WALL,
+    once: Annotated[
+        bool,
+        typer.Option(
+            "--once",
+            help="One repetition without warm-up; eight plain prompts are estimated as eight times one.",
+        ),
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON to this file.")] = None,
+) -> None:
+    if clock is Clock.CPU and (threads or torch.get_num_threads()) != 1:
+        raise typer.BadParameter("--clock cpu adds up the threads: give --threads 1")
+    if threads:
+        torch.set_num_threads(threads)
+    seconds = time.process_time if clock is Clock.CPU else time.perf_counter
     began = time.perf_counter()
 
     def log(message: str) -> None:
         print(f"[bench {time.perf_counter() - began:6.1f} s] {message}", file=sys.stderr, flush=True)
 
-    report: dict[str, Any] = {"machine": {**describe(clock), "clock": arguments.clock}}
-    for name in arguments.size:
+    report: dict[str, Any] = {"machine": {**describe(seconds), "clock": clock.value}}
+    for name in [chosen.value for chosen in (*(size or ()), *(more or ()))] or DEFAULT_SIZES:
         if name == "node":
             from benchmarks.node import measure_node
 
             report[name] = measure_node(log)
         else:
-            report[name] = measure(size(name, arguments.cache, once=arguments.once), clock, log)
+            report[name] = measure(model_size(name, cache, once=once), seconds, log)
             for line in roofline(report[name]):
                 log(f"{name}: {line}")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))
 
 
@@ -84,4 +102,4 @@ def roofline(figures: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib as mpl
+import typer
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
@@ -22,13 +22,16 @@ BARS = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plot", description=__doc__)
-    parser.add_argument("reports", nargs="+", type=Path)
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    reports: Annotated[list[Path], typer.Argument(help="JSON files of `python -m benchmarks`.")],
+    out: Annotated[Path, typer.Option(help="PNG or SVG file.")],
+) -> None:
     report: dict[str, Any] = {}
-    for path in arguments.reports:
+    for path in reports:
         report.update(json.loads(path.read_text(encoding="utf-8")))
     sizes = [name for name in ("tiny", "mid", "full") if name in report]
     figure, panels = plt.subplots(1, len(sizes), figsize=(4.6 * len(sizes), 3.9), squeeze=False)
@@ -42,7 +45,7 @@ def main() -> None:
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncol=len(STAGES), fontsize=9, frameon=False)
     figure.tight_layout(rect=(0, 0.06, 1, 1))
-    figure.savefig(arguments.out, dpi=110)
+    figure.savefig(out, dpi=110)
 
 
 def _draw(panel: Any, name: str, figures: dict[str, Any]) -> None:
@@ -64,4 +67,4 @@ def _draw(panel: Any, name: str, figures: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    app()

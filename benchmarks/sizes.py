@@ -38,7 +38,7 @@ class ModelSize:
     once: bool = False  # one frame and no warm-up, because a frame takes minutes
 
 
-def size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
+def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
     """Return the size tiny, mid or full; the latter two are written to `cache` if they are not there yet."""
     if name == "tiny":
         return ModelSize(

@@ -5,13 +5,14 @@ process. `--node /xsam` uses a node that is already running; `--llm openai:gpt-5
 model with a real one.
 """
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 
@@ -39,17 +40,22 @@ def ask(node: str, llm, request: str) -> str:
     return str(messages[-1].content)
 
 
-def main(argv: list[str] | None = None) -> str:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--find", nargs="+", default=["mug", "the blue mug"])
-    parser.add_argument("--llm", default=ScriptedModel(policy=segment_and_report), help="default: scripted")
-    parser.add_argument("--node", help="a running segmenter node; default: start one")
-    args = parser.parse_args(argv)
-    request = ", ".join(args.find)
-    if args.node:
-        return ask(args.node, args.llm, request)
-    with running_node() as node:
-        return ask(node, args.llm, request)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    more: Annotated[list[str] | None, typer.Argument(metavar="[PHRASE]...", help="More to find.")] = None,
+    find: Annotated[list[str] | None, typer.Option(help="What to find; default: mug, the blue mug.")] = None,
+    llm: Annotated[str | None, typer.Option(help="A model of LangChain; default: scripted.")] = None,
+    node: Annotated[str | None, typer.Option(help="A running segmenter node; default: start one.")] = None,
+) -> str:
+    model = llm or ScriptedModel(policy=segment_and_report)
+    request = ", ".join([*(find or ()), *(more or ())] or ["mug", "the blue mug"])
+    if node:
+        return ask(node, model, request)
+    with running_node() as started:
+        return ask(started, model, request)
 
 
 @contextmanager
@@ -66,4 +72,4 @@ def running_node() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -1,18 +1,17 @@
 """Plan with LangGraph for an arm: find → locate → grasp, with a simulated table and a simulated gripper.
 
-    python examples/agent_robot_planner.py "the blue mug"            uses the ground truth, in seconds
-    python examples/agent_robot_planner.py "the mug" --model tiny    the tiny model
+With `--model tiny` the tiny model looks for it instead of the simulator, which knows the truth.
 
 The model never sees a coordinate that it could get wrong: the graph passes the pose from the tool's artifact
 to the gripper at full precision. If the object is not found, or several match, the plan ends without a move
 and says why. With `--llm openai:gpt-5-mini` a chat model chooses the phrase to search for.
 """
 
-import argparse
 import json
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import numpy as np
+import typer
 from langchain_core.messages import HumanMessage, SystemMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
@@ -97,25 +96,30 @@ def build_planner(toolkit: XSamToolkit, gripper: SimulatedGripper, llm: Any = No
     return graph.compile(checkpointer=InMemorySaver())
 
 
-def main(argv: list[str] | None = None) -> Plan:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("request", nargs="?", default="the blue mug")
-    parser.add_argument("--model", help="tiny or a converted folder; default: the simulator's ground truth")
-    parser.add_argument("--llm", help="e.g. openai:gpt-5-mini; default: search for the request as it is")
-    args = parser.parse_args(argv)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    request: Annotated[str, typer.Argument(help="What to fetch.")] = "the blue mug",
+    model: Annotated[
+        str | None, typer.Option(help="tiny or a converted folder; default: the simulator's ground truth.")
+    ] = None,
+    llm: Annotated[
+        str | None, typer.Option(help="E.g. openai:gpt-5-mini; default: search for the request as it is.")
+    ] = None,
+) -> dict[str, Any]:
     table = SimulatedTable(SEED)
     segmenter: Any = table
-    if args.model:
+    if model:
         from xsam import XSam
 
-        segmenter = XSam.load(args.model)
-    llm = None
-    if args.llm:
+        segmenter = XSam.load(model)
+    chat = None
+    if llm:
         from langchain.chat_models import init_chat_model
 
-        llm = init_chat_model(args.llm)
+        chat = init_chat_model(llm)
     world_from_camera = simulated_view(SEED)[1].world_from_camera
 
     def transforms(target: str, source: str, stamp_ns: int) -> Any:  # on a robot: a look-up in TF
@@ -129,11 +133,11 @@ def main(argv: list[str] | None = None) -> Plan:
         transforms=transforms,
         deadline_s=120,
     )
-    planner = build_planner(toolkit, SimulatedGripper(SEED), llm)
-    plan: Plan = planner.invoke({"request": args.request}, {"configurable": {"thread_id": "table"}})
+    planner = build_planner(toolkit, SimulatedGripper(SEED), chat)
+    plan: dict[str, Any] = planner.invoke({"request": request}, {"configurable": {"thread_id": "table"}})
     print(json.dumps(plan, indent=2))
     return plan
 
 
 if __name__ == "__main__":
-    main()
+    app()

@@ -1,7 +1,7 @@
 """Run the whole path: simulated camera → ROS 2 node → masks, and an agent that uses them as a tool.
 
-    make demo                    a simulated table; results are compared with the simulator's ground truth
-    make demo IMAGE=photo.jpg    an image of yours (the tiny model knows simulated tables only)
+`make demo` takes a simulated table, and compares the results with the simulator's ground truth;
+`make demo IMAGE=photo.jpg` takes an image of yours (the tiny model knows simulated tables only).
 
 Camera and segmenter run in their own processes and talk over DDS. Images, `report.json` and the logs of the
 processes are written to the output folder.
@@ -9,15 +9,15 @@ processes are written to the output folder.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import typer
 from demo_requests import DemoRequest, requests_for_photo, requests_for_scene
 from demo_stream import stream
 from langchain.agents import create_agent
@@ -43,30 +43,35 @@ IMAGE_HW = (480, 640)  # of the camera in config/demo.yaml
 START_TIMEOUT_S, REQUEST_TIMEOUT_S = 90.0, 30.0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the demo; return 0 if the node carried out every request."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("demo_output"), help="folder for images and report")
-    parser.add_argument("--image", type=Path, help="an image of your own instead of the simulated camera")
-    parser.add_argument("--seed", type=int, default=2_000_012, help="simulated scene (test range)")
-    args = parser.parse_args(argv)
-    photo = _read_image(args.image) if args.image else None
-    args.out.mkdir(parents=True, exist_ok=True)
-    for old in args.out.glob("*.png"):
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for images and report.")] = Path("demo_output"),
+    image: Annotated[
+        Path | None, typer.Option(help="An image of your own instead of the simulated camera.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Simulated scene (test range).")] = 2_000_012,
+) -> None:
+    """Run the demo; exit with 0 if the node carried out every request."""
+    photo = _read_image(image) if image else None
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("*.png"):
         old.unlink()
     use_private_domain()
     console = Console(markup=True, highlight=False)
     console.width = max(console.width, 118)
     started = time.monotonic()
-    with NodeProcesses(log_dir=args.out) as processes:
+    with NodeProcesses(log_dir=out) as processes:
         if photo is None:
-            seed = ("--params-file", PARAMETERS, "-p", f"seed:={args.seed}")
-            processes.start("camera", "xsam_ros.camera_sim", *seed)
-            processes.start("moving_camera", "xsam_ros.camera_sim", *seed, "-r", "__node:=xsam_moving_camera")
+            scene_of = ("--params-file", PARAMETERS, "-p", f"seed:={seed}")
+            processes.start("camera", "xsam_ros.camera_sim", *scene_of)
+            processes.start(
+                "moving_camera", "xsam_ros.camera_sim", *scene_of, "-r", "__node:=xsam_moving_camera"
+            )
         processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", PARAMETERS)
-        console.print(f"\\[demo] started {', '.join(processes.names)}; logs are in {args.out}/")
+        console.print(f"\\[demo] started {', '.join(processes.names)}; logs are in {out}/")
         with RosSegmenter("/xsam") as segmenter:
             cameras = (CAMERA,) if photo is None else ()
             try:
@@ -75,39 +80,39 @@ def main(argv: list[str] | None = None) -> int:
                 sys.exit(f"demo: {error}")
             console.print(f"\\[demo] the model is loaded after {time.monotonic() - started:.0f} s")
             if photo is None:
-                scene = sample_scene(args.seed)
+                scene = sample_scene(seed)
                 view = render(scene, camera=orbit_camera(scene, 0.0), image_hw=IMAGE_HW)
                 rgb, requests = view.rgb, requests_for_scene(scene, view)
                 source: Frame | CameraRef = CameraRef(name=CAMERA)
             else:
                 rgb, requests = photo, requests_for_photo(photo)
                 source = Frame(rgb=photo)
-            _save(args.out / "00_camera.png", rgb)
+            _save(out / "00_camera.png", rgb)
             rows = [
-                _ask(segmenter, source, rgb, request, args.out / f"{i:02d}_{request.name}.png")
+                _ask(segmenter, source, rgb, request, out / f"{i:02d}_{request.name}.png")
                 for i, request in enumerate(requests, start=1)
             ]
-            agent = _run_agent(segmenter, requests, args.out) if photo is None else None
+            agent = _run_agent(segmenter, requests, out) if photo is None else None
             streamed = None
             if photo is None:
                 console.print("\\[demo] streaming a query on a camera that swings around the table")
-                streamed = stream(segmenter, MOVING_CAMERA, _categories(requests), args.out)
+                streamed = stream(segmenter, MOVING_CAMERA, _categories(requests), out)
     report = {
         "model": next((row["model"] for row in rows if row["model"]), ""),
-        "source": str(args.image or f"simulated scene {args.seed}"),
+        "source": str(image or f"simulated scene {seed}"),
         "seconds": round(time.monotonic() - started, 1),
         "requests": rows,
         "agent": agent,
         "stream": streamed,
     }
-    (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     _print_table(console, rows)
     if agent is not None:
         console.print(f"[bold]agent[/] asked {agent['calls']} → {agent['answer']}")
     if streamed is not None:
         _print_tracks(console, streamed)
-    console.print(f"\\[demo] {report['seconds']} s; images and report.json are in {args.out}/")
-    return 1 if any(row["status"] in ("failed", "refused") for row in rows) else 0
+    console.print(f"\\[demo] {report['seconds']} s; images and report.json are in {out}/")
+    raise typer.Exit(1 if any(row["status"] in ("failed", "refused") for row in rows) else 0)
 
 
 def _read_image(path: Path) -> np.ndarray:
@@ -217,4 +222,4 @@ def _print_table(console: Console, rows: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -8,15 +8,14 @@ JSON; the exit code is 1 if a request was lost or the node no longer works.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
-import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from benchmarks.ros.hostile import hostile_request
 from benchmarks.ros.load import LoadClient, Tally
@@ -28,31 +27,31 @@ from xsam_ros.messages.images import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import Segment
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the fuzz; return 0 if every request ended and the node still answers a valid one."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument(
-        "--seed", type=int, default=None, help="seed of the first request; default: from the clock"
-    )
-    parser.add_argument("--out", type=Path, default=Path("fuzz_output"), help="folder for logs")
-    options = parser.parse_args(arguments)
-    seed = int(time.time()) if options.seed is None else options.seed
-    options.out.mkdir(parents=True, exist_ok=True)
+
+@app.command(help=__doc__)
+def main(
+    requests: Annotated[int, typer.Option(min=1, help="Number of requests.")] = 1000,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the first request; default: from the clock.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for logs.")] = Path("fuzz_output"),
+) -> None:
+    """Run the fuzz; exit with 0 if every request ended and the node still answers a valid one."""
+    first = int(time.time()) if seed is None else seed
+    out.mkdir(parents=True, exist_ok=True)
     use_private_domain()
-    print(f"[fuzz] {options.requests} requests, seeds from {seed}; logs go to {options.out}/", flush=True)
-    with NodeProcesses(log_dir=options.out) as processes, LoadClient("fuzz") as client:
+    print(f"[fuzz] {requests} requests, seeds from {first}; logs go to {out}/", flush=True)
+    with NodeProcesses(log_dir=out) as processes, LoadClient("fuzz") as client:
         processes.start("segmenter", "xsam_ros.segmenter_node", "-p", "model:=tiny", "-p", "cameras:=[front]")
         with RosSegmenter("/xsam") as segmenter:
             wait_until_active(segmenter, processes=processes)
-        report = fuzz(client, range(seed, seed + options.requests))
+        report = fuzz(client, range(first, first + requests))
         report["alive"] = _answers_a_valid_request(client)
         processes.check()
     print(json.dumps(report, allow_nan=False))
-    return 0 if report["alive"] and not report["lost"] else 1
+    raise typer.Exit(0 if report["alive"] and not report["lost"] else 1)
 
 
 def fuzz(client: LoadClient, seeds: range) -> dict[str, Any]:
@@ -91,4 +90,4 @@ def _answers_a_valid_request(client: LoadClient) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

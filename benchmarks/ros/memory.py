@@ -9,13 +9,13 @@ after the first, which also loads PyTorch; `given_back` is the released share of
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 
@@ -28,22 +28,23 @@ from xsam_ros.srv import GetStatus, Segment
 _IMAGE_HW = (480, 640)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the cycles; return 0 if memory after cleanup grows by at most a tenth over all of them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--cycles", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=10, help="images per cycle")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--out", type=Path, default=Path("memory_output"), help="folder for logs")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    cycles: Annotated[int, typer.Option(min=1, help="Cycles of the lifecycle.")] = 3,
+    frames: Annotated[int, typer.Option(min=1, help="Images per cycle.")] = 10,
+    model: Annotated[str, typer.Option(help="tiny or a converted folder.")] = "tiny",
+    out: Annotated[Path, typer.Option(help="Folder for logs.")] = Path("memory_output"),
+) -> None:
+    """Run the cycles; exit with 0 if memory after cleanup grows by at most a tenth over all of them."""
+    out.mkdir(parents=True, exist_ok=True)
     use_private_domain()
     points: dict[str, list[float]] = {"unconfigured": [], "configured": [], "worked": [], "cleaned": []}
-    with NodeProcesses(log_dir=options.out) as processes, LoadClient("memory") as client:
+    with NodeProcesses(log_dir=out) as processes, LoadClient("memory") as client:
         processes.start(
-            *("segmenter", "xsam_ros.segmenter_node", "-p", f"model:={options.model}"),
+            *("segmenter", "xsam_ros.segmenter_node", "-p", f"model:={model}"),
             *("-p", "cameras:=[front]", "-p", "autostart:=false"),
         )
 
@@ -52,30 +53,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"[memory] {point}: {points[point][-1]:.0f} MB", flush=True)
 
         client.try_call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=60.0)
-        for _ in range(options.cycles):
+        for _ in range(cycles):
             record("cleaned" if points["unconfigured"] else "unconfigured")
             _change(client, Transition.TRANSITION_CONFIGURE)
             record("configured")
             _change(client, Transition.TRANSITION_ACTIVATE)
-            for index in range(options.frames):
+            for index in range(frames):
                 _segment(client, index)
             record("worked")
             _change(client, Transition.TRANSITION_DEACTIVATE)
             _change(client, Transition.TRANSITION_CLEANUP)
         record("cleaned")
         processes.check()
-    later = slice(1, None) if options.cycles > 1 else slice(None)
+    later = slice(1, None) if cycles > 1 else slice(None)
     median_mb = {point: round(statistics.median(values[later] or values)) for point, values in points.items()}
     growth_mb = points["cleaned"][-1] - points["cleaned"][0]
     report = {
         **{f"{point}_mb": value for point, value in median_mb.items()},
         "given_back": round(_released_share(median_mb), 3),
         "growth_mb_from_first_to_last_cleanup": round(growth_mb, 1),
-        "cycles": options.cycles,
-        "frames": options.frames,
+        "cycles": cycles,
+        "frames": frames,
     }
     print(json.dumps(report, allow_nan=False))
-    return 0 if growth_mb <= 0.1 * points["cleaned"][0] else 1
+    raise typer.Exit(0 if growth_mb <= 0.1 * points["cleaned"][0] else 1)
 
 
 def _released_share(mb: dict[str, float]) -> float:
@@ -100,4 +101,4 @@ def _segment(client: LoadClient, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    app()

@@ -7,16 +7,14 @@ The last line is JSON: median and 99th percentile in milliseconds for each call,
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 
@@ -37,32 +35,32 @@ _CALLS: dict[str, tuple[type[Any], Any]] = {
 _CLIENTS = 3
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the measurement; return 0."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--calls", type=int, default=200, help="calls of each kind")
-    parser.add_argument("--out", type=Path, default=Path("responsiveness_output"), help="folder for logs")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    calls: Annotated[int, typer.Option(min=1, help="Calls of each kind.")] = 200,
+    out: Annotated[Path, typer.Option(help="Folder for logs.")] = Path("responsiveness_output"),
+) -> None:
+    """Run the measurement."""
+    out.mkdir(parents=True, exist_ok=True)
     use_private_domain()
-    with NodeProcesses(log_dir=options.out) as processes, LoadClient("responsiveness") as client:
+    with NodeProcesses(log_dir=out) as processes, LoadClient("responsiveness") as client:
         processes.start("segmenter", "xsam_ros.segmenter_node", "-p", "model:=tiny", "-p", "cameras:=[front]")
         with RosSegmenter("/xsam") as segmenter:
             wait_until_active(segmenter, processes=processes)
-        idle = _measure(client, options.calls)
+        idle = _measure(client, calls)
         stop = threading.Event()
         load = [threading.Thread(target=_load, args=(index, stop)) for index in range(_CLIENTS)]
         for thread in load:
             thread.start()
         time.sleep(2.0)
-        busy = _measure(client, options.calls)
+        busy = _measure(client, calls)
         stop.set()
         for thread in load:
             thread.join(60.0)
-    print(json.dumps({"idle": idle, "busy": busy, "calls": options.calls, "clients": _CLIENTS}))
-    return 0
+    print(json.dumps({"idle": idle, "busy": busy, "calls": calls, "clients": _CLIENTS}))
 
 
 def _measure(client: LoadClient, calls: int) -> dict[str, dict[str, float]]:
@@ -91,4 +89,4 @@ def _load(seed: int, stop: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

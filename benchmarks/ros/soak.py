@@ -9,20 +9,18 @@ deactivated while it works. The last line is JSON; the exit code is 1 if a reque
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import random
 import signal
-import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 import yaml
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
@@ -46,22 +44,23 @@ _LISTS = (("mug", "book"), ("apple", "ball", "box"), ("bottle",))
 _SHAPES = ((320, 240, "rgb8"), (640, 480, "bgr8"), (480, 360, "mono8"), (640, 480, "yuv422"))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the soak; return 0 if no request was lost."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--minutes", type=float, default=3.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("soak_output"), help="folder for logs")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    minutes: Annotated[float, typer.Option(help="How long to keep up the load.")] = 3.0,
+    seed: Annotated[int, typer.Option(help="Seed of load and disturbances.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for logs.")] = Path("soak_output"),
+) -> None:
+    """Run the soak; exit with 0 if no request was lost."""
+    out.mkdir(parents=True, exist_ok=True)
     use_private_domain()
-    print(f"[soak] {options.minutes:g} minutes, seed {options.seed}; logs go to {options.out}/", flush=True)
-    with NodeProcesses(log_dir=options.out) as processes, LoadClient("soak_control") as control:
-        report = _Soak(processes, control, options.out, options.seed).run(60 * options.minutes)
+    print(f"[soak] {minutes:g} minutes, seed {seed}; logs go to {out}/", flush=True)
+    with NodeProcesses(log_dir=out) as processes, LoadClient("soak_control") as control:
+        report = _Soak(processes, control, out, seed).run(60 * minutes)
     print(json.dumps(report, allow_nan=False))
-    return 1 if report["lost"] else 0
+    raise typer.Exit(1 if report["lost"] else 0)
 
 
 class _Soak:
@@ -272,4 +271,4 @@ def _request(rng: random.Random, image: Any) -> tuple[Segment.Request, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

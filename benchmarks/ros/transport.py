@@ -8,14 +8,15 @@ images received and those sent meanwhile, by size and profile.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from support.processes import NodeProcesses, parameter_arguments
 
@@ -67,26 +68,26 @@ def received(width: int, height: int, *, profile: bool, seconds: float, logs: Pa
     return {"images": images, "sent": infos}
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Count for each size with and without the profile; return 0."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seconds", type=float, default=3.0)
-    parser.add_argument("--out", type=Path, default=Path("transport_output"), help="folder for logs")
-    options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command(help=__doc__)
+def main(
+    seconds: Annotated[float, typer.Option(help="How long to count.")] = 3.0,
+    out: Annotated[Path, typer.Option(help="Folder for logs.")] = Path("transport_output"),
+) -> None:
+    """Count for each size with and without the profile."""
+    out.mkdir(parents=True, exist_ok=True)
     report: dict[str, dict[str, dict[str, int]]] = {}
     for width, height in _SIZES:
         for profile in (False, True):
             os.environ["ROS_DOMAIN_ID"] = str(1 + int(time.monotonic() * 10) % 100)
             name = "with_profile" if profile else "default"
-            counts = received(width, height, profile=profile, seconds=options.seconds, logs=options.out)
+            counts = received(width, height, profile=profile, seconds=seconds, logs=out)
             report.setdefault(f"{width}x{height}", {})[name] = counts
             print(f"[transport] {width}×{height} {name}: {counts['images']} of {counts['sent']}", flush=True)
     print(json.dumps(report))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    app()

@@ -48,7 +48,7 @@ def test_simulated_table(monkeypatch: pytest.MonkeyPatch) -> None:
         name = item.category
         masks.setdefault(name, []).append(ids == item.instance_id)
     example = _load(monkeypatch, FakeSegmenter(masks))
-    reply = example.main(["--find", name, "unicorn"])
+    reply = example.main(find=[name, "unicorn"])
     assert reply.startswith(f"ok; {name} (f1/m1): ")
 
 
@@ -56,9 +56,9 @@ def test_image_file_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     path = tmp_path / "table.png"
     assert cv2.imwrite(str(path), new_frame().rgb)
     example = _load(monkeypatch, FakeSegmenter(MASKS))
-    reply = example.main(["--image", str(path), "--find", "the plate"])
+    reply = example.main(image=path, find=["the plate"])
     assert reply == "ok; the plate (f1/m1): center, bottom"
-    reply = example.main(["--image", str(path), "--find", "unicorn"])
+    reply = example.main(image=path, find=["unicorn"])
     assert reply.startswith("no_match; not in this image")
 
 
@@ -67,7 +67,7 @@ def test_image_file_and_absence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_planner_grasps_the_requested_object() -> None:
-    plan = _example("agent_robot_planner").main(["the blue mug"])
+    plan = _example("agent_robot_planner").main("the blue mug")
     assert plan["report"] == "I hold the blue mug."
     assert plan["pose"]["frame"] == "base_link"
     assert len(plan["pose"]["orientation_xyzw"]) == 4
@@ -77,7 +77,7 @@ def test_the_planner_grasps_the_requested_object() -> None:
     ("request_", "report"), [("the mug", "Several fit 'the mug'"), ("the fork", "I do not see 'the fork'")]
 )
 def test_the_planner_does_not_move_when_it_is_not_sure(request_: str, report: str) -> None:
-    plan = _example("agent_robot_planner").main([request_])
+    plan = _example("agent_robot_planner").main(request_)
     assert plan["report"].startswith(report)
     assert "pose" not in plan
 
@@ -104,7 +104,7 @@ async def test_an_agent_and_an_mcp_client_over_ros(monkeypatch: pytest.MonkeyPat
     example = _example("agent_over_ros")
     arguments = ["-m", "xsam_agent_tools.mcp_server", "--ros", "/xsam", "--mode", "full"]
     with example.running_node() as node:
-        reply = await asyncio.to_thread(example.main, ["--node", node, "--find", "mug"])
+        reply = await asyncio.to_thread(example.main, node=node, find=["mug"])
         assert reply.startswith("ok; mug (f1/m1): ")
         server = mcp.StdioServerParameters(command=sys.executable, args=arguments, env=dict(os.environ))
         async with mcp.Client(server, read_timeout_seconds=120) as client:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from xsam.types.masks import MaskCrop, MaskRle
 from xsam.types.segments import Segments
@@ -224,6 +223,8 @@ class InstanceTracker:
                     factor if same else factor * _OTHER_LABEL_FACTOR
                 )
         affinity[affinity < _MIN_AFFINITY] = 0.0
+        from scipy.optimize import linear_sum_assignment  # half of what importing the node would cost
+
         rows, columns = linear_sum_assignment(affinity, maximize=True)
         return [
             (int(row), self._tracks[column])
