@@ -34,8 +34,6 @@ from xsam_ros.messages.encode_images import (
 from xsam_ros.messages.images import image_from_array
 from xsam_ros.runtime.spin import run_node
 
-_ORBIT_PERIOD_S = 20.0
-
 _EncodeView = Callable[[RenderedView], Any]
 """Builds the message of one topic from a view."""
 
@@ -70,6 +68,7 @@ class CameraSim(Node):
         )
         self._orbit = self._declare("orbit", False, "Orbit the table instead of standing still.")
         self._orbit_views = self._declare("orbit_views", 24, "Views rendered for the orbit.", (2, 200))
+        self._orbit_period_s = self._declare("orbit_period_s", 20.0, "Time of one orbit.", (0.1, 3600.0))
         if self._encoding.startswith(("yuv", "nv")) and (self._width % 2 or self._height % 2):
             raise InvalidParameterValueException("encoding", self._encoding, "it needs an even size")
         reliability = ReliabilityPolicy.RELIABLE if qos == "reliable" else ReliabilityPolicy.BEST_EFFORT
@@ -121,7 +120,7 @@ class CameraSim(Node):
         for index in range(count):
             if self._stopping.is_set():
                 return
-            camera = orbit_camera(scene, index * _ORBIT_PERIOD_S / count, period_s=_ORBIT_PERIOD_S)
+            camera = orbit_camera(scene, float(index), period_s=float(count))
             views.append(render(scene, camera=camera, image_hw=(self._height, self._width)))
         self._views = views
         names = ", ".join(f"{item.color} {item.category}" for item in scene.objects)
@@ -144,7 +143,7 @@ class CameraSim(Node):
     def _publish(self) -> None:
         if not self._views:
             return
-        view_index = int(time.monotonic() / _ORBIT_PERIOD_S % 1.0 * len(self._views))
+        view_index = int(time.monotonic() / self._orbit_period_s % 1.0 * len(self._views))
         header = Header(frame_id=self._frame_id, stamp=self.get_clock().now().to_msg())
         for index, (publisher, encode) in enumerate(self._image_publishers):
             if publisher.get_subscription_count() == 0:

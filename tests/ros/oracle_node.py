@@ -20,7 +20,6 @@ from xsam.types.masks import box_of_mask
 from xsam.types.requests import CameraRef
 from xsam_ros.node.node import main
 
-PERIOD_S = 20.0
 LEAST_PX = 60
 
 
@@ -30,7 +29,7 @@ def rendered_views(seed: int, count: int, image_hw: tuple[int, int]) -> list[Ren
     return [
         render(
             scene,
-            camera=orbit_camera(scene, index * PERIOD_S / count, period_s=PERIOD_S),
+            camera=orbit_camera(scene, float(index), period_s=float(count)),
             image_hw=image_hw,
         )
         for index in range(count)

@@ -18,6 +18,7 @@ from xsam_ros.client.stream import ResultStream
 Eventually = Callable[..., Any]
 _SEEDS = (3, 12, 25)
 _VIEWS = 8
+_ORBIT_PERIOD_S = 8.0
 _HW = (240, 320)
 _ALL = Query(text="everything")
 
@@ -48,7 +49,8 @@ def segmenter(module_spawn: Callable[..., Any], eventually: Eventually) -> Itera
             "xsam_ros.camera_sim",
             params={
                 **{"camera": f"table{seed}", "seed": seed, "height": height, "width": width},
-                **{"rate_hz": 4.0, "orbit": "true", "orbit_views": _VIEWS, "frame_id": f"lens{seed}"},
+                **{"rate_hz": 4.0, "frame_id": f"lens{seed}"},
+                **{"orbit": "true", "orbit_views": _VIEWS, "orbit_period_s": _ORBIT_PERIOD_S},
                 "depth_encoding": "32FC1" if seed == _SEEDS[0] else "16UC1",
             },
         )
@@ -145,7 +147,7 @@ def test_streams_are_tracked_and_requests_are_not(segmenter: RosSegmenter) -> No
 
 
 def test_ids_persist_while_the_camera_orbits(segmenter: RosSegmenter) -> None:
-    """The views are 2.5 s apart: objects keep their ids or get new ones, rarely another object's."""
+    """The views are 1 s apart: objects keep their ids or get new ones, rarely another object's."""
     owner: dict[int, str] = {}
     swapped: list[bool] = []
     largest_before = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +43,32 @@ INSTANCE_LAYOUT = Layout(
 
 
 class _CategorySource(FileSource):
-    """Base of the sources whose prompts list categories; for the arguments see `CategoryPrompts`."""
+    """Base of the sources whose prompts list categories; for the last three options see `CategoryPrompts`."""
+
+    LAYOUT: ClassVar[Layout]
+    NAME: ClassVar[str]
 
     def __init__(
-        self, *, absent_categories: int | None, all_absent_share: float, max_categories: int, **files: Any
+        self,
+        *,
+        annotations: str | Path,
+        images: str | Path,
+        name: str | None = None,
+        absent_categories: int | None = None,
+        all_absent_share: float = 0.5,
+        max_categories: int = 150,
     ) -> None:
         self._prompt_options: dict[str, Any] = {
             "absent_categories": absent_categories,
             "all_absent_share": all_absent_share,
             "max_categories": max_categories,
         }
-        super().__init__(**files)
+        super().__init__(
+            name=self.NAME if name is None else name,
+            annotations=require_file(annotations, self.LAYOUT),
+            images=images,
+            layout=self.LAYOUT,
+        )
 
     def _read_categories(self, data: Any) -> dict[Identity, int]:
         """Read the closed set of a file and return category id → index."""
@@ -76,24 +91,26 @@ class CocoPanoptic(_CategorySource):
         absent_categories, all_absent_share, max_categories: see `CategoryPrompts`.
     """
 
+    LAYOUT = PANOPTIC_LAYOUT
+    NAME = "coco_panoptic"
+
     def __init__(
         self,
         *,
         annotations: str | Path,
         masks: str | Path,
         images: str | Path,
-        name: str = "coco_panoptic",
+        name: str | None = None,
         absent_categories: int | None = None,
         all_absent_share: float = 0.5,
         max_categories: int = 150,
     ) -> None:
-        path = require_file(annotations, PANOPTIC_LAYOUT)
+        require_file(annotations, PANOPTIC_LAYOUT)  # what is missing is named in the order of the arguments
         self._masks = require_folder(masks, PANOPTIC_LAYOUT)
         super().__init__(
-            name=name,
-            annotations=path,
+            annotations=annotations,
             images=images,
-            layout=PANOPTIC_LAYOUT,
+            name=name,
             absent_categories=absent_categories,
             all_absent_share=all_absent_share,
             max_categories=max_categories,
@@ -137,25 +154,8 @@ class CocoInstances(_CategorySource):
         absent_categories, all_absent_share, max_categories: see `CategoryPrompts`.
     """
 
-    def __init__(
-        self,
-        *,
-        annotations: str | Path,
-        images: str | Path,
-        name: str = "coco_instance",
-        absent_categories: int | None = None,
-        all_absent_share: float = 0.5,
-        max_categories: int = 150,
-    ) -> None:
-        super().__init__(
-            name=name,
-            annotations=require_file(annotations, INSTANCE_LAYOUT),
-            images=images,
-            layout=INSTANCE_LAYOUT,
-            absent_categories=absent_categories,
-            all_absent_share=all_absent_share,
-            max_categories=max_categories,
-        )
+    LAYOUT = INSTANCE_LAYOUT
+    NAME = "coco_instance"
 
     def _read_records(self) -> Iterable[dict[str, Any]]:
         data = read_json(self._annotations)
