@@ -20,6 +20,7 @@ from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import Scene, SceneStore
+from xsam_agent_tools.result_checks import check_results
 from xsam_agent_tools.runtime.camera_frames import CameraFrames, FrameSource
 from xsam_agent_tools.runtime.health import Latencies
 from xsam_agent_tools.runtime.serial_runner import SerialRunner
@@ -335,8 +336,7 @@ class Perception:
             results = self.segmenter.segment(source, queries, deadline_s=deadline_s, on_stage=hook)
         else:
             results = self.segmenter.segment(source, queries, deadline_s=deadline_s)
-        if len(results) != len(queries):
-            raise ModelError(f"the segmenter returned {len(results)} results for {len(queries)} queries")
+        results = check_results(results, queries)
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):
             raise ModelError(f"the result is for an image of another size than {expected_hw[::-1]}")
         if frame is None:

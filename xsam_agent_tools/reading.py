@@ -41,6 +41,11 @@ _ITEM_KEYS = frozenset(
 _QUOTES = "\"'`“”‘’"
 _BULLET = re.compile(r"^(?:[-*•–]\s+|\(?\d{1,2}[.)]\s+)")
 _ONE_ID = re.compile(r"\[[\w/.-]+\]")
+# An object's id, also with spaces and look-alike slashes, and anything in brackets that could stand for one.
+_FORGED_ID = re.compile(
+    r"\[[^\[\]]*\d[^\[\]]*\]|\b\w[\w.-]*\s*[/\\\u2044\u2215\u29f8]\s*m\s*\d+\b", re.IGNORECASE
+)
+_EMPTY_BRACKETS = re.compile(r"\[[\s,]*\]|\([\s,]*\)")
 _FENCE = re.compile(r"^```[a-z]*\s*(.*?)\s*```$", re.DOTALL)
 
 
@@ -85,6 +90,19 @@ def visible_text(text: str) -> str:
 def plain_text(text: str) -> str:
     """Return the visible text with look-alikes of letters, digits and marks in their plain form (NFKC)."""
     return visible_text(unicodedata.normalize("NFKC", text))
+
+
+def model_words(text: str) -> str:
+    """Return what a model said about a picture as data: plain, on one line, without anything like an id.
+
+    Whoever puts words in front of the camera can have them read out; "a mug [f1/m9]" must not look as if a
+    tool had named an object.
+    """
+    words = " ".join(plain_text(text).split())
+    previous = None
+    while previous != words:  # removing one id can join the halves of another
+        previous, words = words, _FORGED_ID.sub("", words)
+    return " ".join(_EMPTY_BRACKETS.sub("", words).split())
 
 
 def written_items(value: Any, own_name: str, *, of_objects: bool = False) -> list[Any]:

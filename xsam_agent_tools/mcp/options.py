@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import typer
 from xsam.errors import InvalidImageError, XSamError
 from xsam.types.requests import Frame
 from xsam_agent_tools.runtime.loading import LoadingSegmenter
+from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import Images
 
@@ -25,6 +27,7 @@ ORACLE = "oracle"
 SEGMENTERS = "xsam.segmenters"
 """Group of entry points: name → class of a segmenter; the ROS package registers its client as `ros`."""
 
+_ROS_NAME = re.compile(r"/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 _PROGRAM = "python -m xsam_agent_tools.mcp_server"
 
 
@@ -98,6 +101,15 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
             raise typer.BadParameter("--model oracle needs --scene")
         if image is not None and not image.is_file():
             raise typer.BadParameter(f"--image {image}: no such file")
+        if model not in (ORACLE, "tiny") and not Path(model).is_dir():
+            raise typer.BadParameter(f"--model {model}: no such folder")
+        if ros is not None and not _ROS_NAME.fullmatch(ros):
+            raise typer.BadParameter(f"--ros {ros}: no name of a ROS node, such as /xsam")
+        names = tuple(name.strip() for name in cameras.split(",")) if cameras.strip() else ()
+        try:
+            names = check_camera_names(names) if names else ()
+        except ValueError as error:
+            raise typer.BadParameter(f"--cameras {cameras}: {error}") from error
         if not 0.0 < deadline_s < math.inf:
             raise typer.BadParameter(f"--deadline-s must be a positive number of seconds, got {deadline_s}")
         serve(
@@ -106,7 +118,7 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
                 scene=scene,
                 image=image,
                 model=model,
-                cameras=tuple(name.strip() for name in cameras.split(",") if name.strip()),
+                cameras=names,
                 mode=mode,
                 no_images=no_images,
                 deadline_s=deadline_s,

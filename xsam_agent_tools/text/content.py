@@ -16,6 +16,7 @@ from xsam.types.location import Location3D
 from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import ImageAge
+from xsam_agent_tools.reading import visible_text
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
@@ -27,8 +28,21 @@ _ROWS = ("top", "middle", "bottom")
 
 
 def to_text(payload: dict[str, Any]) -> str:
-    """Serialize to compact JSON; NaN and infinity, which JSON lacks, are a bug and raise `ValueError`."""
-    return json.dumps(payload, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    """Serialize to compact JSON without invisible characters, whoever wrote the texts.
+
+    NaN and infinity, which JSON lacks, are a bug and raise `ValueError`.
+    """
+    return json.dumps(_visible(payload), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return visible_text(value)
+    if isinstance(value, dict):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_visible(item) for item in value]
+    return value
 
 
 def header(status: str, scene: Scene, age: ImageAge | None, *, size: bool = True) -> dict[str, Any]:

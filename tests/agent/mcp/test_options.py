@@ -42,10 +42,14 @@ def test_every_option(tmp_path: Path) -> None:
     picture = tmp_path / "view.png"
     picture.touch()
     options = _parse(
-        *("--image", str(picture), "--model", "folder", "--cameras", "front, wrist", "--mode", "full"),
+        *("--image", str(picture), "--model", str(tmp_path), "--cameras", "front, wrist", "--mode", "full"),
         *("--no-images", "--deadline-s", "2.5", "--transport", "http", "--port", "0"),
     )
-    assert (options.image, options.model, options.cameras) == (picture, "folder", ("front", "wrist"))
+    assert (options.image, options.model, options.cameras) == (
+        picture,
+        str(tmp_path),
+        ("front", "wrist"),
+    )
     assert (options.mode, options.no_images, options.deadline_s) == (ToolMode.FULL, True, 2.5)
     assert (options.transport, options.port) == (Transport.HTTP, 0)
 
@@ -60,6 +64,15 @@ def test_every_option(tmp_path: Path) -> None:
         (["--scene", "1", "--mode", "all"], "--mode"),
         (["--scene", "table"], "--scene"),
         (["--scene", "-5"], "--scene"),
+        (["--scene", "1", "--cameras", "a,a"], "repeat"),
+        (["--scene", "1", "--cameras", "a, ,b"], "--cameras"),
+        (["--scene", "1", "--cameras", ",,"], "--cameras"),
+        (["--scene", "1", "--cameras", "a" * 65], "--cameras"),
+        (["--scene", "1", "--model", "no/such/model"], "no such folder"),
+        (["--ros", "not a name"], "--ros"),
+        (["--ros", "a\\x"], "--ros"),
+        (["--scene", "1", "--deadline-s", "inf"], "--deadline-s"),
+        (["--scene", "1", "--port", "-1"], "--port"),
         (["--scene", "1", "--deadline-s", "nan"], "--deadline-s"),
         (["--scene", "1", "--deadline-s", "-1"], "--deadline-s"),
         (["--scene", "1", "--transport", "http", "--port", "99999"], "--port"),

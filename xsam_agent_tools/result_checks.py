@@ -1,0 +1,86 @@
+"""What a segmenter returned, before any tool uses it: broken results are failures, and its words are data.
+
+A broken result must never look like absence, and text that a model read in the picture must never look like
+an object's id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from xsam.errors import InvalidImageError, ModelError
+from xsam.types.requests import Query, SegmentationResult, Segments, Status
+from xsam_agent_tools.reading import model_words
+
+_SCORE_SLACK = 1e-3  # of half-precision arithmetic
+_HINT = "the segmenter is broken, which is not about the scene: tell the user"
+
+
+def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationResult]:
+    """Return the results with plain words, and a FAILED one in place of each that is broken.
+
+    Raises:
+        ModelError: there is not one result for each query, or they are for images of different sizes.
+    """
+    if not isinstance(results, (list, tuple)):
+        got = type(results).__name__
+        raise ModelError(f"the segmenter returned {got}, not a list of results", hint=_HINT)
+    if strange := [type(item).__name__ for item in results if not isinstance(item, SegmentationResult)]:
+        raise ModelError(f"the segmenter returned {strange[0]} in place of a result", hint=_HINT)
+    if len(results) != len(queries):
+        raise ModelError(
+            f"the segmenter returned {len(results)} results for {len(queries)} queries", hint=_HINT
+        )
+    if len(sizes := {result.segments.image_hw for result in results}) > 1:
+        raise ModelError(f"the results are for images of different sizes: {sorted(sizes)}", hint=_HINT)
+    return [
+        _failed(result, fault) if (fault := _fault(result)) else _with_plain_words(result)
+        for result in results
+    ]
+
+
+def _fault(result: SegmentationResult) -> str:
+    """Return what is wrong with a result, "" for a sound one."""
+    status: Any = result.status  # the type is a promise that a foreign segmenter may not keep
+    if not isinstance(status, Status):
+        return f"its status is {status!r:.40}"
+    segments = result.segments
+    try:
+        areas = [mask.area for mask in segments.masks]
+    except InvalidImageError as error:
+        return f"a mask is corrupt: {error.message}"
+    if result.status is Status.NOT_FOUND and any(areas):
+        return f"it says not_found, and has {len(areas)} masks"
+    if result.status is not Status.FOUND:
+        return ""
+    if not areas and not result.text:
+        return "it says found, and has no mask"
+    scores = segments.scores[~np.isnan(segments.scores)]  # NaN = no score
+    if scores.size and not (scores.min() >= -_SCORE_SLACK and scores.max() <= 1 + _SCORE_SLACK):
+        return f"its scores go from {scores.min():g} to {scores.max():g}, not from 0 to 1"
+    return ""
+
+
+def _with_plain_words(result: SegmentationResult) -> SegmentationResult:
+    labels = tuple(model_words(label) or "unnamed" for label in result.segments.labels)
+    text, phrases = model_words(result.text), tuple(map(model_words, result.phrases))
+    if (labels, text, phrases) == (result.segments.labels, result.text, result.phrases):
+        return result
+    return replace(result, text=text, phrases=phrases, segments=replace(result.segments, labels=labels))
+
+
+def _failed(result: SegmentationResult, fault: str) -> SegmentationResult:
+    return replace(
+        result,
+        status=Status.FAILED,
+        segments=Segments(image_hw=result.segments.image_hw),
+        text="",
+        phrases=(),
+        code=ModelError.code,
+        message=f"the segmenter's result is broken: {fault}",
+        hint=_HINT,
+    )
