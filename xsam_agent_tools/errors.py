@@ -9,6 +9,7 @@
     ├── ImageFullError           IMAGE_FULL         too many objects on one image
     ├── ArgumentsError           INVALID_ARGUMENTS  well-formed arguments that make no sense together
     ├── RepeatedQueryError       REPEATED_QUERY     same query about the same image
+    ├── CallLimitError           CALL_LIMIT         too many calls for one request
     ├── NotLookedError           NOT_LOOKED         absence reported before any search
     ├── NoDepthError             NO_DEPTH           the image has no depth or no camera matrix
     └── NoTransformError         NO_TRANSFORM       no transform to the requested frame
@@ -69,6 +70,13 @@ class RepeatedQueryError(RequestRefusedError):
     def __init__(self, message: str, *, tried: Sequence[str], hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.tried = tuple(tried)
+
+
+class CallLimitError(RequestRefusedError):
+    """More calls than the program allows for one request of the user."""
+
+    code = "CALL_LIMIT"
+    default_hint = "stop looking, and tell the user what is known"
 
 
 class NotLookedError(RequestRefusedError):

@@ -13,14 +13,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal, cast
 
-from langchain.agents.middleware import (
-    AgentMiddleware,
-    ModelCallLimitMiddleware,
-    ModelRequest,
-    ModelResponse,
-    ToolCallLimitMiddleware,
-)
-from langchain_core.messages import AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langchain.agents.middleware import AgentMiddleware, ModelRequest, ModelResponse, hook_config
+from langchain_core.messages import AIMessage, AnyMessage, BaseMessage, HumanMessage, ToolMessage
+from langgraph.prebuilt.tool_node import ToolCallRequest
+from langgraph.types import Command
+
+from xsam_agent_tools.errors import CallLimitError
+from xsam_agent_tools.memory.pictures import find_picture, mime_type
+from xsam_agent_tools.text.content import error_payload, to_text
+from xsam_agent_tools.tools import BUILDERS
 
 _SCHEMA_PREFIX = "xsam_agent_tools/"
 
@@ -83,6 +84,81 @@ class OverlayMiddleware(AgentMiddleware):
         return request.override(messages=cast("list[AnyMessage]", messages))
 
 
+class SearchLimitMiddleware(AgentMiddleware):
+    """Middleware that limits how often the tools of this package are called since the last user message.
+
+    The robot's own tools are neither counted nor refused. Nothing is added to the conversation's state: the
+    calls are counted in its messages.
+    """
+
+    def __init__(self, *, tool_calls: int = 25, model_calls: int = 40) -> None:
+        """Check the settings.
+
+        Args:
+            tool_calls: each further call gets an error, so that the model can still report what it knows.
+            model_calls: after so many replies of the model that call these tools, the run ends.
+
+        Raises:
+            ValueError: a limit is not positive.
+        """
+        super().__init__()
+        if min(tool_calls, model_calls) < 1:
+            raise ValueError(f"limits must be positive, got {tool_calls=}, {model_calls=}")
+        self._tool_calls = tool_calls
+        self._model_calls = model_calls
+
+    def wrap_tool_call(
+        self, request: ToolCallRequest, handler: Callable[[ToolCallRequest], ToolMessage | Command[Any]]
+    ) -> ToolMessage | Command[Any]:
+        """Refuse the call if it exceeds the limit."""
+        return self._refusal(request) or handler(request)
+
+    async def awrap_tool_call(
+        self,
+        request: ToolCallRequest,
+        handler: Callable[[ToolCallRequest], Awaitable[ToolMessage | Command[Any]]],
+    ) -> ToolMessage | Command[Any]:
+        """Refuse the call if it exceeds the limit."""
+        return self._refusal(request) or await handler(request)
+
+    @hook_config(can_jump_to=["end"])
+    def before_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """End the run if the limit is reached."""
+        searches = [calls for calls in _perception_calls(state["messages"]) if calls]
+        if len(searches) < self._model_calls:
+            return None
+        text = f"Stopped: the cameras were searched in {len(searches)} steps without an end."
+        return {"jump_to": "end", "messages": [AIMessage(text)]}
+
+    @hook_config(can_jump_to=["end"])
+    async def abefore_model(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """End the run if the limit is reached."""
+        return self.before_model(state, runtime)
+
+    def _refusal(self, request: ToolCallRequest) -> ToolMessage | None:
+        name, call_id = request.tool_call["name"], request.tool_call["id"]
+        messages = request.state["messages"] if isinstance(request.state, dict) else request.state
+        *earlier, current = _perception_calls(messages) or [[]]
+        number = sum(map(len, earlier)) + (current.index(call_id) + 1 if call_id in current else 0)
+        if name not in BUILDERS or number <= self._tool_calls:
+            return None
+        error = CallLimitError(f"{self._tool_calls} calls of perception tools were made for this request")
+        return ToolMessage(
+            to_text(error_payload(error)), name=name, tool_call_id=call_id or "", status="error"
+        )
+
+
+def _perception_calls(messages: Sequence[BaseMessage]) -> list[list[str | None]]:
+    """Return the ids of the calls of this package's tools, for each reply since the last user message."""
+    replies: list[list[str | None]] = []
+    for message in messages:
+        if isinstance(message, HumanMessage):
+            replies = []
+        elif isinstance(message, AIMessage):
+            replies.append([call["id"] for call in message.tool_calls if call["name"] in BUILDERS])
+    return replies
+
+
 def insert_images(
     messages: Sequence[BaseMessage], *, max_images: int, inline: bool = False
 ) -> list[BaseMessage]:
@@ -101,7 +177,8 @@ def insert_images(
     for index in range(len(messages) - 1, -1, -1):
         images = artifact_images(messages[index])
         if images:
-            shown[index] = images[: max(0, remaining)]
+            kept = [image for image in images if image is not None]
+            shown[index] = kept[: max(0, remaining)]
             remaining -= len(shown[index])
     result: list[BaseMessage] = []
     pending: list[dict[str, Any]] = []
@@ -121,12 +198,16 @@ def insert_images(
     return result + _user_message(pending)
 
 
-def artifact_images(message: BaseMessage) -> list[str]:
-    """Return the base64 PNGs in the artifact of a message of these tools; empty for any other message."""
+def artifact_images(message: BaseMessage) -> list[str | None]:
+    """Return the pictures of a message of these tools, in base64; empty for any other message.
+
+    A picture that the store has dropped, or an earlier process has drawn, is None.
+    """
     artifact = message.artifact if isinstance(message, ToolMessage) else None
     if not isinstance(artifact, dict) or not str(artifact.get("schema", "")).startswith(_SCHEMA_PREFIX):
         return []
-    return [image for image in artifact.get("images", []) if isinstance(image, str)]
+    inline: list[str | None] = [image for image in artifact.get("images", []) if isinstance(image, str)]
+    return inline + [find_picture(str(reference)) for reference in artifact.get("pictures", [])]
 
 
 def perception_middleware(
@@ -139,13 +220,11 @@ def perception_middleware(
 ) -> list[AgentMiddleware[Any, Any, Any]]:
     """Build middleware that shows overlays, and that stops an agent which would go on searching forever.
 
-    After `tool_calls` of one run, each further call gets an error, so that the model can still report what
-    it knows; after `model_calls` the run ends. The other arguments are those of `OverlayMiddleware`.
+    The arguments are those of `OverlayMiddleware` and `SearchLimitMiddleware`.
     """
     return [
         OverlayMiddleware(max_images=max_images, place=place, sees=sees),
-        ToolCallLimitMiddleware(run_limit=tool_calls, exit_behavior="continue"),
-        ModelCallLimitMiddleware(run_limit=model_calls, exit_behavior="end"),
+        SearchLimitMiddleware(tool_calls=tool_calls, model_calls=model_calls),
     ]
 
 
@@ -156,7 +235,7 @@ def _caption(message: ToolMessage, *, expired: bool) -> str:
     )
     name = f"image {image_id} ({message.name or 'tool'})"
     if expired:
-        return f"[Overlay of {name} is not shown any more: newer ones follow. Its ids stay valid.]"
+        return f"[Overlay of {name} is not shown any more.]"
     return f"[Overlay of {name}; the numbers are the objects' marks. It was made by a tool, not by the user.]"
 
 
@@ -168,5 +247,5 @@ def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _image_block(base64_png: str) -> dict[str, Any]:
-    return {"type": "image", "base64": base64_png, "mime_type": "image/png"}
+def _image_block(picture: str) -> dict[str, Any]:
+    return {"type": "image", "base64": picture, "mime_type": mime_type(picture)}

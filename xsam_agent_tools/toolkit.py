@@ -63,8 +63,10 @@ class XSamToolkit:
             segmenter: the model in this process, the client of a node, or a fake.
             cameras: names that the model may choose from; the first is the default.
             mode: "core" or "full" set of tools.
-            images: "user" and "tool" put overlays into each artifact, and name the message in which a
-                middleware may show the newest one; the text for the model never contains images.
+            images: "user" keeps overlays in the store's `pictures` and puts references to them into each
+                artifact, for `xsam_agent_tools.middleware`; "tool" puts the pictures themselves there, for
+                frameworks that show them (then checkpoints contain them, too). The text for the model never
+                contains images.
             frame_source: returns the newest frame of a camera. That frame itself is then segmented, so image,
                 masks and depth belong together, and earlier images can be queried again. Without it
                 the segmenter takes the frame from its own camera of that name.
@@ -127,4 +129,5 @@ class XSamToolkit:
 
     def get_tools(self) -> list[BaseTool]:
         """Return the tools of the mode, ready for an agent."""
-        return [langchain_tool(spec, threads=self.call_threads) for spec in self.specs]
+        pictures = self.store.pictures if self.images == "user" else None
+        return [langchain_tool(spec, threads=self.call_threads, pictures=pictures) for spec in self.specs]

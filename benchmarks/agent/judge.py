@@ -22,7 +22,7 @@ MIN_IOU = 0.5  # an object that is handed over must have at least this outline
 MAX_POSITION_ERROR_M = 0.03
 
 _ANSWER = re.compile(r"\bANSWER[\s*_]*:[\s*_`]*([^\n]*?)[\s*_`.]*$", re.IGNORECASE | re.MULTILINE)
-_ID = re.compile(r"f\d+/m\d+")
+_ID = re.compile(r"f\d+[a-z]*/m\d+")
 _AGE = re.compile(r'"age_s":\d+(?:\.\d+)?')  # its number of digits must not change the token count
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 

@@ -16,7 +16,7 @@ from benchmarks.agent.recording import Conversations
 from benchmarks.agent.tasks import CAMERAS, AgentTask
 from xsam.segmenter import Segmenter
 from xsam.sim.oracle import SimulatedTable
-from xsam_agent_tools import XSamToolkit
+from xsam_agent_tools import SceneStore, XSamToolkit
 from xsam_agent_tools.middleware import perception_middleware
 
 SYSTEM_PROMPT = """\
@@ -65,6 +65,7 @@ def run_tasks(
             mode="full",
             images="user" if images else "none",
             frame_source=table.frame,
+            store=SceneStore(run=""),  # the same ids in every run, for recordings
             deadline_s=DEADLINE_S,
             max_position_age_s=None,  # the table stands still; slow models must not fail for it
             max_image_age_s=None,

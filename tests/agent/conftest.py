@@ -12,7 +12,7 @@ from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import MASKS, ToolCallResult, as_call, new_frame
 from xsam import FakeSegmenter
 from xsam.sim import CATEGORIES
-from xsam_agent_tools import XSamToolkit
+from xsam_agent_tools import SceneStore, XSamToolkit
 
 
 @pytest.fixture
@@ -28,6 +28,7 @@ def make_toolkit(segmenter: FakeSegmenter) -> Callable[..., XSamToolkit]:
         settings.setdefault("segmenter", segmenter)
         settings.setdefault("cameras", ["front", "wrist"])
         settings.setdefault("frame_source", new_frame)
+        settings.setdefault("store", SceneStore(run=""))  # so that the first image is "f1"
         return XSamToolkit(**settings)
 
     return make

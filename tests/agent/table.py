@@ -13,6 +13,7 @@ from langchain_core.tools import BaseTool
 
 from xsam import CameraRef, Frame, MaskRle, Query, SegmentationResult, Segments, Status
 from xsam.types.masks import BoolMask
+from xsam_agent_tools.middleware import artifact_images
 
 HEIGHT, WIDTH = 480, 640
 
@@ -76,6 +77,11 @@ class ToolCallResult:
         self.message = message
         self.json: dict[str, Any] = json.loads(message.content)
         self.artifact: dict[str, Any] = message.artifact
+
+    @property
+    def images(self) -> list[str | None]:
+        """The pictures of the call in base64, wherever they are kept."""
+        return artifact_images(self.message)
 
     def __getitem__(self, key: str) -> Any:
         return self.json[key]

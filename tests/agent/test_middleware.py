@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, ToolCall, ToolMessage
+from langchain_core.tools import tool as langchain_tool
 from langgraph.checkpoint.memory import InMemorySaver
 
-from support.scripted_model import ScriptedModel
+from support.scripted_model import ScriptedModel, tool_call
 from xsam_agent_tools.middleware import (
     OverlayMiddleware,
     artifact_images,
@@ -58,7 +59,7 @@ def test_the_newest_images_come_in_a_user_message(make_toolkit) -> None:
     assert [m.type for m in last] == ["human", "ai", "tool", "human"] + ["ai", "tool", "human"] * 2
     assert [len(_images(m)) for m in last if m.type == "human"] == [0, 0, 0, 1]
     newest = next(m for m in reversed(messages) if isinstance(m, ToolMessage))
-    assert _images(last[-1]) == newest.artifact["images"]
+    assert _images(last[-1]) == artifact_images(newest)
     assert "image f3" in _texts(last[-1])
     assert "not by the user" in _texts(last[-1])
     assert all(isinstance(m.content, str) for m in last if m.type == "tool")
@@ -145,6 +146,56 @@ def test_call_limits_end_an_agent_that_searches_forever(make_toolkit) -> None:
     assert [m.status for m in results] == ["success"] * 4 + ["error"] * 3
     assert len(model.received) == 7
     assert isinstance(messages[-1], AIMessage)
+
+
+def test_only_the_tools_of_this_package_are_counted(make_toolkit) -> None:
+    """A `move` of the robot was refused at call 26, and a run with 40 of them was ended."""
+
+    @langchain_tool
+    def move(step: int) -> str:
+        """Move the robot."""
+        return f"moved {step}"
+
+    def policy(messages: list[BaseMessage]) -> AIMessage:
+        done = sum(isinstance(m, ToolMessage) and m.name == "move" for m in messages)
+        if done == 60:
+            return AIMessage("done")
+        looked = isinstance(messages[-1], ToolMessage) and messages[-1].name == "segment_objects"
+        if done % 20 == 10 and not looked:
+            return tool_call("segment_objects", queries=["mug"])
+        return tool_call("move", step=done)
+
+    agent = create_agent(
+        ScriptedModel(policy=policy),
+        [*make_toolkit().get_tools(), move],
+        middleware=perception_middleware(tool_calls=2),
+    )
+    messages = agent.invoke({"messages": [HumanMessage("go")]}, {"recursion_limit": 1000})["messages"]
+    results = [m for m in messages if isinstance(m, ToolMessage)]
+    assert [m.status for m in results if m.name == "move"] == ["success"] * 60
+    searches = [m for m in results if m.name == "segment_objects"]
+    assert [m.status for m in searches] == ["success", "success", "error"]
+    refusal = json.loads(searches[-1].content)
+    assert (refusal["code"], refusal["retryable"]) == ("CALL_LIMIT", False)
+    assert messages[-1].text == "done"
+
+
+def test_the_limit_counts_calls_at_the_same_time_and_starts_again_with_each_request(make_toolkit) -> None:
+    model = _searching_model(BLIND, searches=1, calls_at_once=2)
+    toolkit = make_toolkit(images="none")
+    agent = create_agent(model, toolkit.get_tools(), middleware=perception_middleware(tool_calls=1))
+    messages = agent.invoke({"messages": [HumanMessage("look")]})["messages"]
+    assert [m.status for m in messages if isinstance(m, ToolMessage)] == ["success", "error"]
+    again = _searching_model(BLIND, searches=3)
+    agent = create_agent(again, toolkit.get_tools(), middleware=perception_middleware(tool_calls=1))
+    later = agent.invoke({"messages": [*messages, HumanMessage("look again")]})["messages"]
+    assert [m.status for m in later[len(messages) :] if isinstance(m, ToolMessage)] == ["success"]
+
+
+@pytest.mark.parametrize("limits", [{"tool_calls": 0}, {"model_calls": -1}])
+def test_limits_must_be_positive(limits) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        perception_middleware(**limits)
 
 
 def test_other_tools_and_errors_are_left_alone() -> None:

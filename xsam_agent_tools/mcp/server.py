@@ -27,6 +27,7 @@ from mcp.server import Server, ServerRequestContext
 
 from xsam.version import __version__
 from xsam_agent_tools.mcp.options import ServerOptions, Transport, open_toolkit, run_command_line
+from xsam_agent_tools.memory.pictures import mime_type
 from xsam_agent_tools.runtime.progress import send_progress_to
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import ToolSpec, conversation_scope
@@ -123,7 +124,9 @@ def _run(
                 structured_content=json.loads(content),
                 is_error=True,
             )
-    images = [types.ImageContent(data=png, mime_type="image/png") for png in artifact.get("images", ())]
+    images = [
+        types.ImageContent(data=image, mime_type=mime_type(image)) for image in artifact.get("images", ())
+    ]
     rest = {name: value for name, value in artifact.items() if name not in ("images", "result")}
     return types.CallToolResult(
         content=[types.TextContent(text=content), *images],

@@ -1,11 +1,15 @@
 """Images and the objects found on them, by id.
 
-The language model sees ids only ("f7" for an image, "f7/m1" for an object on it). Masks and pixels stay here
-until they are the least recently used ones and room is needed.
+The language model sees ids only: "f7kqztw" for an image, "f7kqztw/m1" for an object on it. The letters at the
+end belong to this store alone: an id of an earlier process, which a resumed conversation may contain, never
+names another image. Masks and pixels stay until they are the least recently used ones and room is needed.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
@@ -15,7 +19,11 @@ from xsam.types.location import Location3D
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame
 from xsam_agent_tools.errors import ImageFullError, StaleIdError, UnknownIdError
+from xsam_agent_tools.memory.pictures import PictureStore
 
+_RUN_LETTERS = "bcdfghjkmnpqrstvwxz"  # no vowels: no words
+_RUN_LENGTH = 5
+_IMAGE_ID = re.compile(r"f([1-9]\d{0,17})([a-z]*)", re.ASCII)
 _OBJECT_OVERHEAD_BYTES = 400  # of the Python objects around a mask's counts
 
 
@@ -49,6 +57,7 @@ class Scene:
     frame: Frame | None = None  # None = the pixels are not known here
     notes: tuple[str, ...] = ()  # what limits the accuracy of the colors and of locations
     objects: tuple[SceneObject, ...] = field(default=())
+    number: int = 0  # counts up within the store
 
     @property
     def shown(self) -> tuple[SceneObject, ...]:
@@ -69,8 +78,7 @@ class Scene:
 class SceneStore:
     """Bounded, thread-safe memory of scenes; the least recently used one makes room.
 
-    Ids are never reused within a store. Image numbers start at `first_number`: choose a fresh range when
-    conversations outlive the process, so that an old "f1" does not name a new image.
+    Ids are never reused, within a store or by another one, whatever process it is in.
     """
 
     def __init__(
@@ -79,21 +87,36 @@ class SceneStore:
         max_images: int = 64,
         max_bytes: int = 256 * 1024**2,
         max_objects_per_image: int = 200,
-        first_number: int = 1,
+        run: str | None = None,
     ) -> None:
-        if min(max_images, max_bytes, max_objects_per_image, first_number) < 1:
+        """Start empty.
+
+        Args:
+            max_images, max_bytes, max_objects_per_image: bounds.
+            run: lowercase letters at the end of every image id; None = drawn at random. Choose them only for
+                repeatable texts, as in tests: an id of another run with the same letters is not recognized.
+
+        Raises:
+            ValueError: a bound is not positive, or `run` has other characters.
+        """
+        if min(max_images, max_bytes, max_objects_per_image) < 1:
             raise ValueError(
                 "the bounds of a scene store must be positive, got"
-                f" {max_images=}, {max_bytes=}, {max_objects_per_image=}, {first_number=}"
+                f" {max_images=}, {max_bytes=}, {max_objects_per_image=}"
             )
+        if run is not None and not re.fullmatch("[a-z]{0,16}", run):
+            raise ValueError(f"run must be up to 16 lowercase letters, got {run!r:.60}")
         self.max_images = max_images
         self.max_bytes = max_bytes
         self.max_objects_per_image = max_objects_per_image
-        self._first_number = first_number
-        self._next_number = first_number
+        self._run = _random_letters() if run is None else run
+        self._draws_run = run is None
+        self._process = os.getpid()
+        self._next_number = 1
         self._scenes: OrderedDict[str, Scene] = OrderedDict()  # least recently used first
         self._nbytes = 0
         self._lock = threading.Lock()
+        self.pictures = PictureStore()
 
     def __len__(self) -> int:
         with self._lock:
@@ -125,9 +148,10 @@ class SceneStore:
             ImageFullError: more objects than one image may carry.
         """
         with self._lock:
-            image_id = f"f{self._next_number}"
+            self._notice_fork()
             empty = Scene(
-                image_id=image_id,
+                image_id=f"f{self._next_number}{self._run}",
+                number=self._next_number,
                 camera=camera,
                 frame_id=frame_id,
                 stamp_ns=stamp_ns,
@@ -167,7 +191,7 @@ class SceneStore:
         """Return the newest stored image of a camera; does not count as a use."""
         with self._lock:
             candidates = [scene for scene in self._scenes.values() if scene.camera == camera]
-        return max(candidates, key=lambda scene: int(scene.image_id[1:]), default=None)
+        return max(candidates, key=lambda scene: scene.number, default=None)
 
     def scene(self, image_id: str) -> Scene:
         """Return the scene of an image id; counts as a use of it.
@@ -200,11 +224,21 @@ class SceneStore:
         if scene is not None:
             self._scenes.move_to_end(image_id)
             return scene
-        digits = image_id[1:]
-        issued = image_id[:1] == "f" and digits.isascii() and digits.isdigit() and len(digits) < 19
-        if issued and self._first_number <= int(digits) < self._next_number:
+        match = _IMAGE_ID.fullmatch(image_id)
+        if match is None:
+            raise UnknownIdError(f"no image {image_id[:40]!r}")
+        number, run = int(match[1]), match[2]
+        if run == self._run and number < self._next_number:
             raise StaleIdError(f"image {image_id} was dropped to make room for newer ones")
-        raise UnknownIdError(f"no image {image_id[:40]!r}")
+        if run != self._run and len(run) == _RUN_LENGTH and set(run) <= set(_RUN_LETTERS):
+            raise StaleIdError(f"image {image_id} is from an earlier run: nothing is known about it any more")
+        ending = f"; ids end with {self._run!r} here" if self._run else ""
+        raise UnknownIdError(f"no image {image_id[:40]!r}{ending}")
+
+    def _notice_fork(self) -> None:
+        """Take other letters in a forked process, whose parent goes on with the old ones."""
+        if self._draws_run and os.getpid() != self._process:
+            self._process, self._run, self._next_number = os.getpid(), _random_letters(), 1
 
     def _with_objects(self, scene: Scene, objects: Sequence[SceneObject]) -> Scene:
         if len(scene.objects) + len(objects) > self.max_objects_per_image:
@@ -229,3 +263,7 @@ class SceneStore:
             _, dropped = self._scenes.popitem(last=False)
             self._nbytes -= dropped.nbytes
         return scene
+
+
+def _random_letters() -> str:
+    return "".join(secrets.choice(_RUN_LETTERS) for _ in range(_RUN_LENGTH))

@@ -19,6 +19,7 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import XSamError
+from xsam_agent_tools.memory.pictures import PictureStore
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.reading import Reading, merge_notes
@@ -95,12 +96,21 @@ class ToolSpec:
             raise ToolException(to_text({**error_payload(internal), "code": "INTERNAL"})) from error
 
 
-def langchain_tool(spec: ToolSpec, *, threads: CallThreads) -> StructuredTool:
-    """Convert to a LangChain tool, whose async side runs the blocking function on one of the threads."""
+def langchain_tool(
+    spec: ToolSpec, *, threads: CallThreads, pictures: PictureStore | None = None
+) -> StructuredTool:
+    """Convert to a LangChain tool, whose async side runs the blocking function on one of the threads.
+
+    With a picture store, pictures go there: the artifact has their references in `pictures`, not `images`.
+    """
 
     @functools.wraps(spec.run)
     def func(**kwargs: Any) -> Output:
-        return spec.run_safely(**kwargs)
+        content, artifact = spec.run_safely(**kwargs)
+        if pictures is not None and "images" in artifact:
+            artifact = {**artifact, "pictures": [pictures.add(image) for image in artifact["images"]]}
+            del artifact["images"]
+        return content, artifact
 
     @functools.wraps(spec.run)
     async def coroutine(**kwargs: Any) -> Output:

@@ -52,7 +52,7 @@ def test_depth_is_given_where_there_is_some(sim_tools, table, call) -> None:
 def test_images_show_the_object_with_and_without_its_outline(make_tools, call) -> None:
     tools = make_tools(images="user")
     call(tools["segment_objects"], queries=["plate"])  # box 240,330 to 460,470; margin 8 + 55 px
-    raw, outlined = map(_decode, call(tools["inspect_object"], object_id="f1/m1").artifact["images"])
+    raw, outlined = map(_decode, call(tools["inspect_object"], object_id="f1/m1").images)
     frame = new_frame("front").rgb
     crop = frame[267:480, 177:523]
     scale = 480 / crop.shape[1]
@@ -66,7 +66,7 @@ def test_images_show_the_object_with_and_without_its_outline(make_tools, call) -
 def test_tiny_objects_are_enlarged_at_most_four_times(make_tools, call) -> None:
     tools = make_tools(segmenter=FakeSegmenter({"bead": [rectangle(300, 200, 304, 205)]}), images="user")
     call(tools["segment_objects"], queries=["bead"])
-    raw = _decode(call(tools["inspect_object"], object_id="f1/m1").artifact["images"][0])
+    raw = _decode(call(tools["inspect_object"], object_id="f1/m1").images[0])
     assert max(raw.shape) == 4 * (5 + 2 * (8 + 1))
 
 

@@ -72,7 +72,7 @@ def test_conversations_do_not_mix(tools) -> None:
 
 
 def test_images_that_made_room_do_not_break_a_report(make_tools, call) -> None:
-    tools = make_tools(store=SceneStore(max_images=1))
+    tools = make_tools(store=SceneStore(run="", max_images=1))
     call(tools["segment_objects"], queries=["fork"])
     call(tools["segment_everything"])
     call(tools["segment_objects"], queries=["silver fork"])

@@ -170,7 +170,7 @@ def test_image_id_asks_about_the_same_pixels(make_toolkit, call) -> None:
 
 
 def test_an_image_that_made_room_is_stale(make_toolkit, call) -> None:
-    tool = make_toolkit(store=SceneStore(max_images=2)).get_tools()[0]
+    tool = make_toolkit(store=SceneStore(run="", max_images=2)).get_tools()[0]
     for _ in range(3):
         call(tool, queries=["mug"])
     result = call(tool, queries=["mug"], image_id="f1")
@@ -318,7 +318,7 @@ def test_overlay_is_in_the_artifact_and_never_in_the_text(
     tool = make_toolkit(images=images).get_tools()[0]
     call(tool, queries=["mug"])
     result = call(tool, queries=["plate"], image_id="f1")
-    (png,) = result.artifact["images"]
+    (png,) = result.images
     overlay = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_COLOR)
     assert overlay.shape == (480, 640, 3)
     assert isinstance(result.message.content, str)
@@ -335,7 +335,7 @@ def test_overlay_of_a_large_image_is_scaled_down(make_toolkit, call) -> None:
         segmenter=RecordingSegmenter([mask]), frame_source=lambda _: frame, images="user"
     ).get_tools()[0]
     result = call(tool, queries=["mug"])
-    png = base64.b64decode(result.artifact["images"][0])
+    png = base64.b64decode(result.images[0])
     assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape == (750, 1024, 3)
     assert result["objects"][0]["box_xyxy"] == [300, 200, 1500, 900]
 
