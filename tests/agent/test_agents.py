@@ -173,7 +173,7 @@ def test_checkpointer_keeps_artifacts(make_toolkit, images: str) -> None:
     kept = [m.artifact for m in agent.get_state(config).values["messages"] if isinstance(m, ToolMessage)]
     assert [type(artifact) for artifact in kept] == [type(None), dict, dict]
     assert kept[2]["masks"][0]["rle"]["size"] == [480, 640]
-    assert ("images" in kept[2]) == (images == "user")
+    assert ("pictures" in kept[2]) == (images == "user")
     serde = JsonPlusSerializer()
     assert serde.loads_typed(serde.dumps_typed(kept[2])) == kept[2]
 

@@ -69,7 +69,7 @@ def test_the_right_answer_fits_the_request() -> None:
 
 def _judged(task: AgentTask, answer: str, masks: list[np.ndarray] | None = None):
     """Judge an answer; the store's f1/m1, f1/m2 … have these masks in the front image."""
-    store = SceneStore()
+    store = SceneStore(run="")
     objects = [
         SceneObject(
             query="it",
