@@ -5,6 +5,7 @@ For scores of the engine on full-size images, see `xsam.eval`.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.data.samples import SampleSource
+from xsam.data.samples import PromptedImage, SampleSource
+from xsam.errors import DatasetError
 from xsam.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xsam.model.xsam import XSamModel
 from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
@@ -26,6 +28,8 @@ from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import forward_batch, language_loss, read_texts
 from xsam.types.masks import BoolMask, mask_iou
 
+_log = logging.getLogger(__name__)
+
 _BATCH = 8
 _FOUND = 0.5  # minimum probability of a query that counts as found
 _TILES = 12
@@ -33,29 +37,54 @@ _TILE_PX = 192
 
 
 class Validation:
-    """A fixed selection of images and prompts from a source."""
+    """A fixed selection of images and prompts from a source, without those that cannot be read.
+
+    Attributes:
+        unreadable: number of selected images that were skipped; `run` reports it.
+
+    Raises:
+        DatasetError: more images than the recipe allows cannot be read, or all of them.
+    """
 
     def __init__(
         self, source: SampleSource, collate: Collator, config: StageConfig, *, seed: int = 7
     ) -> None:
         count = min(config.validate_pictures, len(source))
         self.stage = config.stage
-        prompts = max(4, config.prompts_per_image)
-        self.batches = [
-            collate(
-                [
-                    source.sample(i, np.random.default_rng([seed, i]), prompts=prompts)
-                    for i in range(start, min(start + _BATCH, count))
-                ]
+        self.unreadable = 0
+        self._prompts = max(4, config.prompts_per_image)
+        self._max_unreadable = config.max_unreadable
+        self.batches: list[TrainBatch] = []
+        for start in range(0, count, _BATCH):
+            indices = range(start, min(start + _BATCH, count))
+            samples = [sample for i in indices if (sample := self._read(source, i, seed)) is not None]
+            if samples:
+                self.batches.append(collate(samples))
+        if count and not self.batches:
+            raise DatasetError(
+                f"none of the {count} images for validation in {source.name} can be read",
+                hint="warnings in the log name them",
             )
-            for start in range(0, count, _BATCH)
-        ]
+
+    def _read(self, source: SampleSource, index: int, seed: int) -> PromptedImage | None:
+        try:
+            return source.sample(index, np.random.default_rng([seed, index]), prompts=self._prompts)
+        except DatasetError as error:
+            self.unreadable += 1
+            if self.unreadable > self._max_unreadable:
+                raise
+            _log.warning("validation skips an image (%d so far): %s", self.unreadable, error)
+            return None
 
     @torch.no_grad()
     def run(
         self, model: XSamModel, *, closed_set: ClosedSetHead | None = None, picture: Path | None = None
     ) -> dict[str, float]:
-        """Score the model; draw a grid to `picture` with truth on the left, prediction on the right."""
+        """Score the model; draw a grid to `picture` with truth on the left, prediction on the right.
+
+        Returns:
+            score by name; `unreadable_images` if there were some.
+        """
         was_training = model.training
         model.eval()
         tally = _Tally()
@@ -72,7 +101,10 @@ class Validation:
         model.train(was_training)
         if picture is not None and tiles:
             cv2.imwrite(str(picture), _grid(tiles[:_TILES])[..., ::-1])
-        return tally.scores()
+        scores = tally.scores()
+        if self.unreadable:
+            scores["unreadable_images"] = float(self.unreadable)
+        return scores
 
     def _score_prompts(
         self, model: XSamModel, batch: TrainBatch, tally: _Tally, tiles: list[NDArray[np.uint8]]

@@ -13,6 +13,7 @@ from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig
 
 from xsam.config import XSamConfig, tiny_config
 from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.errors import RecordError
 from xsam.inference.prompts import conversation_for
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
@@ -81,3 +82,16 @@ class HandMade:
 
     def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
         return self.pictures[index]
+
+
+class DamagedImages(HandMade):
+    """Source with some files that cannot be decoded."""
+
+    def __init__(self, pictures: list[PromptedImage], broken: set[int]) -> None:
+        super().__init__(pictures)
+        self.broken = broken
+
+    def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
+        if index in self.broken:
+            raise RecordError(f"picture {index}: cannot read the picture")
+        return super().sample(index, rng, prompts=prompts)

@@ -1,4 +1,4 @@
-"""DamagedImages images in a data set."""
+"""Damaged images in a data set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import numpy as np
 import pytest
 
-from tests.unit.train.small import HandMade, rectangle, referring, small_config
+from tests.unit.train.small import DamagedImages, rectangle, referring, small_config
 from xsam.data.samples import PromptedImage
 from xsam.errors import DatasetError, RecordError
 from xsam.train.batches import PlannedBatches
@@ -15,19 +15,6 @@ from xsam.train.collate import Collator
 from xsam.train.mixture import BatchPlan
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.tokenizer import build_tiny_tokenizer
-
-
-class DamagedImages(HandMade):
-    """Source with some files that cannot be decoded."""
-
-    def __init__(self, pictures: list[PromptedImage], broken: set[int]) -> None:
-        super().__init__(pictures)
-        self.broken = broken
-
-    def sample(self, index: int, rng: np.random.Generator, *, prompts: int = 1) -> PromptedImage:
-        if index in self.broken:
-            raise RecordError(f"picture {index}: cannot read the picture")
-        return super().sample(index, rng, prompts=prompts)
 
 
 def _picture(brightness: int) -> PromptedImage:

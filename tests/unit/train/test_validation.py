@@ -12,8 +12,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.unit.train.small import SIDE, HandMade, prompt, rectangle, referring, small_config, small_model
+from tests.unit.train.small import (
+    SIDE,
+    DamagedImages,
+    HandMade,
+    prompt,
+    rectangle,
+    referring,
+    small_config,
+    small_model,
+)
 from xsam.data.samples import PromptedImage, TrainPrompt
+from xsam.errors import DatasetError
 from xsam.inference.prompts import Conversation, frame_question
 from xsam.model.xsam import DecoderStage, XSamModel
 from xsam.train.collate import Collator, TrainBatch
@@ -204,3 +214,36 @@ def test_validation_leaves_the_model_as_it_was(model: XSamModel, tokenizer: Any)
         assert first == second
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def _damaged(count: int, broken: set[int]) -> DamagedImages:
+    picture = PromptedImage(
+        rgb=np.zeros((*HW, 3), np.uint8), masks=LEFT[None], prompts=(referring("the mug", [0]),)
+    )
+    return DamagedImages([picture] * count, broken)
+
+
+def _of(tokenizer: Any, source: HandMade, **options: Any) -> Validation:
+    collate = Collator(small_config(len(tokenizer)), tokenizer)
+    return Validation(source, collate, StageConfig(stage=Stage.MIXED, steps=1, **options))
+
+
+def test_images_that_cannot_be_read_are_skipped_and_counted(
+    model: XSamModel, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A whole batch of them, too: the first batch holds eight images."""
+    validation = _of(tokenizer, _damaged(12, {*range(8), 9}))
+    assert [len(batch.masks) for batch in validation.batches] == [3]
+    assert validation.unreadable == 9
+    assert caplog.text.count("validation skips an image") == 9
+    assert "picture 9: cannot read" in caplog.text
+    assert validation.run(model)["unreadable_images"] == 9
+    assert "unreadable_images" not in _of(tokenizer, _damaged(2, set())).run(model)
+
+
+@pytest.mark.parametrize(
+    ("count", "allowed", "text"), [(3, 20, "none of the 3"), (9, 4, "cannot read the picture")]
+)
+def test_validation_on_nothing_is_refused(tokenizer: Any, count: int, allowed: int, text: str) -> None:
+    with pytest.raises(DatasetError, match=text):
+        _of(tokenizer, _damaged(count, set(range(count))), max_unreadable=allowed)
