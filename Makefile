@@ -99,6 +99,14 @@ bench-ros: setup ## Images received with and without the profile, answers while 
 	@scripts/run_in_env.sh python -m benchmarks.ros.responsiveness
 	@scripts/run_in_env.sh python -m benchmarks.ros.memory
 
+.PHONY: release
+release: setup ## Build source archive, wheel and bill of materials (CycloneDX) in dist/: 20 s
+	@scripts/release.sh
+
+.PHONY: licenses
+licenses: setup ## Write docs/licenses.md: what is installed with the package, and its licenses
+	@$(BIN)/python scripts/dependencies.py page
+
 .PHONY: lock
 lock: ## Resolve the lock files in requirements/ again: 20 s [UPGRADE="ruff mypy"]
 	@$(BIN)/python scripts/lock.py $(if $(UPGRADE),--upgrade $(UPGRADE))

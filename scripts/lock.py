@@ -8,6 +8,7 @@ unless --upgrade names them. `uv lock` would not do: the ROS wheels are no depen
 
 requirements/all.lock    everything that runs on a CPU
 requirements/cuda.lock   what PyTorch's build from the package index needs besides; CPU builds do not
+requirements/release.lock  the tool that writes the bill of materials of a release, from release.in
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = ROOT / "requirements" / "all.lock"
 CUDA = ROOT / "requirements" / "cuda.lock"
+RELEASE = ROOT / "requirements" / "release.lock"
+INPUTS = ("--all-extras", "pyproject.toml", "requirements/ros.in")
 OLDEST_PYTHON = "3.10"
 
 # CPU builds of PyTorch have the same version but are not on the package index; machines without a GPU may
@@ -36,31 +40,33 @@ _PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[\w.]+)")
 
 
 def main() -> None:
-    """Write both lock files."""
+    """Write the lock files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--upgrade", nargs="*", default=[], metavar="NAME", help="packages to upgrade")
     upgrade = parser.parse_args().upgrade
 
-    blocks = [block for block in resolve(upgrade) if not _OTHER_PLATFORMS.search(block)]
+    blocks = resolve(upgrade, INPUTS, ALL, CUDA)
+    release = resolve(upgrade, ("requirements/release.in",), RELEASE)
     cuda = [block for block in blocks if block.startswith(_CUDA_PREFIXES)]
     rest = [with_cpu_builds(block) for block in blocks if not block.startswith(_CUDA_PREFIXES)]
-    for path, content in ((ALL, rest), (CUDA, cuda)):
+    for path, content in ((ALL, rest), (CUDA, cuda), (RELEASE, release)):
         header = f"# Made by scripts/lock.py, do not edit by hand: {len(content)} pins with their hashes.\n"
         path.write_text(header + "".join(content), encoding="utf-8")
         print(f"wrote {len(content)} pins to {path.relative_to(ROOT)}")
 
 
-def resolve(upgrade: list[str]) -> list[str]:
-    """Return one block of lines for each pin: the requirement and its hashes."""
+def resolve(upgrade: list[str], inputs: Sequence[str], *locks: Path) -> list[str]:
+    """Return one block of lines for each pin that Linux needs: the requirement and its hashes."""
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "requirements.txt"  # uv prefers the versions that it finds there
-        output.write_text("".join(lock.read_text() for lock in (ALL, CUDA) if lock.exists()), "utf-8")
+        output.write_text("".join(lock.read_text() for lock in locks if lock.exists()), "utf-8")
         command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--universal"]
         command += ["--generate-hashes", "--no-header", "--no-annotate", "--python-version", OLDEST_PYTHON]
         command += [f"--upgrade-package={name}" for name in upgrade]
-        command += ["--all-extras", "pyproject.toml", "requirements/ros.in", "--output-file", str(output)]
+        command += [*inputs, "--output-file", str(output)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        return re.split(r"^(?=\S)", output.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        blocks = re.split(r"^(?=\S)", output.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+        return [block for block in blocks if not _OTHER_PLATFORMS.search(block)]
 
 
 def with_cpu_builds(block: str) -> str:

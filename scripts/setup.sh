@@ -155,7 +155,7 @@ main() {
     fi
 
     step "packages" "about 3 min, 1.6 GB on disk; several GB more where PyTorch comes with CUDA" \
-        "$version $(fingerprint requirements/*.lock)" install_packages
+        "$version $(fingerprint requirements/all.lock requirements/cuda.lock)" install_packages
     step "project" "about 5 s" "$(fingerprint pyproject.toml setup.py xsam/version.py)" install_project
     # The build script knows itself whether its inputs have changed. It takes the active virtual
     # environment if there is one, and that may be another project's.

@@ -91,7 +91,7 @@ def test_bytecode_is_kept_but_not_beside_the_sources() -> None:
     assert done.stdout.split() == ["False", str(ROOT / ".venv" / "pycache")]
 
 
-@pytest.mark.parametrize("lock", ["all", "cuda"])
+@pytest.mark.parametrize("lock", ["all", "cuda", "release"])
 def test_locked_versions_are_exact_and_have_hashes(lock: str) -> None:
     pin = re.compile(r"[a-z0-9-]+==[\w.]+( ; [\w.'*<>=!() ]+)?( \\\n    --hash=sha256:[0-9a-f]{64})+\n")
     header, *pins = re.split(r"^(?=\S)", read(f"requirements/{lock}.lock"), flags=re.MULTILINE)[1:]
