@@ -9,8 +9,8 @@ has no effect here and is dropped.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from xsam.config.fields import check_section, nearest, shown
 from xsam.config.sections import (
@@ -27,10 +27,47 @@ from xsam.config.sections import (
     VISION,
     XSAM,
 )
+from xsam.errors import CheckpointError
 
-__all__ = ["MAX_PROBLEMS_SHOWN", "SECTIONS", "SPECIAL_TOKENS", "check_config", "misfits"]
+__all__ = ["MAX_PROBLEMS_SHOWN", "SECTIONS", "SPECIAL_TOKENS", "build_config", "check_config", "misfits"]
 
 MAX_PROBLEMS_SHOWN = 6
+_HINT = "correct the file, or take the config.json that came with the weights"
+_Config = TypeVar("_Config")
+
+
+def build_config(
+    build: Callable[[], _Config], problems: Sequence[str], misfits: Callable[[_Config], Sequence[str]]
+) -> _Config:
+    """Build a configuration from checked sections.
+
+    Args:
+        build: makes the configuration, with classes of `transformers`.
+        problems: what is wrong with the single values; nothing is built if there is any.
+        misfits: returns what does not fit together.
+
+    Raises:
+        CheckpointError: something is wrong; the message names the first problems.
+    """
+    if problems:
+        raise _refusal(problems)
+    try:
+        config = build()
+        problems = misfits(config)
+    except Exception as error:  # what the classes of transformers do not accept
+        raise CheckpointError(
+            f"config.json is not a configuration of X-SAM: {next(iter(str(error).splitlines()), '')}",
+            hint=_HINT,
+        ) from error
+    if problems:
+        raise _refusal(problems)
+    return config
+
+
+def _refusal(problems: Sequence[str]) -> CheckpointError:
+    listed = "; ".join(problems[:MAX_PROBLEMS_SHOWN])
+    more = f"; and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
+    return CheckpointError(f"config.json is not a configuration of X-SAM: {listed}{more}", hint=_HINT)
 
 
 def check_config(data: Any) -> tuple[dict[str, dict[str, Any]], list[str]]:

@@ -12,22 +12,22 @@ SPECIAL_TOKENS = ("<SEG>", "<p>", "</p>")
 SECTIONS = ("llm", "vision_encoder", "sam", "mask2former", "xsam")
 
 _IGNORED = Ignored()
-_WIDTH = Whole(1, 65_536)
-_LAYERS = Whole(1, 256)
-_HEADS = Whole(1, 256)
+WIDTH = Whole(1, 65_536)
+LAYERS = Whole(1, 256)
+HEADS = Whole(1, 256)
 _EPSILON = Number(1e-12, 0.1)
 _DROPOUT = Number(0.0, 0.99)
 _STD = Number(0.0, 10.0)
 _WEIGHT = Number(0.0, 1e6)
 _TOKEN_ID = Whole(0, 10_000_000, optional=True)
-_ACTIVATION = Choice(
+ACTIVATION = Choice(
     "silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu"
 )
 _IMAGE_SIDE = Whole(8, 4096)
 _PATCH_SIDE = Whole(4, 64)
 
 # Arguments of every configuration class, most of them from releases before 5.0, which wrote all of them.
-_COMMON: dict[str, Field] = dict.fromkeys(
+COMMON: dict[str, Field] = dict.fromkeys(
     (
         *("model_type", "transformers_version", "architectures", "_name_or_path", "torchscript", "dtype"),
         *("torch_dtype", "pruned_heads", "return_dict", "output_hidden_states", "output_attentions"),
@@ -45,16 +45,16 @@ _COMMON: dict[str, Field] = dict.fromkeys(
     _IGNORED,
 )
 
-_LANGUAGE: dict[str, Field] = {
-    **_COMMON,
+LANGUAGE: dict[str, Field] = {
+    **COMMON,
     "vocab_size": Whole(8, 1_000_000),
-    "hidden_size": _WIDTH,
+    "hidden_size": WIDTH,
     "intermediate_size": Whole(1, 262_144),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
     "num_key_value_heads": Whole(1, 256, optional=True),
     "attention_dropout": _DROPOUT,
-    "hidden_act": _ACTIVATION,
+    "hidden_act": ACTIVATION,
     "max_position_embeddings": Whole(16, 1_048_576),
     "initializer_range": _STD,
     "rms_norm_eps": _EPSILON,
@@ -68,7 +68,7 @@ _LANGUAGE: dict[str, Field] = {
     "attention_bias": Choice(False),
 }
 _PHI3: dict[str, Field] = {
-    **_LANGUAGE,
+    **LANGUAGE,
     "resid_pdrop": _DROPOUT,
     "embd_pdrop": _DROPOUT,
     "original_max_position_embeddings": Whole(16, 1_048_576),
@@ -77,8 +77,8 @@ _PHI3: dict[str, Field] = {
     "partial_rotary_factor": Number(0.01, 1.0),
     "auto_map": _IGNORED,  # of the published configuration
 }
-_QWEN3: dict[str, Field] = {
-    **_LANGUAGE,
+QWEN3: dict[str, Field] = {
+    **LANGUAGE,
     "head_dim": Whole(2, 4096),
     "tie_word_embeddings": Flag(),
     # The published models have a window that is switched off.
@@ -87,36 +87,36 @@ _QWEN3: dict[str, Field] = {
     "max_window_layers": _IGNORED,
     "layer_types": Items(Choice("full_attention"), 1, 256),
 }
-LANGUAGE_MODELS = {"phi3": _PHI3, "qwen3": _QWEN3}
+LANGUAGE_MODELS = {"phi3": _PHI3, "qwen3": QWEN3}
 ROPE: dict[str, Field] = {
     "rope_type": Choice("default"),
     "rope_theta": Number(1.0, 1e9),
     "partial_rotary_factor": Number(0.01, 1.0),
 }
 VISION: dict[str, Field] = {
-    **_COMMON,
-    "hidden_size": _WIDTH,
+    **COMMON,
+    "hidden_size": WIDTH,
     "intermediate_size": Whole(1, 262_144),
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
     "num_channels": Choice(3),
     "image_size": _IMAGE_SIDE,
     "patch_size": _PATCH_SIDE,
-    "hidden_act": _ACTIVATION,
+    "hidden_act": ACTIVATION,
     "layer_norm_eps": _EPSILON,
     "attention_dropout": _DROPOUT,
     "vision_use_head": Flag(),
 }
 SAM: dict[str, Field] = {
-    **_COMMON,
-    "hidden_size": _WIDTH,
-    "output_channels": _WIDTH,
-    "num_hidden_layers": _LAYERS,
-    "num_attention_heads": _HEADS,
+    **COMMON,
+    "hidden_size": WIDTH,
+    "output_channels": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
     "num_channels": Choice(3),
     "image_size": _IMAGE_SIDE,
     "patch_size": _PATCH_SIDE,
-    "hidden_act": _ACTIVATION,
+    "hidden_act": ACTIVATION,
     "layer_norm_eps": _EPSILON,
     "attention_dropout": _DROPOUT,
     "initializer_range": _STD,
@@ -131,20 +131,20 @@ SAM: dict[str, Field] = {
     "scale": _IGNORED,  # derived
 }
 SAM_WITH_PARTS: dict[str, Field] = {
-    **_COMMON,
+    **COMMON,
     **dict.fromkeys(("vision_config", "prompt_encoder_config", "mask_decoder_config"), _IGNORED),
     "initializer_range": _STD,
 }
 MASK2FORMER: dict[str, Field] = {
-    **_COMMON,
-    "feature_size": _WIDTH,
-    "mask_feature_size": _WIDTH,
-    "hidden_dim": _WIDTH,
+    **COMMON,
+    "feature_size": WIDTH,
+    "mask_feature_size": WIDTH,
+    "hidden_dim": WIDTH,
     "encoder_feedforward_dim": Whole(1, 262_144),
-    "activation_function": _ACTIVATION,
-    "encoder_layers": _LAYERS,
+    "activation_function": ACTIVATION,
+    "encoder_layers": LAYERS,
     "decoder_layers": Whole(2, 256),
-    "num_attention_heads": _HEADS,
+    "num_attention_heads": HEADS,
     "dropout": _DROPOUT,
     "dim_feedforward": Whole(1, 262_144),
     "pre_norm": Choice(False),
@@ -188,7 +188,7 @@ MASK2FORMER: dict[str, Field] = {
 XSAM: dict[str, Field] = {
     "visual_select_layer": Whole(-256, -1),
     "extra_select_layers": Items(Whole(0, 256), 1, 16),
-    "connector_hidden_dim": _WIDTH,
+    "connector_hidden_dim": WIDTH,
     "connector_scale_factor": Items(Choice(4, 2, 1, 0.5, 0.25, 0.125), 3, 8),
     "downsample_ratio": Choice(1.0, 0.5, 0.25, 0.125),
     "logit_clamp": Number(0.1, 1e4),

@@ -7,19 +7,17 @@ The first four contain the arguments of `transformers`' configuration classes.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xsam.config.json_files import read_json
-from xsam.config.schema import MAX_PROBLEMS_SHOWN, SPECIAL_TOKENS, check_config, misfits
+from xsam.config.schema import SPECIAL_TOKENS, build_config, check_config, misfits
 from xsam.errors import CheckpointError
 
 if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
     from transformers import Mask2FormerConfig, Phi3Config, Qwen3Config, SamVisionConfig, SiglipVisionConfig
-
-_HINT = "correct the file, or take the config.json that came with the weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,21 +98,7 @@ class XSamConfig:
                 together; see `xsam.config.schema`.
         """
         sections, problems = check_config(data)
-        if problems:
-            raise _refusal(problems)
-        try:
-            config = cls._from_sections(sections)
-            problems = misfits(config)
-        except CheckpointError:
-            raise
-        except Exception as error:  # what the classes of transformers do not accept
-            raise CheckpointError(
-                f"config.json is not a configuration of X-SAM: {next(iter(str(error).splitlines()), '')}",
-                hint=_HINT,
-            ) from error
-        if problems:
-            raise _refusal(problems)
-        return config
+        return build_config(lambda: cls._from_sections(sections), problems, misfits)
 
     @classmethod
     def _from_sections(cls, sections: Mapping[str, Mapping[str, Any]]) -> XSamConfig:
@@ -154,9 +138,3 @@ class XSamConfig:
     def write(self, path: Path) -> None:
         """Write a `config.json`."""
         path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _refusal(problems: Sequence[str]) -> CheckpointError:
-    shown = "; ".join(problems[:MAX_PROBLEMS_SHOWN])
-    more = f"; and {len(problems) - MAX_PROBLEMS_SHOWN} more" if len(problems) > MAX_PROBLEMS_SHOWN else ""
-    return CheckpointError(f"config.json is not a configuration of X-SAM: {shown}{more}", hint=_HINT)

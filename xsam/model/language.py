@@ -14,7 +14,9 @@ from transformers import Phi3ForCausalLM, Qwen3ForCausalLM
 from transformers.models.phi3.modeling_phi3 import Phi3Attention, apply_rotary_pos_emb
 from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-LanguageModel: TypeAlias = "Phi3ForCausalLM | Qwen3ForCausalLM"
+from xsam.model.qwen_vl import QwenVlText
+
+LanguageModel: TypeAlias = "Phi3ForCausalLM | Qwen3ForCausalLM | QwenVlText"
 
 
 def packed_hidden_states(
@@ -112,7 +114,9 @@ class PrefixCache:
 
 
 @torch.no_grad()
-def cache_prefix(llm: LanguageModel, prefix: Tensor, *, room: int = 0) -> PrefixCache:
+def cache_prefix(
+    llm: LanguageModel, prefix: Tensor, *, room: int = 0, deepstack: Sequence[Tensor] = ()
+) -> PrefixCache:
     """Run a prefix once for all texts that follow it.
 
     The last layer computes only its keys and values: the prefix's own final states are never used.
@@ -120,12 +124,13 @@ def cache_prefix(llm: LanguageModel, prefix: Tensor, *, room: int = 0) -> Prefix
     Args:
         prefix: (B, T, D) embeddings, T ≥ 1.
         room: positions to allocate after the prefix; more are allocated on demand.
+        deepstack: (1, T, D) tensors; the j-th is added to the states after layer j.
     """
     batch, length, _ = prefix.shape
     cache = PrefixCache(llm, batch, length + room)
     positions = torch.arange(length, device=prefix.device)[None]
     mask = None if _window(llm) >= length else _visible(positions, positions, None, None, _window(llm))
-    _run_layers(llm, prefix, positions, cache, mask, states=False)
+    _run_layers(llm, prefix, positions, cache, mask, states=False, deepstack=deepstack)
     cache.length = length
     return cache
 
@@ -153,7 +158,7 @@ def following_states(llm: LanguageModel, cache: PrefixCache, texts: Sequence[Ten
 
 
 def _window(llm: LanguageModel) -> int:
-    return llm.config.sliding_window or sys.maxsize
+    return getattr(llm.config, "sliding_window", None) or sys.maxsize
 
 
 def _visible(
@@ -177,6 +182,7 @@ def _run_layers(
     start: int | None = None,
     first: int = 0,
     states: bool = True,
+    deepstack: Sequence[Tensor] = (),
 ) -> Tensor:
     """Run the stock layers over (B, L, D), with keys and values in the cache's buffers.
 
@@ -186,6 +192,7 @@ def _run_layers(
         start: buffer position of the first of the L tokens; None = right after the prefix.
         first: keys before this buffer position are not attended to.
         states: False = the output is not needed, so the last layer stops at its keys and values.
+        deepstack: the j-th is added to the states after layer j.
     """
     start = cache.length if start is None else start
     end = start + x.shape[1]
@@ -210,7 +217,18 @@ def _run_layers(
         )
         x = x + attention.o_proj(attended.transpose(1, 2).flatten(2))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
-    return llm.model.norm(x) if states else x
+        if index < len(deepstack):
+            x = x + deepstack[index]
+    return llm.model.norm(x) if states and _state_is_normed(llm) else x
+
+
+def _state_is_normed(llm: LanguageModel) -> bool:
+    """Tell whether the decoder reads the state after the final norm; the head always does."""
+    return not isinstance(llm, QwenVlText)
+
+
+def _logits(llm: LanguageModel, state: Tensor) -> Tensor:
+    return llm.lm_head(state if _state_is_normed(llm) else llm.model.norm(state))
 
 
 def _project_heads(attention: Phi3Attention | Qwen3Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -288,7 +306,7 @@ def generate(
         if token_ids and token_ids[-1] in final_ids:
             break
         if forced_ids is None:
-            token = int(llm.lm_head(hidden[:, -1]).argmax())
+            token = int(_logits(llm, hidden[:, -1]).argmax())
         else:
             token = forced_ids[len(token_ids)]
         token_ids.append(token)

@@ -55,6 +55,22 @@ class DecoderMemory:
         return (*self.keys, *self.values, self.mask_features, *self.level_mask_features)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptText:
+    """Projected states of the condition tokens of P prompts of each image."""
+
+    tokens: Tensor  # (B, P, N, C), padded
+    valid: Tensor  # (B, P, N) bool, False at padding
+
+
+def add_text_attention(module: Mask2FormerTransformerModule) -> None:
+    """Give every layer cross-attention to the prompt's text, as in X2SAM."""
+    for layer in module.decoder.layers:
+        width, heads = layer.cross_attn.embed_dim, layer.cross_attn.num_heads
+        layer.text_cross_attn = nn.MultiheadAttention(width, heads)
+        layer.text_cross_attn_layer_norm = nn.LayerNorm(width)
+
+
 def decoder_memory(
     module: Mask2FormerTransformerModule, multi_scale: Sequence[Tensor], mask_features: Tensor
 ) -> DecoderMemory:
@@ -93,12 +109,16 @@ def decoder_memory(
 
 
 def decode_queries(
-    module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
+    module: Mask2FormerTransformerModule,
+    memory: DecoderMemory,
+    seg_embeds: Tensor,
+    text: PromptText | None = None,
 ) -> list[QueryPrediction]:
     """Run the decoder for P prompts of each image, with a prediction at every depth (training).
 
     Args:
         seg_embeds: (B, P, C), the projected state at `<SEG>`; added to every query feature.
+        text: what the layers of X2SAM attend to; None for X-SAM.
 
     Returns:
         One prediction before the first layer and one after each.
@@ -110,14 +130,17 @@ def decode_queries(
         size = memory.level_mask_features[level].shape[-2:]
         visible = _visible_pixels(predictions[-1].mask_logits, size)
         x = _layer(
-            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible
+            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
         )
         predictions.append(_predict(module, x, memory.mask_features))
     return predictions
 
 
 def predict_queries(
-    module: Mask2FormerTransformerModule, memory: DecoderMemory, seg_embeds: Tensor
+    module: Mask2FormerTransformerModule,
+    memory: DecoderMemory,
+    seg_embeds: Tensor,
+    text: PromptText | None = None,
 ) -> QueryPrediction:
     """Compute only the last prediction of `decode_queries`.
 
@@ -129,7 +152,7 @@ def predict_queries(
         features = memory.level_mask_features[index % len(memory.level_mask_features)]
         visible = _visible_pixels(_predict(module, x, features).mask_logits, features.shape[-2:])
         x = _layer(
-            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible
+            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
         )
     return _predict(module, x, memory.mask_features)
 
@@ -167,6 +190,19 @@ def _split_heads(t: Tensor, heads: int) -> Tensor:
     return t.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
+def _attend_text(attention: nn.MultiheadAttention, queries: Tensor, text: PromptText) -> Tensor:
+    """Attend from (B, P, Q, C) queries to the text of their prompt."""
+    heads = attention.num_heads
+    weights, biases = attention.in_proj_weight.chunk(3), attention.in_proj_bias.chunk(3)
+    query, key, value = (
+        _split_heads(F.linear(t.flatten(0, 1), weight, bias), heads)
+        for t, weight, bias in zip((queries, text.tokens, text.tokens), weights, biases, strict=True)
+    )
+    mask = text.valid.flatten(0, 1)[:, None, None]
+    attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    return attention.out_proj(attended.transpose(1, 2).flatten(2)).reshape(queries.shape)
+
+
 def _layer(
     layer: Mask2FormerMaskedAttentionDecoderLayer,
     x: Tensor,
@@ -174,8 +210,13 @@ def _layer(
     keys: Tensor,
     values: Tensor,
     visible: Tensor,
+    text: PromptText | None,
 ) -> Tensor:
-    """Run one post-norm layer: masked cross-attention, self-attention within a prompt, feed-forward."""
+    """Run one post-norm layer.
+
+    Masked cross-attention, cross-attention to the prompt's text if the layer has any, self-attention within
+    a prompt, feed-forward.
+    """
     batch, prompts, queries, width = x.shape
     heads = layer.cross_attn.num_heads
 
@@ -185,6 +226,11 @@ def _layer(
     attended = F.scaled_dot_product_attention(_split_heads(query, heads), keys, values, attn_mask=visible)
     attended = layer.cross_attn.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.cross_attn_layer_norm(x + attended.reshape(x.shape))
+
+    if text is not None:
+        x = layer.text_cross_attn_layer_norm(
+            x + _attend_text(layer.text_cross_attn, x + query_position, text)
+        )
 
     own = layer.self_attn
     flat = x.flatten(0, 1)

@@ -221,16 +221,35 @@ class XSamModel(nn.Module):
     def _classify(
         self, prediction: QueryPrediction, conditions: Tensor, condition_valid: Tensor
     ) -> DecoderStage:
-        """Add class logits; background is the last class, padded conditions are −inf."""
-        background = self.bg_embeds.weight.expand(*conditions.shape[:2], 1, -1).to(conditions.dtype)
-        classes = torch.cat([conditions, background], dim=2)
-        padding = F.pad(~condition_valid, (0, 1), value=False)[:, :, None]
-        logits = self.segmentor.class_predictor(prediction.states, classes)
-        return DecoderStage(
-            class_logits=logits.masked_fill(padding, float("-inf")),
-            mask_logits=prediction.mask_logits,
-            states=prediction.states,
+        return classify(
+            self.segmentor.class_predictor, self.bg_embeds.weight, prediction, conditions, condition_valid
         )
+
+
+def classify(
+    predictor: ClassPredictor,
+    background: Tensor,
+    prediction: QueryPrediction,
+    conditions: Tensor,
+    condition_valid: Tensor,
+) -> DecoderStage:
+    """Add class logits to masks; background is the last class, padded conditions are −inf.
+
+    Args:
+        predictor: the class head.
+        background: (1, C) embedding of "none of the conditions".
+        prediction: of P prompts of each image.
+        conditions: (B, P, K, C), padded.
+        condition_valid: (B, P, K) bool, False at padding.
+    """
+    last = background.expand(*conditions.shape[:2], 1, -1).to(conditions.dtype)
+    classes = torch.cat([conditions, last], dim=2)
+    padding = F.pad(~condition_valid, (0, 1), value=False)[:, :, None]
+    return DecoderStage(
+        class_logits=predictor(prediction.states, classes).masked_fill(padding, float("-inf")),
+        mask_logits=prediction.mask_logits,
+        states=prediction.states,
+    )
 
 
 def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:
