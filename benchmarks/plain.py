@@ -63,7 +63,7 @@ class PlainXSam:
             seg_embed = projected[:, int(np.flatnonzero(tokens.seg_ids == 0)[0])]
             decoded = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
         with self._stage("postprocess"):
-            geometry = MaskGeometry.for_image((rgb.shape[0], rgb.shape[1]), model.config.sam.image_size)
+            geometry = MaskGeometry.for_image((rgb.shape[0], rgb.shape[1]), model.config.square)
             masks = geometry.upsample(decoded.mask_logits[0, 0]).sigmoid()
             scores, queries = probabilities(decoded.class_logits[0, 0]).max(dim=0)
             best = masks[int(queries[0])] > 0.5
@@ -90,7 +90,7 @@ class PlainXSam:
 
     def _pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         model = self._model
-        vision, seg = vision_pixels(rgb, model.config), segmentation_pixels(rgb, model.config)
+        vision, seg = vision_pixels(rgb, model.config), segmentation_pixels(rgb, model.config.square)
         return vision[None].to(model.dtype), seg[None].to(model.dtype)
 
     def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:

@@ -21,7 +21,7 @@ def _check_image_blocks(case: GoldenCase) -> ImageFeatures:
     )
     check_close(
         "segmentation pixels",
-        segmentation_pixels(case.variant.rgb, model.config)[None],
+        segmentation_pixels(case.variant.rgb, model.config.square)[None],
         tensors["in.extra_pixel_values"],
     )
     features = model.encode_image(tensors["in.pixel_values"], tensors["in.extra_pixel_values"])

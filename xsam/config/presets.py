@@ -1,8 +1,9 @@
-"""The two sizes of the project: the published one, and one that trains and runs on a CPU."""
+"""The sizes of the project: the published ones, and one that trains and runs on a CPU."""
 
 from __future__ import annotations
 
 from xsam.config.settings import RegionSamplerConfig, XSamConfig
+from xsam.config.x2sam import X2SamConfig
 
 
 def full_config(*, released: bool = True) -> XSamConfig:
@@ -70,6 +71,71 @@ def full_config(*, released: bool = True) -> XSamConfig:
         ),
         logit_clamp=500.0 if released else 50.0,
         sampler=sampler,
+    )
+
+
+def full_x2sam_config() -> X2SamConfig:
+    """Return the published size of X2SAM: Qwen3-VL-4B, SAM 2.1 Hiera-L, Mask2Former with 200 queries."""
+    from transformers import Mask2FormerConfig, Qwen3VLConfig, Sam2VisionConfig
+
+    return X2SamConfig(
+        vlm=Qwen3VLConfig(
+            vision_config={
+                "depth": 24,
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_heads": 16,
+                "patch_size": 16,
+                "out_hidden_size": 2560,
+                "num_position_embeddings": 2304,
+                "deepstack_visual_indexes": [5, 11, 17],
+            },
+            text_config={
+                "vocab_size": 151_672,
+                "hidden_size": 2560,
+                "intermediate_size": 9728,
+                "num_hidden_layers": 36,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 8,
+                "head_dim": 128,
+                "max_position_embeddings": 262_144,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 5_000_000.0},
+                "tie_word_embeddings": True,
+                "bos_token_id": 151_643,
+                "eos_token_id": 151_645,
+            },
+            tie_word_embeddings=True,
+        ),
+        sam2=Sam2VisionConfig(
+            backbone_config={
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 144,
+                "num_attention_heads": 2,
+                "image_size": [1024, 1024],
+                "window_positional_embedding_background_size": [7, 7],
+                "blocks_per_stage": [2, 6, 36, 4],
+                "embed_dim_per_stage": [144, 288, 576, 1152],
+                "num_attention_heads_per_stage": [2, 4, 8, 16],
+                "window_size_per_stage": [8, 4, 16, 8],
+                "global_attention_blocks": [23, 33, 43],
+            },
+            backbone_channel_list=[1152, 576, 288, 144],
+            fpn_hidden_size=256,
+        ),
+        mask2former=Mask2FormerConfig(
+            feature_size=256,
+            mask_feature_size=256,
+            hidden_dim=256,
+            encoder_feedforward_dim=1024,
+            dim_feedforward=2048,
+            encoder_layers=6,
+            decoder_layers=10,
+            num_attention_heads=8,
+            num_queries=200,
+            feature_strides=[4, 8, 16, 32],
+            common_stride=4,
+            dropout=0.0,
+        ),
     )
 
 

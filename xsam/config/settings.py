@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from xsam.config.json_files import read_json
 from xsam.config.schema import SPECIAL_TOKENS, build_config, check_config, misfits
+from xsam.config.square import Square
 from xsam.errors import CheckpointError
 
 if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
@@ -68,6 +69,11 @@ class XSamConfig:
         return self.extra_select_layers[-len(self.connector_scale_factor) :]
 
     @property
+    def square(self) -> Square:
+        """Input of the SAM branch."""
+        return Square(side=self.sam.image_size)
+
+    @property
     def num_image_tokens(self) -> int:
         """Number of tokens of an image: SigLIP tokens followed by pixel-shuffled SAM tokens."""
         siglip = (self.vision_encoder.image_size // self.vision_encoder.patch_size) ** 2
@@ -98,7 +104,8 @@ class XSamConfig:
                 together; see `xsam.config.schema`.
         """
         sections, problems = check_config(data)
-        return build_config(lambda: cls._from_sections(sections), problems, misfits)
+        config: XSamConfig = build_config(lambda: cls._from_sections(sections), problems, misfits)
+        return config
 
     @classmethod
     def _from_sections(cls, sections: Mapping[str, Mapping[str, Any]]) -> XSamConfig:

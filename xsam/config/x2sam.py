@@ -15,6 +15,7 @@ from xsam.config.json_files import read_json
 from xsam.config.schema import build_config
 from xsam.config.sections import SPECIAL_TOKENS
 from xsam.config.settings import RegionSamplerConfig
+from xsam.config.square import Square
 from xsam.config.x2sam_schema import check_x2sam_config, x2sam_misfits
 from xsam.errors import CheckpointError
 
@@ -86,9 +87,9 @@ class X2SamConfig:
     one_mask_per_object: bool = False
 
     @property
-    def image_side(self) -> int:
-        """Side of the square that SAM 2 reads."""
-        return int(self.sam2.backbone_config.image_size[0])
+    def square(self) -> Square:
+        """Input of SAM 2's encoder."""
+        return Square(side=int(self.sam2.backbone_config.image_size[0]), keep_ratio=not self.pixels.squash)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `config.json`."""
@@ -99,7 +100,7 @@ class X2SamConfig:
         }
         memory = asdict(self.memory)
         memory["mask_stride"] = [memory["mask_stride"]]
-        side = self.image_side
+        side = self.square.side
         return {
             "vlm": self.vlm.to_diff_dict(),
             "sam2": {
@@ -136,7 +137,8 @@ class X2SamConfig:
                 together; see `xsam.config.x2sam_schema`.
         """
         sections, problems = check_x2sam_config(data)
-        return build_config(lambda: cls._from_sections(sections), problems, x2sam_misfits)
+        config: X2SamConfig = build_config(lambda: cls._from_sections(sections), problems, x2sam_misfits)
+        return config
 
     @classmethod
     def _from_sections(cls, sections: Mapping[str, Any]) -> X2SamConfig:

@@ -43,6 +43,23 @@ class ChatFormat:
         return generated.replace(self.end, END_TAG)
 
 
+X2SAM_CHAT = ChatFormat(
+    user="<|im_start|>user\n",
+    assistant="<|im_start|>assistant\n",
+    end="<|im_end|>",
+    also_stop_at=("<|endoftext|>",),
+    image=f"<|vision_start|>{IMAGE_TAG}<|vision_end|>",
+)
+
+
+def clip_text(patches: int) -> str:
+    """Return what stands for a clip in a conversation of X2SAM: a block for every two frames.
+
+    The numbers are a counter, not a time: the model was trained so.
+    """
+    return "".join(f"<{k}.0 seconds>{X2SAM_CHAT.image}" for k in range(1, patches + 1))
+
+
 def chat_format(config: XSamConfig) -> ChatFormat:
     """Return the format of a configuration's language model."""
     if config.llm.model_type == "phi3":

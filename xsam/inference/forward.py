@@ -134,12 +134,12 @@ class ForwardPass:
         regions = prompt_region = None
         if task is Task.INTERACTIVE:
             prompt_region = prompt_mask(query.prompts, frame.image_hw)
-            regions = region_mask(prompt_region, config)[None]
+            regions = region_mask(prompt_region, config.square)[None]
         elif task is Task.VISUAL_GROUNDED:
             negatives = [p for p in query.prompts if not p.positive]
             positives = [p for p in query.prompts if p.positive]
             regions = torch.stack(
-                [region_mask(prompt_mask([p, *negatives], frame.image_hw), config) for p in positives]
+                [region_mask(prompt_mask([p, *negatives], frame.image_hw), config.square) for p in positives]
             )
         return Prompt(
             index=index,
@@ -223,7 +223,7 @@ class ForwardPass:
             NotFiniteError: it contains NaN or infinity.
         """
         model = self.model
-        pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config)
+        pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config.square)
         clock.begin("encode")
         inputs = [tensor[None].to(model.device, model.dtype) for tensor in pixels]
         features = model.encode_image(*inputs) if compiled else XSamModel.encode_image(model, *inputs)

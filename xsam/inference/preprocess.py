@@ -13,18 +13,12 @@ from PIL import Image
 from torch import Tensor
 
 from xsam.config import XSamConfig
+from xsam.config.square import Square
 from xsam.types.masks import BoolMask
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-def scaled_hw(image_hw: tuple[int, int], longest_px: int) -> tuple[int, int]:
-    """Return the size (H, W) after the longest edge is resized to `longest_px`; at least one pixel each."""
-    scale = longest_px / max(image_hw)
-    height, width = (max(1, int(side * scale + 0.5)) for side in image_hw)
-    return (height, width)
 
 
 def vision_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
@@ -41,17 +35,18 @@ def vision_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
     return torch.from_numpy((np.asarray(resized, np.float32) / 255.0 - 0.5) / 0.5).permute(2, 0, 1)
 
 
-def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
-    """Prepare an image for the SAM branch: longest edge to S, ImageNet statistics, zeros right and below.
+def segmentation_pixels(rgb: NDArray[np.uint8], square: Square) -> Tensor:
+    """Prepare an image for the segmentation encoder: resized into its square, ImageNet statistics.
 
     Args:
         rgb: (H, W, 3) uint8.
+        square: of the model's configuration.
 
     Returns:
         (3, S, S) float32.
     """
-    side = config.sam.image_size
-    height, width = scaled_hw((rgb.shape[0], rgb.shape[1]), side)
+    side = square.side
+    height, width = square.scaled_hw((rgb.shape[0], rgb.shape[1]))
     resized = Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR)
     values = (np.asarray(resized, np.float32) / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
     pixels = torch.zeros(3, side, side)
@@ -59,35 +54,34 @@ def segmentation_pixels(rgb: NDArray[np.uint8], config: XSamConfig) -> Tensor:
     return pixels
 
 
-def square_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
-    """Resize a mask in original pixels to the SAM branch's square, like the image but by nearest neighbor.
+def square_mask(mask: BoolMask, square: Square) -> Tensor:
+    """Resize a mask in original pixels into the square, like the image but by nearest neighbor.
 
     Returns:
         (S, S) bool.
     """
-    side = config.sam.image_size
-    height, width = scaled_hw((mask.shape[0], mask.shape[1]), side)
+    height, width = square.scaled_hw((mask.shape[0], mask.shape[1]))
     resized = Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST)
-    square = torch.zeros(side, side, dtype=torch.bool)
-    square[:height, :width] = torch.from_numpy(np.array(resized) > 0)
-    return square
+    filled = torch.zeros(square.side, square.side, dtype=torch.bool)
+    filled[:height, :width] = torch.from_numpy(np.array(resized) > 0)
+    return filled
 
 
-def region_mask(mask: BoolMask, config: XSamConfig) -> Tensor:
-    """Resize a region with at least one pixel to the SAM branch's square.
+def region_mask(mask: BoolMask, square: Square) -> Tensor:
+    """Resize a region with at least one pixel into the square.
 
     A region too small to survive the resize keeps its nearest pixel.
 
     Returns:
         (S, S) uint8, at least one pixel set.
     """
-    square = square_mask(mask, config).to(torch.uint8)
-    if not square.any():
-        height, width = scaled_hw((mask.shape[0], mask.shape[1]), config.sam.image_size)
+    filled = square_mask(mask, square).to(torch.uint8)
+    if not filled.any():
+        height, width = square.scaled_hw((mask.shape[0], mask.shape[1]))
         rows, columns = np.nonzero(mask)
         middle = len(rows) // 2
-        square[
+        filled[
             min(height - 1, int(rows[middle] * height / mask.shape[0])),
             min(width - 1, int(columns[middle] * width / mask.shape[1])),
         ] = 1
-    return square
+    return filled

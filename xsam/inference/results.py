@@ -142,7 +142,7 @@ def _select(
     check: Check,
 ) -> UnlabeledSegments:
     """Apply the selection rule of the task."""
-    geometry = MaskGeometry.for_image(frame.image_hw, config.sam.image_size)
+    geometry = MaskGeometry.for_image(frame.image_hw, config.square)
     threshold = query.score_threshold
     if task in _CATEGORY_TASKS:
         return _select_categories(class_logits, mask_logits, query, geometry, config, check)

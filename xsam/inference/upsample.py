@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from xsam.inference.preprocess import scaled_hw
+from xsam.config.square import Square
 
 BAND_BYTES = 32 << 20
 
@@ -31,9 +31,9 @@ class MaskGeometry:
     image_hw: tuple[int, int]  # the camera image
 
     @classmethod
-    def for_image(cls, image_hw: tuple[int, int], side: int) -> MaskGeometry:
-        """Build the mapping for an image whose longest edge was resized to `side`."""
-        return cls(side=side, scaled_hw=scaled_hw(image_hw, side), image_hw=image_hw)
+    def for_image(cls, image_hw: tuple[int, int], square: Square) -> MaskGeometry:
+        """Build the mapping for an image that was resized into a square."""
+        return cls(side=square.side, scaled_hw=square.scaled_hw(image_hw), image_hw=image_hw)
 
     def upsample(self, mask_logits: Tensor) -> Tensor:
         """Resize (N, h, w) decoder logits to (N, H, W) camera pixels, step by step as the reference does."""

@@ -12,6 +12,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -183,14 +184,15 @@ class MemoryAttention(nn.Module):
             frame: index of the frame in the video.
             maps: (B, C, H, W), one for each scale, coarse to fine; see `MemoryEncoder`.
         """
+        attentions: list[Any] = [layer.cross_attn for layer in self.layers]
         tokens = [m.flatten(2).transpose(1, 2) for m in maps]
         positioned = [
             t + sine_position(m).flatten(2).transpose(1, 2) for t, m in zip(tokens, maps, strict=True)
         ]
         return MemoryEntry(
             frame=frame,
-            keys=tuple(tuple(layer.cross_attn.k_proj(t) for t in positioned) for layer in self.layers),
-            values=tuple(tuple(layer.cross_attn.v_proj(t) for t in tokens) for layer in self.layers),
+            keys=tuple(tuple(attention.k_proj(t) for t in positioned) for attention in attentions),
+            values=tuple(tuple(attention.v_proj(t) for t in tokens) for attention in attentions),
         )
 
     def forward(self, multi_scale: Sequence[Tensor], bank: MemoryBank, frame: int) -> tuple[Tensor, ...]:

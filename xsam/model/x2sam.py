@@ -31,7 +31,7 @@ from xsam.model.pixel_decoder import decode_pixels
 from xsam.model.projectors import MlpProjector, shuffle_grid
 from xsam.model.qwen_vl import QwenVlText, VisualTokens, visual_tokens
 from xsam.model.region_sampler import sample_regions
-from xsam.model.xsam import DecoderStage, classify
+from xsam.model.xsam import DecoderStage, classify, embed_prompt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +128,13 @@ class X2SamModel(nn.Module):
     def region_tokens(self, region_map: Tensor, points: Tensor) -> Tensor:
         """Sample (R, D, h, w) maps at (R, N, 2) row/column points: (R, tokens per region, D)."""
         return sample_regions(region_map, points, self.config.sampler)
+
+    def embed(
+        self, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None = None
+    ) -> Tensor:
+        """Embed token ids, with visual and region tokens at their placeholders; see `XSamModel.embed`."""
+        vocabulary = self.vlm.model.language_model.embed_tokens
+        return embed_prompt(vocabulary, expanded_ids, image_tokens, regions)
 
     def recall(self, features: FrameFeatures, bank: MemoryBank, frame: int) -> tuple[Tensor, ...]:
         """Condition a frame's scales on the bank; as they are while it is empty."""

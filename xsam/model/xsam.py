@@ -179,12 +179,7 @@ class XSamModel(nn.Module):
         Returns:
             (L, D).
         """
-        embeds = self.llm.model.embed_tokens(expanded_ids.clamp(min=0))
-        for marker, tokens in ((IMAGE_ID, image_tokens), (REGION_ID, regions)):
-            if tokens is not None:
-                positions = (expanded_ids == marker)[:, None].expand_as(embeds)
-                embeds = embeds.masked_scatter(positions, tokens.to(embeds))
-        return embeds
+        return embed_prompt(self.llm.model.embed_tokens, expanded_ids, image_tokens, regions)
 
     def decode(
         self,
@@ -250,6 +245,18 @@ def classify(
         mask_logits=prediction.mask_logits,
         states=prediction.states,
     )
+
+
+def embed_prompt(
+    vocabulary: nn.Embedding, expanded_ids: Tensor, image_tokens: Tensor | None, regions: Tensor | None
+) -> Tensor:
+    """Embed token ids; see `XSamModel.embed`."""
+    embeds = vocabulary(expanded_ids.clamp(min=0))
+    for marker, tokens in ((IMAGE_ID, image_tokens), (REGION_ID, regions)):
+        if tokens is not None:
+            positions = (expanded_ids == marker)[:, None].expand_as(embeds)
+            embeds = embeds.masked_scatter(positions, tokens.to(embeds))
+    return embeds
 
 
 def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:

@@ -90,7 +90,7 @@ class Collator:
         names = sorted({name for sample in samples for name in sample.attributes})
         return TrainBatch(
             vision_pixels=torch.stack([vision_pixels(s.rgb, config) for s in samples]),
-            seg_pixels=torch.stack([segmentation_pixels(s.rgb, config) for s in samples]),
+            seg_pixels=torch.stack([segmentation_pixels(s.rgb, config.square) for s in samples]),
             prefix_ids=torch.from_numpy(rows[0].prefix),
             text_ids=_padded([row.ids for row in rows], 0),
             text_labels=_padded([row.labels for row in rows], IGNORE),
@@ -100,7 +100,11 @@ class Collator:
             span_weights=torch.from_numpy(spans),
             condition_valid=torch.from_numpy(spans.sum(axis=-1) > 0),
             region_masks=[
-                [region_mask(region, config) for prompt, _, _ in row.everything for region in prompt.regions]
+                [
+                    region_mask(region, config.square)
+                    for prompt, _, _ in row.everything
+                    for region in prompt.regions
+                ]
                 for row in rows
             ],
             masks=[self._masks(s.masks) for s in samples],
@@ -127,7 +131,7 @@ class Collator:
         side = self.config.sam.image_size
         if len(masks) == 0:
             return torch.zeros(0, side, side, dtype=torch.bool)
-        return torch.stack([square_mask(mask, self.config) for mask in masks])
+        return torch.stack([square_mask(mask, self.config.square) for mask in masks])
 
     def tokenize(self, prompt: TrainPrompt) -> TokenizedPrompt:
         """Tokenize a prompt and expand all placeholders."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from support.golden import GOLDEN
 from xsam import Frame, Query, RequestCancelledError
 from xsam.config import XSamConfig
+from xsam.config.square import Square
 from xsam.errors import DeadlineExceededError
 from xsam.inference.postprocess import (
     Check,
@@ -34,7 +35,7 @@ from xsam.types.deadline import Deadline
 
 QUERIES, CLASSES, SIDE = 30, 12, 32
 HW = (360, 480)
-GEOMETRY = MaskGeometry.for_image(HW, 128)
+GEOMETRY = MaskGeometry.for_image(HW, Square(side=128))
 
 
 def _logits(classes: int = CLASSES) -> tuple[Tensor, Tensor]:

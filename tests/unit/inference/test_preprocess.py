@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.golden import GOLDEN
 from xsam import VisualPrompt
 from xsam.config import XSamConfig
-from xsam.inference.preprocess import region_mask, scaled_hw, segmentation_pixels, vision_pixels
+from xsam.config.square import Square, scaled_hw
+from xsam.inference.preprocess import region_mask, segmentation_pixels, vision_pixels
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, box_of_mask
@@ -66,7 +67,7 @@ def test_siglip_sees_the_whole_picture_squeezed() -> None:
 @pytest.mark.parametrize("image_hw", [(60, 200), (200, 60), (97, 151), (1, 1), (3, 200), (128, 128)])
 def test_sam_sees_it_in_proportion_with_zeros_right_and_below(image_hw: tuple[int, int]) -> None:
     color = np.array([200, 100, 50], np.uint8)
-    pixels = segmentation_pixels(np.broadcast_to(color, (*image_hw, 3)).copy(), CONFIG)
+    pixels = segmentation_pixels(np.broadcast_to(color, (*image_hw, 3)).copy(), CONFIG.square)
     assert pixels.shape == (3, SIDE, SIDE)
     longest = max(image_hw)
     height, width = (max(1, int(side * SIDE / longest + 0.5)) for side in image_hw)
@@ -77,7 +78,7 @@ def test_sam_sees_it_in_proportion_with_zeros_right_and_below(image_hw: tuple[in
 
 
 def test_sam_keeps_left_and_right_above_and_below() -> None:
-    pixels = segmentation_pixels(_quarters(64, 128), CONFIG)  # half of the square
+    pixels = segmentation_pixels(_quarters(64, 128), CONFIG.square)  # half of the square
     bright = pixels > 0
     assert bright[:, 16, 32].tolist() == [True, False, False]
     assert bright[:, 16, 96].tolist() == [False, True, False]
@@ -89,8 +90,11 @@ def test_views_of_a_picture_are_read_right() -> None:
     """`bgr[..., ::-1]` and flipped images have negative strides."""
     rgb = np.random.default_rng(0).integers(0, 256, (31, 47, 3), dtype=np.uint8)
     for view in (rgb[..., ::-1], rgb[::-1], rgb[:, ::-1], rgb[::2, 1::2]):
-        for convert in (vision_pixels, segmentation_pixels):
-            assert torch.equal(convert(view, CONFIG), convert(np.ascontiguousarray(view), CONFIG))
+        plain = np.ascontiguousarray(view)
+        assert torch.equal(vision_pixels(view, CONFIG), vision_pixels(plain, CONFIG))
+        assert torch.equal(
+            segmentation_pixels(view, CONFIG.square), segmentation_pixels(plain, CONFIG.square)
+        )
 
 
 # --------------------------------------------------------------------------------- prompts as masks
@@ -184,7 +188,7 @@ def test_a_single_pixel_survives_in_its_place(data: st.DataObject) -> None:
     row, column = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     mask = np.zeros((height, width), np.bool_)
     mask[row, column] = True
-    square = region_mask(mask, CONFIG)
+    square = region_mask(mask, CONFIG.square)
     assert square.shape == (SIDE, SIDE)
     assert square.dtype == torch.uint8
     inside_h, inside_w = scaled_hw((height, width), SIDE)
@@ -201,8 +205,8 @@ def test_a_region_comes_back_to_where_it_was(image_hw: tuple[int, int]) -> None:
     height, width = image_hw
     box = (width * 6 // 10, height // 8, width * 9 // 10, height // 2)
     mask = prompt_mask([VisualPrompt.box(*box)], image_hw)
-    logits = region_mask(mask, CONFIG).float() * 20 - 10
-    back = MaskGeometry.for_image(image_hw, SIDE).upsample(logits[None])[0] > 0
+    logits = region_mask(mask, CONFIG.square).float() * 20 - 10
+    back = MaskGeometry.for_image(image_hw, Square(side=SIDE)).upsample(logits[None])[0] > 0
     assert back.shape == image_hw
     tolerance = max(1.0, max(image_hw) / SIDE)
     assert np.abs(np.subtract(box_of_mask(back.numpy()), box)).max() <= tolerance
@@ -214,7 +218,7 @@ def test_the_decoders_small_masks_land_where_they_were() -> None:
     small = torch.full((2, SIDE // 4, SIDE // 4), -8.0)
     small[0, 2:6, 20:28] = 8.0  # rows 8…24 of the square and columns 80…112
     small[1, 12:, :] = 8.0  # below the image, which ends at row 43 of 128
-    back = MaskGeometry.for_image(image_hw, SIDE).upsample(small) > 0
+    back = MaskGeometry.for_image(image_hw, Square(side=SIDE)).upsample(small) > 0
     assert back.shape == (2, *image_hw)
     scale = 900 / 128
     found = box_of_mask(back[0].numpy())
@@ -225,7 +229,7 @@ def test_the_decoders_small_masks_land_where_they_were() -> None:
 @pytest.mark.parametrize("image_hw", [(1, 1), (3, 200), (200, 3), (1, 5000)])
 def test_extreme_pictures_make_the_way(image_hw: tuple[int, int]) -> None:
     everything: BoolMask = np.ones(image_hw, np.bool_)
-    square = region_mask(everything, CONFIG)
+    square = region_mask(everything, CONFIG.square)
     assert tuple(square.nonzero().max(dim=0).values + 1) == scaled_hw(image_hw, SIDE)
     logits = square.float() * 20 - 10
-    assert (MaskGeometry.for_image(image_hw, SIDE).upsample(logits[None]) > 0).all()
+    assert (MaskGeometry.for_image(image_hw, Square(side=SIDE)).upsample(logits[None]) > 0).all()

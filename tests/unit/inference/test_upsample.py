@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.unit.inference.logits import SMALL, pixels
+from xsam.config.square import Square
 from xsam.inference.upsample import MaskGeometry
 
 
@@ -34,7 +35,7 @@ GEOMETRIES = [((64, 128), 128), ((97, 31), 64), ((3, 200), 96), ((480, 640), 512
 
 @pytest.mark.parametrize(("image_hw", "side"), GEOMETRIES)
 def test_a_crop_holds_all_that_is_positive(image_hw: tuple[int, int], side: int) -> None:
-    geometry = MaskGeometry.for_image(image_hw, side)
+    geometry = MaskGeometry.for_image(image_hw, Square(side=side))
     generator = torch.Generator().manual_seed(0)
     for size, islands in ((16, 1), (16, 3), (12, 40), (16, 0)):
         logits = torch.randn(size, size, generator=generator) - 4.0
@@ -52,7 +53,7 @@ def test_a_crop_holds_all_that_is_positive(image_hw: tuple[int, int], side: int)
 def test_bands_make_up_the_whole(
     image_hw: tuple[int, int], side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    geometry = MaskGeometry.for_image(image_hw, side)
+    geometry = MaskGeometry.for_image(image_hw, Square(side=side))
     logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(1))
     whole = geometry.upsample(logits)
     for rows in (1, 7, 10_000):

@@ -96,7 +96,7 @@ def _alone(
     regions = [
         model.region_tokens(
             features.region_map[index : index + 1],
-            region_points(region_mask(region, config), config.sampler.num_sample_point)[None],
+            region_points(region_mask(region, config.square), config.sampler.num_sample_point)[None],
         )
         for region in text.regions
     ]
@@ -261,8 +261,8 @@ def test_masks_are_where_the_picture_is(
 def test_a_mask_may_vanish_but_a_region_may_not(collate: Collator) -> None:
     """One pixel of 480×640 is a seventh of a pixel at this size: too small to learn, but still a region."""
     pixel = rectangle((480, 640), (200, 201), (301, 302))
-    assert not square_mask(pixel, collate.config).any()
-    region = region_mask(pixel, collate.config)
+    assert not square_mask(pixel, collate.config.square).any()
+    region = region_mask(pixel, collate.config.square)
     assert region.nonzero().tolist() == [[30, 45]]
 
 
