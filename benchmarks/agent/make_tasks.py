@@ -17,7 +17,8 @@ from benchmarks.agent.tasks import AgentTask, ExpectedAnswer, Front, labeled, ma
 from xsam.sim import CATEGORIES, COLORS, TEST_SEEDS, ObjectAnnotation, sample_scene
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.household import SECONDARY_COLORS, colors_of
-from xsam.sim.language import Expression, plural, referring_expressions, with_article
+from xsam.sim.language import Expression, referring_expressions
+from xsam.sim.words import plural, with_article
 
 PURPOSES = {
     "drink": "Bring me something to drink from.",

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from tests.golden.golden_case import GoldenCase
+from xsam.inference.pointing import most_overlapping
 from xsam.inference.postprocess import (
     UnlabeledSegments,
     best_query,
     instances,
-    most_overlapping,
     panoptic,
     semantic_bands,
 )

@@ -11,7 +11,7 @@ Large images with many categories take seconds. Therefore every loop over querie
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, MaskRle
-from xsam.types.requests import PromptKind, Segments, VisualPrompt
+from xsam.types.requests import Segments
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7
@@ -32,8 +32,6 @@ CANDIDATE_SHARE = 0.35
 
 Check = Callable[[], None]
 """Called in every loop; raises an `XSamError` to end the request."""
-
-_WHOLE_OBJECT = (PromptKind.BOX, PromptKind.MASK)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,63 +165,6 @@ def _encode_queries(
 
 def _encode_crop(inside: Tensor, top: int, left: int, geometry: MaskGeometry) -> MaskRle:
     return MaskRle.encode_crop(inside.cpu().numpy(), top=top, left=left, image_hw=geometry.image_hw)
-
-
-def most_overlapping(candidates: UnlabeledSegments, region: BoolMask) -> UnlabeledSegments:
-    """Select the candidate with the highest IoU with the prompt region (H, W), as the reference does."""
-    if len(candidates.scores) == 0:
-        return candidates
-    overlaps = MaskRle.iou_matrix(candidates.masks, [MaskRle.encode(region)])
-    return candidates.pick(torch.tensor([int(overlaps[:, 0].argmax())]))
-
-
-def pointed_at(
-    candidates: UnlabeledSegments, prompts: Sequence[VisualPrompt], region: BoolMask
-) -> UnlabeledSegments:
-    """Select the candidate that the prompts point at, for models that give a mask for every object.
-
-    The reference takes the highest IoU with the prompt region (`most_overlapping`), whatever the prompt.
-    A point or a scribble shows only a part of an object, so that rule prefers small masks; and a box says
-    where the object ends. Therefore:
-
-    * A box or a mask shows the whole object: the highest IoU wins, and what reaches out of the boxes is
-      cut off when there are only boxes.
-    * Points and scribbles show a part: the mask that covers most of them wins, weighted by the square root
-      of its score.
-
-    Args:
-        candidates: masks for the one condition of the prompts.
-        prompts: at least one positive.
-        region: (H, W) bool, what the prompts cover (`prompt_mask`).
-
-    Returns:
-        One segment, or none if there was no candidate.
-    """
-    if not candidates.masks:
-        return candidates
-    kinds = {prompt.kind for prompt in prompts if prompt.positive}
-    if kinds.isdisjoint(_WHOLE_OBJECT):
-        covered = np.array([_covered(mask, region) for mask in candidates.masks])
-        fit = covered * candidates.scores.detach().cpu().numpy() ** 0.5
-        return candidates.pick(torch.tensor([int(np.argmax(fit))]))
-    best = most_overlapping(candidates, region)
-    return _cut(best, region) if kinds == {PromptKind.BOX} else best
-
-
-def _covered(mask: MaskRle, region: BoolMask) -> float:
-    """Return the share of a region's pixels that a mask covers."""
-    crop = mask.crop()
-    return float(np.count_nonzero(region[crop.window] & crop.pixels)) / max(1, int(np.count_nonzero(region)))
-
-
-def _cut(segment: UnlabeledSegments, region: BoolMask) -> UnlabeledSegments:
-    """Cut a segment to the region; keep it whole if nothing would be left."""
-    crop = segment.masks[0].crop()
-    inside = region[crop.window] & crop.pixels
-    if not inside.any():
-        return segment
-    cut = MaskRle.encode_crop(inside, top=crop.top, left=crop.left, image_hw=segment.image_hw)
-    return replace(segment, masks=(cut,))
 
 
 def semantic_bands(

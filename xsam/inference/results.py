@@ -10,6 +10,7 @@ from torch import Tensor
 from xsam.config import XSamConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
+from xsam.inference.pointing import most_overlapping, pointed_at
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
     NESTED_SHARE,
@@ -19,9 +20,7 @@ from xsam.inference.postprocess import (
     best_query,
     instances,
     matching_queries,
-    most_overlapping,
     panoptic,
-    pointed_at,
     probabilities,
     stuff_regions,
     to_segments,

@@ -9,7 +9,6 @@ depth.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
@@ -19,6 +18,7 @@ import numpy as np
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.annotate import ObjectAnnotation
 from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
+from xsam.sim.words import plural, split_words, with_article
 
 EXPRESSION_KINDS: tuple[str, ...] = (
     "category",
@@ -50,13 +50,11 @@ MIN_DEPTH_GAP_M = 0.04
 
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh")
 _NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
-_IRREGULAR_PLURALS = {"knife": "knives", "box": "boxes"}
 _CAPTIONS = (
     ("{} is on the table .", "{} are on the table ."),
     ("i see {} .", "i see {} ."),
 )  # singular, plural
 _MAX_CAPTION_PHRASES = 6
-_WORD = re.compile(r"</?p>|[a-z]+|[^\sa-z]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,21 +83,6 @@ class GroundedText:
 
     text: str
     instance_ids: tuple[tuple[int, ...], ...]
-
-
-def split_words(text: str) -> list[str]:
-    """Split text into words, punctuation marks, and phrase tags."""
-    return _WORD.findall(text)
-
-
-def plural(category: str) -> str:
-    """Return the plural of a category, for example "knives"."""
-    return _IRREGULAR_PLURALS.get(category, category + "s")
-
-
-def with_article(noun: str) -> str:
-    """Prepend the indefinite article, for example "an apple"."""
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
 def _shows_color(item: ObjectAnnotation, color: str) -> bool:

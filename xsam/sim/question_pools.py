@@ -20,13 +20,11 @@ from xsam.sim.language import (
     Expression,
     absent_expressions,
     grounded_caption,
-    plural,
     reasoning_answer,
     reasoning_questions,
     referring_expressions,
-    split_words,
-    with_article,
 )
+from xsam.sim.words import plural, split_words, with_article
 
 GRID_SIZE = 12
 MIN_NEIGHBOR_RATIO = 1.3

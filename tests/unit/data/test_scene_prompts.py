@@ -16,9 +16,9 @@ from xsam.inference.chat_format import ChatFormat
 from xsam.inference.prompt_masks import PROMPT_RADIUS_SHARE
 from xsam.inference.prompts import tokenize
 from xsam.sim.annotate import annotate
-from xsam.sim.language import plural
 from xsam.sim.render import STUFF_NAMES, render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
+from xsam.sim.words import plural
 from xsam.train.tokenizer import build_tiny_tokenizer
 from xsam.types.requests import PromptKind
 

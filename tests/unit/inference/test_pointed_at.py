@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from xsam import VisualPrompt
-from xsam.inference.postprocess import UnlabeledSegments, pointed_at
+from xsam.inference.pointing import pointed_at
+from xsam.inference.postprocess import UnlabeledSegments
 from xsam.inference.prompt_masks import prompt_mask
 
 HW = (60, 80)

@@ -21,12 +21,12 @@ from tests.unit.inference.logits import (
     mask_logits,
     pixels,
 )
+from xsam.inference.pointing import most_overlapping
 from xsam.inference.postprocess import (
     UnlabeledSegments,
     best_query,
     instances,
     matching_queries,
-    most_overlapping,
     panoptic,
     probabilities,
     semantic_bands,

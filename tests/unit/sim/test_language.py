@@ -21,12 +21,11 @@ from xsam.sim.language import (
     absent_expressions,
     category_queries,
     grounded_caption,
-    plural,
     reasoning_answer,
     reasoning_questions,
     referring_expressions,
-    split_words,
 )
+from xsam.sim.words import plural, split_words
 
 WIDTH, HEIGHT = 192, 144
 Objects = tuple[ObjectAnnotation, ...]
