@@ -3,37 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
 
-from tests.ros.camera_driver import TOPICS, BufferedCamera, FakeClock
+from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam import InvalidImageError, NoFrameError, StaleFrameError
-from xsam.types.lens import LensDistortion
 from xsam_ros.cameras.camera import CameraTopics
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.encode_images import compressed_from_depth, compressed_from_rgb, image_from_rgb
 from xsam_ros.messages.frames import stamp_from_ns
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    return FakeClock.installed(monkeypatch)
-
-
-@pytest.fixture
-def camera(clock: FakeClock) -> BufferedCamera:
-    return BufferedCamera(clock)
-
-
-@pytest.fixture
-def color_only(clock: FakeClock) -> BufferedCamera:
-    return BufferedCamera(clock, CameraTopics(image="/front/image_raw"))
-
 
 # --------------------------------------------------------------------------------------- topics
 
@@ -267,106 +249,6 @@ def test_compressed_color_and_depth(clock: FakeClock) -> None:
     np.testing.assert_array_equal(got.frame.rgb, rgb)
     assert got.frame.depth_m is not None
     np.testing.assert_allclose(got.frame.depth_m, depth_m, atol=1e-3)
-
-
-# ----------------------------------------------------------------------------------- intrinsics
-
-
-def test_intrinsics(camera: BufferedCamera) -> None:
-    camera.info(focal_px=5.0)
-    camera.color(hw=(8, 12))
-    got = camera.frame()
-    assert got.frame.intrinsics is not None
-    np.testing.assert_allclose(got.frame.intrinsics, [[10, 0, 5.5], [0, 10, 3.5], [0, 0, 1]])
-    assert got.no_intrinsics_reason == ""
-
-
-def test_intrinsics_stay_when_the_camera_info_stops(camera: BufferedCamera, clock: FakeClock) -> None:
-    """Some drivers publish it once."""
-    camera.info()
-    clock.advance(1000.0)
-    camera.color()
-    assert camera.frame().frame.intrinsics is not None
-
-
-def test_no_camera_info_yet(camera: BufferedCamera) -> None:
-    camera.color()
-    got = camera.frame()
-    assert got.frame.intrinsics is None
-    assert "no camera info has arrived on /front/camera_info" in got.no_intrinsics_reason
-
-
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [({"k": [0.0] * 9}, "not calibrated"), ({"hw": (4, 4)}, "aspect ratios differ")],
-)
-def test_a_camera_info_that_cannot_be_used(
-    camera: BufferedCamera, fields: dict[str, Any], reason: str
-) -> None:
-    camera.info(**fields)
-    camera.color()
-    got = camera.frame()
-    assert got.frame.intrinsics is None
-    assert reason in got.no_intrinsics_reason
-    assert camera.buffer.statistics().decode_errors == 1
-
-
-def test_rectified_images(clock: FakeClock) -> None:
-    p = [7.0, 0.0, 2.0, 0.0, 0.0, 8.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
-    camera = BufferedCamera(clock, rectified=True)
-    camera.info(p=p, d=[0.1, 0.0, 0.0, 0.0, 0.0])
-    camera.color()
-    got = camera.frame()
-    assert got.frame.intrinsics is not None
-    assert (got.frame.intrinsics[0, 0], got.frame.intrinsics[1, 1]) == (7.0, 8.0)
-    assert got.notes == ()
-
-
-_D = [-0.28, 0.07, 0.0002, 0.00002, 0.0]
-
-
-def test_distortion_is_corrected_and_noted(camera: BufferedCamera) -> None:
-    camera.info(d=_D, distortion_model="plumb_bob")
-    camera.color()
-    camera.depth()
-    got = camera.frame()
-    assert got.frame.lens == LensDistortion(model="plumb_bob", coefficients=tuple(_D))
-    assert len(got.notes) == 1
-    assert "distortion (plumb_bob) is corrected" in got.notes[0]
-
-
-@pytest.mark.parametrize(
-    ("model", "coefficients", "reason"),
-    [
-        ("equidistant", [0.0] * 4, "equidistant, but its coefficients are all 0"),
-        ("equidistant", [], "equidistant, but its coefficients are all 0"),
-        ("equidistant", [0.1] * 5, "equidistant has 4 coefficients, got 5"),
-        ("kannala_brandt", [0.1] * 4, "unknown lens model 'kannala_brandt'"),
-        ("omnidirectional", [0.0] * 4, "unknown lens model 'omnidirectional'"),
-        ("", [0.1] * 5, "unknown lens model ''"),
-    ],
-)
-def test_a_lens_that_cannot_be_corrected_gives_no_locations(
-    camera: BufferedCamera, model: str, coefficients: list[float], reason: str
-) -> None:
-    """Equidistant with coefficients 0, read as a pinhole camera's, gave 1.40 m for 5.80 m."""
-    camera.info(d=coefficients, distortion_model=model)
-    camera.color()
-    assert camera.frame().frame.intrinsics is not None, "without depth, nothing is located"
-    camera.depth()
-    got = camera.frame()
-    assert got.frame.depth_m is not None
-    assert got.frame.intrinsics is None
-    assert reason in got.no_intrinsics_reason
-    assert "rectified: true" in got.no_intrinsics_reason
-
-
-def test_images_that_seem_rectified_are_noted(clock: FakeClock) -> None:
-    camera = BufferedCamera(clock, replace(TOPICS, image="/front/image_rect_color"))
-    camera.info(d=_D, distortion_model="plumb_bob")
-    camera.color()
-    camera.depth()
-    assert "front.rectified" in camera.frame().notes[1]
 
 
 # ----------------------------------------------------------------------------------- statistics

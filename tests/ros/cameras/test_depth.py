@@ -9,24 +9,8 @@ import pytest
 
 from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
-from xsam_ros.cameras.camera import CameraTopics
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 from xsam_ros.messages.images import image_from_array
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
-    return FakeClock.installed(monkeypatch)
-
-
-@pytest.fixture
-def camera(clock: FakeClock) -> BufferedCamera:
-    return BufferedCamera(clock)
-
-
-@pytest.fixture
-def color_only(clock: FakeClock) -> BufferedCamera:
-    return BufferedCamera(clock, CameraTopics(image="/front/image_raw"))
 
 
 def test_depth_of_the_same_stamp(camera: BufferedCamera) -> None:

@@ -7,34 +7,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.unit.types.four_segments import four_segments
 from xsam import (
     Frame,
     InvalidImageError,
     InvalidQueryError,
-    MaskRle,
     ModelError,
     PromptKind,
     Query,
     SegmentationResult,
-    Segments,
     StaleFrameError,
     Status,
     Task,
     Timing,
     VisualPrompt,
 )
-from xsam.types.masks import BoolMask
 from xsam.types.requests import MAX_CATEGORIES, MAX_IMAGE_SIDE_PX, MAX_PROMPTS, MAX_TEXT_CHARS
 
 RGB = np.zeros((4, 7, 3), np.uint8)
 INSIDE = VisualPrompt.point(1, 1)
-
-
-def _mask(height: int, width: int, *pixels: tuple[int, int]) -> BoolMask:
-    mask = np.zeros((height, width), np.bool_)
-    for row, column in pixels:
-        mask[row, column] = True
-    return mask
 
 
 # --------------------------------------------------------------------------------------- frames
@@ -284,115 +275,6 @@ def test_half_a_character_is_refused(fields: dict[str, Any]) -> None:
         Query(**fields).validate()
 
 
-# ------------------------------------------------------------------------------------- segments
-
-
-def _four_segments() -> Segments:
-    """Return segments of which number i has i + 1 pixels in row i, so that every field identifies it."""
-    return Segments(
-        image_hw=(4, 7),
-        masks=tuple(MaskRle.encode(_mask(4, 7, *((i, c) for c in range(i + 1)))) for i in range(4)),
-        labels=("a", "b", "c", "d"),
-        label_indices=np.array([10, 11, 12, 13], np.int32),
-        scores=np.array([0.9, 0.8, 0.7, 0.6], np.float32),
-        boxes_xyxy=np.array([[0, i, i + 1, i + 1] for i in range(4)], np.float32),
-    )
-
-
-@pytest.mark.parametrize(
-    ("index", "chosen"),
-    [
-        ([2, 0], [2, 0]),
-        ([-1], [3]),
-        ([], []),
-        (slice(1, 3), [1, 2]),
-        (slice(None, None, -1), [3, 2, 1, 0]),
-        (np.array([3, 3]), [3, 3]),
-        ((1,), [1]),
-        ([False, True, False, True], [1, 3]),
-        (np.zeros(4, np.bool_), []),
-    ],
-)
-def test_filtering_keeps_the_columns_together(index: Any, chosen: list[int]) -> None:
-    """A bool array was once read as indices 0 and 1 and returned the first two segments repeatedly."""
-    kept = _four_segments()[index]
-    assert [mask.area - 1 for mask in kept.masks] == chosen
-    assert [mask.decode().any(axis=1).argmax() for mask in kept.masks] == chosen
-    assert list(kept.labels) == ["abcd"[i] for i in chosen]
-    assert kept.label_indices.tolist() == [10 + i for i in chosen]
-    assert kept.scores.tolist() == pytest.approx([0.9 - 0.1 * i for i in chosen])
-    assert kept.boxes_xyxy.tolist() == [[0, i, i + 1, i + 1] for i in chosen]
-    assert kept.image_hw == (4, 7)
-
-
-def test_segments_can_be_filtered_by_score() -> None:
-    segments = _four_segments()
-    assert segments[segments.scores < 0.75].labels == ("c", "d")
-
-
-@pytest.mark.parametrize("index", [[4], [True, False], [-5]])
-def test_places_that_do_not_exist_are_errors(index: Any) -> None:
-    with pytest.raises(IndexError):
-        _four_segments()[index]
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("labels", ("a",)),
-        ("label_indices", np.zeros(3, np.int32)),
-        ("scores", np.zeros((4, 1), np.float32)),
-        ("boxes_xyxy", np.zeros((4, 2), np.float32)),
-        ("masks", (MaskRle.encode(np.ones((7, 4), np.bool_)),) * 4),
-        ("masks", ()),
-    ],
-)
-def test_columns_of_other_lengths_are_errors(column: str, value: Any) -> None:
-    good = _four_segments()
-    columns = {
-        name: getattr(good, name) for name in ("masks", "labels", "label_indices", "scores", "boxes_xyxy")
-    }
-    with pytest.raises(ValueError, match="do not fit"):
-        Segments(image_hw=(4, 7), **{**columns, column: value})
-
-
-def test_columns_are_read_only() -> None:
-    segments = _four_segments()
-    for array in (segments.label_indices, segments.scores, segments.boxes_xyxy):
-        with pytest.raises(ValueError, match="read-only"):
-            array[0] = 0
-
-
-def test_no_segments_still_have_the_size_of_the_image() -> None:
-    empty = Segments(image_hw=(4, 7))
-    assert len(empty) == 0
-    assert empty.decode_masks().shape == (0, 4, 7)
-    assert empty.label_map().shape == (4, 7)
-    assert empty.label_map().max() == 0
-
-
-def _overlapping(scores: list[float]) -> Segments:
-    masks = [_mask(2, 3, (0, 0), (0, 1)), _mask(2, 3, (0, 1), (0, 2))]
-    return Segments(
-        image_hw=(2, 3),
-        masks=tuple(MaskRle.encode(mask) for mask in masks),
-        labels=("first", "second"),
-        label_indices=np.zeros(2, np.int32),
-        scores=np.array(scores, np.float32),
-        boxes_xyxy=np.zeros((2, 4), np.float32),
-    )
-
-
-@pytest.mark.parametrize(
-    ("scores", "row"), [([0.9, 0.5], [1, 1, 2]), ([0.5, 0.9], [1, 2, 2]), ([0.5, 0.5], [1, 1, 2])]
-)
-def test_the_better_score_wins_an_overlap(scores: list[float], row: list[int]) -> None:
-    """In segments not sorted by score, such as filtered ones, the first one once won."""
-    ids = _overlapping(scores).label_map()
-    assert ids.dtype == np.uint16
-    assert ids.tolist() == [row, [0, 0, 0]]
-
-
 # -------------------------------------------------------------------------------------- results
 
 
@@ -417,7 +299,7 @@ def test_an_error_becomes_a_typed_answer(error: Any, status: Status) -> None:
 
 
 def test_a_result_can_be_looped_over() -> None:
-    result = SegmentationResult(status=Status.FOUND, query=Query(text="x"), segments=_four_segments())
+    result = SegmentationResult(status=Status.FOUND, query=Query(text="x"), segments=four_segments())
     assert len(result) == 4
     rows = [(label, round(score, 1), int(mask.sum())) for label, score, mask in result]
     assert rows == [("a", 0.9, 1), ("b", 0.8, 2), ("c", 0.7, 3), ("d", 0.6, 4)]
@@ -425,7 +307,7 @@ def test_a_result_can_be_looped_over() -> None:
 
 
 def test_times_of_the_stages_add_up() -> None:
-    result = SegmentationResult(status=Status.FOUND, query=Query(text="x"), segments=_four_segments())
+    result = SegmentationResult(status=Status.FOUND, query=Query(text="x"), segments=four_segments())
     timed = result.with_timing({"encode": 0.25, "decode": 0.5})
     assert timed.timing.total_s == 0.75
     assert timed.segments is result.segments
