@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from support.golden import GOLDEN
+from tests.unit.weights.published_files import as_bin, base_tokenizer, download_folder, nothing_left
 from xsam import CheckpointError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.inference import forward
@@ -37,26 +38,7 @@ def _one_thread() -> None:
 @pytest.fixture
 def released(tmp_path: Path) -> Path:
     """The released layout the way it is published: `pytorch_model.bin`, with configuration and tokenizer."""
-    return _as_bin("c", tmp_path / "published")
-
-
-def _as_bin(variant: str, folder: Path) -> Path:
-    shutil.copytree(GOLDEN / variant / "tokenizer", folder / "tokenizer")
-    shutil.copy(GOLDEN / variant / "config.json", folder)
-    torch.save(load_file(GOLDEN / variant / "model.safetensors"), folder / "pytorch_model.bin")
-    return folder
-
-
-def _base_tokenizer(folder: Path) -> Path:
-    """The golden tokenizer before X-SAM's three tokens were added: 420 tokens."""
-    folder.mkdir(parents=True, exist_ok=True)
-    content = json.loads((GOLDEN / "c" / "tokenizer" / "tokenizer.json").read_text())
-    content["added_tokens"] = [t for t in content["added_tokens"] if t["content"] not in SPECIAL_TOKENS]
-    (folder / "tokenizer.json").write_text(json.dumps(content))
-    settings = json.loads((GOLDEN / "c" / "tokenizer" / "tokenizer_config.json").read_text())
-    del settings["added_tokens_decoder"]
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return folder
+    return as_bin("c", tmp_path / "published")
 
 
 @pytest.fixture
@@ -72,23 +54,6 @@ def small_full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
     monkeypatch.setattr(published, "full_config", stand_in)
     return requested
-
-
-def _download(folder: Path) -> Path:
-    """Write what `xsam download` leaves, and a stage that must be ignored."""
-    weights = folder / "X-SAM" / "s3_mixed_finetune" / "xsam_phi3"
-    weights.mkdir(parents=True)
-    torch.save(load_file(GOLDEN / "c" / "model.safetensors"), weights / "pytorch_model.bin")
-    other = folder / "X-SAM" / "s1_seg_finetune" / "xsam_sam"
-    other.mkdir(parents=True)
-    torch.save({"segmentor.x": torch.zeros(1)}, other / "pytorch_model.bin")
-    _base_tokenizer(folder / "Phi-3-mini-4k-instruct")
-    return folder
-
-
-def _nothing_left(out: Path) -> bool:
-    """No output, and no unfinished files next to it."""
-    return not out.exists() and not [p for p in out.parent.iterdir() if out.name in p.name]
 
 
 # -- the same results
@@ -120,7 +85,7 @@ def _predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Predicti
 def test_the_logits_do_not_change(
     variant: str, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, out = _as_bin(variant, tmp_path / "published"), tmp_path / "converted"
+    source, out = as_bin(variant, tmp_path / "published"), tmp_path / "converted"
     report = convert.convert(source, out)
     assert report.layout == layout
     before = _predictions(GOLDEN / variant, monkeypatch)
@@ -197,7 +162,7 @@ def test_large_models_are_split_into_shards(
 
 
 def test_released_shards_are_read(tmp_path: Path) -> None:
-    source = _as_bin("c", tmp_path / "published")
+    source = as_bin("c", tmp_path / "published")
     tensors = torch.load(source / "pytorch_model.bin", weights_only=True)
     (source / "pytorch_model.bin").unlink()
     half = len(tensors) // 2
@@ -209,7 +174,7 @@ def test_released_shards_are_read(tmp_path: Path) -> None:
     (source / "1.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"missing: 1\.safetensors"):
         convert.convert(source, tmp_path / "second")
-    assert _nothing_left(tmp_path / "second")
+    assert nothing_left(tmp_path / "second")
 
 
 def test_the_dtype_is_converted_on_request(released: Path, tmp_path: Path) -> None:
@@ -227,7 +192,7 @@ def test_numbers_too_large_for_the_dtype_are_refused(released: Path, tmp_path: P
     torch.save(tensors, released / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=f"{EMBEDDING} has values too large for float16"):
         convert.convert(released, tmp_path / "out", dtype="float16")
-    assert _nothing_left(tmp_path / "out")
+    assert nothing_left(tmp_path / "out")
     with pytest.raises(ValueError, match="dtype must be one of keep, float32, bfloat16, float16"):
         convert.convert(released, tmp_path / "out", dtype="int8")
 
@@ -248,7 +213,7 @@ def test_tensors_that_share_memory_are_written_separately(released: Path, tmp_pa
 
 
 def test_the_download_folder_is_enough(tmp_path: Path, small_full: list[bool]) -> None:
-    report = convert.convert(_download(tmp_path / "download"), tmp_path / "out")
+    report = convert.convert(download_folder(tmp_path / "download"), tmp_path / "out")
     assert small_full == [True]
     assert (report.vocab_size, report.token_count) == (423, 423)  # 423 rows, not the usual 32,014
     assert report.added_tokens == ("<SEG>", "<p>", "</p>")
@@ -268,27 +233,27 @@ def test_a_bare_weight_file_needs_a_tokenizer(tmp_path: Path, small_full: list[b
     with pytest.raises(CheckpointError, match="no tokenizer next to the weights") as caught:
         convert.convert(file, tmp_path / "out")
     assert "microsoft/Phi-3-mini-4k-instruct" in caught.value.hint
-    report = convert.convert(file, tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "tokenizer"))
+    report = convert.convert(file, tmp_path / "out", tokenizer=base_tokenizer(tmp_path / "tokenizer"))
     assert report.added_tokens == SPECIAL_TOKENS
 
 
 def test_the_current_layout_gets_the_current_configuration(tmp_path: Path, small_full: list[bool]) -> None:
     shutil.copy(GOLDEN / "a" / "model.safetensors", tmp_path)
     convert.convert(
-        tmp_path / "model.safetensors", tmp_path / "out", tokenizer=_base_tokenizer(tmp_path / "tokenizer")
+        tmp_path / "model.safetensors", tmp_path / "out", tokenizer=base_tokenizer(tmp_path / "tokenizer")
     )
     assert small_full == [False]
 
 
 def test_somebody_elses_config_json_is_not_ours(tmp_path: Path, small_full: list[bool]) -> None:
-    source = _as_bin("c", tmp_path / "published")
+    source = as_bin("c", tmp_path / "published")
     (source / "config.json").write_text('{"model_type": "phi3"}')
     convert.convert(source, tmp_path / "out")
     assert small_full == [True]
 
 
 def test_published_settings_are_compared(tmp_path: Path, small_full: list[bool]) -> None:
-    source = _download(tmp_path / "download")
+    source = download_folder(tmp_path / "download")
     (source / "Phi-3-mini-4k-instruct" / "config.json").write_text(
         '{"sliding_window": 99, "hidden_act": "silu"}'
     )
@@ -310,7 +275,7 @@ def test_the_compared_settings_exist() -> None:
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, small_full: list[bool]) -> None:
-    source = _download(tmp_path / "download")
+    source = download_folder(tmp_path / "download")
     tokenizer = open_tokenizer(source / "Phi-3-mini-4k-instruct")
     tokenizer.add_tokens(["wrong"])
     tokenizer.save_pretrained(tmp_path / "tokenizer")
@@ -318,11 +283,11 @@ def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path, small_
         CheckpointError, match=r"has 424 tokens with <SEG>, <p>, </p> added, .* embedding 423 rows"
     ):
         convert.convert(source, tmp_path / "out", tokenizer=tmp_path / "tokenizer")
-    assert _nothing_left(tmp_path / "out")
+    assert nothing_left(tmp_path / "out")
 
 
 def test_a_tokenizer_smaller_than_the_embedding_is_noted(tmp_path: Path, small_full: list[bool]) -> None:
-    source = _download(tmp_path / "download")
+    source = download_folder(tmp_path / "download")
     weights = next((source / "X-SAM" / "s3_mixed_finetune").rglob("pytorch_model.bin"))
     tensors = torch.load(weights, weights_only=True)
     for name in (EMBEDDING, "llm.lm_head.weight"):
@@ -364,7 +329,7 @@ def test_weights_are_checked_before_anything_is_written(
     torch.save(tensors, released / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=message):
         convert.convert(released, tmp_path / "out")
-    assert _nothing_left(tmp_path / "out")
+    assert nothing_left(tmp_path / "out")
 
 
 def test_a_full_disk_is_detected_first(
@@ -373,7 +338,7 @@ def test_a_full_disk_is_detected_first(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000_000))
     with pytest.raises(CheckpointError, match=r"has 0\.0 GB free"):
         convert.convert(released, tmp_path / "out")
-    assert _nothing_left(tmp_path / "out")
+    assert nothing_left(tmp_path / "out")
 
 
 def test_a_disk_that_fills_up_while_writing(
@@ -385,7 +350,7 @@ def test_a_disk_that_fills_up_while_writing(
     monkeypatch.setattr(convert, "save_file", fill)
     with pytest.raises(CheckpointError, match=r"cannot write .*: No space left on device"):
         convert.convert(released, tmp_path / "out")
-    assert _nothing_left(tmp_path / "out")
+    assert nothing_left(tmp_path / "out")
 
 
 def test_existing_files_are_not_overwritten(released: Path, tmp_path: Path) -> None:
@@ -407,7 +372,7 @@ def test_force_replaces_the_checkpoint_only(
 ) -> None:
     """A stale `model.safetensors` would win over new shards."""
     out = tmp_path / "out"
-    convert.convert(_as_bin("a", tmp_path / "other"), out)
+    convert.convert(as_bin("a", tmp_path / "other"), out)
     (out / "notes.txt").write_text("mine")
     monkeypatch.setattr(convert, "MAX_SHARD_BYTES", 1_000_000)
     report = convert.convert(released, out, force=True)
