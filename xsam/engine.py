@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xsam.config import XSamConfig
+from xsam.config import ModelConfig
 from xsam.errors import (
     CheckpointError,
     DeadlineExceededError,
@@ -30,15 +30,16 @@ from xsam.inference.acceleration import (
     is_out_of_memory,
     quantize_language_model,
 )
+from xsam.inference.family import Network
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
 from xsam.inference.images import as_rgb
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import StageClock
-from xsam.model.xsam import XSamModel
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
+from xsam.weights.x2sam import is_x2sam, load_x2sam
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
@@ -58,7 +59,7 @@ class XSam:
 
     def __init__(
         self,
-        model: XSamModel,
+        model: Network,
         tokenizer: Any,
         *,
         model_id: str,
@@ -116,7 +117,7 @@ class XSam:
         )
         folder, model_id = resolve_model(model)
         with _model_errors(f"cannot load {folder}", CheckpointError):
-            network, tokenizer = load_checkpoint(
+            network, tokenizer = (load_x2sam if is_x2sam(folder) else load_checkpoint)(
                 folder, device=options.device, llm_device=options.llm_device, dtype=options.dtype
             )
             if options.llm_weights == "int8":
@@ -132,7 +133,7 @@ class XSam:
         )
 
     @property
-    def config(self) -> XSamConfig:
+    def config(self) -> ModelConfig:
         return self._open_forward().model.config
 
     @property

@@ -49,7 +49,7 @@ class X2SamVariant:
     def model(self) -> X2SamModel:
         base = self.folder / "base_qwen3vl"
         if not base.is_dir():
-            return load_x2sam(self.folder)
+            return load_x2sam(self.folder)[0]
         return x2sam_from(X2SamConfig.read(self.folder / "config.json"), self.merged)
 
     @property

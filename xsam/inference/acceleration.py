@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from xsam.errors import ModelError
+from xsam.model.x2sam import X2SamModel
 from xsam.model.xsam import XSamModel
 
 
@@ -31,7 +32,7 @@ def require_torchao() -> Any:
     return torchao.quantization
 
 
-def quantize_language_model(model: XSamModel) -> None:
+def quantize_language_model(model: XSamModel | X2SamModel) -> None:
     """Quantize the matrices of the language model's layers to eight bits, one scale per row, in place.
 
     Takes a quarter of the memory of float32, half of bfloat16. On a CPU it is slower than float32; outputs
@@ -49,13 +50,14 @@ def quantize_language_model(model: XSamModel) -> None:
         quantization.quantize_(layer, quantization.Int8WeightOnlyConfig())
 
 
-def compile_fixed_shapes(model: XSamModel) -> None:
+def compile_fixed_shapes(model: XSamModel | X2SamModel) -> None:
     """Compile what has fixed shapes for every frame (encoders, connector, pixel decoder), in place.
 
     The compiler runs on the first frame. CUDA graphs stay off: the next frame would overwrite their outputs,
     which the frame cache keeps.
     """
-    model.encode_image = torch.compile(model.encode_image, dynamic=False)  # type: ignore[method-assign]
+    name = "encode_frames" if isinstance(model, X2SamModel) else "encode_image"
+    setattr(model, name, torch.compile(getattr(model, name), dynamic=False))
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from torch import Tensor
 from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
-from xsam.inference.chat_format import chat_format
+from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
-from xsam.inference.preprocess import region_mask, segmentation_pixels, vision_pixels
+from xsam.inference.preprocess import region_mask
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import (
     SEG_TAG,
@@ -32,16 +32,15 @@ from xsam.inference.prompts import (
 )
 from xsam.inference.results import Prediction, compose, plain_text
 from xsam.inference.stages import StageClock
-from xsam.model.language import PrefixCache, cache_prefix, following_states, generate
+from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
+from xsam.model.xsam import span_means
 from xsam.types.deadline import TextHook
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
 MAX_PROMPTS_PER_BATCH = 8
 MAX_NEW_TOKENS = 256
-PREFIX_ROOM = 320  # positions allocated behind the image's: enough for eight short prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,11 +61,11 @@ class Prompt:
 class ForwardPass:
     """A network and its tokenizer; one call at a time, inside `torch.inference_mode`."""
 
-    def __init__(self, model: XSamModel, tokenizer: Any, *, model_id: str) -> None:
+    def __init__(self, model: Network, tokenizer: Any, *, model_id: str) -> None:
         self.model = model
+        self.family: Family = family_of(model)
         self.tokenizer = tokenizer
         self.model_id = model_id
-        self.chat = chat_format(model.config)
 
     def run(
         self,
@@ -123,9 +122,11 @@ class ForwardPass:
         task = query.validate(frame.image_hw)
         distinct = without_repeats(query)
         conversation = conversation_for(distinct, task)
-        tokens = tokenize(self.tokenizer, conversation, self.chat)
-        tokens = tokens.expand(config.num_image_tokens, config.sampler.tokens_per_region)
-        room = config.llm.max_position_embeddings - (0 if conversation.answer else MAX_NEW_TOKENS)
+        tokens = tokenize(self.tokenizer, conversation, self.family.chat)
+        tokens = tokens.expand(
+            self.family.count_image_tokens(frame.image_hw), config.sampler.tokens_per_region
+        )
+        room = self.family.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
         if len(tokens.input_ids) > room:
             raise InvalidQueryError(
                 f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
@@ -222,17 +223,11 @@ class ForwardPass:
         Raises:
             NotFiniteError: it contains NaN or infinity.
         """
-        model = self.model
-        pixels = vision_pixels(frame.rgb, model.config), segmentation_pixels(frame.rgb, model.config.square)
+        pixels = self.family.pixels(frame.rgb)
         clock.begin("encode")
-        inputs = [tensor[None].to(model.device, model.dtype) for tensor in pixels]
-        features = model.encode_image(*inputs) if compiled else XSamModel.encode_image(model, *inputs)
-        encoded = EncodedFrame(
-            image_tokens=features.image_tokens,
-            region_map=features.region_map,
-            memory=model.decoder_memory(features),
-        )
-        if not all_finite((features.image_tokens, *encoded.memory.tensors)):
+        encoded = self.family.encode(pixels, compiled=compiled)
+        assert encoded.image_tokens is not None
+        if not all_finite((encoded.image_tokens, *encoded.deepstack, *encoded.memory.tensors)):
             raise NotFiniteError
         return encoded
 
@@ -247,27 +242,25 @@ class ForwardPass:
             The predictions by index of the prompt, without those that are not finite.
         """
         clock.begin("language")
-        model = self.model
         prefix = self._prefix(encoded, prompts[0])
         clock.check()
         texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
-        seg_embeds, conditions = [], []
-        for prompt, states in zip(prompts, following_states(model.llm, prefix, texts), strict=True):
-            seg, means = self._project(
+        projected = [
+            self._project(
                 states[0],
                 prompt.tokens.cond_ids[prompt.text_start :],
                 prompt.tokens.seg_ids[prompt.text_start :],
             )
-            seg_embeds.append(seg)
-            conditions.append(means)
+            for prompt, states in zip(prompts, following_states(self.family.llm, prefix, texts), strict=True)
+        ]
         clock.begin("decode")
-        decoded = self._decode(encoded, seg_embeds, conditions)
+        decoded = self.family.decode(encoded, projected)
         predictions = {
             prompt.index: Prediction(
                 # Padded conditions are cut off again; background stays last.
                 class_logits=torch.cat(
                     [
-                        decoded.class_logits[0, p, :, : len(conditions[p])],
+                        decoded.class_logits[0, p, :, : len(projected[p].conditions)],
                         decoded.class_logits[0, p, :, -1:],
                     ],
                     dim=-1,
@@ -287,7 +280,7 @@ class ForwardPass:
             NotFiniteError: states or logits contain NaN or infinity.
         """
         clock.begin("language")
-        model, tokenizer = self.model, self.tokenizer
+        tokenizer = self.tokenizer
         prefix = self._prefix(encoded, prompt)
         generated: list[int] = []
 
@@ -298,11 +291,11 @@ class ForwardPass:
                 on_text(prompt.index, plain_text(self._decode_text(generated)))
 
         generation = generate(
-            model.llm,
+            self.family.llm,
             self._embed(encoded, prompt),
             max_new_tokens=MAX_NEW_TOKENS,
             stop_ids=tokenizer.convert_tokens_to_ids(
-                [self.chat.end, tokenizer.eos_token, *self.chat.also_stop_at]
+                [self.family.chat.end, tokenizer.eos_token, *self.family.chat.also_stop_at]
             ),
             # An explanation ends with its mask; a caption or a chat may continue after one.
             final_ids=[tokenizer.convert_tokens_to_ids(SEG_TAG)] if prompt.query.explain else (),
@@ -320,9 +313,9 @@ class ForwardPass:
             cond_ids[cond_ids >= requested] = -1
         if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
             return Prediction(class_logits=None, mask_logits=None, text=text)
-        seg, means = self._project(generation.hidden_states, cond_ids, seg_ids)
+        projected = self._project(generation.hidden_states, cond_ids, seg_ids)
         clock.begin("decode")
-        decoded = self._decode(encoded, [seg], [means])
+        decoded = self.family.decode(encoded, [projected])
         prediction = Prediction(
             class_logits=decoded.class_logits[0, 0], mask_logits=decoded.mask_logits[0, 0], text=text
         )
@@ -331,50 +324,38 @@ class ForwardPass:
         return prediction
 
     def _decode_text(self, token_ids: Sequence[int]) -> str:
-        return self.chat.restore(self.tokenizer.decode(token_ids, skip_special_tokens=False))
+        return self.family.chat.restore(self.tokenizer.decode(token_ids, skip_special_tokens=False))
 
     def _prefix(self, encoded: EncodedFrame, prompt: Prompt) -> PrefixCache:
         """Return keys and values of the user tag and the image, which every prompt begins with."""
         if encoded.prefix is None:
-            assert encoded.image_tokens is not None
             ids = torch.from_numpy(prompt.tokens.input_ids[: prompt.text_start]).to(self.model.llm_device)
-            embeds = self.model.embed(ids, encoded.image_tokens[0])
-            encoded.prefix = cache_prefix(self.model.llm, embeds[None], room=PREFIX_ROOM)
-            encoded.image_tokens = None
+            encoded.prefix = self.family.prefix(encoded, ids)
+            encoded.image_tokens, encoded.deepstack = None, ()
         return encoded.prefix
 
     def _embed(self, encoded: EncodedFrame, prompt: Prompt) -> Tensor:
         """Embed what follows the image, (L, D)."""
         model = self.model
         ids = torch.from_numpy(prompt.tokens.input_ids[prompt.text_start :]).to(model.llm_device)
-        regions = None
+        points = None
         if prompt.regions is not None:
             count = model.config.sampler.num_sample_point
             points = torch.stack([region_points(m.to(model.device), count) for m in prompt.regions])
-            regions = model.region_tokens(encoded.region_map.expand(len(points), -1, -1, -1), points)
-        return model.embed(ids, None, regions)
+        return self.family.embed(encoded, ids, points)
 
     def _project(
         self, states: Tensor, cond_ids: NDArray[np.int64], seg_ids: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """Project the states of a text (L, D) to the `<SEG>` embedding (C,) and condition means (K, C).
-
-        Only the positions that are used go through the projector.
-        """
+    ) -> PromptStates:
+        """Project the states of a text (L, D) at `<SEG>` and at the conditions; no others are used."""
         used = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
-        model = self.model
-        projected = model.llm_projector(states[torch.from_numpy(used).to(states.device)].to(model.device))
-        means = span_means(projected[None], [torch.from_numpy(cond_ids[used]).to(model.device)])
-        return projected[int(np.flatnonzero(seg_ids[used] == 0)[0])], means[0]
-
-    # ------------------------------------------------------------------------------------ decode
-
-    def _decode(
-        self, encoded: EncodedFrame, seg_embeds: Sequence[Tensor], conditions: Sequence[Tensor]
-    ) -> DecoderStage:
-        padded, valid = pad_conditions(conditions)
-        return self.model.predict(
-            encoded.memory, torch.stack(list(seg_embeds))[None], padded[None], valid[None]
+        device = self.model.device
+        projected = self.family.project(states[torch.from_numpy(used).to(states.device)].to(device))
+        in_condition = torch.from_numpy(cond_ids[used]).to(device)
+        return PromptStates(
+            seg=projected[int(np.flatnonzero(seg_ids[used] == 0)[0])],
+            conditions=span_means(projected[None], [in_condition])[0],
+            tokens=projected[in_condition >= 0],
         )
 
     # ----------------------------------------------------------------------------------- compose

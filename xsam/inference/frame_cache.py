@@ -19,14 +19,15 @@ class EncodedFrame:
     """Everything that depends on the frame and on no query."""
 
     image_tokens: Tensor | None  # (1, T, D); dropped once the language model has read them
-    region_map: Tensor  # (1, D, h, w) for the region sampler
+    region_map: Tensor  # (1, D, h, w) for the region sampler; X2SAM: (1, h, w, C), still to be projected
     memory: DecoderMemory
+    deepstack: tuple[Tensor, ...] = ()  # (T, D) each, of X2SAM; dropped with the image tokens
     prefix: PrefixCache | None = None  # the language model's keys and values up to the last image token
 
     @property
     def nbytes(self) -> int:
         """Memory of all tensors, bytes."""
-        tensors = [self.region_map, *self.memory.tensors]
+        tensors = [self.region_map, *self.memory.tensors, *self.deepstack]
         if self.image_tokens is not None:
             tensors.append(self.image_tokens)
         own = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}

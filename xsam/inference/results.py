@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from xsam.config import XSamConfig
+from xsam.config import ModelConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
 from xsam.inference.pointing import most_overlapping, pointed_at
@@ -54,7 +54,7 @@ def compose(
     prediction: Prediction,
     query: Query,
     frame: Frame,
-    config: XSamConfig,
+    config: ModelConfig,
     *,
     task: Task,
     prompt_region: BoolMask | None = None,
@@ -136,7 +136,7 @@ def _select(
     query: Query,
     task: Task,
     frame: Frame,
-    config: XSamConfig,
+    config: ModelConfig,
     prompt_region: BoolMask | None,
     check: Check,
 ) -> UnlabeledSegments:
@@ -180,7 +180,7 @@ def _select_categories(
     mask_logits: Tensor,
     query: Query,
     geometry: MaskGeometry,
-    config: XSamConfig,
+    config: ModelConfig,
     check: Check,
 ) -> UnlabeledSegments:
     """Things only → instances; stuff only → regions; both → panoptic."""
@@ -205,5 +205,5 @@ def _select_categories(
     return stuff_regions(class_logits, mask_logits, geometry, threshold=threshold, check=check)
 
 
-def _nested(config: XSamConfig) -> float | None:
+def _nested(config: ModelConfig) -> float | None:
     return NESTED_SHARE if config.one_mask_per_object else None

@@ -95,6 +95,11 @@ class X2SamModel(nn.Module):
         return self.bg_embeds.weight.device
 
     @property
+    def llm_device(self) -> torch.device:
+        """Device of the text model; the rest may be elsewhere."""
+        return self.vlm.model.language_model.norm.weight.device
+
+    @property
     def dtype(self) -> torch.dtype:
         """Data type of the computation."""
         return self.bg_embeds.weight.dtype

@@ -13,7 +13,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -50,6 +50,7 @@ _PREFIXES: tuple[tuple[str, str], ...] = (
     ("segmentor.logit_scale", "segmentor.class_predictor.logit_scale"),
     ("vision_encoder.vision_model.", "vision_encoder."),
 )
+_Network = TypeVar("_Network", bound=nn.Module)
 _ASSETS = Path(__file__).parents[1] / "assets"
 
 
@@ -255,38 +256,76 @@ def load_checkpoint(
     Raises:
         CheckpointError: files are missing, damaged, or do not belong together.
     """
-    device = torch.device(device)
-    llm_device = device if llm_device is None else torch.device(llm_device)
     config = XSamConfig.read(folder / "config.json")
-    tokenizer = load_tokenizer(folder / "tokenizer")
-    if len(tokenizer) > config.llm.vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model {config.llm.vocab_size}",
-            hint="the tokenizer belongs to another checkpoint",
-        )
+    tokenizer = load_tokenizer(folder / "tokenizer", vocab_size=config.llm.vocab_size)
     model = build_on_meta(config)
-    native = computes_natively(device, dtype) and computes_natively(llm_device, dtype)
-    load_weights(
+    fill_network(
         model,
         read_tensors(folder),
+        llm_names=("llm.",),
+        fill_buffers=_fill_buffers,
+        device=device,
+        llm_device=llm_device,
         dtype=dtype,
-        device_for=lambda name: llm_device if name.startswith("llm.") else device,
     )
-    _fill_buffers(model)
-    if not native:
-        store_weights_as(model, model.llm.model.embed_tokens, dtype)
-    return model.eval(), tokenizer
+    return model, tokenizer
+
+
+def fill_network(
+    model: _Network,
+    tensors: Mapping[str, Tensor],
+    *,
+    llm_names: tuple[str, ...],
+    fill_buffers: Callable[[_Network], None],
+    device: torch.device | str = "cpu",
+    llm_device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Give a network on the meta device its weights and buffers, and set it to evaluation mode.
+
+    Args:
+        model: the network; its `llm.model.embed_tokens` is the vocabulary.
+        tensors: name → tensor.
+        llm_names: how the names of the language model's tensors begin.
+        fill_buffers: computes what checkpoints do not contain.
+        device: of the network.
+        llm_device: of the language model; None = `device`.
+        dtype: of the floating-point parameters.
+
+    Raises:
+        CheckpointError: the tensors do not fit the network.
+    """
+    device = torch.device(device)
+    llm_device = device if llm_device is None else torch.device(llm_device)
+    load_weights(
+        model,
+        tensors,
+        dtype=dtype,
+        device_for=lambda name: llm_device if name.startswith(llm_names) else device,
+    )
+    fill_buffers(model)
+    if left := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
+        raise CheckpointError(f"buffers of the model are still empty: {shortened(left)}")
+    if not (computes_natively(device, dtype) and computes_natively(llm_device, dtype)):
+        network: Any = model
+        store_weights_as(model, network.llm.model.embed_tokens, dtype)
+    model.eval()
 
 
 def build_on_meta(config: XSamConfig) -> XSamModel:
-    """Build the network without memory for its weights.
+    """Build X-SAM's network without memory for its weights; see `network_on_meta`."""
+    return network_on_meta(lambda: XSamModel(config))
+
+
+def network_on_meta(build: Callable[[], _Network]) -> _Network:
+    """Build a network without memory for its weights.
 
     Raises:
         CheckpointError: its settings do not fit together.
     """
     try:
         with torch.device("meta"):
-            return XSamModel(config)
+            return build()
     except Exception as error:  # what the classes of transformers and PyTorch do not accept
         raise CheckpointError(
             f"cannot build the network of this config.json: {type(error).__name__}: {one_line(error)}",
@@ -300,9 +339,6 @@ def _fill_buffers(model: XSamModel) -> None:
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=model.device)[None]
     rotary = model.llm.model.rotary_emb
     model.llm.model.rotary_emb = type(rotary)(model.config.llm).to(model.llm_device)
-    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if left:
-        raise CheckpointError(f"buffers of the model are still empty: {shortened(left)}")
 
 
 def open_tokenizer(folder: Path) -> Any:
@@ -328,11 +364,16 @@ def open_tokenizer(folder: Path) -> Any:
         raise CheckpointError(f"cannot open the tokenizer in {folder}: {one_line(error)}") from error
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(folder: Path, *, vocab_size: int | None = None) -> Any:
     """Open a tokenizer folder and check that it has X-SAM's special tokens.
 
+    Args:
+        folder: with `tokenizer.json`.
+        vocab_size: rows of the model's vocabulary, if known.
+
     Raises:
-        CheckpointError: there is no tokenizer, it is damaged, or it lacks one of the tokens.
+        CheckpointError: there is no tokenizer, it is damaged, lacks one of the tokens, or has more tokens
+            than the model.
     """
     tokenizer = open_tokenizer(folder)
     unknown = [
@@ -341,6 +382,11 @@ def load_tokenizer(folder: Path) -> Any:
     if unknown:
         raise CheckpointError(
             f"the tokenizer in {folder} lacks {', '.join(unknown)}", hint="write it with `xsam convert`"
+        )
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise CheckpointError(
+            f"the tokenizer has {len(tokenizer)} tokens, the model {vocab_size}",
+            hint="the tokenizer belongs to another checkpoint",
         )
     return tokenizer
 

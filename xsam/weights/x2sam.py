@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from xsam.config.json_files import read_json
 from xsam.config.x2sam import X2SamConfig
 from xsam.errors import CheckpointError
 from xsam.model.x2sam import X2SamModel
-from xsam.weights.checkpoint import load_weights
-from xsam.weights.weight_files import one_line, read_tensors, shortened
+from xsam.weights.checkpoint import fill_network, load_tokenizer, network_on_meta
+from xsam.weights.weight_files import read_tensors, shortened
 
 LORA_SCALE = 2.0  # alpha / r of the release, which the file does not state
 
@@ -125,56 +127,50 @@ class MergedTensors(Mapping[str, Tensor]):
         return len(self._whole)
 
 
-def build_x2sam_on_meta(config: X2SamConfig) -> X2SamModel:
-    """Build the network without memory for its weights.
-
-    Raises:
-        CheckpointError: its settings do not fit together.
-    """
-    try:
-        with torch.device("meta"):
-            return X2SamModel(config)
-    except Exception as error:  # what the classes of transformers and PyTorch do not accept
-        raise CheckpointError(
-            f"cannot build the network of this config.json: {type(error).__name__}: {one_line(error)}",
-            hint="take the config.json that came with the weights",
-        ) from error
-
-
-def load_x2sam(folder: Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> X2SamModel:
-    """Open the network of a checkpoint folder.
-
-    Raises:
-        CheckpointError: files are missing, damaged, or do not belong together.
-    """
-    return x2sam_from(
-        X2SamConfig.read(folder / "config.json"),
-        MergedTensors(read_tensors(folder)),
-        device=device,
-        dtype=dtype,
-    )
+def load_x2sam(
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    llm_device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> tuple[X2SamModel, Any]:
+    """Open a checkpoint folder of X2SAM; see `load_checkpoint`."""
+    config = X2SamConfig.read(folder / "config.json")
+    tokenizer = load_tokenizer(folder / "tokenizer", vocab_size=config.vlm.text_config.vocab_size)
+    tensors = MergedTensors(read_tensors(folder))
+    return x2sam_from(config, tensors, device=device, llm_device=llm_device, dtype=dtype), tokenizer
 
 
 def x2sam_from(
     config: X2SamConfig,
     tensors: Mapping[str, Tensor],
     *,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
+    llm_device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> X2SamModel:
-    """Build the network from tensors by name; see `load_x2sam`."""
-    model = build_x2sam_on_meta(config)
-    target = torch.device(device)
-    load_weights(model, tensors, dtype=dtype, device_for=lambda _: target)
-    fill_buffers(model)
-    return model.eval()
+    """Build the network from tensors by name."""
+    model = network_on_meta(lambda: X2SamModel(config))
+    fill_network(
+        model,
+        tensors,
+        llm_names=("vlm.model.language_model.", "vlm.lm_head."),
+        fill_buffers=_fill_buffers,
+        device=device,
+        llm_device=llm_device,
+        dtype=dtype,
+    )
+    return model
 
 
-def fill_buffers(model: X2SamModel) -> None:
+def _fill_buffers(model: X2SamModel) -> None:
     """Compute the buffers that checkpoints do not contain: rotary frequencies."""
     text, visual = model.vlm.model.language_model, model.vlm.model.visual
-    text.rotary_emb = type(text.rotary_emb)(model.config.vlm.text_config).to(model.device)
+    text.rotary_emb = type(text.rotary_emb)(model.config.vlm.text_config).to(model.llm_device)
     visual.rotary_pos_emb = type(visual.rotary_pos_emb)(model.config.vlm.vision_config).to(model.device)
-    left = [name for name, buffer in model.named_buffers() if buffer.is_meta]
-    if left:
-        raise CheckpointError(f"buffers of the model are still empty: {shortened(left)}")
+
+
+def is_x2sam(folder: Path) -> bool:
+    """Tell whether a checkpoint folder is X2SAM's, by the sections of its `config.json`."""
+    content = read_json(folder / "config.json")
+    return isinstance(content, Mapping) and "vlm" in content

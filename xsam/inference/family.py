@@ -1,0 +1,235 @@
+"""What the two families of networks do differently between an image and its masks.
+
+`ForwardPass` knows neither: it prepares prompts, encodes the frame, reads prompts after a cached prefix, and
+decodes. A family provides these steps for one kind of network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from xsam.config import IMAGE_ID
+from xsam.inference.chat_format import X2SAM_CHAT, ChatFormat, chat_format
+from xsam.inference.frame_cache import EncodedFrame
+from xsam.inference.preprocess import segmentation_pixels, vision_pixels
+from xsam.inference.qwen_pixels import fitted_hw, image_patches
+from xsam.model.language import LanguageModel, PrefixCache, cache_prefix
+from xsam.model.mask_decoder import PromptText
+from xsam.model.qwen_vl import VisualTokens, place_deepstack
+from xsam.model.x2sam import X2SamModel
+from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions
+
+Network: TypeAlias = "XSamModel | X2SamModel"
+
+PREFIX_ROOM = 320  # positions allocated behind the image's: enough for eight short prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptStates:
+    """Projected states of one prompt that the decoder reads."""
+
+    seg: Tensor  # (C,) at `<SEG>`
+    conditions: Tensor  # (K, C) mean over each condition's span
+    tokens: Tensor  # (N, C) at every token of the spans, in order
+
+
+class Family(Protocol):
+    """Steps of one kind of network; all tensors have a batch of one frame."""
+
+    chat: ChatFormat
+
+    @property
+    def network(self) -> Network: ...
+
+    @property
+    def llm(self) -> LanguageModel: ...
+
+    @property
+    def max_positions(self) -> int:
+        """Positions that the language model has room for."""
+        ...
+
+    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
+        """Return how many tokens an image of this size takes."""
+        ...
+
+    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Any, ...]:
+        """Prepare a uint8 RGB image (H, W, 3) on the CPU."""
+        ...
+
+    def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
+        """Compute what depends on the frame alone, except the prefix."""
+        ...
+
+    def prefix(self, encoded: EncodedFrame, ids: Tensor) -> PrefixCache:
+        """Run the language model on ids (T,) up to the last image token."""
+        ...
+
+    def embed(self, encoded: EncodedFrame, ids: Tensor, points: Tensor | None) -> Tensor:
+        """Embed ids (L,) of what follows the image; regions are sampled at (R, N, 2) points."""
+        ...
+
+    def project(self, states: Tensor) -> Tensor:
+        """Project states (L, D) of the language model for the decoder: (L, C)."""
+        ...
+
+    def decode(self, encoded: EncodedFrame, prompts: Sequence[PromptStates]) -> DecoderStage:
+        """Predict masks and classes for several prompts."""
+        ...
+
+
+class XSamFamily:
+    """X-SAM: SigLIP and SAM, with Phi-3 or Qwen3."""
+
+    def __init__(self, model: XSamModel) -> None:
+        self.model = model
+        self.chat = chat_format(model.config)
+
+    @property
+    def network(self) -> XSamModel:
+        return self.model
+
+    @property
+    def llm(self) -> LanguageModel:
+        return self.model.llm
+
+    @property
+    def max_positions(self) -> int:
+        return int(self.model.config.llm.max_position_embeddings)
+
+    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
+        return self.model.config.num_image_tokens
+
+    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        config = self.model.config
+        return vision_pixels(rgb, config), segmentation_pixels(rgb, config.square)
+
+    def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
+        model = self.model
+        inputs = [tensor[None].to(model.device, model.dtype) for tensor in pixels]
+        features = model.encode_image(*inputs) if compiled else XSamModel.encode_image(model, *inputs)
+        return EncodedFrame(
+            image_tokens=features.image_tokens,
+            region_map=features.region_map,
+            memory=model.decoder_memory(features),
+        )
+
+    def prefix(self, encoded: EncodedFrame, ids: Tensor) -> PrefixCache:
+        assert encoded.image_tokens is not None
+        embeds = self.model.embed(ids, encoded.image_tokens[0])
+        return cache_prefix(self.model.llm, embeds[None], room=PREFIX_ROOM)
+
+    def embed(self, encoded: EncodedFrame, ids: Tensor, points: Tensor | None) -> Tensor:
+        regions = None
+        if points is not None:
+            regions = self.model.region_tokens(encoded.region_map.expand(len(points), -1, -1, -1), points)
+        return self.model.embed(ids, None, regions)
+
+    def project(self, states: Tensor) -> Tensor:
+        projected: Tensor = self.model.llm_projector(states)
+        return projected
+
+    def decode(self, encoded: EncodedFrame, prompts: Sequence[PromptStates]) -> DecoderStage:
+        conditions, valid = pad_conditions([prompt.conditions for prompt in prompts])
+        seg = torch.stack([prompt.seg for prompt in prompts])
+        return self.model.predict(encoded.memory, seg[None], conditions[None], valid[None])
+
+
+class X2SamFamily:
+    """X2SAM: Qwen3-VL and SAM 2; a frame is an image, without memory of earlier ones."""
+
+    def __init__(self, model: X2SamModel) -> None:
+        self.model = model
+        self.chat = X2SAM_CHAT
+
+    @property
+    def network(self) -> X2SamModel:
+        return self.model
+
+    @property
+    def llm(self) -> LanguageModel:
+        return self.model.llm
+
+    @property
+    def max_positions(self) -> int:
+        return int(self.model.config.vlm.text_config.max_position_embeddings)
+
+    def _fitted_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
+        vision = self.model.config.vlm.vision_config
+        return fitted_hw(
+            image_hw, self.model.config.pixels.image_pixels, vision.patch_size * vision.spatial_merge_size
+        )
+
+    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
+        vision = self.model.config.vlm.vision_config
+        height, width = self._fitted_hw(image_hw)
+        return int(height * width // (vision.patch_size * vision.spatial_merge_size) ** 2)
+
+    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int, int], Tensor]:
+        vision = self.model.config.vlm.vision_config
+        size = self._fitted_hw((rgb.shape[0], rgb.shape[1]))
+        patches = image_patches(rgb, size, patch=vision.patch_size, merge=vision.spatial_merge_size)
+        grid = (1, size[0] // vision.patch_size, size[1] // vision.patch_size)
+        return patches, grid, segmentation_pixels(rgb, self.model.config.square)
+
+    def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
+        model = self.model
+        patches, grid, square = pixels
+        visual = model.visual_tokens(patches.to(model.device, model.dtype), grid)
+        inputs = square[None].to(model.device, model.dtype)
+        features = (
+            model.encode_frames(inputs, first=True)
+            if compiled
+            else X2SamModel.encode_frames(model, inputs, first=True)
+        )
+        return EncodedFrame(
+            image_tokens=visual.embeds[None],
+            deepstack=visual.deepstack,
+            region_map=features.states,
+            memory=model.decoder_memory(features.multi_scale, features.mask_features),
+        )
+
+    def prefix(self, encoded: EncodedFrame, ids: Tensor) -> PrefixCache:
+        assert encoded.image_tokens is not None
+        embeds = self.model.embed(ids, encoded.image_tokens[0])
+        visual = VisualTokens(embeds=encoded.image_tokens[0], deepstack=encoded.deepstack)
+        deepstack = [layer.to(embeds) for layer in place_deepstack(visual, ids == IMAGE_ID)]
+        return cache_prefix(self.model.llm, embeds[None], room=PREFIX_ROOM, deepstack=deepstack)
+
+    def embed(self, encoded: EncodedFrame, ids: Tensor, points: Tensor | None) -> Tensor:
+        regions = None
+        if points is not None:
+            region_map = self.model.region_map(encoded.region_map)
+            regions = self.model.region_tokens(region_map.expand(len(points), -1, -1, -1), points)
+        return self.model.embed(ids, None, regions)
+
+    def project(self, states: Tensor) -> Tensor:
+        projected: Tensor = self.model.mlm_projector(states)
+        return projected
+
+    def decode(self, encoded: EncodedFrame, prompts: Sequence[PromptStates]) -> DecoderStage:
+        conditions, valid = pad_conditions([prompt.conditions for prompt in prompts])
+        tokens = pad_sequence([prompt.tokens for prompt in prompts], batch_first=True)
+        lengths = torch.tensor([len(prompt.tokens) for prompt in prompts], device=tokens.device)
+        text = PromptText(
+            tokens=tokens[None],
+            valid=(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[None],
+        )
+        seg = torch.stack([prompt.seg for prompt in prompts])
+        return self.model.predict(encoded.memory, seg[None], conditions[None], valid[None], text)
+
+
+def family_of(model: nn.Module) -> XSamFamily | X2SamFamily:
+    """Return the family that a network belongs to."""
+    if isinstance(model, X2SamModel):
+        return X2SamFamily(model)
+    assert isinstance(model, XSamModel)
+    return XSamFamily(model)
