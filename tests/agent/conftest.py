@@ -14,6 +14,8 @@ from xsam import FakeSegmenter
 from xsam.sim import CATEGORIES
 from xsam_agent_tools import SceneStore, XSamToolkit
 
+IN_A_THREAD: Any = {"configurable": {"thread_id": "one"}}
+
 
 @pytest.fixture
 def segmenter() -> FakeSegmenter:
@@ -70,12 +72,12 @@ def sim_tools(
 
 @pytest.fixture
 def call() -> Callable[..., ToolCallResult]:
-    return lambda tool, **args: ToolCallResult(tool.invoke(as_call(tool, args)))
+    return lambda tool, **args: ToolCallResult(tool.invoke(as_call(tool, args), IN_A_THREAD))
 
 
 @pytest.fixture
 def acall() -> Callable[..., Any]:
     async def run(tool: BaseTool, **args: Any) -> ToolCallResult:
-        return ToolCallResult(await tool.ainvoke(as_call(tool, args)))
+        return ToolCallResult(await tool.ainvoke(as_call(tool, args), IN_A_THREAD))
 
     return run

@@ -23,16 +23,31 @@ _MAX_CONVERSATIONS = 64
 _MAX_SEARCHES = 64  # of one conversation
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conversation:
+    """Whom a tool call belongs to.
+
+    Attributes:
+        name: unique name; empty = not known, then nothing is remembered, as it could be of another user.
+        turn: the user's request that is being answered; empty = not known.
+    """
+
+    name: str = ""
+    turn: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PastSearch:
     """One tool call that searched for phrases."""
 
+    turn: str
     tool: str
     camera: str
     image_id: str
     phrases: tuple[str, ...]
     absent: tuple[str, ...]  # the phrases without a match
     found: tuple[tuple[str, str], ...]  # (phrase, object id)
+    truncated: int  # number of objects that were found and not listed
     signature: NDArray[np.float32] | None  # of the frame; None = the pixels are not known
     time_s: float  # monotonic
 
@@ -54,11 +69,12 @@ class History:
         self._repeat_within_s = repeat_within_s
         self._clock_s = clock_s
         self._searches: OrderedDict[str, deque[PastSearch]] = OrderedDict()
+        self._refused: dict[str, PastSearch] = {}  # conversation → the search that its last refusal repeated
         self._lock = threading.Lock()
 
     def add(
         self,
-        conversation: str,
+        conversation: Conversation,
         *,
         tool: str,
         camera: str,
@@ -67,44 +83,57 @@ class History:
         absent: Sequence[str],
         found: Sequence[tuple[str, str]],
         frame: Frame | None,
+        truncated: int = 0,
     ) -> None:
         """Record a search of a conversation; `frame` is None where the pixels are not known."""
+        if not conversation.name:
+            return
         search = PastSearch(
+            turn=conversation.turn,
             tool=tool,
             camera=camera,
             image_id=image_id,
             phrases=tuple(phrases),
             absent=tuple(absent),
             found=tuple(found),
+            truncated=truncated,
             signature=frame_signature(frame),
             time_s=self._clock_s(),
         )
         with self._lock:
-            self._searches.setdefault(conversation, deque(maxlen=_MAX_SEARCHES)).append(search)
-            self._searches.move_to_end(conversation)
+            self._searches.setdefault(conversation.name, deque(maxlen=_MAX_SEARCHES)).append(search)
+            self._searches.move_to_end(conversation.name)
+            self._refused.pop(conversation.name, None)
             while len(self._searches) > _MAX_CONVERSATIONS:
-                self._searches.popitem(last=False)
+                name, _ = self._searches.popitem(last=False)
+                self._refused.pop(name, None)
 
-    def searches(self, conversation: str) -> tuple[PastSearch, ...]:
-        """Return the conversation's searches, oldest first."""
+    def searches(self, conversation: Conversation) -> tuple[PastSearch, ...]:
+        """Return the conversation's searches, oldest first; none where it is not known."""
         with self._lock:
-            return tuple(self._searches.get(conversation, ()))
+            return tuple(self._searches.get(conversation.name, ()))
 
-    def tried(self, conversation: str, camera: str) -> list[str]:
+    def tried(self, conversation: Conversation, camera: str) -> list[str]:
         """Return every phrase that the conversation has searched for with a camera, oldest first."""
         return _phrases_of([search for search in self.searches(conversation) if search.camera == camera])
 
     def refuse_repeat_on_image(
-        self, conversation: str, tool: str, image_id: str, phrases: Sequence[str]
+        self, conversation: Conversation, tool: str, image_id: str, phrases: Sequence[str]
     ) -> None:
         """Raise if all phrases were already searched for on this very image: the result cannot differ.
+
+        A search that could not list everything it found may be repeated, with a larger number of objects.
 
         Raises:
             RepeatedQueryError: with the ids that were found, and everything tried on the image.
         """
         if self._repeat_within_s == 0:
             return
-        past = [s for s in self.searches(conversation) if s.image_id == image_id and s.tool == tool]
+        past = [
+            search
+            for search in self.searches(conversation)
+            if search.image_id == image_id and search.tool == tool and not search.truncated
+        ]
         if not _covered(phrases, [phrase for search in past for phrase in search.phrases]):
             return
         wanted = {_normalized(phrase) for phrase in phrases}
@@ -122,14 +151,16 @@ class History:
         )
 
     def refuse_repeat(
-        self, conversation: str, tool: str, camera: str, phrases: Sequence[str], frame: Frame | None
+        self, conversation: Conversation, tool: str, camera: str, phrases: Sequence[str], frame: Frame | None
     ) -> None:
         """Raise if all phrases were searched for in vain a moment ago and the view has not changed.
 
-        Searching again for something that was found is always allowed: its position may have to be fresh.
+        Searching again for something that was found is always allowed: its position may have to be fresh. So
+        is searching again when the user asks to: in another turn or, where turns are not known, by repeating
+        the call that was refused.
 
         Args:
-            conversation: name of the conversation.
+            conversation: the conversation and its turn.
             tool: name of the calling tool.
             camera: name of the camera that is about to be searched.
             phrases: phrases to search for.
@@ -144,16 +175,28 @@ class History:
             for search in self.searches(conversation)
             if search.tool == tool
             and search.camera == camera
+            and search.turn == conversation.turn
             and search.time_s > now_s - self._repeat_within_s
             and show_same_view(search.signature, signature)
         ]
         if not _covered(phrases, [phrase for search in same_view for phrase in search.absent]):
             return
         last = same_view[-1]
+        hint = None
+        if not conversation.turn:
+            with self._lock:
+                repeated = self._refused.get(conversation.name) is last
+                self._refused[conversation.name] = last
+            if repeated:
+                return
+            hint = (
+                f"{RepeatedQueryError.default_hint}; only if the user wants it checked again, repeat the call"
+            )
         reason = "by the same camera" if signature is None else "and the picture has not changed"
         raise RepeatedQueryError(
             f"nothing was found {now_s - last.time_s:.0f} s ago on {last.image_id} {reason}",
             tried=_phrases_of(same_view),
+            hint=hint,
         )
 
 

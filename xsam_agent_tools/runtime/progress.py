@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +17,9 @@ ProgressReporter = Callable[..., None]
 ProgressListener = Callable[[dict[str, Any]], None]
 
 _LISTENER: ContextVar[ProgressListener | None] = ContextVar("xsam_progress_listener", default=None)
+
+_RUNS: weakref.WeakKeyDictionary[ProgressListener, str] = weakref.WeakKeyDictionary()
+_RUNS_LOCK = threading.Lock()
 
 
 def progress_reporter(tool: str) -> ProgressReporter:
@@ -38,6 +44,18 @@ def send_progress_to(listener: ProgressListener) -> Iterator[None]:
         yield
     finally:
         _LISTENER.reset(token)
+
+
+def current_run() -> str:
+    """Return a name for the run of the LangGraph that makes this call, or "" outside a graph.
+
+    A graph has one stream writer per run, with or without a checkpointer, and gives its runs no other name.
+    """
+    writer = _langgraph_stream()
+    if writer is _discard:
+        return ""
+    with _RUNS_LOCK:
+        return _RUNS.setdefault(writer, f"run {secrets.token_hex(8)}")
 
 
 def _langgraph_stream() -> ProgressListener:

@@ -19,11 +19,13 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import XSamError
+from xsam_agent_tools.memory.history import Conversation
 from xsam_agent_tools.memory.pictures import PictureStore
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.reading import Reading, merge_notes
 from xsam_agent_tools.runtime.call_threads import CallThreads
+from xsam_agent_tools.runtime.progress import current_run
 from xsam_agent_tools.text.artifact import overlay_png
 from xsam_agent_tools.text.content import error_payload, invalid_arguments_payload, to_text
 
@@ -131,12 +133,16 @@ def langchain_tool(
     )
 
 
-def current_conversation() -> str:
-    """Return the name given by `conversation_scope`, else LangGraph's thread id, else ""."""
+def current_conversation() -> Conversation:
+    """Return the conversation of this call: that of `conversation_scope`, or LangGraph's thread or run.
+
+    A run of a graph is one turn. Calls outside all of these have no name, because they may be anybody's.
+    """
     if named := _CONVERSATION.get():
-        return named
-    configurable = ensure_config().get("configurable") or {}
-    return str(configurable.get("thread_id") or "")
+        return Conversation(name=named)
+    turn = current_run()
+    thread_id = (ensure_config().get("configurable") or {}).get("thread_id")
+    return Conversation(name=f"thread {thread_id}" if thread_id else turn, turn=turn)
 
 
 @contextmanager

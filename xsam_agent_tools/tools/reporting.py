@@ -36,12 +36,20 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
     perception = toolbox.perception
 
     def run(query: str, tried: list[str], reason: str) -> Output:
-        searches = perception.history.searches(current_conversation())
+        payload: dict[str, Any]
+        conversation = current_conversation()
+        searches = perception.history.searches(conversation)
+        if not searches and not conversation.name:
+            payload = {"status": "no_match", "reported": True, "query": query, "unchecked": tried}
+            payload["hint"] = "earlier searches are not known here, so nothing of this was checked"
+            payload["next"] = "tell the user"
+            artifact = {"schema": ABSENCE, "result": payload, "reason": reason, "masks": [], "frame": {}}
+            return to_text(payload), artifact
         if not searches:
             hint = f"look first: {suggested_call('segment_objects', [query])}"
             raise NotLookedError(f"nothing was looked for yet, so {query!r} may well be there", hint=hint)
         searched = {phrase.lower() for search in searches for phrase in search.phrases}
-        payload: dict[str, Any] = {"status": "no_match", "reported": True, "query": query}
+        payload = {"status": "no_match", "reported": True, "query": query}
         payload["tried"] = [phrase for phrase in tried if phrase.lower() in searched]
         payload["images"] = list(dict.fromkeys(search.image_id for search in searches))[-10:]
         payload.update(age_payload(_newest_age(perception, searches)))

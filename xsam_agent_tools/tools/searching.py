@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from xsam.types.requests import Query, Task
 from xsam_agent_tools.findings import Findings, store_findings
+from xsam_agent_tools.memory.history import Conversation
 from xsam_agent_tools.perception import Capture, Perception
 from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
-from xsam_agent_tools.schemas import DEFAULT_OBJECTS, segment_everything_args, segment_objects_args
+from xsam_agent_tools.schemas import (
+    DEFAULT_OBJECTS,
+    MAX_OBJECTS,
+    segment_everything_args,
+    segment_objects_args,
+)
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, to_text
 from xsam_agent_tools.text.search_payload import search_payload
@@ -69,6 +76,8 @@ def segment_objects(toolbox: Toolbox) -> ToolSpec:
             tried=perception.history.tried(conversation, scene.camera),
             tools=toolbox.names,
         )
+        if findings.truncated:
+            payload.update(_listing_advice(findings, queries, max_objects, again=perception.keeps_frames))
         progress("answered", status=payload["status"], image_id=scene.image_id)
         images = toolbox.overlays(scene, objects, ", ".join(queries))
         return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
@@ -122,9 +131,20 @@ def segment_everything(toolbox: Toolbox) -> ToolSpec:
     return ToolSpec(name=name, description=_SEGMENT_EVERYTHING, args=args, run=run)
 
 
+def _listing_advice(
+    findings: Findings, queries: Sequence[str], max_objects: int, *, again: bool
+) -> dict[str, Any]:
+    """Say how to list what was left out: on the same image where its pixels are kept."""
+    wanted = min(MAX_OBJECTS, max_objects + findings.truncated)
+    if wanted == max_objects:
+        return {"hint": "more were found than can be listed: ask for fewer things at a time"}
+    image = f",image_id={findings.scene.image_id!r}" if again else ""
+    return {"list_all": f"segment_objects({list(queries)!r}{image},max_objects={wanted})"}
+
+
 def capture_search(
     perception: Perception,
-    conversation: str,
+    conversation: Conversation,
     tool: str,
     phrases: Sequence[str],
     queries: Sequence[Query],
@@ -154,7 +174,7 @@ def capture_search(
 
 def record_search(
     toolbox: Toolbox,
-    conversation: str,
+    conversation: Conversation,
     tool: str,
     capture: Capture,
     findings: Findings,
@@ -173,10 +193,13 @@ def record_search(
         absent=findings.not_found if absent is None else absent,
         found=[(item.query, item.object_id) for item in findings.objects] if found is None else found,
         frame=capture.frame,
+        truncated=findings.truncated,
     )
 
 
-def unsearched_cameras(toolbox: Toolbox, conversation: str, phrases: Sequence[str], here: str) -> list[str]:
+def unsearched_cameras(
+    toolbox: Toolbox, conversation: Conversation, phrases: Sequence[str], here: str
+) -> list[str]:
     """Return the other cameras with which the conversation has not searched for all of these phrases."""
     wanted = {phrase.lower() for phrase in phrases}
     history = toolbox.perception.history
