@@ -14,6 +14,7 @@ from langchain_core.tools import StructuredTool, ToolException
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.prebuilt import ToolNode
 
+from tests.agent.conftest import IN_A_THREAD
 from tests.agent.table import as_call, assert_plain
 from tests.agent.test_standard import EXAMPLES
 from xsam_agent_tools.tools import BUILDERS
@@ -152,7 +153,8 @@ def test_all_tools_in_one_tool_node(searched) -> None:
     graph = StateGraph(MessagesState).add_node("tools", ToolNode(list(tools.values())))
     graph.add_edge(START, "tools").add_edge("tools", END)
     calls = [as_call(tools[name], EXAMPLES[name]) | {"id": name} for name in BUILDERS]
-    messages = graph.compile().invoke({"messages": [AIMessage("", tool_calls=calls)]})["messages"]
+    request: Any = {"messages": [AIMessage("", tool_calls=calls)]}
+    messages = graph.compile().invoke(request, IN_A_THREAD)["messages"]
     results = {m.tool_call_id: m for m in messages if isinstance(m, ToolMessage)}
     assert results.keys() == BUILDERS.keys()
     assert {m.status for m in results.values()} == {"success"}

@@ -40,7 +40,7 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
         conversation = current_conversation()
         searches = perception.history.searches(conversation)
         if not searches and not conversation.name:
-            payload = {"status": "no_match", "reported": True, "query": query, "unchecked": tried}
+            payload = {"status": "no_match", "reported": True, "query": query, "unchecked": list(tried)}
             payload["hint"] = "earlier searches are not known here, so nothing of this was checked"
             payload["next"] = "tell the user"
             artifact = {"schema": ABSENCE, "result": payload, "reason": reason, "masks": [], "frame": {}}

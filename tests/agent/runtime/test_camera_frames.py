@@ -200,8 +200,9 @@ def test_a_frame_that_grew_old_in_the_queue_of_the_toolkit_is_replaced(make_tool
     arrived: list[str] = []
 
     def source(camera: str) -> Frame:
+        frame = clock.frame(camera)
         arrived.append(camera)
-        return clock.frame(camera)
+        return frame
 
     toolkit = make_toolkit(
         segmenter=PlainSegmenter(MASKS), frame_source=source, clock_ns=clock.read_ns, deadline_s=30
