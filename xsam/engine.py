@@ -162,6 +162,7 @@ class XSam:
         deadline_s: float | None = ...,
         on_stage: StageHook | None = ...,
         on_text: TextHook | None = ...,
+        keep_frame: bool = ...,
     ) -> SegmentationResult: ...
 
     @overload
@@ -173,6 +174,7 @@ class XSam:
         deadline_s: float | None = ...,
         on_stage: StageHook | None = ...,
         on_text: TextHook | None = ...,
+        keep_frame: bool = ...,
     ) -> list[SegmentationResult]: ...
 
     def segment(
@@ -183,6 +185,7 @@ class XSam:
         deadline_s: float | None = None,
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
+        keep_frame: bool = True,
     ) -> SegmentationResult | list[SegmentationResult]:
         """Segment one image by one query or several.
 
@@ -193,6 +196,7 @@ class XSam:
             deadline_s: seconds from now; checked between stages. None = no limit.
             on_stage: see `StageHook`.
             on_text: see `TextHook`; called after each generated token. Most tasks generate nothing.
+            keep_frame: False for one of many frames, each of which is asked about once: see `FrameCache`.
 
         Returns:
             One result for one query, a list for a sequence; see `Segmenter.segment`.
@@ -207,7 +211,7 @@ class XSam:
         if isinstance(queries, (str, Query)):
             query = _as_query(queries)
             query.validate(frame.image_hw)
-            result = self._segment(frame, [query], clock, on_text)[0]
+            result = self._segment(frame, [query], clock, on_text, keep_frame)[0]
             if result.code:  # found invalid once it was tokenized, or not finite
                 raise error_for_code(result.code, result.message, hint=result.hint)
             return result
@@ -218,10 +222,15 @@ class XSam:
         parsed = [_as_query(query) for query in queries]
         if not parsed:
             raise InvalidQueryError("no queries were given")
-        return self._segment(frame, parsed, clock, on_text)
+        return self._segment(frame, parsed, clock, on_text, keep_frame)
 
     def _segment(
-        self, frame: Frame, queries: list[Query], clock: StageClock, on_text: TextHook | None
+        self,
+        frame: Frame,
+        queries: list[Query],
+        clock: StageClock,
+        on_text: TextHook | None,
+        keep_frame: bool,
     ) -> list[SegmentationResult]:
         self._check_process()  # before the lock, which may be held for ever in a forked process
         timeout_s = clock.deadline.timeout_s
@@ -230,7 +239,12 @@ class XSam:
         try:
             with torch.inference_mode(), cpu_threads(self._threads), _model_errors():
                 return self._open_forward().run(
-                    frame, queries, frames=self._frames, clock=clock, on_text=on_text
+                    frame,
+                    queries,
+                    frames=self._frames,
+                    clock=clock,
+                    on_text=on_text,
+                    keep_frame=keep_frame,
                 )
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit

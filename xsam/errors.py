@@ -15,6 +15,8 @@
     │   ├── DeadlineExceededError      DEADLINE           time ran out before the result was ready
     │   ├── RequestCancelledError      CANCELLED          the caller canceled the request
     │   ├── NotActiveError             NOT_ACTIVE         the node is not in the active state
+    │   ├── StreamTakenError           STREAM_TAKEN       another owner has the stream of the camera
+    │   ├── StreamEndedError           STREAM_ENDED       the stream has ended; `reason` says why
     │   └── SegmenterUnavailableError  UNAVAILABLE        no segmenter responds (service not found)
     ├── ModelError                     MODEL_ERROR        inference failed
     │   └── OutOfMemoryError           OUT_OF_MEMORY
@@ -131,6 +133,30 @@ class NotActiveError(RequestRefusedError):
     code = "NOT_ACTIVE"
     default_hint = "configure and activate the node first"
     retryable = True
+
+
+class StreamTakenError(RequestRefusedError):
+    """The camera has a stream of another owner."""
+
+    code = "STREAM_TAKEN"
+    default_hint = "wait until it has ended, or ask to replace it; its owner will be told"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str | None = None, owner: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.owner = owner  # who has the stream; "" = anonymous
+
+
+class StreamEndedError(RequestRefusedError):
+    """The stream has ended."""
+
+    code = "STREAM_ENDED"
+    default_hint = "start it again if it is still needed"
+    retryable = True
+
+    def __init__(self, message: str, *, hint: str | None = None, reason: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.reason = reason  # STOPPED, REPLACED, LEASE_EXPIRED, DEACTIVATED, FAILED or NODE_LOST
 
 
 class SegmenterUnavailableError(RequestRefusedError):

@@ -60,6 +60,29 @@ class Engine(Segmenter, Protocol):
         """Identifier of the model, for results and status."""
         ...
 
+    def segment(
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
+        keep_frame: bool = True,
+    ) -> list[SegmentationResult]:
+        """See `Segmenter.segment`.
+
+        Args:
+            source: as there.
+            queries: as there.
+            deadline_s: as there.
+            on_stage: as there.
+            on_text: as there.
+            keep_frame: whether further requests for the frame are likely. False, as in streams: keep what is
+                computed from the frame alone only until another frame is computed.
+        """
+        ...
+
     def warm_up(self) -> None:
         """Run once, so that the first request is not slower than the others."""
         ...

@@ -242,7 +242,8 @@ class _Soak:
 
 
 def _dropped(status: GetStatus.Response | None) -> int:
-    return 0 if status is None else sum(int(camera.stream.dropped) for camera in status.cameras)
+    streams = [] if status is None else [camera.stream for camera in status.cameras]
+    return sum(int(stream.dropped) for stream in streams if stream.running)
 
 
 def _request(rng: random.Random, image: Any) -> tuple[Segment.Request, str]:

@@ -57,6 +57,7 @@ class ColorEngine:
         deadline_s: float,
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
+        keep_frame: bool = True,
     ) -> list[SegmentationResult]:
         assert isinstance(source, Frame), "the node resolves cameras"
         assert on_stage is not None

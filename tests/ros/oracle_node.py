@@ -68,6 +68,7 @@ class TruthEngine:
         deadline_s: float,
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
+        keep_frame: bool = True,
     ) -> list[SegmentationResult]:
         assert isinstance(source, Frame), "the node resolves cameras"
         frame = source

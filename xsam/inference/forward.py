@@ -30,7 +30,7 @@ from xsam.inference.prompts import (
     unknown_words,
     without_repeats,
 )
-from xsam.inference.results import Prediction, compose, plain_text
+from xsam.inference.results import Prediction, compose, plain_text, with_names_of
 from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
@@ -75,6 +75,7 @@ class ForwardPass:
         frames: FrameCache,
         clock: StageClock,
         on_text: TextHook | None,
+        keep_frame: bool = True,
     ) -> list[SegmentationResult]:
         """Answer every query on one frame.
 
@@ -84,6 +85,7 @@ class ForwardPass:
             frames: what is kept of earlier frames.
             clock: stages and deadline of the request.
             on_text: hook for generated text.
+            keep_frame: whether what is computed from the frame alone is kept, see `FrameCache.put`.
 
         Returns:
             One result per query, in order, all with the same timing. A query for which the network gives NaN
@@ -101,7 +103,7 @@ class ForwardPass:
             except InvalidQueryError as error:
                 results[index] = SegmentationResult.from_error(error, query, frame)
         if prompts:
-            predictions = self._predict(frame, prompts, frames, clock, on_text)
+            predictions = self._predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
             clock.begin("postprocess")
             composed = [self._compose(predictions[prompt.index], prompt, frame, clock) for prompt in prompts]
             stages_s = clock.finish()
@@ -163,6 +165,8 @@ class ForwardPass:
         frames: FrameCache,
         clock: StageClock,
         on_text: TextHook | None,
+        *,
+        keep_frame: bool,
     ) -> dict[int, Prediction | ModelError]:
         """Encode the frame unless it is cached, and predict for every prompt; keyed by prompt index."""
         key = FrameCache.key(frame.rgb)
@@ -191,7 +195,7 @@ class ForwardPass:
                     with suppress(NotFiniteError):
                         predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
         finally:
-            frames.put(key, encoded)
+            frames.put(key, encoded, keep=keep_frame)
         failed = [prompt for prompt in prompts if prompt.index not in predictions]
         if failed:
             frames.drop(key)  # what the language model computed from the image may be the cause
@@ -379,9 +383,4 @@ class ForwardPass:
             hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
             check=clock.check,
         )
-        if prompt.distinct is prompt.query:
-            return result
-        names = prompt.query.thing_classes + prompt.query.stuff_classes
-        indices = [names.index(label) for label in result.segments.labels]
-        segments = replace(result.segments, label_indices=np.array(indices, np.int32))
-        return replace(result, query=prompt.query, segments=segments)
+        return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from torch import Tensor
 
 from xsam.config import ModelConfig
@@ -112,6 +113,13 @@ def plain_text(generated: str) -> str:
     text = re.sub(rf"(Sure, )?[^.<>]*\b(is|are)?\s*{re.escape(SEG_TAG)}\s*\.?", "", text, flags=re.IGNORECASE)
     text = re.sub(rf"{SEG_TAG}|</?p>|<\|[^|<>]*\|>|</?s>|<unk>", " ", text)
     return re.sub(r"\s+([,.?!])", r"\1", " ".join(text.split()))
+
+
+def with_names_of(result: SegmentationResult, query: Query) -> SegmentationResult:
+    """Return a result for the same query without repeated categories as the result for `query`."""
+    names = query.thing_classes + query.stuff_classes
+    indices = np.array([names.index(label) for label in result.segments.labels], np.int32)
+    return replace(result, query=query, segments=replace(result.segments, label_indices=indices))
 
 
 def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ...]:

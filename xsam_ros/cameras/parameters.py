@@ -141,8 +141,8 @@ class CameraParameters:
     )
     stream_text: str = parameter(
         "",
-        "Phrase or question of a stream that starts on activation; empty = none. SetStreamQuery can start, "
-        "change and stop the same stream, also with several queries.",
+        "Phrase or question of a stream that starts on activation; empty = none. Anybody can replace or stop "
+        "it with SetStreamQuery, until the next activation.",
     )
     stream_rate_hz: float = parameter(
         0.0,

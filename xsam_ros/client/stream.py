@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +11,13 @@ from types import TracebackType
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from xsam.errors import RequestCancelledError
+from xsam.errors import RequestCancelledError, StreamEndedError, XSamError
 from xsam.types.deadline import Deadline
 from xsam.types.requests import Query, SegmentationResult
+from xsam_ros.client.lease import StreamLease
 from xsam_ros.messages.queries import query_to_message
 from xsam_ros.messages.results import result_from_message
+from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.msg import SegmentationResult as ResultMessage
 
 _BUFFER_SIZE = 32  # results that a slow reader may be behind; older ones are dropped and counted
@@ -30,23 +33,29 @@ class ResultStream:
                 print(result.segments.track_ids, result.segments.locations)
 
     Leaving the block stops the stream in the node; `close` only unsubscribes. With several queries, each
-    frame gives one result per query, in their order.
+    frame gives one result per query, in their order. Only results of this stream are delivered: not those of
+    requests on the same camera, nor of another stream that has taken its place.
+
+    A stream that ends by itself, because the node was deactivated, crashed or gave the camera to another
+    client, ends the iteration with `StreamEndedError`; one that this client stops ends it normally.
     """
 
     def __init__(
         self,
         node: Node,
+        lease: StreamLease,
         *,
-        camera: str,
         topic: str,
         queries: Sequence[Query],
         wait_s: float,
         stop: Callable[[], None],
     ) -> None:
-        self.camera = camera
+        self.camera = lease.camera
+        self.stream_id = lease.stream_id
         self.topic = topic
         self.dropped = 0  # results that arrived faster than they were read
         self._node = node
+        self._lease = lease
         self._wait_s = wait_s
         self._stop = stop
         self._queries = [(query_to_message(query), query) for query in queries]
@@ -56,6 +65,7 @@ class ResultStream:
         self._subscription = node.create_subscription(
             ResultMessage, topic, self._on_result, QoSProfile(depth=_BUFFER_SIZE)
         )
+        lease.on_end = self._wake
 
     def __enter__(self) -> ResultStream:
         return self
@@ -64,14 +74,21 @@ class ResultStream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-        self._stop()
+        # An error in the block must not be replaced by one of stopping.
+        with contextlib.suppress(*([XSamError] if error is not None else [])):
+            self._stop()
 
     def __iter__(self) -> Iterator[SegmentationResult]:
         while not self._closed:
             try:
-                yield self.next()
+                result = self.next()
             except RequestCancelledError:
                 return
+            except StreamEndedError as error:
+                if error.reason == StreamEnd.STOPPED.name:
+                    return
+                raise
+            yield result
 
     def next(self, *, deadline_s: float | None = None) -> SegmentationResult:
         """Return the next result.
@@ -80,17 +97,25 @@ class ResultStream:
             deadline_s: seconds from now; None = `wait_s` of `start_stream`.
 
         Raises:
-            DeadlineExceededError: none arrived in time, for example because the camera stopped.
+            StreamEndedError: the stream has ended, and all of its results were read; `reason` says why.
+            SegmenterUnavailableError: none arrived in time, and the node does not respond either.
+            DeadlineExceededError: none arrived in time, for example because the camera stopped; the message
+                says what the node knows.
             RequestCancelledError: the stream was closed.
             ModelError: the result message contradicts itself.
         """
         deadline = Deadline(self._wait_s if deadline_s is None else deadline_s)
         with self._changed:
-            self._changed.wait_for(lambda: self._received or self._closed, deadline.timeout_s)
+            self._changed.wait_for(
+                lambda: self._received or self._closed or self._lease.ended, deadline.timeout_s
+            )
             if not self._received:
                 if self._closed:
                     raise RequestCancelledError("the stream is closed")
-                raise deadline.error()
+                ended = self._lease.ended
+                if ended is not None:
+                    raise StreamEndedError(ended.message, hint=ended.hint, reason=ended.reason)
+                raise self._lease.why_no_result(deadline)
             message, query = self._received.popleft()
         return result_from_message(message, query=query)
 
@@ -103,10 +128,16 @@ class ResultStream:
             self._changed.notify_all()
         self._node.destroy_subscription(self._subscription)
 
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
     def _on_result(self, message: ResultMessage) -> None:
+        if message.stream_id != self.stream_id:
+            return  # of somebody's request for the same camera, or of another stream
         query = next((query for sent, query in self._queries if sent == message.query), None)
         if query is None:
-            return  # the result of somebody else's request for the same camera
+            return  # the owner has changed the stream
         with self._changed:
             if len(self._received) == _BUFFER_SIZE:
                 self._received.popleft()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from xsam.errors import REFUSAL_CODES
+from xsam_ros.messages.streams import StreamEnd
 
 _WINDOW = 512
 """Number of times kept for each stage: enough for a 99th percentile, and little memory however long the node
@@ -35,7 +36,14 @@ class StreamStatistics:
     answers: int = 0  # frames with results
     dropped: int = 0  # frames that were skipped for newer ones
     refused: int = 0  # frames that were refused or failed
-    last_error: str = ""  # of the last frame; "" = it has results
+    last_error: str = ""  # why there are no results now; "" = there are
+    stream_id: str = ""
+    owner: str = ""
+    age_s: float = 0.0  # since its start, or from its start to its end
+    lease_s: float = 0.0  # 0 = no lease
+    lease_left_s: float = 0.0
+    end: StreamEnd = StreamEnd.NONE
+    end_message: str = ""  # why it has ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

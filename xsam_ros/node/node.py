@@ -35,7 +35,8 @@ from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
 from xsam_ros.node.stream_query import StreamQuery, check_rate, shortened
-from xsam_ros.node.streams import Streams
+from xsam_ros.node.stream_service import refuse, respond
+from xsam_ros.node.streams import Claim, Streams
 from xsam_ros.node.transforms import Transforms
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.publishers.camera import CameraPublishers
@@ -52,6 +53,7 @@ from xsam_ros.runtime.spin import run_node
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _MAX_ERROR_CHARS = 4000
+_LEASE_PERIOD_S = 0.25
 _MODEL_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 INSTALL_COMMAND = "pip install '.[model]' in the folder of X-SAM"
 
@@ -119,8 +121,9 @@ class SegmenterNode(LifecycleNode):
         self._action = SegmentAction(self, lambda: self._service, group=group)
         self._transforms = Transforms(self, wait_s=lambda: self._current_parameters().tf_wait_s)
         self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun, or stand still
+        self.create_timer(_LEASE_PERIOD_S, self._elapse_leases, clock=steady, callback_group=group)
         if self._current_parameters().autostart:
-            steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun yet
             # In a group of its own: loading takes long, and the services of rclpy must respond meanwhile.
             loading = MutuallyExclusiveCallbackGroup()
             self._autostart_timer = self.create_timer(
@@ -155,7 +158,8 @@ class SegmenterNode(LifecycleNode):
             statistics=self._statistics,
         )
         self._service = SegmentService(context)
-        self._streams = Streams(context, log_error=self.get_logger().error)
+        logger = self.get_logger()
+        self._streams = Streams(context, log_error=logger.error, log_info=logger.info)
         self.last_error = ""
         self.get_logger().info(f"model {self._engine.model_id} is ready")
         return TransitionCallbackReturn.SUCCESS
@@ -170,6 +174,8 @@ class SegmenterNode(LifecycleNode):
                 self.get_logger().info(f"camera {name!r} subscribes to {', '.join(buffer.topics)}")
             if self._worker is not None:
                 self._worker.accept()
+            if self._streams is not None:
+                self._streams.accept()
             self._start_configured_streams()
             self._diagnostics.start()
         except BaseException:
@@ -232,21 +238,12 @@ class SegmenterNode(LifecycleNode):
         self, request: SetStreamQuery.Request, response: SetStreamQuery.Response
     ) -> SetStreamQuery.Response:
         try:
-            if self._streams is None or lifecycle_state(self) != "active":
-                raise NotActiveError(f"the node is {lifecycle_state(self)}")
-            if not request.queries:
-                was_running = self._streams.stop(request.camera)
-                response.status = response.STATUS_STOPPED
-                response.message = "" if was_running else "no stream was running"
-            else:
-                query = StreamQuery(request.queries, request.rate_hz)
-                was_running = self._streams.start(request.camera, query)
-                response.status = response.STATUS_CHANGED if was_running else response.STATUS_STARTED
-                response.result_topic = self.resolve_topic_name(f"~/{request.camera}/result")
+            state = lifecycle_state(self)
+            respond(self._streams, request, response, state=state, topic=self.resolve_topic_name)
         except XSamError as error:
-            _refuse_stream(error, response)
+            refuse(error, request, response, self._streams)
         except Exception as error:  # a callback that raises never responds
-            _refuse_stream(self._internal_error(error), response)
+            refuse(self._internal_error(error), request, response, None)
         return response
 
     def _on_get_status(self, _: GetStatus.Request, response: GetStatus.Response) -> GetStatus.Response:
@@ -333,7 +330,8 @@ class SegmenterNode(LifecycleNode):
     def _stop_working(self, reason: str) -> None:
         self._diagnostics.stop()
         if self._streams is not None:
-            self._streams.stop_all()  # before their jobs are refused: a stream that is stopped has not failed
+            # Before their jobs are refused: a stream that is stopped has not failed.
+            self._streams.stop_all(reason)
         if self._worker is not None:
             self._worker.refuse(NotActiveError(reason))
         while self._camera_subscriptions:
@@ -344,7 +342,12 @@ class SegmenterNode(LifecycleNode):
             camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
             if self._streams is not None and camera.stream_text:
                 query = SegmentQuery(text=camera.stream_text)
-                self._streams.start(name, StreamQuery([query], camera.stream_rate_hz))
+                claim = Claim(owner=f"parameter {name}.stream_text", gives_way=True)
+                self._streams.start(name, StreamQuery([query], camera.stream_rate_hz), claim)
+
+    def _elapse_leases(self) -> None:
+        if self._streams is not None:
+            self._streams.elapse(_LEASE_PERIOD_S)
 
     def _queue_statistics(self) -> QueueStatistics:
         size, worker = self._current_parameters().queue_size, self._worker
@@ -367,12 +370,6 @@ class SegmenterNode(LifecycleNode):
 
     def _current_parameters(self) -> NodeParameters:
         return read(self, NodeParameters)
-
-
-def _refuse_stream(error: XSamError, response: SetStreamQuery.Response) -> None:
-    response.status, response.code = response.STATUS_REFUSED, error.code
-    response.message, response.hint = replace_unsendable(error.message), replace_unsendable(error.hint)
-    response.result_topic = ""
 
 
 def main(arguments: Sequence[str] | None = None, *, engine_factory: EngineFactory = load_engine) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sensor_msgs.msg import Image
 
@@ -75,6 +77,7 @@ class RequestHandler:
         parameters: Callable[[], NodeParameters],
     ) -> None:
         self._engine = engine
+        self._keeps_frames = _takes_option(engine.segment, "keep_frame")  # an engine of somebody's may not
         self._transforms = transforms
         self._cameras = cameras
         self._parameters = parameters
@@ -123,6 +126,8 @@ class RequestHandler:
         before_s: Mapping[str, float],
         on_text: TextHook | None = None,
         refine: RefineHook = lambda _, result: result,
+        stream_id: str = "",
+        keep_frame: bool = True,
     ) -> FrameResults:
         """Run the queries on one frame; a query that could not be parsed gives a REFUSED result at its index.
 
@@ -134,6 +139,8 @@ class RequestHandler:
             before_s: seconds by stage before this call, for the timing in the results.
             on_text: called with the index of a query and its generated text so far.
             refine: changes a result before it becomes a message, for example to add track ids.
+            stream_id: of the stream that the results belong to.
+            keep_frame: see `Engine.segment`.
         """
         indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
         segmented: list[SegmentationResult] = []
@@ -145,6 +152,7 @@ class RequestHandler:
                 deadline_s=deadline.remaining_s,
                 on_stage=on_stage,
                 on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
+                **({"keep_frame": keep_frame} if self._keeps_frames else {}),
             )
             if len(segmented) != len(indices):
                 raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
@@ -165,7 +173,7 @@ class RequestHandler:
         return FrameResults(
             source=source,
             results=results,
-            messages=self._messages(source, queries, results, before_s),
+            messages=self._messages(source, queries, results, before_s, stream_id),
             stages_s={**before_s, **next(filter(None, timings), {})},
         )
 
@@ -193,6 +201,7 @@ class RequestHandler:
         queries: Sequence[ParsedQuery],
         results: Sequence[SegmentationResult],
         before_s: Mapping[str, float],
+        stream_id: str,
     ) -> list[ResultMessage]:
         before = [StageTiming(stage=stage, seconds=seconds) for stage, seconds in before_s.items()]
         first_id = 1
@@ -200,6 +209,7 @@ class RequestHandler:
         for parsed, result in zip(queries, results, strict=True):
             message = result_to_message(result, header=source.header, query=parsed.message, first_id=first_id)
             message.camera = source.frame.camera
+            message.stream_id = stream_id
             message.timing = [*before, *message.timing]
             messages.append(message)
             first_id += len(result)
@@ -265,6 +275,12 @@ def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | No
 
 def _all_unknown(count: int, reason: str) -> tuple[Location3D | None, ...]:
     return (Location3D.unknown(reason) if reason else None,) * count
+
+
+def _takes_option(function: Callable[..., Any], name: str) -> bool:
+    """Return whether a function can be called with a keyword argument."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(row.name == name or row.kind is inspect.Parameter.VAR_KEYWORD for row in parameters)
 
 
 def seconds(field: str, value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from xsam_ros.cameras.camera import CameraStatistics
+from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.msg import CameraStatus, StreamStatus
 from xsam_ros.node.metrics import StreamStatistics
 
@@ -35,15 +36,28 @@ def camera_to_message(camera: CameraStatistics, stream: StreamStatistics, *, pub
         no_intrinsics_reason=camera.no_intrinsics_reason,
         decode_errors=camera.decode_errors,
         last_error=camera.last_error,
-        stream=StreamStatus(
-            running=stream.running,
-            queries=list(stream.queries),
-            requested_hz=stream.requested_hz,
-            rate_hz=stream.rate_hz,
-            latency_s=stream.latency_s,
-            answers=stream.answers,
-            dropped=stream.dropped,
-            refused=stream.refused,
-            last_error=stream.last_error,
-        ),
+        stream=stream_to_message(stream),
+        notes=[replace_unsendable(note) for note in camera.notes],
+    )
+
+
+def stream_to_message(stream: StreamStatistics) -> StreamStatus:
+    """Return the status message of a stream."""
+    return StreamStatus(
+        running=stream.running,
+        queries=list(stream.queries),
+        requested_hz=stream.requested_hz,
+        rate_hz=stream.rate_hz,
+        latency_s=stream.latency_s,
+        answers=stream.answers,
+        dropped=stream.dropped,
+        refused=stream.refused,
+        last_error=replace_unsendable(stream.last_error),
+        stream_id=stream.stream_id,
+        owner=stream.owner,
+        age_s=stream.age_s,
+        lease_s=stream.lease_s,
+        lease_left_s=stream.lease_left_s,
+        end=int(stream.end),
+        end_message=replace_unsendable(stream.end_message),
     )

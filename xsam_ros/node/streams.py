@@ -1,286 +1,248 @@
-"""Continuous segmentation of the newest frame of a camera, while no request needs the model."""
+"""The streams of all cameras: who owns each, when its lease expires, and why the last one ended.
+
+A camera has at most one stream, because its topics cannot tell two apart. See docs/adr/0011-streams.md.
+"""
 
 from __future__ import annotations
 
-import math
-import statistics
+import secrets
 import threading
-import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-import numpy as np
-
-from xsam.errors import NotActiveError, XSamError
-from xsam.spatial.tracking import InstanceTracker
-from xsam.types.deadline import Deadline, StageHook
-from xsam.types.requests import SegmentationResult
-from xsam_ros.cameras.camera import CameraBuffer
+from xsam.errors import InvalidQueryError, NotActiveError, StreamEndedError, StreamTakenError
+from xsam_ros.messages.streams import StreamEnd
+from xsam_ros.messages.text import require_sendable
+from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.metrics import StreamStatistics
-from xsam_ros.node.requests import FrameResults, NodeContext
-from xsam_ros.node.stream_query import StreamQuery, shortened
-from xsam_ros.node.worker import Job
+from xsam_ros.node.requests import NodeContext
+from xsam_ros.node.status import stream_to_message
+from xsam_ros.node.stream_query import StreamQuery
+from xsam_ros.srv import SetStreamQuery
 
-_POLL_S = 0.1
-_WINDOW = 30
-"""Number of frames that rate and latency are computed from."""
-_RETRY_S = 0.05
-_DEPTH_WAIT_S = 0.01
-_STOP_S = 1.0
-_MAX_TRACK_ID = 2**31
-_MAX_ERROR_CHARS = 1000
-
-
-class TrackIds:
-    """Track ids that are unique among all queries of a stream; each query has its own tracker."""
-
-    def __init__(self, queries: int, *, max_lost_s: float, after: int = 0) -> None:
-        """Start without tracks.
-
-        Args:
-            queries: number of queries.
-            max_lost_s: how long an object may be out of sight and keep its id.
-            after: all ids are larger than this.
-        """
-        first = after // queries + 1
-        self._trackers = [InstanceTracker(max_lost_s=max_lost_s, first_id=first) for _ in range(queries)]
-
-    @property
-    def largest(self) -> int:
-        """Upper bound of all ids so far."""
-        return max(tracker.next_id for tracker in self._trackers) * len(self._trackers)
-
-    def add_to(self, index: int, result: SegmentationResult) -> SegmentationResult:
-        """Return the result of the query at `index` with track ids."""
-        own = self._trackers[index].update(result.segments, stamp_s=result.stamp_ns * 1e-9)
-        ids = np.where(own > 0, (own.astype(np.int64) - 1) * len(self._trackers) + index + 1, 0)
-        return replace(result, segments=replace(result.segments, track_ids=ids.astype(np.uint32)))
+MIN_LEASE_S = 1.0
+MAX_LEASE_S = 86_400.0
+MAX_OWNER_CHARS = 128
+MAX_ID_CHARS = 64
+_REMEMBERED = 256
+"""Number of ended streams whose end can still be told to a late owner."""
 
 
-class CameraStream:
-    """The stream of one camera, with a thread of its own that waits for frames and results."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Who asks for the stream of a camera, and how; see `SetStreamQuery`."""
 
-    def __init__(
-        self,
-        buffer: CameraBuffer,
-        query: StreamQuery,
-        context: NodeContext,
-        *,
-        first_track_id: int = 1,
-        log_error: Callable[[str], None],
-    ) -> None:
-        self.query = query
-        self._buffer = buffer
-        self._context = context
-        self._log_error = log_error
-        self._tracks = TrackIds(
-            len(query), max_lost_s=context.parameters().track_lost_s, after=first_track_id - 1
-        )
-        self._finished_s: deque[float] = deque(maxlen=_WINDOW)  # on the monotonic clock
-        self._latencies_s: deque[float] = deque(maxlen=_WINDOW)
-        self._stopping = threading.Event()
-        self._answers = self._dropped = self._refused = 0
-        self._last_error = ""
-        self._sequence = 0
-        self._arrived_s = 0.0
-        self._job: Job[FrameResults | None] | None = None  # the one that has not ended
-        self._thread = threading.Thread(target=self._run, name=f"xsam_stream_{buffer.name}", daemon=True)
-        self._thread.start()
+    owner: str = ""
+    stream_id: str = ""
+    replace: bool = False
+    lease_s: float = 0.0
+    gives_way: bool = False  # anybody may replace or stop the stream: that of a parameter
 
-    @property
-    def next_track_id(self) -> int:
-        """Lowest id that is larger than all track ids of this stream; 1 after an overflow."""
-        return self._tracks.largest + 1 if self._tracks.largest < _MAX_TRACK_ID else 1
-
-    def stop(self) -> None:
-        """Start no more frames. The model stops at its next stage; this does not wait for it."""
-        self._stopping.set()
-        job = self._job
-        if job is not None:
-            self._context.worker.cancel(job, NotActiveError("the stream was stopped"))
-        self._thread.join(_STOP_S)
-
-    def statistics(self) -> StreamStatistics:
-        """Return the current statistics."""
-        latencies_s = list(self._latencies_s)
-        return StreamStatistics(
-            running=self._thread.is_alive() and not self._stopping.is_set(),
-            queries=self.query.descriptions,
-            requested_hz=self.query.rate_hz,
-            rate_hz=_rate_hz(list(self._finished_s)),
-            latency_s=statistics.median(latencies_s) if latencies_s else math.nan,
-            answers=self._answers,
-            dropped=self._dropped,
-            refused=self._refused,
-            last_error=shortened(self._last_error, _MAX_ERROR_CHARS),
-        )
-
-    def _run(self) -> None:
-        try:
-            self._segment_frames()
-        except Exception as error:  # the thread ends; status and log must say so
-            self._last_error = f"the stream has ended: {type(error).__name__}: {error}"
-            self._log_error(f"stream of camera {self._buffer.name}:\n{traceback.format_exc()}")
-
-    def _segment_frames(self) -> None:
-        period_s = 1.0 / self.query.rate_hz if self.query.rate_hz > 0.0 else 0.0
-        due_s = time.monotonic()
-        while not self._stopping.wait(max(0.0, due_s - time.monotonic())):
-            if not self._buffer.wait_newer(self._sequence, timeout_s=_POLL_S):
-                continue
-            due_s = max(due_s + period_s, time.monotonic())  # a slow frame is not made up for
-            try:
-                self._segment_frame()
-            except XSamError as error:
-                if self._stopping.is_set():
-                    return  # it was stopped; that is not a failure
-                self._note_error(error)
-                due_s = max(due_s, time.monotonic() + _RETRY_S)
-            except Exception as error:  # one bad frame must not end the stream; it is reported
-                self._log_error(f"stream of camera {self._buffer.name}: {type(error).__name__}: {error}")
-                self._last_error = str(error)
-                due_s = max(due_s, time.monotonic() + _RETRY_S)
-
-    def _segment_frame(self) -> None:
-        """Submit one frame, and wait until it is segmented or refused."""
-        ended = threading.Event()
-        outcomes: list[FrameResults | XSamError | None] = []
-        context, parameters = self._context, self._context.parameters()
-        deadline = Deadline(parameters.default_timeout_s)
-        submitted_s = time.monotonic()
-
-        def work(on_stage: StageHook) -> FrameResults | None:
-            on_stage("image")
-            started_s = time.monotonic()
-            source = self._buffer.newest_frame(
-                max_age_s=parameters.max_frame_age_s, max_side_px=parameters.max_image_side_px
-            )
-            if source.sequence <= self._sequence:
-                return None  # the newer image has no depth yet, which is worth the wait
-            if self._sequence:
-                self._dropped += max(0, source.sequence - self._sequence - 1)
-            self._sequence = source.sequence
-            self._arrived_s = self._arrival_s(source.sequence, started_s)
-            return context.handler.segment(
-                source,
-                self.query.parsed(source.frame.image_hw),
-                deadline=deadline,
-                on_stage=on_stage,
-                before_s={"queue": started_s - submitted_s, "image": time.monotonic() - started_s},
-                refine=self._tracks.add_to,
+    def __post_init__(self) -> None:
+        """Raise `InvalidQueryError` if a field is out of bounds."""
+        for field, text, most in (
+            ("owner", self.owner, MAX_OWNER_CHARS),
+            ("stream_id", self.stream_id, MAX_ID_CHARS),
+        ):
+            if len(require_sendable(field, text)) > most or not (text.isprintable() or not text):
+                raise InvalidQueryError(f"{field} must be up to {most} printable characters")
+        if not (self.lease_s == 0.0 or MIN_LEASE_S <= self.lease_s <= MAX_LEASE_S):
+            raise InvalidQueryError(
+                f"lease_s must be 0 (no lease) or {MIN_LEASE_S:g} to {MAX_LEASE_S:g}, got {self.lease_s:g}"
             )
 
-        def on_done(outcome: FrameResults | XSamError | None) -> None:
-            outcomes.append(outcome)
-            ended.set()
-
-        job = self._job = context.worker.submit(
-            work, on_done, deadline=deadline, on_success=self._publish, background=True
+    @classmethod
+    def of(cls, request: SetStreamQuery.Request) -> Claim:
+        """Return the claim in a request."""
+        return cls(
+            owner=request.owner,
+            stream_id=request.stream_id,
+            replace=request.replace,
+            lease_s=request.lease_s,
         )
-        if self._stopping.is_set():  # `stop` may have read `_job` before it was set
-            context.worker.cancel(job, NotActiveError("the stream was stopped"))
-        ended.wait(deadline.remaining_s + 1.0)  # the worker ends every job at its deadline
-        self._job = None  # it holds an image and its results, and the next frame may be long in coming
-        outcome = outcomes[0] if outcomes else deadline.error(job.stage)
-        if isinstance(outcome, XSamError):
-            raise outcome
-        if outcome is None:
-            self._stopping.wait(_DEPTH_WAIT_S)
-            return
-        self._answers += 1
-        self._last_error = ""
-        self._finished_s.append(time.monotonic())
-        self._latencies_s.append(time.monotonic() - self._arrived_s)
-        context.statistics.add_times(outcome.stages_s)
 
-    def _arrival_s(self, sequence: int, default_s: float) -> float:
-        """Return when an image arrived, on the monotonic clock."""
-        arrivals_s = (item.monotonic_s for item in self._buffer.image.recent() if item.sequence == sequence)
-        return next(arrivals_s, default_s)
-
-    def _publish(self, frame_results: FrameResults | None) -> None:
-        publishers = self._context.publishers.get(self._buffer.name)
-        if frame_results is None or publishers is None:
-            return
-        segments = [result.segments for result in frame_results.results]
-        publishers.publish(frame_results.source.frame, frame_results.messages, segments)
-
-    def _note_error(self, error: XSamError) -> None:
-        """Count a refused frame; log its error unless the last one had the same code."""
-        self._refused += 1
-        if error.code != self._last_error.partition(":")[0]:
-            self._log_error(f"stream of camera {self._buffer.name}: {error.code}: {error.message}")
-        self._last_error = f"{error.code}: {error.message}"
+    def owns(self, stream: CameraStream) -> bool:
+        """Return whether the stream is the claimant's."""
+        return self.owner == stream.owner and self.stream_id in ("", stream.stream_id)
 
 
 class Streams:
-    """The streams of all cameras, at most one per camera."""
+    """The streams of all cameras, at most one per camera. Thread-safe."""
 
-    def __init__(self, context: NodeContext, *, log_error: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        context: NodeContext,
+        *,
+        log_error: Callable[[str], None],
+        log_info: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._context = context
         self._log_error = log_error
+        self._log_info = log_info
         self._lock = threading.Lock()
+        self._closed = "the node is not active"  # why no stream can start; "" = they can
         self._streams: dict[str, CameraStream] = {}
+        self._last: dict[str, StreamStatistics] = {}  # the last stream of each camera that has none
+        self._ended: OrderedDict[tuple[str, str], StreamStatistics] = OrderedDict()  # by camera and id
         self._first_track_id: dict[str, int] = {}
 
-    def start(self, camera: str, query: StreamQuery) -> bool:
+    def accept(self) -> None:
+        """Allow streams to start."""
+        with self._lock:
+            self._closed = ""
+
+    def start(self, camera: str, query: StreamQuery, claim: Claim) -> tuple[StreamStatistics, bool]:
         """Start or change the stream of a camera.
 
         Returns:
-            True if one was running before.
+            The stream, and whether one was running before.
 
         Raises:
             UnknownCameraError: there is no such camera.
             InvalidQueryError: too many queries; a running stream is left as it is.
+            StreamTakenError: the camera has a stream of another owner.
+            NotActiveError: streams are not accepted now.
         """
         buffer = self._context.handler.camera(camera)
         self._context.handler.check_query_count(len(query))
         with self._lock:
-            was_running = self._stop(camera)
-            self._streams[camera] = CameraStream(
+            if self._closed:
+                raise NotActiveError(self._closed)
+            running = self._streams.get(camera)
+            if running is not None:
+                self._check_owner(running, claim)
+                if claim.owns(running) and claim.stream_id:
+                    self._stop(camera)  # it changes, and keeps its id
+                else:
+                    self._end(camera, StreamEnd.REPLACED, f"{_named(claim.owner)} replaced it")
+            stream = self._streams[camera] = CameraStream(
                 buffer,
                 query,
                 self._context,
+                stream_id=claim.stream_id or secrets.token_hex(8),
+                owner=claim.owner,
+                lease=Lease(claim.lease_s),
+                gives_way=claim.gives_way,
                 first_track_id=self._first_track_id.get(camera, 1),
                 log_error=self._log_error,
             )
-        return was_running
+            self._ended.pop((camera, stream.stream_id), None)
+            statistics = stream.statistics()
+            self._announce(camera, statistics)
+            self._log_info(f"camera {camera!r} has stream {stream.stream_id} of {_named(stream.owner)}")
+            return statistics, running is not None
 
-    def stop(self, camera: str) -> bool:
-        """Stop the stream of a camera; return whether one was running.
+    def stop(self, camera: str, claim: Claim) -> tuple[StreamStatistics, bool]:
+        """Stop the stream of a camera; one that is not running, or not the claimed one, is left alone.
+
+        Returns:
+            The stream, and whether it was running.
 
         Raises:
             UnknownCameraError: there is no such camera.
+            StreamTakenError: the stream is another owner's.
         """
         self._context.handler.camera(camera)
         with self._lock:
-            return self._stop(camera)
+            running = self._streams.get(camera)
+            if running is None:
+                last = self._last.get(camera, StreamStatistics())
+                return self._ended.get((camera, claim.stream_id), last), False
+            if claim.stream_id not in ("", running.stream_id):
+                return self._ended.get((camera, claim.stream_id), StreamStatistics()), False
+            self._check_owner(running, claim)
+            end = StreamEnd.STOPPED if claim.owns(running) else StreamEnd.REPLACED
+            return self._end(camera, end, f"{_named(claim.owner)} stopped it"), True
 
-    def stop_all(self) -> None:
-        """Stop every stream."""
+    def renew(self, camera: str, claim: Claim) -> StreamStatistics:
+        """Extend the lease of a stream.
+
+        Raises:
+            UnknownCameraError: there is no such camera.
+            InvalidQueryError: the claim names no stream.
+            StreamEndedError: it does not run any more.
+        """
+        self._context.handler.camera(camera)
+        if not claim.stream_id:
+            raise InvalidQueryError("stream_id says which stream to renew")
         with self._lock:
+            running = self._streams.get(camera)
+            if running is not None and claim.owns(running):
+                running.lease.renew()
+                return running.statistics()
+            ended = self._ended.get((camera, claim.stream_id))
+        if ended is None:
+            raise StreamEndedError(
+                f"the node does not know stream {claim.stream_id}: it was restarted since",
+                reason=StreamEnd.NODE_LOST.name,
+            )
+        raise StreamEndedError(
+            f"stream {claim.stream_id} of camera {camera!r} has ended: {ended.end_message}",
+            reason=ended.end.name,
+        )
+
+    def elapse(self, seconds: float) -> None:
+        """Count down the leases, and end streams whose lease is over or that have failed."""
+        with self._lock:
+            for camera, stream in list(self._streams.items()):
+                stream.lease.elapse(seconds)
+                if stream.lease.is_over:
+                    self._end(
+                        camera,
+                        StreamEnd.LEASE_EXPIRED,
+                        f"{_named(stream.owner)} did not renew its lease of {stream.lease.lease_s:g} s",
+                    )
+                elif not (statistics := stream.statistics()).running:
+                    self._end(camera, StreamEnd.FAILED, statistics.last_error)
+
+    def stop_all(self, reason: str) -> None:
+        """End every stream, because the node stops for this reason, and start none until `accept`."""
+        with self._lock:
+            self._closed = reason
             for camera in list(self._streams):
-                self._stop(camera)
+                self._end(camera, StreamEnd.DEACTIVATED, reason)
 
     def statistics(self) -> dict[str, StreamStatistics]:
-        """Return the statistics of the running streams, by camera."""
-        return {camera: stream.statistics() for camera, stream in list(self._streams.items())}
+        """Return the statistics of the running or else the last stream, by camera."""
+        running = {camera: stream.statistics() for camera, stream in list(self._streams.items())}
+        return {**self._last, **running}
 
-    def _stop(self, camera: str) -> bool:
-        stream = self._streams.pop(camera, None)
-        if stream is None:
-            return False
+    def _check_owner(self, running: CameraStream, claim: Claim) -> None:
+        if claim.replace or claim.owns(running) or running.gives_way:
+            return
+        statistics = running.statistics()
+        lease = ""
+        if statistics.lease_s:
+            lease = f"; its lease ends in {statistics.lease_left_s:.1f} s unless it is renewed"
+        raise StreamTakenError(
+            f"the camera has a stream of {_named(running.owner)}, for {statistics.age_s:.0f} s{lease}",
+            owner=running.owner,
+        )
+
+    def _end(self, camera: str, end: StreamEnd, message: str) -> StreamStatistics:
+        """End the running stream of a camera and tell its owner."""
+        statistics = self._streams[camera].statistics()
+        ended = replace(statistics, running=False, end=end, end_message=message)
+        # First, because `statistics` does not wait for the stream to stop.
+        self._last[camera] = self._ended[camera, ended.stream_id] = ended
+        self._stop(camera)
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        self._announce(camera, ended)
+        self._log_info(f"stream {ended.stream_id} of camera {camera!r} has ended: {message}")
+        return ended
+
+    def _stop(self, camera: str) -> None:
+        stream = self._streams.pop(camera)
         stream.stop()
         self._first_track_id[camera] = stream.next_track_id
-        return True
+
+    def _announce(self, camera: str, statistics: StreamStatistics) -> None:
+        publishers = self._context.publishers.get(camera)
+        if publishers is not None:
+            publishers.publish_stream(stream_to_message(statistics))
 
 
-def _rate_hz(times_s: Sequence[float]) -> float:
-    """Return the mean rate of the given times, falling once they stop; NaN for fewer than two."""
-    if len(times_s) < 2:
-        return math.nan
-    usual_s = (times_s[-1] - times_s[0]) / (len(times_s) - 1)
-    since_s = time.monotonic() - times_s[-1]
-    return 1.0 / max(since_s if since_s > 2 * usual_s else usual_s, 1e-9)
+def _named(owner: str) -> str:
+    return repr(owner) if owner else "an anonymous owner"

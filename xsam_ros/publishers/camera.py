@@ -20,13 +20,15 @@ from visualization_msgs.msg import MarkerArray
 from xsam.types.requests import Frame, Segments
 from xsam_ros.messages.encode_images import compressed_from_rgb
 from xsam_ros.messages.images import image_from_array
-from xsam_ros.msg import SegmentationResult
+from xsam_ros.msg import SegmentationResult, StreamStatus
 from xsam_ros.publishers.detections import DETECTIONS_2D, DETECTIONS_3D, detections_2d, detections_3d
 from xsam_ros.publishers.markers import markers, point_cloud
 from xsam_ros.publishers.semantic import LABEL_INFO, NO_CLASS, ClassTable, label_info, label_json
+from xsam_ros.runtime.qos import STREAM_STATUS_QOS
 
 TOPICS: Mapping[str, type[Any] | None] = {
     "result": SegmentationResult,
+    "stream": StreamStatus,
     "label_image": Image,
     "semantic": Image,
     "semantic/confidence": Image,
@@ -42,6 +44,7 @@ TOPICS: Mapping[str, type[Any] | None] = {
 """Message type of each topic under `~/<camera>/`; None = not published, because vision_msgs is missing."""
 
 _TABLE_TOPICS = ("semantic/labels", "semantic/label_info")
+_STREAM_TOPIC = "stream"
 _LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 _QUEUE = 5
 _JPEG_QUALITY = 85
@@ -51,7 +54,10 @@ class CameraPublishers:
     """The publishers of one camera, one for each of `TOPICS`.
 
     Created on configure; they publish in the active state only, apart from the table of classes, which is
-    there from the beginning: consumers wait for it.
+    there from the beginning, because consumers wait for it, and the status of the stream.
+
+    While the camera has a stream, all topics but `result` and `stream` are that stream's: images cannot say
+    whose they are, and those of somebody's request would come in between.
     """
 
     def __init__(self, node: LifecycleNode, camera: str) -> None:
@@ -65,10 +71,14 @@ class CameraPublishers:
             for name in _TABLE_TOPICS
             if name in types
         }
+        self._stream: Publisher = node.create_publisher(
+            types[_STREAM_TOPIC], f"~/{camera}/{_STREAM_TOPIC}", STREAM_STATUS_QOS
+        )
+        self._stream_id = ""  # of the running stream
         self._publishers: dict[str, LifecyclePublisher] = {
             name: node.create_lifecycle_publisher(message_type, f"~/{camera}/{name}", _QUEUE)
             for name, message_type in types.items()
-            if name not in _TABLE_TOPICS
+            if name not in (*_TABLE_TOPICS, _STREAM_TOPIC)
         }
         self._publish_table(Header(stamp=node.get_clock().now().to_msg()))
 
@@ -86,6 +96,8 @@ class CameraPublishers:
             return
         for result in results:
             self._publishers["result"].publish(result)
+        if results[0].stream_id != self._stream_id:
+            return
         header = results[0].header
         images = _SharedImages(frame, segments)
         self._publish("label_image", lambda: image_from_array(images.ids, "mono16", header))
@@ -98,8 +110,14 @@ class CameraPublishers:
         self._publish("detections", lambda: detections_2d(results))
         self._publish("detections_3d", lambda: detections_3d(results))
 
+    def publish_stream(self, status: StreamStatus) -> None:
+        """Publish that the stream of the camera has started, changed or ended."""
+        self._stream_id = status.stream_id if status.running else ""
+        self._stream.publish(status)
+
     def destroy(self) -> None:
         """Remove the topics."""
+        self._node.destroy_publisher(self._stream)
         for publisher in self._publishers.values():
             self._node.destroy_lifecycle_publisher(publisher)
         for table in self._tables.values():

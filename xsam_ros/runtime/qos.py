@@ -1,8 +1,8 @@
-"""Quality of service of the node's services and of their clients."""
+"""Quality of service that the node and its clients share."""
 
 from __future__ import annotations
 
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 
 SERVICE_QOS = QoSProfile(depth=100)
 """Reliable, as usual, but with room for more than ten messages. The responses to all clients of a service
@@ -10,3 +10,6 @@ reach each of them: with a depth of ten, a client that is busy while ten others 
 own."""
 
 ACTION_QOS = {f"{service}_service_qos_profile": SERVICE_QOS for service in ("goal", "result", "cancel")}
+
+STREAM_STATUS_QOS = QoSProfile(depth=8, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Latched: who comes late still learns that a stream has ended, also when another one has started since."""

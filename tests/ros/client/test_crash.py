@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from xsam import Frame, Query, SegmenterUnavailableError
+from xsam import Frame, NotActiveError, Query, SegmenterUnavailableError, StreamEndedError
 from xsam_ros.client import RosSegmenter
 
 Spawn = Callable[..., Any]
@@ -55,6 +55,44 @@ def test_a_node_that_crashes_and_returns(spawn: Spawn, eventually: Eventually, o
                 futures[0].result(30.0)
         assert time.monotonic() - killed_s < 30.0
         client.close()  # ends the call that is still pending
+
+
+def test_streams_over_a_crash(spawn: Spawn, eventually: Eventually) -> None:
+    """Calls waited for their whole deadline and were told to allow more; a running stream heard nothing."""
+    process = spawn("tests/ros/color_node.py", exit_code=-signal.SIGKILL)
+    with RosSegmenter("/xsam") as client:
+        eventually(lambda: client.status(deadline_s=30.0).state == "active", "the active state")
+        stream = client.start_stream("camera", [Query(text="red")])
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for call in (
+            lambda: client.start_stream("camera", [Query(text="red")], deadline_s=1.5),
+            lambda: client.stop_stream("camera", deadline_s=1.5),
+            lambda: stream.next(deadline_s=1.5),
+        ):
+            with pytest.raises(SegmenterUnavailableError, match="respond"):
+                call()
+        spawn("tests/ros/color_node.py")
+        with pytest.raises(StreamEndedError, match=r"restarted|vanished") as caught:
+            stream.next(deadline_s=40.0)
+        assert caught.value.reason == "NODE_LOST"
+        eventually(lambda: client.status(deadline_s=30.0).state == "active", "the next node", 40.0)
+        with client.start_stream("camera", [Query(text="red")], deadline_s=20.0) as stream:
+            assert client.status().cameras[0].stream.stream_id == stream.stream_id
+
+
+def test_a_start_of_a_stream_is_sent_again_to_the_next_node(spawn: Spawn, eventually: Eventually) -> None:
+    process = spawn("tests/ros/color_node.py", exit_code=-signal.SIGKILL)
+    with RosSegmenter("/xsam") as client, ThreadPoolExecutor() as pool:
+        eventually(lambda: client.status(deadline_s=30.0).state == "active", "the active state")
+        process.send_signal(signal.SIGSTOP)  # it has the request, and crashes before it responds
+        starting = pool.submit(client.start_stream, "camera", [Query(text="red")], deadline_s=60.0)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        spawn("tests/ros/color_node.py", params={"autostart": "false"})
+        with pytest.raises(NotActiveError, match="unconfigured"):  # so the next node has it
+            starting.result(40.0)
 
 
 @pytest.mark.slow

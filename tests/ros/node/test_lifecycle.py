@@ -183,9 +183,9 @@ def test_streams_stop_before_waiting_requests_are_refused(ros: Any, monkeypatch:
         events.append("refuse")
         refuse(worker, error)
 
-    def observed_stop_all(streams: Streams) -> None:
+    def observed_stop_all(streams: Streams, reason: str) -> None:
         events.append("stop streams")
-        stop_all(streams)
+        stop_all(streams, reason)
 
     def stream_is_running() -> bool:
         return any(thread.name == "xsam_stream_front" for thread in threading.enumerate())

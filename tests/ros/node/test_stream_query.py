@@ -20,12 +20,13 @@ from tests.ros.node_client import NodeClient
 from xsam import InvalidQueryError
 from xsam.types.masks import MaskRle
 from xsam_ros.node import streams as streams_module
+from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.node import SegmenterNode
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import NodeContext, parse_queries
 from xsam_ros.node.stream_query import StreamQuery
-from xsam_ros.node.streams import CameraStream, Streams
+from xsam_ros.node.streams import Streams
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import GetStatus, SetStreamQuery
 
@@ -140,7 +141,15 @@ def test_a_thread_that_ends_is_not_running(monkeypatch: pytest.MonkeyPatch, even
         parameters=NodeParameters,
         statistics=NodeStatistics(),
     )
-    stream = CameraStream(driver.buffer, StreamQuery([_RED], 0.0), context, log_error=errors.append)
+    stream = CameraStream(
+        driver.buffer,
+        StreamQuery([_RED], 0.0),
+        context,
+        stream_id="1",
+        owner="",
+        lease=Lease(),
+        log_error=errors.append,
+    )
     eventually(lambda: not stream.statistics().running, "the end of the thread")
     assert "OverflowError" in stream.statistics().last_error
     assert "OverflowError" in errors[0]

@@ -19,11 +19,11 @@ from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
 from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.images import image_from_array
+from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import FrameResults, NodeContext
 from xsam_ros.node.stream_query import StreamQuery
-from xsam_ros.node.streams import CameraStream
 from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import SetStreamQuery
 
@@ -291,6 +291,9 @@ def test_a_waiting_stream_keeps_no_results(monkeypatch: pytest.MonkeyPatch, even
         driver.buffer,
         StreamQuery([messages.SegmentQuery(text="red")], 0.0),
         context,
+        stream_id="1",
+        owner="",
+        lease=Lease(),
         log_error=print,
     )
     driver.color()

@@ -90,6 +90,50 @@ def test_room_is_made_before_a_frame_is_computed() -> None:
     assert cache.get(_key(2)) is not None
 
 
+def test_frames_that_pass_by_take_the_memory_of_one_and_push_out_none() -> None:
+    """A stream at 5 Hz once filled the whole cache in seconds."""
+    cache = FrameCache(1000)
+    cache.put(_key(0), _frame(50))
+    for value in range(1, 30):
+        cache.make_room()
+        cache.put(_key(value), _frame(50), keep=False)
+        assert (len(cache), cache.nbytes) == (2, 400)
+        assert cache.get(_key(value)) is not None, "a request for the newest frame still finds it"
+    assert cache.get(_key(0)) is not None
+
+
+def test_a_frame_that_passes_by_is_the_first_to_be_dropped() -> None:
+    cache = FrameCache(1000)
+    cache.put(_key(1), _frame(100))
+    cache.put(_key(2), _frame(100), keep=False)
+    assert cache.get(_key(2)) is not None
+    cache.put(_key(3), _frame(100))
+    assert (cache.get(_key(2)), len(cache)) == (None, 2)
+    cache.put(_key(4), _frame(100), keep=False)  # there is no room beside those that are kept
+    assert (cache.get(_key(4)), len(cache)) == (None, 2)
+
+
+def test_a_frame_that_is_asked_about_again_is_kept() -> None:
+    cache = FrameCache(1000)
+    cache.put(_key(1), _frame(50), keep=False)
+    cache.put(_key(1), _frame(50))
+    cache.put(_key(2), _frame(50), keep=False)
+    cache.put(_key(1), _frame(50), keep=False)  # a stream that sees a kept frame does not change that
+    cache.make_room()
+    assert cache.get(_key(1)) is not None
+    assert (cache.get(_key(2)), len(cache)) == (None, 1)
+
+
+def test_a_passing_frame_stays_alone_even_over_the_bound() -> None:
+    cache = FrameCache(1000)
+    cache.put(_key(1), _frame(300), keep=False)
+    assert cache.get(_key(1)) is not None
+    cache.clear()
+    assert len(cache) == 0
+    cache.put(_key(1), _frame(10))
+    assert len(cache) == 1
+
+
 # --------------------------------------------------------------------------------- in the engine
 
 
@@ -169,6 +213,18 @@ def test_the_newest_frame_stays_even_if_it_is_over_the_bound(encoded: list[int])
     assert engine.cached_frames == 1
     engine.segment(_picture(5), QUERIES[0])
     assert len(encoded) == 3
+
+
+def test_frames_of_a_stream_do_not_fill_the_cache(encoded: list[int]) -> None:
+    engine = _engine()
+    asked = engine.segment(_picture(9), QUERIES[0])
+    for seed in range(10, 16):
+        engine.segment(_picture(seed), [QUERIES[0], QUERIES[2]], keep_frame=False)
+        assert engine.cached_frames == 2
+    assert len(encoded) == 7
+    engine.segment(_picture(15), QUERIES[2])  # the newest one
+    _same(engine.segment(_picture(9), QUERIES[0]), asked)
+    assert len(encoded) == 7
 
 
 def test_without_memory_nothing_is_kept(encoded: list[int]) -> None:
