@@ -208,6 +208,8 @@ def test_positions_of_right_and_of_impossible_camera_matrices(
     )
     assert result.instances[0].location.position.x < -0.2, "a barrel lens draws things to the middle"
     assert any("distortion (plumb_bob) is corrected" in note for note in result.notes)
+    (camera,) = ros.call(GetStatus, "/xsam/get_status", GetStatus.Request()).cameras
+    assert list(camera.notes) == list(result.notes), "the status says what limits the camera"
 
 
 @_parameters(use_sim_time="true")
