@@ -31,7 +31,7 @@ from xsam.model.memory import MemoryBank, sine_position
 from xsam.model.qwen_vl import VisualTokens, place_deepstack
 from xsam.model.x2sam import X2SamModel
 from xsam.model.xsam import pad_conditions, span_means
-from xsam.weights.checkpoint import load_tokenizer
+from xsam.weights.tokenizer_files import load_tokenizer
 from xsam.weights.weight_files import read_tensors
 from xsam.weights.x2sam import MergedTensors, load_x2sam, x2sam_from
 

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from xsam.weights.convert import ConversionReport
     from xsam.weights.download import DownloadReport
 
-DEFAULT_DOWNLOAD = Path("data/xsam_download")
+
+class Release(str, Enum):
+    """Published models."""
+
+    XSAM = "xsam"
+    X2SAM = "x2sam"
 
 
 class Dtype(str, Enum):
@@ -33,6 +38,9 @@ def convert(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write.")],
     tokenizer: Annotated[Path | None, typer.Option(help="Folder with tokenizer.json.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Folder of Qwen3-VL-4B-Instruct, for released weights of X2SAM.")
+    ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Number format of the written weights.")] = Dtype.KEEP,
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in OUT.")] = False,
 ) -> None:
@@ -40,18 +48,27 @@ def convert(
     from xsam.weights.convert import convert as run
 
     with Console(stderr=True).status("reading, checking and writing weights …"):
-        report = run(source, out, tokenizer=tokenizer, dtype=dtype.value, force=force)
+        report = run(source, out, tokenizer=tokenizer, base=base, dtype=dtype.value, force=force)
     _print_conversion(report)
 
 
 def download(
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = DEFAULT_DOWNLOAD,
+    model: Annotated[Release, typer.Argument(help="Which model to fetch.")] = Release.XSAM,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the files.", show_default="data/MODEL_download")
+    ] = None,
     revision: Annotated[list[str] | None, typer.Option(help="REPO=COMMIT to fetch; repeatable.")] = None,
 ) -> None:
-    """Fetch the released checkpoint (about 10 GB) from the Hugging Face hub; resumes."""
+    """Fetch a released checkpoint and its base models (about 10 GB) from the Hugging Face hub; resumes."""
     from xsam.weights.download import download as run
+    from xsam.weights.releases import RELEASES
 
-    _print_download(run(out, revisions=_parse_revisions(revision or [])))
+    report = run(
+        out or Path(f"data/{model.value}_download"),
+        revisions=_parse_revisions(revision or []),
+        repositories=RELEASES[model.value],
+    )
+    _print_download(report, Path(f"{model.value}_full"))
 
 
 def _parse_revisions(values: list[str]) -> dict[str, str]:
@@ -74,11 +91,11 @@ def _print_conversion(report: ConversionReport) -> None:
     )
 
 
-def _print_download(report: DownloadReport) -> None:
+def _print_download(report: DownloadReport, converted: Path) -> None:
     import shlex
 
     fetched = f"fetched {', '.join(report.fetched)}" if report.fetched else "all files were there already"
-    target = report.out.parent / "xsam_full"
+    target = report.out.parent / converted
     print_lines(
         *(f"{commit}  {repo}" for repo, commit in report.commits.items()),
         f"{fetched}; {report.file_count} files, {report.size_bytes / 1e9:.2f} GB checked in {report.out}",

@@ -31,7 +31,8 @@ from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.errors import CheckpointError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
-from xsam.weights.checkpoint import open_tokenizer, read_tensors, save_checkpoint
+from xsam.weights.checkpoint import read_tensors, save_checkpoint
+from xsam.weights.tokenizer_files import open_tokenizer
 
 _RENAMES = (
     # base model, prefix there, prefix here; the first match is used

@@ -25,7 +25,8 @@ from xsam.model.xsam import XSamModel
 from xsam.sim.scene import TEST_SEEDS
 from xsam.train.card import model_card
 from xsam.train.stages import finished_runs
-from xsam.weights.checkpoint import load_tokenizer, load_weights, read_tensors, save_checkpoint
+from xsam.weights.checkpoint import load_weights, read_tensors, save_checkpoint
+from xsam.weights.tokenizer_files import load_tokenizer
 
 
 def publish(

@@ -18,24 +18,22 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
 
-from xsam.config import SPECIAL_TOKENS, XSamConfig
+from xsam.config import XSamConfig
 from xsam.errors import CheckpointError, InvalidOptionError
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
 from xsam.weights.files import flush, set_card_aside
-from xsam.weights.weight_files import find_weights, one_line, read_tensors, refuse_other_content, shortened
+from xsam.weights.tokenizer_files import load_tokenizer
+from xsam.weights.weight_files import find_weights, one_line, read_tensors, shortened
 
 __all__ = [
     "build_on_meta",
     "find_weights",
     "is_released_layout",
     "load_checkpoint",
-    "load_tokenizer",
     "load_weights",
     "module_name",
-    "open_tokenizer",
     "read_tensors",
     "resolve_model",
     "save_checkpoint",
@@ -339,56 +337,6 @@ def _fill_buffers(model: XSamModel) -> None:
     embeddings.position_ids = torch.arange(embeddings.num_positions, device=model.device)[None]
     rotary = model.llm.model.rotary_emb
     model.llm.model.rotary_emb = type(rotary)(model.config.llm).to(model.llm_device)
-
-
-def open_tokenizer(folder: Path) -> Any:
-    """Open `tokenizer.json` exactly as it is.
-
-    `AutoTokenizer` would rebuild Phi-3's tokenizer by the rules of its class without a `config.json` next
-    to it, and then split the text after a tag differently.
-
-    Raises:
-        CheckpointError: there is no tokenizer, or it is damaged.
-    """
-    if not folder.is_dir():
-        raise CheckpointError(f"no tokenizer folder {folder}")
-    if not (folder / "tokenizer.json").is_file():
-        raise CheckpointError(f"no tokenizer.json in {folder}")
-    with (folder / "tokenizer.json").open("rb") as stream:
-        first = stream.read(512)
-    if not first.lstrip().startswith(b"{"):
-        refuse_other_content(folder / "tokenizer.json", first)
-    try:
-        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
-        raise CheckpointError(f"cannot open the tokenizer in {folder}: {one_line(error)}") from error
-
-
-def load_tokenizer(folder: Path, *, vocab_size: int | None = None) -> Any:
-    """Open a tokenizer folder and check that it has X-SAM's special tokens.
-
-    Args:
-        folder: with `tokenizer.json`.
-        vocab_size: rows of the model's vocabulary, if known.
-
-    Raises:
-        CheckpointError: there is no tokenizer, it is damaged, lacks one of the tokens, or has more tokens
-            than the model.
-    """
-    tokenizer = open_tokenizer(folder)
-    unknown = [
-        t for t in SPECIAL_TOKENS if tokenizer.convert_tokens_to_ids(t) in (None, tokenizer.unk_token_id)
-    ]
-    if unknown:
-        raise CheckpointError(
-            f"the tokenizer in {folder} lacks {', '.join(unknown)}", hint="write it with `xsam convert`"
-        )
-    if vocab_size is not None and len(tokenizer) > vocab_size:
-        raise CheckpointError(
-            f"the tokenizer has {len(tokenizer)} tokens, the model {vocab_size}",
-            hint="the tokenizer belongs to another checkpoint",
-        )
-    return tokenizer
 
 
 def save_checkpoint(

@@ -23,20 +23,23 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from xsam.config import XSamConfig
+from xsam.config import ModelConfig
 from xsam.errors import CheckpointError, InvalidOptionError
+from xsam.model.x2sam import X2SamModel
 from xsam.weights.checkpoint import (
     build_on_meta,
     find_weights,
     is_released_layout,
-    load_tokenizer,
     load_weights,
     module_name,
+    network_on_meta,
     read_tensors,
 )
-from xsam.weights.download import STAGE, XSAM
 from xsam.weights.files import flush, set_card_aside, sha256_of_file
-from xsam.weights.published import choose_config, prepare_tokenizer
+from xsam.weights.published import choose_config, choose_x2sam_config, prepare_tokenizer
+from xsam.weights.releases import PHI3, QWEN3_VL, STAGE, X2SAM, X2SAM_STAGE, XSAM
+from xsam.weights.tokenizer_files import load_tokenizer
+from xsam.weights.x2sam import MergedTensors, is_lora_layout, is_x2sam_layout
 
 MAX_SHARD_BYTES = 5_000_000_000
 SPARE_DISK_BYTES = 200_000_000  # for tokenizer, configuration, and what other programs write meanwhile
@@ -63,9 +66,15 @@ class ConversionReport:
 
 
 def convert(
-    source: Path, out: Path, *, tokenizer: Path | None = None, dtype: str = "keep", force: bool = False
+    source: Path,
+    out: Path,
+    *,
+    tokenizer: Path | None = None,
+    base: Path | None = None,
+    dtype: str = "keep",
+    force: bool = False,
 ) -> ConversionReport:
-    """Convert weights in either layout, published or your own, to a checkpoint folder.
+    """Convert weights of X-SAM or X2SAM, published or your own, to a checkpoint folder.
 
     Args:
         source: a folder with weights (and optionally `config.json` and `tokenizer/`), a weight file, or the
@@ -73,8 +82,10 @@ def convert(
             full-size, with a vocabulary of as many tokens as the embedding has rows.
         out: folder to write: `config.json`, `model.safetensors` (several files with an index above
             5 GB) and `tokenizer/`.
-        tokenizer: folder with `tokenizer.json`; None = the one next to the weights, else the Phi-3 one
+        tokenizer: folder with `tokenizer.json`; None = the one next to the weights, else the base model's
             of the download. `<SEG>`, `<p>` and `</p>` are added in this order if they are missing.
+        base: folder of the base model (Qwen3-VL-4B-Instruct), which released weights of X2SAM are merged
+            into; None = the one of the download.
         dtype: "keep", "float32", "bfloat16" or "float16".
         force: replace the checkpoint files of a folder that is not empty; other files stay.
 
@@ -88,41 +99,108 @@ def convert(
     weights = _find_weights_folder(source)
     _check_output(out, weights, force=force)
     tensors = read_tensors(weights)
-    layout = _detect_layout(tensors)
-    tensors = _to_model_names(tensors)
     folders = [folder for folder in (source, *_with_parents(weights)) if folder.is_dir()]
-    config, notes = choose_config(weights, tensors, folders, released=layout == "released")
-    prepared, added = prepare_tokenizer(tokenizer, folders, rows=config.llm.vocab_size, notes=notes)
-    model = build_on_meta(config)
-    names = list(model.state_dict())
-    load_weights(model, tensors)
-    tensors = {name: tensors[name] for name in names}
-    del model
+    prepare = _prepare_x2sam if is_x2sam_layout(tensors) else _prepare_xsam
+    ready = prepare(tensors, weights, folders, tokenizer, base)
     with _write_errors(out):
-        dtypes = _write_checkpoint(tensors, config, prepared, out, target=DTYPES[dtype], force=force)
+        dtypes = _write_checkpoint(ready, out, target=DTYPES[dtype], force=force)
         files = sorted(path for path in _checkpoint_files(out) if path.is_file())
         digests = {path.relative_to(out).as_posix(): sha256_of_file(path) for path in files}
     return ConversionReport(
         source=source,
         out=out,
-        layout=layout,
-        tensor_count=len(tensors),
-        parameter_count=sum(tensor.numel() for tensor in tensors.values()),
+        layout=ready.layout,
+        tensor_count=len(ready.stored),
+        parameter_count=sum(tensor.numel() for tensor in ready.stored.values()),
         dtypes=dtypes,
-        vocab_size=config.llm.vocab_size,
-        token_count=len(prepared),
-        added_tokens=added,
+        vocab_size=ready.vocab_size,
+        token_count=len(ready.tokenizer),
+        added_tokens=ready.added_tokens,
         sha256=digests,
         size_bytes=sum(path.stat().st_size for path in files),
-        notes=tuple(notes),
+        notes=tuple(ready.notes),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ready:
+    """Everything that is written, checked against a network without memory."""
+
+    config: ModelConfig
+    tokenizer: Any
+    added_tokens: tuple[str, ...]
+    vocab_size: int
+    layout: Literal["released", "current"]
+    stored: Mapping[str, Tensor]  # by name in the network: shapes and dtypes to write
+    tensors: Mapping[str, Tensor]  # the values; merged when they are asked for
+    notes: list[str]
+
+
+def _prepare_xsam(
+    given: Mapping[str, Tensor], weights: Path, folders: list[Path], tokenizer: Path | None, base: Path | None
+) -> _Ready:
+    if base is not None:
+        raise InvalidOptionError("weights of X-SAM have no base model", hint="leave --base out")
+    layout = _detect_layout(given)
+    tensors = _to_model_names(given)
+    config, notes = choose_config(weights, tensors, folders, released=layout == "released")
+    rows = config.llm.vocab_size
+    prepared, added = prepare_tokenizer(tokenizer, folders, rows=rows, base=PHI3, notes=notes)
+    model = build_on_meta(config)
+    names = list(model.state_dict())
+    load_weights(model, tensors)
+    tensors = {name: tensors[name] for name in names if name in tensors}
+    return _Ready(
+        config=config,
+        tokenizer=prepared,
+        added_tokens=added,
+        vocab_size=rows,
+        layout=layout,
+        stored=tensors,
+        tensors=tensors,
+        notes=notes,
+    )
+
+
+def _prepare_x2sam(
+    given: Mapping[str, Tensor], weights: Path, folders: list[Path], tokenizer: Path | None, base: Path | None
+) -> _Ready:
+    released = is_lora_layout(given)
+    config, scale, notes = choose_x2sam_config(weights, given, folders)
+    if released and base is None:
+        base = next((f / QWEN3_VL.folder for f in folders if (f / QWEN3_VL.folder).is_dir()), None)
+    merged = MergedTensors(given, read_tensors(base) if base is not None else None, scale=scale)
+    rows = config.vlm.text_config.vocab_size
+    if base is not None:
+        folders = [*folders, base.parent]
+    prepared, added = prepare_tokenizer(
+        tokenizer or _tokenizer_of(base, folders), folders, rows=rows, base=QWEN3_VL, notes=notes
+    )
+    model = network_on_meta(lambda: X2SamModel(config))
+    load_weights(model, merged.stored)  # not merged: the updates do not change a shape
+    return _Ready(
+        config=config,
+        tokenizer=prepared,
+        added_tokens=added,
+        vocab_size=rows,
+        layout="released" if released else "current",
+        stored=merged.stored,
+        tensors=merged,
+        notes=notes,
+    )
+
+
+def _tokenizer_of(base: Path | None, folders: list[Path]) -> Path | None:
+    """Return the base model's folder if it has a tokenizer and there is none next to the weights."""
+    beside = any((p / "tokenizer.json").is_file() for f in folders[:2] for p in (f / "tokenizer", f))
+    return base if base is not None and not beside and (base / "tokenizer.json").is_file() else None
 
 
 def _find_weights_folder(source: Path) -> Path:
     """Return the weight file or the folder that contains the weights, given the path from the user."""
     if not source.exists():
         raise CheckpointError(f"no such file or folder: {source}")
-    stages = [source / XSAM.folder / STAGE, source / STAGE]
+    stages = [source / XSAM.folder / STAGE, source / STAGE, source / X2SAM.folder / X2SAM_STAGE]
     stage = next((folder for folder in stages if folder.is_dir()), None)
     if stage is None:
         find_weights(source)
@@ -180,22 +258,15 @@ def _to_model_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def _write_checkpoint(
-    tensors: Mapping[str, Tensor],
-    config: XSamConfig,
-    tokenizer: Any,
-    out: Path,
-    *,
-    target: torch.dtype | None,
-    force: bool,
-) -> dict[str, int]:
+def _write_checkpoint(ready: _Ready, out: Path, *, target: torch.dtype | None, force: bool) -> dict[str, int]:
     """Write everything to a temporary folder next to `out`, check it, and move it there.
 
     Returns:
         The number of tensors by dtype.
     """
-    dtypes = {n: target if target and t.is_floating_point() else t.dtype for n, t in tensors.items()}
-    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in tensors.items()}
+    stored = ready.stored
+    dtypes = {n: target if target and t.is_floating_point() else t.dtype for n, t in stored.items()}
+    sizes = {name: tensor.numel() * dtypes[name].itemsize for name, tensor in stored.items()}
     parent = out.resolve().parent
     parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(parent).free
@@ -206,10 +277,10 @@ def _write_checkpoint(
         )
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=parent) as temporary:
         draft = Path(temporary)
-        config.write(draft / "config.json")
-        tokenizer.save_pretrained(draft / "tokenizer")
-        _check_saved_tokenizer(tokenizer, draft / "tokenizer")
-        _write_weights(tensors, dtypes, sizes, draft)
+        ready.config.write(draft / "config.json")
+        ready.tokenizer.save_pretrained(draft / "tokenizer")
+        _check_saved_tokenizer(ready.tokenizer, draft / "tokenizer")
+        _write_weights(ready.tensors, dtypes, sizes, draft)
         out.mkdir(exist_ok=True)
         set_card_aside(out)
         if force:

@@ -1,7 +1,6 @@
 """Download the released checkpoint, and the small files that it needs, from the Hugging Face hub.
 
-`REPOSITORIES` lists what is downloaded. Four of its revisions are commits taken from public code and pages,
-not checked against the hub. No full commit was known for `hao9610/X-SAM`, so the list has its branch `main`.
+`xsam.weights.releases` lists what is downloaded.
 The first download writes the commit that it found, and the sha256 of every file, to `xsam_download.json` in
 the output folder; later runs fetch that commit and check every file against it. `--revision REPO=COMMIT` sets
 a commit from the start.
@@ -23,65 +22,23 @@ from typing import Any
 
 from xsam.errors import DownloadError
 from xsam.weights.files import sha256_of_file
+from xsam.weights.releases import (
+    PHI3,
+    QWEN3_VL,
+    REPOSITORIES,
+    STAGE,
+    X2SAM,
+    X2SAM_REPOSITORIES,
+    X2SAM_STAGE,
+    XSAM,
+    HubRepository,
+)
 
 LOCK_NAME = "xsam_download.json"
 LOCK_FORMAT = 1
 SPARE_DISK_BYTES = 1_000_000_000
-STAGE = "s3_mixed_finetune"  # the last of the three training stages: the complete model
-
 _TIMEOUT_S = 30.0
 _TRANSPORT_PACKAGES = ("httpx", "httpx2", "httpcore", "httpcore2", "requests", "urllib3", "hf_xet")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubRepository:
-    """A repository on the hub, and which of its files to download."""
-
-    repo_id: str
-    folder: str  # inside the output folder
-    revision: str  # a commit, or a branch that the first download resolves to one
-    patterns: tuple[str, ...]  # of file names; `*` also matches "/"
-
-
-XSAM = HubRepository(
-    repo_id="hao9610/X-SAM",
-    folder="X-SAM",
-    revision="main",
-    patterns=(f"{STAGE}/*pytorch_model*", f"{STAGE}/*.safetensors*", "README.md"),
-)
-PHI3 = HubRepository(
-    repo_id="microsoft/Phi-3-mini-4k-instruct",
-    folder="Phi-3-mini-4k-instruct",
-    revision="0a67737cc96d2554230f90338b163bc6380a2a85",
-    patterns=(
-        "config.json",
-        "tokenizer.json",
-        "tokenizer.model",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "LICENSE",
-    ),
-)
-SIGLIP = HubRepository(
-    repo_id="google/siglip2-so400m-patch14-384",
-    folder="siglip2-so400m-patch14-384",
-    revision="e8e487298228002f3d8a82e0cd5c8ea9c567f57f",
-    patterns=("config.json", "preprocessor_config.json"),
-)
-SAM = HubRepository(
-    repo_id="facebook/sam-vit-large",
-    folder="sam-vit-large",
-    revision="70009d56dac23ebb3265377257158b1d6ed4c802",
-    patterns=("config.json", "preprocessor_config.json"),
-)
-MASK2FORMER = HubRepository(
-    repo_id="facebook/mask2former-swin-large-coco-panoptic",
-    folder="mask2former-swin-large-coco-panoptic",
-    revision="85b535928a783691eaf27467a573b26d543336ea",
-    patterns=("config.json", "preprocessor_config.json"),
-)
-REPOSITORIES = (XSAM, PHI3, SIGLIP, SAM, MASK2FORMER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,9 +115,20 @@ def download(
     )
 
 
-def manual_download_hint(out: Path) -> str:
-    """Explain how to get the files without a network connection."""
+def manual_download_hint(out: Path, repo: HubRepository = XSAM) -> str:
+    """Explain how to get the files without a network connection.
+
+    Args:
+        out: output folder of the download.
+        repo: one of the repositories of the release.
+    """
     hub = "https://huggingface.co"
+    if repo in X2SAM_REPOSITORIES:
+        return (
+            "without a network: run `xsam download x2sam` on another computer and copy the folder here, or "
+            f"put {X2SAM_STAGE}/ of {hub}/{X2SAM.repo_id} into {out / X2SAM.folder}/ and all files of "
+            f"{hub}/{QWEN3_VL.repo_id} into {out / QWEN3_VL.folder}/; then run `xsam convert`"
+        )
     return (
         "without a network: run `xsam download` on another computer and copy the folder here, or put "
         f"{STAGE}/ of {hub}/{XSAM.repo_id} into {out / XSAM.folder}/ and tokenizer.json and "
@@ -360,7 +328,7 @@ def _hub_errors(repo: HubRepository, revision: str, out: Path) -> Iterator[None]
     except errors.RepositoryNotFoundError as error:
         raise DownloadError(
             f"the hub has no {repo_id} that you may read",
-            hint=f"it was moved or made private; {manual_download_hint(out)}",
+            hint=f"it was moved or made private; {manual_download_hint(out, repo)}",
         ) from error
     except errors.RevisionNotFoundError as error:
         raise DownloadError(
@@ -378,7 +346,8 @@ def _hub_errors(repo: HubRepository, revision: str, out: Path) -> Iterator[None]
             raise _disk_error(OSError(errno.ENOSPC, "No space left on device"), out) from error
         if constants.HF_HUB_OFFLINE:
             raise DownloadError(
-                "downloads are switched off by HF_HUB_OFFLINE", hint=f"unset it; {manual_download_hint(out)}"
+                "downloads are switched off by HF_HUB_OFFLINE",
+                hint=f"unset it; {manual_download_hint(out, repo)}",
             ) from error
         response = getattr(error, "response", None)
         if isinstance(error, errors.HfHubHTTPError) and response is not None:
@@ -394,5 +363,6 @@ def _hub_errors(repo: HubRepository, revision: str, out: Path) -> Iterator[None]
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DownloadError(
             f"cannot reach the hub for {repo_id}: {reason}",
-            hint=f"check the network and run the command again: it resumes; {manual_download_hint(out)}",
+            hint="check the network and run the command again: it resumes; "
+            + manual_download_hint(out, repo),
         ) from error

@@ -10,14 +10,18 @@ from typing import Any, Literal
 from PIL.Image import Resampling
 from torch import Tensor
 
-from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
+from xsam.config import SPECIAL_TOKENS, X2SamConfig, XSamConfig, full_config
 from xsam.config.json_files import read_json
+from xsam.config.presets import full_x2sam_config
 from xsam.config.schema import misfits
+from xsam.config.x2sam_schema import x2sam_misfits
 from xsam.errors import CheckpointError
-from xsam.weights.checkpoint import open_tokenizer
-from xsam.weights.download import MASK2FORMER, PHI3, SAM, SIGLIP
+from xsam.weights.releases import MASK2FORMER, PHI3, QWEN3_VL, SAM, SAM2, SIGLIP, HubRepository
+from xsam.weights.tokenizer_files import open_tokenizer
+from xsam.weights.x2sam import LORA_SCALE, module_name
 
 _EMBEDDING = "llm.model.embed_tokens.weight"
+_X2SAM_EMBEDDING = "vlm.model.language_model.embed_tokens.weight"
 _SECTIONS = ("llm", "vision_encoder", "sam", "mask2former", "xsam")
 _RESAMPLE: dict[Any, Literal["bilinear", "bicubic"]] = {
     Resampling.BILINEAR: "bilinear",
@@ -102,6 +106,45 @@ def choose_config(
     return config, notes
 
 
+def choose_x2sam_config(
+    weights: Path, tensors: Mapping[str, Tensor], folders: Sequence[Path]
+) -> tuple[X2SamConfig, float, list[str]]:
+    """Read X2SAM's config.json next to the weights, or choose the full-size configuration.
+
+    Returns:
+        The configuration, alpha / r of the low-rank updates, and notes on anything unusual.
+    """
+    path = (weights if weights.is_dir() else weights.parent) / "config.json"
+    content = _read_json(path)
+    if content is not None and "vlm" in content:
+        lora = content.get("x2sam", {}).get("lora") if isinstance(content.get("x2sam"), dict) else None
+        scale = LORA_SCALE
+        if isinstance(lora, dict):
+            try:
+                scale = float(lora["lora_alpha"]) / float(lora["r"])
+            except (KeyError, TypeError, ValueError, ZeroDivisionError):
+                raise CheckpointError(f"{path}: x2sam.lora needs the numbers lora_alpha and r") from None
+        return X2SamConfig.read(path), scale, []
+    config = full_x2sam_config()
+    notes = ["no config.json of X2SAM next to the weights: assumed to be the full-size model"]
+    rows = next((len(t) for n, t in tensors.items() if module_name(n) == _X2SAM_EMBEDDING), None)
+    if rows is not None:
+        config.vlm.text_config.vocab_size = rows
+    size = _read_published(folders, SAM2.folder, "preprocessor_config.json").get("size")
+    if isinstance(size, dict) and "longest_edge" in size:
+        config = replace(config, pixels=replace(config.pixels, squash=False))
+    video = _read_published(folders, QWEN3_VL.folder, "video_preprocessor_config.json").get("size")
+    if isinstance(video, dict) and {"shortest_edge", "longest_edge"} <= video.keys():
+        bounds = (int(video["shortest_edge"]), int(video["longest_edge"]))
+        config = replace(config, pixels=replace(config.pixels, video_pixels=bounds))
+    if problems := x2sam_misfits(config):
+        raise CheckpointError(
+            f"the weights do not fit the full-size model: {'; '.join(problems)}",
+            hint="weights of another size need their config.json of X2SAM beside them",
+        )
+    return config, LORA_SCALE, notes
+
+
 def _read_published(folders: Sequence[Path], name: str, file: str) -> dict[str, Any]:
     """Read a small JSON file of the download; return {} if it is missing."""
     contents = (_read_json(folder / name / file) for folder in folders)
@@ -117,7 +160,12 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 def prepare_tokenizer(
-    given: Path | None, folders: Sequence[Path], *, rows: int, notes: list[str]
+    given: Path | None,
+    folders: Sequence[Path],
+    *,
+    rows: int,
+    notes: list[str],
+    base: HubRepository,
 ) -> tuple[Any, tuple[str, ...]]:
     """Open the tokenizer and add X-SAM's three tokens.
 
@@ -125,13 +173,13 @@ def prepare_tokenizer(
         The tokenizer, and the tokens that it did not have.
     """
     candidates = [path for folder in folders[:2] for path in (folder / "tokenizer", folder)]
-    candidates += [folder / PHI3.folder for folder in folders]
+    candidates += [folder / base.folder for folder in folders]
     found = next((path for path in candidates if (path / "tokenizer.json").is_file()), None)
     folder = given or found
     if folder is None:
         raise CheckpointError(
             "there is no tokenizer next to the weights",
-            hint=f"give --tokenizer a folder with the tokenizer files of {PHI3.repo_id}",
+            hint=f"give --tokenizer a folder with the tokenizer files of {base.repo_id}",
         )
     tokenizer = open_tokenizer(folder)
     unknown = (None, tokenizer.unk_token_id)

@@ -18,7 +18,8 @@ from xsam.config.json_files import read_json
 from xsam.config.x2sam import X2SamConfig
 from xsam.errors import CheckpointError
 from xsam.model.x2sam import X2SamModel
-from xsam.weights.checkpoint import fill_network, load_tokenizer, network_on_meta
+from xsam.weights.checkpoint import fill_network, network_on_meta
+from xsam.weights.tokenizer_files import load_tokenizer
 from xsam.weights.weight_files import read_tensors, shortened
 
 LORA_SCALE = 2.0  # alpha / r of the release, which the file does not state
@@ -45,6 +46,11 @@ def module_name(name: str) -> str:
 def is_lora_layout(names: Mapping[str, Tensor]) -> bool:
     """Tell whether tensors are those of the released file, which needs the base model."""
     return any(_LORA.fullmatch(name) for name in names)
+
+
+def is_x2sam_layout(names: Mapping[str, Tensor]) -> bool:
+    """Tell whether tensors are X2SAM's rather than X-SAM's."""
+    return any(name.startswith(("vlm.", "mlm_projector.")) for name in names)
 
 
 class MergedTensors(Mapping[str, Tensor]):
@@ -111,6 +117,11 @@ class MergedTensors(Mapping[str, Tensor]):
                 if has_base
                 else "give the folder of the base model (Qwen3-VL-4B-Instruct) with --base",
             )
+
+    @property
+    def stored(self) -> Mapping[str, Tensor]:
+        """Tensors before the low-rank updates are added; shapes and dtypes of a converted checkpoint."""
+        return self._whole
 
     def __getitem__(self, name: str) -> Tensor:
         tensor = self._whole[name]

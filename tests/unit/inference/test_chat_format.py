@@ -14,7 +14,7 @@ from xsam import Query, Task, XSam
 from xsam.config import IMAGE_ID, XSamConfig, tiny_config
 from xsam.inference.chat_format import chat_format
 from xsam.inference.prompts import conversation_for, tokenize
-from xsam.weights.checkpoint import load_tokenizer
+from xsam.weights.tokenizer_files import load_tokenizer
 
 FOLDER = GOLDEN_QWEN3 / "e"
 

@@ -24,7 +24,7 @@ from xsam.inference.prompts import (
     tokenize,
 )
 from xsam.train.tokenizer import build_tiny_tokenizer
-from xsam.weights.checkpoint import load_tokenizer
+from xsam.weights.tokenizer_files import load_tokenizer
 
 POINT = VisualPrompt.point(1, 1)
 AWAY = VisualPrompt.point(2, 2, positive=False)

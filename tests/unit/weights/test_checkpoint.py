@@ -22,15 +22,14 @@ from xsam.weights.checkpoint import (
     find_weights,
     is_released_layout,
     load_checkpoint,
-    load_tokenizer,
     load_weights,
     module_name,
-    open_tokenizer,
     read_tensors,
     resolve_model,
     save_checkpoint,
 )
 from xsam.weights.files import sha256_of_file
+from xsam.weights.tokenizer_files import load_tokenizer, open_tokenizer
 
 
 def _tensors(variant: str = "a") -> dict[str, Tensor]:

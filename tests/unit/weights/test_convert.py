@@ -24,8 +24,9 @@ from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.inference import forward
 from xsam.inference.results import Prediction
 from xsam.weights import convert, published
-from xsam.weights.checkpoint import module_name, open_tokenizer
+from xsam.weights.checkpoint import module_name
 from xsam.weights.files import sha256_of_file
+from xsam.weights.tokenizer_files import open_tokenizer
 
 EMBEDDING = "llm.model.embed_tokens.weight"
 

@@ -20,7 +20,8 @@ from huggingface_hub.utils import filter_repo_objects
 from tests.unit.weights.fake_hub import FakeHub
 from xsam import DownloadError
 from xsam.weights import download as module
-from xsam.weights.download import LOCK_NAME, PHI3, REPOSITORIES, STAGE, XSAM, HubRepository, download
+from xsam.weights.download import LOCK_NAME, download
+from xsam.weights.releases import PHI3, REPOSITORIES, STAGE, XSAM, HubRepository
 
 WEIGHTS = f"{STAGE}/xsam_phi3/pytorch_model.bin"
 

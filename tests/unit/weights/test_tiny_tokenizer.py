@@ -11,7 +11,7 @@ from xsam.config import tiny_config
 from xsam.sim import language
 from xsam.sim.conversation import VOCABULARY
 from xsam.train.tokenizer import build_tiny_tokenizer, save_tiny_tokenizer
-from xsam.weights.checkpoint import load_tokenizer
+from xsam.weights.tokenizer_files import load_tokenizer
 
 TAGS = ("<|endoftext|>", "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>", "<SEG>", "<p>", "</p>")
 
