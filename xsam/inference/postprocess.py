@@ -193,13 +193,17 @@ def stuff_regions(
     """Build one region for each class that some query matches with p ≥ `threshold`.
 
     Semantic segmentation gives every pixel to some class, so a single class would get the whole image.
-    Here a class gets a pixel only where a query that reaches the threshold covers it.
+    Here a class gets a pixel only where a query that reaches the threshold covers it. With a threshold of 0
+    there is nothing to reach: every pixel gets its likeliest class, as in semantic benchmarks.
     """
     p = probabilities(class_logits)
     scores = p.max(dim=0).values
     matches = (p >= threshold).to(p.dtype).T  # (K, Q)
     class_map = np.full(geometry.image_hw, -1, np.int32)
     for top, logits, classes in semantic_bands(class_logits, mask_logits, geometry, check=check):
+        if threshold <= 0:
+            class_map[top : top + len(classes)] = classes.cpu().numpy()
+            continue
         inside = (logits > 0).flatten(1).to(p.dtype)
         # Number of matching queries that cover a pixel, of the pixel's own class.
         covering = (matches @ inside).gather(0, classes.flatten()[None])[0].reshape(classes.shape)

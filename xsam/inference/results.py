@@ -167,9 +167,8 @@ def _select(
             candidates = matching_queries(class_logits, mask_logits, geometry, threshold=least, check=check)
             best = pointed_at(candidates, query.prompts, prompt_region)
         else:
-            candidates = instances(
-                class_logits, mask_logits, geometry, threshold=threshold or 0.0, check=check
-            )
+            least = config.instance_threshold if threshold is None else threshold
+            candidates = instances(class_logits, mask_logits, geometry, threshold=least, check=check)
             if not candidates.masks:
                 candidates = best_query(class_logits, mask_logits, geometry, check=check)
             best = most_overlapping(candidates, prompt_region)

@@ -89,6 +89,25 @@ def test_a_point_chooses_among_the_likely_masks() -> None:
         assert bool(result.masks[0, 50, 8]) is (part == 1)
 
 
+def test_an_unlikely_mask_does_not_win_by_its_overlap_with_the_prompt() -> None:
+    """The reference compares masks with a score of at least 0.5 with the region, or the best one."""
+    region = np.zeros((64, 128), np.bool_)
+    region[0:64, 88:128] = True  # RIGHT_PART covers it best, BELOW_PART not at all
+    query = Query(task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(region),))
+    result = _answer(query, class_logits((0.1,), (0.9,)), RIGHT_PART, BELOW_PART)
+    assert (bool(result.masks[0, 50, 8]), bool(result.masks[0, 50, 120])) == (True, False)
+    none_likely = _answer(query, class_logits((0.1,), (0.3,)), RIGHT_PART, BELOW_PART)
+    assert bool(none_likely.masks[0, 50, 8])
+    anything = dataclasses.replace(query, score_threshold=0.0)
+    assert bool(_answer(anything, class_logits((0.1,), (0.9,)), RIGHT_PART, BELOW_PART).masks[0, 50, 120])
+
+
+def test_a_semantic_query_with_threshold_0_labels_every_pixel() -> None:
+    query = Query(stuff_classes=("floor", "wall"), score_threshold=0.0)
+    result = _answer(query, class_logits((0.9, 0.05), (0.02, 0.3)), RIGHT_PART, BELOW_PART)
+    assert result.masks.any(axis=0).all()
+
+
 def test_regions_are_numbered_like_the_positive_prompts() -> None:
     point, away = VisualPrompt.point(5, 5), VisualPrompt.point(9, 9, positive=False)
     query = Query(prompts=(point, away, point))
