@@ -4,63 +4,31 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from xsam.cli import loading
 from xsam.cli.console import print_error, print_lines
+from xsam.cli.scores import describe_run, score_table
 from xsam.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from xsam.engine import XSam
     from xsam.eval.pictures import PictureSample
     from xsam.eval.predictions import PredictionFile
+    from xsam.eval.processes import Processes
 
 DEFAULT_SCENES = "2000000:500"
 
-_TASKS = {
-    "referring": "referring expressions",
-    "iou": "… by kind",
-    "relation": "… that compare objects",
-    "reasoning": "reasoning questions",
-    "absent_rejected": "absent phrases",
-    "present_rejected": "present phrases",
-    "interactive": "interactive",
-    "category": "categories",
-    "instance": "instances",
-    "vgd": "visual grounded",
-    "panoptic": "panoptic",
-    "semantic": "semantic",
-    "gcg": "grounded captions",
-}
-_METRICS = {
-    "miou": "mean IoU",
-    "iou": "mean IoU",
-    "ciou": "cIoU",
-    "giou": "gIoU, including absent ones",
-    "p50": "share with IoU of at least 0.5",
-    "ap": "mask AP",
-    "ap50": "mask AP50",
-    "ap75": "mask AP75",
-    "pq": "PQ",
-    "sq": "SQ",
-    "rq": "RQ",
-    "pq_things": "PQ of things",
-    "pq_stuff": "PQ of stuff",
-    "truth_miou": "mean IoU, including missed phrases",
-    "recall": "recall of phrases",
-    "caption_f1": "F1 of content words",
-    "cider": "CIDEr-D, 0 to 10",
-}
-
-
 # Option → the option that it belongs to; None = simulated scenes.
 _BELONGS_TO = {
+    "data": "benchmark",
+    "images": "benchmark",
     "split": "coco",
     "task": "coco",
     "option": "source",
@@ -69,6 +37,21 @@ _BELONGS_TO = {
     "count": "pictures",
     "resume": "out",
 }
+_DATA = ("scenes", "coco", "source", "benchmark")
+
+
+class _Evaluation(Protocol):
+    """An evaluation of which the data is open."""
+
+    def __call__(
+        self,
+        model: XSam,
+        *,
+        show_progress: bool,
+        pictures: PictureSample | None,
+        predictions: PredictionFile | None,
+        processes: Processes,
+    ) -> dict[str, Any]: ...
 
 
 def evaluate(
@@ -76,6 +59,17 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=loading.MODEL_HELP)],
     scenes: Annotated[
         str | None, typer.Option(metavar="START:COUNT", help=f"Simulated scenes; default {DEFAULT_SCENES}.")
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Published benchmark, such as refcoco-val or reasonseg-test."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="With --benchmark: folder of its files; an error lists what is missing."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="With --benchmark: folder of the images, if they are not in --data.")
     ] = None,
     coco: Annotated[Path | None, typer.Option(help="Folder in COCO format, instead of scenes.")] = None,
     split: Annotated[str, typer.Option(help="With --coco: split to evaluate.")] = "val2017",
@@ -101,8 +95,7 @@ def evaluate(
         int, typer.Option(min=1, max=1000, help="With --pictures: how many, chosen at random.")
     ] = 20,
     out: Annotated[
-        Path | None,
-        typer.Option(help="With --coco or --source: save predictions.jsonl and scores.json in this folder."),
+        Path | None, typer.Option(help="Save predictions.jsonl and scores.json in this folder.")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="With --out: go on with the predictions in the folder.")
@@ -115,61 +108,55 @@ def evaluate(
     threads: loading.Threads = None,
     frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
-    """Score a checkpoint on simulated scenes or on a data set.
+    """Score a checkpoint on simulated scenes, a published benchmark, or a data set.
 
-    Exit code 1 if every question failed, 130 after Ctrl-C: the scores are those of the images until then.
+    With --out, `torchrun` and `accelerate launch` start several processes that share the work. Exit code 1 if
+    every question failed, 130 after Ctrl-C: the scores are those of the images until then.
     """
-    if sum(given is not None for given in (scenes, coco, source)) > 1:
-        raise typer.BadParameter("give one of --scenes, --coco and --source")
-    if out is not None and coco is None and source is None:
-        raise typer.BadParameter("--out needs --coco or --source")
+    if sum(given is not None for given in (scenes, coco, source, benchmark)) > 1:
+        raise typer.BadParameter(f"give one of {', '.join(f'--{name}' for name in _DATA)}")
     _check_combination(context)
-    if source is not None:
+    evaluation: dict[str, Any] = {"model": model}
+    if benchmark is not None:
+        if data is None:
+            raise typer.BadParameter("--benchmark needs --data")
+        evaluation |= {"benchmark": benchmark, "data": str(data), "images": images and str(images)}
+        run = _open_benchmark(benchmark, data, images, limit)
+    elif coco is not None:
+        evaluation |= {"coco": str(coco), "split": split, "tasks": sorted(task or [])}
+        run = _open_coco(coco, split, task or [], limit)
+    elif source is not None:
         options = _parse_options(option or [])
-        _check_source(source, options)
-    if coco is not None:
-        _check_tasks(task or [])
+        evaluation |= {"source": source, "options": options, "prompts": prompts}
+        run = _open_source(source, options, prompts, limit)
+    else:
+        scenes = scenes or DEFAULT_SCENES
+        evaluation |= {"scenes": scenes, "per_scene": per_scene}
+        run = _open_scenes(scenes, limit, per_scene)
     sample = None
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)  # now, and not after an hour
         sample = _picture_sample(count)
-
-    def load() -> XSam:
-        with Console(stderr=True).status("loading the model …"):
-            return loading.load_model(
-                model,
-                device=device,
-                llm_device=llm_device,
-                llm_weights=llm_weights,
-                compiled=compiled,
-                threads=threads,
-                frame_cache_mib=frame_cache_mib,
-            )
-
-    predictions = None
-    if out is not None:
-        data: dict[str, Any] = {"coco": str(coco), "split": split, "tasks": sorted(task or [])}
-        if source is not None:
-            data = {"source": source, "options": options, "prompts": prompts}
-        predictions = _prediction_file(out, {"model": model, **data}, resume)
-    if coco is not None:
-        scores = _evaluate_coco(load, coco, split, task or [], limit, sample, predictions)
-    elif source is not None:
-        scores = _evaluate_source(load, source, options, prompts, limit, sample, predictions)
-    else:
-        scores = _evaluate_scenes(load, scenes or DEFAULT_SCENES, limit, per_scene, sample)
-    for reason, times in scores.get("skipped", {}).items():
-        Console(stderr=True).print(f"skipped: {times} {reason}", markup=False, soft_wrap=True)
-    for reason, times in scores["failures"].items():
-        Console(stderr=True).print(f"{times}× no result: {reason}", style="red", markup=False, soft_wrap=True)
-    if as_json:
-        typer.echo(json.dumps(scores, allow_nan=False))
-    else:
-        Console().print(score_table(scores))
-        print_lines(_footer(scores))
+    processes, device = _join_processes(device, out)
+    predictions = None if out is None else _prediction_file(out, evaluation, resume, processes)
+    with Console(stderr=True, quiet=not processes.is_main).status("loading the model …"):
+        loaded = loading.load_model(
+            model,
+            device=device,
+            llm_device=llm_device,
+            llm_weights=llm_weights,
+            compiled=compiled,
+            threads=threads,
+            frame_cache_mib=frame_cache_mib,
+        )
+    scores = run(loaded, show_progress=True, pictures=sample, predictions=predictions, processes=processes)
+    processes.leave()
+    if processes.is_main:
+        _report(scores, predictions, as_json)
     if predictions is not None:
-        predictions.write_scores(scores)
         predictions.close()
+    if not processes.is_main:
+        return
     if pictures is not None and sample is not None:
         try:
             paths = sample.write(pictures)
@@ -183,6 +170,21 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _report(scores: Mapping[str, Any], predictions: PredictionFile | None, as_json: bool) -> None:
+    """Print the scores, and save them."""
+    for reason, times in scores.get("skipped", {}).items():
+        Console(stderr=True).print(f"skipped: {times} {reason}", markup=False, soft_wrap=True)
+    for reason, times in scores["failures"].items():
+        Console(stderr=True).print(f"{times}× no result: {reason}", style="red", markup=False, soft_wrap=True)
+    if as_json:
+        typer.echo(json.dumps(scores, allow_nan=False))
+    else:
+        Console().print(score_table(scores))
+        print_lines(describe_run(scores))
+    if predictions is not None:
+        predictions.write_scores(scores)
+
+
 def _check_combination(context: typer.Context) -> None:
     """Raise an error for an option that has no effect, because it belongs to another one."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -192,13 +194,65 @@ def _check_combination(context: typer.Context) -> None:
         option = f"--{name.replace('_', '-')}"
         if needed is not None and needed not in given:
             raise typer.BadParameter(f"{option} needs --{needed}")
-        if needed is None and given & {"coco", "source"}:
+        if needed is None and given & {*_DATA[1:]}:
             raise typer.BadParameter(f"{option} is for simulated scenes only")
 
 
-def _check_source(kind: str, options: Mapping[str, Any]) -> None:
-    """Raise an error if there is no such reader, or if it does not take these options."""
-    from xsam.data.readers import READERS
+def _join_processes(device: str, out: Path | None) -> tuple[Processes, str]:
+    """Join the other processes if there are any, and choose the device of this one."""
+    from xsam.eval.processes import Processes, join_processes, launched_processes
+
+    if launched_processes() == 1:
+        return Processes(), device
+    if out is None:
+        raise typer.BadParameter("several processes need --out, through which they exchange predictions")
+    import torch
+
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    processes = join_processes(cpu=not on_gpu)
+    return processes, f"cuda:{processes.local_index}" if on_gpu and device in ("auto", "cuda") else device
+
+
+def _picture_sample(count: int) -> PictureSample:
+    from xsam.eval.pictures import PictureSample
+
+    return PictureSample(count)
+
+
+def _prediction_file(
+    folder: Path, evaluation: Mapping[str, Any], resume: bool, processes: Processes
+) -> PredictionFile:
+    from xsam.eval.predictions import PredictionFile
+
+    return PredictionFile(folder, evaluation, resume=resume, processes=processes)
+
+
+def _open_scenes(text: str, limit: int | None, per_scene: int) -> _Evaluation:
+    from xsam.eval.scenes import evaluate as run
+    from xsam.eval.scenes import parse_seeds
+
+    return partial(run, seeds=parse_seeds(text)[:limit], per_scene=per_scene)
+
+
+def _open_benchmark(name: str, folder: Path, images: Path | None, limit: int | None) -> _Evaluation:
+    from xsam.eval.benchmarks.evaluation import evaluate_benchmark, open_benchmark
+
+    source = open_benchmark(name, folder, images=images)
+    return partial(evaluate_benchmark, name=name, source=source, limit=limit)
+
+
+def _open_coco(folder: Path, split: str, tasks: list[str], limit: int | None) -> _Evaluation:
+    from xsam.eval.coco import COCO_TASKS, CocoFolder, evaluate_coco
+
+    if unknown := sorted(set(tasks) - set(COCO_TASKS)):
+        raise InvalidOptionError(f"unknown tasks {unknown}", hint=f"known: {', '.join(COCO_TASKS)}")
+    return partial(evaluate_coco, data=CocoFolder.open(folder, split, tasks or COCO_TASKS), limit=limit)
+
+
+def _open_source(kind: str, options: Mapping[str, Any], prompts: int, limit: int | None) -> _Evaluation:
+    """Open a data set; there may be no such reader, or it may not take these options."""
+    from xsam.data.readers import READERS, open_source
+    from xsam.eval.sources import evaluate_source
 
     if kind not in READERS:
         raise InvalidOptionError(f"unknown dataset kind {kind!r}", hint=f"known: {', '.join(READERS)}")
@@ -209,76 +263,7 @@ def _check_source(kind: str, options: Mapping[str, Any]) -> None:
         raise InvalidOptionError(
             f"{kind}: {error}", hint=f"options: {', '.join(signature.parameters)}"
         ) from error
-
-
-def _check_tasks(tasks: list[str]) -> None:
-    from xsam.eval.coco import COCO_TASKS
-
-    if unknown := sorted(set(tasks) - set(COCO_TASKS)):
-        raise InvalidOptionError(f"unknown tasks {unknown}", hint=f"known: {', '.join(COCO_TASKS)}")
-
-
-def _picture_sample(count: int) -> PictureSample:
-    from xsam.eval.pictures import PictureSample
-
-    return PictureSample(count)
-
-
-def _prediction_file(folder: Path, evaluation: Mapping[str, Any], resume: bool) -> PredictionFile:
-    from xsam.eval.predictions import PredictionFile
-
-    return PredictionFile(folder, evaluation, resume=resume)
-
-
-def _evaluate_scenes(
-    load: Callable[[], XSam], text: str, limit: int | None, per_scene: int, sample: PictureSample | None
-) -> dict[str, Any]:
-    from xsam.eval.scenes import evaluate as run
-    from xsam.eval.scenes import parse_seeds
-
-    seeds = parse_seeds(text)[:limit]
-    return run(load(), seeds, per_scene=per_scene, show_progress=True, pictures=sample)
-
-
-def _evaluate_coco(
-    load: Callable[[], XSam],
-    folder: Path,
-    split: str,
-    tasks: list[str],
-    limit: int | None,
-    sample: PictureSample | None,
-    predictions: PredictionFile | None,
-) -> dict[str, Any]:
-    from xsam.eval.coco import COCO_TASKS, CocoFolder, evaluate_coco
-
-    data = CocoFolder.open(folder, split, tasks or COCO_TASKS)  # first, to fail before the model is loaded
-    return evaluate_coco(
-        load(), data, limit=limit, show_progress=True, pictures=sample, predictions=predictions
-    )
-
-
-def _evaluate_source(
-    load: Callable[[], XSam],
-    kind: str,
-    options: dict[str, Any],
-    prompts: int,
-    limit: int | None,
-    sample: PictureSample | None,
-    predictions: PredictionFile | None,
-) -> dict[str, Any]:
-    from xsam.data.readers import open_source
-    from xsam.eval.sources import evaluate_source
-
-    opened = open_source(kind, **options)
-    return evaluate_source(
-        load(),
-        opened,
-        prompts=prompts,
-        limit=limit,
-        show_progress=True,
-        pictures=sample,
-        predictions=predictions,
-    )
+    return partial(evaluate_source, source=open_source(kind, **options), prompts=prompts, limit=limit)
 
 
 def _parse_options(values: list[str]) -> dict[str, Any]:
@@ -293,39 +278,3 @@ def _parse_options(values: list[str]) -> dict[str, Any]:
         except ValueError:
             options[name] = text
     return options
-
-
-def score_table(scores: Mapping[str, Any]) -> Table:
-    """Build a table of the scores that have a value, with their names spelled out."""
-    table = Table("task", "score", "value")
-    previous = ""
-    for name, value in scores.items():
-        description = _describe_score(name)
-        if description is None or value is None:
-            continue
-        task, metric = description
-        table.add_row("" if task == previous else task, metric, f"{value:.3f}")
-        previous = task
-    return table
-
-
-def _describe_score(name: str) -> tuple[str, str] | None:
-    """Return task and metric of a score by its name; None if it is not a score."""
-    if name in ("absent_rejected", "present_rejected"):
-        return _TASKS[name], 'share reported "not found"'
-    task, _, metric = name.partition("_")
-    if task not in _TASKS or not metric:
-        return None
-    if task == "iou":
-        return _TASKS[task], f"{metric.replace('_', ' ')}, mean IoU"
-    if task == "interactive":
-        kind, _, metric = metric.rpartition("_")
-        return _TASKS[task], f"{kind}, {_METRICS[metric]}" if kind else _METRICS[metric]
-    return _TASKS[task], _METRICS[metric]
-
-
-def _footer(scores: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{count} {group}" for group, count in scores["counts"].items())
-    failed = f", {scores['failed']} without a result" if scores["failed"] else ""
-    protocol = f"\n{scores['protocol']}" if "protocol" in scores else ""
-    return f"{scores['n']} images, {scores['questions']} questions{failed}: {counts or 'none'}{protocol}"

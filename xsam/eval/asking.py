@@ -1,21 +1,20 @@
-"""Ask a segmenter the questions about one image and score the results."""
+"""Ask a segmenter questions about one image, and score the results."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.data.readers.annotations import describe_skips
-from xsam.errors import DatasetError, MissingDataError, XSamError
+from xsam.errors import XSamError
 from xsam.eval.pictures import PictureSample
 from xsam.eval.predictions import PredictionFile
 from xsam.eval.questions import Question
 from xsam.eval.scoreboard import Scoreboard
 from xsam.segmenter import Segmenter
-from xsam.types.requests import Frame, SegmentationResult, Status
+from xsam.types.requests import Frame, SegmentationResult
 
 DEADLINE_S = 3600.0  # per image; long enough for a large model on a CPU
 
@@ -42,60 +41,52 @@ def ask(model: Segmenter, rgb: NDArray[np.uint8], questions: Sequence[Question])
         return [SegmentationResult.from_error(error, query, frame) for query in queries]
 
 
-def ask_and_score(
-    model: Segmenter,
+def answer(
+    model: Segmenter | None,
+    rgb: NDArray[np.uint8],
+    key: str,
+    questions: Sequence[Question],
+    predictions: PredictionFile | None,
+) -> tuple[list[SegmentationResult] | None, float | None]:
+    """Return the saved results for questions about an image; ask the model if there are none.
+
+    Args:
+        model: the segmenter to evaluate; None = use saved results only.
+        rgb: (H, W, 3) uint8.
+        key: identifies the results among the `predictions`.
+        questions: may be empty.
+        predictions: where results are saved.
+
+    Returns:
+        One result per question, in order, or None without model and saved results; and the seconds that the
+        model took, None if it was not asked.
+    """
+    image_hw = (int(rgb.shape[0]), int(rgb.shape[1]))
+    results = predictions.saved(key, questions, image_hw) if predictions is not None else None
+    if results is not None or model is None:
+        return results, None
+    started = time.perf_counter()
+    results = ask(model, rgb, questions)
+    seconds = time.perf_counter() - started
+    if predictions is not None:
+        predictions.add(key, results)
+    return results, seconds
+
+
+def score(
     rgb: NDArray[np.uint8],
     questions: Sequence[Question],
+    results: Sequence[SegmentationResult],
     board: Scoreboard,
     pictures: PictureSample | None,
     *,
     name: str,
-    predictions: PredictionFile | None = None,
-) -> float | None:
-    """Ask the questions, score the results, and offer them to be drawn under the image's name.
-
-    Args:
-        model: the segmenter to evaluate.
-        rgb: (H, W, 3) uint8.
-        questions: may be empty.
-        board: collects the scores.
-        pictures: collects results to be drawn.
-        name: name of the image, unique if there are `predictions`.
-        predictions: where results are saved; the model is not asked for those that it holds.
-
-    Returns:
-        Seconds that the model took; None if it was not asked.
-    """
-    image_hw = (int(rgb.shape[0]), int(rgb.shape[1]))
-    results = predictions.saved(name, questions, image_hw) if predictions is not None else None
-    seconds = None
-    if results is None:
-        started = time.perf_counter()
-        results = ask(model, rgb, questions)
-        seconds = time.perf_counter() - started
-        if predictions is not None and all(r.status in (Status.FOUND, Status.NOT_FOUND) for r in results):
-            predictions.add(name, results)  # what failed is asked again by the next run
+) -> None:
+    """Score the results for questions about an image, and offer them to be drawn under the image's name."""
     for question, result in zip(questions, results, strict=True):
         iou = board.add(question, result)
         if pictures is not None and iou is not None:
             pictures.offer(rgb, question, result, iou, name=name)
-    return seconds
-
-
-def image_problem(error: DatasetError) -> str:
-    """Return the reason under which an image that cannot be used is counted."""
-    return (
-        "with a missing file" if isinstance(error, MissingDataError) else "with a damaged file or annotation"
-    )
-
-
-def check_evaluated(evaluated: int, total: int, skipped: Mapping[str, int]) -> None:
-    """Raise `DatasetError` if no image could be used, so that nothing was measured."""
-    if total and not evaluated:
-        raise DatasetError(
-            f"none of {total} images could be evaluated",
-            hint=f"skipped: {describe_skips(skipped)}; see the log",
-        )
 
 
 class Interruptible:

@@ -23,44 +23,37 @@ One of the two JSON files is enough. Conventions:
 from __future__ import annotations
 
 import contextlib
-import statistics
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from xsam.data.readers.annotations import (
-    Identity,
-    describe_skips,
-    id_order,
-    instance_records,
-    panoptic_records,
-    skip,
-)
-from xsam.data.readers.categories import read_categories, read_things
-from xsam.data.readers.coco import COCO_URL, read_segments
+from xsam.data.readers.annotations import Identity, describe_skips, id_order, instance_records
+from xsam.data.readers.categories import read_categories
+from xsam.data.readers.coco import COCO_URL
 from xsam.data.readers.files import Layout, find_image, read_json, read_rgb
 from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
-from xsam.errors import DatasetError, InvalidQueryError, MissingDataError
-from xsam.eval.asking import Interruptible, ask_and_score, check_evaluated, image_problem
+from xsam.errors import DatasetError, MissingDataError
+from xsam.eval.layouts import Panoptic, check_query, order_labels
+from xsam.eval.loop import QuestionedImage, Round, evaluate_questions, sampled
 from xsam.eval.pictures import PictureSample
 from xsam.eval.predictions import PredictionFile
+from xsam.eval.processes import Processes
 from xsam.eval.questions import (
     INTERACTIVE_KINDS,
     MAX_DETECTIONS,
     InstanceTruth,
     Question,
     interactive_question,
-    layout_questions,
     visual_grounded_question,
 )
-from xsam.eval.scoreboard import Scoreboard, Scores
+from xsam.eval.scoreboard import Scores
 from xsam.segmenter import Segmenter
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task
@@ -69,7 +62,7 @@ PANOPTIC_TASKS = ("panoptic", "semantic")
 INSTANCE_TASKS = ("instance", "interactive", "vgd")
 COCO_TASKS = (*PANOPTIC_TASKS, *INSTANCE_TASKS)
 
-_LAYOUT = Layout(
+LAYOUT = Layout(
     dataset="COCO",
     folders="annotations/ with the JSON files, panoptic_<split>/ with PNG files, <split>/ with images",
     published=COCO_URL,
@@ -85,6 +78,7 @@ def evaluate_coco(
     show_progress: bool = False,
     pictures: PictureSample | None = None,
     predictions: PredictionFile | None = None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score a model on a split; equal results give equal scores.
 
@@ -96,55 +90,73 @@ def evaluate_coco(
         show_progress: show a progress bar on stderr.
         pictures: collects results to be drawn.
         predictions: saves the results, and holds those of an earlier run.
+        processes: the processes that share the work; those other than the first get no scores.
 
     Returns:
         The scores of `Scoreboard`, `ms_per_picture_median`, the number `n` of images that were evaluated, the
-        number of records and images that were `skipped`, by reason, and `complete`: False if Ctrl-C ended
-        the evaluation early.
+        number of records and images that were `skipped`, by reason, `complete`: False if Ctrl-C ended the
+        evaluation early, and `protocol`: how the questions were chosen.
 
     Raises:
         DatasetError: no image could be used.
     """
-    images = sorted(data.images.items(), key=lambda item: id_order(item[0]))
-    total = len(images) if limit is None else min(limit, len(images))
-    board, skipped = Scoreboard(), Counter(data.skipped)
-    timed: list[float | None] = []
-    steps = Interruptible(tqdm(range(total), unit="image", disable=not show_progress, mininterval=5.0))
-    with steps:
-        for step in steps:
-            index = step * len(images) // total
-            image_id, file_name = images[index]
-            try:
-                rgb = data.read_image(image_id)
-                rng = np.random.default_rng([seed, index])
-                questions = list(data.questions(image_id, rgb.shape[:2], rng))
-            except DatasetError as error:
-                skip(skipped, image_problem(error), error)
-                continue
-            name = Path(file_name.replace("\\", "/")).stem if predictions is None else str(image_id)
-            seconds = ask_and_score(
-                model, rgb, questions, board, pictures, name=name, predictions=predictions
-            )
-            timed.append(seconds)
-    check_evaluated(len(timed), total if steps.complete else 0, skipped)
-    latency_s = [seconds for seconds in timed if seconds is not None]
+    board, rest = evaluate_questions(
+        model,
+        CocoQuestions(data, seed),
+        limit=limit,
+        show_progress=show_progress,
+        pictures=pictures,
+        predictions=predictions,
+        processes=processes,
+    )
+    if not rest:
+        return {}
+    drawn = sorted(data.tasks & {"interactive", "vgd"}) if data.instances is not None else ()
     return {
         **board.scores(),
-        "ms_per_picture_median": round(1000 * statistics.median(latency_s), 1) if latency_s else None,
-        "n": len(timed),
-        "complete": steps.complete,
-        "skipped": {reason: count for reason, count in skipped.items() if count},
+        "ms_per_picture_median": rest.pop("ms_median"),
+        "protocol": "COCO's rules for PQ, mIoU, and mask AP, with the thresholds of the checkpoint"
+        + (f"; regions of {' and '.join(drawn)} drawn with seed {seed}" if drawn else "")
+        + sampled(limit, len(data.images)),
+        **rest,
     }
+
+
+class CocoQuestions:
+    """The questions about each image of a split, by image id; `seed` is for drawing regions."""
+
+    def __init__(self, data: CocoFolder, seed: int = 0) -> None:
+        self._data = data
+        self._seed = seed
+        self._ids = sorted(data.images, key=id_order)
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        return self._data.skipped
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def image(self, index: int) -> QuestionedImage:
+        image_id = self._ids[index]
+        rgb = self._data.read_image(image_id)
+        rng = np.random.default_rng([self._seed, index])
+        questions = list(self._data.questions(image_id, rgb.shape[:2], rng))
+        name = Path(self._data.images[image_id].replace("\\", "/")).stem
+        return QuestionedImage(
+            name=name, rgb=rgb, rounds=(Round(key=str(image_id), questions=questions, timed_as=1),)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CocoFolder:
-    """An opened split; create it with `open`."""
+    """An opened split; create it with `open` or `read`."""
 
     pictures: Path
     tasks: frozenset[str]
     images: Mapping[Identity, str]  # id → file name
     skipped: Mapping[str, int]  # reason → records
+    layout: Layout
     panoptic: Panoptic | None = None
     instances: Instances | None = None
 
@@ -164,41 +176,85 @@ class CocoFolder:
         if unknown := set(tasks) - set(COCO_TASKS):
             raise DatasetError(f"unknown tasks {sorted(unknown)}", hint=f"known: {', '.join(COCO_TASKS)}")
         notes = folder / "annotations"
-        panoptic_file, instance_file = (notes / f"{kind}_{split}.json" for kind in ("panoptic", "instances"))
-        panoptic, instances = None, None
-        images: dict[Identity, str] = {}
-        skipped: Counter[str] = Counter()
-        if set(tasks) & set(PANOPTIC_TASKS) and panoptic_file.is_file():
-            masks = _existing(notes / panoptic_file.stem, folder / panoptic_file.stem)
-            panoptic = Panoptic.read(panoptic_file, masks, skipped)
-            images |= {identity: record["file_name"] for identity, record in panoptic.records.items()}
-        if set(tasks) & set(INSTANCE_TASKS) and instance_file.is_file():
-            instances = Instances.read(instance_file, skipped)
-            images |= {identity: record["file_name"] for identity, record in instances.records.items()}
-        if panoptic is None and instances is None:
+        panoptic, instances = (notes / f"{kind}_{split}.json" for kind in ("panoptic", "instances"))
+        with_panoptic = bool(set(tasks) & set(PANOPTIC_TASKS)) and panoptic.is_file()
+        with_instances = bool(set(tasks) & set(INSTANCE_TASKS)) and instances.is_file()
+        if not with_panoptic and not with_instances:
             raise DatasetError(
                 f"{folder} has no annotations of {split} for {', '.join(sorted(tasks))}",
-                hint=f"expected {panoptic_file} or {instance_file}",
+                hint=f"expected {panoptic} or {instances}",
             )
+        return cls.read(
+            tasks=tasks,
+            panoptic=panoptic if with_panoptic else None,
+            masks=_existing(notes / panoptic.stem, folder / panoptic.stem) if with_panoptic else None,
+            instances=instances if with_instances else None,
+            pictures=_existing(folder / split, folder / "images" / split, folder / "images"),
+        )
+
+    @classmethod
+    def read(
+        cls,
+        *,
+        tasks: Collection[str],
+        pictures: Path,
+        panoptic: Path | None = None,
+        masks: Path | None = None,
+        class_maps: Path | None = None,
+        instances: Path | None = None,
+        score_threshold: float | None = None,
+        layout: Layout = LAYOUT,
+    ) -> CocoFolder:
+        """Read annotation files.
+
+        Args:
+            tasks: a subset of `COCO_TASKS`.
+            pictures: folder of the images.
+            panoptic: JSON file; with `masks`, the folder of its PNG files.
+            masks: see `panoptic`.
+            class_maps: see `Panoptic`.
+            instances: JSON file.
+            score_threshold: of panoptic and semantic queries; None = that of the model.
+            layout: what to tell the user when a file is missing.
+
+        Raises:
+            DatasetError: files are missing or malformed, or the categories are more than a query can have.
+        """
+        images: dict[Identity, str] = {}
+        skipped: Counter[str] = Counter()
+        layouts, objects = None, None
+        if panoptic is not None and masks is not None:
+            layouts = Panoptic.read(
+                panoptic,
+                masks,
+                skipped,
+                layout=layout,
+                class_maps=class_maps,
+                score_threshold=score_threshold,
+            )
+            images |= {identity: record["file_name"] for identity, record in layouts.records.items()}
+        if instances is not None:
+            objects = Instances.read(instances, skipped, same_as=images)
+            images |= {identity: record["file_name"] for identity, record in objects.records.items()}
         if not images:
             raise DatasetError(
-                f"{notes} has no image of {split} that can be used",
+                f"no image of {panoptic or instances} can be used",
                 hint=f"skipped: {describe_skips(skipped)}",
             )
-        pictures = _existing(folder / split, folder / "images" / split, folder / "images")
         for name in images.values():  # in a wrong folder there is none of them
             with contextlib.suppress(MissingDataError):
-                find_image(pictures, name, _LAYOUT)
+                find_image(pictures, name, layout)
                 break
         else:
-            find_image(pictures, next(iter(images.values())), _LAYOUT)
+            find_image(pictures, next(iter(images.values())), layout)
         return cls(
             pictures=pictures,
             tasks=frozenset(tasks),
             images=images,
             skipped=skipped,
-            panoptic=panoptic,
-            instances=instances,
+            layout=layout,
+            panoptic=layouts,
+            instances=objects,
         )
 
     def read_image(self, image_id: Identity) -> NDArray[np.uint8]:
@@ -207,7 +263,7 @@ class CocoFolder:
         Raises:
             DatasetError: the file is missing, damaged, or has another size than the annotations say.
         """
-        path = find_image(self.pictures, self.images[image_id], _LAYOUT)
+        path = find_image(self.pictures, self.images[image_id], self.layout)
         rgb = read_rgb(path, f"image {image_id}")
         for part in (self.panoptic, self.instances):
             record = part.records.get(image_id, {}) if part is not None else {}
@@ -224,7 +280,7 @@ class CocoFolder:
             DatasetError: an annotation of the image cannot be decoded.
         """
         if self.panoptic is not None and image_id in self.panoptic.records:
-            yield from (q for q in self.panoptic.questions(image_id, image_hw) if q.group in self.tasks)
+            yield from self.panoptic.questions(image_id, image_hw, self.tasks)
         if self.instances is not None and image_id in self.instances.records:
             yield from self.instances.questions(image_id, image_hw, rng, self.tasks)
 
@@ -238,17 +294,29 @@ class Instances:
     where: str
 
     @classmethod
-    def read(cls, path: Path, skipped: Counter[str]) -> Instances:
+    def read(
+        cls, path: Path, skipped: Counter[str], *, same_as: Mapping[Identity, str] = MappingProxyType({})
+    ) -> Instances:
         """Read the JSON file.
+
+        Args:
+            path: the file.
+            skipped: counts the skipped records.
+            same_as: images of another file, id → file name. If no id is in both files, as for ADE20K, images
+                with the same file name get the id of the other file.
 
         Raises:
             DatasetError: see `xsam.data.readers.annotations`.
         """
         data = read_json(path)
-        labels, names = _labels(*read_categories(data, str(path)))
-        records = instance_records(data, labels, path, skipped, keep_empty=True)
-        found = cls(names=names, records={record["id"]: record for record in records}, where=str(path))
-        _check_query(found._query(), path)
+        labels, names = order_labels(*read_categories(data, str(path)))
+        records = list(instance_records(data, labels, path, skipped, keep_empty=True))
+        others: dict[str, Identity] = {}
+        if same_as.keys().isdisjoint(record["id"] for record in records):
+            others = {file_name: identity for identity, file_name in same_as.items()}
+        by_id = {others.get(record["file_name"], record["id"]): record for record in records}
+        found = cls(names=names, records=by_id, where=str(path))
+        check_query(found._query(), path)
         return found
 
     def questions(
@@ -287,78 +355,6 @@ class Instances:
             score_threshold=0.0,  # AP ranks all detections itself
             max_instances=MAX_DETECTIONS,
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Panoptic:
-    """Panoptic annotations of a split."""
-
-    masks: Path
-    things: tuple[str, ...]
-    stuff: tuple[str, ...]
-    records: Mapping[Identity, Mapping[str, Any]]  # by image id; see `panoptic_records`
-    where: str
-
-    @classmethod
-    def read(cls, path: Path, masks: Path, skipped: Counter[str]) -> Panoptic:
-        """Read the JSON file; `masks` is the folder of the PNG files.
-
-        Raises:
-            DatasetError: see `xsam.data.readers.annotations`.
-        """
-        data = read_json(path)
-        names, class_of = read_categories(data, str(path))
-        is_thing = read_things(data, names, str(path))
-        labels, ordered = _labels(names, class_of, first=is_thing)
-        things = tuple(name for name in ordered if is_thing[names.index(name)])
-        records = panoptic_records(data, labels, path, skipped, keep_empty=True)
-        found = cls(
-            masks=masks,
-            things=things,
-            stuff=ordered[len(things) :],
-            records={record["id"]: record for record in records},
-            where=str(path),
-        )
-        _check_query(Query(task=Task.GENERIC, thing_classes=found.things, stuff_classes=found.stuff), path)
-        return found
-
-    def questions(self, image_id: Identity, image_hw: tuple[int, int]) -> Iterator[Question]:
-        """Yield the panoptic and the semantic question about an image of (H, W) pixels."""
-        record = self.records[image_id]
-        path = find_image(self.masks, record["mask"], _LAYOUT)
-        ids = read_segments(path, record["segments"], image_hw, f"{self.where}, image {image_id}")
-        yield from layout_questions(
-            ids.astype(np.int64),
-            {segment: label for segment, label, _ in record["segments"]},
-            things=self.things,
-            stuff=self.stuff,
-            crowd=frozenset(segment for segment, _, crowd in record["segments"] if crowd),
-        )
-
-
-def _labels(
-    names: Sequence[str], class_of: Mapping[Identity, int], first: Sequence[bool] = ()
-) -> tuple[dict[Identity, int], tuple[str, ...]]:
-    """Order categories by id, those of `first` before the others, and join those of one name.
-
-    Returns:
-        category id → label index, and the names by label index.
-    """
-    ids = sorted(class_of, key=lambda key: (len(first) > 0 and not first[class_of[key]], *id_order(key)))
-    ordered = tuple(dict.fromkeys(names[class_of[key]] for key in ids))
-    index_of = {name: index for index, name in enumerate(ordered)}
-    return {key: index_of[names[index]] for key, index in class_of.items()}, ordered
-
-
-def _check_query(query: Query, path: Path) -> None:
-    """Check the query that is asked about every image, before the model is loaded."""
-    try:
-        query.validate()
-    except InvalidQueryError as error:
-        raise DatasetError(
-            f"{path}: its categories cannot be asked for in one query: {error.message}",
-            hint="remove categories from the file, or split it",
-        ) from error
 
 
 def _existing(*folders: Path) -> Path:

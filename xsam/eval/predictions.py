@@ -2,6 +2,8 @@
 
 A folder holds `predictions.jsonl`, one line per image that is written as soon as the image is done, and
 `scores.json`. The first line describes the evaluation: with another model or other data, it is not continued.
+While several processes evaluate together, each of the others has a file `predictions.<number>.jsonl`, of
+which the first process makes a part of its own.
 """
 
 from __future__ import annotations
@@ -9,19 +11,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
 
 from xsam.errors import DatasetError
+from xsam.eval.processes import Processes
 from xsam.eval.questions import Question
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Segments, Status
 
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
+_OTHERS = "predictions.*.jsonl"
 _TEXT_FIELDS = ("text", "message", "code", "hint", "model_id")
+_ANSWERED = (Status.FOUND.value, Status.NOT_FOUND.value)
 
 
 class PredictionFile:
@@ -31,38 +36,42 @@ class PredictionFile:
         folder: created if it does not exist.
         evaluation: what identifies the evaluation, as JSON: model, data, seed, …
         resume: use the results that the folder holds, and add the missing ones.
+        processes: the processes that share the folder; all of them must open it.
 
     Raises:
         DatasetError: the folder holds predictions and `resume` is False, or they are of another evaluation.
     """
 
-    def __init__(self, folder: Path, evaluation: Mapping[str, Any], *, resume: bool = False) -> None:
-        self.path = folder / PREDICTIONS
+    def __init__(
+        self,
+        folder: Path,
+        evaluation: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        processes: Processes | None = None,
+    ) -> None:
+        processes = processes or Processes()
+        self._folder = folder
+        self._header = {"evaluation": json.loads(json.dumps(evaluation))}
         self._saved: dict[str, list[Any]] = {}
-        header = {"evaluation": json.loads(json.dumps(evaluation))}
-        complete_bytes = 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.path.open("a").close()
-        except OSError as error:
-            raise DatasetError(f"cannot write {self.path}: {error.strerror or error}") from error
-        if self.path.stat().st_size:
-            if not resume:
-                raise DatasetError(
-                    f"{self.path} exists", hint="continue it with --resume, or choose another folder"
-                )
-            complete_bytes = self._read(header)
-        self._file: TextIO = self.path.open("r+" if complete_bytes else "w", encoding="utf-8", newline="\n")
-        self._file.truncate(complete_bytes)  # a line that was cut off by the end of the run
-        self._file.seek(complete_bytes)
-        if not complete_bytes:
-            self._write(header)
+        self._failed: dict[str, list[Any]] = {}  # of this run: the next one asks again
+        self._is_main = processes.is_main
+        if self._is_main:
+            self.path = folder / PREDICTIONS
+            self._file = self._open(resume)
+            self._gather(keep_failed=False)  # of a run that ended early
+        processes.wait()  # the first process has checked the folder
+        if not self._is_main:
+            self._saved.update(self._entries(folder / PREDICTIONS))
+            self.path = folder / f"predictions.{processes.index}.jsonl"
+            self._file = self.path.open("w", encoding="utf-8", newline="\n")
+            self._write(self._header)
 
     def saved(
         self, key: str, questions: Sequence[Question], image_hw: tuple[int, int]
     ) -> list[SegmentationResult] | None:
         """Return the saved results for an image; None if there are none for exactly these questions."""
-        records = self._saved.get(key)
+        records = self._saved.get(key, self._failed.get(key))
         if records is None or [record["query"] for record in records] != [
             _digest(q.query) for q in questions
         ]:
@@ -71,8 +80,20 @@ class PredictionFile:
         return [_from_record(record, question.query, image_hw) for record, question in pairs]
 
     def add(self, key: str, results: Sequence[SegmentationResult]) -> None:
-        """Save the results for an image; they survive a crash of this process."""
-        self._write({"image": key, "results": [_to_record(result) for result in results]})
+        """Save the results for an image; they survive a crash of this process.
+
+        If one of them is refused or failed, they are kept for this run only.
+        """
+        records = [_to_record(result) for result in results]
+        answered = _answered(records)
+        if not answered:
+            self._failed[key] = records
+        if answered or not self._is_main:  # the first process counts what failed
+            self._write({"image": key, "results": records})
+
+    def gather(self) -> None:
+        """Take over the results that all processes have saved in this run, and remove the others' files."""
+        self._gather(keep_failed=True)
 
     def write_scores(self, scores: Mapping[str, Any]) -> Path:
         """Write the scores so far, and return the path of the file."""
@@ -85,27 +106,68 @@ class PredictionFile:
     def close(self) -> None:
         self._file.close()
 
-    def _read(self, header: Mapping[str, Any]) -> int:
-        """Read the complete lines of the file, and return their length in bytes."""
-        content = self.path.read_bytes()
-        content = content[: content.rfind(b"\n") + 1]
-        for number, line in enumerate(content.splitlines()):
-            try:
-                entry = json.loads(line)
-                if number:
-                    self._saved[entry["image"]] = entry["results"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise DatasetError(f"{self.path}, line {number + 1} is damaged: {error}") from error
-            if not number and entry != header:
+    def _open(self, resume: bool) -> TextIO:
+        """Open the file for appending after its last complete line."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self.path.open("a").close()
+        except OSError as error:
+            raise DatasetError(f"cannot write {self.path}: {error.strerror or error}") from error
+        length = 0
+        if self.path.stat().st_size:
+            if not resume:
                 raise DatasetError(
-                    f"{self.path} is of another evaluation: {entry.get('evaluation')}",
-                    hint=f"this one is {header['evaluation']}; choose another folder",
+                    f"{self.path} exists", hint="continue it with --resume, or choose another folder"
                 )
-        return len(content)
+            for _ in self._entries(self.path):
+                pass  # all lines are checked before the first is written
+            length = self.path.read_bytes().rfind(b"\n") + 1
+        file = self.path.open("r+" if length else "w", encoding="utf-8", newline="\n")
+        file.truncate(length)  # a line that was cut off by the end of the run
+        file.seek(length)
+        if not length:
+            self._file = file
+            self._write(self._header)
+        return file
+
+    def _entries(self, path: Path) -> Iterator[tuple[str, list[Any]]]:
+        """Yield the complete lines of a file: keys and records."""
+        with path.open("rb") as file:
+            for number, line in enumerate(file):
+                if not line.endswith(b"\n"):
+                    return
+                try:
+                    entry = json.loads(line)
+                    key, records = (entry["image"], entry["results"]) if number else ("", [])
+                except (ValueError, KeyError, TypeError) as error:
+                    raise DatasetError(f"{path}, line {number + 1} is damaged: {error}") from error
+                if number:
+                    yield key, records
+                elif entry != self._header:
+                    found = entry.get("evaluation") if isinstance(entry, dict) else entry
+                    raise DatasetError(
+                        f"{path} is of another evaluation: {found}",
+                        hint=f"this one is {self._header['evaluation']}; choose another folder",
+                    )
+
+    def _gather(self, *, keep_failed: bool) -> None:
+        self._saved = dict(self._entries(self.path))
+        for path in sorted(self._folder.glob(_OTHERS)):
+            for key, records in self._entries(path):
+                if not _answered(records):
+                    self._failed.update({key: records} if keep_failed else {})
+                elif key not in self._saved:
+                    self._saved[key] = records
+                    self._write({"image": key, "results": records})
+            path.unlink()
 
     def _write(self, entry: Mapping[str, Any]) -> None:
         self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
         self._file.flush()
+
+
+def _answered(records: list[Any]) -> bool:
+    return all(record["status"] in _ANSWERED for record in records)
 
 
 def _to_record(result: SegmentationResult) -> dict[str, Any]:

@@ -29,10 +29,12 @@ class RegionTruth:
     Attributes:
         mask: (H, W); empty if nothing in the image matches.
         ignored: (H, W), pixels that are neither correct nor incorrect; None if there are none.
+        least_px: a result with fewer pixels counts as "not found".
     """
 
     mask: BoolMask
     ignored: BoolMask | None = None
+    least_px: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,11 +86,13 @@ class CaptionTruth:
         text: the description, without tags.
         phrases: the phrases that have a mask.
         masks: for each phrase, the (H, W) union of the objects it refers to.
+        ranked: AP ranks the masks of the result by their scores; otherwise all scores are equal.
     """
 
     text: str
     phrases: tuple[str, ...]
     masks: tuple[BoolMask, ...]
+    ranked: bool = True
 
 
 Truth = RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTruth
@@ -167,6 +171,7 @@ def layout_questions(
     things: Sequence[str],
     stuff: Sequence[str],
     crowd: frozenset[int] = frozenset(),
+    score_threshold: float | None = None,
 ) -> Iterator[Question]:
     """Ask for panoptic and for semantic segmentation of the whole image.
 
@@ -178,6 +183,7 @@ def layout_questions(
         things: names of the thing classes.
         stuff: names of the stuff classes.
         crowd: ids of segments that stand for groups; in semantic segmentation they count as their class.
+        score_threshold: of both queries; None = that of the model.
     """
     known, inverse = np.unique(segment_ids, return_inverse=True)
     label_of = np.array([classes[segment] if segment else -1 for segment in known.tolist()])
@@ -187,12 +193,32 @@ def layout_questions(
             task=Task.GENERIC,
             thing_classes=tuple(things),
             stuff_classes=tuple(stuff),
+            score_threshold=score_threshold,
             max_instances=MAX_SEGMENTS,
         ),
         truth=PanopticTruth(segment_ids=segment_ids, classes=classes, crowd=crowd),
     )
-    yield Question(
+    class_map = label_of[inverse].reshape(segment_ids.shape)
+    yield semantic_question(class_map, (*things, *stuff), score_threshold=score_threshold)
+
+
+def semantic_question(
+    class_map: NDArray[np.integer], classes: Sequence[str], *, score_threshold: float | None = None
+) -> Question:
+    """Ask for the class of every pixel of an image.
+
+    Args:
+        class_map: (H, W) index of each pixel in `classes`, −1 = void.
+        classes: names.
+        score_threshold: of the query; None = that of the model.
+    """
+    return Question(
         group="semantic",
-        query=Query(task=Task.GENERIC, stuff_classes=(*things, *stuff), max_instances=MAX_SEGMENTS),
-        truth=SemanticTruth(class_map=label_of[inverse].reshape(segment_ids.shape)),
+        query=Query(
+            task=Task.GENERIC,
+            stuff_classes=tuple(classes),
+            score_threshold=score_threshold,
+            max_instances=MAX_SEGMENTS,
+        ),
+        truth=SemanticTruth(class_map=class_map),
     )

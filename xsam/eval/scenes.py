@@ -17,17 +17,18 @@ present, null if the scenes had no such question. Other keys:
 from __future__ import annotations
 
 import json
-import statistics
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
-from tqdm import tqdm
 
-from xsam.eval.asking import ask_and_score
+from xsam.eval.loop import QuestionedImage, Round, evaluate_questions
 from xsam.eval.pictures import PictureSample
+from xsam.eval.predictions import PredictionFile
+from xsam.eval.processes import Processes
 from xsam.eval.questions import INTERACTIVE_KINDS, RegionTruth
 from xsam.eval.scene_questions import scene_questions
-from xsam.eval.scoreboard import Scoreboard, Scores
+from xsam.eval.scoreboard import Scores
 from xsam.segmenter import Segmenter
 from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
 from xsam.sim.render import render
@@ -40,7 +41,7 @@ SCORE_KEYS: tuple[str, ...] = (
     *("referring_miou", "referring_ciou", "referring_giou", "referring_p50", "relation_miou"),
     *(f"iou_{kind}" for kind in EXPRESSION_KINDS),
     *("reasoning_miou", "reasoning_ciou", "reasoning_giou", "reasoning_p50"),
-    *(f"interactive_{kind.value}_iou" for kind in INTERACTIVE_KINDS),
+    *(f"interactive_{kind.value}_{name}" for kind in INTERACTIVE_KINDS for name in ("iou", "ciou")),
     *("category_ap", "category_ap50", "category_ap75", "vgd_ap", "vgd_ap50", "vgd_ap75"),
     *("panoptic_pq", "panoptic_sq", "panoptic_rq", "panoptic_pq_things", "panoptic_pq_stuff"),
     "semantic_miou",
@@ -56,6 +57,8 @@ def evaluate(
     per_scene: int = 4,
     show_progress: bool = False,
     pictures: PictureSample | None = None,
+    predictions: PredictionFile | None = None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score a model on the scenes of non-negative `seeds`; equal results give equal scores.
 
@@ -65,26 +68,56 @@ def evaluate(
         per_scene: number of referring expressions per scene.
         show_progress: show a progress bar on stderr.
         pictures: collects results to be drawn.
+        predictions: saves the results, and holds those of an earlier run.
+        processes: the processes that share the work; those other than the first get no scores.
     """
-    board = Scoreboard()
-    latency_s: list[float] = []
-    for seed in tqdm(seeds, unit="scene", disable=not show_progress, mininterval=5.0):
-        view = render(sample_scene(seed), image_hw=IMAGE_HW)
-        questions = list(scene_questions(seed, view, per_scene=per_scene))
-        regions = [question for question in questions if isinstance(question.truth, RegionTruth)]
-        others = [question for question in questions if not isinstance(question.truth, RegionTruth)]
-        seconds = ask_and_score(model, view.rgb, regions, board, pictures, name=str(seed))
-        if regions and seconds is not None:
-            latency_s.append(seconds / len(regions))
-        ask_and_score(model, view.rgb, others, board, pictures, name=str(seed))
+    board, rest = evaluate_questions(
+        model,
+        _Scenes(seeds, per_scene),
+        show_progress=show_progress,
+        pictures=pictures,
+        predictions=predictions,
+        processes=processes,
+    )
+    if not rest:
+        return {}
     relation = board.mean_iou(RELATION_KINDS)
     return {
         **dict.fromkeys(SCORE_KEYS),
         **board.scores(),
         "relation_miou": None if relation is None else round(relation, 4),
-        "ms_per_query_median": round(1000 * statistics.median(latency_s), 1) if latency_s else None,
-        "n": len(seeds),
+        "ms_per_query_median": rest.pop("ms_median"),
+        "protocol": "simulated scenes of this project; not a published benchmark",
+        **rest,
     }
+
+
+class _Scenes:
+    """Questions about simulated scenes: single regions first, then the others."""
+
+    skipped: Mapping[str, int] = {}
+
+    def __init__(self, seeds: range, per_scene: int) -> None:
+        self._seeds = seeds
+        self._per_scene = per_scene
+
+    def __len__(self) -> int:
+        return len(self._seeds)
+
+    def image(self, index: int) -> QuestionedImage:
+        seed = self._seeds[index]
+        view = render(sample_scene(seed), image_hw=IMAGE_HW)
+        questions = list(scene_questions(seed, view, per_scene=self._per_scene))
+        regions = [question for question in questions if isinstance(question.truth, RegionTruth)]
+        others = [question for question in questions if not isinstance(question.truth, RegionTruth)]
+        return QuestionedImage(
+            name=str(seed),
+            rgb=view.rgb,
+            rounds=(
+                Round(key=f"{seed} regions", questions=regions, timed_as=len(regions)),
+                Round(key=f"{seed} others", questions=others),
+            ),
+        )
 
 
 def parse_seeds(text: str) -> range:

@@ -3,8 +3,9 @@
 Every question names the group it counts in; the metrics follow from the type of its truth:
 
 =============  ==================================================================================
-RegionTruth    `<group>_miou`, `_ciou`, `_giou`, `_p50`, `iou_<kind>`; group "interactive" only
-               `interactive_<kind>_iou`, or `interactive_iou` for questions without a kind
+RegionTruth    `<group>_miou`, `_ciou`, `_giou`, `_p50`, `iou_<kind>`; group "grefcoco" also `_n_acc`
+               and `_t_acc`; group "interactive" only `interactive_<kind>_iou` and `_ciou`, or
+               `interactive_iou` and `_ciou` for questions without a kind
 InstanceTruth  `<group>_ap`, `_ap50`, `_ap75`
 PanopticTruth  `<group>_pq`, `_sq`, `_rq`, `_pq_things`, `_pq_stuff`
 SemanticTruth  `<group>_miou`
@@ -20,6 +21,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -44,6 +46,7 @@ Scores = dict[str, Any]
 """Scores of an evaluation, as strict JSON; None where nothing was measured."""
 
 INTERACTIVE = "interactive"
+GENERALIZED = "grefcoco"  # phrases for no, one, or several objects
 _MAX_REASONS = 20
 
 
@@ -55,7 +58,7 @@ class Scoreboard:
         self.failures: Counter[str] = Counter()
         self._regions: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
         self._kinds: dict[str, RegionOverlap] = defaultdict(RegionOverlap)
-        self._rejected: dict[bool, list[bool]] = {True: [], False: []}  # by absence
+        self._rejected: dict[tuple[str, bool], list[bool]] = defaultdict(list)  # by group and absence
         self._ap: dict[str, MaskAP] = defaultdict(MaskAP)
         self._panoptic: dict[str, PanopticQuality] = {}
         self._semantic: dict[str, SemanticOverlap] = {}
@@ -103,9 +106,13 @@ class Scoreboard:
                 f"{group}_giou": regions.giou,
                 f"{group}_p50": regions.precision(0.5),
             }
+        if GENERALIZED in self._regions:
+            missed = _share(self._rejected[GENERALIZED, False])
+            found[f"{GENERALIZED}_n_acc"] = _share(self._rejected[GENERALIZED, True])
+            found[f"{GENERALIZED}_t_acc"] = None if missed is None else 1 - missed
         for kind, regions in self._kinds.items():
             if kind == INTERACTIVE or kind.startswith(f"{INTERACTIVE}_"):
-                found[f"{kind}_iou"] = regions.mean_iou
+                found |= {f"{kind}_iou": regions.mean_iou, f"{kind}_ciou": regions.ciou}
             elif regions.mean_iou is not None:
                 found[f"iou_{kind}"] = regions.mean_iou
         for group, instances in self._ap.items():
@@ -118,8 +125,9 @@ class Scoreboard:
         for group, captions in self._captions.items():
             found |= {f"{group}_{name}": value for name, value in asdict(captions.scores()).items()}
         if self._regions:
-            found["absent_rejected"] = _share(self._rejected[True])
-            found["present_rejected"] = _share(self._rejected[False])
+            for name, is_absent in (("absent_rejected", True), ("present_rejected", False)):
+                flags = (f for (_, absent), f in self._rejected.items() if absent is is_absent)
+                found[name] = _share(list(chain.from_iterable(flags)))
         return {
             **{name: None if value is None else round(value, 4) for name, value in found.items()},
             "counts": dict(sorted(self.counts.items())),
@@ -136,10 +144,13 @@ class Scoreboard:
 
     def _add_region(self, question: Question, truth: RegionTruth, result: SegmentationResult) -> float:
         found = result.masks.any(axis=0) if result.found else np.zeros_like(truth.mask)
+        rejected = not result.found or int(np.count_nonzero(found)) < truth.least_px
+        if rejected:
+            found = np.zeros_like(truth.mask)
         if question.group == INTERACTIVE:
             name = f"{INTERACTIVE}_{question.kind}" if question.kind else INTERACTIVE
             return self._kinds[name].add(found, truth.mask, truth.ignored)
-        self._rejected[question.absent].append(not result.found)
+        self._rejected[question.group, question.absent].append(rejected)
         if question.kind:
             self._kinds[question.kind].add(found, truth.mask, truth.ignored)
         return self._regions[question.group].add(found, truth.mask, truth.ignored)
@@ -170,7 +181,8 @@ class Scoreboard:
             of_phrase = segments[segments.label_indices == index]
             union = MaskRle.encode(of_phrase.decode_masks().any(axis=0))
             text = result.phrases[index]
-            phrases.append(GroundedPhrase(text=text, mask=union, score=float(of_phrase.scores.max())))
+            score = float(of_phrase.scores.max()) if truth.ranked else 1.0
+            phrases.append(GroundedPhrase(text=text, mask=union, score=score))
         return self._captions[question.group].add(
             caption=result.text,
             phrases=phrases,

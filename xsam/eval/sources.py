@@ -8,17 +8,16 @@ user of the engine. Panoptic and semantic scores need ground truth for every pix
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
-from tqdm import tqdm
 
-from xsam.data.readers.annotations import skip
 from xsam.data.samples import PromptedImage, SampleSource, TrainPrompt
-from xsam.errors import DatasetError, InvalidQueryError, XSamError
-from xsam.eval.asking import Interruptible, ask_and_score, check_evaluated, image_problem
+from xsam.errors import InvalidQueryError, XSamError
+from xsam.eval.loop import QuestionedImage, Round, evaluate_questions
 from xsam.eval.pictures import PictureSample
 from xsam.eval.predictions import PredictionFile
+from xsam.eval.processes import Processes
 from xsam.eval.questions import (
     MAX_DETECTIONS,
     CaptionTruth,
@@ -27,7 +26,7 @@ from xsam.eval.questions import (
     RegionTruth,
     Truth,
 )
-from xsam.eval.scoreboard import INTERACTIVE, Scoreboard, Scores
+from xsam.eval.scoreboard import INTERACTIVE, Scores
 from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, conversation_for
 from xsam.segmenter import Segmenter
 from xsam.types.masks import BoolMask
@@ -55,6 +54,7 @@ def evaluate_source(
     show_progress: bool = False,
     pictures: PictureSample | None = None,
     predictions: PredictionFile | None = None,
+    processes: Processes | None = None,
 ) -> Scores:
     """Score a model on the images of a source; equal results give equal scores.
 
@@ -67,45 +67,63 @@ def evaluate_source(
         show_progress: show a progress bar on stderr.
         pictures: collects results to be drawn.
         predictions: saves the results, and holds those of an earlier run.
+        processes: the processes that share the work; those other than the first get no scores.
 
     Returns:
         The scores of `Scoreboard` for the tasks of the source, the number `n` of images that were evaluated,
-        what was `skipped`, by reason (images that cannot be used, prompts that request no masks), and
+        what was `skipped`, by reason (images that cannot be used, prompts that request no masks),
         `complete`: False if Ctrl-C ended the evaluation early, and `protocol`: how the questions were chosen.
 
     Raises:
         DatasetError: no image could be used.
         XSamError: no query corresponds to a prompt.
     """
-    board, skipped, evaluated = Scoreboard(), Counter(getattr(source, "skipped", {})), 0
+    board, rest = evaluate_questions(
+        model,
+        _Drawn(source, prompts, seed),
+        limit=limit,
+        show_progress=show_progress,
+        pictures=pictures,
+        predictions=predictions,
+        processes=processes,
+    )
+    if not rest:
+        return {}
+    del rest["ms_median"]
     total = len(source) if limit is None else min(limit, len(source))
-    chosen = [k * len(source) // total for k in range(total)]
-    indices = Interruptible(tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0))
-    with indices:
-        for index in indices:
-            try:
-                image = source.sample(index, np.random.default_rng([seed, index]), prompts=prompts)
-            except DatasetError as error:
-                skip(skipped, image_problem(error), error)
-                continue
-            converted = [question_of(image, prompt, source.class_names) for prompt in image.prompts]
-            questions = [question for question in converted if question is not None]
-            skipped["prompts without masks"] += len(converted) - len(questions)
-            ask_and_score(
-                model, image.rgb, questions, board, pictures, name=str(index), predictions=predictions
-            )
-            evaluated += 1
-    check_evaluated(evaluated, total if indices.complete else 0, skipped)
-    return {
-        **board.scores(),
-        "n": evaluated,
-        "complete": indices.complete,
-        "protocol": (
-            f"sampled: at most {prompts} prompts per image, drawn as in training with seed {seed}, of "
-            f"{total} of {len(source)} images; not comparable with published scores"
-        ),
-        "skipped": {reason: count for reason, count in skipped.items() if count},
-    }
+    protocol = (
+        f"sampled: at most {prompts} prompts per image, drawn as in training with seed {seed}, of "
+        f"{total} of {len(source)} images; not comparable with published scores"
+    )
+    return {**board.scores(), "protocol": protocol, **rest}
+
+
+class _Drawn:
+    """Questions drawn from a source as in training."""
+
+    def __init__(self, source: SampleSource, prompts: int, seed: int) -> None:
+        self._source = source
+        self._prompts = prompts
+        self._seed = seed
+
+    @property
+    def skipped(self) -> Mapping[str, int]:
+        return getattr(self._source, "skipped", {})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def image(self, index: int) -> QuestionedImage:
+        rng = np.random.default_rng([self._seed, index])
+        image = self._source.sample(index, rng, prompts=self._prompts)
+        converted = [question_of(image, prompt, self._source.class_names) for prompt in image.prompts]
+        questions = [question for question in converted if question is not None]
+        return QuestionedImage(
+            name=str(index),
+            rgb=image.rgb,
+            rounds=(Round(key=str(index), questions=questions),),
+            skipped={"prompts without masks": len(converted) - len(questions)},
+        )
 
 
 def question_of(

@@ -177,7 +177,7 @@ main()
         (["--count", "3"], "--count needs --pictures"),
         (["--coco", "somewhere", "--per-scene", "3"], "--per-scene is for simulated scenes only"),
         (["--scenes", "nonsense"], "expected START:COUNT, got 'nonsense'"),
-        (["--scenes", "1:1", "--coco", "somewhere"], "give one of --scenes, --coco and --source"),
+        (["--scenes", "1:1", "--coco", "somewhere"], "give one of --scenes, --coco, --source, --benchmark"),
         (["--limit", "0"], "Invalid value for '--limit'"),
     ],
 )

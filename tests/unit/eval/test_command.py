@@ -9,8 +9,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests.unit.eval import benchmark_files as files
 from xsam import cli
-from xsam.cli.evaluation import score_table
+from xsam.cli.scores import score_table
 from xsam.eval.scenes import SCORE_KEYS
 
 
@@ -90,7 +91,7 @@ def _pretend(monkeypatch: pytest.MonkeyPatch, scores: dict[str, object]) -> None
 
 
 def test_eval_describes_every_score() -> None:
-    extra = ("instance_ap50", "interactive_iou")
+    extra = ("instance_ap50", "interactive_iou", "grefcoco_n_acc", "grefcoco_t_acc", "vgd_point_ap50")
     table = score_table(dict.fromkeys((*SCORE_KEYS, *extra), 0.5))
     assert table.row_count == len(SCORE_KEYS) + len(extra)
     assert score_table({"n": 5, "questions": 3, "skipped": 1, "ms_per_query_median": 2.0}).row_count == 0
@@ -100,9 +101,12 @@ def test_eval_describes_every_score() -> None:
     ("arguments", "message"),
     [
         (["--scenes", "5"], "expected START:COUNT, got '5'"),
-        (["--scenes", "5:1", "--coco", "."], "give one of --scenes, --coco and --source"),
+        (["--scenes", "5:1", "--coco", "."], "give one of --scenes, --coco, --source, --benchmark"),
         (["--source", "refcoco", "--option", "root"], "write NAME=VALUE"),
         (["--count", "0"], "--count"),
+        (["--benchmark", "refcoco-val"], "--benchmark needs --data"),
+        (["--benchmark", "refcoco-val", "--data", ".", "--prompts", "2"], "--prompts needs --source"),
+        (["--data", "."], "--data needs --benchmark"),
     ],
 )
 def test_eval_used_wrongly(arguments: list[str], message: str) -> None:
@@ -115,8 +119,40 @@ def test_eval_of_data_that_is_not_there(tmp_path: Path) -> None:
     line = _error_line(_eval("--coco", tmp_path, "--split", "tiny"))
     assert "has no annotations of tiny" in line
     assert str(tmp_path / "annotations" / "instances_tiny.json") in line
+    line = _error_line(_eval("--benchmark", "reasonseg-val", "--data", tmp_path))
+    assert "reasonseg-val" in line
+    assert "no val" in line
+    assert "unknown benchmark 'lvis'" in _error_line(_eval("--benchmark", "lvis", "--data", tmp_path), 2)
     line = _error_line(_eval("--coco", tmp_path, "--task", "boxes"), 2)
     assert "unknown tasks ['boxes']" in line
+
+
+@pytest.mark.slow
+def test_eval_of_scenes_goes_on_with_its_predictions(tmp_path: Path) -> None:
+    """--out and --resume were for data sets only."""
+    arguments = ("--scenes", "2000001:3", "--per-scene", 1, "--out", tmp_path, "--json")
+    part = json.loads(_eval(*arguments, "--limit", 1).stdout)
+    assert (part["n"], part["complete"]) == (1, True)
+    assert "another evaluation" in _eval("--scenes", "1:3", "--out", tmp_path, "--resume").output
+    lines = (tmp_path / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 3  # the evaluation, and two rounds of questions
+    both = json.loads(_eval(*arguments, "--limit", 2, "--resume").stdout)
+    again = json.loads(_eval(*arguments, "--limit", 2, "--resume").stdout)
+    assert (both["n"], again["ms_per_query_median"]) == (2, None)  # nothing was asked again
+    assert {**again, "ms_per_query_median": 0} == {**both, "ms_per_query_median": 0}
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == again
+
+
+def test_eval_of_a_benchmark(tmp_path: Path) -> None:
+    root = files.refcoco(tmp_path / "data")
+    result = _eval("--benchmark", "refcoco-val", "--data", root, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0
+    scores = json.loads(result.stdout)
+    assert (scores["benchmark"], scores["questions"], scores["failed"]) == ("refcoco-val", 5, 0)
+    assert "every sentence of every ref is asked" in scores["protocol"]
+    table = _eval("--benchmark", "refcoco-val", "--data", root, "--out", tmp_path / "out", "--resume")
+    assert "RefCOCO val in the UNC partition" in table.stdout
+    assert f"{scores['referring_ciou']:.3f}" in table.stdout
 
 
 def test_eval_takes_sources_of_training(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tests.unit.eval.test_sources import HW, MASKS, PROMPTS, Pictures
 from xsam.errors import DatasetError
 from xsam.eval import asking
 from xsam.eval.predictions import PREDICTIONS, SCORES, PredictionFile
+from xsam.eval.processes import Processes
 from xsam.eval.questions import Question
 from xsam.eval.sources import evaluate_source
 from xsam.segmenter import FakeSegmenter
@@ -131,3 +132,88 @@ def test_results_come_back(tmp_path: Path) -> None:
     assert (back.status, back.text, back.phrases) == (sent.status, "täxt", ("a",))
     assert (path.name, json.loads(path.read_text())) == (SCORES, {"n": 1})
     assert predictions.saved("8", [question], HW) is None
+
+
+FIRST, SECOND = Processes(count=2), Processes(index=1, count=2)
+
+
+@pytest.fixture
+def two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[PredictionFile, PredictionFile]]:
+    """The files of two processes; in this one, none of them waits for the other."""
+    monkeypatch.setattr(Processes, "wait", lambda _: None)
+    main = PredictionFile(tmp_path, EVALUATION, processes=FIRST)
+    other = PredictionFile(tmp_path, EVALUATION, processes=SECOND)
+    yield main, other
+    main.close()
+    other.close()
+
+
+def _share(source: Pictures, file: PredictionFile, processes: Processes) -> dict[str, Any]:
+    return evaluate_source(MODEL, source, prompts=9, predictions=file, processes=processes)
+
+
+def _refuse(_: object, rgb: object, questions: Sequence[Question]) -> list[SegmentationResult]:
+    return [refused(question.query, HW) for question in questions]
+
+
+def test_processes_share_a_folder(
+    two: tuple[PredictionFile, PredictionFile],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first process takes over what the others saved, and has the scores of one that is alone."""
+    Asked(monkeypatch)
+    whole = _scores(tmp_path_factory.mktemp("whole"))
+    source = Pictures(*PROMPTS)
+    assert _share(source, two[1], SECOND) == {}
+    assert (tmp_path / "predictions.1.jsonl").is_file()
+    first = Asked(monkeypatch)
+    assert _share(source, two[0], FIRST) == whole
+    assert first.images == 2
+    assert [path.name for path in tmp_path.iterdir()] == [PREDICTIONS]
+    again = Asked(monkeypatch)
+    assert _scores(tmp_path, resume=True) == whole  # one process goes on alone
+    assert again.images == 0
+
+
+def test_what_another_process_could_not_answer_is_counted_once(
+    two: tuple[PredictionFile, PredictionFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Pictures("referring")
+    monkeypatch.setattr(asking, "ask", _refuse)
+    _share(source, two[1], SECOND)
+    asked = Asked(monkeypatch)
+    scores = _share(source, two[0], FIRST)
+    assert (scores["failed"], scores["questions"], scores["n"], asked.images) == (2, 4, 4, 2)
+    rest = Asked(monkeypatch)
+    _scores(tmp_path, resume=True)
+    assert rest.images == 4  # the questions are others
+
+
+def test_images_of_a_process_that_was_interrupted_are_missing(
+    two: tuple[PredictionFile, PredictionFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Pictures("referring")
+    Asked(monkeypatch, stop_at=1)
+    _share(source, two[1], SECOND)
+    Asked(monkeypatch)
+    scores = _share(source, two[0], FIRST)
+    assert (scores["n"], scores["complete"]) == (3, False)
+
+
+def test_a_process_that_was_killed_leaves_its_results(
+    two: tuple[PredictionFile, PredictionFile], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither an incomplete line nor a failed result is taken over by the next run."""
+    source = Pictures(*PROMPTS)
+    Asked(monkeypatch, stop_at=1)
+    _share(source, two[1], SECOND)
+    monkeypatch.setattr(asking, "ask", _refuse)
+    _share(source, two[1], SECOND)
+    with two[1].path.open("a", encoding="utf-8") as file:
+        file.write('{"image":"2","resul')
+    rest = Asked(monkeypatch)
+    assert _scores(tmp_path, resume=True)["failed"] == 0
+    assert rest.images == 3
+    assert not two[1].path.exists()

@@ -18,6 +18,7 @@ from typing import Any
 
 from xsam.data.readers.coco import CocoInstances, CocoPanoptic
 from xsam.data.readers.gcg import GroundedCaptions
+from xsam.data.readers.grefcoco import GRefCoco
 from xsam.data.readers.llava import LlavaChat
 from xsam.data.readers.reason_seg import ReasonSeg
 from xsam.data.readers.refcoco import RefCoco
@@ -34,6 +35,7 @@ READERS: dict[str, Callable[..., FileSource]] = {
     "refcoco": partial(RefCoco, "refcoco"),
     "refcoco+": partial(RefCoco, "refcoco+"),
     "refcocog": partial(RefCoco, "refcocog"),
+    "grefcoco": GRefCoco,
     "reason_seg": ReasonSeg,
     "gcg_grandf": partial(GroundedCaptions, "grandf"),
     "gcg_openpsg": partial(GroundedCaptions, "openpsg"),

@@ -227,6 +227,28 @@ def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uin
         raise RecordError(f"{where}: cannot read the image {path}: {error}") from error
 
 
+def read_labels(path: Path, where: str) -> NDArray[np.uint8]:
+    """Read an image whose pixels are numbers, such as the class of each pixel.
+
+    Args:
+        path: an existing file, gray or with a palette, of 8 bits.
+        where: file and record that name it, for error messages.
+
+    Returns:
+        (H, W) uint8, the numbers as they are stored: without the colors of a palette.
+
+    Raises:
+        RecordError: the image cannot be decoded, or has another form.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("L", "P"):
+                raise ValueError(f"it must be gray or have a palette, of 8 bits; its mode is {image.mode}")
+            return np.array(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise RecordError(f"{where}: cannot read the image {path}: {error}") from error
+
+
 def _scale_gray(pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
     """Scale (H, W) gray values of up to 16 bits to (H, W, 3) uint8."""
     low, high = int(pixels.min()), int(pixels.max())

@@ -36,6 +36,9 @@ LAYOUT = Layout(
 )
 
 
+QUERIES = ("all", "short", "long")
+
+
 class ReasonSeg(FileSource):
     """Reasoning segmentation.
 
@@ -50,6 +53,7 @@ class ReasonSeg(FileSource):
         explanations: a file of explained answers; by default `explanatory/train.json` for the training split,
             if it exists. False disables explanations.
         explain_share: how often a question with a known explanation asks for it.
+        queries: "short" for the images with phrases only, "long" for those with sentences (`is_sentence`).
         name: name used in logs and in the mixture.
 
     Source: Lai et al. 2024 (LISA, arXiv 2308.00692).
@@ -64,8 +68,12 @@ class ReasonSeg(FileSource):
         split: str = "train",
         explanations: str | Path | bool = True,
         explain_share: float = 0.5,
+        queries: str = "all",
         name: str = "reason_seg",
     ) -> None:
+        if queries not in QUERIES:
+            raise DatasetError(f"queries must be one of {', '.join(QUERIES)}, not {queries!r}")
+        self._queries = queries
         self._explain_share = check_probability("explain_share", explain_share)
         folder = require_folder(Path(root) / split, LAYOUT)
         path: Path | None = None
@@ -79,7 +87,9 @@ class ReasonSeg(FileSource):
 
     def _read_records(self) -> Iterable[dict[str, Any]]:
         explained = _read_explanations(self._explanations) if self._explanations else {}
-        return _records(self._annotations, explained, self._skipped)
+        for record in _records(self._annotations, explained, self._skipped):
+            if self._queries == "all" or record["sentences"] is (self._queries == "long"):
+                yield record
 
     def _make_sample(
         self,
@@ -90,25 +100,30 @@ class ReasonSeg(FileSource):
         where: str,
     ) -> PromptedImage:
         target, ignored = _paint(record["shapes"], rgb.shape[:2], where)
-        if not target.any():
-            raise RecordError(f"{where}: the target covers no pixels")
         drawn = []
         for pick in rng.permutation(len(record["texts"]))[:prompts]:
             explain = bool(record["explanation"]) and bool(rng.random() < self._explain_share)
-            task = Task.REASONING if record["sentences"] or explain else Task.REFERRING
-            query = Query(task=task, text=record["texts"][pick], explain=explain)
-            conversation = record_conversation(query, where)
-            if explain:
-                answer = answer_with_masks(record["explanation"])
-                conversation = Conversation(question=conversation.question, answer=answer)
-            drawn.append(
-                TrainPrompt(
-                    kind="explained_reasoning" if explain else "reasoning",
-                    conversation=conversation,
-                    labels=np.zeros(1, np.int64),
-                )
-            )
+            drawn.append(_prompt(record, record["texts"][pick], where, explain=explain))
         return PromptedImage(rgb=rgb, masks=target[None], prompts=tuple(drawn), ignored=ignored)
+
+    def _make_whole(self, record: dict[str, Any], rgb: NDArray[np.uint8], where: str) -> PromptedImage:
+        target, ignored = _paint(record["shapes"], rgb.shape[:2], where)
+        prompts = tuple(_prompt(record, text, where) for text in record["texts"])
+        return PromptedImage(rgb=rgb, masks=target[None], prompts=prompts, ignored=ignored)
+
+
+def _prompt(record: dict[str, Any], text: str, where: str, *, explain: bool = False) -> TrainPrompt:
+    """Ask one of the texts of a record: a sentence as a question, a phrase as a referring expression."""
+    task = Task.REASONING if record["sentences"] or explain else Task.REFERRING
+    conversation = record_conversation(Query(task=task, text=text, explain=explain), where)
+    if explain:
+        answer = answer_with_masks(record["explanation"])
+        conversation = Conversation(question=conversation.question, answer=answer)
+    return TrainPrompt(
+        kind="explained_reasoning" if explain else "reasoning",
+        conversation=conversation,
+        labels=np.zeros(1, np.int64),
+    )
 
 
 def _records(folder: Path, explained: dict[str, str], skipped: Counter[str]) -> Iterator[dict[str, Any]]:
@@ -169,12 +184,17 @@ def _paint(
 
     Smaller shapes are painted over larger ones, as in the benchmark's own reader: a hole in the target is an
     ignored region on top of it.
+
+    Raises:
+        RecordError: the target covers no pixels.
     """
     drawn = [(ignore, fill_outline(corners, image_hw, where)) for ignore, corners in shapes]
     drawn.sort(key=lambda item: int(item[1].sum()), reverse=True)
     target, ignored = np.zeros(image_hw, np.bool_), np.zeros(image_hw, np.bool_)
     for ignore, mask in drawn:
         target[mask], ignored[mask] = not ignore, ignore
+    if not target.any():
+        raise RecordError(f"{where}: the target covers no pixels")
     return target, ignored if ignored.any() else None
 
 

@@ -171,6 +171,47 @@ class CocoRegions(FileSource):
             classes=np.array([self._class_index[class_] for class_ in classes.tolist()], np.int64),
         )
 
+    def _make_whole(self, record: dict[str, Any], rgb: NDArray[np.uint8], where: str) -> PromptedImage:
+        """Ask for every object with each of its regions, or for all categories with each kind of region.
+
+        A visual grounded prompt has the first region of each category that is in the file; its objects are
+        those that have a region of this kind. Crowds are objects of interactive prompts, and no objects of
+        visual grounded ones, as in the published evaluations.
+        """
+        interactive = self._task is Task.INTERACTIVE
+        items, masks = [], []
+        for item in record["objects"]:
+            mask = decode_segmentation(
+                item["segmentation"], rgb.shape[:2], f"{where}, annotation {item['id']}"
+            )
+            if mask.any() and (interactive or not item["crowd"]):
+                items.append(item)
+                masks.append(mask)
+        prompts = []
+        for kind in self._kinds:
+            regions: dict[int, BoolMask] = {}
+            for index, item in enumerate(items):
+                region = self._given_region(item, kind, rgb.shape[:2], f"{where}, annotation {item['id']}")
+                if region is not None:
+                    regions[index] = region
+            groups = [[index] for index in regions]  # masks that are asked for, for each region
+            if not interactive:
+                classes = sorted({items[index]["class"] for index in regions})
+                groups = [[i for i in regions if items[i]["class"] == class_] for class_ in classes]
+            for asked in [[group] for group in groups] if interactive else [groups] if groups else []:
+                labels = np.full(len(masks), NO_CONDITION, np.int64)
+                for label, group in enumerate(asked):
+                    labels[group] = label
+                prompts.append(self._prompt([regions[g[0]] for g in asked], labels, where, f"_{kind}"))
+        if not prompts:
+            raise RecordError(f"{where}: no object has a region of the kinds {', '.join(self._kinds)}")
+        return PromptedImage(
+            rgb=rgb,
+            masks=stack_masks(masks, rgb.shape[:2]),
+            prompts=tuple(prompts),
+            classes=np.array([self._class_index[item["class"]] for item in items], np.int64),
+        )
+
     def _prompt(
         self, regions: list[BoolMask], labels: NDArray[np.int64], where: str, suffix: str = ""
     ) -> TrainPrompt:
@@ -193,12 +234,23 @@ class CocoRegions(FileSource):
             kind = str(rng.choice(self._kinds))
             return kind, draw_region(mask, kind, rng)
         kind = str(rng.choice(kinds))
-        region = decode_segmentation(given[kind], mask.shape, where)
+        region = self._given_region(item, kind, mask.shape, where)
+        assert region is not None
+        return kind, region
+
+    def _given_region(
+        self, item: dict[str, Any], kind: str, image_hw: tuple[int, int], where: str
+    ) -> BoolMask | None:
+        """Return the region of this kind that is in the file; None if it is empty or missing."""
+        code = item.get("regions", {}).get(kind)
+        if code is None or not rle_area(code, where):
+            return None
+        region = decode_segmentation(code, image_hw, where)
         if item["thin"] and kind in ("point", "scribble"):
             rows, columns = np.nonzero(region)
             points = zip(columns.tolist(), rows.tolist(), strict=True)
-            region = prompt_mask([VisualPrompt.point(x_px, y_px) for x_px, y_px in points], mask.shape)
-        return kind, region
+            region = prompt_mask([VisualPrompt.point(x_px, y_px) for x_px, y_px in points], image_hw)
+        return region
 
 
 def draw_region(mask: BoolMask, kind: str, rng: np.random.Generator) -> BoolMask:

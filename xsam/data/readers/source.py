@@ -81,6 +81,25 @@ class FileSource:
         """
         if prompts < 1:
             raise ValueError(f"prompts must be positive, got {prompts}")
+        record, rgb, where = self._load(index)
+        return self._make_sample(record, rgb, rng, prompts, where)
+
+    def whole(self, index: int) -> PromptedImage:
+        """Return an image with all prompts that its annotations hold, in their order, for benchmarks.
+
+        Nothing is drawn and nothing is added: no absent phrases, and no regions that are not in the file.
+
+        Raises:
+            IndexError: there is no such image.
+            MissingDataError: a file of the image does not exist.
+            RecordError: the record or a file of the image is malformed.
+            NotImplementedError: the dataset is no benchmark.
+        """
+        record, rgb, where = self._load(index)
+        return self._make_whole(record, rgb, where)
+
+    def _load(self, index: int) -> tuple[dict[str, Any], NDArray[np.uint8], str]:
+        """Return the record and the image (H, W, 3) at an index, and their name for error messages."""
         record = self._records[index]
         where = f"{self._annotations}, image {record['id']}"
         path = find_image(self._images, record["file_name"], self._layout)
@@ -91,7 +110,7 @@ class FileSource:
                 f"{where}: {record['file_name']} has {rgb.shape[0]}×{rgb.shape[1]} pixels (height × width), "
                 f"the annotations are for {annotated_hw[0]}×{annotated_hw[1]}"
             )
-        return self._make_sample(record, rgb, rng, prompts, where)
+        return record, rgb, where
 
     def _read_records(self) -> Iterable[Mapping[str, Any]]:
         """Read the annotations, count skipped ones in `_skipped`, and set `_class_names` for a closed set.
@@ -115,6 +134,10 @@ class FileSource:
         `where` names the file and the record in error messages.
         """
         raise NotImplementedError
+
+    def _make_whole(self, record: dict[str, Any], rgb: NDArray[np.uint8], where: str) -> PromptedImage:
+        """Turn a record and its image into a sample with all prompts; see `whole`."""
+        raise NotImplementedError(f"{type(self).__name__} is no benchmark")
 
 
 def record_conversation(query: Query, where: str) -> Conversation:

@@ -20,6 +20,7 @@ KINDS = {
     "refcoco",
     "refcoco+",
     "refcocog",
+    "grefcoco",
     "reason_seg",
     "gcg_grandf",
     "gcg_openpsg",
