@@ -294,3 +294,8 @@ def test_the_truth_is_the_union_of_all_objects(tmp_path: Path) -> None:
     assert all(isinstance(truth, RegionTruth) for truth in truths)
     np.testing.assert_array_equal(truths[0].mask, LEFT | RIGHT)
     assert not truths[1].mask.any()
+
+
+def test_the_document_lists_every_benchmark() -> None:
+    document = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    assert [name for name in BENCHMARKS if f"`{name}`" not in document] == []

@@ -85,7 +85,7 @@ def test_every_selection_can_be_ended_at_any_of_its_steps(name: str) -> None:
 
 
 def test_regions_are_those_of_the_definition() -> None:
-    """A class gets a pixel that it wins, where a query that matches the class covers it: 0 matches anything."""
+    """A class gets a pixel that it wins, where a query that matches it covers it; 0 matches anything."""
     class_logits, mask_logits = _logits()
     for threshold in (0.0, 0.2, 0.6):
         p = probabilities(class_logits)
