@@ -207,11 +207,12 @@ class XSam:
             result instead.
         """
         clock = StageClock(Deadline(deadline_s), on_stage)
-        frame = _as_frame(source)
+        notes: list[str] = []
+        frame = _as_frame(source, notes)
         if isinstance(queries, (str, Query)):
             query = _as_query(queries)
             query.validate(frame.image_hw)
-            result = self._segment(frame, [query], clock, on_text, keep_frame)[0]
+            result = self._segment(frame, [query], clock, on_text, keep_frame)[0].with_notes(notes)
             if result.code:  # found invalid once it was tokenized, or not finite
                 raise error_for_code(result.code, result.message, hint=result.hint)
             return result
@@ -222,7 +223,8 @@ class XSam:
         parsed = [_as_query(query) for query in queries]
         if not parsed:
             raise InvalidQueryError("no queries were given")
-        return self._segment(frame, parsed, clock, on_text, keep_frame)
+        results = self._segment(frame, parsed, clock, on_text, keep_frame)
+        return [result.with_notes(notes) for result in results]
 
     def _segment(
         self,
@@ -265,13 +267,13 @@ class XSam:
         return self._forward
 
 
-def _as_frame(source: ImageOrFrame | CameraRef) -> Frame:
+def _as_frame(source: ImageOrFrame | CameraRef, notes: list[str]) -> Frame:
     if isinstance(source, CameraRef):
         raise UnknownCameraError(
             f"unknown camera {source.name!r}: the in-process engine has no cameras",
             hint="pass the image itself",
         )
-    return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source))
+    return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source, notes))
 
 
 def _as_query(query: Any) -> Query:

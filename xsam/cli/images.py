@@ -21,10 +21,10 @@ def check_output(path: Path, source: Path) -> None:
         InvalidQueryError: the file name has no suffix of an image format, or it is the input.
         OSError: there is a folder of this name, or the file cannot be written.
     """
-    import cv2
+    import numpy as np
 
-    if not cv2.haveImageWriter(path.name):
-        raise InvalidQueryError(f"cannot tell the image format of {path.name!r}", hint="use .png or .jpg")
+    if _encode(path, np.zeros((4, 4, 3), np.uint8)) is None:
+        raise InvalidQueryError(f"cannot write an image as {path.name!r}", hint="use .png or .jpg")
     if path.exists() and source.exists() and path.samefile(source):
         raise InvalidQueryError(f"{path} is the input image", hint="write the result to another file")
     if path.is_dir():
@@ -42,9 +42,21 @@ def write_image(path: Path, image: NDArray[Any]) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    content = _encode(path, image)
+    if content is None:
+        raise OSError(errno.EINVAL, "cannot write an image of this format", str(path))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, content)
+
+
+def _encode(path: Path, image: NDArray[Any]) -> bytes | None:
+    """Return the content of an image file; None if OpenCV does not write color images with this suffix."""
     import cv2
     import numpy as np
 
     pixels = np.ascontiguousarray(image[..., ::-1]) if image.ndim == 3 else image
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, cv2.imencode(path.suffix, pixels)[1].tobytes())
+    try:
+        done, content = cv2.imencode(path.suffix, pixels)
+    except cv2.error:
+        return None
+    return bytes(content) if done else None

@@ -74,7 +74,8 @@ def segment(
         score_threshold=threshold,
         explain=explain,
     )
-    rgb = read_image(image)
+    notes: list[str] = []
+    rgb = read_image(image, notes)
     query.validate((rgb.shape[0], rgb.shape[1]))
     if out is not None:
         check_output(out, image)
@@ -89,6 +90,7 @@ def segment(
             frame_cache_mib=frame_cache_mib,
         )
         result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
+        result = result.with_notes(notes)
     if out is not None:
         write_image(out, _draw(rgb, result))
     if as_json:

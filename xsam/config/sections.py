@@ -23,7 +23,8 @@ _TOKEN_ID = Whole(0, 10_000_000, optional=True)
 ACTIVATION = Choice(
     "silu", "swish", "gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "quick_gelu", "relu"
 )
-_IMAGE_SIDE = Whole(8, 4096)
+MAX_IMAGE_SIDE = 4096
+_IMAGE_SIDE = Whole(8, MAX_IMAGE_SIDE)
 _PATCH_SIDE = Whole(4, 64)
 
 # Arguments of every configuration class, most of them from releases before 5.0, which wrote all of them.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +15,100 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
 from xsam.types.masks import MAX_IMAGE_SIDE_PX
+from xsam.types.pixels import as_u8, used_bits
 from xsam.types.requests import check_rgb
 
+MAX_FILE_BYTES = 1 << 30
 
-def as_rgb(image: Any) -> NDArray[np.uint8]:
+# What Pillow reads where OpenCV gives up. Not all it knows: for EPS it would start Ghostscript.
+_PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "TGA", "ICO", "PCX")
+# Bytes near the start of a file → what it is.
+_OTHER_FILES: tuple[tuple[bytes, str], ...] = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the image; fetch it with `git lfs pull`"),
+    (b"<!doctype html", "an HTML page; the server sent it instead of the image"),
+    (b"<html", "an HTML page; the server sent it instead of the image"),
+    (b"<svg", "an SVG drawing; export it as PNG"),
+    (b"%pdf", "a PDF document; export the page as PNG"),
+    (b"ftyphei", "a HEIC photo; convert it to JPEG or PNG"),
+    (b"ftypmif1", "a HEIF photo; convert it to JPEG or PNG"),
+    (b"ftyp", "a video; extract a frame as PNG"),
+    (b"\x1a\x45\xdf\xa3", "a video; extract a frame as PNG"),
+    (b"\x93numpy", "a NumPy array; pass the array itself"),
+)
+
+
+def as_rgb(image: Any, notes: list[str] | None = None) -> NDArray[np.uint8]:
     """Return the pixels (H, W, 3) of a file, a Pillow image or an array.
+
+    Args:
+        image: path, Pillow image, or uint8 array (H, W, 3).
+        notes: receives what is unusual about a file, but possible.
 
     Raises:
         InvalidImageError: the file cannot be read, or the pixels are not 8-bit.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(Path(image))
+        return read_image(Path(image), notes)
     pillow = sys.modules.get("PIL.Image")  # an image of Pillow cannot exist without it
     if pillow is not None and isinstance(image, pillow.Image):
-        return _pillow_pixels(image)
+        return _pillow_pixels(image, "the Pillow image")
     check_rgb(image)
     pixels: NDArray[np.uint8] = image
     return pixels
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an RGB image (H, W, 3), rotated by its EXIF orientation; 16-bit files are reduced to 8 bits.
+def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
+    """Read an RGB image (H, W, 3), rotated by its EXIF orientation.
+
+    Values of more than 8 bits are scaled by the number of bits in use: cameras store 10 to 14 bits in 16.
+
+    Args:
+        path: a regular file of at most `MAX_FILE_BYTES`.
+        notes: receives what is unusual about the file, but possible.
 
     Raises:
         InvalidImageError: the file cannot be read, is not an image, or is too large.
     """
     import cv2
 
-    try:
-        content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise InvalidImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    content = _read_file(path)
     _check_header(path, content)
     try:
-        bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
+        bgr: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:
         bgr = None
     if bgr is None:
-        raise InvalidImageError(f"{path} is not an image that OpenCV can read")
-    return np.ascontiguousarray(bgr[..., ::-1], dtype=np.uint8)
+        return _read_with_pillow(path, content)
+    if bgr.dtype not in (np.uint8, np.uint16):
+        raise InvalidImageError(
+            f"{path} has {bgr.dtype} pixels, of which the range is not known",
+            hint="scale its values to 0…255 and save it with 8 bits",
+        )
+    bits = used_bits(bgr)
+    if notes is not None and bits < 8 * bgr.dtype.itemsize:
+        notes.append(f"{path.name} uses only {bits} of its 16 bits and was brightened to match")
+    return np.ascontiguousarray(as_u8(bgr, bits)[..., ::-1])
+
+
+def _read_file(path: Path) -> bytes:
+    """Read a file of bounded size; never wait for a pipe or a device."""
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+            raise InvalidImageError(f"{path} is not a regular file", hint="save the image to a file first")
+        if found.st_size > MAX_FILE_BYTES:
+            raise InvalidImageError(
+                f"{path} has {found.st_size / 1e9:.1f} GB, at most {MAX_FILE_BYTES / 1e9:.1f} GB are allowed"
+            )
+        with path.open("rb") as stream:
+            return stream.read(MAX_FILE_BYTES)  # files under /proc have a size of 0
+    except (OSError, ValueError) as error:
+        raise InvalidImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _check_header(path: Path, content: bytes) -> None:
     """Raise an error if the header names a size that is too large; decoding would take gigabytes."""
-    import io
-    import warnings
-
     from PIL import Image
 
     try:
@@ -66,22 +117,45 @@ def _check_header(path: Path, content: bytes) -> None:
             with Image.open(io.BytesIO(content)) as image:
                 width, height = image.size
     except Image.DecompressionBombError as error:
-        raise InvalidImageError(f"{path} is too large: {error}") from error
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise InvalidImageError(f"{path} is too large: at most {limit} megapixels are allowed") from error
     except Exception:  # a format that only OpenCV knows, or not an image
         return
+    _check_side(str(path), width, height)
+
+
+def _check_side(name: str, width: int, height: int) -> None:
     if max(width, height) > MAX_IMAGE_SIDE_PX:
-        raise InvalidImageError(f"{path} is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
+        raise InvalidImageError(f"{name} is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
 
 
-def _pillow_pixels(image: Any) -> NDArray[np.uint8]:
+def _read_with_pillow(path: Path, content: bytes) -> NDArray[np.uint8]:
+    """Read what OpenCV cannot, or say what the file is."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS)
+            return _pillow_pixels(image, str(path))
+    except InvalidImageError:
+        raise
+    except Exception as error:
+        start = content[:512].lower()
+        what = "empty" if not content else next((text for magic, text in _OTHER_FILES if magic in start), "")
+        raise InvalidImageError(f"{path} is {what or 'not an image that can be read'}") from error
+
+
+def _pillow_pixels(image: Any, name: str) -> NDArray[np.uint8]:
     from PIL import ImageOps
 
     if image.mode.split(";")[0] in ("I", "F"):  # `convert` would cut the values off at 255
         raise InvalidImageError(
-            f"the Pillow image has mode {image.mode!r}, which is not 8-bit",
+            f"{name} has mode {image.mode!r}, which is not 8-bit",
             hint="scale its values to 0…255 and convert it to RGB",
         )
+    _check_side(name, *image.size)
     try:
         return np.array(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow decodes lazily
-        raise InvalidImageError(f"cannot decode the Pillow image: {error}") from error
+        raise InvalidImageError(f"cannot decode {name}: {error}") from error

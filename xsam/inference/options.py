@@ -34,7 +34,7 @@ class Device:
             device = torch.device(value)
         except RuntimeError:
             raise ValueError(names) from None
-        if device.type == "cpu":
+        if device.type == "cpu" and not device.index:
             return device
         if device.type != "cuda":
             raise ValueError(names)
@@ -43,7 +43,8 @@ class Device:
             why = (
                 "this PyTorch is built without CUDA" if torch.version.cuda is None else "PyTorch finds no GPU"
             )
-            raise ValueError(f'"cpu" or "auto" on this machine: {why}')
+            usable = '"cpu" or "auto"' if self.automatic else '"cpu"'
+            raise ValueError(f"{usable} on this machine: {why}")
         if (device.index or 0) >= count:
             raise ValueError(f"cuda:0 to cuda:{count - 1} on this machine")
         return device

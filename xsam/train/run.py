@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from xsam.config import tiny_config
+from xsam.config.sections import MAX_IMAGE_SIDE
 from xsam.data.samples import SampleSource
 from xsam.errors import TrainingConfigError
 from xsam.model.initialize import initialize_weights
@@ -109,8 +110,10 @@ def at_image_size(model: XSamModel, side: int) -> XSamModel:
     if side == config.sam.image_size:
         return model
     unit = round(config.sam.patch_size / config.downsample_ratio)
-    if side < unit or side % unit:
-        raise TrainingConfigError(f"the image size must be a multiple of {unit} pixels, got {side}")
+    if side < unit or side % unit or side > MAX_IMAGE_SIDE:
+        raise TrainingConfigError(
+            f"the image size must be a multiple of {unit} pixels up to {MAX_IMAGE_SIDE}, got {side}"
+        )
     config.sam.image_size = side
     resized = XSamModel(config)
     weights = model.state_dict()
@@ -191,8 +194,8 @@ def parse_overrides(values: Sequence[str]) -> dict[str, Any]:
             raise TrainingConfigError(f"expected FIELD=VALUE, got {text!r}")
         try:
             overrides[name.replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise TrainingConfigError(f"{text!r}: the value is not YAML") from error
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            raise TrainingConfigError(f"{text!r:.200}: the value is not YAML") from error
     return overrides
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from xsam.config.fields import Field, Number, Whole, check_section
 from xsam.errors import TrainingConfigError
 from xsam.train.losses import LossWeights, MaskSampling
 
@@ -24,6 +25,33 @@ STAGE_NAMES = ("stage1", "stage2", "stage3")
 """Names of the recipes of a size, and of the folders of their runs, in order."""
 CONTINUED = "continued"
 """Folder of a run of the mixed stage that started from the checkpoint of the three stages."""
+
+
+_MAX_RECIPE_BYTES = 1 << 20
+_FRACTION = Number(0.0, 1.0)
+_RATE = Number(0.0, 10.0)
+_WEIGHT = Number(0.0, 1e6)
+_RANGES: Mapping[str, Field] = {
+    **dict.fromkeys(("steps", "max_unreadable", "validate_pictures"), Whole(0, 10**9)),
+    **dict.fromkeys(("epochs", "minutes"), Number(0.0, 1e6)),
+    **dict.fromkeys(("batch_size", "accumulation", "prompts_per_image"), Whole(1, 65_536)),
+    **dict.fromkeys(("log_every", "validate_every"), Whole(1, 10**9)),
+    "balance": _FRACTION,
+    "workers": Whole(0, 1024),
+    **dict.fromkeys(("learning_rate", "muon_learning_rate", "encoder_lr_factor"), _RATE),
+    **dict.fromkeys(("weight_decay", "clip_norm"), _WEIGHT),
+    **dict.fromkeys(("warmup", "final_lr", "ema_decay", "frozen_until"), _FRACTION),
+    "seed": Whole(0, 2**63 - 1),
+}
+_PART_RANGES: Mapping[str, Mapping[str, Field]] = {
+    "losses": dict.fromkeys(("classification", "mask", "dice", "no_object", "auxiliary"), _WEIGHT),
+    "sampling": {
+        "num_points": Whole(1, 10**7),
+        "oversample_ratio": Number(1.0, 1000.0),
+        "importance_ratio": _FRACTION,
+        "match_stride": Whole(1, 64),
+    },
+}
 
 
 class Stage(str, Enum):
@@ -94,17 +122,23 @@ class StageConfig:
     validate_pictures: int = 96
 
     def __post_init__(self) -> None:
+        problems: list[str] = []
+        check_section("", {name: getattr(self, name) for name in _RANGES}, _RANGES, problems)
+        for part, table in _PART_RANGES.items():
+            values = getattr(self, part)
+            check_section(part, {name: getattr(values, name) for name in table}, table, problems)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            problems.append(f"betas must be numbers from 0 to below 1, got {list(self.betas)}")
+        if self.warmup == 1 or self.ema_decay == 1:
+            problems.append("warmup and ema_decay must be below 1")
+        if problems:
+            raise TrainingConfigError("; ".join(problems))
         lengths = [name for name in ("steps", "epochs", "minutes") if getattr(self, name) > 0]
         if len(lengths) != 1:
             raise TrainingConfigError(
                 f"exactly one of steps, epochs, and minutes must be positive, got {lengths or 'none'}"
             )
-        for name in ("batch_size", "accumulation", "prompts_per_image", "log_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise TrainingConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.warmup < 1:
-            raise TrainingConfigError(f"warmup must be in [0, 1), a fraction of the run, got {self.warmup}")
-        if not 0 <= self.frozen_until <= 1 or bool(self.frozen) != (self.frozen_until > 0):
+        if bool(self.frozen) != (self.frozen_until > 0):
             raise TrainingConfigError("frozen and frozen_until, a fraction of the run, must be set together")
 
 
@@ -133,8 +167,12 @@ def read_stage(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
             f"no such recipe: {path}", hint=f"a YAML file, or one of {', '.join(known)}"
         )
     try:
+        if file.stat().st_size > _MAX_RECIPE_BYTES:
+            raise TrainingConfigError(f"{file} has more than {_MAX_RECIPE_BYTES >> 20} MiB: it is no recipe")
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except RecursionError:
+        raise TrainingConfigError(f"{file} is nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8
         raise TrainingConfigError(f"{file} is not YAML: {error}") from error
     if not isinstance(data, dict):
         raise TrainingConfigError(f"{file} must contain fields with values")

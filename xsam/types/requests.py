@@ -10,7 +10,7 @@ Conventions, everywhere in the project:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -264,6 +264,10 @@ class SegmentationResult:
     def with_timing(self, stages_s: Mapping[str, float]) -> SegmentationResult:
         """Return the same result with the times of its stages."""
         return replace(self, timing=Timing(stages_s=dict(stages_s)))
+
+    def with_notes(self, notes: Sequence[str]) -> SegmentationResult:
+        """Return the same result with more notes."""
+        return replace(self, notes=(*self.notes, *notes)) if notes else self
 
     @classmethod
     def from_error(cls, error: XSamError, query: Query, frame: Frame) -> SegmentationResult:

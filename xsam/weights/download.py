@@ -147,11 +147,13 @@ def _read_lock(out: Path) -> dict[str, Any]:
             raise ValueError(f"format {content['format']} instead of {LOCK_FORMAT}")
         lock: dict[str, Any] = content["repositories"]
         for entry in lock.values():
-            str(entry["commit"])
+            if not isinstance(entry["commit"], str) or not isinstance(entry.get("revision", ""), str):
+                raise TypeError("a commit or revision is not text")
             for name, file in entry["files"].items():
                 _check_file_name(name)
-                int(file["size"]), str(file["sha256"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if type(file["size"]) is not int or not isinstance(file["sha256"], str):
+                    raise TypeError(f"size or sha256 of {name} has another type")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DownloadError(
             f"{path} is damaged: {error}",
             hint="delete it; the next run checks all files and writes a new one",

@@ -18,6 +18,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.types.pixels import as_u8, used_bits
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 
@@ -139,13 +140,13 @@ def rgb_from_pixels(
     if encoding.startswith("bayer_"):
         if min(height, width) < 4:
             raise InvalidImageError(f"a Bayer image needs at least 4×4 pixels, got {width}×{height}")
-        return _as_u8(_convert(pixels, f"{_BAYER[encoding[6:10]]}2RGB"), bits)
+        return as_u8(_convert(pixels, f"{_BAYER[encoding[6:10]]}2RGB"), bits)
     if pixels.ndim == 2:
-        return _convert(_as_u8(pixels, bits), "GRAY2RGB")
+        return _convert(as_u8(pixels, bits), "GRAY2RGB")
     source = ("RGB" if encoding.startswith("rgb") else "BGR") + ("A" if pixels.shape[2] == 4 else "")
     if source == "RGB":
-        return np.ascontiguousarray(_as_u8(pixels, bits))
-    return _convert(_as_u8(pixels, bits), f"{source}2RGB")
+        return np.ascontiguousarray(as_u8(pixels, bits))
+    return _convert(as_u8(pixels, bits), f"{source}2RGB")
 
 
 def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None = None) -> Image:
@@ -221,25 +222,13 @@ def _used_bits(pixels: NDArray[Any], bit_depth: int, notes: list[str] | None) ->
     container = 8 * pixels.dtype.itemsize
     if container == 8 or bit_depth:
         return min(bit_depth or container, container)
-    largest = int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())  # without alpha
-    bits = next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
-    if largest == 0 or bits == container:
-        return container
-    if notes is not None:
+    bits = used_bits(pixels)
+    if bits < container and notes is not None:
         notes.append(
-            f"the 16-bit image uses only {bits} bits (largest value {largest}) and was brightened to match; "
-            "set the camera's parameter bit_depth to keep the brightness constant"
+            f"the 16-bit image uses only {bits} bits and was brightened to match; set the camera's parameter "
+            "bit_depth to keep the brightness constant"
         )
     return bits
-
-
-def _as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
-    """Scale 16-bit pixels so that 2^bits - 1 becomes 255, rounding to nearest; return 8-bit pixels as is."""
-    if pixels.dtype.itemsize == 1:
-        return pixels
-    largest = (1 << bits) - 1
-    clipped = np.minimum(pixels, largest).astype(np.uint32)
-    return ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
 
 
 def _convert(pixels: NDArray[Any], conversion: str) -> NDArray[Any]:

@@ -110,7 +110,7 @@ def test_not_found_has_its_own_exit_code() -> None:
         (["--point", "5000,2"], "lies outside the"),
         (["--box", "9,9,3,3"], "needs x_min < x_max"),
         (["--task", "generic"], "needs thing_classes or stuff_classes"),
-        (["mug", "--out", "overlay.docx"], "cannot tell the image format of 'overlay.docx'"),
+        (["mug", "--out", "overlay.docx"], "cannot write an image as 'overlay.docx'"),
     ],
 )
 def test_invalid_queries_are_refused(arguments: list[str], message: str) -> None:
@@ -122,12 +122,12 @@ def test_wrong_usage_has_the_code_of_a_refusal(arguments: list[str]) -> None:
     assert run_segment("mug", *arguments).exit_code == 2
 
 
-@pytest.mark.parametrize("content", [None, b"", b"this is text"])
+@pytest.mark.parametrize("content", [None, bytes(9), b"this is text"])
 def test_files_that_are_no_images(tmp_path: Path, content: bytes | None) -> None:
     image = tmp_path / "image.png"
     if content is not None:
         image.write_bytes(content)
-    message = "cannot read" if content is None else "is not an image that OpenCV can read"
+    message = "cannot read" if content is None else "is not an image that can be read"
     assert message in error_line(run_xsam("segment", image, "mug"), 2)
 
 
@@ -174,6 +174,26 @@ def test_an_overlay_that_cannot_be_written(tmp_path: Path) -> None:
     assert str(tmp_path / "file") in line
 
 
+@pytest.mark.parametrize("name", [".png", "o.pbm", "o.pgm", "o.exr", "o", "o.png.txt"])
+def test_formats_that_cannot_be_written_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
+    """OpenCV says that it writes these, and does not write color images with them."""
+    failure = json_line(run_segment("mug", "--out", tmp_path / name, "--json", "--model", "no model"), 2)
+    assert "cannot write an image as" in failure["message"]
+
+
+def test_an_image_with_12_of_16_bits_is_seen(tmp_path: Path) -> None:
+    """It was read as an almost black one."""
+    pixels = cv2.imread(str(IMAGE))
+    deep_pixels = np.round(pixels / 255 * 4095).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / "deep.png"), deep_pixels)
+    arguments = ("mug", "--json", "--threshold", 0, "--model", GOLDEN / "a", "--device", "cpu")
+    plain = json.loads(run_xsam("segment", IMAGE, *arguments).stdout)
+    deep = json.loads(run_xsam("segment", tmp_path / "deep.png", *arguments).stdout)
+    assert deep["segments"][0]["mask"] == plain["segments"][0]["mask"]
+    assert deep["notes"] == ["deep.png uses only 12 of its 16 bits and was brightened to match"]
+    assert "notes" not in plain
+
+
 def test_bugs_are_one_line_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("a bug")
@@ -196,6 +216,7 @@ def test_bugs_are_one_line_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
         (["--device", ""], "INVALID_OPTION", "device must be"),
         (["--device", "meta"], "INVALID_OPTION", "device must be"),
         (["--llm-device", "auto"], "INVALID_OPTION", "llm_device must be"),
+        (["--device", "cpu:7"], "INVALID_OPTION", "device must be"),
         (["--threads", "100000"], "INVALID_OPTION", "threads must be an integer from 1 to 4096 or null"),
         (["--threads", "0"], "USAGE", "Invalid value for '--threads'"),
         (["--llm-weights", "int4"], "USAGE", "'int4' is not one of 'as_loaded', 'int8'"),

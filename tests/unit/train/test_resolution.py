@@ -83,7 +83,7 @@ def test_the_same_size_is_the_same_model() -> None:
     assert at_image_size(model, SIDE) is model
 
 
-@pytest.mark.parametrize("side", [0, -16, 8, 100, 120])
+@pytest.mark.parametrize("side", [0, -16, 8, 100, 120, 1_000_000])
 def test_sizes_that_do_not_fit_the_patches(side: int) -> None:
     with pytest.raises(TrainingConfigError, match="multiple of 16"):
         at_image_size(small_model(50), side)

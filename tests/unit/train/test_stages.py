@@ -168,8 +168,19 @@ def test_a_folder_of_the_recipes_name_is_no_recipe(tmp_path: Path, monkeypatch: 
         ("validation: scenes", ("validation must be fields with values",)),
         ("attributes: [color]", ("attributes must be names with values",)),
         ("attributes: {color: many}", ("attributes.color must be int",)),
-        ("batch_size: 0", ("batch_size must be at least 1",)),
-        ("warmup: 1", ("warmup must be in",)),
+        ("batch_size: 0", ("batch_size must be an integer from 1 to 65536, got 0",)),
+        ("warmup: 1", ("warmup and ema_decay must be below 1",)),
+        ("learning_rate: -1", ("learning_rate must be a number from 0 to 10, got -1.0",)),
+        ("weight_decay: -0.1", ("weight_decay must be",)),
+        ("ema_decay: 2\nclip_norm: -1", ("ema_decay must be", "clip_norm must be")),
+        ("betas: [0.9, 1]", ("betas must be numbers from 0 to below 1",)),
+        ("seed: -1", ("seed must be an integer from 0",)),
+        ("seed: 99999999999999999999999", ("seed must be", "got a very large integer")),
+        ("workers: -1", ("workers must be",)),
+        ("balance: 5", ("balance must be",)),
+        ("losses: {dice: -5}", ("losses.dice must be",)),
+        ("sampling: {num_points: 0}", ("sampling.num_points must be",)),
+        ("sampling: {importance_ratio: 2}", ("sampling.importance_ratio must be",)),
         ("frozen: [llm.]", ("frozen_until",)),
         ("frozen_until: 0.5", ("frozen_until",)),
     ],
@@ -181,9 +192,7 @@ def test_recipes_are_checked(tmp_path: Path, fields: str, fragments: tuple[str, 
         assert fragment in message
 
 
-@pytest.mark.parametrize(
-    "length", ["", "steps: 0", "steps: 3\nminutes: 1", "epochs: 1\nminutes: 1", "minutes: -1"]
-)
+@pytest.mark.parametrize("length", ["", "steps: 0", "steps: 3\nminutes: 1", "epochs: 1\nminutes: 1"])
 def test_a_run_has_exactly_one_length(tmp_path: Path, length: str) -> None:
     assert "exactly one of steps, epochs, and minutes" in _refused(tmp_path, f"stage: mixed\n{length}\n")
 
@@ -203,6 +212,11 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     assert "not YAML" in _refused(tmp_path, "stage: [")
     assert "fields with values" in _refused(tmp_path, "- mixed")
     assert "fields with values" in _refused(tmp_path, "")
+    assert "nested too deeply" in _refused(tmp_path, "[" * 20_000)
+    assert "more than 1 MiB" in _refused(tmp_path, "# comment\n" * 200_000)
+    (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
+    with pytest.raises(TrainingConfigError, match="binary.yaml is not YAML"):
+        read_stage(tmp_path / "binary.yaml")
     with pytest.raises(TrainingConfigError, match="no such recipe: tiny/stage9") as caught:
         read_stage("tiny/stage9")
     assert "tiny/stage1" in caught.value.hint

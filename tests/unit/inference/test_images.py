@@ -1,0 +1,101 @@
+"""Image files as people have them: deep, huge, of other formats, and things that are no image files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from xsam import InvalidImageError
+from xsam.inference.images import as_rgb, read_image
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+@pytest.mark.parametrize(("bits", "noted"), [(10, True), (12, True), (14, True), (16, False)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_deep_pixels_are_scaled_by_the_bits_in_use(
+    tmp_path: Path, bits: int, noted: bool, channels: int, suffix: str
+) -> None:
+    deep = np.round(RAMP.astype(np.float64) / 255 * (2**bits - 1)).astype(np.uint16)
+    stored = deep if channels == 1 else np.dstack([deep] * channels)
+    path = tmp_path / f"deep{suffix}"
+    assert cv2.imwrite(str(path), stored)
+    notes: list[str] = []
+    assert np.array_equal(read_image(path, notes), np.dstack([RAMP] * 3))
+    assert [f"only {bits} of its 16 bits" in note for note in notes] == [True] * noted
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.png"
+    os.mkfifo(path)
+    with pytest.raises(InvalidImageError, match="not a regular file"):
+        read_image(path)
+
+
+def test_a_device_is_not_read_into_memory() -> None:
+    with pytest.raises(InvalidImageError, match="not a regular file"):
+        read_image(Path("/dev/zero"))
+
+
+def test_a_file_of_many_gigabytes_is_not_read_into_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.png"
+    with path.open("wb") as stream:
+        stream.truncate(10**11)
+    with pytest.raises(InvalidImageError, match=r"has 100\.0 GB, at most 1\.1 GB"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("kind", ["TGA", "ICO", "PCX"])
+def test_formats_that_only_pillow_reads(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image"
+    Image.fromarray(np.dstack([RAMP] * 3)).save(path, kind)
+    assert np.array_equal(as_rgb(path), np.dstack([RAMP] * 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"<!DOCTYPE html><html>log in</html>", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0", "video"),
+        (b"%PDF-1.7", "PDF"),
+        (b'<?xml version="1.0"?><svg/>', "SVG"),
+        (bytes(2000), "not an image"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(content)
+    with pytest.raises(InvalidImageError, match=message):
+        read_image(path)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.full((8, 8, 3), 0.5, np.float32), np.full((8, 8), 0.5, np.float32)], ids=["color", "gray"]
+)
+def test_floating_point_pixels_have_no_known_range(tmp_path: Path, pixels: NDArray[np.float32]) -> None:
+    path = tmp_path / "image.tiff"
+    assert cv2.imwrite(str(path), pixels)
+    with pytest.raises(InvalidImageError, match=r"range is not known|not 8-bit"):
+        read_image(path)
+
+
+def test_a_large_image_is_refused_in_the_words_of_this_project(tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    Image.new("1", (16_000, 16_000)).save(path)
+    with pytest.raises(InvalidImageError, match="at most 178 megapixels are allowed"):
+        read_image(path)
+
+
+def test_a_side_of_a_pillow_image_is_checked_before_it_is_converted() -> None:
+    with pytest.raises(InvalidImageError, match=r"20000×2, sides up to 16384"):
+        as_rgb(Image.new("1", (20_000, 2)))

@@ -1,0 +1,30 @@
+"""Pixels with more than 8 bits → uint8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def used_bits(pixels: NDArray[np.unsignedinteger[Any]]) -> int:
+    """Return the fewest of 8, 10, 12, 14 and 16 bits that hold all values of a color or gray image.
+
+    Cameras with 10 to 14 bits store them in 16, where they look nearly black.
+
+    Args:
+        pixels: (H, W) or (H, W, C), unsigned; a fourth channel is alpha and does not count.
+    """
+    container = 8 * pixels.dtype.itemsize
+    largest = int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())
+    return next((bits for bits in (8, 10, 12, 14) if 0 < largest < 1 << bits <= 1 << container), container)
+
+
+def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
+    """Scale 16-bit pixels so that 2^bits - 1 becomes 255, rounding to nearest; return 8-bit pixels as is."""
+    if pixels.dtype.itemsize == 1:
+        return pixels
+    largest = (1 << bits) - 1
+    clipped = np.minimum(pixels, largest).astype(np.uint32)
+    return ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
