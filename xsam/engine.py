@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -216,11 +216,7 @@ class XSam:
             if result.code:  # found invalid once it was tokenized, or not finite
                 raise error_for_code(result.code, result.message, hint=result.hint)
             return result
-        if isinstance(queries, (bytes, Mapping)) or not isinstance(queries, Iterable):
-            raise InvalidQueryError(
-                f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"
-            )
-        parsed = [_as_query(query) for query in queries]
+        parsed = [_as_query(query) for query in _several(queries)]
         if not parsed:
             raise InvalidQueryError("no queries were given")
         results = self._segment(frame, parsed, clock, on_text, keep_frame)
@@ -274,6 +270,15 @@ def _as_frame(source: ImageOrFrame | CameraRef, notes: list[str]) -> Frame:
             hint="pass the image itself",
         )
     return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source, notes))
+
+
+def _several(queries: Any) -> list[Any]:
+    try:
+        return list(None if isinstance(queries, (bytes, Mapping)) else queries)  # type: ignore[arg-type]
+    except TypeError:  # not iterable
+        raise InvalidQueryError(
+            f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"
+        ) from None
 
 
 def _as_query(query: Any) -> Query:

@@ -7,6 +7,7 @@ the reference draws one of several wordings at random, one canonical wording is 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ PHRASE_CLOSE = "</p>"
 PHI3_CHAT = ChatFormat()
 _PLACEHOLDERS = re.compile(f"({re.escape(IMAGE_TAG)}|{re.escape(REGION_TAG)})")
 _ALL_TAGS = re.compile(r"<\|[^|<>]*\|>|<(?:SEG|image|region|/?p|/?s|unk|/?think|/?tool_\w+)>", re.IGNORECASE)
+_JOINERS = "\u200c\u200d"  # invisible, but part of words in Persian and Hindi, and of emoji
 _COCO_SUFFIX = re.compile(r"(-(merged|other|stuff))+$")  # "food-other-merged" has two
 
 
@@ -135,7 +137,13 @@ def _conditions(names: Sequence[str]) -> str:
 
 
 def clean_text(text: str) -> str:
-    """Remove everything that the tokenizer would read as a tag, and collapse white space."""
+    """Remove what the tokenizer would read as a tag, and what is invisible; collapse white space.
+
+    Invisible characters (byte order marks, zero-width spaces, directions of writing, control characters) come
+    along with text that was copied, and would change the answer.
+    """
+    kinds = [(c, unicodedata.category(c)) for c in unicodedata.normalize("NFC", text)]
+    text = "".join(" " if kind == "Cc" else c for c, kind in kinds if kind != "Cf" or c in _JOINERS)
     previous = None
     while previous != text:  # removing one tag can join the halves of another
         previous, text = text, _ALL_TAGS.sub(" ", text)

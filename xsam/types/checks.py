@@ -34,7 +34,14 @@ def typed_entries(name: str, values: Any, kind: type[Any]) -> tuple[Any, ...]:
     wrong = [entry for entry in entries if not isinstance(entry, kind)]
     if wrong:
         raise InvalidQueryError(f"{name} takes entries of type {kind.__name__}, got {wrong[0]!r:.80}")
-    return entries
+    return tuple(map(str, entries)) if kind is str else entries  # without subclasses such as np.str_
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return a truth value; text ("no"), numbers and None are refused."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidQueryError(f"{name} must be true or false, got {value!r:.80}")
+    return bool(value)
 
 
 def real_number(name: str, value: Any) -> float:

@@ -27,4 +27,5 @@ def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
         return pixels
     largest = (1 << bits) - 1
     clipped = np.minimum(pixels, largest).astype(np.uint32)
-    return ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
+    scaled: NDArray[np.uint8] = ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
+    return scaled

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
 from xsam.types.arrays import Rebuilt, owned
-from xsam.types.checks import enum_member, real_number, typed_entries, whole_number
+from xsam.types.checks import enum_member, flag, real_number, typed_entries, whole_number
 from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.segments import Segments
@@ -72,6 +72,15 @@ class Status(str, Enum):
     FAILED = "failed"
 
 
+# Fields of a query that make up the question of each task.
+_USED: Mapping[Task, tuple[str, ...]] = {
+    **dict.fromkeys((Task.GENERIC, Task.OPEN_VOCABULARY), ("categories",)),
+    **dict.fromkeys((Task.REFERRING, Task.REASONING, Task.CHAT), ("text",)),
+    **dict.fromkeys((Task.INTERACTIVE, Task.VISUAL_GROUNDED), ("prompts",)),
+    Task.GROUNDED_CONVERSATION: ("text",),  # how the caller asked; the question is always the same
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Frame(Rebuilt):
     """One camera image with its metadata, depth and intrinsics.
@@ -91,6 +100,12 @@ class Frame(Rebuilt):
     def __post_init__(self) -> None:
         check_rgb(self.rgb)
         object.__setattr__(self, "rgb", owned(self.rgb))
+        kinds = (("camera", str), ("frame_id", str), ("stamp_ns", (int, np.integer)))
+        for name, kind in (*kinds, ("lens", (LensDistortion, type(None)))):
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise InvalidImageError(f"{name} of a frame has the wrong type: {value!r:.80}")
+        object.__setattr__(self, "stamp_ns", int(self.stamp_ns))
         for name in ("depth_m", "intrinsics"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, np.ndarray):
@@ -101,8 +116,9 @@ class Frame(Rebuilt):
                 raise InvalidImageError(f"depth must be float32 {self.rgb.shape[:2]}, got {got}")
             object.__setattr__(self, "depth_m", owned(self.depth_m))
         if self.intrinsics is not None:
-            if self.intrinsics.shape != (3, 3):
-                raise InvalidImageError(f"intrinsics must be (3, 3), got {self.intrinsics.shape}")
+            if self.intrinsics.shape != (3, 3) or self.intrinsics.dtype.kind not in "iuf":
+                got = f"{self.intrinsics.dtype} {self.intrinsics.shape}"
+                raise InvalidImageError(f"intrinsics must be numbers (3, 3), got {got}")
             object.__setattr__(self, "intrinsics", owned(self.intrinsics.astype(np.float64)))
 
     @property
@@ -116,6 +132,15 @@ class CameraRef:
 
     name: str
     max_age_s: float | None = None  # None = the segmenter's own limit
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise InvalidQueryError(f"the name of a camera must be text, got {self.name!r:.80}")
+        if self.max_age_s is not None:
+            age_s = real_number("max_age_s", self.max_age_s)
+            if not age_s >= 0.0:
+                raise InvalidQueryError(f"max_age_s must not be negative, got {age_s}")
+            object.__setattr__(self, "max_age_s", age_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -140,13 +165,14 @@ class Query:
         object.__setattr__(self, "task", enum_member(Task, "task", self.task))
         if not isinstance(self.text, str):
             raise InvalidQueryError(f"text must be text, got {type(self.text).__name__}")
+        object.__setattr__(self, "text", str(self.text))  # without subclasses such as np.str_
         for name, kind in (("thing_classes", str), ("stuff_classes", str), ("prompts", VisualPrompt)):
             object.__setattr__(self, name, typed_entries(name, getattr(self, name), kind))
         if self.score_threshold is not None:
             threshold = real_number("score_threshold", self.score_threshold)
             object.__setattr__(self, "score_threshold", threshold)
         object.__setattr__(self, "max_instances", whole_number("max_instances", self.max_instances))
-        object.__setattr__(self, "explain", bool(self.explain))
+        object.__setattr__(self, "explain", flag("explain", self.explain))
 
     def resolved_task(self) -> Task:
         """Return the task, with `AUTO` resolved.
@@ -193,20 +219,40 @@ class Query:
         if self.max_instances < 1:
             raise InvalidQueryError(f"max_instances must be positive, got {self.max_instances}")
         if task in (Task.GENERIC, Task.OPEN_VOCABULARY) and not classes:
-            raise InvalidQueryError(f"a {task.value} query needs thing_classes or stuff_classes")
+            raise InvalidQueryError(f"{task.value} queries need thing_classes or stuff_classes")
         if task in (Task.REFERRING, Task.REASONING, Task.CHAT) and not self.text.strip():
             raise InvalidQueryError(
                 "the query is empty: give text, categories or a visual prompt"
                 if self.task is Task.AUTO
-                else f"a {task.value} query needs text"
+                else f"{task.value} queries need text"
             )
         if task in (Task.INTERACTIVE, Task.VISUAL_GROUNDED):
             if not any(prompt.positive for prompt in self.prompts):
-                raise InvalidQueryError(f"a {task.value} query needs at least one positive prompt")
+                raise InvalidQueryError(f"{task.value} queries need at least one positive prompt")
+        self._refuse_unused(task)
         if image_hw is not None:
             for prompt in self.prompts:
                 prompt.check_inside(image_hw)
         return task
+
+    def _refuse_unused(self, task: Task) -> None:
+        """Raise an error for a field that the task would leave out of the question."""
+        given = {
+            "text": bool(self.text.strip()),
+            "categories": bool(self.thing_classes or self.stuff_classes),
+            "prompts": bool(self.prompts),
+        }
+        unused = [name for name, is_given in given.items() if is_given and name not in _USED[task]]
+        if unused:
+            raise InvalidQueryError(
+                f"{task.value} queries do not use {' and '.join(unused)}",
+                hint="text, categories and visual prompts are different requests: send a query for each",
+            )
+        if self.explain and task is not Task.REASONING:
+            raise InvalidQueryError(
+                f"{task.value} queries cannot be explained",
+                hint='ask a question that ends in "?", or set task to reasoning',
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidQueryError
 from xsam.types.arrays import Rebuilt, owned
-from xsam.types.checks import enum_member, float_array, real_number
+from xsam.types.checks import enum_member, flag, float_array, real_number
 from xsam.types.masks import BoolMask
+
+MAX_SCRIBBLE_POINTS = 10_000
 
 
 class PromptKind(str, Enum):
@@ -37,6 +39,7 @@ class VisualPrompt(Rebuilt):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", enum_member(PromptKind, "kind", self.kind))
+        object.__setattr__(self, "positive", flag("positive", self.positive))
         given = (self.points_xy is not None, self.box_xyxy is not None, self.mask is not None)
         wanted = {
             PromptKind.POINT: (True, False, False),
@@ -48,10 +51,12 @@ class VisualPrompt(Rebuilt):
             raise InvalidQueryError(f"a {self.kind.value} prompt needs its own field and no other")
         if self.points_xy is not None:
             points = float_array("prompt points", self.points_xy)
-            least = 1 if self.kind is PromptKind.POINT else 2
-            if points.ndim != 2 or points.shape[1] != 2 or len(points) < least:
+            one = self.kind is PromptKind.POINT
+            count = "N = 1" if one else f"2 ≤ N ≤ {MAX_SCRIBBLE_POINTS}"
+            most = 1 if one else MAX_SCRIBBLE_POINTS
+            if points.ndim != 2 or points.shape[1] != 2 or not (1 if one else 2) <= len(points) <= most:
                 raise InvalidQueryError(
-                    f"a {self.kind.value} prompt needs points (N ≥ {least}, 2), got shape {points.shape}"
+                    f"a {self.kind.value} prompt needs points (N, 2) with {count}, got shape {points.shape}"
                 )
             if not np.isfinite(points).all():
                 raise InvalidQueryError("prompt points must be finite numbers")

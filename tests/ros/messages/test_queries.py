@@ -145,7 +145,7 @@ def test_numbers_of_other_types_are_converted() -> None:
         ),
         score_threshold=1,
         max_instances=np.int64(5),  # type: ignore[arg-type]
-        explain=1,  # type: ignore[arg-type]
+        explain=np.True_,  # type: ignore[arg-type]
     )
     got = query_from_message(over_the_wire(query_to_message(query)))
     assert (got.score_threshold, got.max_instances, got.explain) == (1.0, 5, True)

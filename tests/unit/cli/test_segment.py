@@ -109,7 +109,7 @@ def test_not_found_has_its_own_exit_code() -> None:
         (["--point", "1;2"], "--point takes 2 numbers"),
         (["--point", "5000,2"], "lies outside the"),
         (["--box", "9,9,3,3"], "needs x_min < x_max"),
-        (["--task", "generic"], "needs thing_classes or stuff_classes"),
+        (["--task", "generic"], "need thing_classes or stuff_classes"),
         (["mug", "--out", "overlay.docx"], "cannot write an image as 'overlay.docx'"),
     ],
 )

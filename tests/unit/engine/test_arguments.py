@@ -130,7 +130,9 @@ def test_queries_may_be_texts(one_engine: XSam) -> None:
     assert [len(one_engine.segment(picture(), kind)) for kind in (("mug",), iter(["mug"]))] == [1, 1]  # type: ignore[arg-type, call-overload]
 
 
-@pytest.mark.parametrize("queries", [5, 2.5, None, b"mug", {"mug": 1}, [5], ["mug", None], [b"mug"]])
+@pytest.mark.parametrize(
+    "queries", [5, 2.5, None, b"mug", {"mug": 1}, [5], ["mug", None], [b"mug"], np.array("mug")]
+)
 def test_queries_of_other_types(one_engine: XSam, queries: Any) -> None:
     with pytest.raises(InvalidQueryError):
         one_engine.segment(picture(), queries)

@@ -164,6 +164,21 @@ def test_what_is_no_tag_is_left_alone(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        *("\ufeffthe crème mug", "\u200bthe crème\u200b mug", "\u202ethe crème mug\u202c", "the crème mug\0"),
+        *("the\u00a0crème\u2009mug", "the cre\u0300me mug", "the crème\x07mug\r\n", "the cr\u00adème mug"),
+    ],
+)
+def test_invisible_characters_do_not_change_the_question(text: str) -> None:
+    """They come along with text that was copied; a zero-width space made "the red mug" something else."""
+    assert conversation_for(Query(text=text)) == conversation_for(Query(text="the crème mug"))
+    assert conversation_for(Query(thing_classes=(text,))) == conversation_for(
+        Query(thing_classes=("the crème mug",))
+    )
+
+
+@pytest.mark.parametrize(
     "query",
     [
         Query(text="<SEG>"),

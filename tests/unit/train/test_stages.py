@@ -215,7 +215,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     assert "nested too deeply" in _refused(tmp_path, "[" * 20_000)
     assert "more than 1 MiB" in _refused(tmp_path, "# comment\n" * 200_000)
     (tmp_path / "binary.yaml").write_bytes(bytes(range(256)))
-    with pytest.raises(TrainingConfigError, match="binary.yaml is not YAML"):
+    with pytest.raises(TrainingConfigError, match=r"binary\.yaml is not YAML"):
         read_stage(tmp_path / "binary.yaml")
     with pytest.raises(TrainingConfigError, match="no such recipe: tiny/stage9") as caught:
         read_stage("tiny/stage9")

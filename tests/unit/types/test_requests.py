@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from tests.unit.types.four_segments import four_segments
 from xsam import (
+    CameraRef,
     Frame,
     InvalidImageError,
     InvalidQueryError,
@@ -205,8 +207,6 @@ def test_prompts_must_touch_the_image(prompt: VisualPrompt, fits: bool) -> None:
         (Query(stuff_classes=("floor",)), Task.OPEN_VOCABULARY),
         (Query(prompts=(INSIDE,)), Task.INTERACTIVE),
         (Query(prompts=(INSIDE, INSIDE)), Task.VISUAL_GROUNDED),
-        (Query(text="what is it?", thing_classes=("mug",), prompts=(INSIDE,)), Task.OPEN_VOCABULARY),
-        (Query(text="what is it?", prompts=(INSIDE,)), Task.INTERACTIVE),
         (Query(text="what is it?", task=Task.CHAT), Task.CHAT),
         (Query(text="the red mug", task=Task.REASONING), Task.REASONING),
         (Query(task=Task.GROUNDED_CONVERSATION), Task.GROUNDED_CONVERSATION),
@@ -223,9 +223,9 @@ def test_auto_picks_the_task_from_the_fields(query: Query, task: Task) -> None:
         ({}, "empty"),
         ({"text": "  \n"}, "empty"),
         ({"text": "x" * (MAX_TEXT_CHARS + 1)}, "characters"),
-        ({"task": Task.REFERRING}, "needs text"),
-        ({"task": Task.REASONING, "text": "\t"}, "needs text"),
-        ({"task": Task.CHAT}, "needs text"),
+        ({"task": Task.REFERRING}, "need text"),
+        ({"task": Task.REASONING, "text": "\t"}, "need text"),
+        ({"task": Task.CHAT}, "need text"),
         ({"task": Task.GENERIC, "text": "mug"}, "thing_classes"),
         ({"task": Task.OPEN_VOCABULARY, "prompts": (INSIDE,)}, "thing_classes"),
         ({"thing_classes": ("mug", " ")}, "category"),
@@ -240,6 +240,15 @@ def test_auto_picks_the_task_from_the_fields(query: Query, task: Task) -> None:
         ({"text": "mug", "score_threshold": 1.01}, "score_threshold"),
         ({"text": "mug", "score_threshold": float("nan")}, "score_threshold"),
         ({"text": "mug", "max_instances": 0}, "max_instances"),
+        ({"text": "the left one", "prompts": (INSIDE,)}, "interactive queries do not use text"),
+        ({"text": "red", "thing_classes": ("mug",)}, "do not use text"),
+        ({"thing_classes": ("mug",), "prompts": (INSIDE,)}, "open_vocabulary queries do not use prompts"),
+        (
+            {"task": Task.REFERRING, "text": "mug", "prompts": (INSIDE,)},
+            "referring queries do not use prompts",
+        ),
+        ({"task": Task.CHAT, "text": "hi", "stuff_classes": ("wall",)}, "chat queries do not use categories"),
+        ({"text": "the red mug", "explain": True}, "referring queries cannot be explained"),
     ],
 )
 def test_impossible_queries_are_refused(fields: dict[str, Any], said: str) -> None:
@@ -266,6 +275,54 @@ def test_one_word_is_no_list_of_categories(field: str) -> None:
     """`Query(thing_classes="mug")` once asked for the categories "m", "u" and "g"."""
     with pytest.raises(InvalidQueryError, match=field):
         Query(**{field: "mug"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", ["no", 0, None, np.array([1, 0])])
+def test_flags_are_true_or_false(value: Any) -> None:
+    """`explain="no"` explained, and `positive="no"` was a positive prompt."""
+    with pytest.raises(InvalidQueryError, match="explain must be true or false"):
+        Query(text="what is hot?", explain=value)
+    with pytest.raises(InvalidQueryError, match="positive must be true or false"):
+        VisualPrompt.point(1, 1, positive=value)
+
+
+def test_texts_of_numpy_are_plain_text() -> None:
+    """Messages said `np.str_('mug')`."""
+    query = Query(text=np.str_("mug"), thing_classes=np.array(["cup"]))  # type: ignore[arg-type]
+    assert [type(text) for text in (query.text, *query.thing_classes)] == [str, str]
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_point_prompt_has_one_point(count: int) -> None:
+    with pytest.raises(InvalidQueryError, match="N = 1"):
+        VisualPrompt(kind=PromptKind.POINT, points_xy=np.ones((count, 2), np.float32))
+
+
+def test_scribbles_are_bounded() -> None:
+    with pytest.raises(InvalidQueryError, match="2 ≤ N ≤ 10000"):
+        VisualPrompt.scribble([(1.0, 1.0)] * 10_001)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("camera", 5), ("frame_id", None), ("stamp_ns", "now"), ("stamp_ns", 1.5), ("stamp_ns", True)),
+        *(("lens", 5), ("intrinsics", np.eye(3) * 1j), ("intrinsics", np.full((3, 3), None))),
+        ("intrinsics", np.full((3, 3), "x")),
+    ],
+)
+def test_fields_of_a_frame_have_types(field: str, value: Any) -> None:
+    """Some of these raised a bare ValueError, and the others passed."""
+    with pytest.raises(InvalidImageError, match=field):
+        Frame(rgb=np.zeros((4, 4, 3), np.uint8), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "age_s"), [(5, None), ("front", "old"), ("front", -1.0), ("front", math.nan)]
+)
+def test_a_camera_has_a_name_and_an_age_of_zero_or_more(name: Any, age_s: Any) -> None:
+    with pytest.raises(InvalidQueryError):
+        CameraRef(name=name, max_age_s=age_s)
 
 
 @pytest.mark.parametrize("fields", [{"text": "a \ud83d cup"}, {"thing_classes": ("cup", "\udc00")}])

@@ -306,7 +306,7 @@ def test_names_that_leave_the_folder_are_refused(filled: FakeHub, tmp_path: Path
         "[" * 100_000,
         '{"format": 1, "repositories": {"hao9610/X-SAM": {"commit": 5, "files": {}}}}',
         '{"format": 1, "repositories": {"hao9610/X-SAM": {"commit": "1", "revision": 5, "files": {}}}}',
-        '{"format": 1, "repositories": {"hao9610/X-SAM": {"commit": "1", "files": {"a": {"size": true, "sha256": ""}}}}}',
+        '{"format": 1, "repositories": {"X": {"commit": "1", "files": {"a": {"size": true, "sha256": ""}}}}}',
     ],
 )
 def test_a_damaged_lock_file_is_reported(filled: FakeHub, tmp_path: Path, content: str) -> None:
