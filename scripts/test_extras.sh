@@ -15,7 +15,8 @@ torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/all.lock)
 declare -A PACKAGES=(
     [rosa]="jpl-rosa --requirement requirements/ros.in" # its tools import rclpy
     [rai]="rai-core"
-    [providers]="langchain-openai langchain-anthropic langchain-google-genai langchain-ollama"
+    [providers]="langchain langchain-openai langchain-anthropic langchain-google-genai langchain-ollama
+        langchain-mistralai langchain-aws"
     [torchao]="torchao $torch"
 )
 declare -A EXTRA=([rosa]=agent [rai]=agent [providers]=agent [torchao]=model,agent)

@@ -20,10 +20,13 @@ from langgraph.types import Command
 
 from xsam_agent_tools.errors import CallLimitError
 from xsam_agent_tools.memory.pictures import find_picture, mime_type
+from xsam_agent_tools.picture_places import picture_places
 from xsam_agent_tools.text.content import error_payload, to_text
-from xsam_agent_tools.tools import BUILDERS
+from xsam_agent_tools.tools import BUILDERS, PICTURE_BUILDERS
 
 _SCHEMA_PREFIX = "xsam_agent_tools/"
+_BRIDGE = "Let me see the pictures of these results."
+_PERCEPTION_TOOLS = frozenset((*BUILDERS, *PICTURE_BUILDERS))
 
 ImagePlacement = Literal["user", "tool"]
 
@@ -43,9 +46,10 @@ class OverlayMiddleware(AgentMiddleware):
 
         Args:
             max_images: maximum number of images in one request.
-            place: "user" puts them into a user message after the tool messages, which every provider
-                accepts. "tool" puts them into the tool message itself if the model's profile has
-                `image_tool_message`, else it works like "user".
+            place: "user" puts them into a user message after the tool messages, and a short message of
+                the assistant between the two where the provider demands it. "tool" puts them into the tool
+                message itself where the provider accepts that, else it works like "user"; see
+                `xsam_agent_tools.picture_places`.
             sees: whether the model accepts images; None = as its profile says.
 
         Raises:
@@ -79,8 +83,13 @@ class OverlayMiddleware(AgentMiddleware):
         sees = bool(profile.get("image_inputs")) if self._sees is None else self._sees
         if not sees:
             return request
-        inline = self._place == "tool" and bool(profile.get("image_tool_message"))
-        messages = insert_images(request.messages, max_images=self._max_images, inline=inline)
+        places = picture_places(request.model)
+        messages = insert_images(
+            request.messages,
+            max_images=self._max_images,
+            inline=self._place == "tool" and places.in_tool_message,
+            bridged=not places.user_after_tool,
+        )
         return request.override(messages=cast("list[AnyMessage]", messages))
 
 
@@ -140,7 +149,7 @@ class SearchLimitMiddleware(AgentMiddleware):
         messages = request.state["messages"] if isinstance(request.state, dict) else request.state
         *earlier, current = _perception_calls(messages) or [[]]
         number = sum(map(len, earlier)) + (current.index(call_id) + 1 if call_id in current else 0)
-        if name not in BUILDERS or number <= self._tool_calls:
+        if name not in _PERCEPTION_TOOLS or number <= self._tool_calls:
             return None
         error = CallLimitError(f"{self._tool_calls} calls of perception tools were made for this request")
         return ToolMessage(
@@ -155,12 +164,12 @@ def _perception_calls(messages: Sequence[BaseMessage]) -> list[list[str | None]]
         if isinstance(message, HumanMessage):
             replies = []
         elif isinstance(message, AIMessage):
-            replies.append([call["id"] for call in message.tool_calls if call["name"] in BUILDERS])
+            replies.append([call["id"] for call in message.tool_calls if call["name"] in _PERCEPTION_TOOLS])
     return replies
 
 
 def insert_images(
-    messages: Sequence[BaseMessage], *, max_images: int, inline: bool = False
+    messages: Sequence[BaseMessage], *, max_images: int, inline: bool = False, bridged: bool = False
 ) -> list[BaseMessage]:
     """Insert the newest images of these tools into the messages of a conversation.
 
@@ -168,6 +177,7 @@ def insert_images(
         messages: of the conversation; they are not changed.
         max_images: maximum number of images; the newest ones are shown.
         inline: put them into the tool message itself instead of a user message after the tool messages.
+        bridged: put a message of the assistant between the tool messages and that user message.
 
     Returns:
         A new list.
@@ -184,7 +194,7 @@ def insert_images(
     pending: list[dict[str, Any]] = []
     for index, message in enumerate(messages):
         if not isinstance(message, ToolMessage):  # the tool messages after one AI message must stay together
-            result += _user_message(pending)
+            result += _user_message(pending, bridged=bridged)
             pending = []
         if index not in shown:
             result.append(message)
@@ -195,7 +205,7 @@ def insert_images(
             result.append(message)
             caption = _caption(cast(ToolMessage, message), expired=not shown[index])
             pending += [_text_block(caption), *map(_image_block, shown[index])]
-    return result + _user_message(pending)
+    return result + _user_message(pending, bridged=bridged)
 
 
 def artifact_images(message: BaseMessage) -> list[str | None]:
@@ -236,11 +246,22 @@ def _caption(message: ToolMessage, *, expired: bool) -> str:
     name = f"image {image_id} ({message.name or 'tool'})"
     if expired:
         return f"[Overlay of {name} is not shown any more.]"
-    return f"[Overlay of {name}; the numbers are the objects' marks. It was made by a tool, not by the user.]"
+    shown = f"[Overlay of {name}; the numbers are the objects' marks."
+    if message.name in PICTURE_BUILDERS:
+        shown = f"[Picture of {name}."
+    if picture := result.get("picture"):
+        width, height = picture["size"]
+        shown += (
+            f" {width}×{height} pixels show {picture['shows_xyxy']} of the image: give pixels of the image."
+        )
+    return f"{shown} It was made by a tool, not by the user.]"
 
 
-def _user_message(blocks: list[dict[str, Any]]) -> list[BaseMessage]:
-    return [HumanMessage(content=cast("list[str | dict[str, Any]]", blocks))] if blocks else []
+def _user_message(blocks: list[dict[str, Any]], *, bridged: bool) -> list[BaseMessage]:
+    if not blocks:
+        return []
+    shown = HumanMessage(content=cast("list[str | dict[str, Any]]", blocks))
+    return [AIMessage(_BRIDGE), shown] if bridged else [shown]
 
 
 def _text_block(text: str) -> dict[str, Any]:

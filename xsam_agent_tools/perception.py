@@ -152,6 +152,28 @@ class Perception:
             results=results,
         )
 
+    def look(self, *, camera: str, image_id: str = "") -> Scene:
+        """Return an earlier image, or keep the newest one of a camera without segmenting it.
+
+        Raises:
+            XSamError: unknown camera or id, missing or stale frame, or it did not arrive in time.
+        """
+        if image_id:
+            return self.kept_scene(image_id)
+        self.check_camera(camera)
+        frame, arrived_ns = self._newest_frame(camera, Deadline(self.limits.deadline_s))
+        scene = self.store.add_scene(
+            camera=camera,
+            frame_id=frame.frame_id,
+            stamp_ns=frame.stamp_ns,
+            image_hw=frame.image_hw,
+            arrived_ns=arrived_ns,
+            frame=frame,
+        )
+        if scene.frame is None:
+            raise ImageNotKeptError(f"the image of camera {camera!r} is too large to be kept")
+        return scene
+
     def check_camera(self, camera: str) -> None:
         """Raise `UnknownCameraError` unless the camera is one of the toolkit's."""
         if camera not in self.cameras:

@@ -255,6 +255,21 @@ def read_count(value: Any, *, own_name: str, default: int, largest: int) -> Read
     return Reading(value=count)
 
 
+def read_switch(value: Any, *, own_name: str) -> Reading:
+    """Read yes or no; null and a blank are no.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    items = written_items(value, own_name)
+    word = str(items[0]).strip().lower() if len(items) == 1 else ""
+    if not items or is_blank(word) or word in ("false", "no", "off", "0"):
+        return Reading(value=False)
+    if word not in ("true", "yes", "on", "1"):
+        raise ValueError(f"it must be true or false, got {value!r:.40}")
+    return Reading(value=True)
+
+
 def is_blank(text: str) -> bool:
     """Return whether the text says nothing: blank, only punctuation, or a word for null."""
     bare = text.strip(" \t\r\n?.!,;:-" + _QUOTES)

@@ -25,6 +25,7 @@ from xsam_agent_tools.reading import (
     read_ids,
     read_name,
     read_optional_id,
+    read_switch,
     read_text,
 )
 from xsam_agent_tools.spatial.relations import RELATIONS
@@ -79,6 +80,16 @@ def segment_everything_args(cameras: tuple[str, ...]) -> type[BaseModel]:
         nouns_only=True,
     )
     return _model("segment_everything", {"camera": _camera(cameras), "classes": classes})
+
+
+@functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
+def show_camera_args(cameras: tuple[str, ...]) -> type[BaseModel]:
+    """Build the arguments of `show_camera`."""
+    fields: Fields = {
+        **_image(cameras, with_image_id=True),
+        "grid": _switch("grid", "draw a grid that is labeled in pixels"),
+    }
+    return _model("show_camera", fields)
 
 
 @functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
@@ -287,6 +298,11 @@ def _count(name: str, description: str, default: int, largest: int) -> tuple[Any
     read = functools.partial(read_count, own_name=name, default=default, largest=largest)
     schema = {"type": "integer", "minimum": 1, "maximum": largest, "description": description}
     return _field(read, schema, default)
+
+
+def _switch(name: str, description: str) -> tuple[Any, Any]:
+    read = functools.partial(read_switch, own_name=name)
+    return _field(read, {"type": "boolean", "description": description}, False)
 
 
 def _list_schema(description: str, min_count: int, max_count: int) -> dict[str, Any]:

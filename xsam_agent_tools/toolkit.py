@@ -15,7 +15,8 @@ from xsam_agent_tools.perception import Perception, TimeLimits, TransformSource
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.camera_frames import FrameSource
 from xsam_agent_tools.schemas import check_camera_names
-from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, Toolbox, ToolSpec
+from xsam_agent_tools.text.pictures import PictureSettings
+from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, PICTURE_BUILDERS, Toolbox, ToolSpec
 from xsam_agent_tools.tools.definition import Images, langchain_tool
 
 Mode = Literal["core", "full"]
@@ -45,6 +46,7 @@ class XSamToolkit:
         *,
         mode: Mode = "core",
         images: Images = "none",
+        pictures: PictureSettings | None = None,
         frame_source: FrameSource | None = None,
         transforms: TransformSource | None = None,
         store: SceneStore | None = None,
@@ -62,11 +64,12 @@ class XSamToolkit:
         Args:
             segmenter: the model in this process, the client of a node, or a fake.
             cameras: names that the model may choose from; the first is the default.
-            mode: "core" or "full" set of tools.
+            mode: "core" or "full" set of tools; with `images`, `show_camera` is in both.
             images: "user" keeps overlays in the store's `pictures` and puts references to them into each
                 artifact, for `xsam_agent_tools.middleware`; "tool" puts the pictures themselves there, for
                 frameworks that show them (then checkpoints contain them, too). The text for the model never
                 contains images.
+            pictures: size and format of these images; None = JPEG of at most 200 kB as base64.
             frame_source: returns the newest frame of a camera. That frame itself is then segmented, so image,
                 masks and depth belong together, and earlier images can be queried again. Without it
                 the segmenter takes the frame from its own camera of that name.
@@ -117,10 +120,13 @@ class XSamToolkit:
             clock_ns=clock_ns,
         )
         self.call_threads = CallThreads()
-        builders = CORE_BUILDERS if mode == "core" else BUILDERS
+        builders = {**(CORE_BUILDERS if mode == "core" else BUILDERS)}
+        if images != "none":
+            builders.update(PICTURE_BUILDERS)
         toolbox = Toolbox(
             perception=perception,
             images=images,
+            pictures=pictures if pictures is not None else PictureSettings(),
             names=tuple(builders),
             thing_classes=tuple(thing_classes),
             stuff_classes=tuple(stuff_classes),

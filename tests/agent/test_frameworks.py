@@ -17,6 +17,7 @@ from langgraph.prebuilt import ToolNode
 from tests.agent.conftest import IN_A_THREAD
 from tests.agent.table import as_call, assert_plain
 from tests.agent.test_standard import EXAMPLES
+from xsam_agent_tools.text.pictures import PictureSettings
 from xsam_agent_tools.tools import BUILDERS
 
 
@@ -24,8 +25,8 @@ from xsam_agent_tools.tools import BUILDERS
 def searched(make_tools, table, call):
     """Return a function that makes all tools, after a search that found mugs."""
 
-    def make(images: str = "none"):
-        tools = make_tools(segmenter=table, frame_source=table.frame, images=images)
+    def make(images: str = "none", **settings: Any):
+        tools = make_tools(segmenter=table, frame_source=table.frame, images=images, **settings)
         call(tools["segment_objects"], queries=["mug"])
         return tools
 
@@ -80,7 +81,7 @@ def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
 
     Modeled on `ToolRunner` and `ToolMultimodalMessage` in RobotecAI/rai: an artifact must be a dict and is
     pickled; one with images makes a multimodal message, whose content must be a string and whose images
-    are base64 PNGs.
+    are base64 PNGs, or are announced as such.
     """
     output = tool.invoke(as_call(tool, arguments), {"max_concurrency": 1})
     artifact = output.artifact
@@ -100,7 +101,8 @@ def rai_messages(tool: Any, arguments: dict[str, Any]) -> list[Any]:
 @pytest.mark.parametrize("images", ["none", "tool"])
 @pytest.mark.parametrize("name", BUILDERS)
 def test_rai_accepts_every_result(searched, images: str, name: str) -> None:
-    messages = rai_messages(searched(images)[name], EXAMPLES[name])
+    tools = searched(images, pictures=PictureSettings(format="png"))
+    messages = rai_messages(tools[name], EXAMPLES[name])
     without = images == "none" or name in ("report_not_found", "perception_status")
     assert len(messages) == (1 if without else 2)
     assert isinstance(messages[0].content, str)

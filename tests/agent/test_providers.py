@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from xsam_agent_tools.picture_places import PICTURE_PLACES, RESPONSES_API, picture_places
 from xsam_agent_tools.tools import BUILDERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -70,3 +71,116 @@ def _field(thing: Any, name: str) -> Any:
 def _properties(function: Any) -> Any:
     parameters = _field(function, "parameters") or _field(function, "parameters_json_schema")
     return _field(parameters, "properties")
+
+
+# ------------------------------------------------------------------------- places of pictures
+
+JPEG = "/9j/4AAQSkZJRg=="
+CALL = {"name": "segment_objects", "args": {"queries": ["mug"]}, "id": "abcdefghi"}
+
+
+def _conversation(place: str) -> list[Any]:
+    from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+
+    image = {"type": "image", "base64": JPEG, "mime_type": "image/jpeg"}
+    text = {"type": "text", "text": "{}"}
+    head = [HumanMessage("look"), AIMessage("", tool_calls=[CALL])]
+    if place == "tool":
+        return [*head, ToolMessage([text, image], tool_call_id=CALL["id"], name=CALL["name"])]
+    bridge = [AIMessage("Let me see.")] if place == "bridged" else []
+    return [
+        *head,
+        ToolMessage("{}", tool_call_id=CALL["id"], name=CALL["name"]),
+        *bridge,
+        HumanMessage([text, image]),
+    ]
+
+
+def test_openai_takes_pictures_from_the_user_and_in_tool_messages_of_the_responses_api() -> None:
+    openai = pytest.importorskip("langchain_openai")
+    chat = openai.ChatOpenAI(model="gpt-5-mini", api_key=KEY)
+    assert not picture_places(chat).in_tool_message
+    *_, shown = chat._get_request_payload(_conversation("user"))["messages"]
+    assert (shown["role"], shown["content"][1]["image_url"]["url"][:23]) == (
+        "user",
+        "data:image/jpeg;base64,",
+    )
+    responses = openai.ChatOpenAI(model="gpt-5-mini", api_key=KEY, use_responses_api=True)
+    assert picture_places(responses).in_tool_message
+    *_, output = responses._get_request_payload(_conversation("tool"))["input"]
+    assert (output["type"], output["output"][1]["type"]) == ("function_call_output", "input_image")
+
+
+@pytest.mark.parametrize("place", ["tool", "user"])
+def test_anthropic_takes_pictures_in_both_places(place: str) -> None:
+    anthropic = pytest.importorskip("langchain_anthropic")
+    model = anthropic.ChatAnthropic(model="claude-sonnet-4-5", api_key=KEY)
+    assert picture_places(model).in_tool_message
+    *_, last = model._get_request_payload(_conversation(place))["messages"]
+    parts = last["content"][0]["content"] if place == "tool" else last["content"]
+    (image,) = [part for part in parts if part["type"] == "image"]
+    assert image["source"]["media_type"] == "image/jpeg"
+    assert last["content"][0]["type"] == "tool_result"  # the user message joins the results: roles alternate
+
+
+@pytest.mark.parametrize("place", ["tool", "user"])
+def test_google_takes_pictures_in_both_places(place: str) -> None:
+    google = pytest.importorskip("langchain_google_genai.chat_models")
+    model = google.ChatGoogleGenerativeAI(model="gemini-2.5-flash", api_key=KEY)
+    assert picture_places(model).in_tool_message
+    contents = google._parse_chat_history(_conversation(place))[1]
+    parts = [part for content in contents for part in content.parts]
+    assert [part.inline_data.mime_type for part in parts if part.inline_data] == ["image/jpeg"]
+
+
+@pytest.mark.parametrize("place", ["tool", "user"])
+def test_ollama_takes_pictures_in_both_places(place: str) -> None:
+    ollama = pytest.importorskip("langchain_ollama")
+    model = ollama.ChatOllama(model="qwen3")
+    assert picture_places(model).in_tool_message
+    *_, last = model._convert_messages_to_ollama_messages(_conversation(place))
+    assert (last["role"], last["images"]) == (place, [JPEG])
+
+
+def test_mistral_takes_pictures_after_a_message_of_the_assistant_only() -> None:
+    mistral = pytest.importorskip("langchain_mistralai")
+    model = mistral.ChatMistralAI(model="mistral-medium-latest", api_key=KEY)
+    places = picture_places(model)
+    assert not places.in_tool_message
+    assert not places.user_after_tool
+    messages = model._create_message_dicts(_conversation("bridged"), None)[0]
+    assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant", "user"]
+    assert messages[-1]["content"][1]["type"] == "image_url"
+    in_tool = model._create_message_dicts(_conversation("tool"), None)[0][-1]["content"][1]
+    assert in_tool["type"] != "image_url"  # not converted: the API knows no other kind of picture
+
+
+@pytest.mark.parametrize("place", ["tool", "user"])
+def test_bedrock_takes_pictures_in_both_places(place: str) -> None:
+    bedrock = pytest.importorskip("langchain_aws.chat_models.bedrock_converse")
+    assert PICTURE_PLACES["amazon_bedrock_converse_chat"].in_tool_message
+    *_, last = bedrock._messages_to_bedrock(_conversation(place))[0]
+    parts = last["content"][0]["toolResult"]["content"] if place == "tool" else last["content"]
+    assert [part["image"]["format"] for part in parts if "image" in part] == ["jpeg"]
+    assert "toolResult" in last["content"][0]
+
+
+def test_every_row_of_the_table_is_the_name_of_a_model_class() -> None:
+    """A renamed `_llm_type` would silently fall out of the table."""
+    openai = pytest.importorskip("langchain_openai")
+    anthropic = pytest.importorskip("langchain_anthropic")
+    google = pytest.importorskip("langchain_google_genai")
+    ollama = pytest.importorskip("langchain_ollama")
+    mistral = pytest.importorskip("langchain_mistralai")
+    aws = pytest.importorskip("langchain_aws")
+    classes = (
+        openai.ChatOpenAI,
+        openai.AzureChatOpenAI,
+        anthropic.ChatAnthropic,
+        google.ChatGoogleGenerativeAI,
+        ollama.ChatOllama,
+        mistral.ChatMistralAI,
+        aws.ChatBedrockConverse,
+    )
+    kinds = {cls._llm_type.fget(None) for cls in classes}
+    assert kinds == set(PICTURE_PLACES) - {RESPONSES_API}

@@ -19,6 +19,7 @@ from rai.messages import HumanMultimodalMessage
 from support.scripted_model import ScriptedModel, tool_call
 from tests.agent.table import as_call
 from tests.agent.test_standard import EXAMPLES
+from xsam_agent_tools.text.pictures import PictureSettings
 from xsam_agent_tools.tools import BUILDERS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,7 +33,8 @@ def _artifacts_go_to_a_folder_of_the_test(tmp_path, monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def searched(make_tools, table, call):
     """Make all tools with images, after a search that found mugs."""
-    tools = make_tools(segmenter=table, frame_source=table.frame, images="tool")
+    png = PictureSettings(format="png")
+    tools = make_tools(segmenter=table, frame_source=table.frame, images="tool", pictures=png)
     call(tools["segment_objects"], queries=["mug"])
     return tools
 

@@ -5,26 +5,18 @@ Plain Python values only (dict, list, str, int, float, bool), so that every chec
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from xsam.errors import ModelError
 from xsam.types.location import Location3D
-from xsam.types.requests import Frame, Segments
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.text.pictures import Picture
 
 SEGMENTATION = "xsam_agent_tools/segmentation/1"
 LOCATION = "xsam_agent_tools/location/1"
 COMPARISON = "xsam_agent_tools/comparison/1"
 ABSENCE = "xsam_agent_tools/absence/1"
 STATUS = "xsam_agent_tools/status/1"
-
-MAX_OVERLAY_SIDE_PX = 1024
-_CROP_SIDE_PX = 480  # a smaller crop is enlarged to this, at most four times
-_CROP_MARGIN = 0.25  # of the object's box, on each side
 
 
 def segmentation_artifact(
@@ -33,7 +25,7 @@ def segmentation_artifact(
     result: dict[str, Any],
     *,
     schema: str = SEGMENTATION,
-    images: Sequence[str] | None = None,
+    images: Sequence[Picture] | None = None,
 ) -> dict[str, Any]:
     """Build the artifact of a tool call about one image.
 
@@ -42,11 +34,11 @@ def segmentation_artifact(
         objects: the objects whose masks to include.
         result: the payload that the model reads.
         schema: name and version of the artifact's structure.
-        images: base64 PNGs; None = images are off, then the key is left out.
+        images: pictures for models with vision; None = they are off, then the keys are left out.
 
     Returns:
         `schema`, `result`, `masks` (COCO run-length codes that `pycocotools.mask.decode` reads),
-        `frame`, and `images`.
+        `frame`, and those of `picture_entries`.
     """
     artifact: dict[str, Any] = {
         "schema": schema,
@@ -55,8 +47,17 @@ def segmentation_artifact(
         "frame": frame_entry(scene),
     }
     if images is not None:
-        artifact["images"] = list(images)
+        artifact.update(picture_entries(images))
     return artifact
+
+
+def picture_entries(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Return `images`, the pictures as base64, and `picture`: what they show, if that is the same for all."""
+    entries: dict[str, Any] = {"images": [picture.base64 for picture in pictures]}
+    described = [picture.payload() for picture in pictures]
+    if described and all(payload == described[0] for payload in described):
+        entries["picture"] = described[0]
+    return entries
 
 
 def mask_entry(item: SceneObject) -> dict[str, Any]:
@@ -96,54 +97,3 @@ def location_entry(scene: Scene, item: SceneObject, location: Location3D, frame:
         entry["orientation_xyzw"] = [float(value) for value in location.orientation_xyzw]
         entry["distance_m"] = float(location.distance_m)
     return entry
-
-
-def overlay_png(frame: Frame, objects: Sequence[SceneObject], title: str) -> str:
-    """Draw numbered outlines on the frame; return a base64 PNG with sides up to `MAX_OVERLAY_SIDE_PX`."""
-    from xsam.draw.overlay import draw_overlay
-
-    segments = Segments(
-        image_hw=frame.image_hw,
-        masks=tuple(item.mask.compact() for item in objects),  # the store keeps no decoded crops
-        labels=tuple(item.label for item in objects),
-        label_indices=np.zeros(len(objects), np.int32),
-        scores=np.array([np.nan if item.score is None else item.score for item in objects], np.float32),
-        boxes_xyxy=np.array([item.box_xyxy for item in objects], np.float32).reshape(-1, 4),
-    )
-    marks = [item.mark for item in objects]
-    image = draw_overlay(frame.rgb, segments, style="outline", title=title, numbers=marks, show_scores=False)
-    return _png(image)
-
-
-def crop_pngs(frame: Frame, item: SceneObject) -> list[str]:
-    """Crop an object and its surroundings; return two base64 PNGs, without and with its outline.
-
-    The first is for questions about color and material: nothing is drawn on it.
-    """
-    from xsam.draw.overlay import draw_outline
-
-    height, width = frame.image_hw
-    x_min, y_min, x_max, y_max = item.box_xyxy
-    margin = 8 + round(_CROP_MARGIN * max(x_max - x_min, y_max - y_min))
-    rows = slice(max(0, y_min - margin), min(height, y_max + margin))
-    columns = slice(max(0, x_min - margin), min(width, x_max + margin))
-    crop = np.ascontiguousarray(frame.rgb[rows, columns])
-    mask = np.ascontiguousarray(item.mask.decode()[rows, columns])
-    return [_png(crop, enlarge=True), _png(draw_outline(crop, mask), enlarge=True)]
-
-
-def _png(rgb: Any, *, enlarge: bool = False) -> str:
-    import cv2
-
-    side = max(rgb.shape[:2])
-    scale = min(1.0, MAX_OVERLAY_SIDE_PX / side)
-    if enlarge and side < _CROP_SIDE_PX:
-        scale = min(4.0, _CROP_SIDE_PX / side)
-    if scale != 1.0:
-        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        height, width = (max(1, round(scale * length)) for length in rgb.shape[:2])
-        rgb = cv2.resize(rgb, (width, height), interpolation=interpolation)
-    ok, png = cv2.imencode(".png", rgb[..., ::-1])
-    if not ok:
-        raise ModelError(f"the image of {rgb.shape[1]}×{rgb.shape[0]} px could not be encoded as PNG")
-    return base64.b64encode(png.tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The tools, one module a family; `BUILDERS` is the one list of them."""
+"""The tools, one module a family; `BUILDERS` and `PICTURE_BUILDERS` are the one list of them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from xsam_agent_tools.tools.asking import ask_scene
 from xsam_agent_tools.tools.definition import Toolbox, ToolSpec
+from xsam_agent_tools.tools.looking import show_camera
 from xsam_agent_tools.tools.objects import filter_objects, inspect_object
 from xsam_agent_tools.tools.pointing import refine_object, segment_with_prompt
 from xsam_agent_tools.tools.reporting import perception_status, report_not_found
@@ -30,5 +31,7 @@ BUILDERS: dict[str, Callable[[Toolbox], ToolSpec]] = {
     "track_object": track_object,
     "perception_status": perception_status,
 }
+# Offered in both sets wherever pictures are on.
+PICTURE_BUILDERS: dict[str, Callable[[Toolbox], ToolSpec]] = {"show_camera": show_camera}
 
-__all__ = ["BUILDERS", "CORE_BUILDERS", "ToolSpec", "Toolbox"]
+__all__ = ["BUILDERS", "CORE_BUILDERS", "PICTURE_BUILDERS", "ToolSpec", "Toolbox"]

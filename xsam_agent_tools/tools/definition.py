@@ -26,8 +26,8 @@ from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.reading import Reading, merge_notes
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.progress import current_run
-from xsam_agent_tools.text.artifact import overlay_png
 from xsam_agent_tools.text.content import error_payload, invalid_arguments_payload, to_text
+from xsam_agent_tools.text.pictures import Picture, PictureSettings, overlay_picture
 
 Images = Literal["none", "user", "tool"]
 Output = tuple[str, dict[str, Any]]  # content for the model, artifact for the program
@@ -42,15 +42,18 @@ class Toolbox:
 
     perception: Perception
     images: Images
+    pictures: PictureSettings
     names: tuple[str, ...]  # of the tools that are offered; no other is ever suggested
     thing_classes: tuple[str, ...]  # default categories of `segment_everything`
     stuff_classes: tuple[str, ...]
 
-    def overlays(self, scene: Scene, objects: Sequence[SceneObject], title: str) -> list[str] | None:
+    def overlays(self, scene: Scene, objects: Sequence[SceneObject], title: str) -> list[Picture] | None:
         """Draw the overlay for the artifact; None when images are off."""
         if self.images == "none":
             return None
-        return [overlay_png(scene.frame, objects, title)] if scene.frame is not None else []
+        if scene.frame is None:
+            return []
+        return [overlay_picture(scene.frame, objects, title, self.pictures)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +159,12 @@ def conversation_scope(name: str) -> Iterator[None]:
 
 
 def _with_notes(output: Output, notes: dict[str, Any]) -> Output:
-    """Add to an answer how its arguments were read."""
+    """Add to an answer how its arguments were read, and what its picture shows if not the image as it is."""
+    artifact = output[1]
+    if (picture := artifact.get("picture")) and picture["shows_xyxy"] != [0, 0, *picture["size"]]:
+        notes = {**notes, "picture": picture}
     if not notes:
         return output
-    artifact = output[1]
     result = dict(artifact["result"])
     for name, note in notes.items():
         result[name] = {**note, **result.get(name, {})}

@@ -13,15 +13,17 @@ from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
 from xsam_agent_tools.spatial.locations import is_locatable, locate
-from xsam_agent_tools.text.artifact import crop_pngs, segmentation_artifact
+from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import header, object_payload, shorten, size_cm, to_text
+from xsam_agent_tools.text.pictures import crop_pictures
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
 Look closely at one object that was found before: its main color, how wide and high it is in pixels, in \
 how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
 it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
-pictures are on, shows the object and its surroundings, without and with its outline.\
+pictures are on, shows the object and its surroundings, without and with its outline; picture.shows_xyxy is \
+the part of the image in it.\
 """
 
 _FILTER_OBJECTS = """\
@@ -45,7 +47,7 @@ def inspect_object(toolbox: Toolbox) -> ToolSpec:
         payload.update(_details(scene, item))
         images = None
         if toolbox.images != "none":
-            images = crop_pngs(scene.frame, item) if scene.frame is not None else []
+            images = crop_pictures(scene.frame, item, toolbox.pictures) if scene.frame is not None else []
         return to_text(payload), segmentation_artifact(scene, [item], payload, images=images)
 
     return ToolSpec(name="inspect_object", description=_INSPECT_OBJECT, args=inspect_object_args(), run=run)

@@ -18,6 +18,7 @@ from xsam_agent_tools.text.artifact import (
     frame_entry,
     location_entry,
     mask_entry,
+    picture_entries,
     segmentation_artifact,
 )
 from xsam_agent_tools.text.content import (
@@ -90,10 +91,11 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         }
         if toolbox.images != "none":
             scenes = {scene.image_id: scene for scene, _ in found}
-            artifact["images"] = []
+            pictures = []
             for scene in scenes.values():
                 own = [item for other, item in found if other.image_id == scene.image_id]
-                artifact["images"] += toolbox.overlays(scene, own, "located") or []
+                pictures += toolbox.overlays(scene, own, "located") or []
+            artifact.update(picture_entries(pictures))
         return to_text(payload), artifact
 
     args = locate_objects_3d_args()

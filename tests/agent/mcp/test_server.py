@@ -85,7 +85,7 @@ async def test_over_stdio_a_result_has_text_image_and_structure(mode: str) -> No
         result = await client.call_tool("segment_objects", {"queries": ["mug", "fork"]})
         again = await _ask(client, "segment_objects", queries=["fork"])
         report = await _ask(client, "report_not_found", query="fork", tried=["fork"], reason="not there")
-    assert [tool.name for tool in listed] == list(CORE_BUILDERS)
+    assert [tool.name for tool in listed] == [*CORE_BUILDERS, "show_camera"]
     text, picture = result.content
     assert isinstance(text, TextContent)
     assert isinstance(picture, ImageContent)
@@ -93,7 +93,7 @@ async def test_over_stdio_a_result_has_text_image_and_structure(mode: str) -> No
     assert (payload["status"], payload["not_found"]) == ("ok", ["fork"])
     assert result.structured_content == payload
     assert result.is_error is False
-    assert picture.mime_type == "image/png"
+    assert picture.mime_type == "image/jpeg"
     image = cv2.imdecode(np.frombuffer(base64.b64decode(picture.data), np.uint8), cv2.IMREAD_COLOR)
     assert image.shape == (480, 640, 3)
     _, view, items = simulated_view(SEED)
@@ -124,7 +124,7 @@ async def test_over_http_ids_stay_valid_from_call_to_call(url: str, mode: str) -
 async def test_every_tool_is_read_only_and_has_its_schema(url: str) -> None:
     async with _over_http(url) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}
-    assert list(tools) == list(BUILDERS)
+    assert list(tools) == [*BUILDERS, "show_camera"]
     for tool in tools.values():
         assert tool.annotations is not None
         assert tool.annotations.read_only_hint is True

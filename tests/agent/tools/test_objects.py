@@ -10,6 +10,7 @@ import pytest
 
 from tests.agent.table import new_frame, rectangle
 from xsam import FakeSegmenter, Frame
+from xsam_agent_tools.text.pictures import PictureSettings
 
 
 def _decode(png: str) -> np.ndarray:
@@ -50,9 +51,12 @@ def test_depth_is_given_where_there_is_some(sim_tools, table, call) -> None:
 
 
 def test_images_show_the_object_with_and_without_its_outline(make_tools, call) -> None:
-    tools = make_tools(images="user")
+    exact = PictureSettings(format="png", max_bytes=1_000_000)
+    tools = make_tools(images="user", pictures=exact)
     call(tools["segment_objects"], queries=["plate"])  # box 240,330 to 460,470; margin 8 + 55 px
-    raw, outlined = map(_decode, call(tools["inspect_object"], object_id="f1/m1").images)
+    result = call(tools["inspect_object"], object_id="f1/m1")
+    raw, outlined = map(_decode, result.images)
+    assert result["picture"] == {"size": [480, raw.shape[0]], "shows_xyxy": [177, 267, 523, 480]}
     frame = new_frame("front").rgb
     crop = frame[267:480, 177:523]
     scale = 480 / crop.shape[1]

@@ -338,6 +338,7 @@ def test_overlay_of_a_large_image_is_scaled_down(make_toolkit, call) -> None:
     png = base64.b64decode(result.images[0])
     assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape == (750, 1024, 3)
     assert result["objects"][0]["box_xyxy"] == [300, 200, 1500, 900]
+    assert result["picture"] == {"size": [1024, 750], "shows_xyxy": [0, 0, 2048, 1500]}
 
 
 def test_long_labels_and_messages_are_cut(make_toolkit, call) -> None:
