@@ -46,7 +46,7 @@ def _run(program: str) -> subprocess.CompletedProcess[str]:
 def test_all_tools_work_with_the_extra_agent_alone() -> None:
     run = _run(PROGRAM)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout) == ["ok", "ok", 12]
+    assert json.loads(run.stdout) == ["ok", "ok", 13]
 
 
 @pytest.mark.parametrize("module", ["xsam_agent_tools.middleware", "xsam_agent_tools.mcp_server"])
