@@ -164,12 +164,15 @@ def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics)
     if stream.running:
         values |= {
             "stream": ", ".join(stream.queries),
+            "stream owner": stream.owner or "anonymous",
             "stream rate [Hz]": _number(stream.rate_hz),
             "stream latency [s]": _number(stream.latency_s),
             "stream answers": stream.answers,
             "stream dropped frames": stream.dropped,
             "stream refused": stream.refused,
         }
+    elif stream.end_message:
+        values["stream"] = f"none; the last one has ended: {stream.end_message}"
     level, text = _camera_state(camera, stream)
     return _status(level, f"{node}: camera {camera.name}", text, camera.image.topic, values)
 

@@ -129,6 +129,30 @@ def test_stopping_ends_the_iteration(clients: tuple[RosSegmenter, RosSegmenter])
     assert caught.value.reason == "STOPPED"
 
 
+def test_an_error_in_the_block_is_not_replaced_by_one_of_stopping(
+    clients: tuple[RosSegmenter, RosSegmenter],
+) -> None:
+    picker, _ = clients
+
+    def fail_in_a_closed_client() -> None:
+        with RosSegmenter("/xsam") as short, short.start_stream("front", [_RED]):
+            short.close()
+            raise ZeroDivisionError
+
+    def read_what_is_replaced() -> None:
+        with picker.start_stream("front", [_RED]) as stream:
+            picker.start_stream("front", [_GREEN], replace=True)
+            for _ in stream:
+                pass
+
+    with pytest.raises(ZeroDivisionError):
+        fail_in_a_closed_client()
+    with pytest.raises(StreamEndedError) as caught:
+        read_what_is_replaced()
+    assert caught.value.reason == "REPLACED"
+    picker.stop_stream("front")
+
+
 def test_closing_the_client_stops_what_has_a_lease(clients: tuple[RosSegmenter, RosSegmenter]) -> None:
     picker, _ = clients
     with RosSegmenter("/xsam") as short:
@@ -169,11 +193,11 @@ time.sleep(60)
 
 def test_a_silent_camera_is_named(clients: tuple[RosSegmenter, RosSegmenter]) -> None:
     picker, _ = clients
-    with picker.start_stream("dark", [_RED], wait_s=4.5) as stream:
-        with pytest.raises(DeadlineExceededError, match=r"NO_FRAME: no frame on /dark/image_raw for"):
-            stream.next()
-        with pytest.raises(DeadlineExceededError):
-            next(iter(stream))
+    with (
+        picker.start_stream("dark", [_RED], wait_s=4.5) as stream,
+        pytest.raises(DeadlineExceededError, match=r"NO_FRAME: no frame on /dark/image_raw for"),
+    ):
+        next(iter(stream))
 
 
 @pytest.mark.parametrize("lease_s", [-1.0, 0.3, float("nan")])

@@ -11,6 +11,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraStatistics
+from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.node.diagnostics import camera_status, model_status
 from xsam_ros.node.metrics import NodeStatistics, StreamStatistics
 
@@ -117,6 +118,16 @@ def test_a_camera(camera: CameraStatistics, stream: StreamStatistics, level: byt
 def test_notes_are_listed() -> None:
     status = camera_status("/xsam", replace(CAMERA, notes=("not optical", "resized")), NO_STREAM)
     assert {pair.key: pair.value for pair in status.values}["notes"] == "not optical; resized"
+
+
+def test_the_owner_of_a_stream_and_the_end_of_the_last_one_are_named() -> None:
+    def values(stream: StreamStatistics) -> dict[str, str]:
+        return {pair.key: pair.value for pair in camera_status("/xsam", CAMERA, stream).values}
+
+    assert values(StreamStatistics(running=True, owner="picker"))["stream owner"] == "picker"
+    ended = values(StreamStatistics(end=StreamEnd.REPLACED, end_message="'navigator' replaced it"))
+    assert "'navigator' replaced it" in ended["stream"]
+    assert "stream" not in values(NO_STREAM)
 
 
 def test_errors_of_the_last_second_decide_the_level() -> None:
