@@ -174,7 +174,7 @@ class Streams:
             ended = self._ended.get((camera, claim.stream_id))
         if ended is None:
             raise StreamEndedError(
-                f"the node does not know stream {claim.stream_id}: the node was restarted, or it ended long ago",
+                f"stream {claim.stream_id} is not known: the node was restarted, or it ended long ago",
                 reason=StreamEnd.NODE_LOST.name,
             )
         raise StreamEndedError(
