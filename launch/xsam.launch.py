@@ -4,6 +4,8 @@ ros2 launch xsam_ros xsam.launch.py params_file:=my_robot.yaml namespace:=robot1
 ros2 launch xsam_ros xsam.launch.py cameras:=front device:=cuda remappings:=/front/image_raw:=/cam0/color
 """
 
+from pathlib import Path
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
@@ -71,9 +73,13 @@ def generate_launch_description():
 
 def _segmenter(context):
     """Create the node action, once the values of the launch arguments are known."""
+    file = LaunchConfiguration("params_file").perform(context)
+    if not Path(file).is_file():  # launch_ros would start the node without its parameters
+        raise ValueError(f"params_file: {file!r} is not a file")
     given = {name: LaunchConfiguration(name).perform(context) for name in OVERRIDES}
     overrides = {
-        name: ParameterValue(value, value_type=OVERRIDES[name][0])  # a folder may be called 2024
+        # The substitution, not its value, which must have the type already. A folder may be called 2024.
+        name: ParameterValue(LaunchConfiguration(name), value_type=OVERRIDES[name][0])
         for name, value in given.items()
         if value and name != "cameras"
     }

@@ -77,7 +77,10 @@ def _segmenter(description: Any, **given: str) -> Any:
     """Return the node that xsam.launch.py starts with these arguments."""
     nothing = dict.fromkeys((item.arguments[0] for item in _of(description, "DeclareLaunchArgument")), "")
     (late,) = _of(description, "OpaqueFunction")
-    (node,) = late.named["function"](nothing | given)
+    (node,) = late.named["function"](nothing | {"params_file": str(ROOT / "config" / "xsam.yaml")} | given)
+    for value in node.named["parameters"][1].values():
+        if type(value).__name__ == "ParameterValue" and value.named["value_type"] is not str:
+            assert type(value.arguments[0]).__name__ == "LaunchConfiguration", "a text is no number"
     return node
 
 
@@ -114,18 +117,22 @@ def test_arguments_override_the_file_only_when_given() -> None:
     }
     overrides = _segmenter(description, **model).named["parameters"][1]
     overrides.pop("use_sim_time")
-    assert {name: value.arguments[0] for name, value in overrides.items()} == model
+    assert {name: value.arguments[0].arguments[0] for name, value in overrides.items()} == {
+        name: name for name in model
+    }
     defaults = {row.name: row.default for row in fields(NodeParameters)}
     assert {name: value.named["value_type"] for name, value in overrides.items()} == {
         name: type(defaults[name]) for name in model
     }
     assert given["parameters"][0].arguments == ("params_file",)
     assert given["parameters"][1]["cameras"] == ["front", "rear"]
-    assert given["parameters"][1]["model"].arguments == ("/m/2024",)
+    assert given["parameters"][1]["model"].named["value_type"] is str
     assert "device" not in given["parameters"][1]
     assert given["remappings"] == [("/a", "/b"), ("~/segment", "/find")]
     with pytest.raises(ValueError, match="from:=to"):
         _segmenter(description, remappings="/a=/b")
+    with pytest.raises(ValueError, match=r"'/missing\.yaml' is not a file"):
+        _segmenter(description, params_file="/missing.yaml")
 
 
 @pytest.mark.usefixtures("launch_package")
@@ -174,3 +181,19 @@ def _launch_is_installed() -> bool:
 @pytest.mark.parametrize("name", ["xsam.launch.py", "demo.launch.py"])
 def test_with_the_real_launch(name: str) -> None:
     assert _describe(name).entities
+
+
+@pytest.mark.skipif(not _launch_is_installed(), reason="the ROS package launch is not installed here")
+def test_arguments_with_the_real_launch() -> None:
+    """Numbers and flags stopped the launch: "value='2' is not an instance of <class 'int'>"."""
+    from launch import LaunchContext
+    from launch.actions import DeclareLaunchArgument, OpaqueFunction
+
+    context = LaunchContext()
+    context.launch_configurations.update(cameras="front,rear", compiled="false", threads="2", model="2024")
+    nodes: list[Any] = []
+    for entity in _describe("xsam.launch.py").entities:
+        if isinstance(entity, (DeclareLaunchArgument, OpaqueFunction)):
+            nodes += entity.execute(context) or []
+    (node,) = nodes
+    assert node.node_package == "xsam_ros"

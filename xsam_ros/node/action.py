@@ -14,14 +14,20 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from xsam.errors import ModelError, NotActiveError, RequestCancelledError, XSamError
+from xsam.errors import ModelError, RequestCancelledError, XSamError
 from xsam_ros.action import Segment
 from xsam_ros.messages.results import error_to_response
+from xsam_ros.node.lifecycle import not_active
 from xsam_ros.node.requests import FrameResults
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.worker import Job
 from xsam_ros.runtime.qos import ACTION_QOS
-from xsam_ros.runtime.rclpy_workarounds import RESULT_TIMEOUT_S, AwaitableResult, call_when_canceling
+from xsam_ros.runtime.rclpy_workarounds import (
+    RESULT_TIMEOUT_S,
+    AwaitableResult,
+    call_when_canceling,
+    lifecycle_state,
+)
 
 _TEXT_PERIOD_S = 0.2
 """Generated text is reported no more often than this; every stage is reported."""
@@ -98,7 +104,7 @@ class SegmentAction:
         ended = AwaitableResult(self._node.executor)
         service = self._service()
         if service is None:
-            return NotActiveError("the node has no model; it is not configured")
+            return not_active(lifecycle_state(self._node))
         try:
             goal.job = service.submit(
                 goal.handle.request,

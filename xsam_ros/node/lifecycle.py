@@ -12,7 +12,9 @@ from typing import Any, Protocol, TypeVar
 
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
-from xsam.errors import XSamError
+from xsam.errors import NotActiveError, XSamError
+
+_ON_THE_WAY = ("configuring", "activating")
 
 
 class _ReportingNode(Protocol):
@@ -36,6 +38,9 @@ def reported(
     def guarded(node: N, state: LifecycleState) -> TransitionCallbackReturn:
         try:
             return transition(node, state)
+        except NotActiveError as error:  # interrupted, as by Ctrl-C while the model loads
+            node.last_error = str(error)
+            node.get_logger().info(f"{transition.__name__} was interrupted: {error.message}")
         except XSamError as error:
             node.last_error = str(error)
             node.get_logger().error(f"{transition.__name__}: {error.code}: {error}")
@@ -45,6 +50,14 @@ def reported(
         return TransitionCallbackReturn.FAILURE
 
     return guarded
+
+
+def not_active(state: str) -> NotActiveError:
+    """Return the refusal of a request in a lifecycle state that is not the active one."""
+    if state in _ON_THE_WAY:
+        hint = "wait: a model takes seconds to minutes to load; the state in ~/get_status becomes active"
+        return NotActiveError(f"the node is {state}", hint=hint)
+    return NotActiveError(f"the node is {state}")
 
 
 def release_memory() -> None:

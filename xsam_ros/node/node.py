@@ -28,7 +28,7 @@ from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
-from xsam_ros.node.lifecycle import release_memory, reported
+from xsam_ros.node.lifecycle import not_active, release_memory, reported
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
@@ -221,7 +221,7 @@ class SegmenterNode(LifecycleNode):
         ended = AwaitableResult(self.executor)
         try:
             if self._service is None:
-                raise NotActiveError(f"the node is {lifecycle_state(self)}")
+                raise not_active(lifecycle_state(self))
             self._service.submit(request, ended.set_result)
         except XSamError as error:
             ended.set_result(error)
@@ -308,6 +308,8 @@ class SegmenterNode(LifecycleNode):
         engine, self._engine, self._service, self._streams = self._engine, None, None, None
         worker, self._worker = self._worker, None
         stopped = True
+        # While the process ends, a model in the middle of a stage is nothing to report.
+        report = self.get_logger().error if timeout_s is None else self.get_logger().debug
         if worker is not None:
             if timeout_s is None:
                 timeout_s = self._current_parameters().stop_timeout_s
@@ -316,7 +318,7 @@ class SegmenterNode(LifecycleNode):
                 try:
                     worker.call(engine.close, stage="close", timeout_s=timeout_s)
                 except XSamError as error:
-                    self.get_logger().error(f"the model could not be closed: {error}")
+                    report(f"the model could not be closed: {error}")
                     stopped = False
             stopped = worker.close(timeout_s=timeout_s if stopped else 0.1) and stopped
         for publishers in self._camera_publishers.values():

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from xsam.errors import NotActiveError, StreamEndedError, StreamTakenError, XSamError
+from xsam.errors import StreamEndedError, StreamTakenError, XSamError
 from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.msg import StreamStatus
+from xsam_ros.node.lifecycle import not_active
 from xsam_ros.node.status import stream_to_message
 from xsam_ros.node.stream_query import StreamQuery
 from xsam_ros.node.streams import Claim, Streams
@@ -35,7 +36,7 @@ def respond(
         XSamError: the request is refused; see `refuse`.
     """
     if streams is None or not (state == "active" or request.renew):
-        raise NotActiveError(f"the node is {state}")
+        raise not_active(state)
     claim = Claim.of(request)
     if request.renew:
         stream = streams.renew(request.camera, claim)

@@ -11,9 +11,24 @@ import yaml
 
 
 def unknown_parameter_warnings(given: Collection[str], known: Collection[str]) -> list[str]:
-    """Return one sentence for each name that is given and not known, with the nearest name that is."""
+    """Return one sentence for each name that is given and not known, with the nearest name that is.
+
+    Names that share an unknown prefix, such as all parameters of a camera that is not used, share a sentence.
+    """
     warnings = []
-    for name in sorted(set(given) - set(known)):
+    unknown = set(given) - set(known)
+    prefixes = {name.partition(".")[0] for name in known if "." in name}
+    groups = {name.partition(".")[0] for name in unknown if "." in name} - prefixes
+    for group in sorted(groups):
+        names = sorted(name for name in unknown if name.startswith(f"{group}."))
+        if len(names) > 1:
+            unknown.difference_update(names)
+            there = ", ".join(map(repr, sorted(prefixes))) or "none"
+            warnings.append(
+                f"{len(names)} parameters of {group!r} have no effect, from {names[0]!r} to {names[-1]!r}: "
+                f"nothing of that name is configured; there are: {there}"
+            )
+    for name in sorted(unknown):
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         hint = f"did you mean {near[0]!r}?" if near else "there is no parameter with a similar name"
         warnings.append(f"parameter {name!r} is not known and has no effect; {hint}")

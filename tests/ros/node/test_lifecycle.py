@@ -89,6 +89,7 @@ def test_other_services_respond_while_the_model_loads_and_runs(
     configured = node.change_later(Transition.TRANSITION_CONFIGURE)
     eventually(lambda: node.state == "configuring", "loading to begin", 2.0)
     assert states() == ["configuring", "configuring"]
+    assert "wait" in node.segment().hint, "the advice was to configure the node"
     assert not configured.done(), "all of that while the model was loading"
     eventually(configured.done, "the end of loading")
     assert configured.result().success

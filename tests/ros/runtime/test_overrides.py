@@ -29,6 +29,15 @@ def test_the_nearest_name_is_named(given: str, expected: str) -> None:
     assert expected in warning
 
 
+def test_parameters_of_a_camera_that_is_not_used_are_one_warning() -> None:
+    """With `cameras:=front` each of 25 parameters of the file's section "camera" had a line."""
+    given = ["camera.image_topic", "camera.depth_topic", "camera.qos", "front.image_topic", "modle"]
+    group, misspelled = unknown_parameter_warnings(given, _KNOWN)
+    assert "3 parameters of 'camera' have no effect" in group
+    assert "there are: 'front'" in group
+    assert "'modle'" in misspelled
+
+
 def test_known_names_are_fine() -> None:
     assert unknown_parameter_warnings(["model", "front.image_topic"], _KNOWN) == []
 
