@@ -26,28 +26,28 @@ class StaleIdError(RequestRefusedError):
     """An id that was valid once, but whose image was dropped to make room for newer ones."""
 
     code = "STALE_ID"
-    default_hint = "call segment_objects without image_id to look again, and use the new ids"
+    default_hint = "look again with segment_objects, and use the new ids"
 
 
 class UnknownIdError(RequestRefusedError):
     """An id that was never handed out."""
 
     code = "UNKNOWN_ID"
-    default_hint = "copy the id from an earlier answer, or leave image_id out to look again"
+    default_hint = "copy the id from an earlier answer; if there is none, look again with segment_objects"
 
 
 class ImageNotKeptError(RequestRefusedError):
     """An image that cannot be segmented again, because its pixels were not kept."""
 
     code = "IMAGE_NOT_KEPT"
-    default_hint = "leave image_id out to look at a fresh image"
+    default_hint = "look at a fresh image with segment_objects"
 
 
 class ImageFullError(RequestRefusedError):
     """An image that already carries the maximum number of objects."""
 
     code = "IMAGE_FULL"
-    default_hint = "leave image_id out to look at a fresh image"
+    default_hint = "look at a fresh image with segment_objects"
 
 
 class ArgumentsError(RequestRefusedError):

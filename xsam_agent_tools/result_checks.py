@@ -14,6 +14,7 @@ import numpy as np
 
 from xsam.errors import InvalidImageError, ModelError
 from xsam.types.requests import Query, SegmentationResult, Segments, Status
+from xsam_agent_tools.planner_hints import foreign_hint
 from xsam_agent_tools.reading import model_words
 
 _SCORE_SLACK = 1e-3  # of half-precision arithmetic
@@ -21,7 +22,7 @@ _HINT = "the segmenter is broken, which is not about the scene: tell the user"
 
 
 def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationResult]:
-    """Return the results with plain words, and a FAILED one in place of each that is broken.
+    """Return the results in a planner's words, and a FAILED one in place of each that is broken.
 
     Raises:
         ModelError: there is not one result for each query, or they are for images of different sizes.
@@ -38,7 +39,7 @@ def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationRe
     if len(sizes := {result.segments.image_hw for result in results}) > 1:
         raise ModelError(f"the results are for images of different sizes: {sorted(sizes)}", hint=_HINT)
     return [
-        _failed(result, fault) if (fault := _fault(result)) else _with_plain_words(result)
+        _failed(result, fault) if (fault := _fault(result)) else _in_planner_words(result)
         for result in results
     ]
 
@@ -65,7 +66,9 @@ def _fault(result: SegmentationResult) -> str:
     return ""
 
 
-def _with_plain_words(result: SegmentationResult) -> SegmentationResult:
+def _in_planner_words(result: SegmentationResult) -> SegmentationResult:
+    if result.status in (Status.REFUSED, Status.FAILED):
+        return replace(result, hint=foreign_hint(result.code, result.hint))
     labels = tuple(model_words(label) or "unnamed" for label in result.segments.labels)
     text, phrases = model_words(result.text), tuple(map(model_words, result.phrases))
     if (labels, text, phrases) == (result.segments.labels, result.text, result.phrases):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 from langchain_core.tools import BaseTool
@@ -12,6 +13,7 @@ from xsam.segmenter import Segmenter
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import SceneStore
 from xsam_agent_tools.perception import Perception, TimeLimits, TransformSource
+from xsam_agent_tools.planner_hints import OTHER_CAMERAS
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.camera_frames import FrameSource
 from xsam_agent_tools.schemas import check_camera_names
@@ -131,9 +133,19 @@ class XSamToolkit:
             thing_classes=tuple(thing_classes),
             stuff_classes=tuple(stuff_classes),
         )
-        self.specs: tuple[ToolSpec, ...] = tuple(build(toolbox) for build in builders.values())
+        specs = [build(toolbox) for build in builders.values()]
+        unavailable = _unavailable(specs, perception)
+        self.specs: tuple[ToolSpec, ...] = tuple(replace(spec, unavailable=unavailable) for spec in specs)
 
     def get_tools(self) -> list[BaseTool]:
         """Return the tools of the mode, ready for an agent."""
         pictures = self.store.pictures if self.images == "user" else None
         return [langchain_tool(spec, threads=self.call_threads, pictures=pictures) for spec in self.specs]
+
+
+def _unavailable(specs: Sequence[ToolSpec], perception: Perception) -> frozenset[str]:
+    """Return the words for tools, arguments and cameras that these tools do not have."""
+    tools = {*BUILDERS, *PICTURE_BUILDERS} - {spec.name for spec in specs}
+    arguments = {"image_id", "frame"} - {name for spec in specs for name in spec.args.model_fields}
+    cameras = OTHER_CAMERAS if len(perception.cameras) == 1 else ()
+    return frozenset((*tools, *arguments, *cameras))

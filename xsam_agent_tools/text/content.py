@@ -16,6 +16,7 @@ from xsam.types.location import Location3D
 from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import ImageAge
+from xsam_agent_tools.planner_hints import planner_hint
 from xsam_agent_tools.reading import visible_text
 
 MAX_MESSAGE_CHARS = 400
@@ -129,7 +130,7 @@ def error_payload(error: XSamError) -> dict[str, Any]:
         "status": "stale" if error.code in STALE_CODES else "error",
         "code": error.code,
         "message": shorten(error.message),
-        "hint": shorten(error.hint),
+        "hint": shorten(planner_hint(error)),
         "retryable": bool(error.retryable),
     }
     if isinstance(error, RepeatedQueryError):

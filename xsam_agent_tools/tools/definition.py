@@ -23,6 +23,7 @@ from xsam_agent_tools.memory.history import Conversation
 from xsam_agent_tools.memory.pictures import PictureStore
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.planner_hints import without_unavailable
 from xsam_agent_tools.reading import Reading, merge_notes
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.progress import current_run
@@ -67,6 +68,7 @@ class ToolSpec:
     description: str
     args: type[BaseModel]
     run: Callable[..., Output]  # blocking; takes the fields of `args` as keywords
+    unavailable: frozenset[str] = frozenset()  # tools, arguments and cameras that no hint may mention
 
     def call(self, arguments: dict[str, Any]) -> Output:
         """Validate the arguments and run the tool.
@@ -90,15 +92,34 @@ class ToolSpec:
         notes = merge_notes(readings)
         plain = {n: value.value if isinstance(value, Reading) else value for n, value in arguments.items()}
         try:
-            return _with_notes(self.run(**plain), notes)
+            return self._finished(self.run(**plain), notes)
         except XSamError as error:
-            raise ToolException(to_text({**error_payload(error), **notes})) from error
+            payload = self._with_possible_hint({**error_payload(error), **notes})
+            raise ToolException(to_text(payload)) from error
         except Exception as error:
             _LOG.exception("tool %s failed", self.name)
             internal = XSamError(
                 f"{self.name} failed inside: {type(error).__name__}", hint="tell the user; see the log"
             )
             raise ToolException(to_text({**error_payload(internal), "code": "INTERNAL"})) from error
+
+    def _finished(self, output: Output, notes: dict[str, Any]) -> Output:
+        """Add how the arguments were read, and what the picture shows if it is not the image as it is."""
+        artifact = output[1]
+        if (picture := artifact.get("picture")) and picture["shows_xyxy"] != [0, 0, *picture["size"]]:
+            notes = {**notes, "picture": picture}
+        result = self._with_possible_hint(artifact["result"])
+        if not notes and result is artifact["result"]:
+            return output
+        for name, note in notes.items():
+            result = {**result, name: {**note, **result.get(name, {})}}
+        return to_text(result), {**artifact, "result": result}
+
+    def _with_possible_hint(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Return the payload, its hint without what the planner does not have."""
+        hint = payload.get("hint", "")
+        possible = without_unavailable(hint, self.unavailable)
+        return payload if possible == hint else {**payload, "hint": possible}
 
 
 def langchain_tool(
@@ -156,19 +177,6 @@ def conversation_scope(name: str) -> Iterator[None]:
         yield
     finally:
         _CONVERSATION.reset(token)
-
-
-def _with_notes(output: Output, notes: dict[str, Any]) -> Output:
-    """Add to an answer how its arguments were read, and what its picture shows if not the image as it is."""
-    artifact = output[1]
-    if (picture := artifact.get("picture")) and picture["shows_xyxy"] != [0, 0, *picture["size"]]:
-        notes = {**notes, "picture": picture}
-    if not notes:
-        return output
-    result = dict(artifact["result"])
-    for name, note in notes.items():
-        result[name] = {**note, **result.get(name, {})}
-    return to_text(result), {**artifact, "result": result}
 
 
 def _tool_error_text(error: ToolException) -> str:
