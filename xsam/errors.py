@@ -139,7 +139,7 @@ class StreamTakenError(RequestRefusedError):
     """The camera has a stream of another owner."""
 
     code = "STREAM_TAKEN"
-    default_hint = "wait until it has ended, or ask to replace it; its owner will be told"
+    default_hint = "read its results, wait until it has ended, or set replace: its owner will be told"
     retryable = True
 
     def __init__(self, message: str, *, hint: str | None = None, owner: str = "") -> None:

@@ -231,8 +231,8 @@ class _Soak:
         if response is None or response.status == response.STATUS_UNKNOWN:
             self._errors.append("no response from set_stream_query")
 
-    def _on_stream_result(self, _: SegmentationResult) -> None:
-        self._stream_results += 1
+    def _on_stream_result(self, result: SegmentationResult) -> None:
+        self._stream_results += bool(result.stream_id)
 
     def _start_camera(self, name: str, shape: tuple[int, int, str]) -> None:
         width, height, encoding = shape

@@ -25,7 +25,7 @@ _SILENT_S = 2.5
 """A node that has not responded for so long may be gone, and after `_LOST_S` it is."""
 
 _LOST_S = 10.0
-_ABSENT_S = 1.0
+_ABSENT_S = 1.5
 """A node that is not in the ROS graph for so long has left it."""
 
 

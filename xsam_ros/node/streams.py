@@ -111,7 +111,7 @@ class Streams:
                 raise NotActiveError(self._closed)
             running = self._streams.get(camera)
             if running is not None:
-                self._check_owner(running, claim)
+                self._check_owner(camera, running, claim)
                 if claim.owns(running) and claim.stream_id:
                     self._stop(camera)  # it changes, and keeps its id
                 else:
@@ -151,7 +151,7 @@ class Streams:
                 return self._ended.get((camera, claim.stream_id), last), False
             if claim.stream_id not in ("", running.stream_id):
                 return self._ended.get((camera, claim.stream_id), StreamStatistics()), False
-            self._check_owner(running, claim)
+            self._check_owner(camera, running, claim)
             end = StreamEnd.STOPPED if claim.owns(running) else StreamEnd.REPLACED
             return self._end(camera, end, f"{_named(claim.owner)} stopped it"), True
 
@@ -208,16 +208,16 @@ class Streams:
         running = {camera: stream.statistics() for camera, stream in list(self._streams.items())}
         return {**self._last, **running}
 
-    def _check_owner(self, running: CameraStream, claim: Claim) -> None:
+    def _check_owner(self, camera: str, running: CameraStream, claim: Claim) -> None:
         if claim.replace or claim.owns(running) or running.gives_way:
             return
         statistics = running.statistics()
         lease = ""
         if statistics.lease_s:
             lease = f"; its lease ends in {statistics.lease_left_s:.1f} s unless it is renewed"
+        owner, since = _named(running.owner), f"{statistics.age_s:.0f} s ago"
         raise StreamTakenError(
-            f"the camera has a stream of {_named(running.owner)}, for {statistics.age_s:.0f} s{lease}",
-            owner=running.owner,
+            f"{owner} started a stream of camera {camera!r} {since}{lease}", owner=running.owner
         )
 
     def _end(self, camera: str, end: StreamEnd, message: str) -> StreamStatistics:
