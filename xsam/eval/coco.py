@@ -22,7 +22,6 @@ One of the two JSON files is enough. Conventions:
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -36,10 +35,10 @@ from numpy.typing import NDArray
 from xsam.data.readers.annotations import Identity, describe_skips, id_order, instance_records
 from xsam.data.readers.categories import read_categories
 from xsam.data.readers.coco import COCO_URL
-from xsam.data.readers.files import Layout, find_image, read_json, read_rgb
+from xsam.data.readers.files import Layout, find_image, read_json, read_rgb, require_some_image
 from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
-from xsam.errors import DatasetError, MissingDataError
+from xsam.errors import DatasetError
 from xsam.eval.layouts import Panoptic, check_query, order_labels
 from xsam.eval.loop import QuestionedImage, Round, evaluate_questions, sampled
 from xsam.eval.pictures import PictureSample
@@ -241,12 +240,7 @@ class CocoFolder:
                 f"no image of {panoptic or instances} can be used",
                 hint=f"skipped: {describe_skips(skipped)}",
             )
-        for name in images.values():  # in a wrong folder there is none of them
-            with contextlib.suppress(MissingDataError):
-                find_image(pictures, name, layout)
-                break
-        else:
-            find_image(pictures, next(iter(images.values())), layout)
+        require_some_image(pictures, images.values(), layout)
         return cls(
             pictures=pictures,
             tasks=frozenset(tasks),

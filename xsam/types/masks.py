@@ -252,12 +252,20 @@ class MaskRle(Rebuilt):
 
     @staticmethod
     def iou_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
-        """Return the (N, M) intersections over union of each with each; all masks have the same size."""
+        """Return the (N, M) intersections over union of each with each.
+
+        Raises:
+            InvalidImageError: not all masks have the same size.
+        """
         return _overlaps(first, second, whole=0)
 
     @staticmethod
     def inside_matrix(first: Sequence[MaskRle], second: Sequence[MaskRle]) -> NDArray[np.float64]:
-        """Return the (N, M) shares of each of `first` inside each of `second`; 0 for an empty mask."""
+        """Return the (N, M) shares of each of `first` inside each of `second`; 0 for an empty mask.
+
+        Raises:
+            InvalidImageError: not all masks have the same size.
+        """
         return _overlaps(first, second, whole=1)
 
     def _runs(self) -> NDArray[np.int64]:
@@ -319,6 +327,11 @@ def _overlaps(first: Sequence[MaskRle], second: Sequence[MaskRle], *, whole: int
     """Divide intersections by the union (`whole` 0) or by the first mask (1: COCO's rule for crowds)."""
     if not first or not second:
         return np.zeros((len(first), len(second)))
+    sizes = {(mask.height, mask.width) for mask in (*first, *second)}
+    if len(sizes) > 1:  # pycocotools returns −1 then
+        raise InvalidImageError(
+            f"masks differ in size: {', '.join(f'{h}×{w}' for h, w in sorted(sizes)[:5])}"
+        )
     shares: NDArray[np.float64] = coco_mask.iou(
         [mask._coco() for mask in first], [mask._coco() for mask in second], [whole] * len(second)
     )

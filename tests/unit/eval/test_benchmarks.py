@@ -232,6 +232,26 @@ def test_a_part_of_a_benchmark_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     assert scores["protocol"].endswith("; 1 images or records were skipped")
 
 
+@pytest.mark.parametrize("name", ["refcoco-val", "gcg-val"])
+def test_one_missing_image_is_skipped(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it was the first one, nothing could be opened."""
+    root = WRITERS[name](tmp_path)
+    min(root.rglob("*1.jpg")).unlink()
+    scores, _ = _run(name, root, monkeypatch)
+    assert (scores["n"], scores["skipped"]) == (1, {"with a missing file": 1})
+
+
+def test_an_image_has_one_caption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = files.gcg(tmp_path)
+    path = root / "annotations" / "val_test" / "val_gcg_coco_caption_gt.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["annotations"].append({**data["annotations"][0], "caption": "Another one."})
+    files.write_json(path, data)
+    scores, asked = _run("gcg-val", root, monkeypatch)
+    assert (len(asked), scores["skipped"]) == (2, {"repeated captions": 1})
+    assert asked[0].truth.text == "A man and a dog."
+
+
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_a_missing_file_is_named_with_what_is_expected(name: str, tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):

@@ -166,6 +166,10 @@ def test_overlaps_of_all_with_all(pair: tuple[BoolMask, BoolMask]) -> None:
     expected = [[mask_iou(first, second) for second in pair] for first in pair]
     np.testing.assert_allclose(MaskRle.iou_matrix(codes, codes), expected)
     assert MaskRle.iou_matrix([], codes).shape == (0, 2)
+    other = MaskRle.encode(np.ones((5, 7), np.bool_))
+    for matrix in (MaskRle.iou_matrix, MaskRle.inside_matrix):
+        with pytest.raises(InvalidImageError, match="masks differ in size"):
+            matrix(codes, [other])
 
 
 @FEW

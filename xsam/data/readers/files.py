@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 from xsam.errors import DatasetError, MissingDataError, RecordError
 
 _SPACE = " \t\n\r"
+_MAX_LOOKED_FOR = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +197,29 @@ def find_image(folder: Path, file_name: str, layout: Layout) -> Path:
             if path.is_file():
                 return path
     raise missing_path(candidates[0], layout)
+
+
+def require_some_image(folder: Path, file_names: Iterable[str], layout: Layout) -> None:
+    """Check that one of these images exists, to notice a wrong folder before anything is read.
+
+    Args:
+        folder: folder of the images.
+        file_names: at least one; the first hundred are looked for.
+        layout: what to tell the user otherwise.
+
+    Raises:
+        MissingDataError: none of them exists; the first one is named.
+    """
+    first: MissingDataError | None = None
+    for file_name in itertools.islice(file_names, _MAX_LOOKED_FOR):
+        try:
+            find_image(folder, file_name, layout)
+        except MissingDataError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from xsam.data.readers.files import (
     read_rgb,
     require_file,
     require_folder,
+    require_some_image,
     take,
 )
 from xsam.data.readers.segmentations import decode_segmentation
@@ -81,7 +82,7 @@ class GcgBenchmark:
             raise DatasetError(
                 f"{captions} holds no usable images", hint=f"skipped: {describe_skips(self._skipped)}"
             )
-        find_image(self._images, self._records[0]["file_name"], GCG_LAYOUT)
+        require_some_image(self._images, (record["file_name"] for record in self._records), GCG_LAYOUT)
 
     @property
     def skipped(self) -> Mapping[str, int]:
@@ -127,7 +128,7 @@ class GcgBenchmark:
             except RecordError as error:
                 skip(self._skipped, "with a malformed annotation", error)
                 damaged.add(image_id)
-        records = []
+        found: dict[Identity, dict[str, Any]] = {}
         where = str(self._captions)
         for number, entry in enumerate(take(read_json(self._captions), "annotations", list, where)):
             try:
@@ -146,11 +147,8 @@ class GcgBenchmark:
             except RecordError as error:
                 skip(self._skipped, "with a malformed caption", error)
                 continue
-            if image_id in damaged:
-                continue
-            records.append(record)
-        seen = Counter(record["id"] for record in records)
-        for image_id, count in seen.items():
-            if count > 1:
-                raise RecordError(f"{self._captions}: image {image_id} has {count} captions")
-        return records
+            if image_id in found:  # the evaluation of GLaMM takes the first
+                skip(self._skipped, "repeated captions", at)
+            elif image_id not in damaged:
+                found[image_id] = record
+        return list(found.values())

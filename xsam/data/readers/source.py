@@ -12,7 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.data.readers.annotations import describe_skips
-from xsam.data.readers.files import Layout, PackedRecords, find_image, read_rgb, require_folder
+from xsam.data.readers.files import (
+    Layout,
+    PackedRecords,
+    find_image,
+    read_rgb,
+    require_folder,
+    require_some_image,
+)
 from xsam.data.samples import PromptedImage
 from xsam.errors import DatasetError, InvalidQueryError, RecordError
 from xsam.inference.prompts import Conversation, conversation_for
@@ -24,7 +31,7 @@ _log = logging.getLogger(__name__)
 class FileSource:
     """A `SampleSource` of images in a folder, with annotations that are indexed when it is opened.
 
-    Images are read on demand; only the first is located right away, so that a wrong folder is noticed before
+    Images are read on demand; only one is located right away, so that a wrong folder is noticed before
     training starts. Subclasses implement `_read_records` and `_make_sample`; they set what these need before
     they call this constructor.
 
@@ -35,7 +42,7 @@ class FileSource:
         layout: what to tell the user when something is missing.
 
     Raises:
-        MissingDataError: the folder or the first image does not exist.
+        MissingDataError: the folder does not exist, or none of the first images.
         DatasetError: there are no records.
     """
 
@@ -52,7 +59,8 @@ class FileSource:
         skipped = describe_skips(self._skipped)
         if not len(self):
             raise DatasetError(f"{annotations} holds no usable images", hint=f"skipped: {skipped}")
-        find_image(self._images, self._records[0]["file_name"], layout)
+        names = (self._records[index]["file_name"] for index in range(len(self)))
+        require_some_image(self._images, names, layout)
         _log.info("%s: %d images, skipped: %s", name, len(self), skipped)
 
     @property
