@@ -61,15 +61,14 @@ def answer(
         One result per question, in order, or None without model and saved results; and the seconds that the
         model took, None if it was not asked.
     """
-    image_hw = (int(rgb.shape[0]), int(rgb.shape[1]))
-    results = predictions.saved(key, questions, image_hw) if predictions is not None else None
+    results = predictions.saved(key, questions, rgb) if predictions is not None else None
     if results is not None or model is None:
         return results, None
     started = time.perf_counter()
     results = ask(model, rgb, questions)
     seconds = time.perf_counter() - started
     if predictions is not None:
-        predictions.add(key, results)
+        predictions.add(key, results, rgb)
     return results, seconds
 
 

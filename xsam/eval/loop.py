@@ -127,7 +127,14 @@ def evaluate_questions(
         asked = None
 
     board, skipped, evaluated = Scoreboard(), Counter(source.skipped), 0
-    steps = Interruptible(tqdm(chosen, unit="image", disable=not show_progress, mininterval=5.0))
+    bar = tqdm(
+        chosen,
+        None if asked is not None else "score",
+        unit="image",
+        disable=not show_progress,
+        mininterval=5.0,
+    )
+    steps = Interruptible(bar)
     with steps:
         for index in steps:
             try:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xsam.errors import DatasetError
 from xsam.eval.processes import Processes
@@ -68,23 +70,29 @@ class PredictionFile:
             self._write(self._header)
 
     def saved(
-        self, key: str, questions: Sequence[Question], image_hw: tuple[int, int]
+        self, key: str, questions: Sequence[Question], rgb: NDArray[np.uint8]
     ) -> list[SegmentationResult] | None:
-        """Return the saved results for an image; None if there are none for exactly these questions."""
+        """Return the saved results for an image (H, W, 3).
+
+        Returns:
+            One result per question; None if there are none for exactly these questions and pixels.
+        """
+        image_hw, pixels = (int(rgb.shape[0]), int(rgb.shape[1])), _checksum(rgb)
         records = self._saved.get(key, self._failed.get(key))
         if records is None or [record["query"] for record in records] != [
-            _digest(q.query) for q in questions
+            _digest(q.query, pixels) for q in questions
         ]:
             return None
         pairs = zip(records, questions, strict=True)
         return [_from_record(record, question.query, image_hw) for record, question in pairs]
 
-    def add(self, key: str, results: Sequence[SegmentationResult]) -> None:
-        """Save the results for an image; they survive a crash of this process.
+    def add(self, key: str, results: Sequence[SegmentationResult], rgb: NDArray[np.uint8]) -> None:
+        """Save the results for an image (H, W, 3); they survive a crash of this process.
 
         If one of them is refused or failed, they are kept for this run only.
         """
-        records = [_to_record(result) for result in results]
+        pixels = _checksum(rgb)
+        records = [_to_record(result, pixels) for result in results]
         answered = _answered(records)
         if not answered:
             self._failed[key] = records
@@ -170,10 +178,10 @@ def _answered(records: list[Any]) -> bool:
     return all(record["status"] in _ANSWERED for record in records)
 
 
-def _to_record(result: SegmentationResult) -> dict[str, Any]:
+def _to_record(result: SegmentationResult, pixels: int) -> dict[str, Any]:
     segments = result.segments
     return {
-        "query": _digest(result.query),
+        "query": _digest(result.query, pixels),
         "status": result.status.value,
         **{name: getattr(result, name) for name in _TEXT_FIELDS},
         "phrases": list(result.phrases),
@@ -205,9 +213,15 @@ def _from_record(record: Mapping[str, Any], query: Query, image_hw: tuple[int, i
     )
 
 
-def _digest(query: Query) -> str:
-    """Identify a query by all its fields."""
+def _checksum(rgb: NDArray[np.uint8]) -> int:
+    """Return a number that identifies pixels: the data may change between two runs."""
+    return zlib.crc32(np.ascontiguousarray(rgb))
+
+
+def _digest(query: Query, pixels: int) -> str:
+    """Identify a question: all fields of the query, and the image's checksum."""
     parts: list[Any] = [
+        pixels,
         (query.task.value, query.text, query.thing_classes, query.stuff_classes),
         (query.score_threshold, query.max_instances, query.explain),
     ]

@@ -121,17 +121,18 @@ def test_results_come_back(tmp_path: Path) -> None:
     for resume in (False, True):
         predictions = PredictionFile(tmp_path, EVALUATION, resume=resume)
         if not resume:
-            predictions.add("7", [sent])
+            predictions.add("7", [sent], image.rgb)
             path = predictions.write_scores({"n": 1})
         predictions.close()
-    received = predictions.saved("7", [question], HW)
+    received = predictions.saved("7", [question], image.rgb)
     assert received is not None
     (back,) = received
     np.testing.assert_array_equal(back.masks, sent.masks)
     np.testing.assert_array_equal(back.segments.scores, sent.segments.scores)
     assert (back.status, back.text, back.phrases) == (sent.status, "täxt", ("a",))
     assert (path.name, json.loads(path.read_text())) == (SCORES, {"n": 1})
-    assert predictions.saved("8", [question], HW) is None
+    assert predictions.saved("8", [question], image.rgb) is None
+    assert predictions.saved("7", [question], image.rgb + 1) is None  # another image has this name now
 
 
 FIRST, SECOND = Processes(count=2), Processes(index=1, count=2)
