@@ -18,6 +18,7 @@ import typer
 
 from xsam.errors import InvalidImageError, XSamError
 from xsam.types.requests import Frame
+from xsam_agent_tools.mcp.http import HttpSettings, is_host_name, is_loopback
 from xsam_agent_tools.runtime.loading import LoadingSegmenter
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.toolkit import XSamToolkit
@@ -28,6 +29,9 @@ SEGMENTERS = "xsam.segmenters"
 """Group of entry points: name → class of a segmenter; the ROS package registers its client as `ros`."""
 
 _ROS_NAME = re.compile(r"/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
+LOOPBACK = "127.0.0.1"
+TOKEN_VARIABLE = "XSAM_MCP_TOKEN"
+
 _PROGRAM = "python -m xsam_agent_tools.mcp_server"
 
 
@@ -57,8 +61,7 @@ class ServerOptions:
     mode: ToolMode
     no_images: bool
     deadline_s: float
-    transport: Transport
-    port: int
+    http: HttpSettings | None  # None = stdio
 
 
 def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str] | None = None) -> None:
@@ -90,9 +93,21 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
         no_images: Annotated[bool, typer.Option("--no-images", help="Text only.")] = False,
         deadline_s: Annotated[float, typer.Option(help="Deadline of one call, in seconds.")] = 60.0,
         transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
-        port: Annotated[
-            int, typer.Option(min=0, max=65535, help="Port of http on 127.0.0.1; 0 = a free one.")
-        ] = 8000,
+        port: Annotated[int, typer.Option(min=0, max=65535, help="Port of http; 0 = a free one.")] = 8000,
+        host: Annotated[
+            str,
+            typer.Option(metavar="ADDRESS", help="Address of http; a token is needed for the network."),
+        ] = LOOPBACK,
+        allowed_host: Annotated[
+            list[str] | None,
+            typer.Option(metavar="NAME", help="By which clients may call this machine; may be repeated."),
+        ] = None,
+        token: Annotated[
+            str,
+            typer.Option(
+                metavar="SECRET", envvar=TOKEN_VARIABLE, help="That clients of http send as a bearer token."
+            ),
+        ] = "",
     ) -> None:
         """X-SAM's perception tools over MCP; give one of --ros, --scene and --image."""
         if sum(source is not None for source in (ros, scene, image)) != 1:
@@ -112,6 +127,11 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
             raise typer.BadParameter(f"--cameras {cameras}: {error}") from error
         if not 0.0 < deadline_s < math.inf:
             raise typer.BadParameter(f"--deadline-s must be a positive number of seconds, got {deadline_s}")
+        http = None
+        if transport is Transport.HTTP:
+            http = _http_settings(host, port, tuple(allowed_host or ()), token)
+        elif host != LOOPBACK or allowed_host:
+            raise typer.BadParameter("--host and --allowed-host need --transport http")
         serve(
             ServerOptions(
                 ros=ros,
@@ -122,12 +142,36 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
                 mode=mode,
                 no_images=no_images,
                 deadline_s=deadline_s,
-                transport=transport,
-                port=port,
+                http=http,
             )
         )
 
     app(arguments, prog_name=_PROGRAM)
+
+
+def _http_settings(host: str, port: int, allowed_hosts: tuple[str, ...], token: str) -> HttpSettings:
+    """Check the options of http.
+
+    Raises:
+        typer.BadParameter: one is not usable, or cameras would be open to the network.
+    """
+    for name in allowed_hosts:
+        if not is_host_name(name):
+            raise typer.BadParameter(f"--allowed-host {name}: give a name or address, and a port if needed")
+    if not is_host_name(f"[{host}]" if ":" in host else host):
+        raise typer.BadParameter(f"--host {host}: no address of this machine")
+    if token and not (token.isascii() and token.isprintable() and " " not in token and len(token) >= 8):
+        raise typer.BadParameter("--token needs 8 or more characters of ASCII without spaces")
+    if not is_loopback(host) and not token:
+        raise typer.BadParameter(
+            f"--host {host}: other machines could see through the cameras; add --token SECRET or set"
+            f" {TOKEN_VARIABLE}"
+        )
+    if host in ("0.0.0.0", "::") and not allowed_hosts:
+        raise typer.BadParameter(
+            f"--host {host}: add --allowed-host NAME, by which clients call this machine"
+        )
+    return HttpSettings(host=host, port=port, allowed_hosts=allowed_hosts, token=token)
 
 
 @contextmanager

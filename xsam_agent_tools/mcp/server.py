@@ -6,34 +6,50 @@
 
 A result contains the JSON text for the model, the overlay as an image where the pixels are known here, and
 the same JSON as structured content. Masks and full-precision locations are in the result's `_meta`, which
-clients do not show to the model, under "xsam-agent-tools/artifact". Every tool is marked as read-only.
+clients do not show to the model, under "xsam-agent-tools/artifact". Integers that JavaScript would round, as
+`stamp_ns`, are strings. Every tool is marked as read-only.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+import os
 import sys
+import threading
 from functools import partial
 from typing import Any
 
 import anyio
-import anyio.to_thread
 import mcp_types as types
 from langchain_core.tools import ToolException
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 
+from xsam.errors import XSamError
 from xsam.version import __version__
-from xsam_agent_tools.mcp.options import ServerOptions, Transport, open_toolkit, run_command_line
+from xsam_agent_tools.errors import NotLookedError, StaleIdError, UnknownIdError
+from xsam_agent_tools.mcp.http import HttpSettings, serve_http
+from xsam_agent_tools.mcp.options import ServerOptions, open_toolkit, run_command_line
+from xsam_agent_tools.mcp.stdio import serve_stdio
 from xsam_agent_tools.memory.pictures import mime_type
 from xsam_agent_tools.runtime.progress import send_progress_to
+from xsam_agent_tools.text.content import error_payload, to_text
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import ToolSpec, conversation_scope
 
 ARTIFACT_KEY = "xsam-agent-tools/artifact"
-MAX_CALLS_AT_ONCE = 16
+
+_MAX_SAFE_INTEGER = 2**53 - 1
+_NEEDS_EARLIER_CALLS = frozenset({StaleIdError.code, NotLookedError.code, UnknownIdError.code})
+_FIRST_CALL = """\
+This is the first call that this server process has got. If that is so with every call, the MCP client \
+starts a server for each one and nothing is remembered: keep one session open (langchain-mcp-adapters: \
+`async with client.session(name) as session: tools = await load_mcp_tools(session)`), or use --transport \
+http.\
+"""
 
 _INSTRUCTIONS = """\
 Perception of a robot: what its cameras see, as objects with ids. Find things with segment_objects, ask with \
@@ -57,7 +73,7 @@ _LOG = logging.getLogger(__name__)
 def build_server(toolkit: XSamToolkit) -> Server[Any]:
     """Build an MCP server for a toolkit's tools; run it over any transport of the SDK."""
     specs = {spec.name: spec for spec in toolkit.specs}
-    threads = anyio.CapacityLimiter(MAX_CALLS_AT_ONCE)
+    calls = itertools.count(1)
 
     async def list_tools(
         context: ServerRequestContext[Any], params: types.PaginatedRequestParams | None
@@ -72,8 +88,12 @@ def build_server(toolkit: XSamToolkit) -> Server[Any]:
             raise MCPError(
                 types.INVALID_PARAMS, f"unknown tool {params.name[:60]!r}; there are: {', '.join(specs)}"
             )
-        run = partial(_run, spec, params.arguments or {}, context, asyncio.get_running_loop())
-        return await anyio.to_thread.run_sync(run, limiter=threads, abandon_on_cancel=True)
+        is_first = next(calls) == 1
+        run = partial(_run, spec, params.arguments or {}, context, asyncio.get_running_loop(), is_first)
+        try:
+            return await toolkit.call_threads.run(run)
+        except XSamError as error:
+            return _failure(error_payload(error))
 
     return Server(
         "xsam",
@@ -104,6 +124,7 @@ def _run(
     arguments: dict[str, Any],
     context: ServerRequestContext[Any],
     loop: asyncio.AbstractEventLoop,
+    is_first: bool,
 ) -> types.CallToolResult:
     """Call the tool on this worker thread."""
     steps = 0
@@ -118,28 +139,44 @@ def _run(
         try:
             content, artifact = spec.call(arguments)
         except ToolException as error:
-            content = str(error)
-            return types.CallToolResult(
-                content=[types.TextContent(text=content)],
-                structured_content=json.loads(content),
-                is_error=True,
-            )
+            payload = json.loads(str(error))
+            if is_first and payload.get("code") in _NEEDS_EARLIER_CALLS:
+                payload["note"] = _FIRST_CALL
+            return _failure(payload)
     images = [
         types.ImageContent(data=image, mime_type=mime_type(image)) for image in artifact.get("images", ())
     ]
     rest = {name: value for name, value in artifact.items() if name not in ("images", "result")}
     return types.CallToolResult(
         content=[types.TextContent(text=content), *images],
-        structured_content=json.loads(content),
-        _meta={ARTIFACT_KEY: rest},
+        structured_content=_for_javascript(json.loads(content)),
+        _meta={ARTIFACT_KEY: _for_javascript(rest)},
     )
 
 
+def _failure(payload: dict[str, Any]) -> types.CallToolResult:
+    return types.CallToolResult(
+        content=[types.TextContent(text=to_text(payload))], structured_content=payload, is_error=True
+    )
+
+
+def _for_javascript(value: Any) -> Any:
+    """Replace the integers in a JSON value that a double cannot hold by strings."""
+    if isinstance(value, dict):
+        return {name: _for_javascript(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_for_javascript(item) for item in value]
+    is_big = isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_SAFE_INTEGER
+    return str(value) if is_big else value
+
+
 def _conversation_of(context: ServerRequestContext[Any]) -> str:
-    """Return the client's session over HTTP; over stdio, and without sessions, all calls share one name."""
+    """Return the client's session over HTTP, or "mcp" over stdio; "" for an HTTP client without a session."""
     headers = getattr(context.request, "headers", None)
-    session = headers.get("mcp-session-id") if headers is not None else None
-    return f"mcp {session}" if session else "mcp"
+    if headers is None:
+        return "mcp"
+    session = headers.get("mcp-session-id")
+    return f"mcp {session}" if session else ""
 
 
 def _log_failure(done: Any) -> None:
@@ -147,47 +184,30 @@ def _log_failure(done: Any) -> None:
         _LOG.debug("a progress notification was not sent: %s", error)  # the client has gone
 
 
-async def serve_stdio(server: Server[Any]) -> None:
-    """Serve until the client closes the standard input."""
-    from mcp.server.stdio import stdio_server
-
-    async with stdio_server() as (read_stream, write_stream):
-        await server.run(read_stream, write_stream, server.create_initialization_options())
-
-
-def serve_http(server: Server[Any], port: int) -> None:
-    """Serve streamable HTTP at /mcp, on this machine only; port 0 takes a free one and prints it.
-
-    There is no authentication: for access from other machines, put a proxy with authentication in front.
-    """
-    import socket
-
-    import uvicorn
-
-    app = server.streamable_http_app(host="127.0.0.1")
-    try:
-        listener = socket.create_server(("127.0.0.1", port))
-    except OSError as error:
-        raise SystemExit(
-            f"error: cannot listen on 127.0.0.1:{port}: {error.strerror or error} (choose another "
-            "port with --port, or 0 for a free one)"
-        ) from error
-    with listener as listening:
-        print(f"xsam: MCP on http://127.0.0.1:{listening.getsockname()[1]}/mcp", file=sys.stderr, flush=True)
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
-        uvicorn.Server(config).run(sockets=[listening])
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: serve until the client or a signal ends it, then exit."""
     run_command_line(_serve, arguments)
 
 
+def serve(toolkit: XSamToolkit, http: HttpSettings | None = None) -> None:
+    """Serve a toolkit's tools over HTTP or else stdio, until the client or a signal ends the program."""
+    server = build_server(toolkit)
+    if http is not None:
+        serve_http(server, http)
+    else:
+        anyio.run(serve_stdio, server, toolkit.call_threads)
+
+
 def _serve(options: ServerOptions) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     with open_toolkit(options) as toolkit:
-        server = build_server(toolkit)
-        if options.transport is Transport.HTTP:
-            serve_http(server, options.port)
-        else:
-            anyio.run(serve_stdio, server)
+        serve(toolkit, options.http)
+    leave_at_once()
+
+
+def leave_at_once() -> None:
+    """End the process without its last steps if calls are still running: their threads cannot be stopped."""
+    if any(thread.name.startswith("xsam-") for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -25,6 +25,12 @@ class CallThreads:
     def __init__(self, *, max_calls: int = MAX_CALLS) -> None:
         self._slots = threading.BoundedSemaphore(max_calls)
         self._max_calls = max_calls
+        self._running: set[object] = set()  # changed by single operations, which are atomic
+
+    @property
+    def running(self) -> int:
+        """Number of calls that are running."""
+        return len(self._running)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return the result of `work()`, which starts at once; it goes on if the caller is cancelled.
@@ -37,12 +43,14 @@ class CallThreads:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         context = contextvars.copy_context()
+        self._running.add(done)
         thread = threading.Thread(
             target=self._work, args=(context, work, loop, done), name="xsam-agent-call", daemon=True
         )
         try:
             thread.start()
         except BaseException:
+            self._running.discard(done)
             self._slots.release()
             raise
         return await done
@@ -61,6 +69,7 @@ class CallThreads:
         except BaseException as error:
             settle, outcome = done.set_exception, error
         finally:
+            self._running.discard(done)
             self._slots.release()
 
         def deliver() -> None:

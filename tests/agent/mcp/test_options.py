@@ -15,10 +15,12 @@ import pytest
 pytest.importorskip("mcp")
 
 from xsam import FakeSegmenter
-from xsam_agent_tools.mcp.options import ServerOptions, ToolMode, Transport, open_toolkit, run_command_line
+from xsam_agent_tools.mcp.http import HttpSettings
+from xsam_agent_tools.mcp.options import ServerOptions, ToolMode, open_toolkit, run_command_line
 from xsam_agent_tools.mcp.server import main
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
+HTTP = ["--scene", "1", "--transport", "http"]
 
 
 def _parse(*arguments: str) -> ServerOptions:
@@ -35,7 +37,7 @@ def test_defaults() -> None:
     assert (options.scene, options.ros, options.image) == (7, None, None)
     assert (options.model, options.cameras, options.mode) == ("tiny", (), ToolMode.CORE)
     assert (options.no_images, options.deadline_s) == (False, 60.0)
-    assert (options.transport, options.port) == (Transport.STDIO, 8000)
+    assert options.http is None
 
 
 def test_every_option(tmp_path: Path) -> None:
@@ -51,7 +53,20 @@ def test_every_option(tmp_path: Path) -> None:
         ("front", "wrist"),
     )
     assert (options.mode, options.no_images, options.deadline_s) == (ToolMode.FULL, True, 2.5)
-    assert (options.transport, options.port) == (Transport.HTTP, 0)
+    assert options.http == HttpSettings(port=0)
+
+
+def test_options_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    hosts = ("--host", "0.0.0.0", "--allowed-host", "robot.local", "--allowed-host", "10.0.0.7:8000")
+    monkeypatch.setenv("XSAM_MCP_TOKEN", "secret-token")  # where `ps` does not show it
+    assert _parse(*HTTP, *hosts).http == HttpSettings(
+        host="0.0.0.0", port=8000, allowed_hosts=("robot.local", "10.0.0.7:8000"), token="secret-token"
+    )
+    monkeypatch.delenv("XSAM_MCP_TOKEN")
+    for here in ("127.0.0.2", "::1", "localhost"):
+        http = _parse(*HTTP, "--host", here).http
+        assert http is not None
+        assert (http.host, http.token) == (here, "")
 
 
 @pytest.mark.parametrize(
@@ -76,6 +91,16 @@ def test_every_option(tmp_path: Path) -> None:
         (["--scene", "1", "--deadline-s", "nan"], "--deadline-s"),
         (["--scene", "1", "--deadline-s", "-1"], "--deadline-s"),
         (["--scene", "1", "--transport", "http", "--port", "99999"], "--port"),
+        (["--scene", "1", "--host", "0.0.0.0"], "need --transport http"),
+        (["--scene", "1", "--allowed-host", "robot"], "need --transport http"),
+        ([*HTTP, "--host", "192.168.1.5"], "--token"),
+        ([*HTTP, "--host", "robot.local"], "--token"),
+        ([*HTTP, "--host", "0.0.0.0", "--token", "long enough"], "without spaces"),
+        ([*HTTP, "--host", "0.0.0.0", "--token", "secret-token"], "--allowed-host"),
+        ([*HTTP, "--host", "a b"], "--host"),
+        ([*HTTP, "--allowed-host", "http://robot"], "--allowed-host"),
+        ([*HTTP, "--allowed-host", "robot:99999"], "--allowed-host"),
+        ([*HTTP, "--token", "short"], "--token"),
     ],
 )
 def test_wrong_command_lines(arguments: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +118,19 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         run_command_line(pytest.fail, [flag])
     assert caught.value.code == 0
     output = capsys.readouterr().out
-    for option in ("ros", "scene", "image", "model", "cameras", "mode", "no-images", "deadline-s", "port"):
+    for option in (
+        "ros",
+        "scene",
+        "image",
+        "model",
+        "cameras",
+        "mode",
+        "no-images",
+        "deadline-s",
+        "port",
+        "host",
+        "token",
+    ):
         assert f"--{option}" in output
 
 
@@ -102,7 +139,7 @@ def test_the_configuration_for_clients_starts_the_server() -> None:
     for server in servers.values():
         assert (EXAMPLES.parent / server["command"]).is_file()
         assert server["args"][:3] == ["python", "-m", "xsam_agent_tools.mcp_server"]
-        assert _parse(*server["args"][3:]).transport is Transport.STDIO
+        assert _parse(*server["args"][3:]).http is None
     assert servers.keys() == {"xsam-robot", "xsam-simulated-table"}
 
 
