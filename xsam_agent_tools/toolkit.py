@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from langchain_core.tools import BaseTool
 
 from xsam.segmenter import Segmenter
+from xsam.types.requests import plain_name
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import SceneStore
 from xsam_agent_tools.perception import Perception, TimeLimits, TransformSource
@@ -130,8 +131,8 @@ class XSamToolkit:
             images=images,
             pictures=pictures if pictures is not None else PictureSettings(),
             names=tuple(builders),
-            thing_classes=tuple(thing_classes),
-            stuff_classes=tuple(stuff_classes),
+            thing_classes=_each_once(thing_classes),
+            stuff_classes=_each_once(stuff_classes),
         )
         specs = [build(toolbox) for build in builders.values()]
         unavailable = _unavailable(specs, perception)
@@ -141,6 +142,14 @@ class XSamToolkit:
         """Return the tools of the mode, ready for an agent."""
         pictures = self.store.pictures if self.images == "user" else None
         return [langchain_tool(spec, threads=self.call_threads, pictures=pictures) for spec in self.specs]
+
+
+def _each_once(categories: Sequence[str]) -> tuple[str, ...]:
+    """Return the categories without repetitions; "Mug " and "mug" are one."""
+    distinct: dict[str, str] = {}
+    for name in categories:
+        distinct.setdefault(plain_name(name), " ".join(name.split()))
+    return tuple(distinct.values())
 
 
 def _unavailable(specs: Sequence[ToolSpec], perception: Perception) -> frozenset[str]:

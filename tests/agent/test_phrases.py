@@ -259,3 +259,17 @@ def test_more_objects_than_one_call_takes_are_named(sim_tools, call) -> None:
     located = call(sim_tools["locate_objects_3d"], object_ids=sent)
     assert [item["id"] for item in located["objects"]] == known[:10]
     assert list(located.json.get("left_out", {})) == known[10:]
+
+
+def test_default_categories_are_counted_once_however_often_they_are_given(make_tools, call) -> None:
+    tools = make_tools(thing_classes=["mug", "Mug", "mug ", "fork"])
+    result = call(tools["segment_everything"])
+    assert result["counts"] == {"mug": 2}
+    again = call(tools["segment_objects"], queries=["Mug"])  # it was found, so nothing refuses to look again
+    assert len(again["objects"]) == 2
+
+
+def test_the_first_spelling_of_a_default_category_and_their_order_stay(make_tools, call) -> None:
+    tools = make_tools(thing_classes=["plate", "mug", "Plate"])
+    result = call(tools["segment_everything"])
+    assert [item["label"] for item in result["objects"]] == ["plate", "mug", "mug"]
