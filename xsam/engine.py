@@ -7,20 +7,19 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from xsam.config import ModelConfig
+from xsam.config import ModelConfig, X2SamConfig
 from xsam.errors import (
     CheckpointError,
     DeadlineExceededError,
+    InvalidOptionError,
     InvalidQueryError,
     ModelError,
     OutOfMemoryError,
-    UnknownCameraError,
     XSamError,
     error_for_code,
 )
@@ -30,23 +29,25 @@ from xsam.inference.acceleration import (
     is_out_of_memory,
     quantize_language_model,
 )
-from xsam.inference.family import Network
+from xsam.inference.family import Network, X2SamFamily
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
-from xsam.inference.images import as_rgb
+from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import StageClock
+from xsam.inference.video import VideoSession, VideoState, check_video_query
+from xsam.model.memory import MemoryBank
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
 from xsam.weights.x2sam import is_x2sam, load_x2sam
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PillowImage
+    pass
 
-__all__ = ["DEFAULT_FRAME_CACHE_MIB", "ImageOrFrame", "XSam"]
+__all__ = ["DEFAULT_FRAME_CACHE_MIB", "ImageOrFrame", "VideoSession", "XSam"]
 
-ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
+MAX_REFRESH = 1_000_000
 
 
 class XSam:
@@ -208,7 +209,7 @@ class XSam:
         """
         clock = StageClock(Deadline(deadline_s), on_stage)
         notes: list[str] = []
-        frame = _as_frame(source, notes)
+        frame = as_frame(source, notes)
         if isinstance(queries, (str, Query)):
             query = _as_query(queries)
             query.validate(frame.image_hw)
@@ -230,25 +231,70 @@ class XSam:
         on_text: TextHook | None,
         keep_frame: bool,
     ) -> list[SegmentationResult]:
+        with self._exclusive(clock) as forward:
+            return forward.run(
+                frame,
+                queries,
+                frames=self._frames,
+                clock=clock,
+                on_text=on_text,
+                keep_frame=keep_frame,
+            )
+
+    @contextmanager
+    def _exclusive(self, clock: StageClock) -> Iterator[ForwardPass]:
+        """Give the network to one request at a time, and convert what it raises."""
         self._check_process()  # before the lock, which may be held for ever in a forked process
         timeout_s = clock.deadline.timeout_s
         if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
         try:
             with torch.inference_mode(), cpu_threads(self._threads), _model_errors():
-                return self._open_forward().run(
-                    frame,
-                    queries,
-                    frames=self._frames,
-                    clock=clock,
-                    on_text=on_text,
-                    keep_frame=keep_frame,
-                )
+                yield self._open_forward()
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit
             raise
         finally:
             self._lock.release()
+
+    @property
+    def has_memory(self) -> bool:
+        """True if the model remembers earlier frames of a video: see `open_session`."""
+        return isinstance(self._open_forward().family, X2SamFamily)
+
+    def open_session(self, query: str | Query, *, refresh_every: int = 30) -> VideoSession:
+        """Follow what a query names through the frames of one video.
+
+        Args:
+            query: text or a `Query`; visual prompts belong to the first frame.
+            refresh_every: frames after which the query is read again together with the newest frame; 0 reads
+                it with the first frame only. The memory stays.
+
+        Returns:
+            A session; sessions of one model take turns with each other and with `segment`.
+
+        Raises:
+            InvalidQueryError: the query is invalid, or its answer would be generated text.
+            InvalidOptionError: `refresh_every` is not an integer from 0 to 1,000,000.
+            ModelError: the model has no memory.
+        """
+        if not self.has_memory:
+            raise ModelError(
+                f"{self.model_id} has no memory of earlier frames",
+                hint="load X2SAM, or segment each frame and track the results (xsam.spatial.tracking)",
+            )
+        if type(refresh_every) is not int or not 0 <= refresh_every <= MAX_REFRESH:
+            raise InvalidOptionError(
+                f"refresh_every must be an integer from 0 to {MAX_REFRESH}, got {refresh_every!r:.40}"
+            )
+        parsed = _as_query(query)
+        check_video_query(parsed)
+        config = self.config
+        assert isinstance(config, X2SamConfig)
+        return VideoSession(
+            self._exclusive,
+            VideoState(query=parsed, bank=MemoryBank(config.memory.capacity), refresh_every=refresh_every),
+        )
 
     def _check_process(self) -> None:
         if os.getpid() != self._process_id:
@@ -261,15 +307,6 @@ class XSam:
         if self._forward is None:
             raise ModelError("the model was closed", hint="load it again")
         return self._forward
-
-
-def _as_frame(source: ImageOrFrame | CameraRef, notes: list[str]) -> Frame:
-    if isinstance(source, CameraRef):
-        raise UnknownCameraError(
-            f"unknown camera {source.name!r}: the in-process engine has no cameras",
-            hint="pass the image itself",
-        )
-    return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source, notes))
 
 
 def _several(queries: Any) -> list[Any]:

@@ -76,10 +76,14 @@ def test_segments(golden_case: GoldenCase) -> None:
         names = case.data["sampled_cats"]
         stuff_names = case.data["prompt"].partition("sem:")[2].split(",")
         stuff = {names.index(name.strip()) for name in stuff_names if name.strip() in names}
-        found = panoptic(class_logits, mask_logits, geometry, stuff=stuff, threshold=threshold)
+        found = panoptic(
+            class_logits, mask_logits, geometry, stuff=stuff, threshold=threshold, every_pixel=True
+        )
         labels = [s["label_id"] if "label_id" in s else s["category_id"] for s in info]
         assert sorted(found.label_indices.tolist()) == sorted(labels)
         assert sorted(found.scores.tolist()) == pytest.approx(sorted(s["score"] for s in info), abs=SCORE)
+        areas = sorted(int(mask.sum()) for mask in _decoded(found))
+        assert areas == pytest.approx(sorted(s["area"] for s in info if "area" in s), rel=1e-3, abs=2)
 
 
 def _same_map(mask: Tensor, segmentation: Tensor) -> None:

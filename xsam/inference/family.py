@@ -23,8 +23,9 @@ from xsam.inference.preprocess import segmentation_pixels, vision_pixels
 from xsam.inference.qwen_pixels import fitted_hw, image_patches
 from xsam.model.language import LanguageModel, PrefixCache, cache_prefix
 from xsam.model.mask_decoder import PromptText
+from xsam.model.memory import MemoryBank
 from xsam.model.qwen_vl import VisualTokens, place_deepstack
-from xsam.model.x2sam import X2SamModel
+from xsam.model.x2sam import FrameFeatures, X2SamModel
 from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions
 
 Network: TypeAlias = "XSamModel | X2SamModel"
@@ -196,6 +197,32 @@ class X2SamFamily:
             region_map=features.states,
             memory=model.decoder_memory(features.multi_scale, features.mask_features),
         )
+
+    def encode_step(
+        self, pixels: tuple[Any, ...], bank: MemoryBank, index: int, *, read: bool
+    ) -> tuple[EncodedFrame, FrameFeatures]:
+        """Encode a frame of a video, conditioned on the frames in a bank.
+
+        Args:
+            pixels: see `pixels`.
+            bank: memory of the video; empty for its first frame.
+            index: of the frame in the video.
+            read: also compute the visual tokens, for a language model that is to read the frame.
+
+        Returns:
+            What the decoder reads, and the features to remember the frame by.
+        """
+        model = self.model
+        patches, grid, square = pixels
+        features = model.encode_frames(square[None].to(model.device, model.dtype), first=index == 0)
+        visual = model.visual_tokens(patches.to(model.device, model.dtype), grid) if read else None
+        encoded = EncodedFrame(
+            image_tokens=visual.embeds[None] if visual else None,
+            deepstack=visual.deepstack if visual else (),
+            region_map=features.states,
+            memory=model.decoder_memory(model.recall(features, bank, index), features.mask_features),
+        )
+        return encoded, features
 
     def prefix(self, encoded: EncodedFrame, ids: Tensor) -> PrefixCache:
         assert encoded.image_tokens is not None

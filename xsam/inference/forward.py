@@ -18,6 +18,7 @@ from xsam.inference.acceleration import is_out_of_memory
 from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
+from xsam.inference.pointing import Reference
 from xsam.inference.preprocess import region_mask
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import (
@@ -34,7 +35,7 @@ from xsam.inference.results import Prediction, compose, plain_text, with_names_o
 from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import span_means
+from xsam.model.xsam import DecoderStage, span_means
 from xsam.types.deadline import TextHook
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Task
@@ -105,7 +106,7 @@ class ForwardPass:
         if prompts:
             predictions = self._predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
             clock.begin("postprocess")
-            composed = [self._compose(predictions[prompt.index], prompt, frame, clock) for prompt in prompts]
+            composed = [self.compose(predictions[prompt.index], prompt, frame, clock) for prompt in prompts]
             stages_s = clock.finish()
             for prompt, result in zip(prompts, composed, strict=True):
                 results[prompt.index] = result.with_timing(stages_s)
@@ -246,10 +247,21 @@ class ForwardPass:
             The predictions by index of the prompt, without those that are not finite.
         """
         clock.begin("language")
+        projected = self.read(encoded, prompts, clock)
+        clock.begin("decode")
+        decoded = self.family.decode(encoded, projected)
+        predictions = {
+            prompt.index: prediction_of(decoded, p, len(projected[p].conditions))
+            for p, prompt in enumerate(prompts)
+        }
+        return {index: prediction for index, prediction in predictions.items() if prediction.is_finite}
+
+    def read(self, encoded: EncodedFrame, prompts: Sequence[Prompt], clock: StageClock) -> list[PromptStates]:
+        """Read prompts with a fixed answer after the image, in one pass of the language model."""
         prefix = self._prefix(encoded, prompts[0])
         clock.check()
         texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
-        projected = [
+        return [
             self._project(
                 states[0],
                 prompt.tokens.cond_ids[prompt.text_start :],
@@ -257,23 +269,6 @@ class ForwardPass:
             )
             for prompt, states in zip(prompts, following_states(self.family.llm, prefix, texts), strict=True)
         ]
-        clock.begin("decode")
-        decoded = self.family.decode(encoded, projected)
-        predictions = {
-            prompt.index: Prediction(
-                # Padded conditions are cut off again; background stays last.
-                class_logits=torch.cat(
-                    [
-                        decoded.class_logits[0, p, :, : len(projected[p].conditions)],
-                        decoded.class_logits[0, p, :, -1:],
-                    ],
-                    dim=-1,
-                ),
-                mask_logits=decoded.mask_logits[0, p],
-            )
-            for p, prompt in enumerate(prompts)
-        }
-        return {index: prediction for index, prediction in predictions.items() if prediction.is_finite}
 
     def _predict_generated(
         self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock, on_text: TextHook | None
@@ -364,9 +359,16 @@ class ForwardPass:
 
     # ----------------------------------------------------------------------------------- compose
 
-    def _compose(
-        self, prediction: Prediction | ModelError, prompt: Prompt, frame: Frame, clock: StageClock
+    def compose(
+        self,
+        prediction: Prediction | ModelError,
+        prompt: Prompt,
+        frame: Frame,
+        clock: StageClock,
+        *,
+        references: Sequence[Reference] = (),
     ) -> SegmentationResult:
+        """Build the result of one prompt, still without timing; see `xsam.inference.results.compose`."""
         if isinstance(prediction, ModelError):
             return replace(
                 SegmentationResult.from_error(prediction, prompt.query, frame), model_id=self.model_id
@@ -379,8 +381,18 @@ class ForwardPass:
             self.model.config,
             task=prompt.task,
             prompt_region=prompt.prompt_region,
+            references=references,
             model_id=self.model_id,
             hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
             check=clock.check,
         )
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
+
+
+def prediction_of(decoded: DecoderStage, index: int, conditions: int) -> Prediction:
+    """Return the prediction for one of the prompts; padded conditions are cut off, background stays last."""
+    logits = decoded.class_logits[0, index]
+    return Prediction(
+        class_logits=torch.cat([logits[:, :conditions], logits[:, -1:]], dim=-1),
+        mask_logits=decoded.mask_logits[0, index],
+    )

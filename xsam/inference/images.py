@@ -8,15 +8,20 @@ import stat
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.errors import InvalidImageError
+from xsam.errors import InvalidImageError, UnknownCameraError
 from xsam.types.masks import MAX_IMAGE_SIDE_PX
 from xsam.types.pixels import as_u8, used_bits
-from xsam.types.requests import check_rgb
+from xsam.types.requests import CameraRef, Frame, check_rgb
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -35,6 +40,25 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"\x1a\x45\xdf\xa3", "a video; extract a frame as PNG"),
     (b"\x93numpy", "a NumPy array; pass the array itself"),
 )
+
+
+def as_frame(source: ImageOrFrame | CameraRef, notes: list[str] | None = None) -> Frame:
+    """Return a frame of an image in any form; a frame as it is.
+
+    Args:
+        source: a frame, or anything that `as_rgb` takes.
+        notes: see `as_rgb`.
+
+    Raises:
+        InvalidImageError: see `as_rgb`.
+        UnknownCameraError: the source is a camera.
+    """
+    if isinstance(source, CameraRef):
+        raise UnknownCameraError(
+            f"unknown camera {source.name!r}: the in-process engine has no cameras",
+            hint="pass the image itself",
+        )
+    return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source, notes))
 
 
 def as_rgb(image: Any, notes: list[str] | None = None) -> NDArray[np.uint8]:

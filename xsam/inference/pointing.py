@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from xsam.inference.postprocess import UnlabeledSegments
+from xsam.inference.postprocess import (
+    Check,
+    UnlabeledSegments,
+    always_go_on,
+    encode_queries,
+    probabilities,
+)
+from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, MaskRle
 from xsam.types.requests import PromptKind, VisualPrompt
 
@@ -21,6 +30,49 @@ def most_overlapping(candidates: UnlabeledSegments, region: BoolMask) -> Unlabel
         return candidates
     overlaps = MaskRle.iou_matrix(candidates.masks, [MaskRle.encode(region)])
     return candidates.pick(torch.tensor([int(overlaps[:, 0].argmax())]))
+
+
+Reference: TypeAlias = tuple[MaskRle, float]
+"""Mask of an object in an earlier frame of a video, and its weight."""
+
+REFERENCE_SHARE = 0.2
+MAX_REFERENCES = 4
+
+
+def followed(
+    class_logits: Tensor,
+    mask_logits: Tensor,
+    geometry: MaskGeometry,
+    references: Sequence[Reference],
+    *,
+    threshold: float,
+    check: Check = always_go_on,
+) -> UnlabeledSegments:
+    """Select the object of an INTERACTIVE query in a later frame of a video.
+
+    Args:
+        class_logits: (Q, 2), the object and the background.
+        mask_logits: (Q, h, w).
+        geometry: mapping to the camera image.
+        references: masks of the object in earlier frames with their weights; at least one.
+        threshold: queries below this probability are left out, unless none reaches it.
+        check: called for each mask; may raise.
+
+    Returns:
+        One segment; its score is 0.8 · probability + 0.2 · mean IoU with the references, as in the reference
+        implementation of X2SAM.
+    """
+    p = probabilities(class_logits)[:, 0]
+    queries = (p >= threshold).nonzero()[:, 0]
+    if not len(queries):
+        queries = p.argmax()[None]
+    candidates = encode_queries(mask_logits, geometry, queries, torch.zeros_like(queries), p[queries], check)
+    masks, weights = zip(*references, strict=True)
+    overlaps = MaskRle.iou_matrix(candidates.masks, masks)
+    agreement = torch.from_numpy(overlaps @ np.array(weights) / sum(weights)).to(p)
+    scores = REFERENCE_SHARE * agreement + (1 - REFERENCE_SHARE) * candidates.scores
+    best = scores.argmax()[None]
+    return replace(candidates, scores=scores).pick(best)
 
 
 def pointed_at(

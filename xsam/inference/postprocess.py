@@ -85,7 +85,7 @@ def best_query(
     """
     scores, queries = probabilities(class_logits).max(dim=0)
     labels = torch.arange(len(scores), device=scores.device)
-    return _encode_queries(mask_logits, geometry, queries, labels, scores, check)
+    return encode_queries(mask_logits, geometry, queries, labels, scores, check)
 
 
 def matching_queries(
@@ -104,7 +104,7 @@ def matching_queries(
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    found = _encode_queries(mask_logits, geometry, queries, labels, p[queries, labels], check)
+    found = encode_queries(mask_logits, geometry, queries, labels, p[queries, labels], check)
     return without_duplicates(found, nested=NESTED_SHARE, check=check)
 
 
@@ -141,7 +141,7 @@ def instances(
     ).pick(scores >= threshold)
 
 
-def _encode_queries(
+def encode_queries(
     mask_logits: Tensor,
     geometry: MaskGeometry,
     queries: Tensor,
@@ -241,6 +241,7 @@ def panoptic(
     threshold: float = 0.5,
     overlap: float = PANOPTIC_OVERLAP,
     weigh_own: bool = True,
+    every_pixel: bool = False,
     check: Check = always_go_on,
 ) -> UnlabeledSegments:
     """Build segments that do not overlap: each pixel belongs to its most likely query or to none.
@@ -249,8 +250,11 @@ def panoptic(
     A segment that lost too many pixels to others is dropped; those of one stuff class are merged.
 
     Args:
-        weigh_own: a query's own mask, too, is where mask × class probability ≥ 0.5, as in the
+        weigh_own: the area that a query may lose is that of mask × class probability ≥ 0.5, as in the
             reference. A score below 0.5 then never gives a segment, whatever the threshold.
+        every_pixel: give a segment every pixel where it is the most likely one, however unlikely, as the
+            reference does. A single mug would get the whole image, so by default a segment gets only pixels
+            where its mask probability is ≥ 0.5.
         check: called in every loop; may raise.
     """
     scores, labels = probabilities(class_logits).max(dim=-1)
@@ -265,7 +269,9 @@ def panoptic(
             check()
             if areas[index] == 0 or taken[index] / areas[index] <= overlap:
                 continue
-            mask = (owner == index) & owned
+            mask = owner == index
+            if not every_pixel:
+                mask &= owned
             if label in stuff and label in merged:
                 before, _, best = found[merged[label]]
                 found[merged[label]] = (before | mask, label, max(best, score))
@@ -284,7 +290,7 @@ def panoptic(
 def _compete(
     mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool, check: Check
 ) -> tuple[NDArray[np.int64], BoolMask, NDArray[np.int64]]:
-    """Return each pixel's owner (H, W), whether it is in the owner's own mask (H, W), and own areas (N,)."""
+    """Return each pixel's owner (H, W), whether it is in the owner's mask (H, W), and own areas (N,)."""
     owners, owned = [], []
     areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
     for _, logits in geometry.bands(mask_logits):
@@ -295,7 +301,7 @@ def _compete(
         owner = weighted.argmax(dim=0)
         areas += own.flatten(1).sum(dim=1)
         owners.append(owner.cpu().numpy())
-        owned.append(own.gather(0, owner[None])[0].cpu().numpy())
+        owned.append((chances.gather(0, owner[None])[0] >= 0.5).cpu().numpy())
     return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch import Tensor
 from xsam.config import ModelConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
-from xsam.inference.pointing import most_overlapping, pointed_at
+from xsam.inference.pointing import Reference, followed, most_overlapping, pointed_at
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
     NESTED_SHARE,
@@ -59,6 +60,7 @@ def compose(
     *,
     task: Task,
     prompt_region: BoolMask | None = None,
+    references: Sequence[Reference] = (),
     model_id: str = "",
     hint: str = "",
     check: Check = always_go_on,
@@ -72,6 +74,7 @@ def compose(
         config: thresholds and sizes of the model.
         task: the query's resolved task.
         prompt_region: (H, W) pixels that the visual prompts of an INTERACTIVE query cover.
+        references: masks of its object in earlier frames of a video; they replace the region.
         model_id: identifier of the model.
         hint: what may explain a poor result, such as unknown words.
         check: called in every loop over queries, classes and bands; may raise.
@@ -85,7 +88,9 @@ def compose(
     message = ""
     if prediction.class_logits is not None and prediction.mask_logits is not None:
         class_logits, mask_logits = prediction.class_logits, prediction.mask_logits
-        unlabeled = _select(class_logits, mask_logits, query, task, frame, config, prompt_region, check)
+        unlabeled = _select(
+            class_logits, mask_logits, query, task, frame, config, prompt_region, references, check
+        )
         segments = to_segments(unlabeled, _labels(query, task, phrases), max_instances=query.max_instances)
         best = float(probabilities(class_logits).max()) if class_logits.shape[1] > 1 else 0.0
         message = f"nothing matches {_describe(query, task)}; best score {best:.2f}"
@@ -146,6 +151,7 @@ def _select(
     frame: Frame,
     config: ModelConfig,
     prompt_region: BoolMask | None,
+    references: Sequence[Reference],
     check: Check,
 ) -> UnlabeledSegments:
     """Apply the selection rule of the task."""
@@ -160,6 +166,10 @@ def _select(
             nested=_nested(config),
             check=check,
         )
+    if task is Task.INTERACTIVE and references:
+        least = threshold or 0.0
+        best = followed(class_logits, mask_logits, geometry, references, threshold=least, check=check)
+        return best.pick(best.scores >= least)
     if task is Task.INTERACTIVE:
         assert prompt_region is not None
         if config.one_mask_per_object:

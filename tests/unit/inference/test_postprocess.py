@@ -208,6 +208,20 @@ def test_stuff_becomes_one_segment_and_things_stay_apart() -> None:
     assert int(decoded(found).sum(dim=0).max()) == 1
 
 
+def test_a_segment_gets_its_whole_mask_and_no_pixel_that_nobody_claims() -> None:
+    """0.6 · sigmoid(0.9) = 0.43: the reference counts such a pixel as lost, but not as another's."""
+    found = panoptic(class_logits((0.6, 0.01)), torch.tensor([_strip("###+..", "......")]), FIVE, stuff=())
+    assert pixels(decoded(found)[0]) == {(0, 0), (0, 1), (0, 2), (0, 3)}
+    reference = panoptic(
+        class_logits((0.6, 0.01)),
+        torch.tensor([_strip("###+..", "......")]),
+        FIVE,
+        stuff=(),
+        every_pixel=True,
+    )
+    assert len(pixels(decoded(reference)[0])) == 12
+
+
 @pytest.mark.parametrize(
     ("row", "picture"),
     [

@@ -1,0 +1,188 @@
+"""Video sessions: what is kept, what is read again, what a dropped frame costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from support.golden import GOLDEN_X2SAM
+from xsam import (
+    DeadlineExceededError,
+    InvalidImageError,
+    InvalidOptionError,
+    InvalidQueryError,
+    ModelError,
+    Query,
+    SegmentationResult,
+    Status,
+    Task,
+    VisualPrompt,
+    XSam,
+)
+from xsam.engine import VideoSession
+from xsam.model.x2sam import X2SamModel
+
+Rgb = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def engine() -> XSam:
+    return XSam.load(GOLDEN_X2SAM / "x2a")
+
+
+@pytest.fixture(scope="module")
+def clip() -> list[Rgb]:
+    """A bright square that moves over noise."""
+    noise = np.random.default_rng(5).integers(0, 80, (48, 72, 3), dtype=np.uint8)
+    frames = []
+    for step in range(9):
+        frame = noise.copy()
+        frame[10:30, 5 + 4 * step : 25 + 4 * step] = (220, 60, 40)
+        frames.append(frame)
+    return frames
+
+
+def _scores(result: SegmentationResult) -> NDArray[np.float32]:
+    return result.segments.scores
+
+
+def _run(session: VideoSession, frames: list[Rgb]) -> list[SegmentationResult]:
+    return [session.step(frame) for frame in frames]
+
+
+def test_the_first_frame_is_an_image(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session("the red cube")
+    np.testing.assert_allclose(
+        _scores(session.step(clip[0])), _scores(engine.segment(clip[0], "the red cube")), rtol=1e-4
+    )
+
+
+def test_later_frames_depend_on_the_earlier_ones(engine: XSam, clip: list[Rgb]) -> None:
+    straight = _run(engine.open_session("the red cube", refresh_every=0), clip[:4])
+    jumped = _run(engine.open_session("the red cube", refresh_every=0), [clip[0], clip[7], clip[2], clip[3]])
+    assert not np.allclose(_scores(straight[3]), _scores(jumped[3]), rtol=1e-5)
+
+
+def test_a_session_is_repeatable_and_a_reset_begins_again(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session(Query(thing_classes=("cube", "mug"), score_threshold=0.0))
+    first = _run(session, clip[:4])
+    session.reset()
+    assert session.frame_count == 0
+    again = _run(session, clip[:4])
+    for before, after in zip(first, again, strict=True):
+        np.testing.assert_array_equal(_scores(before), _scores(after))
+
+
+def test_two_sessions_do_not_share_their_memory(engine: XSam, clip: list[Rgb]) -> None:
+    alone = _run(engine.open_session("the mug"), clip[:4])
+    one, other = engine.open_session("the mug"), engine.open_session("water")
+    together = []
+    for frame in clip[:4]:
+        together.append(one.step(frame))
+        other.step(frame[:, ::-1])
+        engine.segment(frame, "sky")
+    for before, after in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(_scores(before), _scores(after))
+
+
+def test_memory_is_constant(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session("the mug")
+    sizes = [session.step(frame) and session.nbytes for frame in clip]
+    assert sizes[0] < sizes[2] == sizes[3] == sizes[-1]  # three frames fit
+    assert session.frame_count == len(clip)
+
+
+def test_the_query_is_read_with_the_first_frame_and_then_as_often_as_asked(
+    engine: XSam, clip: list[Rgb], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int] = []
+    original = X2SamModel.visual_tokens
+
+    def counted(self: X2SamModel, *arguments: object) -> object:
+        reads.append(session.frame_count)
+        return original(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(X2SamModel, "visual_tokens", counted)
+    session = engine.open_session("the mug", refresh_every=4)
+    _run(session, clip)
+    assert reads == [0, 4, 8]
+    reads.clear()
+    session = engine.open_session("the mug", refresh_every=0)
+    _run(session, clip[:3])
+    session.refresh()
+    _run(session, clip[3:5])
+    assert reads == [0, 3]
+
+
+def test_the_memory_stays_when_the_query_is_read_again(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session("the mug", refresh_every=0)
+    _run(session, clip[:3])
+    kept = session.nbytes
+    session.refresh()
+    session.step(clip[3])
+    assert session.nbytes == kept
+
+
+def test_a_frame_without_time_is_dropped(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session("the mug")
+    _run(session, clip[:2])
+    expected = _run(engine.open_session("the mug"), clip[:3])[2]
+    with pytest.raises(DeadlineExceededError):
+        session.step(clip[7], deadline_s=1e-6)
+
+    def cancel(stage: str) -> None:
+        if stage == "postprocess":
+            raise RuntimeError("canceled")
+
+    with pytest.raises(ModelError, match="canceled"):
+        session.step(clip[8], on_stage=cancel)
+    assert session.frame_count == 2
+    np.testing.assert_array_equal(_scores(session.step(clip[2])), _scores(expected))
+
+
+def test_an_object_that_is_pointed_at_is_followed(engine: XSam, clip: list[Rgb]) -> None:
+    query = Query(prompts=(VisualPrompt.box(5, 10, 25, 30),))
+    results = _run(engine.open_session(query), clip[:5])
+    assert [result.status for result in results] == [Status.FOUND] * 5
+    assert {len(result.segments) for result in results} == {1}
+
+
+def test_pointing_in_a_frame_of_another_size_is_refused(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session(Query(prompts=(VisualPrompt.point(12, 20),)))
+    session.step(clip[0])
+    with pytest.raises(InvalidImageError, match="72×40 pixels"):
+        session.step(clip[1][:40])
+    session.step(clip[1])
+
+
+def test_text_follows_through_a_change_of_size(engine: XSam, clip: list[Rgb]) -> None:
+    session = engine.open_session("the mug")
+    session.step(clip[0])
+    assert session.step(clip[1][:40]).masks.shape[1:] == (40, 72)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(text="hello", task=Task.CHAT),
+        Query(task=Task.GROUNDED_CONVERSATION),
+        Query(text="why?", explain=True),
+    ],
+)
+def test_queries_that_generate_text_have_no_session(engine: XSam, query: Query) -> None:
+    with pytest.raises(InvalidQueryError, match="does not generate"):
+        engine.open_session(query)
+
+
+@pytest.mark.parametrize("refresh_every", [-1, 1.5, True, "3", 10**9])
+def test_a_wrong_refresh_is_named(engine: XSam, refresh_every: object) -> None:
+    with pytest.raises(InvalidOptionError, match="refresh_every"):
+        engine.open_session("the mug", refresh_every=refresh_every)  # type: ignore[arg-type]
+
+
+def test_a_model_without_memory_says_so() -> None:
+    engine = XSam.load("tiny")
+    assert not engine.has_memory
+    with pytest.raises(ModelError, match="no memory of earlier frames"):
+        engine.open_session("the mug")
