@@ -21,6 +21,7 @@ from xsam.types.requests import Frame
 from xsam_agent_tools.mcp.http import HttpSettings, is_host_name, is_loopback
 from xsam_agent_tools.runtime.loading import LoadingSegmenter
 from xsam_agent_tools.schemas import check_camera_names
+from xsam_agent_tools.text.pictures import PictureSettings
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import Images
 
@@ -62,6 +63,7 @@ class ServerOptions:
     no_images: bool
     deadline_s: float
     http: HttpSettings | None  # None = stdio
+    picture_scale: float = 1.0
 
 
 def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str] | None = None) -> None:
@@ -91,6 +93,9 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
         ] = "",
         mode: Annotated[ToolMode, typer.Option(help="Set of tools.")] = ToolMode.CORE,
         no_images: Annotated[bool, typer.Option("--no-images", help="Text only.")] = False,
+        picture_scale: Annotated[
+            float, typer.Option(help="Size of the pictures, as a share of the camera's image: 0 to 1.")
+        ] = 1.0,
         deadline_s: Annotated[float, typer.Option(help="Deadline of one call, in seconds.")] = 60.0,
         transport: Annotated[Transport, typer.Option(help="How clients connect.")] = Transport.STDIO,
         port: Annotated[int, typer.Option(min=0, max=65535, help="Port of http; 0 = a free one.")] = 8000,
@@ -127,6 +132,8 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
             raise typer.BadParameter(f"--cameras {cameras}: {error}") from error
         if not 0.0 < deadline_s < math.inf:
             raise typer.BadParameter(f"--deadline-s must be a positive number of seconds, got {deadline_s}")
+        if not 0.0 < picture_scale <= 1.0:
+            raise typer.BadParameter(f"--picture-scale must be above 0 and at most 1, got {picture_scale}")
         http = None
         if transport is Transport.HTTP:
             http = _http_settings(host, port, tuple(allowed_host or ()), token)
@@ -143,6 +150,7 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
                 no_images=no_images,
                 deadline_s=deadline_s,
                 http=http,
+                picture_scale=picture_scale,
             )
         )
 
@@ -181,7 +189,11 @@ def open_toolkit(options: ServerOptions) -> Iterator[XSamToolkit]:
     Raises:
         SystemExit: the ROS client or its node is not available.
     """
-    settings: dict[str, Any] = {"mode": options.mode.value, "deadline_s": options.deadline_s}
+    settings: dict[str, Any] = {
+        "mode": options.mode.value,
+        "deadline_s": options.deadline_s,
+        "pictures": PictureSettings(scale=options.picture_scale),
+    }
     if options.ros is not None:
         with load_ros_client()(options.ros) as segmenter:
             yield XSamToolkit(segmenter, options.cameras or _cameras_of_node(segmenter, options), **settings)

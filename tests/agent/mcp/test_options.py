@@ -87,6 +87,9 @@ def test_options_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--ros", "not a name"], "--ros"),
         (["--ros", "a\\x"], "--ros"),
         (["--scene", "1", "--deadline-s", "inf"], "--deadline-s"),
+        (["--scene", "1", "--picture-scale", "0"], "--picture-scale"),
+        (["--scene", "1", "--picture-scale", "1.5"], "--picture-scale"),
+        (["--scene", "1", "--picture-scale", "nan"], "--picture-scale"),
         (["--scene", "1", "--port", "-1"], "--port"),
         (["--scene", "1", "--deadline-s", "nan"], "--deadline-s"),
         (["--scene", "1", "--deadline-s", "-1"], "--deadline-s"),
@@ -126,12 +129,21 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         "cameras",
         "mode",
         "no-images",
+        "picture-scale",
         "deadline-s",
         "port",
         "host",
         "token",
     ):
         assert f"--{option}" in output
+
+
+def test_pictures_are_scaled() -> None:
+    options = _parse("--scene", "2000012", "--model", "oracle", "--picture-scale", "0.5")
+    with open_toolkit(options) as toolkit:
+        show_camera = next(spec for spec in toolkit.specs if spec.name == "show_camera")
+        result = json.loads(show_camera.call({})[0])
+    assert (result["size"], result["picture"]["size"]) == ([640, 480], [320, 240])
 
 
 def test_the_configuration_for_clients_starts_the_server() -> None:
