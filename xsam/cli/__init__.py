@@ -10,7 +10,7 @@ from __future__ import annotations
 import typer
 
 from xsam.cli import evaluation, scenes, segment, versions, weights
-from xsam.cli.console import EXIT_CODES, ErrorGroup
+from xsam.console import EXIT_CODES, ErrorGroup
 from xsam.train.command import train
 
 __all__ = ["EXIT_CODES", "app", "main"]

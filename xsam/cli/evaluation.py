@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from xsam.cli import loading
-from xsam.cli.console import print_error, print_lines
 from xsam.cli.scores import describe_run, score_table
+from xsam.console import print_error, print_lines
 from xsam.errors import InvalidOptionError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from xsam.cli import loading
-from xsam.cli.console import EXIT_CODES, print_lines
 from xsam.cli.images import check_output, write_image
+from xsam.console import EXIT_CODES, print_lines
 from xsam.errors import InvalidQueryError
 from xsam.inference.images import read_image
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from xsam.cli.console import print_lines
+from xsam.console import print_lines
 
 if TYPE_CHECKING:
     from xsam.weights.convert import ConversionReport

@@ -22,6 +22,7 @@ from typing import Annotated
 
 import typer
 
+from xsam.console import ErrorCommand
 from xsam.eval.loop import QuestionedImage, Round, evaluate_questions
 from xsam.eval.pictures import PictureSample
 from xsam.eval.predictions import PredictionFile
@@ -135,7 +136,7 @@ def parse_seeds(text: str) -> range:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     model: Annotated[str, typer.Argument(help='"tiny" or a checkpoint folder.')],
     scenes: Annotated[str, typer.Option(metavar="START:COUNT", help="Seeds of the scenes.")] = DEFAULT_SCENES,

@@ -30,6 +30,7 @@ import typer
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from xsam.console import ErrorCommand
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
@@ -210,7 +211,7 @@ def _shard_range(path: Path) -> tuple[int, int] | None:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     start: Annotated[int, typer.Option(help="First seed.")],
     count: Annotated[int, typer.Option(help="Number of scenes.")],

@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
+from xsam.console import ErrorCommand
 from xsam.errors import CheckpointError
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
@@ -151,7 +152,7 @@ _BaseFolder = Annotated[Path, typer.Option(help="Folder of the base model.")]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     llm: _BaseFolder,
     vision: _BaseFolder,

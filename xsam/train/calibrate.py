@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from tqdm import tqdm
 
+from xsam.console import ErrorCommand
 from xsam.engine import XSam
 from xsam.eval.questions import PanopticTruth, RegionTruth
 from xsam.eval.scene_questions import scene_questions
@@ -93,7 +94,7 @@ def _share_below(values: Sequence[float], threshold: float) -> float | None:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     scenes: Annotated[

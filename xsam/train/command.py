@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from xsam.console import ErrorCommand
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def train(
     recipe: Annotated[
         str, typer.Argument(help='YAML file, or a shipped recipe: "tiny/stage1", "full/stage3", …')

@@ -15,6 +15,7 @@ import typer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from xsam.console import ErrorCommand
 from xsam.errors import TrainingConfigError
 from xsam.train.stages import finished_runs
 
@@ -100,7 +101,7 @@ def _points(records: Sequence[dict[str, Any]], group: str, name: str) -> list[tu
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     runs: Annotated[Path, typer.Argument(help="Folder with any of stage1, stage2, stage3, continued.")],
     out: Annotated[Path, typer.Option(help="PNG or SVG file.")],

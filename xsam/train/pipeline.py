@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
+from xsam.console import ErrorCommand
 from xsam.eval.scenes import parse_seeds
 from xsam.sim.scene import TEST_SEEDS, TRAIN_SEEDS, VALIDATION_SEEDS
 from xsam.sim.shards import render_shards
@@ -106,7 +107,7 @@ def _report(text: str) -> None:
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the runs of the stages.")],
     data: Annotated[Path, typer.Option(help="Folder for rendered scenes.")] = Path("data"),

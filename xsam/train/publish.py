@@ -18,6 +18,7 @@ import torch
 import typer
 
 from xsam.config import XSamConfig
+from xsam.console import ErrorCommand
 from xsam.engine import XSam
 from xsam.errors import TrainingConfigError
 from xsam.eval.scenes import evaluate, parse_seeds
@@ -71,7 +72,7 @@ def publish(
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-@app.command()
+@app.command(cls=ErrorCommand)
 def main(
     runs: Annotated[Path, typer.Argument(help="Folder with the runs of the stages.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],

@@ -244,6 +244,8 @@ def _read_file(file: Path) -> Any:
     except Exception as error:  # torch raises pickle.UnpicklingError for forbidden content
         # Its own message recommends switching the protection off.
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if named is None and not first.startswith((b"PK", b"\x80")):
+            raise CheckpointError(f"{file} is not a weight file", hint=_DOWNLOAD_AGAIN) from error
         raise CheckpointError(
             f"{file} contains more than tensors and is not loaded{f': {named[1]}' if named else ''}",
             hint="it may run code when it is unpickled; get the weights from a source you trust",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from support.golden import GOLDEN
 from tests.unit.cli.command import IMAGE, error_line, json_line, run_xsam
@@ -21,6 +23,11 @@ from xsam import Frame, __version__
 from xsam.sim import render, sample_scene
 
 ROOT = Path(__file__).parents[3]
+
+
+def _four_folders(name: str) -> list[str]:
+    options = ("--llm", "--vision", "--sam", "--mask2former")
+    return [argument for option in options for argument in (option, name)]
 
 
 def test_convert(tmp_path: Path) -> None:
@@ -51,7 +58,7 @@ def test_download_says_what_comes_next(tmp_path: Path, monkeypatch: pytest.Monke
 
     requested: dict[str, str] = {}
 
-    def pretend(out: Path, *, revisions: dict[str, str]) -> DownloadReport:
+    def pretend(out: Path, *, revisions: dict[str, str], repositories: object) -> DownloadReport:
         requested.update(revisions)
         return DownloadReport(
             out=out, commits={"hao9610/X-SAM": "0abc"}, file_count=3, size_bytes=9_200_000_000, fetched=("x",)
@@ -99,6 +106,31 @@ def test_scenes(tmp_path: Path) -> None:
     assert {"category", "reasoning", "absent_category"} <= kinds
     assert all(set(e["instance_ids"]) <= present for e in truth["expressions"])
     Frame(rgb=np.ascontiguousarray(rgb[..., ::-1]), depth_m=(depth / 1000.0).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("xsam.eval.scenes", ["no model", "--scenes", "0:1"], "no model 'no model'"),
+        ("xsam.train.run", ["nothing", "--out", "x"], "no such recipe: nothing"),
+        ("xsam.train.calibrate", ["no model"], "no model 'no model'"),
+        ("xsam.train.curves", ["nothing", "--out", "x"], "nothing"),
+        ("xsam.train.assemble", [*_four_folders("nothing"), "--out", "x"], "no tokenizer folder nothing"),
+        ("xsam.train.pipeline", ["--smoke", "--data", "/dev/null/x", "--out", "x"], "Not a directory"),
+    ],
+)
+def test_commands_of_modules_end_with_one_line(module: str, arguments: list[str], message: str) -> None:
+    """They were tracebacks."""
+    result = CliRunner().invoke(importlib.import_module(module).app, arguments)
+    assert isinstance(result.exception, SystemExit)
+    assert result.exit_code == 1
+    last = result.output.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+
+
+def test_wrong_usage_before_any_command_is_a_line_of_json() -> None:
+    assert json_line(run_xsam("--json"), 2)["code"] == "USAGE"
 
 
 def test_version() -> None:

@@ -22,7 +22,7 @@ Start = Callable[..., Trainer]
 SHARES = {"referring": 0.5, "interactive": 0.3, DIALOGUE: 0.2}
 
 
-class PowerCut(Exception):
+class PowerCut(BaseException):
     """Interruption of a run from outside."""
 
 

@@ -1,4 +1,4 @@
-"""Shared by all commands: errors, exit codes and printing.
+"""Shared by all commands, `xsam` and `python -m xsam.…`: errors, exit codes and printing.
 
 Whatever goes wrong ends a command with one line and an exit code. With `--json` it is JSON on stdout::
 
@@ -21,7 +21,7 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.text import Text
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from xsam.errors import OutOfMemoryError, RequestRefusedError, XSamError
 from xsam.types.requests import Status
@@ -53,19 +53,24 @@ class Failure:
         return json.dumps(fields)
 
 
-class ErrorGroup(TyperGroup):
-    """Command group that ends every error with one line and an exit code."""
+class _OneLineErrors:
+    """Mixin of commands: every error is one line and an exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         options = args[: args.index("--")] if "--" in args else args
         ctx.meta["xsam.json"] = "--json" in options
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
+        except Exception as error:
+            if ctx.meta["xsam.json"] and hasattr(error, "format_message"):
+                typer.echo(_usage(error).as_json())
+            raise
         return rest
 
     def invoke(self, ctx: Any) -> Any:
         as_json = ctx.meta["xsam.json"]
         try:
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]
         except typer.Exit:
             raise
         except (typer.Abort, KeyboardInterrupt):
@@ -87,6 +92,14 @@ class ErrorGroup(TyperGroup):
             else:
                 print_error(failure.message, failure.hint)
             raise typer.Exit(failure.exit_code) from error
+
+
+class ErrorGroup(_OneLineErrors, TyperGroup):
+    """Group of commands that ends every error with one line and an exit code."""
+
+
+class ErrorCommand(_OneLineErrors, TyperCommand):
+    """The only command of a module, with the errors of `ErrorGroup`."""
 
 
 def failure_of(error: Exception) -> Failure:
