@@ -299,9 +299,10 @@ def _size(image: Any, where: str) -> dict[str, int]:
 def _whole(value: Any) -> Any:
     """Convert a whole number that is written as a float or as decimal text; return anything else as it is.
 
-    Text with leading zeros stays text: "007" and "7" may be two names.
+    A number that does not fit 64 bits becomes None, like true and false. Text with leading zeros stays text:
+    "007" and "7" may be two names.
     """
-    if isinstance(value, bool):
+    if isinstance(value, bool) or (isinstance(value, int) and not -(2**63) <= value < 2**63):
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
         return int(value)

@@ -186,7 +186,7 @@ def _grounded_region(annotation: Any, where: str) -> dict[str, Any]:
         raise RecordError(f"{where}: 'tokens_positive' is empty")
     ignore = take_flag(annotation, "ignore", where)
     return {
-        "id": annotation.get("id"),
+        "id": take_id(annotation, "id", where) if "id" in annotation else "",
         "span": _span(spans[0], where),
         "ignore": ignore,
         "mask": None if ignore else take(annotation, "sam_mask", (dict, list), where),

@@ -86,7 +86,7 @@ class ReasonSeg(FileSource):
         super().__init__(name=name, annotations=folder, images=folder, layout=LAYOUT)
 
     def _read_records(self) -> Iterable[dict[str, Any]]:
-        explained = _read_explanations(self._explanations) if self._explanations else {}
+        explained = _read_explanations(self._explanations, self._skipped) if self._explanations else {}
         for record in _records(self._annotations, explained, self._skipped):
             if self._queries == "all" or record["sentences"] is (self._queries == "long"):
                 yield record
@@ -198,7 +198,7 @@ def _paint(
     return target, ignored if ignored.any() else None
 
 
-def _read_explanations(path: Path) -> dict[str, str]:
+def _read_explanations(path: Path, skipped: Counter[str]) -> dict[str, str]:
     """Read the explanations of why a target is the answer, by file name of the image."""
     items = read_json(path)
     if not isinstance(items, list):
@@ -206,5 +206,8 @@ def _read_explanations(path: Path) -> dict[str, str]:
     found = {}
     for number, item in enumerate(items):
         where = f"{path}, explanation number {number}"
-        found[take(item, "image", str, where)] = clean_text(take(item, "outputs", str, where))
+        try:
+            found[take(item, "image", str, where)] = clean_text(take(item, "outputs", str, where))
+        except RecordError as error:
+            skip(skipped, "malformed explanations", error)
     return found

@@ -129,6 +129,8 @@ BOTH = {"1": ["cup", "book"], "2": ["book"]}
         # an image whose truth is incomplete
         (_change(0, category_id=9), {"2": ["book"]}),
         (_change(0, category_id=1.5), {"2": ["book"]}),
+        (_change(0, category_id=2**63), {"2": ["book"]}),
+        (_change(0, id=[1]), {"2": ["book"]}),
         (_change(0, iscrowd="maybe"), {"2": ["book"]}),
         (_change(0, segmentation=SHORT), {"2": ["book"]}),
         (_change(0, segmentation=OVERFLOW), {"2": ["book"]}),

@@ -199,6 +199,11 @@ def test_a_caption_whose_masks_are_all_empty_is_named(tmp_path: Path) -> None:
             {**FLICKR, "annotations": [{"image_id": 5, "tokens_positive": []}]},
             "annotation number 0: 'tokens_positive' is empty",
         ),
+        (
+            "flickr",
+            {**FLICKR, "annotations": [{**FLICKR["annotations"][0], "id": [5]}]},
+            "annotation number 0: 'id' must be a whole number or text",
+        ),
         ("flickr", {**FLICKR, "images": [image_entry(5, "5.jpg")]}, "image 5: the field 'caption'"),
     ],
 )

@@ -122,6 +122,35 @@ def test_explanations_are_answers(root: Path) -> None:
     assert prompt.kind == "explained_reasoning"
 
 
+def test_a_malformed_explanation_is_skipped(root: Path) -> None:
+    good = {"image": "sofa.jpg", "outputs": "Soft."}
+    explained = [good, {"image": 5, "outputs": "?"}, {"image": "cup.jpg"}, "cup.jpg"]
+    write_json(root / "explanatory" / "train.json", explained)
+    source = ReasonSeg(root=root, explain_share=1.0)
+    assert source.skipped["malformed explanations"] == 3
+    assert source.sample(1, np.random.default_rng(0)).prompts[0].kind == "explained_reasoning"
+
+
+def test_short_and_long_questions(root: Path) -> None:
+    """The short split has phrases, the long one sentences."""
+    asked = {
+        queries: [p.conversation.question for p in ReasonSeg(root=root, queries=queries).whole(0).prompts]
+        for queries in ("short", "long")
+    }
+    assert len(ReasonSeg(root=root, queries="all")) == 2
+    assert [len(questions) for questions in asked.values()] == [1, 2]
+    assert "the thing to drink from" in asked["short"][0]
+    assert "Where can I sit?" in asked["long"][0]
+    with pytest.raises(DatasetError, match="queries must be one of all, short, long"):
+        ReasonSeg(root=root, queries="sentence")
+
+
+def test_a_benchmark_asks_every_text(root: Path) -> None:
+    sample = ReasonSeg(root=root).whole(1)
+    asked = [phrases(prompt.conversation)[0] for prompt in sample.prompts]
+    assert asked == ["Where can I sit?", "What would you rest on?"]
+
+
 def test_how_often_an_explanation_is_asked_for(root: Path) -> None:
     write_json(root / "explanatory" / "train.json", [{"image": "sofa.jpg", "query": "", "outputs": "Soft."}])
     source = ReasonSeg(root=root)

@@ -301,6 +301,10 @@ def test_options_are_checked(tmp_path: Path, options: dict[str, Any]) -> None:
         (lambda r: r.pop("annotations"), "record number 0: expected 'annotations' or 'anns'"),
         (lambda r: r.pop("image_id"), "record number 0: the field 'image_id' is missing"),
         (lambda r: r.update(image_size=[12]), "record number 0: 'image_size' must be"),
+        (
+            lambda r: r["annotations"][0].update(category_id=10**20),
+            r"record number 0 \(image 9\), annotation 31: 'category_id' must be a whole number",
+        ),
         (lambda r: r["annotations"][0].pop("id"), r"record number 0 \(image 9\): the field 'id'"),
         (
             lambda r: r["annotations"][0].pop("segmentation"),
