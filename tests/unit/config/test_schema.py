@@ -12,14 +12,17 @@ from typing import Any
 
 import pytest
 
+from support.golden import GOLDEN_QWEN3, GOLDEN_X2SAM
 from tests.unit.config.mutations import mutated
 from xsam import CheckpointError
-from xsam.config import XSamConfig, full_config, tiny_config
+from xsam.config import X2SamConfig, XSamConfig, full_config, tiny_config
 from xsam.config.json_files import MAX_BYTES, read_json
 
 ROOT = Path(__file__).parents[3]
 GOLDEN = ROOT / "tests" / "golden" / "data" / "a" / "config.json"
 TINY = ROOT / "xsam" / "assets" / "tiny" / "config.json"
+QWEN3 = GOLDEN_QWEN3 / "e" / "config.json"
+X2SAM = GOLDEN_X2SAM / "x2a" / "config.json"
 
 
 def _golden() -> dict[str, Any]:
@@ -35,10 +38,14 @@ def _refusal(data: object) -> str:
     return caught.value.message
 
 
-@pytest.mark.parametrize("path", [GOLDEN, GOLDEN.parents[1] / "c" / "config.json", TINY])
+def _class_of(path: Path) -> type[XSamConfig | X2SamConfig]:
+    return X2SamConfig if path == X2SAM else XSamConfig
+
+
+@pytest.mark.parametrize("path", [GOLDEN, GOLDEN.parents[1] / "c" / "config.json", TINY, QWEN3, X2SAM])
 def test_files_are_read_and_written_back(path: Path) -> None:
-    config = XSamConfig.read(path)
-    assert XSamConfig.from_dict(config.to_dict()).to_dict() == config.to_dict()
+    config = _class_of(path).read(path)
+    assert type(config).from_dict(config.to_dict()).to_dict() == config.to_dict()
 
 
 @pytest.mark.parametrize("config", [full_config(), full_config(released=False), tiny_config(vocab_size=234)])
@@ -167,7 +174,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return attempts
 
 
-@pytest.mark.parametrize("base", [GOLDEN, TINY])
+@pytest.mark.parametrize("base", [GOLDEN, TINY, QWEN3, X2SAM])
 def test_mutations_are_read_or_refused(tmp_path: Path, no_network: list[object], base: Path) -> None:
     """Of 1,874 mutations 957 once were raw exceptions, 5 hung, and one connected to the hub."""
     original = json.loads(base.read_text())
@@ -182,7 +189,7 @@ def test_mutations_are_read_or_refused(tmp_path: Path, no_network: list[object],
 
         def read() -> bool:
             try:
-                XSamConfig.read(path)
+                _class_of(base).read(path)
             except CheckpointError:
                 return True
             return False
@@ -209,3 +216,61 @@ def _within_deadline(call: Callable[[], bool], what: str, deadline_s: float = 10
     assert outcome, f"{what}: still running after {time.monotonic() - started:.0f} s"
     assert isinstance(outcome[0], bool), f"{what}: {outcome[0]!r}"
     return outcome[0]
+
+
+# -- the other language model and the other family
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("llm", "model_type"), "llama", "llm.model_type must be one of phi3, qwen3, got 'llama'"),
+        (("llm", "use_sliding_window"), True, "llm.use_sliding_window must be false"),
+        (("llm", "layer_types"), ["sliding_attention"] * 3, "llm.layer_types must be a list"),
+        (("llm", "resid_pdrop"), 0.1, "llm.resid_pdrop is unknown"),
+    ],
+)
+def test_settings_of_qwen3_are_named(keys: tuple[str, str], value: object, message: str) -> None:
+    data = json.loads(QWEN3.read_text())
+    data[keys[0]][keys[1]] = value
+    with pytest.raises(CheckpointError) as caught:
+        XSamConfig.from_dict(data)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("sam2", "num_maskmem"), 0, "sam2.num_maskmem must be an integer from 1 to 64, got 0"),
+        (("sam2", "memory_attention_rope_theta"), 5000, "sam2.memory_attention_rope_theta must be 10000"),
+        (("sam2", "use_class_guidance"), False, "sam2.use_class_guidance must be true"),
+        (("sam2", "num_maskmen"), 5, "sam2.num_maskmen is unknown (did you mean num_maskmem?)"),
+        (("mask2former", "use_text_cross_attn"), False, "mask2former.use_text_cross_attn must be true"),
+        (("x2sam", "cond_type"), "cls", "x2sam.cond_type must be 'phrase'"),
+        (("sam2", "vision_config", "backbone_config", "image_size"), [64, 32], "the image must be square"),
+        (("sam2", "vision_config", "backbone_config", "global_attention_blocks"), [1], "block that pools"),
+        (
+            ("vlm", "vision_config", "out_hidden_size"),
+            64,
+            "out_hidden_size must be the width of the text model",
+        ),
+        (("vlm", "vision_config", "deepstack_visual_indexes"), [0, 9], "names a block that does not exist"),
+        (("processors", "sam2", "resample"), 3, "processors.sam2.resample must be 2, got 3"),
+    ],
+)
+def test_settings_of_x2sam_are_named(keys: tuple[str, ...], value: object, message: str) -> None:
+    data = json.loads(X2SAM.read_text())
+    node = data
+    for key in keys[:-1]:
+        node = node[key]
+    node[keys[-1]] = value
+    with pytest.raises(CheckpointError) as caught:
+        X2SamConfig.from_dict(data)
+    assert message in caught.value.message
+
+
+def test_the_processors_file_decides_how_the_image_enters_the_square() -> None:
+    data = json.loads(X2SAM.read_text())
+    assert X2SamConfig.from_dict(data).square.scaled_hw((480, 640)) == (64, 64)
+    data["processors"]["sam2"]["size"] = {"longest_edge": 64}
+    assert X2SamConfig.from_dict(data).square.scaled_hw((480, 640)) == (48, 64)
