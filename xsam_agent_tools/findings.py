@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from xsam.errors import XSamError, error_for_code
-from xsam.types.masks import BoolMask, MaskRle, box_of_mask, centroid_of_mask
+from xsam.types.masks import BoolMask, MaskRle
 from xsam.types.requests import SegmentationResult, Status
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject, SceneStore
 from xsam_agent_tools.perception import Capture
 from xsam_agent_tools.phrases import expects_one_object
+from xsam_agent_tools.spatial.pieces import main_piece
 
 SAME_IOU = 0.8  # masks that overlap more show the same object
 MAX_LABEL_CHARS = 40
@@ -131,15 +132,16 @@ def scene_object(
 ) -> SceneObject:
     """Convert one segment to an object that has no id yet; `label` replaces the segment's own."""
     segments = result.segments
-    mask = segments.masks[index].decode()
+    piece = main_piece(segments.masks[index].decode())
     score = float(segments.scores[index])
     return SceneObject(
         parent_id=parent_id,
         query=query,
         label=_shorten_label(label or segments.labels[index] or query),
         score=score if np.isfinite(score) else None,
-        box_xyxy=box_of_mask(mask),
-        center_xy=_center_pixel(mask),
+        box_xyxy=piece.box_xyxy,
+        center_xy=piece.center_xy,
+        pieces=piece.pieces,
         mask=segments.masks[index],
         location=segments.locations[index],
     )
@@ -175,26 +177,13 @@ def _fair_shares(counts: Sequence[int], room: int) -> list[int]:
     return shares
 
 
-def _center_pixel(mask: BoolMask) -> tuple[int, int]:
-    """Return the mask pixel (x, y) nearest to the centroid, which may lie outside a ring or a crescent."""
-    x_px, y_px = centroid_of_mask(mask)
-    column, row = round(x_px), round(y_px)
-    if not mask[row, column]:
-        rows, columns = np.nonzero(mask)
-        nearest = np.argmin((columns - x_px) ** 2 + (rows - y_px) ** 2)
-        column, row = int(columns[nearest]), int(rows[nearest])
-    return column, row
-
-
 def _shorten_label(label: str) -> str:
     label = " ".join(label.split())
     return label if len(label) <= MAX_LABEL_CHARS else label[: MAX_LABEL_CHARS - 1].rstrip() + "…"
 
 
 def _show_same_object(one: SceneObject, two: SceneObject) -> bool:
-    a, b = one.box_xyxy, two.box_xyxy
-    apart = a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
-    return not apart and one.mask.iou(two.mask) > SAME_IOU
+    return one.mask.iou(two.mask) > SAME_IOU
 
 
 def _is_ambiguous(phrase: str, objects: Sequence[SceneObject], same_as: dict[str, str]) -> bool:

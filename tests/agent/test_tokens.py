@@ -38,6 +38,7 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
     masks = [np.zeros((2160, 3840), np.bool_) for _ in range(10)]
     for i, mask in enumerate(masks):
         mask[1100 + 20 * i : 1900, 1100 + 250 * i : 1300 + 250 * i] = True
+        mask[10, 10 : 12 + i] = True  # a speck, so that the number of pieces is given, too
     tool = make_toolkit(
         segmenter=RecordingSegmenter(masks, label=label), frame_source=_uhd_frame
     ).get_tools()[0]

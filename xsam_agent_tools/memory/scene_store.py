@@ -38,8 +38,9 @@ class SceneObject:
     query: str  # the phrase that found it; empty when it was pointed at
     label: str
     score: float | None
-    box_xyxy: tuple[int, int, int, int]
-    center_xy: tuple[int, int]  # a pixel of the mask
+    box_xyxy: tuple[int, int, int, int]  # of the largest piece of the mask
+    center_xy: tuple[int, int]  # a pixel of that piece
+    pieces: int = 1  # of the mask
     mask: MaskRle
     location: Location3D | None = None  # measured by the segmenter; None = not measured
 

@@ -8,6 +8,7 @@ from xsam.errors import InvalidImageError
 from xsam_agent_tools.errors import NoDepthError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.spatial.locations import is_locatable, locate
+from xsam_agent_tools.spatial.pieces import main_piece
 from xsam_agent_tools.spatial.relations import UNCLEAR, SpatialObject, compare
 
 MAX_CANDIDATES = 8
@@ -33,9 +34,11 @@ def spatial_object(scene: Scene, item: SceneObject) -> SpatialObject:
         InvalidImageError: the intrinsics do not fit the image.
     """
     location = locate(scene, item) if is_locatable(scene, item) else None
+    piece = main_piece(item.mask.decode())
     return SpatialObject(
         object_id=item.object_id,
-        mask=item.mask.decode(),
+        mask=piece.mask,
+        in_pieces=piece.is_broken,
         location=location,
         in_camera_frame=location is None or location.frame_id in ("", scene.frame_id),
         image_depth_m=scene.frame.depth_m if scene.frame is not None else None,
@@ -70,7 +73,7 @@ def _object_maybe_without_depth(scene: Scene, item: SceneObject) -> SpatialObjec
     try:
         return spatial_object(scene, item)
     except InvalidImageError:
-        return SpatialObject(object_id=item.object_id, mask=item.mask.decode())
+        return SpatialObject(object_id=item.object_id, mask=main_piece(item.mask.decode()).mask)
 
 
 def _extreme_terms(objects: Sequence[SpatialObject], *extremes: str) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ from xsam.types.location import Location3D
 from xsam_agent_tools.errors import NoDepthError, NoTransformError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
+from xsam_agent_tools.spatial.pieces import main_piece
 
 
 def is_locatable(scene: Scene, item: SceneObject) -> bool:
@@ -36,7 +37,7 @@ def locate(scene: Scene, item: SceneObject) -> Location3D:
         raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without {missing}")
     from xsam.spatial.localize import locate_mask  # loads OpenCV, which importing the tools does not need
 
-    return locate_mask(item.mask.decode(), frame.depth_m, frame.intrinsics, lens=frame.lens)
+    return locate_mask(main_piece(item.mask.decode()).mask, frame.depth_m, frame.intrinsics, lens=frame.lens)
 
 
 def location_frame(location: Location3D, scene: Scene) -> str:

@@ -64,7 +64,8 @@ class SpatialObject:
     """The geometry of one object that relations are computed from."""
 
     object_id: str
-    mask: BoolMask  # (H, W)
+    mask: BoolMask  # (H, W), of its largest piece
+    in_pieces: bool = False  # more of it is seen apart from that piece
     location: Location3D | None = None  # None = the image has no depth
     in_camera_frame: bool = True  # of the location; otherwise its distance stands in for the depth
     image_depth_m: NDArray[np.float32] | None = None  # (H, W), of the whole image
@@ -104,10 +105,12 @@ class SpatialObject:
         return sorted(self.location.size_m, reverse=True)
 
     @property
-    def cut_off(self) -> bool:
-        """Whether the object touches the border of the image, which then may hide a part of it."""
+    def hidden_by(self) -> str:
+        """Why a part of the object may be hidden, so that it looks smaller than it is; empty = no reason."""
         mask = self.mask
-        return bool(mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any())
+        if mask[0].any() or mask[-1].any() or mask[:, 0].any() or mask[:, -1].any():
+            return "cut off by the border"
+        return "seen in several pieces" if self.in_pieces else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,8 +202,8 @@ def _pair(relation: str, first: SpatialObject, second: SpatialObject) -> Relatio
         outcome = UNCLEAR
     if relation in _ABOUT_SIZE and outcome != UNCLEAR:
         smaller = second if a > b else first
-        if smaller.cut_off:
-            note = f"{smaller.object_id} is cut off by the border"
+        if smaller.hidden_by:
+            note = f"{smaller.object_id} is {smaller.hidden_by}"
             return _scale_result(scale, UNCLEAR, (first, second), note)
     return _scale_result(scale, outcome, (first, second))
 
@@ -214,8 +217,8 @@ def _extreme(relation: str, objects: Sequence[SpatialObject]) -> RelationResult:
     clear = scale.clearly_less(low, high)
     note = ""
     rivals = ranked[1:] if relation == "larger" else ranked[:1] if relation == "smaller" else []
-    if hidden := [item.object_id for item in rivals if item.cut_off]:
-        clear, note = False, f"{', '.join(hidden)} is cut off by the border"
+    if hidden := [f"{item.object_id} is {item.hidden_by}" for item in rivals if item.hidden_by]:
+        clear, note = False, ", ".join(hidden)
     result = _scale_result(scale, ranked[0].object_id if clear else UNCLEAR, ranked, note)
     return replace(result, ranking=tuple(item.object_id for item in ranked))
 

@@ -74,15 +74,18 @@ def object_payload(
 ) -> dict[str, Any]:
     """Describe one object: ids, label, score, and its position in the image in pixels.
 
-    To keep it short, the area of an object that was listed before under another id (`same_as`) is left out.
+    With more than one piece, box and center are those of the largest. To keep it short, the area of such an
+    object is left out, and both are of one that was listed before under another id (`same_as`).
     """
     height, width = image_hw
     payload: dict[str, Any] = {"id": item.object_id, "mark": item.mark, "label": item.label}
     if item.score is not None:
         payload["score"] = round(item.score, 2)
     payload["box_xyxy"] = list(item.box_xyxy)
+    if item.pieces > 1 and same_as is None:
+        payload["pieces"] = item.pieces
     payload["center_xy"] = list(item.center_xy)
-    if same_as is None:
+    if same_as is None and item.pieces == 1:
         payload["area_pct"] = percent(item.mask.area / (height * width))
     payload["where"] = image_region(item.center_xy, image_hw)
     if same_as is not None:

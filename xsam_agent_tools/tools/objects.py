@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from xsam.errors import InvalidImageError
-from xsam.types.masks import BoolMask
 from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
@@ -19,11 +16,11 @@ from xsam_agent_tools.text.pictures import crop_pictures
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
-Look closely at one object that was found before: its main color, how wide and high it is in pixels, in \
-how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of the image cut \
-it off, which other found objects it overlaps, and its distance if the camera has depth. The picture, where \
-pictures are on, shows the object and its surroundings, without and with its outline; picture.shows_xyxy is \
-the part of the image in it.\
+Look closely at one object that was found before: its main color, how wide and high its largest piece is \
+in pixels, in how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of \
+the image cut it off, which other found objects it overlaps, and its distance if the camera has depth. The \
+picture, where pictures are on, shows the object and its surroundings, without and with its outline; \
+picture.shows_xyxy is the part of the image in it.\
 """
 
 _FILTER_OBJECTS = """\
@@ -31,8 +28,6 @@ Correct a wrong set: keep only some of the objects of an image, or drop some. Gi
 ids ('f7/m2') or marks ('2'). Dropped objects vanish from overlays; their ids stay valid and keep brings \
 them back.\
 """
-
-_MIN_PIECE_SHARE = 0.02  # of the largest piece; smaller specks do not count
 
 
 def inspect_object(toolbox: Toolbox) -> ToolSpec:
@@ -79,7 +74,7 @@ def filter_objects(toolbox: Toolbox) -> ToolSpec:
 def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     mask = item.mask.decode()
     x_min, y_min, x_max, y_max = item.box_xyxy
-    details: dict[str, Any] = {"size_px": [x_max - x_min, y_max - y_min], "pieces": _count_pieces(mask)}
+    details: dict[str, Any] = {"size_px": [x_max - x_min, y_max - y_min], "pieces": item.pieces}
     borders = [
         side
         for side, edge in (
@@ -124,15 +119,6 @@ def _depth_details(scene: Scene, item: SceneObject) -> dict[str, Any]:
     if location.valid:
         details = {"distance_m": round(location.distance_m, 2), "size_cm": size_cm(location)}
     return {**details, "depth_valid_pct": round(100 * location.depth_valid_ratio)}
-
-
-def _count_pieces(mask: BoolMask) -> int:
-    """Count the separate regions of a mask, specks aside."""
-    import cv2
-
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return int(np.count_nonzero(areas >= _MIN_PIECE_SHARE * areas.max())) if len(areas) else 0
 
 
 def _resolve_ids(scene: Scene, names: Sequence[str]) -> set[str]:

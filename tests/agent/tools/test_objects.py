@@ -29,8 +29,8 @@ def test_details_of_one_mask(make_tools, call) -> None:
     call(tools["segment_objects"], queries=["scarf", "sleeve"])
     result = call(tools["inspect_object"], object_id="f1/m1")
     assert result["objects"][0]["label"] == "scarf"
-    assert result["size_px"] == [302, 202]
-    assert result["pieces"] == 2  # the speck does not count
+    assert result["size_px"] == [80, 100]  # of the largest piece
+    assert result["pieces"] == 3
     assert result["cut_off_at"] == ["left"]
     assert result["colour"] == "red"
     area, shared = 60 * 100 + 80 * 100 + 4, 80 * 100
