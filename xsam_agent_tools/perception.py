@@ -118,6 +118,11 @@ class Perception:
         """Whether earlier images can be queried again."""
         return self._frames is not None
 
+    @property
+    def has_transforms(self) -> bool:
+        """Whether positions are available in other frames."""
+        return self._transforms is not None
+
     def capture(
         self,
         queries: Sequence[Query] | QueryBuilder,

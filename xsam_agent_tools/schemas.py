@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema, create_model
+from pydantic.json_schema import SkipJsonSchema
 
 from xsam_agent_tools.phrases import read_phrase, read_phrases
 from xsam_agent_tools.prompt_arguments import mark_list_type, prompt_list_type
@@ -135,11 +136,16 @@ def track_object_args(cameras: tuple[str, ...]) -> type[BaseModel]:
 
 
 @functools.cache
-def locate_objects_3d_args() -> type[BaseModel]:
-    """Build the arguments of `locate_objects_3d`."""
+def locate_objects_3d_args(*, with_frame: bool) -> type[BaseModel]:
+    """Build the arguments of `locate_objects_3d`; without transforms `frame` is not offered.
+
+    It is accepted all the same, and refused with the reason unless the positions are in that frame already.
+    """
     frame = _optional(
         "frame", "frame to give positions in, e.g. 'base_link'; empty = the camera's own frame", read_name
     )
+    if not with_frame:
+        frame = (Annotated[frame[0], SkipJsonSchema()], frame[1])
     ids = _ids("object_ids", "ids of the objects", 1, MAX_IDS, more_are_left_out=True)
     return _model("locate_objects_3d", {"object_ids": ids, "frame": frame})
 

@@ -19,7 +19,7 @@ from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.camera_frames import FrameSource
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.text.pictures import PictureSettings
-from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, PICTURE_BUILDERS, Toolbox, ToolSpec
+from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, NEED_PIXELS, PICTURE_BUILDERS, Toolbox, ToolSpec
 from xsam_agent_tools.tools.definition import Images, langchain_tool
 
 Mode = Literal["core", "full"]
@@ -126,6 +126,8 @@ class XSamToolkit:
         builders = {**(CORE_BUILDERS if mode == "core" else BUILDERS)}
         if images != "none":
             builders.update(PICTURE_BUILDERS)
+        if not perception.keeps_frames:
+            builders = {name: build for name, build in builders.items() if name not in NEED_PIXELS}
         toolbox = Toolbox(
             perception=perception,
             images=images,

@@ -64,8 +64,9 @@ def test_the_tool_sets(make_toolkit) -> None:
     assert (list(CORE_BUILDERS), list(BUILDERS)) == (core, full)
 
 
-def test_schemas_are_those_of_the_snapshot(tools) -> None:
+def test_schemas_are_those_of_the_snapshot(make_tools) -> None:
     """A changed schema is a changed interface. To accept one, write the printed text to schemas.json."""
+    tools = make_tools(transforms=lambda *_: None)
     now = {name: _parameters(tool) for name, tool in tools.items()}
     text = json.dumps(now, indent=1, ensure_ascii=False) + "\n"
     assert json.loads(SNAPSHOT.read_text(encoding="utf-8")) == now, text
@@ -124,6 +125,21 @@ def test_without_pixels_no_tool_asks_for_an_earlier_image(make_tools) -> None:
     tools = make_tools(frame_source=None)
     for name in ("segment_objects", "ask_scene", "segment_with_prompt"):
         assert "image_id" not in _parameters(tools[name])["properties"]
+
+
+def test_tools_and_arguments_that_cannot_work_are_not_offered(make_tools) -> None:
+    """Over ROS, `refine_object` and the `frame` of locate_objects_3d were offered and always failed."""
+    bare = make_tools(frame_source=None)
+    assert "refine_object" not in bare
+    assert all("refine_object" not in tool.description for tool in bare.values())
+    locate = bare["locate_objects_3d"]
+    assert "frame" not in _parameters(locate)["properties"]
+    assert "frame" not in locate.args_schema.model_json_schema()["properties"]
+    assert "base_link" not in locate.description
+    whole = make_tools(transforms=lambda *_: None)
+    assert "refine_object" in whole
+    assert "frame" in _parameters(whole["locate_objects_3d"])["properties"]
+    assert "base_link" in whole["locate_objects_3d"].description
 
 
 @pytest.mark.parametrize("camera", ["all", "same"])

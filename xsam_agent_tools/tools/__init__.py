@@ -34,4 +34,7 @@ BUILDERS: dict[str, Callable[[Toolbox], ToolSpec]] = {
 # Offered in both sets wherever pictures are on.
 PICTURE_BUILDERS: dict[str, Callable[[Toolbox], ToolSpec]] = {"show_camera": show_camera}
 
-__all__ = ["BUILDERS", "CORE_BUILDERS", "PICTURE_BUILDERS", "ToolSpec", "Toolbox"]
+NEED_PIXELS = frozenset({"refine_object"})
+"""Tools that always segment an earlier image again: they are offered only where pixels are kept."""
+
+__all__ = ["BUILDERS", "CORE_BUILDERS", "NEED_PIXELS", "PICTURE_BUILDERS", "ToolSpec", "Toolbox"]

@@ -35,9 +35,9 @@ _LOCATE_OBJECTS_3D = """\
 Position, size and distance of objects in meters, from their masks and the camera's depth image. position_m \
 is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z forward. \
 size_cm is length, width, thickness of what is visible; distance_m is from the camera; depth_valid_pct is \
-how much of the object has depth (below 30: do not trust it). Give frame only if positions are needed in \
-another one, such as 'base_link'. stale = too old to act on: look again.\
+how much of the object has depth (below 30: do not trust it). stale = too old to act on: look again.\
 """
+_OTHER_FRAMES = " Give frame only if positions are needed in another one, such as 'base_link'."
 
 _COMPARE_OBJECTS = """\
 Compare objects of one image; do not work it out from boxes yourself. left_of, right_of, above, below \
@@ -98,8 +98,9 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
             artifact.update(picture_entries(pictures))
         return to_text(payload), artifact
 
-    args = locate_objects_3d_args()
-    return ToolSpec(name="locate_objects_3d", description=_LOCATE_OBJECTS_3D, args=args, run=run)
+    args = locate_objects_3d_args(with_frame=perception.has_transforms)
+    description = _LOCATE_OBJECTS_3D + (_OTHER_FRAMES if perception.has_transforms else "")
+    return ToolSpec(name="locate_objects_3d", description=description, args=args, run=run)
 
 
 def compare_objects(toolbox: Toolbox) -> ToolSpec:

@@ -8,6 +8,7 @@ import pytest
 from tests.agent.table import MASKS, new_frame, rectangle
 from xsam import FakeSegmenter, MaskRle, PromptKind, Query, SegmentationResult, Segments, Status, Task
 from xsam.types.masks import box_of_mask
+from xsam_agent_tools import SceneStore
 from xsam_agent_tools.prompt_arguments import MarkArguments, PlacedMarks, PromptArguments, place_marks
 
 
@@ -340,9 +341,7 @@ def test_refining_to_nothing_is_no_match_and_the_parent_stays(refined, call) -> 
 def test_refining_needs_marks_and_pixels(refined, make_tools, call) -> None:
     tools, _ = refined
     assert call(tools["refine_object"], object_id="f1/m1")["code"] == "INVALID_ARGUMENTS"
-    blind = make_tools(
-        segmenter=FakeSegmenter(MASKS, frames={"front": new_frame("front")}), frame_source=None
-    )
+    blind = make_tools(store=SceneStore(run="", max_bytes=100_000))  # too little for the pixels
     call(blind["segment_objects"], queries=["mug"])
     mark = {"type": "point", "x": 5, "y": 5}
     assert call(blind["refine_object"], object_id="f1/m1", add=[mark])["code"] == "IMAGE_NOT_KEPT"
