@@ -145,7 +145,7 @@ def locate_objects_3d_args(*, with_frame: bool) -> type[BaseModel]:
         "frame", "frame to give positions in, e.g. 'base_link'; empty = the camera's own frame", read_name
     )
     if not with_frame:
-        frame = (Annotated[frame[0], SkipJsonSchema()], frame[1])
+        frame = (Annotated[frame[0], SkipJsonSchema()], frame[1])  # type: ignore[type-arg]
     ids = _ids("object_ids", "ids of the objects", 1, MAX_IDS, more_are_left_out=True)
     return _model("locate_objects_3d", {"object_ids": ids, "frame": frame})
 
