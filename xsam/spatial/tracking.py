@@ -152,6 +152,11 @@ class InstanceTracker:
             raise ValueError(f"max_lost_s must be finite and not negative, got {max_lost_s}")
         if first_id < 1:
             raise ValueError(f"first_id must be positive (0 means not tracked), got {first_id}")
+        # Not with this module, since it is half of what importing the node would cost, and not with the
+        # second frame either: on a busy machine it takes longer than an object may be out of sight.
+        from scipy.optimize import linear_sum_assignment
+
+        self._assign = linear_sum_assignment
         self._max_lost_s = max_lost_s
         self._next_id = first_id
         self._tracks: list[_Track] = []
@@ -223,9 +228,7 @@ class InstanceTracker:
                     factor if same else factor * _OTHER_LABEL_FACTOR
                 )
         affinity[affinity < _MIN_AFFINITY] = 0.0
-        from scipy.optimize import linear_sum_assignment  # half of what importing the node would cost
-
-        rows, columns = linear_sum_assignment(affinity, maximize=True)
+        rows, columns = self._assign(affinity, maximize=True)
         return [
             (int(row), self._tracks[column])
             for row, column in zip(rows, columns, strict=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -255,3 +257,18 @@ def test_another_image_size_starts_over() -> None:
 def test_options_are_checked(options: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=next(iter(options))):
         InstanceTracker(**options)  # type: ignore[arg-type]
+
+
+def test_scipy_is_imported_before_the_first_frame() -> None:
+    """On a busy machine the import took longer than a second, and the second frame gave new ids to all."""
+    code = (
+        "import sys\n"
+        "from xsam.spatial.tracking import InstanceTracker\n"
+        "before = 'scipy.optimize' in sys.modules\n"
+        "InstanceTracker()\n"
+        "print(before, 'scipy.optimize' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split() == ["False", "True"]
