@@ -6,7 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xsam.errors import InvalidImageError, NoFrameError, StaleFrameError
 from xsam_ros.cameras.buffer import BufferedMessage, Instant, TopicBuffer, TopicStatistics
@@ -189,9 +189,15 @@ class CameraBuffer:
         except InvalidImageError as error:
             self._count_error(error.message)
             raise InvalidImageError(f"camera {self.name!r}: {error.message}", hint=error.hint) from error
+        decoded = replace(decoded, notes=(*decoded.notes, *self._publisher_notes()))
         with self._lock:
             self._last, self._last_key = decoded, () if decoded.provisional else key
         return decoded
+
+    def _publisher_notes(self) -> list[str]:
+        """Return what is wrong with the publishers of topics that deliver, such as that there are two."""
+        topics = [buffer.statistics() for buffer in self._buffers()]
+        return [topic.problem for topic in topics if topic.received and topic.problem]
 
     def statistics(self) -> CameraStatistics:
         """Return the statistics since the last `clear`."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,15 +81,31 @@ class Diagnostics:
         before, self._before = self._before, now
         name, model = self._node.get_fully_qualified_name(), self._model()
         cameras = list(self._cameras.items())
-        topics = Counter(buffer.image.topic for _, buffer in cameras)
+        shared = _shared_topics(cameras)
         statuses = [model_status(name, model, now, before)]
         for camera, buffer in cameras:
             status = camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
-            if topics[buffer.image.topic] > 1 and status.level == DiagnosticStatus.OK:
-                status.level = DiagnosticStatus.WARN
-                status.message = f"another camera has the same color topic, {buffer.image.topic}"
+            if camera in shared:
+                status.values.append(KeyValue(key="shared topic", value=shared[camera]))
+                if status.level == DiagnosticStatus.OK:
+                    status.level, status.message = DiagnosticStatus.WARN, shared[camera]
             statuses.append(status)
         return statuses
+
+
+def _shared_topics(cameras: Sequence[tuple[str, CameraBuffer]]) -> dict[str, str]:
+    """Return for each camera whose color or depth topic is that of another camera which one it is."""
+    users: dict[str, dict[str, None]] = {}  # sets that keep their order
+    for name, buffer in cameras:
+        for topic in (buffer.image, buffer.depth):
+            if topic is not None:
+                users.setdefault(topic.topic, {})[name] = None
+    return {
+        name: f"cameras {' and '.join(names)} have the same topic, {topic}: is one of them wrong?"
+        for topic, names in users.items()
+        if len(names) > 1
+        for name in names
+    }
 
 
 def model_status(
