@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from xsam_ros.runtime.process import exit_on_signals
+from xsam_ros.runtime.process import run_entry_point
 
 if TYPE_CHECKING:
     from xsam_ros.node.node import SegmenterNode
@@ -16,20 +15,13 @@ __all__ = ["SegmenterNode", "main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM, which end it in every stage, also during its imports."""
-    exit_on_signals()
-    try:
-        from xsam_ros.node.node import main as run
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("xsam"):
-            raise  # the workspace was not built or not sourced; the traceback says where
-        print(
-            f"error: the Python package {error.name!r} is not installed; run pip install '.[model]' in the "
-            f"folder of X-SAM with the Python of this node ({sys.executable})",
-            file=sys.stderr,
-        )
-        return 2
+    return run_entry_point(_load, arguments)
 
-    return run(arguments)
+
+def _load() -> Callable[[Sequence[str] | None], int]:
+    from xsam_ros.node.node import main as run
+
+    return run
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
-from xsam_ros import camera_sim
+from xsam_ros import simulated_camera
 from xsam_ros.messages.compressed_images import rgb_from_compressed
 from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image
 from xsam_ros.messages.images import array_from_image, rgb_from_image
@@ -60,7 +60,7 @@ def run_sim(ros: Any) -> Iterator[Callable[..., None]]:
 
         def run(**parameters: Any) -> None:
             overrides = [Parameter(name, value=value) for name, value in parameters.items()]
-            sim = camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)
+            sim = simulated_camera.CameraSim(context=ros.context, parameter_overrides=overrides)
             executor = SingleThreadedExecutor(context=ros.context)
             executor.add_node(sim)
             ended = threading.Event()
@@ -129,13 +129,13 @@ def test_only_topics_with_subscribers_are_encoded(
     called: list[str] = []
     names = ("image_from_rgb", "image_from_depth", "compressed_from_rgb", "compressed_from_depth")
     for name in names:
-        original = getattr(camera_sim, name)
+        original = getattr(simulated_camera, name)
 
         def recorded(*args: Any, name: str = name, original: Any = original, **options: Any) -> Any:
             called.append(name)
             return original(*args, **options)
 
-        monkeypatch.setattr(camera_sim, name, recorded)
+        monkeypatch.setattr(simulated_camera, name, recorded)
     run_sim(width=48, height=36, rate_hz=50.0)
     infos = ros.collect(CameraInfo, "/camera/camera_info", qos_profile_sensor_data)
     eventually(lambda: len(infos) > 2, "camera info")
@@ -163,4 +163,4 @@ def test_a_wrong_parameter_ends_the_program_with_one_line(spawn: Callable[..., A
 def test_wrong_parameters(ros: Any, parameters: dict[str, Any], reason: str) -> None:
     overrides = [Parameter(name, value=value) for name, value in parameters.items()]
     with pytest.raises(InvalidParameterValueException, match=reason):
-        camera_sim.CameraSim(context=ros.context, parameter_overrides=overrides)
+        simulated_camera.CameraSim(context=ros.context, parameter_overrides=overrides)

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -14,10 +14,31 @@ _LONGEST_CLEANUP_S = 1.5
 """A process that gets a signal ends within this time, whatever its threads are doing."""
 
 
-def exit_on_signals() -> None:
-    """End the process at once on SIGINT and SIGTERM, with exit code 0: for the time of the imports."""
+MainFunction = Callable[[Sequence[str] | None], int]
+"""Gets the command line, None = that of the process; returns the exit code."""
+
+
+def run_entry_point(load: Callable[[], MainFunction], arguments: Sequence[str] | None) -> int:
+    """Import a node and run it; SIGINT and SIGTERM end the process with exit code 0, also during the import.
+
+    Args:
+        load: imports what takes time, and returns the node's main function.
+        arguments: for that function.
+    """
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: end_process(0))
+    try:
+        run = load()
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("xsam"):
+            raise  # the workspace was not built or not sourced; the traceback says where
+        print(
+            f"error: the Python package {error.name!r} is not installed; run pip install '.[model]' in the "
+            f"folder of X-SAM with the Python of this node ({sys.executable})",
+            file=sys.stderr,
+        )
+        return 2
+    return run(arguments)
 
 
 def call_on_signals(on_signal: Callable[[], None]) -> None:

@@ -17,6 +17,7 @@ from xsam_ros.runtime.shared_memory import remove_leftovers
 
 Spawn = Callable[..., Any]
 Eventually = Callable[..., Any]
+_LOCKS = f"fastrtps_{'[0-9a-f]' * 16}_el"  # of segments; those of ports belong to all processes
 _LIMIT_S = 4.0  # 2 s on a machine of its own; the tests share its cores with other programs
 
 
@@ -55,8 +56,11 @@ def test_while_the_model_is_busy(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize("after_s", [0.4, 0.8, 1.6])
-def test_while_it_imports_and_starts(spawn: Spawn, number: signal.Signals, after_s: float) -> None:
-    process = spawn("-m", "xsam_ros.segmenter_node")
+@pytest.mark.parametrize("module", ["segmenter_node", "camera_sim"])
+def test_while_it_imports_and_starts(
+    spawn: Spawn, number: signal.Signals, after_s: float, module: str
+) -> None:
+    process = spawn("-m", f"xsam_ros.{module}")
     time.sleep(after_s)
     _assert_ends(process, number)
 
@@ -90,12 +94,12 @@ def test_leftovers_of_a_killed_node_go_at_the_next_start(
     spawn: Spawn, ros: Any, eventually: Eventually
 ) -> None:
     shared = Path("/dev/shm")
-    before = set(shared.glob("fastrtps_*_el"))
+    before = set(shared.glob(_LOCKS))
     process = spawn("tests/ros/color_node.py", exit_code=-signal.SIGKILL)
     eventually(lambda: NodeClient(ros).active, "the active state")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    left = {lock for lock in set(shared.glob("fastrtps_*_el")) - before if _is_free(lock)}
+    left = {lock for lock in set(shared.glob(_LOCKS)) - before if _is_free(lock)}
     assert left, "Fast DDS leaves its segments"
     for lock in left:
         os.utime(lock, (0, 0))
