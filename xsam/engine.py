@@ -34,7 +34,7 @@ from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
 from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
-from xsam.inference.stages import StageClock
+from xsam.inference.stages import HookRaisedError, StageClock, guarded
 from xsam.inference.video import VideoSession, VideoState, check_video_query
 from xsam.model.memory import MemoryBank
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -208,6 +208,7 @@ class XSam:
             result instead.
         """
         clock = StageClock(Deadline(deadline_s), on_stage)
+        on_text = guarded(on_text)
         notes: list[str] = []
         frame = as_frame(source, notes)
         if isinstance(queries, (str, Query)):
@@ -333,6 +334,8 @@ def _model_errors(failed: str = "inference failed", default: type[XSamError] = M
         yield
     except XSamError:
         raise
+    except HookRaisedError as raised:
+        raise raised.error from None
     except Exception as error:
         lines = str(error).strip().splitlines()
         if is_out_of_memory(error):

@@ -130,7 +130,7 @@ def evaluate(
         evaluation |= {"source": source, "options": options, "prompts": prompts}
         run = _open_source(source, options, prompts, limit)
     else:
-        scenes = scenes or DEFAULT_SCENES
+        scenes = DEFAULT_SCENES if scenes is None else scenes
         evaluation |= {"scenes": scenes, "per_scene": per_scene}
         run = _open_scenes(scenes, limit, per_scene)
     sample = None

@@ -10,6 +10,7 @@ import difflib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 _MAX_SHOWN_CHARS = 60
@@ -38,10 +39,11 @@ class Whole:
     def check(self, value: Any) -> Any:
         if value is None and self.optional:
             return None
-        if not isinstance(value, int) or isinstance(value, bool) or not self.low <= value <= self.high:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's integers, too
+        if not whole or not self.low <= value <= self.high:
             null = " or null" if self.optional else ""
             raise ValueError(f"an integer from {self.low} to {self.high}{null}")
-        return value
+        return int(value)
 
 
 @dataclass(frozen=True, slots=True)

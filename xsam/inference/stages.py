@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import ParamSpec
 
+from xsam.errors import XSamError
 from xsam.types.deadline import Deadline, StageHook
 
+_Arguments = ParamSpec("_Arguments")
 REMINDER_S = 1.0
 """A stage that takes longer is announced again and again, because the hook may want to end the request."""
+
+
+class HookRaisedError(Exception):
+    """Carries the error of a hook past the conversion of PyTorch's errors; never leaves the engine."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def guarded(hook: Callable[_Arguments, None] | None) -> Callable[_Arguments, None] | None:
+    """Return a hook of which the errors can be told from the network's.
+
+    Raises:
+        TypeError: `hook` is neither None nor callable.
+    """
+    if hook is None:
+        return None
+    if not callable(hook):
+        raise TypeError(f"a hook must be callable, got {type(hook).__name__}")
+    called = hook
+
+    def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> None:
+        try:
+            called(*arguments, **options)
+        except XSamError:
+            raise
+        except Exception as error:
+            raise HookRaisedError(error) from error
+
+    return call
 
 
 class StageClock:
@@ -15,7 +50,7 @@ class StageClock:
 
     def __init__(self, deadline: Deadline, on_stage: StageHook | None = None) -> None:
         self.deadline = deadline
-        self._on_stage = on_stage
+        self._on_stage = guarded(on_stage)
         self._stage = ""
         self._began_s = 0.0
         self._announced_s = 0.0

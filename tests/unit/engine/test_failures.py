@@ -214,3 +214,20 @@ def test_waiting_for_another_request_counts(one_engine: XSam) -> None:
         done.set()
         other.join(30)
     assert one_engine.segment(picture(1, 1), "mug", deadline_s=60.0)
+
+
+class OwnError(Exception):
+    """Something that a caller's hook raises."""
+
+
+def test_what_a_hook_raises_reaches_the_caller(one_engine: XSam) -> None:
+    def fail(*_: object) -> None:
+        raise OwnError("stop")
+
+    with pytest.raises(OwnError, match="stop"):
+        one_engine.segment(picture(), "the mug", on_stage=fail)
+    with pytest.raises(OwnError, match="stop"):
+        one_engine.segment(picture(), Query(text="hello", task=Task.CHAT), on_text=fail)
+    with pytest.raises(TypeError, match="a hook must be callable, got str"):
+        one_engine.segment(picture(), "the mug", on_stage="print")  # type: ignore[call-overload]
+    one_engine.segment(picture(), "the mug")  # the model is free again
