@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,7 @@ from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import Scene, SceneStore
-from xsam_agent_tools.planner_hints import for_planner
-from xsam_agent_tools.result_checks import check_results
+from xsam_agent_tools.result_checks import ask_segmenter
 from xsam_agent_tools.runtime.camera_frames import CameraFrames, FrameSource
 from xsam_agent_tools.runtime.health import Latencies
 from xsam_agent_tools.runtime.serial_runner import SerialRunner
@@ -360,16 +358,8 @@ class Perception:
         deadline_s = deadline.remaining_s
         if frame is not None and is_newest:
             self._refuse_aged(frame)
-        options: dict[str, Any] = {}
-        if frame is not None and is_newest and self._has_stages:
-            options["on_stage"] = self._age_hook(frame)
-        try:
-            results = self.segmenter.segment(source, queries, deadline_s=deadline_s, **options)
-        except _AgedFrameError:
-            raise
-        except XSamError as error:
-            raise for_planner(error) from error
-        results = check_results(results, queries)
+        hook = self._age_hook(frame) if frame is not None and is_newest and self._has_stages else None
+        results = ask_segmenter(self.segmenter, source, queries, deadline_s=deadline_s, on_stage=hook)
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):
             raise ModelError(f"the result is for an image of another size than {expected_hw[::-1]}")
         if frame is None:

@@ -57,7 +57,9 @@ def foreign_hint(code: str, hint: str) -> str:
 
 
 def for_planner(error: XSamError) -> XSamError:
-    """Return an error of a segmenter with a hint that a planner can follow."""
+    """Return an error of a segmenter with a hint that a planner can follow; this package's own have one."""
+    if type(error).__module__.startswith(f"{__package__}."):
+        return error
     return error_for_code(error.code, error.message, hint=foreign_hint(error.code, error.hint))
 
 

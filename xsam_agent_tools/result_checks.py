@@ -12,13 +12,42 @@ from typing import Any
 
 import numpy as np
 
-from xsam.errors import InvalidImageError, ModelError
-from xsam.types.requests import Query, SegmentationResult, Segments, Status
-from xsam_agent_tools.planner_hints import foreign_hint
+from xsam.errors import InvalidImageError, ModelError, XSamError
+from xsam.segmenter import Segmenter
+from xsam.types.deadline import StageHook
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status
+from xsam_agent_tools.planner_hints import for_planner, foreign_hint
 from xsam_agent_tools.reading import model_words
 
 _SCORE_SLACK = 1e-3  # of half-precision arithmetic
 _HINT = "the segmenter is broken, which is not about the scene: tell the user"
+
+
+def ask_segmenter(
+    segmenter: Segmenter,
+    source: Frame | CameraRef,
+    queries: Sequence[Query],
+    *,
+    deadline_s: float,
+    on_stage: StageHook | None = None,
+) -> list[SegmentationResult]:
+    """Call the segmenter; its results are checked, and its errors get hints for planners.
+
+    Args:
+        segmenter, source, queries, deadline_s: see `Segmenter.segment`.
+        on_stage: None for segmenters that know no stages.
+
+    Raises:
+        XSamError: the request as a whole was refused or failed, or its results are unusable.
+    """
+    options: dict[str, Any] = {} if on_stage is None else {"on_stage": on_stage}
+    try:
+        results = segmenter.segment(source, queries, deadline_s=deadline_s, **options)
+    except XSamError as error:
+        if (translated := for_planner(error)) is error:
+            raise
+        raise translated from error
+    return check_results(results, queries)
 
 
 def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationResult]:

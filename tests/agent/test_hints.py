@@ -148,6 +148,8 @@ def test_with_one_camera_no_hint_names_another(make_tools, call, segmenter, with
     tools = make_tools(cameras=["front"], frame_source=frames, segmenter=segmenter)
     call(tools["segment_objects"], queries=["mug"])
     for name, arguments in FAILING_CALLS * 2:  # the second time as a repetition
+        if name not in tools:  # it could not work without the pixels
+            continue
         hint = str(call(tools[name], **arguments).json.get("hint", ""))
         assert "another camera" not in hint, name
         assert "other cameras" not in hint, name
