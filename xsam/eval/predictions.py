@@ -9,17 +9,18 @@ which the first process makes a part of its own.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.errors import DatasetError
+from xsam.errors import DatasetError, XSamError
 from xsam.eval.processes import Processes
 from xsam.eval.questions import Question
 from xsam.types.masks import MaskRle
@@ -61,12 +62,16 @@ class PredictionFile:
         if self._is_main:
             self.path = folder / PREDICTIONS
             self._file = self._open(resume)
-            self._gather(keep_failed=False)  # of a run that ended early
+            try:
+                self._gather(keep_failed=False)  # of a run that ended early
+            except DatasetError:
+                self.close()
+                raise
         processes.wait()  # the first process has checked the folder
         if not self._is_main:
             self._saved.update(self._entries(folder / PREDICTIONS))
             self.path = folder / f"predictions.{processes.index}.jsonl"
-            self._file = self.path.open("w", encoding="utf-8", newline="\n")
+            self._file = io.FileIO(self.path, "w")
             self._write(self._header)
 
     def saved(
@@ -76,15 +81,24 @@ class PredictionFile:
 
         Returns:
             One result per question; None if there are none for exactly these questions and pixels.
+
+        Raises:
+            DatasetError: the results are damaged.
         """
         image_hw, pixels = (int(rgb.shape[0]), int(rgb.shape[1])), _checksum(rgb)
         records = self._saved.get(key, self._failed.get(key))
-        if records is None or [record["query"] for record in records] != [
-            _digest(q.query, pixels) for q in questions
-        ]:
+        if records is None:
             return None
-        pairs = zip(records, questions, strict=True)
-        return [_from_record(record, question.query, image_hw) for record, question in pairs]
+        try:
+            if [record["query"] for record in records] != [_digest(q.query, pixels) for q in questions]:
+                return None
+            pairs = zip(records, questions, strict=True)
+            return [_from_record(record, question.query, image_hw) for record, question in pairs]
+        except (AttributeError, LookupError, OverflowError, TypeError, ValueError, XSamError) as error:
+            raise DatasetError(
+                f"{self.path}: the results for image {key} are damaged: {error}",
+                hint="remove the line, or choose another folder",
+            ) from error
 
     def add(self, key: str, results: Sequence[SegmentationResult], rgb: NDArray[np.uint8]) -> None:
         """Save the results for an image (H, W, 3); they survive a crash of this process.
@@ -114,7 +128,7 @@ class PredictionFile:
     def close(self) -> None:
         self._file.close()
 
-    def _open(self, resume: bool) -> TextIO:
+    def _open(self, resume: bool) -> io.FileIO:
         """Open the file for appending after its last complete line."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -130,9 +144,10 @@ class PredictionFile:
             for _ in self._entries(self.path):
                 pass  # all lines are checked before the first is written
             length = self.path.read_bytes().rfind(b"\n") + 1
-        file = self.path.open("r+" if length else "w", encoding="utf-8", newline="\n")
-        file.truncate(length)  # a line that was cut off by the end of the run
-        file.seek(length)
+        file = io.FileIO(self.path, "r+" if length else "w")
+        if length:
+            file.truncate(length)  # without a line that was cut off by the end of the run
+            file.seek(length)
         if not length:
             self._file = file
             self._write(self._header)
@@ -170,8 +185,16 @@ class PredictionFile:
             path.unlink()
 
     def _write(self, entry: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-        self._file.flush()
+        rest = memoryview(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+        try:
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except OSError as error:
+            self.close()
+            raise DatasetError(
+                f"cannot write {self.path}: {error.strerror or error}",
+                hint="make room, and go on with --resume: the images until here are saved",
+            ) from error
 
 
 def _answered(records: list[Any]) -> bool:
@@ -196,7 +219,7 @@ def _to_record(result: SegmentationResult, pixels: int) -> dict[str, Any]:
 
 def _from_record(record: Mapping[str, Any], query: Query, image_hw: tuple[int, int]) -> SegmentationResult:
     if tuple(record["size"]) != image_hw:
-        raise DatasetError(f"saved masks are for an image of {record['size']}, it has {list(image_hw)}")
+        raise ValueError(f"masks are for an image of {record['size']}, it has {list(image_hw)}")
     return SegmentationResult(
         status=Status(record["status"]),
         query=query,

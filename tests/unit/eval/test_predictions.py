@@ -92,6 +92,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         PredictionFile(tmp_path / "file" / "folder", EVALUATION)
 
 
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    """The message was the system's alone, without the file and without a way on."""
+    (tmp_path / PREDICTIONS).symlink_to("/dev/full")
+    with pytest.raises(DatasetError, match=r"cannot write .*predictions\.jsonl: No space left") as caught:
+        PredictionFile(tmp_path, EVALUATION)
+    assert "--resume" in caught.value.hint
+
+
 def test_a_damaged_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Asked(monkeypatch)
     _scores(tmp_path)
@@ -100,6 +108,30 @@ def test_a_damaged_line_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     path.write_text("\n".join([lines[0], "{", *lines[2:]]) + "\n", encoding="utf-8")
     with pytest.raises(DatasetError, match=r"predictions\.jsonl, line 2 is damaged"):
         PredictionFile(tmp_path, EVALUATION, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"size":[24,32]', '"size":[24,31]'),
+        ('"status":"found"', '"status":"maybe"'),
+        ('"counts":["', '"counts":["~'),
+        ('"scores":[0', '"scores":["x",0'),
+        ('"phrases":[]', '"phrases":5'),
+        ('"labels":', '"titles":'),
+    ],
+)
+def test_damaged_results_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str
+) -> None:
+    Asked(monkeypatch)
+    _scores(tmp_path)
+    path = tmp_path / PREDICTIONS
+    content = path.read_text(encoding="utf-8")
+    assert old in content
+    path.write_text(content.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"predictions\.jsonl: the results for image 0 are damaged"):
+        _scores(tmp_path, resume=True)
 
 
 def test_what_failed_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
