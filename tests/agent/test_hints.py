@@ -10,7 +10,7 @@ import pytest
 
 import xsam.errors
 from tests.agent.table import RecordingSegmenter, new_frame
-from xsam import Status, XSamError
+from xsam import Frame, Status, XSamError
 from xsam.errors import (
     CheckpointError,
     DeadlineExceededError,
@@ -83,6 +83,22 @@ def test_failed_results_of_a_segmenter_do_so_too(make_tools, call, error: XSamEr
     assert result["code"] == error.code
     assert result["hint"]
     assert not OUT_OF_REACH.search(result["hint"])
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+def test_errors_of_a_frame_source_and_of_a_status_do_so_too(make_tools, call, error: XSamError) -> None:
+    class UnavailableSegmenter(RecordingSegmenter):
+        def status(self, *, deadline_s):
+            raise error
+
+    def broken_camera(camera: str) -> Frame:
+        raise error
+
+    tools = make_tools(segmenter=UnavailableSegmenter([]), frame_source=broken_camera)
+    for result in (call(tools["segment_objects"], queries=["mug"]), call(tools["perception_status"])):
+        assert result["code"] == error.code
+        assert result["hint"]
+        assert not OUT_OF_REACH.search(result["hint"])
 
 
 def test_a_busy_model_is_no_reason_to_ask_for_a_longer_deadline(make_tools, call) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from xsam.errors import DeadlineExceededError, NoFrameError, XSamError
 from xsam.types.deadline import Deadline
 from xsam.types.requests import Frame
+from xsam_agent_tools.planner_hints import for_planner
 
 FrameSource = Callable[[str], Frame]
 """Camera name → its newest frame."""
@@ -110,7 +111,7 @@ class CameraFrames:
             frame = self._source(request.camera)
         except BaseException as error:
             self._forget(request)
-            request.frame.set_exception(error)
+            request.frame.set_exception(for_planner(error) if isinstance(error, XSamError) else error)
         else:
             self._forget(request)
             request.frame.set_result(frame)

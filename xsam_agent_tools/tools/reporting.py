@@ -10,6 +10,7 @@ from xsam.types.deadline import Deadline
 from xsam_agent_tools.errors import NotLookedError, StaleIdError
 from xsam_agent_tools.memory.history import PastSearch
 from xsam_agent_tools.perception import ImageAge, Perception
+from xsam_agent_tools.planner_hints import for_planner
 from xsam_agent_tools.runtime.health import segmenter_status
 from xsam_agent_tools.schemas import ALL_CAMERAS, perception_status_args, report_not_found_args
 from xsam_agent_tools.text.artifact import ABSENCE, STATUS
@@ -84,7 +85,7 @@ def perception_status(toolbox: Toolbox) -> ToolSpec:
         unavailable: XSamError | None = status.pop("unavailable", None)
         payload: dict[str, Any] = {"status": "ok"}
         if unavailable is not None:
-            payload = error_payload(unavailable)
+            payload = error_payload(for_planner(unavailable))
         payload.update(status)
         payload.setdefault("model", perception.latencies.model_id or "not asked yet")
         if latency := perception.latencies.summary():
