@@ -34,10 +34,12 @@ _QUANTITY = re.compile(
 )
 _ONE = re.compile(r"(?:this|that|my|your|our|his|her|their|its) ", re.IGNORECASE)
 _ORDER = re.compile(
-    r"(?:please )?(?:find|locate|detect|segment|look for|search for|show)(?: me)? (?!of\b)(?=\S)",
+    r"(?:please )?(?:(?:find|locate|detect|segment|look for|search for)(?: me)?|show me) (?!of\b)(?=\S)",
     re.IGNORECASE,
 )
-_ABSENCE = re.compile(r"(?:no|not|without|except|everything but|anything but) ", re.IGNORECASE)
+_ABSENCE = re.compile(
+    r"(?:no(?!.*\bsigns?\b)|not|without|except|everything but|anything but) ", re.IGNORECASE
+)
 _ALTERNATIVES = re.compile(r"[a-z-]{3,}(?:/[a-z-]{3,})+", re.IGNORECASE)
 # Words that describe a thing and name none: "big, red mug" and "black and white mug" are one phrase each.
 _MODIFIERS = frozenset(
@@ -184,7 +186,7 @@ def simpler_nouns(phrase: str) -> list[str]:
 
 
 def _split_line(line: str) -> list[str]:
-    parts = [part.strip() for part in line.split(",") if part.strip()]
+    parts = [part.strip() for part in re.split(r",(?!\d)", line) if part.strip()]
     if is_blank(line) or (line.rstrip().endswith("?") and not all(part.endswith("?") for part in parts)):
         return [line]
     if any(_words(part)[0] in _AFTER_NOUN for part in parts[1:]):  # "the plate, left of the pan"

@@ -186,8 +186,18 @@ def read_id(value: Any, *, own_name: str) -> Reading:
     return Reading(value=reading.value[0], read_as=reading.read_as)
 
 
-def read_optional_id(value: Any, *, own_name: str) -> Reading:
-    """Read one id, or none: blank and "null" give "".
+def read_image_id(value: Any, *, own_name: str) -> Reading:
+    """Read the id of an image; that of an object stands for its image: "f1/m2" → "f1".
+
+    Raises:
+        ValueError: it is empty, too long, or several.
+    """
+    image_id = read_id(value, own_name=own_name).value.partition("/")[0]
+    return Reading(value=image_id, read_as=difference(value, image_id))
+
+
+def read_optional_image_id(value: Any, *, own_name: str) -> Reading:
+    """Read the id of an image, or none: blank and "null" give "".
 
     Raises:
         ValueError: it is too long, or several.
@@ -196,7 +206,7 @@ def read_optional_id(value: Any, *, own_name: str) -> Reading:
         return Reading(value="")
     if isinstance(value, str) and is_blank(value):
         return Reading(value="", read_as=difference(value, ""))
-    return read_id(value, own_name=own_name)
+    return read_image_id(value, own_name=own_name)
 
 
 def read_ids(

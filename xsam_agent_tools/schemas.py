@@ -24,8 +24,9 @@ from xsam_agent_tools.reading import (
     read_count,
     read_id,
     read_ids,
+    read_image_id,
     read_name,
-    read_optional_id,
+    read_optional_image_id,
     read_switch,
     read_text,
 )
@@ -164,7 +165,7 @@ def compare_objects_args() -> type[BaseModel]:
 def filter_objects_args() -> type[BaseModel]:
     """Build the arguments of `filter_objects`."""
     fields: Fields = {
-        "image_id": _required_id("image_id", "the image, e.g. 'f7'"),
+        "image_id": _required_id("image_id", "the image, e.g. 'f7'", read_image_id),
         "keep": _ids("keep", "ids or marks to keep, all others are dropped", 0, MAX_FILTERED),
         "drop": _ids("drop", "or: ids or marks to drop, all others are kept", 0, MAX_FILTERED),
     }
@@ -223,7 +224,7 @@ def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
         fields["image_id"] = _optional(
             "image_id",
             "ask about this earlier image, e.g. 'f7', not a fresh one; camera is ignored",
-            read_optional_id,
+            read_optional_image_id,
         )
     return fields
 
@@ -290,9 +291,9 @@ def _object_id() -> tuple[Any, Any]:
     return _required_id("object_id", "id from an earlier answer, e.g. 'f7/m1'")
 
 
-def _required_id(name: str, description: str) -> tuple[Any, Any]:
+def _required_id(name: str, description: str, read: Callable[..., Reading] = read_id) -> tuple[Any, Any]:
     schema = {"type": "string", "maxLength": MAX_ID_CHARS, "description": description}
-    return _field(functools.partial(read_id, own_name=name), schema, ...)
+    return _field(functools.partial(read, own_name=name), schema, ...)
 
 
 def _optional(name: str, description: str, read: Callable[..., Reading]) -> tuple[Any, Any]:

@@ -154,6 +154,7 @@ def test_a_phrase_is_read_as_what_it_means_and_the_answer_says_so(sent: str, phr
     [
         *("mug", "scissors", "glass", "bus", "lens", "thermos", "cactus", "tennis racket", "7 up", "pants"),
         *("sunglasses", "safety glasses", "the scissors", "the red mugs on the tray", "two liter bottle"),
+        *("no parking sign", "show poster", "1,000 piece puzzle", "two-handled mug", "segment of orange"),
         *("What can I drink from?", "the mug left of the plate", "chess board", "Coca-Cola can"),
     ],
 )
@@ -228,6 +229,8 @@ def test_a_plural_that_was_not_found_is_the_same_search_as_its_singular(make_too
             {"object_ids": '["f1/m1", "f1/m2"]', "relation": "left-of"},
             {"left-of": "left_of"},
         ),
+        ("segment_objects", {"queries": ["plate"], "image_id": "[f1/m2]"}, {"[f1/m2]": "f1"}),
+        ("filter_objects", {"image_id": "f1/m1", "drop": "m1"}, {"f1/m1": "f1"}),
         ("filter_objects", {"image_id": " f1 ", "keep": [1, "M2"]}, {"M2": "m2", " f1 ": "f1"}),
         ("segment_everything", {"classes": "mugs, plates"}, {"mugs, plates": ["mug", "plate"]}),
         ("ask_scene", {"question": {"question": "What can I drink from?"}}, {}),

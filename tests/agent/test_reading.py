@@ -54,7 +54,7 @@ MODELS = (
     schemas.segment_everything_args(("front",)),
     schemas.segment_with_prompt_args(("front",), with_image_id=True),
     schemas.refine_object_args(),
-    schemas.locate_objects_3d_args(),
+    schemas.locate_objects_3d_args(with_frame=True),
     schemas.compare_objects_args(),
     schemas.filter_objects_args(),
     schemas.report_not_found_args(),
