@@ -15,6 +15,7 @@ from xsam.types.requests import Query, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
 from xsam_agent_tools.findings import (
     FAILURE_STATUSES,
+    find_duplicates,
     nonempty_segments,
     raise_if_failed,
     scene_object,
@@ -31,13 +32,15 @@ from xsam_agent_tools.text.content import header, object_payload, percent, to_te
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 UNCHANGED_IOU = 0.98  # masks that overlap more are the same outline
+_ALIKE_IOU = 0.5  # masks that overlap less are not of the same object
 
 _SEGMENT_WITH_PROMPT = """\
 Segment what you point at, for when words do not tell it apart. prompts: marks on the image in whole pixels \
 of its `size` [width,height], as in box_xyxy and center_xy: a point, a box (x,y to x2,y2) or a scribble (x,y \
 and further points in path); label negative = not this. Give the image_id you saw the place on. scope one = \
 the object under the marks; all_similar = everything that looks like it. marks_px = the marks as they were \
-used. status unsure = the result does not obey the marks in ignored. iou_without_negatives = overlap with \
+used. status unsure = the result does not obey the marks in ignored, or differs from the objects in \
+differs_from, which are under the marks, too. iou_without_negatives = overlap with \
 the result without the negative marks (1.0 = they changed nothing).\
 """
 
@@ -91,11 +94,16 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
         names = [f"prompt {n}" for n in range(1, len(prompts) + 1)]
         whole_object = scope == "one" and sum(item.positive for item in prompts) == 1
         ignored = _ignored_marks(placed.prompts, names, union, whole_object=whole_object)
-        status = ("unsure" if ignored else "ok") if objects else "no_match"
+        known = scene.objects[: len(scene.objects) - len(objects)]
+        same_as = find_duplicates(scene, objects)
+        other = _other_outlines(known, placed.prompts, objects) if scope == "one" else {}
+        status = ("unsure" if ignored or other else "ok") if objects else "no_match"
         payload = header(status, scene, perception.age(scene))
-        payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
+        payload["objects"] = [
+            object_payload(item, scene.image_hw, same_as=same_as.get(item.object_id)) for item in objects
+        ]
         payload["truncated"] = len(indices) - len(kept)
-        payload.update({**placed.payload(), **ignored})
+        payload.update({**placed.payload(), **other, **ignored})
         if len(capture.results) > 1 and objects:
             payload["iou_without_negatives"] = _iou_without_negatives(
                 capture, union, best_only=scope == "one"
@@ -180,6 +188,27 @@ def _ignored_marks(
     if not ignored or not mask.any():
         return {}
     return {"ignored": ignored, "hint": "the result does not obey every mark: try a box, or more marks"}
+
+
+def _other_outlines(
+    known: Sequence[SceneObject], marks: Sequence[VisualPrompt], found: Sequence[SceneObject]
+) -> dict[str, Any]:
+    """Name the objects known on the image that are under the marks and look different from what was found.
+
+    {} when one of those objects has the same outline, or none is under all the positive points.
+    """
+    points = [mark.points_xy for mark in marks if mark.positive and mark.points_xy is not None]
+    if not points or not found:
+        return {}
+    columns, rows = np.rint(np.concatenate(points)).astype(int).T
+    under = [item for item in known if not item.dropped and item.mask.decode()[rows, columns].all()]
+    if not under or any(item.mask.iou(found[0].mask) >= _ALIKE_IOU for item in under):
+        return {}
+    ids = [item.object_id for item in under]
+    return {
+        "differs_from": ids,
+        "hint": f"{ids[0]} is under this mark, too, with another outline: use it, or draw a box",
+    }
 
 
 def _outline_change(
