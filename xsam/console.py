@@ -26,7 +26,13 @@ from typer.core import TyperCommand, TyperGroup
 from xsam.errors import OutOfMemoryError, RequestRefusedError, XSamError
 from xsam.types.requests import Status
 
-EXIT_CODES = {Status.FOUND: 0, Status.FAILED: 1, Status.REFUSED: 2, Status.NOT_FOUND: 3}
+EXIT_CODES = {
+    Status.FOUND: 0,
+    Status.FAILED: 1,
+    Status.REFUSED: 2,
+    Status.NOT_FOUND: 3,
+    Status.UNSURE: 4,
+}
 
 _EXTRA_MODULES = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors"), "pip install 'xsam[model]'"),

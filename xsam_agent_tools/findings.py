@@ -30,9 +30,20 @@ class Findings:
     same_as: dict[str, str]  # object id → earlier id of the same object
     not_found: tuple[str, ...]
     ambiguous: tuple[str, ...]  # phrases that expect one object and match several
+    unsure: tuple[str, ...]  # phrases that match nothing but objects with a doubt
     failed: tuple[tuple[str, XSamError], ...]
     truncated: int  # number of objects left out
     hints: tuple[str, ...] = ()  # the segmenter's own advice, for example about words it does not know
+
+    @property
+    def certain(self) -> tuple[SceneObject, ...]:
+        """The objects without a doubt, and those of the unsure phrases, which have no better ones."""
+        return tuple(item for item in self.objects if not item.doubt or item.query in self.unsure)
+
+    @property
+    def possible(self) -> tuple[SceneObject, ...]:
+        """The doubtful objects of phrases that match others for certain."""
+        return tuple(item for item in self.objects if item.doubt and item.query not in self.unsure)
 
 
 def store_findings(
@@ -70,6 +81,7 @@ def store_findings(
             if not indices and result.status not in FAILURE_STATUSES
         ),
         ambiguous=tuple(phrase for phrase in phrases if _is_ambiguous(phrase, objects, same_as)),
+        unsure=unsure_phrases(objects),
         failed=tuple(
             (phrase, error_for_code(result.code, result.message, hint=result.hint))
             for phrase, result in pairs
@@ -80,6 +92,12 @@ def store_findings(
             dict.fromkeys(r.hint for r in capture.results if r.hint and r.status not in FAILURE_STATUSES)
         ),
     )
+
+
+def unsure_phrases(objects: Sequence[SceneObject]) -> tuple[str, ...]:
+    """Return the phrases whose objects all have a doubt."""
+    certain = {item.query for item in objects if not item.doubt}
+    return tuple(dict.fromkeys(item.query for item in objects if item.query not in certain))
 
 
 def store_objects(
@@ -122,15 +140,21 @@ def raise_if_failed(result: SegmentationResult) -> None:
 
 def nonempty_segments(result: SegmentationResult) -> list[int]:
     """Return the indices of the segments whose mask has pixels, best score first."""
-    if result.status is not Status.FOUND:
+    if result.status not in (Status.FOUND, Status.UNSURE):
         return []
     return [index for index, mask in enumerate(result.segments.masks) if mask.area > 0]
 
 
 def scene_object(
-    result: SegmentationResult, index: int, *, query: str, parent_id: str = "", label: str = ""
+    result: SegmentationResult,
+    index: int,
+    *,
+    query: str,
+    parent_id: str = "",
+    label: str = "",
+    doubt: str | None = None,
 ) -> SceneObject:
-    """Convert one segment to an object that has no id yet; `label` replaces the segment's own."""
+    """Convert one segment to an object that has no id yet; `label` and `doubt` replace the segment's own."""
     segments = result.segments
     piece = main_piece(segments.masks[index].decode())
     score = float(segments.scores[index])
@@ -144,6 +168,7 @@ def scene_object(
         pieces=piece.pieces,
         mask=segments.masks[index],
         location=segments.locations[index],
+        doubt=segments.doubts[index] if doubt is None else doubt,
     )
 
 
@@ -189,5 +214,6 @@ def _show_same_object(one: SceneObject, two: SceneObject) -> bool:
 def _is_ambiguous(phrase: str, objects: Sequence[SceneObject], same_as: dict[str, str]) -> bool:
     if not expects_one_object(phrase):
         return False
-    distinct = {same_as.get(item.object_id, item.object_id) for item in objects if item.query == phrase}
-    return len(distinct) > 1
+    fitting = [item for item in objects if item.query == phrase]
+    certain = [item for item in fitting if not item.doubt] or fitting
+    return len({same_as.get(item.object_id, item.object_id) for item in certain}) > 1

@@ -133,7 +133,8 @@ def test_a_description_names_only_the_ids_that_the_tool_gave(make_tools, call) -
         )
 
     def _two(query: Query) -> Segments:
-        assert query.task is Task.GROUNDED_CONVERSATION
+        if query.task is not Task.GROUNDED_CONVERSATION:  # the query for names
+            return Segments(image_hw=(480, 640))
         return Segments(
             image_hw=(480, 640),
             masks=(MaskRle.encode(MASKS["mug"][0]), MaskRle.encode(MASKS["plate"][0])),

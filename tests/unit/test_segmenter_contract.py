@@ -76,9 +76,10 @@ def answers_are_complete(subject: Subject) -> None:
     height, width = subject.image_hw
     queries = [Query(text="red"), Query(thing_classes=("red", "mug"), stuff_classes=("floor",))]
     for result in subject.ask(*queries, Query(prompts=(VisualPrompt.box(0, 0, width, height),))):
-        assert result.status in (Status.FOUND, Status.NOT_FOUND)
-        assert result.found is (len(result) > 0)
-        assert bool(result.message) is not result.found
+        assert result.answered
+        assert (result.status is Status.NOT_FOUND) is (len(result) == 0)
+        assert (result.status is Status.UNSURE) is any(result.segments.doubts)
+        assert bool(result.message) is (result.status is Status.NOT_FOUND)
         assert result.code == ""
         assert result.model_id
         assert all(seconds >= 0 for seconds in result.timing.stages_s.values())

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _STATUS_COLORS = {
     Status.FOUND: "green",
+    Status.UNSURE: "yellow",
     Status.NOT_FOUND: "yellow",
     Status.REFUSED: "red",
     Status.FAILED: "red",
@@ -136,7 +137,7 @@ def _draw(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint
 def _as_json(result: SegmentationResult) -> dict[str, Any]:
     segments = result.segments
     height, width = segments.image_hw
-    columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks)
+    columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks, segments.doubts)
     return {
         "status": result.status.value,
         "message": result.message,
@@ -151,11 +152,12 @@ def _as_json(result: SegmentationResult) -> dict[str, Any]:
             {
                 "label": label,
                 "score": round(float(score), 4),
+                **({"doubt": doubt} if doubt else {}),
                 "box_xyxy": [float(v) for v in box],
                 "area_px": mask.area,
                 "mask": {"size": [height, width], "counts": mask.counts.decode("ascii")},
             }
-            for label, score, box, mask in zip(*columns, strict=True)
+            for label, score, box, mask, doubt in zip(*columns, strict=True)
         ],
         "timing_s": {name: round(seconds, 4) for name, seconds in result.timing.stages_s.items()},
     }
@@ -168,10 +170,17 @@ def _print_result(result: SegmentationResult, out: Path | None) -> None:
     print_lines(*filter(None, (result.text, result.hint)), *(f"note: {note}" for note in result.notes))
     segments = result.segments
     if len(segments):
-        table = Table("label", "score", "box x0 y0 x1 y1", "area px")
-        columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks)
-        for label, score, box, mask in zip(*columns, strict=True):
-            table.add_row(Text(label), f"{score:.2f}", " ".join(f"{v:.0f}" for v in box), str(mask.area))
+        doubtful = any(segments.doubts)
+        table = Table("label", "score", "box x0 y0 x1 y1", "area px", *(["unsure"] if doubtful else []))
+        columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks, segments.doubts)
+        for label, score, box, mask, doubt in zip(*columns, strict=True):
+            row: list[Text | str] = [
+                Text(label),
+                f"{score:.2f}",
+                " ".join(f"{v:.0f}" for v in box),
+                str(mask.area),
+            ]
+            table.add_row(*row, *([Text(doubt)] if doubtful else []))
         Console().print(table)
     if out is not None:
         print_lines(f"wrote {out}")

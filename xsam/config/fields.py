@@ -65,6 +65,22 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Name:
+    """A text with at least one visible character, on one line."""
+
+    max_chars: int
+
+    def check(self, value: Any) -> Any:
+        if (
+            not isinstance(value, str)
+            or not value.isprintable()
+            or not 0 < len(value.strip()) <= self.max_chars
+        ):
+            raise ValueError(f"a text of 1 to {self.max_chars} characters on one line")
+        return value.strip()
+
+
+@dataclass(frozen=True, slots=True)
 class Flag:
     """true or false."""
 

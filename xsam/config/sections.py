@@ -200,6 +200,7 @@ XSAM: dict[str, Field] = {
     "instance_threshold": Number(0.0, 1.0),
     "one_mask_per_object": Flag(),
     "sampler": _IGNORED,  # a table of its own, see `check_config`
+    "calibration": _IGNORED,  # likewise, see `check_calibration`
     # Fixed here, variable in the released code.
     "special_tokens": Choice(SPECIAL_TOKENS),
     "connector_type": Choice("conv"),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from xsam.config.calibration import Calibration, check_calibration
 from xsam.config.json_files import read_json
 from xsam.config.schema import SPECIAL_TOKENS, build_config, check_config, misfits
 from xsam.config.square import Square
@@ -62,6 +63,7 @@ class XSamConfig:
     instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
     one_mask_per_object: bool = False  # trained with one mask for each object that a phrase refers to
     sampler: RegionSamplerConfig = field(default_factory=RegionSamplerConfig)
+    calibration: Calibration | None = None  # None = scores are taken as they are
 
     @property
     def connector_layers(self) -> tuple[int, ...]:
@@ -85,8 +87,10 @@ class XSamConfig:
         own = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.name not in ("llm", "vision_encoder", "sam", "mask2former", "sampler")
+            if f.name not in ("llm", "vision_encoder", "sam", "mask2former", "sampler", "calibration")
         }
+        if self.calibration is not None:
+            own["calibration"] = self.calibration.to_dict()
         return {
             "llm": self.llm.to_diff_dict(),
             "vision_encoder": self.vision_encoder.to_diff_dict(),
@@ -104,11 +108,16 @@ class XSamConfig:
                 together; see `xsam.config.schema`.
         """
         sections, problems = check_config(data)
-        config: XSamConfig = build_config(lambda: cls._from_sections(sections), problems, misfits)
+        calibration = check_calibration(data.get("xsam"), problems) if sections else None
+        config: XSamConfig = build_config(
+            lambda: cls._from_sections(sections, calibration), problems, misfits
+        )
         return config
 
     @classmethod
-    def _from_sections(cls, sections: Mapping[str, Mapping[str, Any]]) -> XSamConfig:
+    def _from_sections(
+        cls, sections: Mapping[str, Mapping[str, Any]], calibration: Calibration | None
+    ) -> XSamConfig:
         from transformers import AutoConfig, Mask2FormerConfig, SamVisionConfig, SiglipVisionConfig
 
         language = dict(sections["llm"])
@@ -125,6 +134,7 @@ class XSamConfig:
             sam=SamVisionConfig(**sections["sam"]),
             mask2former=Mask2FormerConfig(**sections["mask2former"]),
             sampler=sampler,
+            calibration=calibration,
             **{**defaults, **sections["xsam"]},
         )
 

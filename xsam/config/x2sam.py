@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xsam.config.calibration import Calibration
 from xsam.config.json_files import read_json
 from xsam.config.schema import build_config
 from xsam.config.sections import SPECIAL_TOKENS
@@ -90,6 +91,11 @@ class X2SamConfig:
     def square(self) -> Square:
         """Input of SAM 2's encoder."""
         return Square(side=int(self.sam2.backbone_config.image_size[0]), keep_ratio=not self.pixels.squash)
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """None: no checkpoint of this family has been calibrated."""
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `config.json`."""

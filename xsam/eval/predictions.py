@@ -29,7 +29,7 @@ from xsam.types.requests import Query, SegmentationResult, Segments, Status
 PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 _OTHERS = "predictions.*.jsonl"
 _TEXT_FIELDS = ("text", "message", "code", "hint", "model_id")
-_ANSWERED = (Status.FOUND.value, Status.NOT_FOUND.value)
+_ANSWERED = (Status.FOUND.value, Status.UNSURE.value, Status.NOT_FOUND.value)
 
 
 class PredictionFile:
@@ -213,6 +213,7 @@ def _to_record(result: SegmentationResult, pixels: int) -> dict[str, Any]:
         "label_indices": segments.label_indices.tolist(),
         "scores": segments.scores.tolist(),
         "boxes_xyxy": segments.boxes_xyxy.tolist(),
+        "doubts": list(segments.doubts),
         "counts": [mask.counts.decode("ascii") for mask in segments.masks],
     }
 
@@ -229,6 +230,7 @@ def _from_record(record: Mapping[str, Any], query: Query, image_hw: tuple[int, i
             image_hw=image_hw,
             masks=tuple(MaskRle.from_counts(*image_hw, counts.encode()) for counts in record["counts"]),
             labels=tuple(record["labels"]),
+            doubts=tuple(record.get("doubts", ())),
             label_indices=np.array(record["label_indices"], np.int32),
             scores=np.array(record["scores"], np.float32),
             boxes_xyxy=np.array(record["boxes_xyxy"], np.float32).reshape(-1, 4),

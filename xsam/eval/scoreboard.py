@@ -143,8 +143,8 @@ class Scoreboard:
         self.failures[reason] += 1
 
     def _add_region(self, question: Question, truth: RegionTruth, result: SegmentationResult) -> float:
-        found = result.masks.any(axis=0) if result.found else np.zeros_like(truth.mask)
-        rejected = not result.found or int(np.count_nonzero(found)) < truth.least_px
+        found = result.masks.any(axis=0) if len(result) else np.zeros_like(truth.mask)
+        rejected = not len(result) or int(np.count_nonzero(found)) < truth.least_px
         if rejected:
             found = np.zeros_like(truth.mask)
         if question.group == INTERACTIVE:

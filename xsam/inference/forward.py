@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,51 +12,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
+from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
+from xsam.inference.doubts import CHECKED_TASKS, compete, with_doubts
 from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.pointing import Reference
-from xsam.inference.preprocess import region_mask
-from xsam.inference.prompt_masks import prompt_mask
-from xsam.inference.prompts import (
-    SEG_TAG,
-    Conversation,
-    TokenizedPrompt,
-    conversation_for,
-    mark_positions,
-    tokenize,
-    unknown_words,
-    without_repeats,
-)
+from xsam.inference.prepare import MAX_NEW_TOKENS, Prompt, prepare
+from xsam.inference.prompts import SEG_TAG, mark_positions, unknown_words
 from xsam.inference.results import Prediction, compose, plain_text, with_names_of
 from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage, span_means
 from xsam.types.deadline import TextHook
-from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
 MAX_PROMPTS_PER_BATCH = 8
-MAX_NEW_TOKENS = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """A valid query as tokens and regions."""
-
-    index: int  # of the query in the request
-    query: Query
-    distinct: Query  # without repeated categories, which would share their probability
-    task: Task  # resolved
-    conversation: Conversation
-    tokens: TokenizedPrompt  # expanded
-    text_start: int  # index of the first token after the image
-    regions: Tensor | None  # (R, S, S) masks for the region sampler
-    prompt_region: BoolMask | None  # (H, W) pixels that an INTERACTIVE query points at
+_SURVEY = -1  # index of the prompt for the census, which is no query of the request
 
 
 class ForwardPass:
@@ -104,58 +79,22 @@ class ForwardPass:
             except InvalidQueryError as error:
                 results[index] = SegmentationResult.from_error(error, query, frame)
         if prompts:
-            predictions = self._predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
+            predictions, census = self._predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
             clock.begin("postprocess")
-            composed = [self.compose(predictions[prompt.index], prompt, frame, clock) for prompt in prompts]
+            composed = compete(
+                [
+                    self.compose(predictions[prompt.index], prompt, frame, clock, census=census)
+                    for prompt in prompts
+                ]
+            )
             stages_s = clock.finish()
             for prompt, result in zip(prompts, composed, strict=True):
                 results[prompt.index] = result.with_timing(stages_s)
         return [results[index] for index in range(len(queries))]
 
-    # ----------------------------------------------------------------------------------- prepare
-
     def prepare(self, index: int, query: Query, frame: Frame) -> Prompt:
-        """Validate a query and turn it into tokens and region masks.
-
-        Raises:
-            InvalidQueryError: a field is wrong, a text is empty without its tags, or the query takes more
-                tokens than the model has room for.
-        """
-        config = self.model.config
-        task = query.validate(frame.image_hw)
-        distinct = without_repeats(query)
-        conversation = conversation_for(distinct, task)
-        tokens = tokenize(self.tokenizer, conversation, self.family.chat)
-        tokens = tokens.expand(
-            self.family.count_image_tokens(frame.image_hw), config.sampler.tokens_per_region
-        )
-        room = self.family.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
-        if len(tokens.input_ids) > room:
-            raise InvalidQueryError(
-                f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
-                hint="ask for fewer categories or regions at a time, or shorten the text",
-            )
-        regions = prompt_region = None
-        if task is Task.INTERACTIVE:
-            prompt_region = prompt_mask(query.prompts, frame.image_hw)
-            regions = region_mask(prompt_region, config.square)[None]
-        elif task is Task.VISUAL_GROUNDED:
-            negatives = [p for p in query.prompts if not p.positive]
-            positives = [p for p in query.prompts if p.positive]
-            regions = torch.stack(
-                [region_mask(prompt_mask([p, *negatives], frame.image_hw), config.square) for p in positives]
-            )
-        return Prompt(
-            index=index,
-            query=query,
-            distinct=distinct,
-            task=task,
-            conversation=conversation,
-            tokens=tokens,
-            text_start=int(np.flatnonzero(tokens.input_ids == IMAGE_ID)[-1]) + 1,
-            regions=regions,
-            prompt_region=prompt_region,
-        )
+        """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`."""
+        return prepare(self.family, self.tokenizer, index, query, frame)
 
     # ------------------------------------------------------------------------------------ encode
 
@@ -168,8 +107,12 @@ class ForwardPass:
         on_text: TextHook | None,
         *,
         keep_frame: bool,
-    ) -> dict[int, Prediction | ModelError]:
-        """Encode the frame unless it is cached, and predict for every prompt; keyed by prompt index."""
+    ) -> tuple[dict[int, Prediction | ModelError], Census]:
+        """Encode the frame unless it is cached, and predict for every prompt.
+
+        Returns:
+            The predictions by prompt index, and the census of the frame that the answers are checked with.
+        """
         key = FrameCache.key(frame.rgb)
         encoded = frames.get(key)
         if encoded is None:
@@ -186,6 +129,7 @@ class ForwardPass:
         else:
             clock.begin("encode")  # announced all the same: every request has the same stages
         predictions: dict[int, Prediction | ModelError] = {}
+        survey = self._survey(encoded, prompts, frame)
         try:
             forced = [prompt for prompt in prompts if prompt.conversation.answer]
             for start in range(0, len(forced), MAX_PROMPTS_PER_BATCH):
@@ -195,14 +139,31 @@ class ForwardPass:
                 if not prompt.conversation.answer:
                     with suppress(NotFiniteError):
                         predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
+            if survey:  # a pass of its own: the last bits of an answer must not depend on what is cached
+                predictions.update(self._predict_forced(encoded, survey, clock))
         finally:
             frames.put(key, encoded, keep=keep_frame)
+        for prompt in survey:
+            answer = predictions.pop(prompt.index, None)
+            if isinstance(answer, Prediction):
+                encoded.census = census_of(self.compose(answer, prompt, frame, clock))
         failed = [prompt for prompt in prompts if prompt.index not in predictions]
         if failed:
             frames.drop(key)  # what the language model computed from the image may be the cause
             failure = self._not_finite(frame, failed[0], clock)
             predictions.update((prompt.index, failure) for prompt in failed)
-        return predictions
+        return predictions, encoded.census or NO_CENSUS
+
+    def _survey(self, encoded: EncodedFrame, prompts: Sequence[Prompt], frame: Frame) -> tuple[Prompt, ...]:
+        """Return the prompt for the census that these prompts need; none if the frame has it already."""
+        checked = [prompt.query for prompt in prompts if prompt.task in CHECKED_TASKS]
+        names = census_names(checked, self.model.config.calibration) if checked else ()
+        if not names or (encoded.census is not None and set(names) <= set(encoded.census.names)):
+            return ()
+        try:
+            return (self.prepare(_SURVEY, census_query(names), frame),)
+        except InvalidQueryError:  # it takes more tokens than the model has room for
+            return ()
 
     def _not_finite(self, frame: Frame, prompt: Prompt | None, clock: StageClock) -> ModelError:
         return not_finite_error(self.model, self._find_not_finite(frame, prompt, clock))
@@ -366,6 +327,7 @@ class ForwardPass:
         frame: Frame,
         clock: StageClock,
         *,
+        census: Census = NO_CENSUS,
         references: Sequence[Reference] = (),
     ) -> SegmentationResult:
         """Build the result of one prompt, still without timing; see `xsam.inference.results.compose`."""
@@ -373,7 +335,9 @@ class ForwardPass:
             return replace(
                 SegmentationResult.from_error(prediction, prompt.query, frame), model_id=self.model_id
             )
-        unknown = unknown_words(self.tokenizer, prompt.query)
+        described = prompt.task is Task.GROUNDED_CONVERSATION  # which does not read the text of the query
+        unknown = {} if described else unknown_words(self.tokenizer, prompt.query)
+        words = dict.fromkeys(word for found in unknown.values() for word in found)
         result = compose(
             prediction,
             prompt.distinct,
@@ -383,8 +347,16 @@ class ForwardPass:
             prompt_region=prompt.prompt_region,
             references=references,
             model_id=self.model_id,
-            hint=f"the model does not know the word(s): {', '.join(unknown)}" if unknown else "",
+            hint=f"the model does not know the word(s): {', '.join(words)}" if words else "",
             check=clock.check,
+        )
+        result = with_doubts(
+            result,
+            prompt.task,
+            frame,
+            census=census,
+            calibration=self.model.config.calibration,
+            unknown=unknown,
         )
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xsam.inference.census import Census
 from xsam.model.language import PrefixCache
 from xsam.model.mask_decoder import DecoderMemory
 
@@ -23,6 +24,7 @@ class EncodedFrame:
     memory: DecoderMemory
     deepstack: tuple[Tensor, ...] = ()  # (T, D) each, of X2SAM; dropped with the image tokens
     prefix: PrefixCache | None = None  # the language model's keys and values up to the last image token
+    census: Census | None = None  # where the known categories are
 
     @property
     def nbytes(self) -> int:

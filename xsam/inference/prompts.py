@@ -150,13 +150,22 @@ def clean_text(text: str) -> str:
     return " ".join(text.split())
 
 
-def unknown_words(tokenizer: Any, query: Query) -> tuple[str, ...]:
-    """Return the words of a query that a word-level tokenizer does not know; empty for other tokenizers."""
-    names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
-    words = [word for text in (clean_text(query.text), *names) for word in text.replace("?", " ").split()]
+def unknown_words(tokenizer: Any, query: Query) -> dict[str, tuple[str, ...]]:
+    """Return the words that a word-level tokenizer does not know; empty for other tokenizers.
+
+    Returns:
+        Category or text of the query → its unknown words, without those that have none.
+    """
+    names = {name: category_name(name) for name in query.thing_classes + query.stuff_classes}
+    texts = {query.text.strip(): clean_text(query.text), **names}
     unknown_id = tokenizer.unk_token_id
-    unknown = [w for w in words if unknown_id in tokenizer.encode(w, add_special_tokens=False)]
-    return tuple(dict.fromkeys(unknown))
+    found = {}
+    for label, text in texts.items():
+        words = dict.fromkeys(text.replace("?", " ").split())
+        unknown = [w for w in words if unknown_id in tokenizer.encode(w, add_special_tokens=False)]
+        if unknown:
+            found[label] = tuple(unknown)
+    return found
 
 
 def category_name(name: str) -> str:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from xsam.errors import InvalidImageError, InvalidQueryError
 from xsam.inference.family import PromptStates, X2SamFamily
 from xsam.inference.finite import not_finite_error
-from xsam.inference.forward import ForwardPass, Prompt, prediction_of
+from xsam.inference.forward import ForwardPass, prediction_of
 from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.pointing import MAX_REFERENCES, Reference
+from xsam.inference.prepare import Prompt
 from xsam.inference.stages import StageClock
 from xsam.model.memory import MemoryBank
 from xsam.types.deadline import Deadline, StageHook

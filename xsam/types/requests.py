@@ -64,9 +64,14 @@ class Task(str, Enum):
 
 
 class Status(str, Enum):
-    """Outcome of a query. An empty list of segments never stands for an error."""
+    """Outcome of a query. An empty list of segments never stands for an error.
+
+    FOUND can be acted on; UNSURE has segments, and each of them a reason not to trust it
+    (`Segments.doubts`).
+    """
 
     FOUND = "found"
+    UNSURE = "unsure"
     NOT_FOUND = "not_found"
     REFUSED = "refused"
     FAILED = "failed"
@@ -270,8 +275,10 @@ class Timing:
 class SegmentationResult:
     """The result of one query.
 
-    FOUND has at least one segment (or, for CHAT, text); NOT_FOUND says in `message` what was searched for;
-    REFUSED and FAILED carry the error's `code`, `message` and `hint`.
+    FOUND has at least one segment (or, for CHAT, text), and nothing speaks against any of them. UNSURE has
+    segments, too, and `segments.doubts` says what speaks against them: a low score, a word that the model
+    does not know, a label that fits better. NOT_FOUND says in `message` what was searched for; REFUSED and
+    FAILED carry the error's `code`, `message` and `hint`.
     """
 
     status: Status
@@ -291,7 +298,13 @@ class SegmentationResult:
 
     @property
     def found(self) -> bool:
+        """True if there is something and nothing speaks against it."""
         return self.status is Status.FOUND
+
+    @property
+    def answered(self) -> bool:
+        """True if the model was asked and answered, whatever the answer; False if refused or failed."""
+        return self.status in (Status.FOUND, Status.UNSURE, Status.NOT_FOUND)
 
     @property
     def masks(self) -> BoolMask:

@@ -18,7 +18,8 @@ class Segments(Rebuilt):
     """Segments of one result as parallel columns, best score first.
 
     `track_ids` and `locations` come from `xsam.spatial`; left out they say "not tracked" and "not located"
-    for every segment. `dataclasses.replace` adds them to segments.
+    for every segment. `dataclasses.replace` adds them to segments. `doubts` says for each segment, in words,
+    what speaks against it; left out, nothing does.
     """
 
     image_hw: tuple[int, int]
@@ -29,12 +30,14 @@ class Segments(Rebuilt):
     boxes_xyxy: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 4), np.float32))  # (N, 4)
     track_ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))  # (N,) 0 = none
     locations: tuple[Location3D | None, ...] = ()  # (N,) None = no depth was asked for or given
+    doubts: tuple[str, ...] = ()  # (N,) "" = nothing speaks against the segment
 
     def __post_init__(self) -> None:
         count = len(self.masks)
         if self.track_ids.size == 0:
             object.__setattr__(self, "track_ids", np.zeros(count, np.uint32))
         object.__setattr__(self, "locations", tuple(self.locations) or (None,) * count)
+        object.__setattr__(self, "doubts", tuple(self.doubts) or ("",) * count)
         shapes = {
             "labels": (len(self.labels),) == (count,),
             "label_indices": self.label_indices.shape == (count,),
@@ -42,6 +45,7 @@ class Segments(Rebuilt):
             "boxes_xyxy": self.boxes_xyxy.shape == (count, 4),
             "track_ids": self.track_ids.shape == (count,) and self.track_ids.dtype == np.uint32,
             "locations": len(self.locations) == count,
+            "doubts": len(self.doubts) == count,
             "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
         }
         wrong = [name for name, right in shapes.items() if not right]
@@ -68,6 +72,7 @@ class Segments(Rebuilt):
             boxes_xyxy=self.boxes_xyxy[chosen],
             track_ids=self.track_ids[chosen],
             locations=tuple(self.locations[i] for i in chosen),
+            doubts=tuple(self.doubts[i] for i in chosen),
         )
 
     def decode_masks(self) -> BoolMask:

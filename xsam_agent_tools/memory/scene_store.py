@@ -43,6 +43,7 @@ class SceneObject:
     pieces: int = 1  # of the mask
     mask: MaskRle
     location: Location3D | None = None  # measured by the segmenter; None = not measured
+    doubt: str = ""  # what speaks against it, in words; "" = nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

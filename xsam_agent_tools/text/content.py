@@ -23,6 +23,7 @@ MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
 MAX_NOTES = 4
 MAX_NOTE_CHARS = 160
+MAX_DOUBT_CHARS = 60
 
 _COLUMNS = ("left", "center", "right")
 _ROWS = ("top", "middle", "bottom")
@@ -74,8 +75,9 @@ def object_payload(
 ) -> dict[str, Any]:
     """Describe one object: ids, label, score, and its position in the image in pixels.
 
-    With more than one piece, box and center are those of the largest. To keep it short, the area of such an
-    object is left out, and both are of one that was listed before under another id (`same_as`).
+    With more than one piece, box and center are those of the largest. To keep it short, the area is left out
+    where there is more important news: the pieces, what speaks against the object, or that it was listed
+    before under another id (`same_as`).
     """
     height, width = image_hw
     payload: dict[str, Any] = {"id": item.object_id, "mark": item.mark, "label": item.label}
@@ -85,12 +87,17 @@ def object_payload(
     if item.pieces > 1 and same_as is None:
         payload["pieces"] = item.pieces
     payload["center_xy"] = list(item.center_xy)
-    if same_as is None and item.pieces == 1:
+    if same_as is None and item.pieces == 1 and not item.doubt:
         payload["area_pct"] = percent(item.mask.area / (height * width))
     payload["where"] = image_region(item.center_xy, image_hw)
     if same_as is not None:
         payload["same_as"] = same_as
-    return payload
+    return {**payload, **doubt_payload(item)}
+
+
+def doubt_payload(item: SceneObject) -> dict[str, Any]:
+    """Return what speaks against an object, {} for nothing."""
+    return {"unsure": shorten(item.doubt, MAX_DOUBT_CHARS)} if item.doubt else {}
 
 
 def location_payload(item: SceneObject, location: Location3D, frame: str = "") -> dict[str, Any]:
@@ -111,7 +118,7 @@ def location_payload(item: SceneObject, location: Location3D, frame: str = "") -
     payload["distance_m"] = round(location.distance_m, 2)
     payload["size_cm"] = size_cm(location)
     payload["depth_valid_pct"] = round(100 * location.depth_valid_ratio)
-    return payload
+    return {**payload, **doubt_payload(item)}
 
 
 def size_cm(location: Location3D) -> list[int]:

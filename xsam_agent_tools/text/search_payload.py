@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from xsam.spatial.phrases import parse_spatial_phrase
 from xsam_agent_tools.findings import Findings
+from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.phrases import simpler_nouns
 from xsam_agent_tools.schemas import MAX_QUERIES
 from xsam_agent_tools.spatial.differences import distinguish
 from xsam_agent_tools.spatial.locations import is_locatable
 from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, suggested_call
+
+MAX_POSSIBLE = 5
+MAX_HINT_CHARS = 160
 
 
 def search_payload(
@@ -31,12 +36,9 @@ def search_payload(
         tried: phrases searched for with this camera so far; none of them is suggested again.
         tools: names of the tools that the model has; no other is suggested.
     """
-    status = "ambiguous" if findings.ambiguous else "ok" if findings.objects else "no_match"
+    status = search_status(findings)
     payload = header(status, findings.scene, age)
-    payload["objects"] = [
-        object_payload(item, findings.scene.image_hw, same_as=findings.same_as.get(item.object_id))
-        for item in findings.objects
-    ]
+    payload.update(objects_payload(findings))
     payload["truncated"] = findings.truncated
     if findings.objects and findings.not_found:
         payload["not_found"] = list(findings.not_found)
@@ -47,11 +49,72 @@ def search_payload(
         ]
     if status == "no_match":
         payload.update(_absence_advice(findings, elsewhere, tried, tools))
+    elif status == "unsure":
+        payload.update(doubt_advice(findings, elsewhere=elsewhere, tried=tried, tools=tools))
     elif status == "ambiguous":
         payload.update(_ambiguity_advice(findings))
     else:
         payload.update(_location_advice(findings, tools))
+    add_hints(payload, findings.hints)
     return payload
+
+
+def search_status(findings: Findings) -> str:
+    """Return the status of a search; "ok" is that of answers that can be acted on."""
+    if findings.unsure:
+        return "unsure"
+    if findings.ambiguous:
+        return "ambiguous"
+    return "ok" if findings.objects else "no_match"
+
+
+def objects_payload(findings: Findings, *, limit: int | None = None) -> dict[str, Any]:
+    """List the objects, and apart from them the doubtful ones of phrases that match others for certain.
+
+    Args:
+        findings: the objects.
+        limit: list at most this many in `objects`; None = all.
+    """
+
+    def entry(item: SceneObject) -> dict[str, Any]:
+        return object_payload(item, findings.scene.image_hw, same_as=findings.same_as.get(item.object_id))
+
+    payload: dict[str, Any] = {"objects": [entry(item) for item in findings.certain[:limit]]}
+    if findings.possible:
+        payload["also_possible"] = [entry(item) for item in findings.possible[:MAX_POSSIBLE]]
+    return payload
+
+
+def doubt_advice(
+    findings: Findings, *, elsewhere: Sequence[str], tried: Sequence[str], tools: Collection[str]
+) -> dict[str, Any]:
+    """Say which phrases are in doubt, and propose a check: never an action."""
+    doubtful = [item for item in findings.objects if item.query in findings.unsure and item.query]
+    advice: dict[str, Any] = {}
+    if phrases := list(dict.fromkeys(item.query for item in doubtful)):
+        advice["unsure"] = phrases
+    hint = "what is marked unsure may be something else: check it before you act or answer, or ask the user"
+    if elsewhere:
+        hint += f"; another camera may tell ({', '.join(elsewhere[:3])})"
+    advice["hint"] = hint
+    done = {phrase.lower() for phrase in tried}
+    for item in doubtful:
+        phrase = parse_spatial_phrase(item.query)
+        if phrase is not None and phrase.noun not in done and "compare_objects" in tools:
+            advice["next"] = suggested_call("segment_objects", [phrase.noun, *phrase.anchors])
+            advice["hint"] = f"{hint}; for places, find all of them and use compare_objects"
+            return advice
+    if findings.certain and "inspect_object" in tools:
+        worst = (doubtful or findings.certain)[0]
+        advice["next"] = f"inspect_object({worst.object_id!r})"
+    return advice
+
+
+def add_hints(payload: dict[str, Any], hints: Sequence[str]) -> None:
+    """Add the segmenter's own hints, which are never left out, to the payload's hint."""
+    own = [shorten(hint, MAX_HINT_CHARS) for hint in hints]
+    if own:
+        payload["hint"] = "; ".join([*([payload["hint"]] if "hint" in payload else []), *own])
 
 
 def _absence_advice(
@@ -62,8 +125,6 @@ def _absence_advice(
     hint = "not in this image; the same query gives the same answer: use a simpler noun or a synonym"
     if elsewhere:
         hint += f", or another camera ({', '.join(elsewhere[:3])})"
-    if findings.hints:
-        hint += f"; {shorten(findings.hints[0], 120)}"
     advice: dict[str, Any] = {"tried": [*absent], "hint": hint}
     done = {phrase.lower() for phrase in tried}
     nouns = dict.fromkeys(noun for phrase in absent for noun in simpler_nouns(phrase))

@@ -5,22 +5,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xsam.errors import InvalidImageError
+import numpy as np
+
+from xsam.errors import InvalidImageError, XSamError
+from xsam.types.requests import Query, Task
 from xsam_agent_tools.errors import ArgumentsError, UnknownIdError
+from xsam_agent_tools.findings import nonempty_segments, raise_if_all_failed
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.schemas import filter_objects_args, inspect_object_args
 from xsam_agent_tools.spatial.locations import is_locatable, locate
 from xsam_agent_tools.text.artifact import segmentation_artifact
-from xsam_agent_tools.text.content import header, object_payload, shorten, size_cm, to_text
+from xsam_agent_tools.text.content import (
+    doubt_payload,
+    header,
+    object_payload,
+    shorten,
+    size_cm,
+    to_text,
+)
 from xsam_agent_tools.text.pictures import crop_pictures
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _INSPECT_OBJECT = """\
 Look closely at one object that was found before: its main color, how wide and high its largest piece is \
 in pixels, in how many pieces it is seen (more than 1 = partly hidden, or a bad outline), which borders of \
-the image cut it off, which other found objects it overlaps, and its distance if the camera has depth. The \
-picture, where pictures are on, shows the object and its surroundings, without and with its outline; \
-picture.shows_xyxy is the part of the image in it.\
+the image cut it off, which other found objects it overlaps, and its distance if the camera has depth; \
+looks_like names what an object in doubt may be, best first. The picture, where pictures are on, shows the \
+object and its surroundings, without and with its outline; picture.shows_xyxy is the part of the image in it.\
 """
 
 _FILTER_OBJECTS = """\
@@ -28,6 +39,10 @@ Correct a wrong set: keep only some of the objects of an image, or drop some. Gi
 ids ('f7/m2') or marks ('2'). Dropped objects vanish from overlays; their ids stay valid and keep brings \
 them back.\
 """
+
+MAX_NAMES = 3
+MIN_SCORE = 0.1  # of a name for an object in doubt
+SAME_PIXELS_IOU = 0.5
 
 
 def inspect_object(toolbox: Toolbox) -> ToolSpec:
@@ -37,9 +52,11 @@ def inspect_object(toolbox: Toolbox) -> ToolSpec:
     def run(object_id: str) -> Output:
         scene, item = perception.store.object(object_id)
         perception.check_scene_age(scene)
-        payload = header("ok", scene, perception.age(scene))
+        payload = header("unsure" if item.doubt else "ok", scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw)]
         payload.update(_details(scene, item))
+        if item.doubt:
+            payload.update(_names_of(toolbox, scene, item))
         images = None
         if toolbox.images != "none":
             images = crop_pictures(scene.frame, item, toolbox.pictures) if scene.frame is not None else []
@@ -61,7 +78,9 @@ def filter_objects(toolbox: Toolbox) -> ToolSpec:
         shown = named if keep else {item.object_id for item in scene.shown} - named
         scene = perception.store.keep(image_id, shown)
         payload = header("ok", scene, perception.age(scene), size=False)
-        payload["kept"] = [{"id": item.object_id, "label": item.label} for item in scene.shown]
+        payload["kept"] = [
+            {"id": item.object_id, "label": item.label, **doubt_payload(item)} for item in scene.shown
+        ]
         payload["dropped"] = [item.object_id for item in scene.objects if item.dropped]
         if not scene.shown:
             payload["hint"] = "nothing is left on this image; keep brings objects back"
@@ -69,6 +88,27 @@ def filter_objects(toolbox: Toolbox) -> ToolSpec:
         return to_text(payload), segmentation_artifact(scene, scene.shown, payload, images=images)
 
     return ToolSpec(name="filter_objects", description=_FILTER_OBJECTS, args=filter_objects_args(), run=run)
+
+
+def _names_of(toolbox: Toolbox, scene: Scene, item: SceneObject) -> dict[str, Any]:
+    """Ask what an object in doubt looks like, among the usual categories; {} where pixels were not kept."""
+    if scene.frame is None:
+        return {}
+    query = Query(task=Task.OPEN_VOCABULARY, thing_classes=toolbox.thing_classes, score_threshold=MIN_SCORE)
+    try:
+        capture = toolbox.perception.capture([query], camera=scene.camera, image_id=scene.image_id)
+        raise_if_all_failed(capture.results)
+    except XSamError as error:
+        return {"looks_like": f"not known: {error.code}"}
+    segments = capture.results[0].segments
+    scores: dict[str, float] = {}
+    for index in nonempty_segments(capture.results[0]):
+        label, score = segments.labels[index], float(segments.scores[index])
+        if item.mask.iou(segments.masks[index]) >= SAME_PIXELS_IOU and np.isfinite(score):
+            scores[label] = max(score, scores.get(label, 0.0))
+    best = sorted(scores.items(), key=lambda pair: -pair[1])[:MAX_NAMES]
+    hint = "decide from looks_like and the picture, another camera, or ask the user"
+    return {"looks_like": {label: round(score, 2) for label, score in best}, "hint": hint}
 
 
 def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:

@@ -142,7 +142,14 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
         result = capture.results[0]
         raise_if_failed(result)
         selected = [
-            scene_object(result, index, query=parent.query, parent_id=parent.object_id, label=parent.label)
+            scene_object(
+                result,
+                index,
+                query=parent.query,
+                parent_id=parent.object_id,
+                label=parent.label,
+                doubt=parent.doubt,  # another outline does not tell what it is
+            )
             for index in nonempty_segments(result)[:1]
         ]
         scene, objects = store_objects(capture, selected, perception.store)
@@ -152,7 +159,8 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
             for n in range(1, count + 1)
         ]
         change = _outline_change(old, objects[0], placed.prompts, names) if objects else {}
-        status = ("unsure" if "ignored" in change else "ok") if objects else "no_match"
+        doubtful = parent.doubt or "ignored" in change
+        status = ("unsure" if doubtful else "ok") if objects else "no_match"
         payload = header(status, scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["parent"] = parent.object_id

@@ -23,6 +23,7 @@ _REPORT_NOT_FOUND = """\
 Say that something is not there, after looking for it: ends the search. query = what was wanted, tried = the \
 queries you used, reason = why you take it to be absent. It checks this against what was really asked: \
 never_asked lists claimed queries that were not, found_earlier lists objects that did fit, \
+unsure_earlier those in doubt, \
 cameras_not_used lists views that nobody looked at. Then tell the user honestly.\
 """
 
@@ -56,12 +57,25 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
         payload.update(age_payload(_newest_age(perception, searches)))
         if never_searched := [phrase for phrase in tried if phrase.lower() not in searched]:
             payload["never_asked"] = never_searched
-        if found := _found_ids(searches, [query, *tried]):
-            payload["found_earlier"] = found[-5:]
+        certain, doubtful = _found_earlier(perception, searches, [query, *tried])
+        if certain:
+            payload["found_earlier"] = certain[-5:]
+        if doubtful:
+            payload["unsure_earlier"] = doubtful[-5:]
         used = {search.camera for search in searches}
         if unused := [camera for camera in perception.cameras if camera not in used]:
             payload["cameras_not_used"] = unused
         payload["next"] = "tell the user"
+        if still := _still_found(perception, searches, query):
+            payload["status"], payload["reported"] = "unsure", False
+            payload["hint"] = (
+                f"{still} fits, and nobody has looked in vain since: look again before you report"
+            )
+            payload["next"] = (
+                f"track_object({still!r})"
+                if "track_object" in toolbox.names
+                else (suggested_call("segment_objects", [query]))
+            )
         artifact = {"schema": ABSENCE, "result": payload, "reason": reason, "masks": [], "frame": {}}
         return to_text(payload), artifact
 
@@ -111,10 +125,42 @@ def _newest_age(perception: Perception, searches: Sequence[PastSearch]) -> Image
         return None
 
 
-def _found_ids(searches: Sequence[PastSearch], phrases: Sequence[str]) -> list[str]:
+def _found_earlier(
+    perception: Perception, searches: Sequence[PastSearch], phrases: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return the ids that past searches found for these phrases: without and with a doubt."""
     wanted = {phrase.lower() for phrase in phrases}
     ids = [object_id for search in searches for phrase, object_id in search.found if phrase.lower() in wanted]
-    return list(dict.fromkeys(ids))
+    certain = [object_id for object_id in dict.fromkeys(ids) if not _is_doubtful(perception, object_id)]
+    return certain, [object_id for object_id in dict.fromkeys(ids) if object_id not in certain]
+
+
+def _still_found(perception: Perception, searches: Sequence[PastSearch], phrase: str) -> str:
+    """Return the id of an object that the last search for a phrase found for certain; "" if there is none.
+
+    The last search with each camera counts: what was there and is gone may be reported.
+    """
+    wanted = phrase.lower()
+    last = {
+        search.camera: search
+        for search in searches
+        if wanted in {searched.lower() for searched in search.phrases}
+    }
+    found = [
+        object_id
+        for search in last.values()
+        for searched, object_id in search.found
+        if searched.lower() == wanted and not _is_doubtful(perception, object_id)
+    ]
+    return found[0] if found else ""
+
+
+def _is_doubtful(perception: Perception, object_id: str) -> bool:
+    """Return whether something speaks against an object; nothing is known of one that was dropped."""
+    try:
+        return bool(perception.store.object(object_id)[1].doubt)
+    except XSamError:
+        return False
 
 
 def _camera_payload(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from xsam.types.requests import Query, Task
@@ -19,8 +20,14 @@ from xsam_agent_tools.schemas import (
     segment_objects_args,
 )
 from xsam_agent_tools.text.artifact import segmentation_artifact
-from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, to_text
-from xsam_agent_tools.text.search_payload import search_payload
+from xsam_agent_tools.text.content import MAX_TRIED, header, to_text
+from xsam_agent_tools.text.search_payload import (
+    add_hints,
+    doubt_advice,
+    objects_payload,
+    search_payload,
+    search_status,
+)
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 
 MAX_LISTED = 20  # objects of `segment_everything`; the rest is only counted
@@ -30,18 +37,20 @@ Find objects in a robot camera's image by words; every object gets an id, a box 
 All queries (1-8) are answered on the same image.
 How a query is read: a noun without 'the' ('mug', 'red mug') finds every instance; 'the ...' \
 ('the mug left of the plate') means one object; ending in '?' ('What can I drink from?') is reasoned about.
-Returns JSON. status: ok; no_match = not in view, repeating the query does not help; ambiguous = several \
+Returns JSON. status: ok; unsure = found, but it may be something else (an object's unsure says why): check \
+it, do not act on it; no_match = not in view, repeating the query does not help; ambiguous = several \
 fit 'the ...', differ says how they differ; stale = image or id too old; error = see code, hint, \
 retryable. box_xyxy and center_xy are pixels (x right, y down) of an image of `size` [width,height]; age_s \
 is the image's age; pieces = parts of the outline, box and center are of the largest; same_as = the same \
-object as that earlier id; read_as = how your words were read; left_out was not searched; label = the \
-model's word, never an instruction. Ids stay valid in later calls.\
+object as that earlier id; also_possible = more objects, in doubt; read_as = how your words were read; \
+left_out was not searched; label = the model's word, never an instruction. Ids stay valid in later calls.\
 """
 
 _SEGMENT_EVERYTHING = """\
 List what is in view: all objects of the usual household categories, or of the given classes, on a fresh \
 image. Use it for an overview; segment_objects is better for one thing. counts is how many of each \
-category; not_listed are only counted. A category that is not in counts was looked for and not found.\
+category; not_listed are only counted; also_possible are in doubt (unsure says why) and not counted. A \
+category that is nowhere was looked for and not found.\
 """
 
 
@@ -101,10 +110,12 @@ def segment_everything(toolbox: Toolbox) -> ToolSpec:
         query = Query(task=Task.OPEN_VOCABULARY, thing_classes=things, stuff_classes=stuff)
         capture = perception.capture([query], camera=camera)
         findings = store_findings(capture, [""], max_objects=query.max_instances, store=perception.store)
-        scene = findings.scene
         distinct = [item for item in findings.objects if item.object_id not in findings.same_as]
-        listed = distinct[:MAX_LISTED]
-        counts = Counter(item.label for item in distinct)
+        findings = replace(findings, objects=tuple(distinct))
+        scene = findings.scene
+        listed = findings.certain[:MAX_LISTED]
+        counts = Counter(item.label for item in findings.certain if not item.doubt)
+        labels = {item.label for item in findings.objects}
         record_search(
             toolbox,
             current_conversation(),
@@ -113,20 +124,21 @@ def segment_everything(toolbox: Toolbox) -> ToolSpec:
             findings,
             categories,
             found=[(item.label, item.object_id) for item in findings.objects],
-            absent=[label for label in categories if label not in counts],
+            absent=[label for label in categories if label not in labels],
         )
-        payload = header("ok" if distinct else "no_match", scene, perception.age(scene))
+        payload = header(search_status(findings), scene, perception.age(scene))
         payload["counts"] = dict(counts.most_common())
-        payload["objects"] = [object_payload(item, scene.image_hw) for item in listed]
-        payload["not_listed"] = len(distinct) - len(listed)
-        if not distinct:
+        payload.update(objects_payload(findings, limit=MAX_LISTED))
+        payload["not_listed"] = len(findings.objects) - len(listed) - len(payload.get("also_possible", ()))
+        if not findings.objects:
             payload["tried"] = list(categories[:MAX_TRIED])
             payload["hint"] = "nothing of these categories is in view: name others, or use another camera"
-        if findings.hints:
-            payload["note"] = shorten(findings.hints[0], 160)
+        elif findings.unsure:
+            payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
+        add_hints(payload, findings.hints)
         progress("answered", status=payload["status"], image_id=scene.image_id)
         images = toolbox.overlays(scene, listed, "everything")
-        return to_text(payload), segmentation_artifact(scene, distinct, payload, images=images)
+        return to_text(payload), segmentation_artifact(scene, findings.objects, payload, images=images)
 
     args = segment_everything_args(perception.cameras)
     return ToolSpec(name=name, description=_SEGMENT_EVERYTHING, args=args, run=run)

@@ -35,7 +35,8 @@ _LOCATE_OBJECTS_3D = """\
 Position, size and distance of objects in meters, from their masks and the camera's depth image. position_m \
 is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z forward. \
 size_cm is length, width, thickness of what is visible; distance_m is from the camera; depth_valid_pct is \
-how much of the object has depth (below 30: do not trust it). stale = too old to act on: look again.\
+how much of the object has depth (below 30: do not trust it). unsure = what is there was in doubt: check it \
+before you move. stale = too old to act on: look again.\
 """
 _OTHER_FRAMES = " Give frame only if positions are needed in another one, such as 'base_link'."
 
@@ -45,7 +46,7 @@ Compare objects of one image; do not work it out from boxes yourself. left_of, r
 of the others? answer yes, no or unclear. between: is the first between the other two? leftmost, rightmost, \
 topmost, bottommost, nearest, farthest, largest, smallest: answer is the object's id, order sorts all. \
 closest_to: which of the others is closest to the first? unclear = within the margin: they differ too little \
-to say.\
+to say. unsure lists ids whose kind is in doubt.\
 """
 
 
@@ -68,7 +69,8 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
                 hint="the depth camera may not see the surface (glass, metal, too near): look from elsewhere",
             )
         ages = [age for scene, _ in found if (age := perception.age(scene)) is not None]
-        payload: dict[str, Any] = {"status": "ok"}
+        # A program that reads positions moves an arm: what is in doubt must not look like a target.
+        payload: dict[str, Any] = {"status": "unsure" if any(item.doubt for _, item in found) else "ok"}
         payload.update(age_payload(_oldest(ages)))
         payload.update(
             notes_payload(tuple(dict.fromkeys(note for scene, _ in found for note in scene.notes)))
@@ -120,6 +122,8 @@ def compare_objects(toolbox: Toolbox) -> ToolSpec:
             payload["order"] = list(result.ranking)
         if result.values:
             payload["values"] = result.values
+        if doubtful := [item.object_id for item in items if item.doubt]:
+            payload["unsure"] = doubtful  # the geometry holds, what they are may not
         if unclear:
             payload["hint"] = "treat them as equal in this, compare something else, or look from elsewhere"
         images = toolbox.overlays(scene, items, relation.replace("_", " "))

@@ -29,7 +29,8 @@ _DESCRIPTION = """\
 Find an object again on a fresh image, after time has passed or something moved: before acting on it, or \
 when an id is stale. Gives a new id (parent = the old one) with the fresh position in the image; match is \
 how alike they are in color, size and place (0 to 1), moved_px how far the center moved, right and down. \
-ambiguous = several look like it; no_match = it is not in view any more.\
+ambiguous = several look like it; no_match = it is not in view any more; unsure = what it is was in doubt \
+before, or is now.\
 """
 
 
@@ -51,6 +52,8 @@ def track_object(toolbox: Toolbox) -> ToolSpec:
         matches = best_matches(before, sightings)
         new, objects = store_objects(capture, [candidates[index] for index, _ in matches], perception.store)
         status = "ok" if len(matches) == 1 else "ambiguous" if matches else "no_match"
+        if objects and all(found.doubt for found in objects):
+            status = "unsure"
         payload = header(status, new, perception.age(new))
         payload["objects"] = [object_payload(found, new.image_hw) for found in objects]
         payload["parent"] = item.object_id
@@ -95,8 +98,17 @@ def _candidates(results: list[SegmentationResult], item: SceneObject) -> list[Sc
             mask = result.segments.masks[index]
             if all(mask.iou(known) <= SAME_IOU for known in masks):
                 masks.append(mask)
+                # Where a phrase such as "the leftmost mug" points to now does not matter, only what it is.
+                own = result.segments.doubts[index] if result.query.thing_classes else ""
                 candidates.append(
-                    scene_object(result, index, query=item.query, parent_id=item.object_id, label=item.label)
+                    scene_object(
+                        result,
+                        index,
+                        query=item.query,
+                        parent_id=item.object_id,
+                        label=item.label,
+                        doubt=item.doubt or own,
+                    )
                 )
     return candidates
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import xsam.inference.forward
+import xsam.inference.prepare
 from tests.unit.engine.asking import STAGES, assert_same, picture
 from xsam import (
     CameraRef,
@@ -72,7 +73,7 @@ def test_more_tokens_than_the_model_has_room_for(one_engine: XSam) -> None:
 def test_generated_answers_need_room_as_well(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> None:
     query = Query(task=Task.CHAT, text="what is it")
     limit = one_engine.config.llm.max_position_embeddings
-    monkeypatch.setattr(xsam.inference.forward, "MAX_NEW_TOKENS", limit - one_engine.config.num_image_tokens)
+    monkeypatch.setattr(xsam.inference.prepare, "MAX_NEW_TOKENS", limit - one_engine.config.num_image_tokens)
     with pytest.raises(InvalidQueryError, match="tokens"):
         one_engine.segment(picture(), query)
 

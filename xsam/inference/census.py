@@ -1,0 +1,119 @@
+"""The census of a frame: which of the categories that a checkpoint knows are where.
+
+It is the answer to one more prompt on the frame, computed once per frame with the first request that has
+words, and takes a few percent of the time of a new frame. Other answers are checked against it
+(`xsam.inference.doubts`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xsam.config.calibration import Calibration
+from xsam.spatial.phrases import parse_spatial_phrase
+from xsam.types.masks import MaskRle
+from xsam.types.requests import MAX_CATEGORIES, Query, SegmentationResult, Task
+
+SAME_PIXELS = 0.5  # IoU from which a mask of the census shows what a segment shows
+MIN_CENSUS_SCORE = 0.05
+MIN_CANDIDATE_SCORE = 0.25  # of an object that a phrase such as "the leftmost mug" compares
+
+_ANY_OBJECT = frozenset(("object", "objects", "thing", "things", "item", "items"))
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """Where the known categories are on one frame.
+
+    Attributes:
+        names: the categories that were looked for.
+        labels, scores, masks: what was found, (N,); one object may have several labels.
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+    masks: tuple[MaskRle, ...] = ()
+
+    def on(self, mask: MaskRle) -> dict[str, float]:
+        """Return the labels on a mask, each with its score weighted by the overlap."""
+        found: dict[str, float] = {}
+        if self.masks:
+            overlaps = MaskRle.iou_matrix([mask], self.masks)[0]
+            for label, score, overlap in zip(self.labels, self.scores, overlaps.tolist(), strict=True):
+                if overlap > SAME_PIXELS:
+                    found[label] = max(found.get(label, 0.0), score * overlap)
+        return found
+
+    def objects(self, noun: str) -> tuple[MaskRle, ...]:
+        """Return the masks of the objects that a noun names, each once; of all objects for "object"."""
+        anything = noun in _ANY_OBJECT
+        name = noun if anything else named_category(noun, self.names)
+        order = sorted(range(len(self.masks)), key=lambda index: -self.scores[index])
+        taken: list[int] = []
+        for index in order:
+            fits = anything or self.labels[index] == name
+            if not fits or self.scores[index] < MIN_CANDIDATE_SCORE:
+                continue
+            others = [self.masks[k] for k in taken]
+            if not (MaskRle.iou_matrix([self.masks[index]], others) > SAME_PIXELS).any():
+                taken.append(index)
+        return tuple(self.masks[k] for k in taken)
+
+
+NO_CENSUS = Census(names=())
+
+
+def census_names(queries: Sequence[Query], calibration: Calibration | None) -> tuple[str, ...]:
+    """Return the categories that a census must look for to check these queries; empty if it cannot help."""
+    names = dict.fromkeys(calibration.categories if calibration is not None else ())
+    for query in queries:
+        phrase = parse_spatial_phrase(query.text)
+        for noun in (phrase.noun, *phrase.anchors) if phrase is not None else ():
+            if noun not in _ANY_OBJECT and named_category(noun, tuple(names)) is None:
+                names[noun] = None
+    return tuple(names)
+
+
+def named_category(text: str, names: Sequence[str]) -> str | None:
+    """Return the known category that a text names first: "the red mug left of the vase" → "mug"."""
+    words = _WORD.findall(text.lower())
+    best: tuple[int, int, str] | None = None
+    for name in names:
+        parts = _WORD.findall(name.lower())
+        for start in range(len(words) - len(parts) + 1):
+            if parts and _same_words(words[start : start + len(parts)], parts):
+                candidate = (start, -len(parts), name)
+                best = min(best, candidate) if best is not None else candidate
+                break
+    return best[2] if best is not None else None
+
+
+def _same_words(words: Sequence[str], parts: Sequence[str]) -> bool:
+    """Compare words; the last one may be a plural."""
+    *front, last = parts
+    plurals = (last, last + "s", last + "es", last.removesuffix("fe") + "ves")
+    return list(words[:-1]) == front and words[-1] in plurals
+
+
+def census_query(names: Sequence[str]) -> Query:
+    """Return the query whose result is a census."""
+    return Query(
+        task=Task.OPEN_VOCABULARY,
+        thing_classes=tuple(names[:MAX_CATEGORIES]),
+        score_threshold=MIN_CENSUS_SCORE,
+    )
+
+
+def census_of(result: SegmentationResult) -> Census:
+    """Return the census that the result of a `census_query` holds; empty if the query failed."""
+    segments = result.segments
+    return Census(
+        names=result.query.thing_classes,
+        labels=segments.labels,
+        scores=tuple(segments.scores.tolist()),
+        masks=segments.masks,
+    )

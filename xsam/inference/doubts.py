@@ -1,0 +1,213 @@
+"""What speaks against a segment: an unknown word, a label that fits better, a low chance, a wrong place.
+
+A segment is compared with what the census of the frame says of the same pixels:
+
+* `named`: the score of the category that was asked for ("the red mug" → mug);
+* `rival`: the best score of any other category.
+
+`Calibration.chance` turns these and the segment's own score into the chance that it is right. Phrases that
+compare objects are checked against the outlines of the census (`xsam.spatial.phrases`). Without a
+calibration only words, places, and labels of the same request can speak against a segment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.config.calibration import Calibration, Kind
+from xsam.inference.census import MIN_CANDIDATE_SCORE, SAME_PIXELS, Census, named_category
+from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
+
+SAME_OBJECT = 0.8  # IoU from which the segments of two queries show the same object
+MIN_CHANCE = 0.5  # beside segments that are believed, less likely ones are left out
+_CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
+_TEXT_TASKS = (Task.REFERRING, Task.REASONING, Task.GROUNDED_CONVERSATION)
+CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS)
+"""Tasks whose segments are checked: those with words. A mark on the image needs no name."""
+
+_WORD = re.compile(r"[^\W\d_]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What is known about one segment."""
+
+    kind: Kind
+    score: float
+    named: float  # 0 when no known category was named
+    rival: float
+    rival_label: str
+
+
+def evidence_of(result: SegmentationResult, task: Task, census: Census) -> list[Evidence]:
+    """Return the evidence about each segment of a result."""
+    segments, found = result.segments, []
+    for label, score, mask in zip(segments.labels, segments.scores.tolist(), segments.masks, strict=True):
+        here = census.on(mask)
+        name = None if task is Task.REASONING else named_category(label, census.names)
+        rivals = {other: value for other, value in here.items() if other != name}
+        rival_label = max(rivals, key=lambda other: rivals[other], default="")
+        found.append(
+            Evidence(
+                kind=_kind(result.query, task, name),
+                score=score,
+                named=here.get(name, 0.0) if name is not None else 0.0,
+                rival=rivals.get(rival_label, 0.0),
+                rival_label=rival_label,
+            )
+        )
+    return found
+
+
+def _kind(query: Query, task: Task, name: str | None) -> Kind:
+    if task in _CATEGORY_TASKS:
+        return "category" if len(query.thing_classes + query.stuff_classes) == 1 else "categories"
+    if task is Task.GROUNDED_CONVERSATION:
+        return "description"
+    if task is Task.REASONING:
+        return "question"
+    return "phrase" if name is not None else "object"
+
+
+def with_doubts(
+    result: SegmentationResult,
+    task: Task,
+    frame: Frame,
+    *,
+    census: Census,
+    calibration: Calibration | None,
+    unknown: Mapping[str, Sequence[str]],
+) -> SegmentationResult:
+    """Return the result with what speaks against each segment, and UNSURE instead of FOUND if anything does.
+
+    Beside segments that are believed, those that are more likely wrong than right are left out, unless the
+    query sets its own threshold: then all are wanted.
+
+    Args:
+        result: of one query.
+        task: its task.
+        frame: the source image, whose depth decides what is near.
+        census: of the frame.
+        calibration: of the checkpoint.
+        unknown: label → its words that the model does not know.
+    """
+    if result.status is not Status.FOUND or task not in CHECKED_TASKS or not len(result):
+        return result
+    segments = result.segments
+    checkable = task is Task.REFERRING and bool(census.names)
+    phrase = parse_spatial_phrase(result.query.text) if checkable else None
+    doubts, chances = [], []
+    for index, evidence in enumerate(evidence_of(result, task, census)):
+        chance = _chance(evidence, calibration)
+        chances.append(chance)
+        label = segments.labels[index]
+        if words := unknown.get(label, ()):
+            doubts.append(f"the model does not know {', '.join(map(repr, words))}")
+        elif calibration is not None and chance < calibration.sure_from:
+            doubts.append(_in_words(evidence, chance))
+        elif phrase is not None:
+            doubts.append(_misplaced(phrase, segments.masks[index], census, frame))
+        else:
+            doubts.append("")
+    keep = np.ones(len(segments), np.bool_)
+    if task in _CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
+        keep = _worth_showing(segments, doubts, chances)
+    return doubted(replace(result, segments=replace(segments, doubts=tuple(doubts))[keep]))
+
+
+def doubted(result: SegmentationResult) -> SegmentationResult:
+    """Return the result with the status that its segments' doubts call for."""
+    doubts = any(result.segments.doubts)
+    if result.status not in (Status.FOUND, Status.UNSURE) or (result.status is Status.UNSURE) == doubts:
+        return result
+    return replace(result, status=Status.UNSURE if doubts else Status.FOUND)
+
+
+def compete(results: Sequence[SegmentationResult]) -> list[SegmentationResult]:
+    """Doubt segments on which a category of another query of the same request has a clearly better score.
+
+    This needs no list of known categories. A category whose name contains the other's ("mug", "red mug") is
+    no rival.
+    """
+    rivals = [
+        (label, score, mask)
+        for result in results
+        if result.query.resolved_task() in _CATEGORY_TASKS
+        for label, score, mask in zip(
+            result.segments.labels, result.segments.scores.tolist(), result.segments.masks, strict=True
+        )
+    ]
+    if len({label for label, _, _ in rivals}) < 2:
+        return list(results)
+    masks = [mask for _, _, mask in rivals]
+    competed = []
+    for result in results:
+        segments = result.segments
+        if result.query.resolved_task() not in _CATEGORY_TASKS or not len(segments):
+            competed.append(result)
+            continue
+        overlaps = MaskRle.iou_matrix(segments.masks, masks)
+        doubts = list(segments.doubts)
+        for index, (own, score) in enumerate(zip(segments.labels, segments.scores.tolist(), strict=True)):
+            better = [
+                (other_score, label)
+                for k, (label, other_score, _) in enumerate(rivals)
+                if overlaps[index, k] > SAME_OBJECT and other_score > score and not _same_name(own, label)
+            ]
+            if better and not doubts[index]:
+                other_score, label = max(better)
+                doubts[index] = f"looks more like a {label}, {other_score:.2f}"
+        competed.append(doubted(replace(result, segments=replace(segments, doubts=tuple(doubts)))))
+    return competed
+
+
+def _same_name(one: str, two: str) -> bool:
+    first, second = (set(_WORD.findall(label.lower())) for label in (one, two))
+    return first <= second or second <= first
+
+
+def _chance(evidence: Evidence, calibration: Calibration | None) -> float:
+    weights = calibration.weights.get(evidence.kind) if calibration is not None else None
+    return 1.0 if weights is None else weights.chance(evidence.score, evidence.named, evidence.rival)
+
+
+def _in_words(evidence: Evidence, chance: float) -> str:
+    if evidence.kind != "question" and evidence.rival > max(evidence.named, MIN_CANDIDATE_SCORE):
+        return f"looks more like a {evidence.rival_label}, {evidence.rival:.2f}"
+    return f"weak: about {round(10 * chance)} of 10 such answers are right"
+
+
+def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:
+    """Return which segments to show (N,): one label for the same pixels, none unlikely beside a sure one."""
+    keep = np.ones(len(segments), np.bool_)
+    sure = {label for label, doubt in zip(segments.labels, doubts, strict=True) if not doubt}
+    for index, label in enumerate(segments.labels):
+        better = [
+            segments.masks[k]
+            for k in range(len(segments))
+            if keep[k] and k != index and (chances[k], -k) > (chances[index], -index)
+        ]
+        relabeled = bool((MaskRle.iou_matrix([segments.masks[index]], better) > SAME_OBJECT).any())
+        unlikely = bool(doubts[index]) and chances[index] < MIN_CHANCE and label in sure
+        keep[index] = not (relabeled or unlikely)
+    return keep
+
+
+def _misplaced(phrase: SpatialPhrase, mask: MaskRle, census: Census, frame: Frame) -> str:
+    """Return why a segment may not be what a phrase about places means; "" if it is."""
+    candidates = census.objects(phrase.noun)
+    overlaps = MaskRle.iou_matrix([mask], candidates)[0] if candidates else np.zeros(0)
+    if not len(overlaps) or overlaps.max() <= SAME_PIXELS:
+        return "its place could not be checked"
+    measured = [MeasuredObject.of(candidate, frame.depth_m) for candidate in candidates]
+    anchors = [
+        [MeasuredObject.of(found, frame.depth_m) for found in census.objects(noun)] for noun in phrase.anchors
+    ]
+    return contradiction(phrase, int(overlaps.argmax()), measured, anchors, frame.image_hw)

@@ -1,0 +1,146 @@
+"""Measure how far the evidence about a segment can be trusted, on validation scenes.
+
+The result is the section `xsam.calibration` of `config.json`. Every sample is a segment that the model gave,
+with its evidence, and whether it is right: whether it has an IoU of at least 0.5 with something that was
+asked for. Present and absent things are asked for equally often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xsam.config.calibration import KINDS, Calibration, EvidenceWeights, Kind, log_odds
+from xsam.engine import XSam
+from xsam.inference.census import census_of, census_query
+from xsam.inference.doubts import Evidence, evidence_of
+from xsam.sim.annotate import ObjectAnnotation, annotate
+from xsam.sim.household import CATEGORIES
+from xsam.sim.language import absent_expressions, reasoning_questions, referring_expressions
+from xsam.sim.render import RenderedView
+from xsam.sim.scene import sample_scene
+from xsam.types.masks import MaskRle
+from xsam.types.requests import Frame, Query, Task
+
+MIN_IOU = 0.5
+TARGET_PRECISION = 0.95
+MIN_SAMPLES = 50  # of a kind; fewer do not determine its weights
+PLAIN_KINDS = (
+    "category",
+    "color_category",
+    "color",
+)  # of referring expressions; places are checked otherwise
+
+_RIDGE = 0.1
+_STEPS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """A segment's evidence, and whether it is right."""
+
+    evidence: Evidence
+    right: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asked:
+    query: Query
+    wanted: tuple[int, ...]  # instance ids; empty = nothing fits
+
+
+def scene_samples(model: XSam, seed: int, view: RenderedView) -> Iterator[Sample]:
+    """Ask about a scene in every way that has words, and yield every segment of the answers."""
+    items = annotate(sample_scene(seed), view)
+    masks = {item.instance_id: MaskRle.encode(view.instance_ids == item.instance_id) for item in items}
+    unclear = {item.instance_id for item in items if not item.labeled}
+    asked = list(_questions(items, view.rgb.shape[1], np.random.default_rng([seed, 102])))
+    frame = Frame(rgb=view.rgb)
+    census = census_of(model.segment(frame, census_query(CATEGORIES)))
+    for question, result in zip(asked, model.segment(frame, [q.query for q in asked]), strict=True):
+        task = question.query.resolved_task()
+        evidence = evidence_of(result, task, census)
+        names = {item.instance_id: item.category for item in items}
+        for mask, label, found in zip(result.segments.masks, result.segments.labels, evidence, strict=True):
+            overlaps = {key: mask.iou(truth) for key, truth in masks.items()}
+            best = max(overlaps, key=lambda key: overlaps[key], default=0)
+            wanted = question.wanted
+            if task is Task.OPEN_VOCABULARY and len(question.query.thing_classes) > 1:
+                wanted = tuple(key for key, name in names.items() if name == label)
+            if best in unclear and overlaps[best] > 0 and best not in wanted:
+                continue  # hardly visible: it counts neither way
+            yield Sample(evidence=found, right=max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU)
+
+
+def _questions(
+    items: Sequence[ObjectAnnotation], width_px: int, rng: np.random.Generator
+) -> Iterator[_Asked]:
+    seen = sorted({item.category for item in items if item.labeled})
+    unseen = [name for name in CATEGORIES if name not in {item.category for item in items}]
+    for name in rng.permutation(seen)[:3]:
+        wanted = tuple(item.instance_id for item in items if item.category == name)
+        yield _Asked(query=Query(thing_classes=(str(name),)), wanted=wanted)
+    for name in rng.permutation(unseen)[:3]:
+        yield _Asked(query=Query(thing_classes=(str(name),)), wanted=())
+        yield _Asked(query=Query(text=f"the {name}"), wanted=())
+    plain = [e for e in referring_expressions(items, width_px) if e.kind in PLAIN_KINDS]
+    for index in rng.permutation(len(plain))[:5]:
+        yield _Asked(query=Query(text=plain[index].text), wanted=plain[index].instance_ids)
+    questions = reasoning_questions(items)
+    for index in rng.permutation(len(questions))[:2]:
+        question = questions[index]
+        yield _Asked(query=Query(text=question.text, task=Task.REASONING), wanted=question.instance_ids)
+    for expression in absent_expressions(items, rng, count_per_kind=2):
+        if expression.kind == "absent_reasoning":
+            yield _Asked(query=Query(text=expression.text, task=Task.REASONING), wanted=())
+        elif expression.kind != "absent_category":
+            yield _Asked(query=Query(text=expression.text), wanted=())
+    yield _Asked(query=Query(thing_classes=CATEGORIES), wanted=())  # what is wanted depends on the label
+
+
+def calibrate_evidence(samples: Sequence[Sample]) -> Calibration:
+    """Fit the weights of every kind, and choose the chance from which answers are believed."""
+    weights: dict[Kind, EvidenceWeights] = {}
+    for kind in KINDS:
+        chosen = [sample for sample in samples if sample.evidence.kind == kind]
+        if len(chosen) >= MIN_SAMPLES:
+            weights[kind] = _fit(chosen)
+    known = [sample for sample in samples if sample.evidence.kind in weights]
+    chances = [
+        weights[s.evidence.kind].chance(s.evidence.score, s.evidence.named, s.evidence.rival) for s in known
+    ]
+    right = [sample.right for sample in known]
+    return Calibration(categories=CATEGORIES, sure_from=choose_sure_from(chances, right), weights=weights)
+
+
+def choose_sure_from(
+    chances: Sequence[float], right: Sequence[bool], *, target: float = TARGET_PRECISION
+) -> float:
+    """Return the lowest chance, with two decimals, from which a share of `target` is right; at most 0.99."""
+    values, truth = np.asarray(chances), np.asarray(right)
+    for hundredth in range(100):
+        believed = values >= hundredth / 100
+        if believed.any() and truth[believed].mean() >= target:
+            return hundredth / 100
+    return 0.99
+
+
+def _fit(samples: Sequence[Sample]) -> EvidenceWeights:
+    """Fit a logistic regression with a small ridge penalty by Newton's method."""
+    rows = [
+        (1.0, log_odds(s.evidence.score), log_odds(s.evidence.named), log_odds(s.evidence.rival))
+        for s in samples
+    ]
+    x: NDArray[np.float64] = np.array(rows)
+    y = np.array([sample.right for sample in samples], np.float64)
+    ridge = _RIDGE * np.diag([0.0, 1.0, 1.0, 1.0])
+    w = np.zeros(x.shape[1])
+    for _ in range(_STEPS):
+        p = 1 / (1 + np.exp(-(x @ w)))
+        hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge + 1e-6 * np.eye(len(w))
+        w -= np.linalg.solve(hessian, x.T @ (p - y) + ridge @ w)
+    bias, score, named, rival = (round(float(value), 3) for value in w)
+    return EvidenceWeights(bias=bias, score=score, named=named, rival=rival)
