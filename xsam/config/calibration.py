@@ -55,7 +55,7 @@ class Calibration:
     """What a checkpoint knows by name, and the chance that an answer with certain evidence is right.
 
     Attributes:
-        categories: names of the objects that it was trained on, singular; rivals are looked for among them.
+        known_categories: names of the objects that it was trained on, singular; rivals are among them.
         sure_from: chance from which a segment is believed.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `phrase`: a
             phrase with one of the categories in it; `object`: a phrase without; `question`: reasoning;
@@ -63,13 +63,16 @@ class Calibration:
             their score.
     """
 
-    categories: tuple[str, ...]
+    known_categories: tuple[str, ...]
     sure_from: float
     weights: Mapping[Kind, EvidenceWeights]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `config.json`."""
-        content: dict[str, Any] = {"categories": list(self.categories), "sure_from": self.sure_from}
+        content: dict[str, Any] = {
+            "known_categories": list(self.known_categories),
+            "sure_from": self.sure_from,
+        }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
         return content
@@ -83,7 +86,7 @@ def check_calibration(xsam: Any, problems: list[str]) -> Calibration | None:
     name = "xsam.calibration"
     before = len(problems)
     shared: dict[str, Field] = {
-        "categories": Items(Name(60), 0, MAX_CATEGORIES),
+        "known_categories": Items(Name(60), 0, MAX_CATEGORIES),
         "sure_from": Number(0.0, 1.0),
     }
     parts = section if isinstance(section, Mapping) else {}

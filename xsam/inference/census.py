@@ -69,7 +69,7 @@ NO_CENSUS = Census(names=())
 
 def census_names(queries: Sequence[Query], calibration: Calibration | None) -> tuple[str, ...]:
     """Return the categories that a census must look for to check these queries; empty if it cannot help."""
-    names = dict.fromkeys(calibration.categories if calibration is not None else ())
+    names = dict.fromkeys(calibration.known_categories if calibration is not None else ())
     for query in queries:
         phrase = parse_spatial_phrase(query.text)
         for noun in (phrase.noun, *phrase.anchors) if phrase is not None else ():

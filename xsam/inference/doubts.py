@@ -105,6 +105,8 @@ def with_doubts(
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
     doubts, chances = [], []
     for index, evidence in enumerate(evidence_of(result, task, census)):
+        if phrase is not None:
+            evidence = _of_its_kind(evidence)
         chance = _chance(evidence, calibration)
         chances.append(chance)
         label = segments.labels[index]
@@ -163,7 +165,7 @@ def compete(results: Sequence[SegmentationResult]) -> list[SegmentationResult]:
             ]
             if better and not doubts[index]:
                 other_score, label = max(better)
-                doubts[index] = f"looks more like a {label}, {other_score:.2f}"
+                doubts[index] = _looks_like(label, other_score)
         competed.append(doubted(replace(result, segments=replace(segments, doubts=tuple(doubts)))))
     return competed
 
@@ -178,10 +180,27 @@ def _chance(evidence: Evidence, calibration: Calibration | None) -> float:
     return 1.0 if weights is None else weights.chance(evidence.score, evidence.named, evidence.rival)
 
 
+def _of_its_kind(evidence: Evidence) -> Evidence:
+    """Return the evidence that a segment is of the kind that a phrase about places compares.
+
+    The model is bad at places, so its score for the whole phrase says little: the place is checked by itself.
+    """
+    if evidence.kind == "object":  # "the leftmost object": of whatever kind
+        return replace(evidence, score=1.0)
+    return replace(evidence, kind="category", score=max(evidence.score, evidence.named))
+
+
 def _in_words(evidence: Evidence, chance: float) -> str:
-    if evidence.kind != "question" and evidence.rival > max(evidence.named, MIN_CANDIDATE_SCORE):
-        return f"looks more like a {evidence.rival_label}, {evidence.rival:.2f}"
+    if evidence.kind not in ("question", "object") and evidence.rival > max(
+        evidence.named, MIN_CANDIDATE_SCORE
+    ):
+        return _looks_like(evidence.rival_label, evidence.rival)
     return f"weak: about {round(10 * chance)} of 10 such answers are right"
+
+
+def _looks_like(label: str, score: float) -> str:
+    article = "an" if label[:1].lower() in "aeiou" else "a"
+    return f"looks more like {article} {label}, {score:.2f}"
 
 
 def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:

@@ -113,7 +113,9 @@ def calibrate_evidence(samples: Sequence[Sample]) -> Calibration:
         weights[s.evidence.kind].chance(s.evidence.score, s.evidence.named, s.evidence.rival) for s in known
     ]
     right = [sample.right for sample in known]
-    return Calibration(categories=CATEGORIES, sure_from=choose_sure_from(chances, right), weights=weights)
+    return Calibration(
+        known_categories=CATEGORIES, sure_from=choose_sure_from(chances, right), weights=weights
+    )
 
 
 def choose_sure_from(
