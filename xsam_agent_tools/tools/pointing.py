@@ -94,7 +94,7 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
         names = [f"prompt {n}" for n in range(1, len(prompts) + 1)]
         whole_object = scope == "one" and sum(item.positive for item in prompts) == 1
         ignored = _ignored_marks(placed.prompts, names, union, whole_object=whole_object)
-        known = scene.objects[: len(scene.objects) - len(objects)]
+        known = [item for item in scene.objects if item.query]  # by words: pointing again proves nothing
         same_as = find_duplicates(scene, objects)
         other = _other_outlines(known, placed.prompts, objects) if scope == "one" else {}
         status = ("unsure" if ignored or other else "ok") if objects else "no_match"
@@ -201,7 +201,7 @@ def _ignored_marks(
 def _other_outlines(
     known: Sequence[SceneObject], marks: Sequence[VisualPrompt], found: Sequence[SceneObject]
 ) -> dict[str, Any]:
-    """Name the objects known on the image that are under the marks and look different from what was found.
+    """Name the objects found by words that are under the marks and look different from what was found.
 
     {} when one of those objects has the same outline, or none is under all the positive points.
     """

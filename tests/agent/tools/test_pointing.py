@@ -387,6 +387,8 @@ def test_a_mark_on_a_known_object_that_gives_another_outline_is_unsure(make_tool
     result = call(tools["segment_with_prompt"], prompts=[point], image_id="f1")
     assert (result["status"], result["differs_from"]) == ("unsure", ["f1/m1"])
     assert "f1/m1" in result["hint"]
+    again = call(tools["segment_with_prompt"], prompts=[point], image_id="f1")
+    assert again["status"] == "unsure"  # saying the same twice is no evidence
     elsewhere = {"type": "point", "x": 600, "y": 450}  # on no known object
     assert call(tools["segment_with_prompt"], prompts=[elsewhere], image_id="f1")["status"] == "ok"
 
