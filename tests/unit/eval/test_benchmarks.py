@@ -20,6 +20,7 @@ from xsam.eval import asking
 from xsam.eval.benchmarks.evaluation import evaluate_benchmark, open_benchmark
 from xsam.eval.benchmarks.table import BENCHMARKS
 from xsam.eval.questions import Question, RegionTruth
+from xsam.inference.prompts import conversation_for
 from xsam.segmenter import FakeSegmenter
 from xsam.types.requests import Query, SegmentationResult
 
@@ -212,6 +213,17 @@ def test_ade20k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _run("ade20k-panoptic", root, monkeypatch)[0]["panoptic_pq"] == 1.0
     with pytest.raises(MissingDataError, match="has no annotations_detectron2/validation"):
         open_benchmark("ade20k", root)
+
+
+def test_categories_have_the_names_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADE20K names categories like "road, route": one category, asked as it is written."""
+    root = files.ade20k(tmp_path)
+    path = root / "ade20k_panoptic_val.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    data["categories"][0]["name"] = "Road, Route "
+    files.write_json(path, data)
+    _, (question,) = _run("ade20k-panoptic", root, monkeypatch)
+    assert "<p>door</p>, <p>road, route</p>?" in conversation_for(question.query).question
 
 
 def test_values_that_are_no_category_skip_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
