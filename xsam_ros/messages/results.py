@@ -38,6 +38,7 @@ def instances_from_segments(segments: Segments, *, first_id: int = 1) -> list[me
                 label=replace_unsendable(segments.labels[index]),
                 label_index=int(segments.label_indices[index]),
                 score=float(segments.scores[index]),
+                doubt=replace_unsendable(segments.doubts[index]),
                 box=messages.PixelBox(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
                 mask=mask_to_message(mask),
                 area=area,
@@ -66,6 +67,7 @@ def segments_from_instances(instances: Sequence[messages.Instance], image_hw: tu
         label_indices=np.array([item.label_index for item in instances], np.int32),
         scores=np.array([item.score for item in instances], np.float32),
         boxes_xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        doubts=tuple(item.doubt for item in instances),
         track_ids=np.array([item.track_id for item in instances], np.uint32),
         locations=tuple(location_from_message(item.location) for item in instances),
     )
