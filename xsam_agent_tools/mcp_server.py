@@ -12,6 +12,10 @@ except ModuleNotFoundError as error:
     if __name__ != "__main__" or (error.name or "").partition(".")[0] not in _EXTRA:
         raise
     sys.exit(f"error: the MCP server needs {error.name}, of the extra mcp: pip install 'xsam[mcp]'")
+except KeyboardInterrupt:  # importing takes seconds on a busy machine
+    if __name__ != "__main__":
+        raise
+    sys.exit(130)
 
 __all__ = ["build_server", "main"]
 

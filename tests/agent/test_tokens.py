@@ -25,6 +25,7 @@ from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import RecordingSegmenter
 from xsam import Frame
 from xsam.sim import CATEGORIES
+from xsam_agent_tools import SceneStore
 
 LIMIT = 70  # tokens per object
 
@@ -40,9 +41,14 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
         mask[1100 + 20 * i : 1900, 1100 + 250 * i : 1300 + 250 * i] = True
         mask[10, 10 : 12 + i] = True  # a speck, so that the number of pieces is given, too
     tool = make_toolkit(
-        segmenter=RecordingSegmenter(masks, label=label), frame_source=_uhd_frame
+        segmenter=RecordingSegmenter(masks, label=label),
+        frame_source=_uhd_frame,
+        store=SceneStore(run="kqztw"),  # as long as those of a real run
     ).get_tools()[0]
-    for phrase, options in ((label, {}), ("thing", {"image_id": "f1"})):  # then all of them have same_as, too
+    for phrase, options in (
+        (label, {}),
+        ("thing", {"image_id": "f1kqztw"}),
+    ):  # then all of them have same_as, too
         result = call(tool, queries=[phrase], **options)
         assert len(result["objects"]) == 10
         text = _compact(result["objects"])
@@ -65,7 +71,12 @@ def busy_table() -> SwingingCameraTable:
 
 
 def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table, call) -> None:
-    tools = make_tools(segmenter=busy_table, frame_source=busy_table.frame, thing_classes=CATEGORIES)
+    tools = make_tools(
+        segmenter=busy_table,
+        frame_source=busy_table.frame,
+        thing_classes=CATEGORIES,
+        store=SceneStore(run="kqztw"),
+    )
     names = sorted({a.category for a in busy_table.items})[:8]
     found = call(tools["segment_objects"], queries=names, max_objects=10)
     ids = [item["id"] for item in found["objects"]]
@@ -77,7 +88,7 @@ def test_an_object_of_every_tool_takes_at_most_70_tokens(make_tools, busy_table,
         "ask_scene": call(tools["ask_scene"], question="Describe the scene."),
         "locate_objects_3d": call(tools["locate_objects_3d"], object_ids=ids),
         "segment_everything": call(tools["segment_everything"]),
-        "segment_with_prompt": call(tools["segment_with_prompt"], prompts=[spot], image_id="f1"),
+        "segment_with_prompt": call(tools["segment_with_prompt"], prompts=[spot], image_id="f1kqztw"),
         "refine_object": call(tools["refine_object"], object_id=ids[0], add=[spot]),
         "track_object": call(tools["track_object"], object_id=ids[0]),
         "inspect_object": call(tools["inspect_object"], object_id=ids[0]),
@@ -111,7 +122,7 @@ def test_short_results_are_short(make_tools, busy_table, call) -> None:
 
 def test_the_longest_possible_location_stays_within_the_limit() -> None:
     place = {
-        "id": "f123/m45",
+        "id": "f123kqztw/m45",
         "label": "small blue ceramic coffee mug",
         "position_m": {"x": -1.234, "y": -0.123, "z": 12.345},
         "distance_m": 12.35,

@@ -77,7 +77,7 @@ def object_payload(
 
     With more than one piece, box and center are those of the largest. To keep it short, the area is left out
     where there is more important news: the pieces, what speaks against the object, or that it was listed
-    before under another id (`same_as`).
+    before under another id (`same_as`), which has the region, too.
     """
     height, width = image_hw
     payload: dict[str, Any] = {"id": item.object_id, "mark": item.mark, "label": item.label}
@@ -89,8 +89,9 @@ def object_payload(
     payload["center_xy"] = list(item.center_xy)
     if same_as is None and item.pieces == 1 and not item.doubt:
         payload["area_pct"] = percent(item.mask.area / (height * width))
-    payload["where"] = image_region(item.center_xy, image_hw)
-    if same_as is not None:
+    if same_as is None:
+        payload["where"] = image_region(item.center_xy, image_hw)
+    else:
         payload["same_as"] = same_as
     return {**payload, **doubt_payload(item)}
 
