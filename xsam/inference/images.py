@@ -180,6 +180,9 @@ def _pillow_pixels(image: Any, name: str) -> NDArray[np.uint8]:
         )
     _check_side(name, *image.size)
     try:
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"), np.uint8)
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode == "P":  # Pillow warns if a palette with transparency becomes RGB at once
+            turned = turned.convert("RGBA")
+        return np.array(turned.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow decodes lazily
         raise InvalidImageError(f"cannot decode {name}: {error}") from error

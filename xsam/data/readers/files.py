@@ -247,6 +247,8 @@ def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uin
                 return _scale_gray(np.array(turned))
             if turned.mode == "F":
                 raise ValueError("its pixels are floating-point numbers, of which the range is not known")
+            if turned.mode == "P":  # Pillow warns if a palette with transparency becomes RGB at once
+                turned = turned.convert("RGBA")
             return np.array(turned.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RecordError(f"{where}: cannot read the image {path}: {error}") from error

@@ -26,6 +26,7 @@ from xsam.data.readers.files import (
     take_size,
 )
 from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.inference.images import read_image
 
 LAYOUT = Layout(dataset="Toy", folders="toy.json and toys/", published="https://example.org/toy")
 JSON = st.recursive(
@@ -122,6 +123,17 @@ def test_gray_pictures_get_three_channels(tmp_path: Path) -> None:
     gray = np.arange(12, dtype=np.uint8).reshape(3, 4)
     Image.fromarray(gray).save(tmp_path / "gray.png")
     np.testing.assert_array_equal(read_rgb(tmp_path / "gray.png", "here"), np.stack([gray] * 3, axis=-1))
+
+
+def test_palettes_with_transparency_are_read(tmp_path: Path) -> None:
+    """Pillow warned about them, which is an error where warnings are."""
+    indices = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    image = Image.fromarray(indices).convert("P")
+    image.putpalette([level for index in range(256) for level in (index, 2 * index % 256, 7)])
+    image.save(tmp_path / "palette.png", transparency=bytes([0, 99, 255]))
+    expected = np.stack([indices, 2 * indices, np.full_like(indices, 7)], axis=-1)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "palette.png", "here"), expected)
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), expected)
 
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
