@@ -23,9 +23,12 @@ import pytest
 from benchmarks.agent.tokens import estimate_tokens as _tokens
 from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import RecordingSegmenter
-from xsam import Frame
+from xsam import Frame, MaskRle
 from xsam.sim import CATEGORIES
+from xsam.types.location import Location3D
 from xsam_agent_tools import SceneStore
+from xsam_agent_tools.memory.scene_store import SceneObject
+from xsam_agent_tools.text.content import location_payload
 
 LIMIT = 70  # tokens per object
 
@@ -121,12 +124,21 @@ def test_short_results_are_short(make_tools, busy_table, call) -> None:
 
 
 def test_the_longest_possible_location_stays_within_the_limit() -> None:
-    place = {
-        "id": "f123kqztw/m45",
-        "label": "small blue ceramic coffee mug",
-        "position_m": {"x": -1.234, "y": -0.123, "z": 12.345},
-        "distance_m": 12.35,
-        "size_cm": [114, 112, 109],
-        "depth_valid_pct": 100,
-    }
-    assert _tokens(_compact(place)) <= LIMIT
+    item = SceneObject(
+        object_id="f123kqztw/m45",
+        query="mug",
+        label="small blue ceramic coffee mug",
+        score=None,
+        box_xyxy=(0, 0, 4, 4),
+        center_xy=(2, 2),
+        mask=MaskRle.encode(np.ones((4, 4), np.bool_)),
+    )
+    location = Location3D(
+        position_m=(-1.2344, -0.1234, 12.3456),
+        center_m=(-1.2, -0.1, 12.3),
+        size_m=(1.14, 1.12, 1.09),
+        orientation_xyzw=(-0.5, 0.5, -0.5, 0.5),
+        distance_m=12.351,
+        depth_valid_ratio=0.95,
+    )
+    assert _tokens(_compact(location_payload(item, location, grip_m=1.123))) <= LIMIT

@@ -79,7 +79,9 @@ def frame_entry(scene: Scene) -> dict[str, Any]:
     }
 
 
-def location_entry(scene: Scene, item: SceneObject, location: Location3D, frame: str) -> dict[str, Any]:
+def location_entry(
+    scene: Scene, item: SceneObject, location: Location3D, frame: str, *, grip_m: float | None = None
+) -> dict[str, Any]:
     """Return the location of an object at full precision, for a program that moves an arm."""
     entry: dict[str, Any] = {
         "id": item.object_id,
@@ -96,4 +98,6 @@ def location_entry(scene: Scene, item: SceneObject, location: Location3D, frame:
         entry["size_m"] = [float(value) for value in location.size_m]
         entry["orientation_xyzw"] = [float(value) for value in location.orientation_xyzw]
         entry["distance_m"] = float(location.distance_m)
+        if grip_m is not None:
+            entry["grip_m"] = grip_m
     return entry

@@ -18,10 +18,12 @@ from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.planner_hints import planner_hint
 from xsam_agent_tools.reading import visible_text
+from xsam_agent_tools.spatial.gripping import roll_pitch_yaw_deg
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
 MAX_NOTES = 4
+GOOD_DEPTH_RATIO = 0.7  # below, the share of pixels with depth is told instead of how the box is turned
 MAX_NOTE_CHARS = 160
 MAX_DOUBT_CHARS = 60
 
@@ -101,15 +103,19 @@ def doubt_payload(item: SceneObject) -> dict[str, Any]:
     return {"unsure": shorten(item.doubt, MAX_DOUBT_CHARS)} if item.doubt else {}
 
 
-def location_payload(item: SceneObject, location: Location3D, frame: str = "") -> dict[str, Any]:
+def location_payload(
+    item: SceneObject, location: Location3D, frame: str = "", *, grip_m: float | None = None
+) -> dict[str, Any]:
     """Describe the location of one object, in meters to the millimeter, or why it is not known.
 
     Args:
         item: the object.
         location: its location.
         frame: name of the frame; given only when the objects of a payload are in different frames.
+        grip_m: see `xsam_agent_tools.spatial.gripping`; None = not known.
     """
-    payload: dict[str, Any] = {"id": item.object_id, "label": item.label}
+    label = (item.label.split() or [""])[-1]  # the noun, to keep it short; all of it was given with the id
+    payload: dict[str, Any] = {"id": item.object_id, "label": label}
     if not location.valid:
         return {**payload, "located": False, "reason": shorten(location.reason, 120)}
     x, y, z = (round(value, 3) for value in location.position_m)
@@ -118,7 +124,12 @@ def location_payload(item: SceneObject, location: Location3D, frame: str = "") -
         payload["frame"] = frame
     payload["distance_m"] = round(location.distance_m, 2)
     payload["size_cm"] = size_cm(location)
-    payload["depth_valid_pct"] = round(100 * location.depth_valid_ratio)
+    if location.depth_valid_ratio < GOOD_DEPTH_RATIO:
+        payload["depth_valid_pct"] = round(100 * location.depth_valid_ratio)
+        return {**payload, **doubt_payload(item)}
+    payload["rpy_deg"] = list(roll_pitch_yaw_deg(location.orientation_xyzw))
+    if grip_m is not None:
+        payload["grip_cm"] = round(100 * grip_m)
     return {**payload, **doubt_payload(item)}
 
 

@@ -10,6 +10,7 @@ from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
 from xsam_agent_tools.spatial.differences import spatial_object
+from xsam_agent_tools.spatial.gripping import grip_width_m
 from xsam_agent_tools.spatial.locations import locate, location_frame, transform_location
 from xsam_agent_tools.spatial.relations import UNCLEAR, compare
 from xsam_agent_tools.text.artifact import (
@@ -32,11 +33,13 @@ from xsam_agent_tools.text.content import (
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
 _LOCATE_OBJECTS_3D = """\
-Position, size and distance of objects in meters, from their masks and the camera's depth image. position_m \
-is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z forward. \
-size_cm is length, width, thickness of what is visible; distance_m is from the camera; depth_valid_pct is \
-how much of the object has depth (below 30: do not trust it). unsure = what is there was in doubt: check it \
-before you move. stale = too old to act on: look again.\
+Position, size and distance of objects in meters, from their masks and the camera's depth image. \
+position_m is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z \
+forward. size_cm is length, width, thickness of the box around what is visible, rpy_deg the turns of its \
+axes about x, then y, then z of `frame`; grip_cm is the narrowest opening for a gripper that comes along \
+the line of sight, left out if a part is hidden; distance_m is from the camera; depth_valid_pct, there \
+instead of the turns if below 70, is how much of the object has depth (below 30: do not trust it). unsure \
+= what is there was in doubt: check it before you move. stale = too old to act on: look again.\
 """
 _OTHER_FRAMES = " Give frame only if positions are needed in another one, such as 'base_link'."
 
@@ -58,9 +61,11 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         found = [perception.store.object(object_id) for object_id in object_ids]
         for scene, _ in found:
             perception.check_scene_age(scene, position=True)
-        located = []
+        located, grips = [], []
         for scene, item in found:
-            location = transform_location(locate(scene, item), frame, scene, perception)
+            own = locate(scene, item)
+            grips.append(grip_width_m(scene, item, own))
+            location = transform_location(own, frame, scene, perception)
             located.append((scene, item, location, frame or location_frame(location, scene)))
         if not any(location.valid for _, _, location, _ in located):
             reasons = "; ".join(f"{item.object_id}: {location.reason}" for _, item, location, _ in located)
@@ -79,15 +84,16 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         if len(names) == 1:
             payload["frame"] = names.pop()
         payload["objects"] = [
-            location_payload(item, location, "" if "frame" in payload else name)
-            for _, item, location, name in located
+            location_payload(item, location, "" if "frame" in payload else name, grip_m=grip_m)
+            for (_, item, location, name), grip_m in zip(located, grips, strict=True)
         ]
         artifact: dict[str, Any] = {
             "schema": LOCATION,
             "result": payload,
             "masks": [mask_entry(item) for _, item in found],
             "places": [
-                location_entry(scene, item, location, name) for scene, item, location, name in located
+                location_entry(scene, item, location, name, grip_m=grip_m)
+                for (scene, item, location, name), grip_m in zip(located, grips, strict=True)
             ],
             "frame": frame_entry(found[0][0]),
         }
@@ -95,8 +101,8 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
             scenes = {scene.image_id: scene for scene, _ in found}
             pictures = []
             for scene in scenes.values():
-                own = [item for other, item in found if other.image_id == scene.image_id]
-                pictures += toolbox.overlays(scene, own, "located") or []
+                shown = [item for other, item in found if other.image_id == scene.image_id]
+                pictures += toolbox.overlays(scene, shown, "located") or []
             artifact.update(picture_entries(pictures))
         return to_text(payload), artifact
 
