@@ -1,6 +1,9 @@
 """Score planners that use the tools: `python -m benchmarks.agent`. The last line is one JSON object.
 
-Without options: both scripted policies, on the simulator's truth and on the tiny model.
+Without options: both scripted policies, on the simulator's truth and on the tiny model, and probes of the
+tiny model on scenes of the test range.
+
+How far "ok" can be believed on other scenes, without the conversations: --scenes 2300000:60
 
 Any chat model of LangChain: --model openai:gpt-5-mini --record runs/gpt.json
 
@@ -22,14 +25,19 @@ from langchain_core.language_models import BaseChatModel
 from benchmarks.agent.judge import metrics
 from benchmarks.agent.models import policy_model, replay_model
 from benchmarks.agent.policies import POLICIES
+from benchmarks.agent.probes import by_kind, probe_metrics, run_probes
 from benchmarks.agent.recording import Conversations, load_recording, model_messages, save_recording
 from benchmarks.agent.run import run_tasks
 from benchmarks.agent.tasks import AgentTask, load_tasks
+from xsam.eval.scenes import parse_seeds
 from xsam.segmenter import Segmenter
+from xsam.sim import TEST_SEEDS
 from xsam.sim.oracle import SimulatedTable
 
 RESULTS = Path(__file__).with_name("results")
 ORACLE, TINY = "oracle", "tiny"
+DEFAULT_PROBED = TEST_SEEDS[1000:1030]
+PROBE_METRICS = ("ok_precision", "false_ok", "unsure_of_right", "presence_mcc")
 DEFAULT_RUNS = [(f"policy:{policy}", segmenter) for segmenter in (ORACLE, TINY) for policy in POLICIES]
 
 
@@ -47,17 +55,26 @@ def main(
     task: Annotated[list[str] | None, typer.Option(help="Name or kind; repeatable; default: all.")] = None,
     images: Annotated[bool, typer.Option("--images", help="Show overlays to models with vision.")] = False,
     record: Annotated[Path | None, typer.Option(help="Write the conversations to this file.")] = None,
+    scenes: Annotated[
+        str | None, typer.Option(metavar="START:COUNT", help="Only the probes, on scenes with these seeds.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder of the result files.", show_default=False)] = RESULTS,
 ) -> dict[str, Any]:
     """Run the benchmark, write one result file per run, and print and return the summary."""
     tasks = [t for t in load_tasks() if not task or {t.name, t.kind} & set(task)]
     if not tasks:
         raise typer.BadParameter(f"no task has the name or kind {', '.join(task or ())}")
+    if scenes and (model or task or images or record):
+        raise typer.BadParameter("--scenes asks probes only: give no --model, --task, --images or --record")
+    engines: dict[str, Any] = {}
+    if scenes:
+        probed = _probe(segmenter or TINY, parse_seeds(scenes), engines, out)
+        print(json.dumps(probed))
+        return probed
     runs = [(model, segmenter or TINY)] if model else DEFAULT_RUNS
     if segmenter and not model:
         runs = [run for run in runs if run[1] == segmenter]
     summary: dict[str, Any] = {"benchmark": "agent", "tasks": len(tasks), "runs": {}}
-    engines: dict[str, Any] = {}
     for chat, source in runs:
         name = f"{_file_stem(chat)}-{Path(source).name}"
         print(f"[bench-agent] {name}: {len(tasks)} tasks", file=sys.stderr, flush=True)
@@ -76,8 +93,30 @@ def main(
         if record:
             save_recording(record, run.conversations, model=chat, segmenter=model_id)
         summary["runs"][name] = {k: v for k, v in numbers.items() if k != "success_by_kind"}
+    if not model and not task and segmenter in (None, TINY):
+        summary |= {k: v for k, v in _probe(TINY, DEFAULT_PROBED, engines, out).items() if k in PROBE_METRICS}
     print(json.dumps(summary))
     return summary
+
+
+def _probe(segmenter: str, seeds: range, engines: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Ask the probes of some scenes, write what came of each kind, and return the metrics."""
+    segmenter_for, model_id = _make_segmenters(segmenter, engines)
+
+    def show(seed: int) -> None:
+        print(f"[bench-agent] probes: scene {seed}", file=sys.stderr, flush=True)
+
+    outcomes = run_probes(seeds, segmenter_for, on_scene=show)
+    found = {
+        "benchmark": "agent probes",
+        "segmenter": model_id,
+        "scenes": f"{seeds.start}:{len(seeds)}",
+        **probe_metrics(outcomes),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**found, "kinds": by_kind(outcomes)}, indent=1) + "\n"
+    (out / f"probes-{Path(segmenter).name}.json").write_text(text, encoding="utf-8")
+    return found
 
 
 def _make_models(name: str) -> tuple[Callable[[AgentTask], BaseChatModel], Conversations]:

@@ -15,6 +15,7 @@ from benchmarks.agent.__main__ import app, main
 from benchmarks.agent.judge import extract_answer, judge, metrics
 from benchmarks.agent.models import policy_model
 from benchmarks.agent.policies import POLICIES, suggested_call
+from benchmarks.agent.probes import probe_metrics, run_probes
 from benchmarks.agent.recording import load_recording
 from benchmarks.agent.request_parser import parse_request
 from benchmarks.agent.run import run_tasks
@@ -236,3 +237,11 @@ def test_the_shipped_results_are_of_these_tasks(name: str) -> None:
     result = json.loads((RESULTS / f"{name}.json").read_text())
     assert [outcome["task"] for outcome in result["outcomes"]] == list(TASKS)
     assert result["metrics"]["tasks"] == len(TASKS)
+
+
+def test_probes_of_perfect_masks_are_all_right() -> None:
+    """The simulator's truth answers every probe; its objects are right, and what is absent is not found."""
+    outcomes = run_probes(range(2_000_012, 2_000_014), lambda table: table)
+    metrics = probe_metrics(outcomes)
+    assert {outcome.kind for outcome in outcomes} >= {"category", "absent category", "unknown", "use"}
+    assert (metrics["ok_precision"], metrics["false_ok"], metrics["presence_mcc"]) == (1.0, 0.0, 1.0)

@@ -1,0 +1,42 @@
+"""The calibration in `config.json`: read, checked, and written back."""
+
+from __future__ import annotations
+
+import pytest
+
+from xsam.config.calibration import EvidenceWeights, check_calibration
+
+SECTION = {"known_categories": ["mug", "vase"], "sure_from": 0.8, "phrase": {"score": 1.0}}
+
+
+def test_a_calibration_is_read_and_written() -> None:
+    problems: list[str] = []
+    found = check_calibration({"calibration": SECTION}, problems)
+    assert found is not None
+    assert (problems, found.known_categories, found.sure_from) == ([], ("mug", "vase"), 0.8)
+    assert check_calibration({"calibration": found.to_dict()}, problems) == found
+    assert check_calibration({}, problems) is None
+    assert check_calibration(5, problems) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"sure_from": 2}, "xsam.calibration.sure_from must be a number from 0 to 1, got 2"),
+        ({"known_categories": ["a\nb"]}, "on one line"),
+        ({"known_categories": "mug"}, "xsam.calibration.known_categories must be a list"),
+        ({"phrase": {"scorre": 1}}, "xsam.calibration.phrase.scorre is unknown (did you mean score?)"),
+        ({"sure_form": 1}, "xsam.calibration.sure_form is unknown"),
+    ],
+)
+def test_what_is_wrong_is_named(change: dict, problem: str) -> None:
+    problems: list[str] = []
+    assert check_calibration({"calibration": {**SECTION, **change}}, problems) is None
+    assert any(problem in found for found in problems), problems
+
+
+def test_the_chance_follows_the_evidence() -> None:
+    weights = EvidenceWeights(score=1.0, named=0.5, rival=-0.5)
+    assert weights.chance(0.5, 0.5, 0.5) == pytest.approx(0.5)
+    assert weights.chance(0.9, 0.5, 0.5) == pytest.approx(0.9)
+    assert weights.chance(0.5, 0.0, 1.0) == pytest.approx(1 / 100)  # clipped to 0.01 and 0.99
