@@ -73,13 +73,13 @@ def test_errors_of_a_segmenter_get_a_hint_for_planners(make_tools, call, error: 
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 def test_failed_results_of_a_segmenter_do_so_too(make_tools, call, error: XSamError) -> None:
-    class FailingSegmenter(RecordingSegmenter):
+    class FailedResultsSegmenter(RecordingSegmenter):
         def segment(self, source, queries, *, deadline_s):
             results = super().segment(source, queries, deadline_s=deadline_s)
             failure = {"code": error.code, "message": error.message, "hint": error.hint}
             return [replace(result, status=Status.FAILED, **failure) for result in results]
 
-    result = call(make_tools(segmenter=FailingSegmenter([]))["segment_objects"], queries=["mug"])
+    result = call(make_tools(segmenter=FailedResultsSegmenter([]))["segment_objects"], queries=["mug"])
     assert result["code"] == error.code
     assert result["hint"]
     assert not OUT_OF_REACH.search(result["hint"])
@@ -87,14 +87,14 @@ def test_failed_results_of_a_segmenter_do_so_too(make_tools, call, error: XSamEr
 
 @pytest.mark.parametrize("error", ERRORS, ids=str)
 def test_errors_of_a_frame_source_and_of_a_status_do_so_too(make_tools, call, error: XSamError) -> None:
-    class UnavailableSegmenter(RecordingSegmenter):
+    class BrokenStatusSegmenter(RecordingSegmenter):
         def status(self, *, deadline_s):
             raise error
 
     def broken_camera(camera: str) -> Frame:
         raise error
 
-    tools = make_tools(segmenter=UnavailableSegmenter([]), frame_source=broken_camera)
+    tools = make_tools(segmenter=BrokenStatusSegmenter([]), frame_source=broken_camera)
     for result in (call(tools["segment_objects"], queries=["mug"]), call(tools["perception_status"])):
         assert result["code"] == error.code
         assert result["hint"]
@@ -105,11 +105,11 @@ def test_a_busy_model_is_no_reason_to_ask_for_a_longer_deadline(make_tools, call
     """The planner read "allow a longer deadline", and no tool has such an argument."""
     from xsam.types.deadline import Deadline
 
-    class SlowSegmenter:
+    class LateSegmenter:
         def segment(self, source, queries, *, deadline_s):
             raise Deadline(0.001).error()
 
-    result = call(make_tools(segmenter=SlowSegmenter())["segment_objects"], queries=["mug"])
+    result = call(make_tools(segmenter=LateSegmenter())["segment_objects"], queries=["mug"])
     assert result["code"] == "DEADLINE"
     assert "deadline" not in result["hint"]
 

@@ -15,7 +15,7 @@ from support.scripted_model import ScriptedModel, tool_call
 from tests.agent.table import MASKS, new_frame, rectangle
 from xsam import FakeSegmenter, Frame
 from xsam_agent_tools.errors import RepeatedQueryError
-from xsam_agent_tools.memory.history import Conversation, History, frame_signature, show_same_view
+from xsam_agent_tools.memory.history import ConversationId, History, frame_signature, show_same_view
 
 
 def test_a_query_that_found_nothing_is_refused_on_the_same_view(tools, call) -> None:
@@ -108,7 +108,7 @@ def test_without_pixels_the_time_decides(make_tools, call) -> None:
 
 def _remember(history: History, scope: str = "one", phrase: str = "fork") -> None:
     history.add(
-        Conversation(name=scope, turn="1"),
+        ConversationId(name=scope, turn="1"),
         tool="t",
         camera="front",
         image_id="f1",
@@ -125,9 +125,9 @@ def test_a_refusal_ends_after_a_while() -> None:
     _remember(history)
     now_s[0] += 29
     with pytest.raises(RepeatedQueryError, match="29 s ago"):
-        history.refuse_repeat(Conversation(name="one", turn="1"), "t", "front", ["fork"], None)
+        history.refuse_repeat(ConversationId(name="one", turn="1"), "t", "front", ["fork"], None)
     now_s[0] += 2
-    history.refuse_repeat(Conversation(name="one", turn="1"), "t", "front", ["fork"], None)
+    history.refuse_repeat(ConversationId(name="one", turn="1"), "t", "front", ["fork"], None)
 
 
 def test_the_history_is_bounded() -> None:
@@ -136,9 +136,9 @@ def test_the_history_is_bounded() -> None:
         _remember(history, phrase=f"thing {n}")
         _remember(history, scope=f"conversation {n}")
     _remember(history)
-    assert len(history.searches(Conversation(name="one"))) <= 64
-    assert history.searches(Conversation(name="conversation 0")) == ()
-    assert len(history.searches(Conversation(name="conversation 199"))) == 1
+    assert len(history.searches(ConversationId(name="one"))) <= 64
+    assert history.searches(ConversationId(name="conversation 0")) == ()
+    assert len(history.searches(ConversationId(name="conversation 199"))) == 1
 
 
 # ------------------------------------------------------------------------- users and their requests

@@ -66,7 +66,7 @@ def is_host_name(text: str) -> bool:
     return match is not None and (match[2] is None or int(match[2]) <= 65535)
 
 
-class Gate:
+class HttpGate:
     """ASGI application in front of another one: it compares `Host`, `Origin` and the token exactly."""
 
     def __init__(self, app: App, settings: HttpSettings) -> None:
@@ -120,7 +120,7 @@ def http_app(server: Server[Any], settings: HttpSettings) -> App:
         max_sessions=MAX_SESSIONS,
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),  # the gate does
     )
-    return Gate(app, settings)
+    return HttpGate(app, settings)
 
 
 def protocol_class(settings: HttpSettings) -> type[H11Protocol]:

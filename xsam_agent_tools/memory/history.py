@@ -24,7 +24,7 @@ _MAX_SEARCHES = 64  # of one conversation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Conversation:
+class ConversationId:
     """Whom a tool call belongs to.
 
     Attributes:
@@ -74,7 +74,7 @@ class History:
 
     def add(
         self,
-        conversation: Conversation,
+        conversation: ConversationId,
         *,
         tool: str,
         camera: str,
@@ -108,17 +108,17 @@ class History:
                 name, _ = self._searches.popitem(last=False)
                 self._refused.pop(name, None)
 
-    def searches(self, conversation: Conversation) -> tuple[PastSearch, ...]:
+    def searches(self, conversation: ConversationId) -> tuple[PastSearch, ...]:
         """Return the conversation's searches, oldest first; none where it is not known."""
         with self._lock:
             return tuple(self._searches.get(conversation.name, ()))
 
-    def tried(self, conversation: Conversation, camera: str) -> list[str]:
+    def tried(self, conversation: ConversationId, camera: str) -> list[str]:
         """Return every phrase that the conversation has searched for with a camera, oldest first."""
         return _phrases_of([search for search in self.searches(conversation) if search.camera == camera])
 
     def refuse_repeat_on_image(
-        self, conversation: Conversation, tool: str, image_id: str, phrases: Sequence[str]
+        self, conversation: ConversationId, tool: str, image_id: str, phrases: Sequence[str]
     ) -> None:
         """Raise if all phrases were already searched for on this very image: the result cannot differ.
 
@@ -151,7 +151,12 @@ class History:
         )
 
     def refuse_repeat(
-        self, conversation: Conversation, tool: str, camera: str, phrases: Sequence[str], frame: Frame | None
+        self,
+        conversation: ConversationId,
+        tool: str,
+        camera: str,
+        phrases: Sequence[str],
+        frame: Frame | None,
     ) -> None:
         """Raise if all phrases were searched for in vain a moment ago and the view has not changed.
 

@@ -19,7 +19,7 @@ from langchain_core.tools import StructuredTool, ToolException
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import XSamError
-from xsam_agent_tools.memory.history import Conversation
+from xsam_agent_tools.memory.history import ConversationId
 from xsam_agent_tools.memory.pictures import PictureStore
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Perception
@@ -157,16 +157,16 @@ def langchain_tool(
     )
 
 
-def current_conversation() -> Conversation:
+def current_conversation() -> ConversationId:
     """Return the conversation of this call: that of `conversation_scope`, or LangGraph's thread or run.
 
     A run of a graph is one turn. Calls outside all of these have no name, because they may be anybody's.
     """
     if named := _CONVERSATION.get():
-        return Conversation(name=named)
+        return ConversationId(name=named)
     turn = current_run()
     thread_id = (ensure_config().get("configurable") or {}).get("thread_id")
-    return Conversation(name=f"thread {thread_id}" if thread_id else turn, turn=turn)
+    return ConversationId(name=f"thread {thread_id}" if thread_id else turn, turn=turn)
 
 
 @contextmanager

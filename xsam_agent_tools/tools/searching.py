@@ -9,7 +9,7 @@ from typing import Any
 
 from xsam.types.requests import Query, Task
 from xsam_agent_tools.findings import Findings, store_findings
-from xsam_agent_tools.memory.history import Conversation
+from xsam_agent_tools.memory.history import ConversationId
 from xsam_agent_tools.perception import Capture, Perception
 from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
@@ -157,7 +157,7 @@ def _listing_advice(
 
 def capture_search(
     perception: Perception,
-    conversation: Conversation,
+    conversation: ConversationId,
     tool: str,
     phrases: Sequence[str],
     queries: Sequence[Query],
@@ -187,7 +187,7 @@ def capture_search(
 
 def record_search(
     toolbox: Toolbox,
-    conversation: Conversation,
+    conversation: ConversationId,
     tool: str,
     capture: Capture,
     findings: Findings,
@@ -211,7 +211,7 @@ def record_search(
 
 
 def unsearched_cameras(
-    toolbox: Toolbox, conversation: Conversation, phrases: Sequence[str], here: str
+    toolbox: Toolbox, conversation: ConversationId, phrases: Sequence[str], here: str
 ) -> list[str]:
     """Return the other cameras with which the conversation has not searched for all of these phrases."""
     wanted = {phrase.lower() for phrase in phrases}

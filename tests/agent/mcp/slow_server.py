@@ -13,7 +13,7 @@ from xsam_agent_tools.mcp.http import HttpSettings
 from xsam_agent_tools.mcp.server import leave_at_once, serve
 
 
-class HangingSegmenter(FakeSegmenter):
+class CliffSegmenter(FakeSegmenter):
     def segment(self, source, queries, *, deadline_s):
         if any("cliff" in category for query in queries for category in query.thing_classes):
             print("hangs", file=sys.stderr, flush=True)
@@ -22,7 +22,7 @@ class HangingSegmenter(FakeSegmenter):
 
 
 if __name__ == "__main__":
-    toolkit = XSamToolkit(HangingSegmenter(MASKS), ["front"], frame_source=new_frame, deadline_s=300)
+    toolkit = XSamToolkit(CliffSegmenter(MASKS), ["front"], frame_source=new_frame, deadline_s=300)
     http = HttpSettings(**json.loads(sys.argv[1])) if len(sys.argv) > 1 else None
     serve(toolkit, http)
     leave_at_once()

@@ -149,7 +149,7 @@ def test_the_first_answer_after_start_is_on_a_fresh_frame(make_toolkit, call) ->
     assert answers[0]["age_s"] <= 5
 
 
-class Clock:
+class FrameClock:
     """A clock that tests move, and frames that carry its time."""
 
     def __init__(self) -> None:
@@ -166,7 +166,7 @@ class Clock:
 
 
 def test_a_frame_that_grew_old_in_the_queue_of_the_segmenter_is_replaced(make_toolkit, call) -> None:
-    clock, waits_s, ages_s = Clock(), [8.0, 0.0], []
+    clock, waits_s, ages_s = FrameClock(), [8.0, 0.0], []
 
     class SharedSegmenter(FakeSegmenter):
         """Has a queue of its own, because others use it as well."""
@@ -188,7 +188,7 @@ def test_a_frame_that_grew_old_in_the_queue_of_the_segmenter_is_replaced(make_to
 
 
 def test_a_frame_that_grew_old_in_the_queue_of_the_toolkit_is_replaced(make_toolkit, call) -> None:
-    clock, started, release = Clock(), threading.Event(), threading.Event()
+    clock, started, release = FrameClock(), threading.Event(), threading.Event()
 
     class PlainSegmenter(FakeSegmenter):
         def segment(self, source, queries, *, deadline_s):
@@ -228,17 +228,24 @@ def test_a_frame_that_grew_old_in_the_queue_of_the_toolkit_is_replaced(make_tool
 # ---------------------------------------------------------------------------------- asyncio programs
 
 
+class HungSegmenter(FakeSegmenter):
+    """Answers when it is released."""
+
+    def __init__(self, release: threading.Event) -> None:
+        super().__init__(MASKS)
+        self._release = release
+
+    def segment(self, source, queries, *, deadline_s):
+        self._release.wait(60)
+        return super().segment(source, queries, deadline_s=deadline_s)
+
+
 @pytest.mark.asyncio
 async def test_async_calls_keep_their_own_deadline_under_load(make_toolkit, acall) -> None:
     """24 calls on a hung model with 2 s: the last ended after 8.3 s, as six threads served them all."""
     release = threading.Event()
 
-    class HungSegmenter(FakeSegmenter):
-        def segment(self, source, queries, *, deadline_s):
-            release.wait(60)
-            return super().segment(source, queries, deadline_s=deadline_s)
-
-    tool = make_toolkit(segmenter=HungSegmenter(MASKS), deadline_s=2.0).get_tools()[0]
+    tool = make_toolkit(segmenter=HungSegmenter(release), deadline_s=2.0).get_tools()[0]
     free = asyncio.create_task(asyncio.to_thread(threading.get_ident))
     began = time.monotonic()
     try:
@@ -255,12 +262,7 @@ async def test_async_calls_keep_their_own_deadline_under_load(make_toolkit, acal
 async def test_the_default_executor_stays_the_programs_own(make_toolkit, acall) -> None:
     release = threading.Event()
 
-    class HungSegmenter(FakeSegmenter):
-        def segment(self, source, queries, *, deadline_s):
-            release.wait(60)
-            return super().segment(source, queries, deadline_s=deadline_s)
-
-    tool = make_toolkit(segmenter=HungSegmenter(MASKS), deadline_s=30).get_tools()[0]
+    tool = make_toolkit(segmenter=HungSegmenter(release), deadline_s=30).get_tools()[0]
     calls = [asyncio.create_task(acall(tool, queries=["mug"])) for _ in range(40)]
     try:
         done, waiting = await asyncio.wait(calls, timeout=1.0)
