@@ -37,6 +37,7 @@ Policy = Callable[[str], Script]
 _POSITIONAL = {  # parameters in the order in which `next` gives them
     "segment_objects": ("queries",),
     "locate_objects_3d": ("object_ids",),
+    "inspect_object": ("object_id",),
     "report_not_found": ("query", "tried", "reason"),
 }
 
@@ -145,6 +146,10 @@ def _search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
         result = yield step
         if result["status"] in ("ok", "ambiguous") and result.get("objects"):
             return result
+        if result["status"] == "unsure" and result.get("objects"):
+            if (yield from _is_confirmed(result, queries)):
+                return result
+            return None
         if result.get("reported"):
             return None
         if result["status"] in ("error", "stale") and result.get("retryable"):
@@ -153,6 +158,16 @@ def _search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
         if step is not None and not elsewhere and "camera" in step.arguments:
             return None
     return None
+
+
+def _is_confirmed(result: ToolResult, queries: Sequence[str]) -> Generator[PlannedCall, ToolResult, bool]:
+    """Make the check that an unsure result proposes; return whether it looks most like what was asked for."""
+    step = suggested_call(result)
+    if step is None or step.tool != "inspect_object":
+        return False
+    names = (yield step).get("looks_like", {})
+    best = next(iter(names), "") if isinstance(names, dict) else ""
+    return bool(best) and any(best in query for query in queries)
 
 
 def suggested_call(result: ToolResult) -> PlannedCall | None:
