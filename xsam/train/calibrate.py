@@ -3,7 +3,8 @@
     python -m xsam.train.calibrate runs/tiny/stage3/checkpoint
 
 Prints one JSON line: `reject_below`, the score below which a phrase is answered "not found", and
-`instance_threshold`, the minimum score of instances and panoptic segments, with the measurements behind them.
+`instance_threshold`, the minimum score of instances and panoptic segments, and the section `calibration` of
+`config.json`, which says when an answer is unsure; with the measurements behind them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from xsam.eval.scenes import IMAGE_HW, parse_seeds
 from xsam.eval.scoreboard import Scoreboard
 from xsam.sim.render import render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
+from xsam.train.evidence import Sample, calibrate_evidence, scene_samples
 from xsam.types.requests import Task
 
 MAX_FALSE_ALARM = 0.055
@@ -57,9 +59,11 @@ def calibrate(
 ) -> dict[str, Any]:
     """Choose thresholds for a model from its results on the scenes of `seeds`."""
     scores: dict[bool, list[float]] = {True: [], False: []}  # key: the phrase is absent
+    samples: list[Sample] = []
     boards = {threshold: Scoreboard() for threshold in INSTANCE_THRESHOLDS}
     for seed in tqdm(seeds, unit="scene", disable=not show_progress, mininterval=5.0):
         view = render(sample_scene(seed), image_hw=IMAGE_HW)
+        samples += scene_samples(model, seed, view)
         questions = list(scene_questions(seed, view, per_scene=per_scene))
         phrases = [q for q in questions if q.query.task in (Task.REFERRING, Task.REASONING)]
         queries = [replace(q.query, score_threshold=0.0) for q in phrases]
@@ -82,6 +86,7 @@ def calibrate(
         "present_rejected": _share_below(scores[False], reject_below),
         "instance_threshold": max(INSTANCE_THRESHOLDS, key=lambda t: quality[t] or 0.0),
         "panoptic_pq": quality,
+        "calibration": calibrate_evidence(samples).to_dict(),
         "phrases": len(scores[False]) + len(scores[True]),
         "n": len(seeds),
     }
