@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import NotActiveError, XSamError
@@ -44,6 +45,9 @@ def reported(
         except XSamError as error:
             node.last_error = str(error)
             node.get_logger().error(f"{transition.__name__}: {error.code}: {error}")
+        except (InvalidParameterValueException, InvalidParameterTypeException) as error:
+            node.last_error = str(error)
+            node.get_logger().error(f"{transition.__name__}: {error}")
         except Exception as error:  # whatever it is, the node stays up and reports it
             node.last_error = f"{type(error).__name__}: {error}"
             node.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")

@@ -11,11 +11,12 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
-from rclpy.exceptions import InvalidParameterValueException
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from xsam.errors import ModelError, NotActiveError, XSamError
@@ -109,7 +110,7 @@ class SegmenterNode(LifecycleNode):
         declare(self, NodeParameters)
         try:
             self._declare_cameras()
-        except InvalidParameterValueException as error:
+        except (InvalidParameterTypeException, InvalidParameterValueException) as error:
             self.get_logger().error(str(error))  # configuring will fail with it, before the model is loaded
         self._warn_of_unused_parameters()
         reject_invalid_transitions(self)
@@ -291,6 +292,9 @@ class SegmenterNode(LifecycleNode):
     def _warn_of_unused_parameters(self) -> None:
         given = given_parameters(self)
         known = [name for name in self._parameters if not name.startswith("qos_overrides")]
+        # Also those that could not be declared, because one of them has an invalid value.
+        names = self._current_parameters().cameras
+        known += [f"{name}.{row.name}" for name in names for row in fields(CameraParameters)]
         used = [name for name in given if not name.startswith("qos_overrides.")]
         for warning in (
             *unknown_parameter_warnings(used, known),
