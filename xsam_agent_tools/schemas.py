@@ -59,6 +59,7 @@ def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> ty
             "queries", "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
         ),
         **_image(cameras, with_image_id=with_image_id),
+        "camera": _cameras(cameras),
         "max_objects": _count("max_objects", "list at most this many objects", DEFAULT_OBJECTS, MAX_OBJECTS),
     }
     return _model("segment_objects", fields)
@@ -231,6 +232,14 @@ def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
 
 def _camera(cameras: Sequence[str]) -> tuple[Any, str]:
     return _choice("camera", cameras, f"which camera; default {cameras[0]}")
+
+
+def _cameras(cameras: Sequence[str]) -> tuple[Any, str]:
+    """Return a field for one camera or, where there are several, all of them."""
+    if len(cameras) == 1 or ALL_CAMERAS in cameras:
+        return _camera(cameras)
+    description = f"which camera; default {cameras[0]}; all = every camera at once, objects say which"
+    return _choice("camera", (*cameras, ALL_CAMERAS), description)
 
 
 def _choice(name: str, names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from xsam.errors import XSamError
 from xsam.types.requests import Query, Task
 from xsam_agent_tools.findings import Findings, store_findings
 from xsam_agent_tools.memory.history import ConversationId
@@ -14,12 +15,20 @@ from xsam_agent_tools.perception import Capture, Perception
 from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
 from xsam_agent_tools.schemas import (
+    ALL_CAMERAS,
     DEFAULT_OBJECTS,
     MAX_OBJECTS,
     segment_everything_args,
     segment_objects_args,
 )
-from xsam_agent_tools.text.artifact import segmentation_artifact
+from xsam_agent_tools.text.artifact import (
+    SEGMENTATION,
+    frame_entry,
+    mask_entry,
+    picture_entries,
+    segmentation_artifact,
+)
+from xsam_agent_tools.text.cameras_payload import cameras_payload
 from xsam_agent_tools.text.content import MAX_TRIED, header, to_text
 from xsam_agent_tools.text.search_payload import (
     add_hints,
@@ -28,6 +37,7 @@ from xsam_agent_tools.text.search_payload import (
     search_payload,
     search_status,
 )
+from xsam_agent_tools.tools.all_cameras import on_each_camera
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 
 MAX_LISTED = 20  # objects of `segment_everything`; the rest is only counted
@@ -65,6 +75,8 @@ def segment_objects(toolbox: Toolbox) -> ToolSpec:
         image_id: str = "",
         max_objects: int = DEFAULT_OBJECTS,
     ) -> Output:
+        if camera == ALL_CAMERAS and camera not in perception.cameras and not image_id:
+            return _search_all_cameras(toolbox, queries, max_objects)
         conversation, progress = current_conversation(), progress_reporter(name)
         capture = capture_search(
             perception,
@@ -94,6 +106,55 @@ def segment_objects(toolbox: Toolbox) -> ToolSpec:
 
     args = segment_objects_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_SEGMENT_OBJECTS, args=args, run=run)
+
+
+def _search_all_cameras(toolbox: Toolbox, phrases: list[str], max_objects: int) -> Output:
+    """Search with every camera at once; objects of all cameras together are bounded."""
+    perception, name = toolbox.perception, "segment_objects"
+    conversation, progress = current_conversation(), progress_reporter(name)
+    share = max(1, max_objects // len(perception.cameras))
+
+    def search(camera: str) -> Findings:
+        capture = capture_search(
+            perception,
+            conversation,
+            name,
+            phrases,
+            [query_from_phrase(phrase) for phrase in phrases],
+            camera=camera,
+            image_id="",
+            progress=progress,
+        )
+        findings = store_findings(capture, phrases, max_objects=share, store=perception.store)
+        record_search(toolbox, conversation, name, capture, findings, phrases)
+        return findings
+
+    outcomes = on_each_camera(perception.cameras, search, deadline_s=perception.limits.deadline_s)
+    found = {camera: result for camera, result in outcomes.items() if not isinstance(result, XSamError)}
+    tried = [p for camera in perception.cameras for p in perception.history.tried(conversation, camera)]
+    payload = cameras_payload(
+        outcomes,
+        {camera: perception.age(findings.scene) for camera, findings in found.items()},
+        phrases=phrases,
+        tried=list(dict.fromkeys(tried)),
+        tools=toolbox.names,
+    )
+    progress("answered", status=payload["status"], image_id="")
+    artifact: dict[str, Any] = {
+        "schema": SEGMENTATION,
+        "result": payload,
+        "masks": [mask_entry(item) for findings in found.values() for item in findings.objects],
+        "frames": [frame_entry(findings.scene) for findings in found.values()],
+    }
+    artifact["frame"] = artifact["frames"][0]
+    if toolbox.images != "none":
+        pictures = [
+            picture
+            for findings in found.values()
+            for picture in toolbox.overlays(findings.scene, findings.objects, ", ".join(phrases)) or []
+        ]
+        artifact.update(picture_entries(pictures))
+    return to_text(payload), artifact
 
 
 def segment_everything(toolbox: Toolbox) -> ToolSpec:
