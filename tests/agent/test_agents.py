@@ -198,7 +198,8 @@ def _schema(tool: Any) -> dict[str, Any]:
 def test_cameras_are_an_enumeration_with_the_first_as_default(make_toolkit, cameras: list[str]) -> None:
     tool = make_toolkit(cameras=cameras).get_tools()[0]
     camera = _schema(tool)["properties"]["camera"]
-    assert (camera["enum"], camera["default"]) == (cameras, cameras[0])
+    choices = [*cameras, "all"] if len(cameras) > 1 else cameras
+    assert (camera["enum"], camera["default"]) == (choices, cameras[0])
 
 
 def test_description_tells_how_queries_are_read(tool) -> None:

@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.draw.labels import LabelBox, LabelCostMap, place_labels
-from xsam.draw.raster import ascii_text, fit_text, text_width
+from xsam.draw.raster import Color, ascii_text, fit_text, text_width
 from xsam.draw.shapes import (
+    DOUBTFUL,
+    NEGATIVE,
+    POSITIVE,
     XY,
     DrawnMask,
     DrawSizes,
@@ -36,7 +39,7 @@ class TitleBar:
     text: str
     status: str
     status_width_px: int
-    found: bool
+    color: Color
     height_px: int
 
 
@@ -84,7 +87,7 @@ def lay_out_overlay(
     topmost = np.zeros(segments.image_hw, np.uint16)
     for mask in masks:
         topmost[mask.crop.window][mask.crop.pixels] = mask.index + 1
-    bar = None if title is None else _lay_out_title(title, len(segments), segments.image_hw, sizes)
+    bar = None if title is None else _lay_out_title(title, segments, sizes)
     occupied: list[Rect] = [(0, 0, segments.image_hw[1], bar.height_px)] if bar else []
 
     anchors: dict[int, XY] = {}
@@ -107,7 +110,10 @@ def lay_out_overlay(
     labels = place_labels(
         masks,
         texts if numbered else [""] * len(segments),
-        segments.labels,
+        [
+            f"{name} ?" if doubt else name
+            for name, doubt in zip(segments.labels, segments.doubts, strict=True)
+        ],
         segments.scores if show_scores else np.full(len(segments), np.nan, np.float32),
         LabelCostMap.of(masks, topmost, occupied, sizes),
         disc_centers.keys(),
@@ -139,13 +145,16 @@ def lay_out_overlay(
     )
 
 
-def _lay_out_title(title: str, count: int, image_hw: tuple[int, int], sizes: DrawSizes) -> TitleBar | None:
+def _lay_out_title(title: str, segments: Segments, sizes: DrawSizes) -> TitleBar | None:
     """Shorten the title to the width of the image; return None if the image has no room for a bar."""
-    height, width = image_hw
+    height, width = segments.image_hw
     bar_px = 3 * sizes.text
-    status = f"{count} found" if count else "not found"
+    unsure = sum(map(bool, segments.doubts))
+    sure = len(segments) - unsure
+    counted = [f"{sure} found"] * bool(sure) + [f"{unsure} unsure"] * bool(unsure)
+    status, color = ", ".join(counted) or "not found", POSITIVE if sure else DOUBTFUL if unsure else NEGATIVE
     status_px = text_width(status, sizes.text) + 2 * sizes.pad
     if bar_px > height // 3 or status_px + 2 * sizes.pad > width:
         return None
     text = fit_text(ascii_text(title), sizes.text, width - status_px - 4 * sizes.pad)
-    return TitleBar(text=text, status=status, status_width_px=status_px, found=count > 0, height_px=bar_px)
+    return TitleBar(text=text, status=status, status_width_px=status_px, color=color, height_px=bar_px)

@@ -60,7 +60,8 @@ def draw_overlay(
         segments: of the same (H, W). A smaller segment is painted over a larger one.
         style: "outline" leaves the object itself visible: the line runs around it, and the number is on
             objects that are much larger than it, and beside all others.
-        title: text of the request for a bar along the top, which also shows how many segments were found.
+        title: text of the request for a bar along the top, which also shows how many segments were found, and
+            how many of them are in doubt. Their labels have a question mark.
         alpha: opacity of the fill in [0, 1].
         numbered: put a numbered disc on each object that has room for it, and the number on its label.
         show_scores: write the score after the label.
@@ -186,10 +187,9 @@ def draw_outline(rgb: Image, mask: BoolMask) -> Image:
 def _draw_title(canvas: Image, title: TitleBar, sizes: DrawSizes) -> None:
     width = canvas.shape[1]
     blend_color(canvas, np.full((title.height_px, width), 255, np.uint8), 0, 0, DARK, 0.8)
-    color = POSITIVE if title.found else NEGATIVE
     pill_w, pill_h = title.status_width_px, round(2.1 * sizes.text)
     left, top = width - pill_w - sizes.pad, (title.height_px - pill_h) // 2
-    blend_color(canvas, rounded_rect_coverage(pill_w, pill_h, pill_h / 2), left, top, color)
+    blend_color(canvas, rounded_rect_coverage(pill_w, pill_h, pill_h / 2), left, top, title.color)
     middle = top + pill_h / 2
-    draw_text(canvas, title.status, (left + sizes.pad, middle), sizes.text, contrasting_color(color))
+    draw_text(canvas, title.status, (left + sizes.pad, middle), sizes.text, contrasting_color(title.color))
     draw_text(canvas, title.text, (2 * sizes.pad, title.height_px / 2), sizes.text, LIGHT)

@@ -43,6 +43,7 @@ PALETTE: tuple[Color, ...] = (
 )
 POSITIVE: Color = (0, 190, 140)
 NEGATIVE: Color = (240, 80, 40)
+DOUBTFUL: Color = (240, 180, 30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

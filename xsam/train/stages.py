@@ -39,7 +39,8 @@ _RANGES: Mapping[str, Field] = {
     "balance": _FRACTION,
     "workers": Whole(0, 1024),
     **dict.fromkeys(("learning_rate", "muon_learning_rate", "encoder_lr_factor"), _RATE),
-    **dict.fromkeys(("weight_decay", "clip_norm"), _WEIGHT),
+    "weight_decay": _WEIGHT,
+    "clip_norm": Number(0.0, 1e30),  # a large one switches it off
     **dict.fromkeys(("warmup", "final_lr", "ema_decay", "frozen_until"), _FRACTION),
     "seed": Whole(0, 2**63 - 1),
 }

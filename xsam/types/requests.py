@@ -66,8 +66,8 @@ class Task(str, Enum):
 class Status(str, Enum):
     """Outcome of a query. An empty list of segments never stands for an error.
 
-    FOUND can be acted on; UNSURE has segments, and each of them a reason not to trust it
-    (`Segments.doubts`).
+    FOUND can be acted on; UNSURE has segments, and `Segments.doubts` says which of them may be something
+    else, and why.
     """
 
     FOUND = "found"
@@ -276,9 +276,9 @@ class SegmentationResult:
     """The result of one query.
 
     FOUND has at least one segment (or, for CHAT, text), and nothing speaks against any of them. UNSURE has
-    segments, too, and `segments.doubts` says what speaks against them: a low score, a word that the model
-    does not know, a label that fits better. NOT_FOUND says in `message` what was searched for; REFUSED and
-    FAILED carry the error's `code`, `message` and `hint`.
+    segments, too, and `segments.doubts` says what speaks against some or all of them: a low score, a word
+    that the model does not know, a label that fits better. NOT_FOUND says in `message` what was searched
+    for; REFUSED and FAILED carry the error's `code`, `message` and `hint`.
     """
 
     status: Status

@@ -21,8 +21,8 @@ from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for, rectified_note
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.registration import (
     DepthRegistration,
-    NoTransformError,
     TransformLookup,
+    TransformLookupError,
     no_transforms,
 )
 from xsam_ros.messages.compressed_images import rgb_from_compressed
@@ -116,7 +116,7 @@ class FrameDecoder:
                 )
                 depth_m = _registered(view, measured[0], rgb.shape[:2], intrinsics, lens, notes)
                 no_depth_reason = ""
-            except NoTransformError as error:
+            except TransformLookupError as error:
                 no_depth_reason, provisional = str(error), True
             except InvalidImageError as error:
                 no_depth_reason = self._unusable(f"the depth image cannot be used: {error}")

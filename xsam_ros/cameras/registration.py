@@ -20,16 +20,16 @@ _RECTIFIED = "depth_rectified"
 
 TransformLookup = Callable[[Header, str], NDArray[np.float64]]
 """Gets a header and a target frame; returns the (4, 4) transform of points from the header's frame to the
-target frame at the header's stamp, or raises `NoTransformError`."""
+target frame at the header's stamp, or raises `TransformLookupError`."""
 
 
-class NoTransformError(Exception):
+class TransformLookupError(Exception):
     """No transform is available; the message says why."""
 
 
 def no_transforms(header: Header, target_frame: str) -> NDArray[np.float64]:
-    """Raise `NoTransformError`: the `TransformLookup` of cameras without TF."""
-    raise NoTransformError(f"no transform from {header.frame_id!r} to {target_frame!r}: there is no TF")
+    """Raise `TransformLookupError`: the `TransformLookup` of cameras without TF."""
+    raise TransformLookupError(f"no transform from {header.frame_id!r} to {target_frame!r}: there is no TF")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,7 @@ class DepthRegistration:
 
         Raises:
             InvalidImageError: it is not registered, and something that registering needs is missing.
-            NoTransformError: the transform is not there, or not there yet.
+            TransformLookupError: the transform is not there, or not there yet.
         """
         same_frame = depth.frame_id in color_frames
         wanted = bool(self.parameters.depth_info_topic)
@@ -93,8 +93,8 @@ class DepthRegistration:
         if not same_frame:
             try:
                 transform = self.look_up(Header(stamp=color.stamp, frame_id=depth.frame_id), color.frame_id)
-            except NoTransformError as error:
-                raise NoTransformError(f"{apart}; registering it needs TF: {error}") from error
+            except TransformLookupError as error:
+                raise TransformLookupError(f"{apart}; registering it needs TF: {error}") from error
             if "optical" not in depth.frame_id:
                 notes.append(
                     f"the frame of the depth images, {depth.frame_id!r}, is not marked as optical (REP 103): "

@@ -13,7 +13,7 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from xsam.types.location import Location3D, matrix_of_quaternion
-from xsam_ros.cameras.registration import NoTransformError
+from xsam_ros.cameras.registration import TransformLookupError
 
 try:
     import tf2_ros
@@ -62,7 +62,7 @@ class Transforms:
             return tuple(locations)
         try:
             matrix = self.look_up(header, target_frame)
-        except NoTransformError as error:
+        except TransformLookupError as error:
             reason = str(error)
             return tuple(
                 None
@@ -80,13 +80,13 @@ class Transforms:
         """Return the (4, 4) transform of points from a header's frame to another one, at the header's stamp.
 
         Raises:
-            NoTransformError: it did not arrive in time, or TF is not installed.
+            TransformLookupError: it did not arrive in time, or TF is not installed.
         """
         problem = f"no transform from {header.frame_id!r} to {target_frame!r}"
         if self._buffer is None:
-            raise NoTransformError(f"{problem}: tf2_ros is not installed")
+            raise TransformLookupError(f"{problem}: tf2_ros is not installed")
         if not header.frame_id:
-            raise NoTransformError(f"{problem}: the frame_id of the image is empty")
+            raise TransformLookupError(f"{problem}: the frame_id of the image is empty")
         try:
             # tf2's own timeout uses the node's clock, which stands still while a simulation is paused.
             stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + self._wait_s()
@@ -99,7 +99,7 @@ class Transforms:
             rotation, translation = found.rotation, found.translation
             turn = matrix_of_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
         except (tf2_ros.TransformException, ValueError) as error:  # a negative stamp, or no rotation
-            raise NoTransformError(f"{problem}: {error}") from error
+            raise TransformLookupError(f"{problem}: {error}") from error
         matrix = np.eye(4)
         matrix[:3, :3] = turn
         matrix[:3, 3] = (translation.x, translation.y, translation.z)

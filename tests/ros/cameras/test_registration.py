@@ -21,7 +21,7 @@ import xsam_ros.msg as messages
 from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.image_driver import ImageDriver
 from xsam_ros.cameras.camera import CameraFrame, CameraTopics
-from xsam_ros.cameras.registration import NoTransformError
+from xsam_ros.cameras.registration import TransformLookupError
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 from xsam_ros.srv import Segment
 
@@ -79,7 +79,7 @@ class Tf:
     def __call__(self, header: Header, target_frame: str) -> NDArray[np.float64]:
         self.asked.append((header.frame_id, target_frame))
         if self.matrix is None:
-            raise NoTransformError("the tree is empty")
+            raise TransformLookupError("the tree is empty")
         return self.matrix
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -196,14 +197,28 @@ def test_the_title_tells_whether_something_was_found() -> None:
     rgb = _noise(480, 640)
     bar = lay_out_overlay(_segments([]), title="the unicorn").title
     assert bar is not None
-    assert (bar.status, bar.text, bar.found) == ("not found", "the unicorn", False)
+    assert (bar.status, bar.text, bar.color) == ("not found", "the unicorn", NEGATIVE)
     overlay = draw_overlay(rgb, _segments([]), title="the unicorn")
     assert (overlay[: bar.height_px] != rgb[: bar.height_px]).any(axis=(1, 2)).all()
     assert np.array_equal(overlay[bar.height_px :], rgb[bar.height_px :])
     bar = lay_out_overlay(_segments([_circle(480, 640, 99, 300, 40)]), title="mug " * 100).title
     assert bar is not None
-    assert (bar.status, bar.found) == ("1 found", True)
+    assert (bar.status, bar.color) == ("1 found", POSITIVE)
     assert bar.text.endswith("...")
+
+
+def test_what_is_in_doubt_is_counted_apart_and_has_a_question_mark() -> None:
+    circles = [_circle(480, 640, 150, 300, 40), _circle(480, 640, 480, 120, 25)]
+    segments = replace(_segments(circles), doubts=("", "looks more like a ball"))
+    layout = lay_out_overlay(segments, title="mug")
+    assert layout.title is not None
+    assert (layout.title.status, layout.title.color) == ("1 found, 1 unsure", POSITIVE)
+    assert sorted("?" in label.text for label in layout.labels) == [False, True]
+    doubted = replace(segments, doubts=("no", "no"))
+    bar = lay_out_overlay(doubted, title="mug").title
+    assert bar is not None
+    assert bar.status == "2 unsure"
+    assert bar.color not in (POSITIVE, NEGATIVE)
     assert len(bar.text) < 100
 
 
