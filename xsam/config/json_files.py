@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from xsam.errors import CheckpointError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+
+
+class JsonConfig:
+    """Base of a model configuration: reads and writes `config.json`."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to the content of `config.json`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build from the content of `config.json`.
+
+        Raises:
+            CheckpointError: a section is missing, or settings are unknown, out of range, or do not fit
+                together.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a `config.json`.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or not a configuration of this kind. The message
+                names the settings that are unknown, out of range, or do not fit together.
+        """
+        data = read_json(path)
+        try:
+            return cls.from_dict(data)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
+
+    def write(self, path: Path) -> None:
+        """Write a `config.json`."""
+        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

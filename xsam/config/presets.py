@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from xsam.config.settings import RegionSamplerConfig, XSamConfig
 from xsam.config.x2sam import X2SamConfig
+
+if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
+    from transformers import Mask2FormerConfig
 
 
 def full_config(*, released: bool = True) -> XSamConfig:
@@ -13,7 +18,7 @@ def full_config(*, released: bool = True) -> XSamConfig:
         released: the layout of the published checkpoint (one token a region, clamp ±500) instead of the
             current one (64 tokens a region, clamp ±50).
     """
-    from transformers import Mask2FormerConfig, Phi3Config, SamVisionConfig, SiglipVisionConfig
+    from transformers import Phi3Config, SamVisionConfig, SiglipVisionConfig
 
     sampler = (
         RegionSamplerConfig(pooling_mode="max", pooling_kernel_size=None, pooling_output_size=1)
@@ -55,28 +60,34 @@ def full_config(*, released: bool = True) -> XSamConfig:
             window_size=14,
             output_channels=256,
         ),
-        mask2former=Mask2FormerConfig(
-            feature_size=256,
-            mask_feature_size=256,
-            hidden_dim=256,
-            encoder_feedforward_dim=1024,
-            dim_feedforward=2048,
-            encoder_layers=6,
-            decoder_layers=10,
-            num_attention_heads=8,
-            num_queries=200,
-            feature_strides=[4, 8, 16, 32],
-            common_stride=4,
-            dropout=0.0,
-        ),
+        mask2former=_full_mask2former(),
         logit_clamp=500.0 if released else 50.0,
         sampler=sampler,
     )
 
 
+def _full_mask2former() -> Mask2FormerConfig:
+    from transformers import Mask2FormerConfig
+
+    return Mask2FormerConfig(
+        feature_size=256,
+        mask_feature_size=256,
+        hidden_dim=256,
+        encoder_feedforward_dim=1024,
+        dim_feedforward=2048,
+        encoder_layers=6,
+        decoder_layers=10,
+        num_attention_heads=8,
+        num_queries=200,
+        feature_strides=[4, 8, 16, 32],
+        common_stride=4,
+        dropout=0.0,
+    )
+
+
 def full_x2sam_config() -> X2SamConfig:
     """Return the published size of X2SAM: Qwen3-VL-4B, SAM 2.1 Hiera-L, Mask2Former with 200 queries."""
-    from transformers import Mask2FormerConfig, Qwen3VLConfig, Sam2VisionConfig
+    from transformers import Qwen3VLConfig, Sam2VisionConfig
 
     return X2SamConfig(
         vlm=Qwen3VLConfig(
@@ -122,20 +133,7 @@ def full_x2sam_config() -> X2SamConfig:
             backbone_channel_list=[1152, 576, 288, 144],
             fpn_hidden_size=256,
         ),
-        mask2former=Mask2FormerConfig(
-            feature_size=256,
-            mask_feature_size=256,
-            hidden_dim=256,
-            encoder_feedforward_dim=1024,
-            dim_feedforward=2048,
-            encoder_layers=6,
-            decoder_layers=10,
-            num_attention_heads=8,
-            num_queries=200,
-            feature_strides=[4, 8, 16, 32],
-            common_stride=4,
-            dropout=0.0,
-        ),
+        mask2former=_full_mask2former(),
     )
 
 

@@ -6,17 +6,14 @@ The first four contain the arguments of `transformers`' configuration classes.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from xsam.config.calibration import Calibration, check_calibration
-from xsam.config.json_files import read_json
+from xsam.config.json_files import JsonConfig
 from xsam.config.schema import SPECIAL_TOKENS, build_config, check_config, misfits
 from xsam.config.square import Square
-from xsam.errors import CheckpointError
 
 if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
     from transformers import Mask2FormerConfig, Phi3Config, Qwen3Config, SamVisionConfig, SiglipVisionConfig
@@ -43,7 +40,7 @@ class RegionSamplerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class XSamConfig:
+class XSamConfig(JsonConfig):
     """All settings that determine the model's tensors and arithmetic, and its default thresholds."""
 
     llm: Phi3Config | Qwen3Config
@@ -137,21 +134,3 @@ class XSamConfig:
             calibration=calibration,
             **{**defaults, **sections["xsam"]},
         )
-
-    @classmethod
-    def read(cls, path: Path) -> XSamConfig:
-        """Read a `config.json`.
-
-        Raises:
-            CheckpointError: the file is missing, damaged, or not a configuration of X-SAM. The message names
-                the settings that are unknown, out of range, or do not fit together.
-        """
-        data = read_json(path)
-        try:
-            return cls.from_dict(data)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
-
-    def write(self, path: Path) -> None:
-        """Write a `config.json`."""
-        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xsam.config.calibration import Calibration
-from xsam.config.json_files import read_json
+from xsam.config.json_files import JsonConfig
 from xsam.config.schema import build_config
 from xsam.config.sections import SPECIAL_TOKENS
 from xsam.config.settings import RegionSamplerConfig
 from xsam.config.square import Square
 from xsam.config.x2sam_schema import check_x2sam_config, x2sam_misfits
-from xsam.errors import CheckpointError
 
 if TYPE_CHECKING:  # imported by the functions that need it: it loads PyTorch
     from transformers import Mask2FormerConfig, Qwen3VLConfig, Sam2VisionConfig
@@ -72,7 +69,7 @@ class PixelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class X2SamConfig:
+class X2SamConfig(JsonConfig):
     """All settings that determine the model's tensors and arithmetic, and its default thresholds."""
 
     vlm: Qwen3VLConfig
@@ -159,16 +156,3 @@ class X2SamConfig:
             sampler=RegionSamplerConfig(**sections["sampler"]),
             **sections["x2sam"],
         )
-
-    @classmethod
-    def read(cls, path: Path) -> X2SamConfig:
-        """Read a `config.json`; see `from_dict`."""
-        data = read_json(path)
-        try:
-            return cls.from_dict(data)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error.message}", hint=error.hint) from error
-
-    def write(self, path: Path) -> None:
-        """Write a `config.json`."""
-        path.write_text(json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n", encoding="utf-8")
