@@ -144,6 +144,7 @@ def test_the_segmenter_is_called_by_one_thread_at_a_time(make_toolkit, call) -> 
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_async_side_leaves_the_event_loop_free(make_toolkit, acall) -> None:
     tool = make_toolkit(segmenter=FakeSegmenter(MASKS, delay_s=0.5)).get_tools()[0]
     ticks = 0
@@ -215,6 +216,7 @@ def test_tools_called_without_a_tool_call_give_text(tool) -> None:
 
 
 @pytest.mark.parametrize("statement", ["import xsam_agent_tools", "from xsam_agent_tools import XSamToolkit"])
+@pytest.mark.slow
 def test_import_is_light(statement: str) -> None:
     heavy = ("torch", "rclpy", "cv2", "langchain")
     code = f"{statement}; import sys; print([name for name in {heavy} if name in sys.modules])"

@@ -239,6 +239,7 @@ def test_the_shipped_results_are_of_these_tasks(name: str) -> None:
     assert result["metrics"]["tasks"] == len(TASKS)
 
 
+@pytest.mark.slow
 def test_probes_of_perfect_masks_are_all_right() -> None:
     """The simulator's truth answers every probe; its objects are right, and what is absent is not found."""
     outcomes = run_probes(range(2_000_012, 2_000_014), lambda table: table)

@@ -183,6 +183,7 @@ def test_deadline_of_the_segmenter(make_toolkit, call) -> None:
 
 
 @pytest.mark.parametrize("hangs", ["camera", "segmenter"])
+@pytest.mark.slow
 def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> None:
     """In other projects timeouts covered the discovery of a service, but not the call itself."""
     release = threading.Event()
@@ -206,6 +207,7 @@ def test_deadline_holds_when_nobody_keeps_it(make_toolkit, call, hangs: str) -> 
         release.set()
 
 
+@pytest.mark.slow
 def test_camera_and_model_share_one_deadline(make_toolkit, call) -> None:
     lefts: list[float] = []
 

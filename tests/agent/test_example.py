@@ -77,6 +77,7 @@ def test_the_planner_grasps_the_requested_object() -> None:
 @pytest.mark.parametrize(
     ("request_", "report"), [("the mug", "Several fit 'the mug'"), ("the fork", "I do not see 'the fork'")]
 )
+@pytest.mark.slow
 def test_the_planner_does_not_move_when_it_is_not_sure(request_: str, report: str) -> None:
     plan = _example("agent_robot_planner").main(request_)
     assert plan["report"].startswith(report)

@@ -76,6 +76,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, Any], reason: str
         PictureSettings(**settings)
 
 
+@pytest.mark.slow
 def test_every_tool_keeps_the_limit_on_a_noisy_image(make_tools, call) -> None:
     mask = np.zeros((720, 1280), np.bool_)
     mask[100:600, 200:1100] = True

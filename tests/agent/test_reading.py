@@ -63,6 +63,7 @@ MODELS = (
 
 
 @given(model=st.sampled_from(MODELS), data=st.data())
+@pytest.mark.slow
 def test_any_value_is_read_or_refused(model: Any, data: st.DataObject) -> None:
     arguments = {name: data.draw(_VALUES | _VALUES.map(repr)) for name in model.model_fields}
     try:

@@ -38,6 +38,7 @@ def _compact(value: Any) -> str:
 
 
 @pytest.mark.parametrize("label", ["mug", "small blue ceramic coffee mug"])
+@pytest.mark.slow
 def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, label: str) -> None:
     masks = [np.zeros((2160, 3840), np.bool_) for _ in range(10)]
     for i, mask in enumerate(masks):

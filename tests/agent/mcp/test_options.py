@@ -138,6 +138,7 @@ def test_help(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert f"--{option}" in output
 
 
+@pytest.mark.slow
 def test_pictures_are_scaled() -> None:
     options = _parse("--scene", "2000012", "--model", "oracle", "--picture-scale", "0.5")
     with open_toolkit(options) as toolkit:

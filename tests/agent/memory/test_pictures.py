@@ -28,6 +28,7 @@ def _checkpoint_bytes(saver: InMemorySaver) -> int:
     return blobs + sum(len(write[2][1]) for writes in saver.writes.values() for write in writes.values())
 
 
+@pytest.mark.slow
 def test_checkpoints_contain_no_pictures(make_toolkit) -> None:
     """Six captures grew the checkpoints to 10.7 MB, since every one repeats all messages."""
     sizes = {}

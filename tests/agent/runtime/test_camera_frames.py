@@ -58,6 +58,7 @@ def test_the_status_blames_only_the_camera_that_hangs(make_tools, call, cameras:
         assert wrist["fresh"] is True
 
 
+@pytest.mark.slow
 def test_who_comes_later_is_told_at_once_and_the_camera_may_come_back(
     make_tools, call, cameras: Cameras
 ) -> None:
@@ -241,6 +242,7 @@ class HungSegmenter(FakeSegmenter):
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_async_calls_keep_their_own_deadline_under_load(make_toolkit, acall) -> None:
     """24 calls on a hung model with 2 s: the last ended after 8.3 s, as six threads served them all."""
     release = threading.Event()
@@ -259,6 +261,7 @@ async def test_async_calls_keep_their_own_deadline_under_load(make_toolkit, acal
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_the_default_executor_stays_the_programs_own(make_toolkit, acall) -> None:
     release = threading.Event()
 

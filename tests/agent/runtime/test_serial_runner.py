@@ -27,6 +27,7 @@ def _raise_timeout(_: Deadline) -> None:
     raise TimeoutError("mine")
 
 
+@pytest.mark.slow
 def test_work_that_hangs_is_abandoned() -> None:
     """A client that waited forever once blocked the whole agent."""
     runner, release = SerialRunner(), threading.Event()

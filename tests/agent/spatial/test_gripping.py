@@ -33,6 +33,7 @@ def _model_width_m(table: SwingingCameraTable, instance_id: int) -> tuple[float,
     return float(np.ptp(heights, axis=0).min()), float(spread.prod())
 
 
+@pytest.mark.slow
 def test_the_width_to_grip_is_that_of_the_model(make_tools, call) -> None:
     """Width of the box, the only number before, was off by 7 % in the median and 32 % in a tenth of cases."""
     errors = []

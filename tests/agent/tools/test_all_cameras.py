@@ -29,6 +29,7 @@ def test_every_object_says_its_camera(tools, call) -> None:
 
 @pytest.mark.parametrize("fault", ["nothing", "crash", "hang", "old"])
 @pytest.mark.parametrize("dead", ["front", "wrist"])
+@pytest.mark.slow
 def test_a_dead_camera_does_not_lose_the_results_of_the_other(
     make_tools, call, fault: str, dead: str
 ) -> None:

@@ -266,6 +266,7 @@ def test_a_frozen_camera_is_refused(make_toolkit, call, with_source: bool) -> No
     assert call(tolerant, queries=["mug"])["age_s"] == pytest.approx(60, abs=5)
 
 
+@pytest.mark.slow
 def test_slow_inference_does_not_make_a_fresh_frame_stale(make_toolkit, call) -> None:
     segmenter = FakeSegmenter(MASKS, delay_s=0.5)
     tool = make_toolkit(segmenter=segmenter, max_age_s=0.4).get_tools()[0]

@@ -66,6 +66,7 @@ class RoughTable(SwingingCameraTable):
         return replace(frame, depth_m=depth.astype(np.float32))
 
 
+@pytest.mark.slow
 def test_positions_stay_close_with_rough_outlines_and_noisy_depth(make_tools, call) -> None:
     """The median error is within 1 cm, 95 % are within 3 cm, over every labeled object of ten tables."""
     errors = []

@@ -30,6 +30,7 @@ def _four_folders(name: str) -> list[str]:
     return [argument for option in options for argument in (option, name)]
 
 
+@pytest.mark.slow
 def test_convert(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     shutil.copytree(GOLDEN / "c" / "tokenizer", source / "tokenizer")

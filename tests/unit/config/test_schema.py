@@ -175,6 +175,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 @pytest.mark.parametrize("base", [GOLDEN, TINY, QWEN3, X2SAM])
+@pytest.mark.slow
 def test_mutations_are_read_or_refused(tmp_path: Path, no_network: list[object], base: Path) -> None:
     """Of 1,874 mutations 957 once were raw exceptions, 5 hung, and one connected to the hub."""
     original = json.loads(base.read_text())

@@ -230,6 +230,7 @@ def test_no_segments_and_no_title_gives_a_copy() -> None:
 
 
 @pytest.mark.parametrize("image_hw", [(1, 1), (1, 640), (480, 1), (7, 9), (31, 400), (3000, 4000)])
+@pytest.mark.slow
 def test_any_size(image_hw: tuple[int, int]) -> None:
     mask = np.zeros(image_hw, np.bool_)
     mask[: image_hw[0] // 2 + 1, : image_hw[1] // 2 + 1] = True

@@ -152,6 +152,7 @@ def test_all_the_time_in_the_world(one_engine: XSam, deadline_s: float) -> None:
     assert one_engine.segment(picture(), "mug", deadline_s=deadline_s).found
 
 
+@pytest.mark.slow
 def test_time_may_run_out_between_stages(one_engine: XSam) -> None:
     seen: list[str] = []
 
@@ -166,6 +167,7 @@ def test_time_may_run_out_between_stages(one_engine: XSam) -> None:
     assert "postprocess" not in seen
 
 
+@pytest.mark.slow
 def test_time_may_run_out_in_the_middle_of_an_answer(
     one_engine: XSam, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from xsam import (
 from xsam.engine import VideoSession
 from xsam.model.x2sam import X2SamModel
 
+pytestmark = pytest.mark.slow  # each takes a fraction of a second, together several
 Rgb = NDArray[np.uint8]
 
 

@@ -39,6 +39,7 @@ def test_the_family_is_chosen_by_the_configuration(engine: XSam) -> None:
     assert engine.model_id == "x2a"
 
 
+@pytest.mark.slow
 def test_every_kind_of_query_is_answered_alone_as_together(engine: XSam, rgb: NDArray[np.uint8]) -> None:
     together = engine.segment(rgb, QUERIES)
     assert [result.code for result in together] == [""] * len(QUERIES)

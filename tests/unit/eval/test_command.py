@@ -143,6 +143,7 @@ def test_eval_of_scenes_goes_on_with_its_predictions(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == again
 
 
+@pytest.mark.slow
 def test_eval_of_a_benchmark(tmp_path: Path) -> None:
     root = files.refcoco(tmp_path / "data")
     result = _eval("--benchmark", "refcoco-val", "--data", root, "--out", tmp_path / "out", "--json")

@@ -66,6 +66,7 @@ def test_generated_text_ends_at_the_models_own_end_tag(config: XSamConfig) -> No
     assert chat.restore("A mug.<|im_end|>and more") == "A mug.<|end|>and more"
 
 
+@pytest.mark.slow
 def test_an_engine_with_qwen_answers_every_kind_of_query() -> None:
     rgb = np.asarray(Image.open(FOLDER / "image.png").convert("RGB"))
     engine = XSam.load(FOLDER)

@@ -89,6 +89,7 @@ def test_floating_point_pixels_have_no_known_range(tmp_path: Path, pixels: NDArr
         read_image(path)
 
 
+@pytest.mark.slow
 def test_a_large_image_is_refused_in_the_words_of_this_project(tmp_path: Path) -> None:
     path = tmp_path / "large.png"
     Image.new("1", (16_000, 16_000)).save(path)

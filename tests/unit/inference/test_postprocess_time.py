@@ -62,6 +62,7 @@ SELECTIONS: dict[str, Callable[[Check], Any]] = {
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.slow
 def test_every_selection_can_be_ended_at_any_of_its_steps(name: str) -> None:
     """A deadline of 12 s once ended after 137 s, and everybody else waited for the model."""
     steps = 0
@@ -84,6 +85,7 @@ def test_every_selection_can_be_ended_at_any_of_its_steps(name: str) -> None:
             SELECTIONS[name](end)
 
 
+@pytest.mark.slow
 def test_regions_are_those_of_the_definition() -> None:
     """A class gets a pixel that it wins, where a query that matches it covers it; 0 matches anything."""
     class_logits, mask_logits = _logits()

@@ -249,6 +249,7 @@ def _counts(tokenizer: Any, tokens: TokenizedPrompt) -> dict[str, int]:
 
 @settings(max_examples=60)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4))
+@pytest.mark.slow
 def test_no_user_text_can_forge_tags(tokenizer: Any, texts: list[str]) -> None:
     queries = [
         (Query(text=texts[0], task=Task.REFERRING), 1),

@@ -138,6 +138,7 @@ def check_expressions(objects: Objects, expressions: tuple[Expression, ...]) -> 
 
 @settings(max_examples=150, deadline=None)
 @given(views())
+@pytest.mark.slow
 def test_expressions_are_true_and_unique(objects: Objects) -> None:
     check_expressions(objects, referring_expressions(objects, WIDTH))
 

@@ -41,6 +41,7 @@ def test_scene_depends_on_the_seed_only() -> None:
 
 
 @pytest.mark.parametrize("first_seed", [0, 1_000_000, 2_000_000])
+@pytest.mark.slow
 def test_objects_stand_apart_on_the_table(first_seed: int) -> None:
     for seed in range(first_seed, first_seed + 20):
         scene = sample_scene(seed)
@@ -51,6 +52,7 @@ def test_objects_stand_apart_on_the_table(first_seed: int) -> None:
             assert not footprints_overlap(a.footprint_m(), b.footprint_m(), 0.007)
 
 
+@pytest.mark.slow
 def test_many_scenes_have_several_objects_of_one_category() -> None:
     scenes = [sample_scene(seed) for seed in range(40)]
     crowded = [s for s in scenes if len({o.category for o in s.objects}) < len(s.objects)]
@@ -74,6 +76,7 @@ def test_configuration_is_respected() -> None:
     assert np.degrees(np.arcsin(offset[2] / np.linalg.norm(offset))) == pytest.approx(40.0)
 
 
+@pytest.mark.slow
 def test_impossible_requests_are_refused() -> None:
     with pytest.raises(ValueError, match="negative"):
         sample_scene(-1)

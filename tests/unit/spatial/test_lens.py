@@ -52,6 +52,7 @@ def test_a_mask_at_the_edge_of_a_wide_image_is_where_it_is(lens: LensDistortion)
     assert abs(wrong.position_m[0] - 2.4) > 0.25
 
 
+@pytest.mark.slow
 def test_a_cloud_uses_the_same_rays() -> None:
     lens = _LENSES[0]
     points = point_grid(np.full(_HW, 2.0, np.float32), _K, lens)

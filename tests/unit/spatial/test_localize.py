@@ -341,6 +341,7 @@ def _errors_m(seeds: range, by_px: int) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("by_px", [0, 3])
+@pytest.mark.slow
 def test_positions_in_simulated_scenes(by_px: int) -> None:
     errors_m = _errors_m(range(1_000_000, 1_000_002), by_px)
     assert len(errors_m) >= 6

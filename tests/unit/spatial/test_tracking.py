@@ -259,6 +259,7 @@ def test_options_are_checked(options: dict[str, float]) -> None:
         InstanceTracker(**options)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_scipy_is_imported_before_the_first_frame() -> None:
     """On a busy machine the import took longer than a second, and the second frame gave new ids to all."""
     code = (

@@ -208,6 +208,7 @@ def test_a_stage_must_be_named(tmp_path: Path) -> None:
     assert "missing field(s) stage" in _refused(tmp_path, "steps: 5")
 
 
+@pytest.mark.slow
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     assert "not YAML" in _refused(tmp_path, "stage: [")
     assert "fields with values" in _refused(tmp_path, "- mixed")

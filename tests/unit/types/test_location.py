@@ -42,6 +42,7 @@ _QUATERNIONS = st.tuples(*[st.floats(-1, 1)] * 4).filter(lambda q: math.hypot(*q
 
 
 @given(_QUATERNIONS)
+@pytest.mark.slow
 def test_quaternions_are_those_of_scipy(xyzw: tuple[float, float, float, float]) -> None:
     wanted = Rotation.from_quat(xyzw)
     np.testing.assert_allclose(matrix_of_quaternion(xyzw), wanted.as_matrix(), atol=1e-12)

@@ -83,6 +83,7 @@ def _predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Predicti
 
 
 @pytest.mark.parametrize(("variant", "layout"), [("a", "current"), ("c", "released")])
+@pytest.mark.slow
 def test_the_logits_do_not_change(
     variant: str, layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +143,7 @@ def test_converting_again_gives_the_same_weights_and_configuration(released: Pat
 # -- shards and number formats
 
 
+@pytest.mark.slow
 def test_large_models_are_split_into_shards(
     released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

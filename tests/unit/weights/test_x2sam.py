@@ -77,6 +77,7 @@ def test_updates_are_added_in_float32_and_the_rest_is_replaced(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("extra", [False, True])
+@pytest.mark.slow
 def test_a_released_file_is_converted_and_answers(tmp_path: Path, extra: bool) -> None:
     trained, base = _released(tmp_path)
     if extra:  # constants that files of the release time have

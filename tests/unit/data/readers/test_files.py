@@ -37,6 +37,7 @@ JSON = st.recursive(
 
 
 @given(st.lists(JSON, max_size=4))
+@pytest.mark.slow
 def test_packed_records_come_back_as_they_were(records: list[Any]) -> None:
     packed = PackedRecords(iter(records))
     assert len(packed) == len(records)
