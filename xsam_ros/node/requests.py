@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from sensor_msgs.msg import Image
 
@@ -77,7 +75,6 @@ class RequestHandler:
         parameters: Callable[[], NodeParameters],
     ) -> None:
         self._engine = engine
-        self._keeps_frames = _takes_option(engine.segment, "keep_frame")  # an engine of somebody's may not
         self._transforms = transforms
         self._cameras = cameras
         self._parameters = parameters
@@ -152,7 +149,7 @@ class RequestHandler:
                 deadline_s=deadline.remaining_s,
                 on_stage=on_stage,
                 on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
-                **({"keep_frame": keep_frame} if self._keeps_frames else {}),
+                keep_frame=keep_frame,
             )
             if len(segmented) != len(indices):
                 raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
@@ -275,12 +272,6 @@ def _locations(source: CameraFrame, segments: Segments) -> tuple[Location3D | No
 
 def _all_unknown(count: int, reason: str) -> tuple[Location3D | None, ...]:
     return (Location3D.unknown(reason) if reason else None,) * count
-
-
-def _takes_option(function: Callable[..., Any], name: str) -> bool:
-    """Return whether a function can be called with a keyword argument."""
-    parameters = inspect.signature(function).parameters.values()
-    return any(row.name == name or row.kind is inspect.Parameter.VAR_KEYWORD for row in parameters)
 
 
 def seconds(field: str, value: float) -> float:
