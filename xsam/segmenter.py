@@ -118,8 +118,9 @@ class FakeSegmenter:
         deadline_s: float,
         on_stage: StageHook | None = None,
         on_text: TextHook | None = None,
+        keep_frame: bool = True,
     ) -> list[SegmentationResult]:
-        """See `Segmenter.segment`; the one stage is "inference", and no text is generated."""
+        """See `Engine.segment`; the one stage is "inference", no text is generated, and no frame is kept."""
         if not queries:
             raise InvalidQueryError("no queries were given")
         deadline = Deadline(deadline_s)
