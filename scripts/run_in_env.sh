@@ -9,8 +9,6 @@ export VIRTUAL_ENV=$root/.venv PATH=$root/.venv/bin:$PATH
 # Bytecode is kept, in .venv and not beside the sources: without it every process compiles PyTorch's sources again.
 unset PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX=${PYTHONPYCACHEPREFIX:-$root/.venv/pycache}
-# As `import xsam` does, for programs that import PyTorch first: threads that wait do not spin.
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
 # shellcheck source=/dev/null
 source "$root/scripts/ros/env.sh"
 

@@ -10,12 +10,7 @@ needs NumPy only. `XSam` is loaded on first use, because it brings PyTorch along
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
-
-# PyTorch's threads spin while they wait for each other. With one busy program beside them on the same cores a
-# frame of the tiny model took 5 to 10 times longer. This has an effect if PyTorch is not loaded yet.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from xsam.errors import (
     CameraUnavailableError,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -41,9 +41,6 @@ from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
 from xsam.weights.x2sam import is_x2sam, load_x2sam
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["DEFAULT_FRAME_CACHE_MIB", "ImageOrFrame", "VideoSession", "XSam"]
 

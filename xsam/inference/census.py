@@ -1,8 +1,8 @@
 """The census of a frame: which of the categories that a checkpoint knows are where.
 
 It is the answer to one more prompt on the frame, computed once per frame with the first request that has
-words, and takes a few percent of the time of a new frame. Other answers are checked against it
-(`xsam.inference.doubts`).
+words. It adds about a tenth to the tiny model's time for a new frame on a CPU. Other answers are checked
+against it (`xsam.inference.doubts`).
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def semantic_bands(
     p = probabilities(class_logits)
     for top, logits in geometry.bands(mask_logits):
         check()
-        classes = (p.T @ logits.sigmoid().flatten(1)).max(dim=0).indices  # argmax takes nine times longer
+        classes = (p.T @ logits.sigmoid().flatten(1)).max(dim=0).indices
         yield top, logits, classes.reshape(logits.shape[1:])
 
 
@@ -298,7 +298,7 @@ def _compete(
         chances = logits.sigmoid()
         weighted = chances * scores[:, None, None]
         own = (weighted if weigh_own else chances) >= 0.5
-        owner = weighted.max(dim=0).indices  # argmax takes nine times longer
+        owner = weighted.max(dim=0).indices
         areas += own.flatten(1).sum(dim=1)
         owners.append(owner.cpu().numpy())
         owned.append((chances.gather(0, owner[None])[0] >= 0.5).cpu().numpy())

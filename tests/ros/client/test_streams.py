@@ -123,7 +123,7 @@ def test_stopping_ends_the_iteration(clients: tuple[RosSegmenter, RosSegmenter])
         reading = pool.submit(list, stream)
         stream.next()
         picker.stop_stream("front")
-        assert len(reading.result(10.0)) >= 0
+        reading.result(10.0)  # the iteration has ended, without an error
     with pytest.raises(StreamEndedError) as caught:
         stream.next()
     assert caught.value.reason == "STOPPED"
