@@ -46,6 +46,7 @@ from xsam_ros.runtime.parameters import declare, read
 from xsam_ros.runtime.qos import SERVICE_QOS
 from xsam_ros.runtime.rclpy_workarounds import (
     AwaitableResult,
+    destroy_lifecycle_services,
     given_parameters,
     lifecycle_state,
     reject_invalid_transitions,
@@ -234,6 +235,11 @@ class SegmenterNode(LifecycleNode):
         response.status = Segment.Response.STATUS_ANSWERED
         response.results = outcome.messages
         return response
+
+    def destroy_node(self) -> None:
+        """Destroy the node with all of its services; call `stop` first."""
+        destroy_lifecycle_services(self)
+        super().destroy_node()
 
     def _on_set_stream(
         self, request: SetStreamQuery.Request, response: SetStreamQuery.Response

@@ -247,6 +247,16 @@ def given_parameters(node: Node) -> tuple[str, ...]:
     return tuple(node._parameter_overrides)
 
 
+def destroy_lifecycle_services(node: LifecycleNode) -> None:
+    """Destroy the lifecycle services of a node; call before `destroy_node`.
+
+    Works around rclpy destroying only its wrappers of them: no issue known (rclpy 7.1). The services stay
+    until the state machine is garbage, take the requests for a new node of that name, and keep its clients
+    from seeing the service as ready. Remove when `destroy_node` destroys the state machine.
+    """
+    node._state_machine.destroy_when_not_in_use()
+
+
 def reject_invalid_transitions(node: LifecycleNode) -> None:
     """Respond to an impossible transition with success = false, and keep the other services responsive.
 

@@ -203,3 +203,21 @@ def test_streams_stop_before_waiting_requests_are_refused(ros: Any, monkeypatch:
     finally:
         node.stop()
         node.destroy_node()
+
+
+def test_a_destroyed_node_leaves_no_lifecycle_services(ros: Any, eventually: Eventually) -> None:
+    """Leftover services would take the requests for the next node of that name in the process."""
+    node = SegmenterNode(
+        "short_lived", context=ros.context, parameter_overrides=[Parameter("autostart", value=False)]
+    )
+
+    def services() -> set[str]:
+        names = {name for name, _ in ros.node.get_service_names_and_types()}
+        return {name for name in names if name.startswith("/short_lived/")}
+
+    lifecycle = {f"/short_lived/{name}" for name in ("change_state", "get_state", "get_available_states")}
+    eventually(lambda: lifecycle <= services(), "the services")
+    node.stop()
+    node.destroy_node()
+    eventually(lambda: not lifecycle & services(), "the end of the services")
+    assert node is not None, "kept, so that only destroy_node can have ended the services"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import gc
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -169,8 +168,6 @@ def node(ros: Any) -> Iterator[SegmenterNode]:
     ros.executor.remove_node(node)
     node.stop()
     node.destroy_node()
-    del node
-    gc.collect()  # rclpy keeps the lifecycle services until then; they would take another node's requests
 
 
 @pytest.mark.parametrize("error", [RuntimeError("surprise"), MemoryError(), KeyError("x")], ids=repr)
