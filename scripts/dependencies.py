@@ -22,19 +22,26 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licenses.md"
 LOCKS = [ROOT / "requirements" / name for name in ("all.lock", "cuda.lock")]
-EXTRAS = frozenset({"model", "agent", "langgraph", "mcp", "train"})
+EXTRAS = frozenset({"model", "agent", "langgraph", "mcp", "train", "bags", "media"})
 PYTHONS = ("3.10", "3.11", "3.12")
 
 # Packages that some versions of Python do not need, and those whose metadata names no license.
 KNOWN = {"exceptiongroup": "MIT AND PSF-2.0", "setuptools": "MIT", "tomli": "MIT"}
+# Wheels that contain code under the GPL, which their metadata does not say; `all` includes none.
+GPL_INSIDE = {"av": "BSD-3-Clause; FFmpeg in the wheel LGPL-3.0-or-later, x264 and x265 GPL-2.0-or-later"}
 
 _HEADER = """# Licenses of the dependencies
 
 X-SAM itself is under the Apache License 2.0. `pip install xsam` with all its extras also installs what is
-listed here, with the license that each package declares. None is under the GPL. Some wheels contain libraries
+listed here, with the license that each package declares. None declares the GPL. Some wheels contain libraries
 that their declaration does not name: NumPy's and SciPy's have GCC's run-time library (GPL with the run-time
 library exception), OpenCV's has FFmpeg (LGPL). PyTorch's CUDA build needs NVIDIA's libraries besides
 (`requirements/cuda.lock`), which have licenses of their own.
+
+One wheel contains libraries under the GPL: PyAV's (`av`), with the video encoders x264 and x265. Only the
+extra `media` installs it, and `all` does not include `media`; without it everything but video files and
+cameras works. To give a product with video to others without the GPL, install a PyAV built without these
+encoders, such as conda-forge's with the LGPL variant of FFmpeg; videos are then written as MPEG-4.
 
 `make release` writes a bill of materials in CycloneDX format, with the versions and hashes of the lock files.
 This page is made by `make licenses`.
@@ -73,6 +80,8 @@ def license_of(name: str) -> str:
         fields = metadata.metadata(name)
     except metadata.PackageNotFoundError:
         return KNOWN[name]
+    if name in GPL_INSIDE:
+        return GPL_INSIDE[name]
     if expression := fields.get("License-Expression"):
         return str(expression)
     text = (fields.get("License") or "").strip()
