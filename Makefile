@@ -22,7 +22,7 @@ setup: ## Make .venv and build the ROS package: 5 min the first time [PYTHON=pyt
 
 # Tests without ROS run in two processes; nodes and their clients need the cores for themselves.
 PARALLEL := -n 2 --dist worksteal
-NO_ROS := tests/unit tests/agent tests/docs tests/golden
+NO_ROS := tests/unit tests/agent tests/server tests/docs tests/golden
 
 .PHONY: test
 test: setup ## Run all tests: 15 min on 2 cores, or some [PYTEST_ARGS="tests/unit -k rle"]
@@ -36,7 +36,7 @@ endif
 
 .PHONY: test-fast
 test-fast: setup ## Run the tests that need no ROS and are not slow: 1 min
-	@scripts/run_in_env.sh python -m pytest -q $(PARALLEL) -m "not slow" tests/unit tests/agent tests/docs $(PYTEST_ARGS)
+	@scripts/run_in_env.sh python -m pytest -q $(PARALLEL) -m "not slow" tests/unit tests/agent tests/server tests/docs $(PYTEST_ARGS)
 
 .PHONY: test-nightly
 test-nightly: setup ## Run the tests without ROS with other examples of Hypothesis each time, and more of them
@@ -115,7 +115,7 @@ lock: ## Resolve the lock files in requirements/ again: 20 s [UPGRADE="ruff mypy
 clean: ## Remove build products and caches; .venv stays
 	rm -rf build install log dist site *.egg-info demo_output soak_output fuzz_output transport_output responsiveness_output memory_output runs/smoke
 	rm -rf .venv/pycache .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .benchmarks
-	find $(wildcard xsam xsam_ros xsam_agent_tools support benchmarks examples tests) -name __pycache__ -type d -prune -exec rm -rf {} +
+	find $(wildcard xsam xsam_ros xsam_agent_tools xsam_server support benchmarks examples tests) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## Remove .venv as well

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licenses.md"
 LOCKS = [ROOT / "requirements" / name for name in ("all.lock", "cuda.lock")]
-EXTRAS = frozenset({"model", "agent", "langgraph", "mcp", "train", "bags", "media"})
+EXTRAS = frozenset({"model", "remote", "server", "agent", "langgraph", "mcp", "train", "bags", "media"})
 PYTHONS = ("3.10", "3.11", "3.12")
 
 # Packages that some versions of Python do not need, and those whose metadata names no license.

@@ -18,7 +18,7 @@ run "format" .venv/bin/ruff format --check --output-format concise .
 run "ruff" .venv/bin/ruff check --output-format concise .
 # ROS 2 Humble has Python 3.10; ruff rejects newer syntax, vermin newer names of the standard library.
 run "names of Python 3.10" .venv/bin/vermin --quiet --no-tips --violations --eval-annotations --target=3.10- \
-    xsam xsam_ros xsam_agent_tools support examples benchmarks
+    xsam xsam_ros xsam_agent_tools xsam_server support examples benchmarks
 echo "[lint] types take about a minute the first time"
 run "types" .venv/bin/mypy
 run "import rules" .venv/bin/lint-imports --no-logo

@@ -17,7 +17,13 @@
     │   ├── NotActiveError             NOT_ACTIVE         the node is not in the active state
     │   ├── StreamTakenError           STREAM_TAKEN       another owner has the stream of the camera
     │   ├── StreamEndedError           STREAM_ENDED       the stream has ended; `reason` says why
-    │   └── SegmenterUnavailableError  UNAVAILABLE        no segmenter responds (service not found)
+    │   ├── SegmenterUnavailableError  UNAVAILABLE        no segmenter responds (service not found)
+    │   │   └── LinkDownError          LINK_DOWN          the server cannot be reached, or the link broke
+    │   ├── FrameNotKeptError          FRAME_NOT_KEPT     the server no longer has the frame of this id
+    │   ├── RequestTooLargeError       TOO_LARGE          more bytes, pixels or queries than the server takes
+    │   ├── RateLimitError             RATE_LIMITED       the client sends more than its token allows
+    │   ├── UnauthorizedError          UNAUTHORIZED       the token is missing or wrong
+    │   └── WrongModelError            WRONG_MODEL        the server holds another model than was asked for
     ├── ModelError                     MODEL_ERROR        inference failed
     │   └── OutOfMemoryError           OUT_OF_MEMORY
     ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not match
@@ -165,6 +171,50 @@ class SegmenterUnavailableError(RequestRefusedError):
     code = "UNAVAILABLE"
     default_hint = "check that the segmenter node runs in the same ROS domain"
     retryable = True
+
+
+class LinkDownError(SegmenterUnavailableError):
+    """The server cannot be reached, or the connection broke before it answered."""
+
+    code = "LINK_DOWN"
+    default_hint = "check that the server runs (xsam serve) and that the network reaches it"
+
+
+class FrameNotKeptError(RequestRefusedError):
+    """The server has no frame of this id: it never had, or dropped it for its age or to make room."""
+
+    code = "FRAME_NOT_KEPT"
+    default_hint = "send the image again"
+    retryable = True
+
+
+class RequestTooLargeError(RequestRefusedError):
+    """The request has more bytes, pixels or queries than the server takes."""
+
+    code = "TOO_LARGE"
+    default_hint = "send a smaller image or fewer queries"
+
+
+class RateLimitError(RequestRefusedError):
+    """The client sends more requests than its token allows."""
+
+    code = "RATE_LIMITED"
+    default_hint = "send fewer requests, or have the limit of the token raised"
+    retryable = True
+
+
+class UnauthorizedError(RequestRefusedError):
+    """The token is missing, or the server does not know it."""
+
+    code = "UNAUTHORIZED"
+    default_hint = "send the header 'Authorization: Bearer TOKEN' with a token of the server's token file"
+
+
+class WrongModelError(RequestRefusedError):
+    """The server holds another model than the one that was asked for."""
+
+    code = "WRONG_MODEL"
+    default_hint = "ask for the model that the server has, or start the server with the other one"
 
 
 class ModelError(XSamError):

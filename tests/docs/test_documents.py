@@ -56,7 +56,9 @@ def test_make_targets_exist(document: str) -> None:
 
 @pytest.mark.parametrize("document", documents())
 def test_modules_exist(document: str) -> None:
-    modules = set(re.findall(r"\bpython3? -m ((?:xsam|xsam_ros|xsam_agent_tools)\b[\w.]*)", read(document)))
+    modules = set(
+        re.findall(r"\bpython3? -m ((?:xsam|xsam_ros|xsam_agent_tools|xsam_server)\b[\w.]*)", read(document))
+    )
     missing = []
     for module in sorted(modules):
         if importlib.util.find_spec(module) is None:

@@ -22,7 +22,9 @@ def loaded_by(statement: str, names: tuple[str, ...]) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("module", ["xsam", "xsam.draw.overlay", "xsam.sim", "xsam.cli"])
+@pytest.mark.parametrize(
+    "module", ["xsam", "xsam.draw.overlay", "xsam.sim", "xsam.cli", "xsam.wire.conversion"]
+)
 def test_xsam_is_light(module: str) -> None:
     assert loaded_by(f"import {module}", (*HEAVY, "langchain_core", "langgraph", "mcp")) == []
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -95,7 +94,9 @@ def segment(
     if out is not None:
         write_image(out, _draw(rgb, result))
     if as_json:
-        typer.echo(json.dumps(_as_json(result)))
+        from xsam.wire.conversion import result_to_body
+
+        typer.echo(result_to_body(result).model_dump_json())
     else:
         _print_result(result, out)
     raise typer.Exit(EXIT_CODES[result.status])
@@ -132,35 +133,6 @@ def _draw(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint
     title = query.text or ", ".join(query.thing_classes + query.stuff_classes) or "region"
     overlay = draw_overlay(rgb, result.segments, title=title)
     return draw_prompts(overlay, query.prompts)
-
-
-def _as_json(result: SegmentationResult) -> dict[str, Any]:
-    segments = result.segments
-    height, width = segments.image_hw
-    columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks, segments.doubts)
-    return {
-        "status": result.status.value,
-        "message": result.message,
-        "code": result.code,
-        "hint": result.hint,
-        **({"notes": list(result.notes)} if result.notes else {}),
-        "model": result.model_id,
-        "task": result.query.resolved_task().value,
-        "text": result.text,
-        "image": {"width": width, "height": height},
-        "segments": [
-            {
-                "label": label,
-                "score": round(float(score), 4),
-                **({"doubt": doubt} if doubt else {}),
-                "box_xyxy": [float(v) for v in box],
-                "area_px": mask.area,
-                "mask": {"size": [height, width], "counts": mask.counts.decode("ascii")},
-            }
-            for label, score, box, mask, doubt in zip(*columns, strict=True)
-        ],
-        "timing_s": {name: round(seconds, 4) for name, seconds in result.timing.stages_s.items()},
-    }
 
 
 def _print_result(result: SegmentationResult, out: Path | None) -> None:

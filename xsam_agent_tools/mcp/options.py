@@ -18,7 +18,8 @@ import typer
 
 from xsam.errors import InvalidImageError, XSamError
 from xsam.types.requests import Frame
-from xsam_agent_tools.mcp.http import HttpSettings, is_host_name, is_loopback
+from xsam.web.gate import is_host_name, is_loopback, is_token
+from xsam_agent_tools.mcp.http import HttpSettings
 from xsam_agent_tools.runtime.loading import LoadingSegmenter
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.text.pictures import PictureSettings
@@ -168,7 +169,7 @@ def _http_settings(host: str, port: int, allowed_hosts: tuple[str, ...], token: 
             raise typer.BadParameter(f"--allowed-host {name}: give a name or address, and a port if needed")
     if not is_host_name(f"[{host}]" if ":" in host else host):
         raise typer.BadParameter(f"--host {host}: no address of this machine")
-    if token and not (token.isascii() and token.isprintable() and " " not in token and len(token) >= 8):
+    if token and not is_token(token):
         raise typer.BadParameter("--token needs 8 or more characters of ASCII without spaces")
     if not is_loopback(host) and not token:
         raise typer.BadParameter(

@@ -15,12 +15,12 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from xsam.errors import ModelError, RequestCancelledError, XSamError
+from xsam.worker import Job
 from xsam_ros.action import Segment
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.node.lifecycle import not_active
 from xsam_ros.node.requests import FrameResults
 from xsam_ros.node.service import SegmentService
-from xsam_ros.node.worker import Job
 from xsam_ros.runtime.qos import ACTION_QOS
 from xsam_ros.runtime.rclpy_workarounds import (
     RESULT_TIMEOUT_S,

@@ -17,11 +17,11 @@ from xsam.errors import NoFrameError, NotActiveError, XSamError
 from xsam.spatial.tracking import InstanceTracker
 from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import SegmentationResult
+from xsam.worker import Job
 from xsam_ros.cameras.camera import CameraBuffer
 from xsam_ros.node.metrics import StreamStatistics
 from xsam_ros.node.requests import FrameResults, NodeContext
 from xsam_ros.node.stream_query import StreamQuery, shortened
-from xsam_ros.node.worker import Job
 
 _POLL_S = 0.1
 _WINDOW = 30

@@ -10,10 +10,10 @@ from sensor_msgs.msg import Image
 
 from xsam.errors import XSamError
 from xsam.types.deadline import Deadline, StageHook, TextHook
+from xsam.worker import Job
 from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.frames import frame_from_image
 from xsam_ros.node.requests import FrameResults, NodeContext, parse_queries, seconds
-from xsam_ros.node.worker import Job
 
 
 class SegmentRequest(Protocol):

@@ -10,13 +10,13 @@ import pytest
 import xsam_ros.msg as messages
 from tests.ros import camera_driver
 from xsam import FakeSegmenter, NotActiveError, StreamEndedError
+from xsam.worker import ModelWorker
 from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import NodeContext, RequestHandler
 from xsam_ros.node.stream_query import StreamQuery
 from xsam_ros.node.streams import Claim, Streams
-from xsam_ros.node.worker import ModelWorker
 
 Eventually = Callable[..., Any]
 _QUERY = StreamQuery([messages.SegmentQuery(text="red")], 0.0)

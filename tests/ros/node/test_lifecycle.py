@@ -17,9 +17,9 @@ from tests.ros.color_node import load
 from tests.ros.node_client import NodeClient
 from xsam import XSamError
 from xsam.weights.checkpoint import resolve_model
+from xsam.worker import ModelWorker
 from xsam_ros.node.node import SegmenterNode
 from xsam_ros.node.streams import Streams
-from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import Segment
 
 Spawn = Callable[..., Any]

@@ -18,6 +18,7 @@ from tests.ros.color_node import load
 from tests.ros.node_client import NodeClient
 from xsam import InvalidQueryError
 from xsam.types.masks import MaskRle
+from xsam.worker import ModelWorker
 from xsam_ros.node import streams as streams_module
 from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.metrics import NodeStatistics
@@ -26,7 +27,6 @@ from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import NodeContext, parse_queries
 from xsam_ros.node.stream_query import StreamQuery
 from xsam_ros.node.streams import Streams
-from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import GetStatus, SetStreamQuery
 
 Eventually = Callable[..., Any]

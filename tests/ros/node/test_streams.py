@@ -17,6 +17,7 @@ import xsam_ros.msg as messages
 from tests.ros import camera_driver
 from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
+from xsam.worker import ModelWorker
 from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.images import image_from_array
 from xsam_ros.node.camera_stream import CameraStream, Lease
@@ -24,7 +25,6 @@ from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.node.requests import FrameResults, NodeContext
 from xsam_ros.node.stream_query import StreamQuery
-from xsam_ros.node.worker import ModelWorker
 from xsam_ros.srv import SetStreamQuery
 
 Eventually = Callable[..., Any]

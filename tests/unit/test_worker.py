@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support.polling import poll_until
 from xsam import (
     DeadlineExceededError,
     ModelError,
@@ -17,7 +18,7 @@ from xsam import (
     XSamError,
 )
 from xsam.types.deadline import Deadline, StageHook
-from xsam_ros.node.worker import ModelWorker
+from xsam.worker import ModelWorker
 
 Eventually = Callable[..., Any]
 
@@ -25,6 +26,16 @@ Eventually = Callable[..., Any]
 @pytest.fixture
 def errors() -> list[str]:
     return []
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Return a function that waits until a condition is true."""
+
+    def wait(condition: Callable[[], Any], description: str, timeout_s: float = 30.0) -> Any:
+        return poll_until(condition, description, timeout_s=timeout_s)
+
+    return wait
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A thread that owns the model, with a bounded queue in front of it.
+"""A thread that owns the model, with a bounded queue in front of it: in the ROS node and in the server.
 
 Every job ends exactly once, with its value or a typed error, at its deadline at the latest: a second thread
 watches the deadlines, so that a job ends in time even while the model is in the middle of a stage. The model
@@ -78,14 +78,22 @@ class Job(Generic[T]):
 class ModelWorker:
     """A thread that runs jobs one after the other."""
 
-    def __init__(self, *, queue_size: int, log_error: Callable[[str], None]) -> None:
+    def __init__(self, *, queue_size: int, log_error: Callable[[str], None], owner: str = "the node") -> None:
+        """Start the threads; jobs are refused until `accept` is called.
+
+        Args:
+            queue_size: jobs that may wait.
+            log_error: gets the traceback of what is a bug, in any thread.
+            owner: whose worker this is, for messages.
+        """
         self._queue_size = queue_size
         self._log_error = log_error
+        self._owner = owner
         self._changed = threading.Condition()
         self._waiting: deque[Job[object]] = deque()
         self._background: deque[Job[object]] = deque()
         self._running: Job[object] | None = None
-        self._gate: XSamError | None = NotActiveError("the node is not active")
+        self._gate: XSamError | None = NotActiveError(f"{owner} is not active")
         self._closed = False
         self._threads = [
             threading.Thread(target=self._run_jobs, name="xsam_model", daemon=True),
@@ -136,7 +144,7 @@ class ModelWorker:
         deadline.check(job.stage)
         with self._changed:
             if self._closed:
-                raise NotActiveError("the node is shutting down")
+                raise NotActiveError(f"{self._owner} is shutting down")
             if self._gate is not None:
                 raise _copy(self._gate)
             if background:
@@ -182,7 +190,7 @@ class ModelWorker:
         job = Job(run, on_done, deadline=Deadline(timeout_s))
         with self._changed:
             if self._closed:
-                raise NotActiveError("the node is shutting down")
+                raise NotActiveError(f"{self._owner} is shutting down")
             self._waiting.appendleft(job)  # type: ignore[arg-type]
             self._changed.notify_all()
         if not ended.wait(job.deadline.timeout_s):
@@ -214,7 +222,7 @@ class ModelWorker:
         Returns:
             False if the running job did not stop in time; its thread is left behind.
         """
-        self.refuse(NotActiveError("the node is shutting down"))
+        self.refuse(NotActiveError(f"{self._owner} is shutting down"))
         with self._changed:
             self._closed = True
             self._changed.notify_all()

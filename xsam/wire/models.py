@@ -1,0 +1,181 @@
+"""The JSON, defined once. Units and coordinates are those of `xsam.types.requests`."""
+
+from __future__ import annotations
+
+from operator import not_
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic.json_schema import models_json_schema
+
+from xsam.types.requests import PromptKind, Status, Task
+
+FRAME_ID = r"^[0-9a-f]{64}$"
+MAX_QUERIES = 32
+"""Queries in one request; they are answered in passes of eight."""
+
+
+class _Body(BaseModel):
+    # Unknown fields are errors in requests: a misspelled option must not be left out silently.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class _Answer(BaseModel):
+    # A newer server may answer with more fields.
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
+
+class SizeBody(_Body):
+    """Size of an image in pixels."""
+
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+
+class MaskBody(_Body):
+    """A mask as COCO compressed run-length code, as `pycocotools.mask.decode` reads it."""
+
+    size: tuple[int, int] = Field(description="height, width")
+    counts: str
+
+
+class PromptBody(_Body):
+    """A point, box, scribble or mask in pixels of the image."""
+
+    kind: PromptKind
+    points_xy: list[tuple[float, float]] | None = Field(
+        None, description="one for a point, two or more for a scribble"
+    )
+    box_xyxy: tuple[float, float, float, float] | None = Field(None, description="max exclusive")
+    mask: MaskBody | None = None
+    positive: bool = True
+
+
+class QueryBody(_Body):
+    """One thing to segment: text, categories, or visual prompts."""
+
+    text: str = ""
+    task: Task = Task.AUTO
+    thing_classes: list[str] = Field(default_factory=list, description="countable objects: one segment each")
+    stuff_classes: list[str] = Field(default_factory=list, description="surfaces: one segment per class")
+    prompts: list[PromptBody] = Field(default_factory=list)
+    score_threshold: float | None = Field(None, description="lowest score; null = the model's own")
+    max_instances: int = 100
+    explain: bool = False
+
+
+class RequestBody(_Body):
+    """Queries about one image, which comes beside this JSON, or is one that the server has."""
+
+    queries: list[QueryBody]
+    frame: str | None = Field(None, pattern=FRAME_ID, description="id of a frame that the server has")
+    image: SizeBody | None = Field(None, description="size of an image that is sent as raw RGB")
+    deadline_s: float | None = Field(None, description="seconds left until the caller gives up")
+    model: str | None = Field(None, description="refuse the request unless the server holds this model")
+    keep_frame: bool = Field(True, description="whether further requests for the frame are likely")
+
+
+class InstanceBody(_Answer):
+    """One mask with label, score and box."""
+
+    label: str
+    label_index: int = Field(description="place of the label among what was asked for")
+    score: float
+    doubt: str = Field("", exclude_if=not_, description="what speaks against it; left out: nothing does")
+    box_xyxy: tuple[float, float, float, float]
+    area_px: int
+    mask: MaskBody
+
+
+class ResultBody(_Answer):
+    """The result of one query."""
+
+    status: Status
+    message: str
+    code: str
+    hint: str
+    notes: list[str] = Field(default_factory=list, exclude_if=not_)
+    model: str
+    task: Task
+    text: str
+    phrases: list[str] = Field(
+        default_factory=list,
+        exclude_if=not_,
+        description="grounded conversation: the phrase of each label index",
+    )
+    image: SizeBody
+    segments: list[InstanceBody]
+    timing_s: dict[str, float]
+
+
+class ResponseBody(_Answer):
+    """The results of a request, one per query and in its order."""
+
+    frame: str = Field(description="id of the frame: sha256 of the image as it was sent")
+    results: list[ResultBody]
+
+
+class ErrorBody(_Answer):
+    """Why a whole request was refused or failed."""
+
+    status: Literal[Status.REFUSED, Status.FAILED]
+    code: str
+    message: str
+    hint: str = ""
+
+
+class QueueEvent(_Answer):
+    """How many requests are ahead of this one."""
+
+    event: Literal["queue"] = "queue"
+    ahead: int
+
+
+class StageEvent(_Answer):
+    """A stage begins, or still lasts."""
+
+    event: Literal["stage"] = "stage"
+    stage: str
+
+
+class TextEvent(_Answer):
+    """The text so far of one query."""
+
+    event: Literal["text"] = "text"
+    query: int
+    text: str
+
+
+class ResponseEvent(ResponseBody):
+    """The end: the results."""
+
+    event: Literal["response"] = "response"
+
+
+class ErrorEvent(ErrorBody):
+    """The end: the whole request was refused or failed."""
+
+    event: Literal["error"] = "error"
+
+
+Event = Annotated[
+    QueueEvent | StageEvent | TextEvent | ResponseEvent | ErrorEvent, Field(discriminator="event")
+]
+EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
+
+_PUBLISHED: tuple[type[BaseModel], ...] = (
+    RequestBody,
+    ResponseBody,
+    ErrorBody,
+    QueueEvent,
+    StageEvent,
+    TextEvent,
+    ResponseEvent,
+    ErrorEvent,
+)
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of everything that goes over the wire, by name under `$defs`."""
+    _, schema = models_json_schema([(model, "validation") for model in _PUBLISHED], title="xsam")
+    return schema
