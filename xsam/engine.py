@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 
-from xsam.config import ModelConfig, X2SamConfig
+from xsam.config import ModelConfig
 from xsam.errors import (
     CheckpointError,
     DeadlineExceededError,
@@ -23,20 +24,21 @@ from xsam.errors import (
     XSamError,
     error_for_code,
 )
+from xsam.inference import video_forward
 from xsam.inference.acceleration import (
     compile_fixed_shapes,
     cpu_threads,
     is_out_of_memory,
     quantize_language_model,
 )
-from xsam.inference.family import Network, X2SamFamily
+from xsam.inference.census import census_names
+from xsam.inference.family import Network, VideoFamily
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
 from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import HookRaisedError, StageClock, guarded
 from xsam.inference.video import VideoSession, VideoState, check_video_query
-from xsam.model.memory import MemoryBank
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
@@ -155,7 +157,7 @@ class XSam:
     def segment(  # type: ignore[overload-overlap] # a text is a sequence of texts as well
         self,
         source: ImageOrFrame | CameraRef,
-        queries: str | Query,
+        queries: str | Query | VideoSession,
         *,
         deadline_s: float | None = ...,
         on_stage: StageHook | None = ...,
@@ -167,7 +169,7 @@ class XSam:
     def segment(
         self,
         source: ImageOrFrame | CameraRef,
-        queries: Sequence[str | Query],
+        queries: Sequence[str | Query | VideoSession],
         *,
         deadline_s: float | None = ...,
         on_stage: StageHook | None = ...,
@@ -178,7 +180,7 @@ class XSam:
     def segment(
         self,
         source: ImageOrFrame | CameraRef,
-        queries: str | Query | Sequence[str | Query],
+        queries: str | Query | VideoSession | Sequence[str | Query | VideoSession],
         *,
         deadline_s: float | None = None,
         on_stage: StageHook | None = None,
@@ -190,7 +192,8 @@ class XSam:
         Args:
             source: uint8 RGB image (H, W, 3), path of an image file, Pillow image, or a `Frame`. The engine
                 has no cameras of its own.
-            queries: text (a phrase, or a question that ends in "?"), a `Query`, or a sequence of them.
+            queries: text (a phrase, or a question that ends in "?"), a `Query`, a session of this engine, for
+                which the image is the next frame of its video, or a sequence of these.
             deadline_s: seconds from now; checked between stages. None = no limit.
             on_stage: see `StageHook`.
             on_text: see `TextHook`; called after each generated token. Most tasks generate nothing.
@@ -208,36 +211,42 @@ class XSam:
         on_text = guarded(on_text)
         notes: list[str] = []
         frame = as_frame(source, notes)
-        if isinstance(queries, (str, Query)):
-            query = _as_query(queries)
-            query.validate(frame.image_hw)
-            result = self._segment(frame, [query], clock, on_text, keep_frame)[0].with_notes(notes)
+        if isinstance(queries, (str, Query, VideoSession)):
+            one = self._as_query_or_session(queries)
+            if isinstance(one, Query):
+                one.validate(frame.image_hw)
+            result = self._segment(frame, [one], clock, on_text, keep_frame)[0].with_notes(notes)
             if result.code:  # found invalid once it was tokenized, or not finite
                 raise error_for_code(result.code, result.message, hint=result.hint)
             return result
-        parsed = [_as_query(query) for query in _several(queries)]
+        parsed = [self._as_query_or_session(query) for query in _several(queries)]
         if not parsed:
             raise InvalidQueryError("no queries were given")
+        sessions = [id(item) for item in parsed if isinstance(item, VideoSession)]
+        if len(set(sessions)) < len(sessions):
+            raise InvalidQueryError("the same session is given twice, but a frame is the next one only once")
         results = self._segment(frame, parsed, clock, on_text, keep_frame)
         return [result.with_notes(notes) for result in results]
 
     def _segment(
         self,
         frame: Frame,
-        queries: list[Query],
+        queries: list[Query | VideoSession],
         clock: StageClock,
         on_text: TextHook | None,
         keep_frame: bool,
     ) -> list[SegmentationResult]:
-        with self._exclusive(clock) as forward:
-            return forward.run(
-                frame,
-                queries,
-                frames=self._frames,
-                clock=clock,
-                on_text=on_text,
-                keep_frame=keep_frame,
-            )
+        options: Any = {"frames": self._frames, "clock": clock, "on_text": on_text, "keep_frame": keep_frame}
+        sessions = [query for query in queries if isinstance(query, VideoSession)]
+        try:
+            with self._exclusive(clock) as forward:
+                if sessions:
+                    return video_forward.run(forward, frame, queries, **options)
+                return forward.run(frame, [query for query in queries if isinstance(query, Query)], **options)
+        except ModelError:  # their memory may be the cause, and it takes room
+            for session in sessions:
+                session.fail()
+            raise
 
     @contextmanager
     def _exclusive(self, clock: StageClock) -> Iterator[ForwardPass]:
@@ -258,41 +267,72 @@ class XSam:
     @property
     def has_memory(self) -> bool:
         """True if the model remembers earlier frames of a video: see `open_session`."""
-        return isinstance(self._open_forward().family, X2SamFamily)
+        return self._open_forward().family.video is not None
 
-    def open_session(self, query: str | Query, *, refresh_every: int = 30) -> VideoSession:
+    def open_session(
+        self, query: str | Query, *, refresh_every: int = 30, late_s: float = 1.0
+    ) -> VideoSession:
         """Follow what a query names through the frames of one video.
 
         Args:
             query: text or a `Query`; visual prompts belong to the first frame.
             refresh_every: frames after which the query is read again together with the newest frame; 0 reads
                 it with the first frame only. The memory stays.
+            late_s: a frame that is older than the newest one by at most this, by its stamp, has arrived late
+                and is not remembered; one that is still older begins another video.
 
         Returns:
             A session; sessions of one model take turns with each other and with `segment`.
 
         Raises:
             InvalidQueryError: the query is invalid, or its answer would be generated text.
-            InvalidOptionError: `refresh_every` is not an integer from 0 to 1,000,000.
+            InvalidOptionError: `refresh_every` is not an integer from 0 to 1,000,000, or `late_s` is not a
+                positive number of seconds.
             ModelError: the model has no memory.
         """
-        if not self.has_memory:
-            raise ModelError(
-                f"{self.model_id} has no memory of earlier frames",
-                hint="load X2SAM, or segment each frame and track the results (xsam.spatial.tracking)",
-            )
+        family = self._video_family()
         if type(refresh_every) is not int or not 0 <= refresh_every <= MAX_REFRESH:
             raise InvalidOptionError(
                 f"refresh_every must be an integer from 0 to {MAX_REFRESH}, got {refresh_every!r:.40}"
             )
+        if type(late_s) not in (int, float) or not 0.0 <= late_s < math.inf:
+            raise InvalidOptionError(f"late_s must be a number of seconds from 0 on, got {late_s!r:.40}")
         parsed = _as_query(query)
         check_video_query(parsed)
-        config = self.config
-        assert isinstance(config, X2SamConfig)
-        return VideoSession(
-            self._exclusive,
-            VideoState(query=parsed, bank=MemoryBank(config.memory.capacity), refresh_every=refresh_every),
+        state = VideoState(
+            query=parsed, bank=family.new_bank(), refresh_every=refresh_every, late_s=float(late_s)
         )
+        return VideoSession(self, state)
+
+    def session_nbytes(self, query: str | Query) -> int:
+        """Return the most bytes that a session of a query will take, before it takes any.
+
+        Raises:
+            InvalidQueryError: it is neither text nor a query.
+            ModelError: the model has no memory.
+        """
+        family, parsed = self._video_family(), _as_query(query)
+        named = (parsed.text, *parsed.thing_classes, *parsed.stuff_classes)
+        texts = (*named, *census_names([parsed], self.config.calibration))
+        regions = len(parsed.prompts) * self.config.sampler.tokens_per_region
+        # A token stands for at least one byte; a condition has two tags and a few tokens around it.
+        return family.session_nbytes(regions + sum(len(text.encode()) + 8 for text in texts))
+
+    def _video_family(self) -> VideoFamily:
+        family = self._open_forward().family.video
+        if family is None:
+            raise ModelError(
+                f"{self.model_id} has no memory of earlier frames",
+                hint="load X2SAM, or segment each frame and track the results (xsam.spatial.tracking)",
+            )
+        return family
+
+    def _as_query_or_session(self, query: Any) -> Query | VideoSession:
+        if not isinstance(query, VideoSession):
+            return _as_query(query)
+        if query.engine is not self:
+            raise InvalidQueryError("the session belongs to another engine")
+        return query
 
     def _check_process(self) -> None:
         if os.getpid() != self._process_id:

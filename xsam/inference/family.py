@@ -6,7 +6,7 @@ decodes. A family provides these steps for one kind of network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -22,8 +22,8 @@ from xsam.inference.frame_cache import EncodedFrame
 from xsam.inference.preprocess import segmentation_pixels, vision_pixels
 from xsam.inference.qwen_pixels import fitted_hw, image_patches
 from xsam.model.language import LanguageModel, PrefixCache, cache_prefix
-from xsam.model.mask_decoder import PromptText
-from xsam.model.memory import MemoryBank
+from xsam.model.mask_decoder import DecoderMemory, PromptText
+from xsam.model.memory import MemoryBank, MemoryEntry
 from xsam.model.qwen_vl import VisualTokens, place_deepstack
 from xsam.model.x2sam import FrameFeatures, X2SamModel
 from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions
@@ -46,6 +46,11 @@ class Family(Protocol):
     """Steps of one kind of network; all tensors have a batch of one frame."""
 
     chat: ChatFormat
+
+    @property
+    def video(self) -> VideoFamily | None:
+        """The family, if its networks remember the frames of a video."""
+        ...
 
     @property
     def network(self) -> Network: ...
@@ -87,8 +92,51 @@ class Family(Protocol):
         ...
 
 
+class VideoFamily(Family, Protocol):
+    """Further steps of networks with a memory of earlier frames."""
+
+    def session_nbytes(self, text_tokens: int) -> int:
+        """Return the most bytes that a session takes, from the configuration.
+
+        Args:
+            text_tokens: upper bound of the tokens of its conditions.
+        """
+        ...
+
+    def new_bank(self) -> MemoryBank:
+        """Return the memory of a new video."""
+        ...
+
+    def encode_step(self, pixels: tuple[Any, ...], *, first: bool) -> FrameFeatures:
+        """Encode a frame of a video for the decoder, before any memory is read."""
+        ...
+
+    def look(self, pixels: tuple[Any, ...], features: FrameFeatures) -> EncodedFrame:
+        """Compute what a language model that is to read the frame needs; it has no memory to decode with."""
+        ...
+
+    def recall(
+        self, features: FrameFeatures, bank: MemoryBank, index: int, *, check: Callable[[], None]
+    ) -> EncodedFrame:
+        """Condition a frame on the frames in a bank, for the decoder.
+
+        Args:
+            features: of the frame.
+            bank: memory of the video; empty for its first frame.
+            index: of the frame in the video.
+            check: called between layers; may raise.
+        """
+        ...
+
+    def remember(self, features: FrameFeatures, decoded: DecoderStage, index: int) -> MemoryEntry:
+        """Encode a frame that was decoded for one prompt, for the bank."""
+        ...
+
+
 class XSamFamily:
     """X-SAM: SigLIP and SAM, with Phi-3 or Qwen3."""
+
+    video: VideoFamily | None = None
 
     def __init__(self, model: XSamModel) -> None:
         self.model = model
@@ -152,6 +200,10 @@ class X2SamFamily:
         self.chat = X2SAM_CHAT
 
     @property
+    def video(self) -> VideoFamily | None:
+        return self
+
+    @property
     def network(self) -> X2SamModel:
         return self.model
 
@@ -198,31 +250,44 @@ class X2SamFamily:
             memory=model.decoder_memory(features.multi_scale, features.mask_features),
         )
 
-    def encode_step(
-        self, pixels: tuple[Any, ...], bank: MemoryBank, index: int, *, read: bool
-    ) -> tuple[EncodedFrame, FrameFeatures]:
-        """Encode a frame of a video, conditioned on the frames in a bank.
+    def session_nbytes(self, text_tokens: int) -> int:
+        config, size = self.model.config, self.model.dtype.itemsize
+        memory = config.memory
+        coarsest = config.square.side // (config.sam2.backbone_config.patch_stride[0] * 4)
+        entry = memory.attention_layers * len(memory.feature_strides) * 2 * coarsest**2 * memory.channels
+        # One entry more while a frame is segmented; states at tokens, their means, and two of `<SEG>`.
+        return int(((memory.capacity + 1) * entry + 2 * (text_tokens + 1) * memory.channels) * size)
 
-        Args:
-            pixels: see `pixels`.
-            bank: memory of the video; empty for its first frame.
-            index: of the frame in the video.
-            read: also compute the visual tokens, for a language model that is to read the frame.
+    def new_bank(self) -> MemoryBank:
+        return MemoryBank(self.model.config.memory.capacity)
 
-        Returns:
-            What the decoder reads, and the features to remember the frame by.
-        """
+    def encode_step(self, pixels: tuple[Any, ...], *, first: bool) -> FrameFeatures:
         model = self.model
-        patches, grid, square = pixels
-        features = model.encode_frames(square[None].to(model.device, model.dtype), first=index == 0)
-        visual = model.visual_tokens(patches.to(model.device, model.dtype), grid) if read else None
-        encoded = EncodedFrame(
-            image_tokens=visual.embeds[None] if visual else None,
-            deepstack=visual.deepstack if visual else (),
-            region_map=features.states,
-            memory=model.decoder_memory(model.recall(features, bank, index), features.mask_features),
+        return model.encode_frames(pixels[2][None].to(model.device, model.dtype), first=first)
+
+    def look(self, pixels: tuple[Any, ...], features: FrameFeatures) -> EncodedFrame:
+        model = self.model
+        patches, grid, _ = pixels
+        visual = model.visual_tokens(patches.to(model.device, model.dtype), grid)
+        nothing = DecoderMemory(
+            keys=(), values=(), mask_features=features.mask_features, level_mask_features=()
         )
-        return encoded, features
+        return EncodedFrame(
+            image_tokens=visual.embeds[None],
+            deepstack=visual.deepstack,
+            region_map=features.states,
+            memory=nothing,
+        )
+
+    def recall(
+        self, features: FrameFeatures, bank: MemoryBank, index: int, *, check: Callable[[], None]
+    ) -> EncodedFrame:
+        scales = self.model.recall(features, bank, index, check=check)
+        memory = self.model.decoder_memory(scales, features.mask_features)
+        return EncodedFrame(image_tokens=None, region_map=features.states, memory=memory)
+
+    def remember(self, features: FrameFeatures, decoded: DecoderStage, index: int) -> MemoryEntry:
+        return self.model.remember(features, decoded.class_logits[:, 0], decoded.mask_logits[:, 0], index)
 
     def prefix(self, encoded: EncodedFrame, ids: Tensor) -> PrefixCache:
         assert encoded.image_tokens is not None

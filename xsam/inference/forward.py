@@ -129,7 +129,7 @@ class ForwardPass:
         else:
             clock.begin("encode")  # announced all the same: every request has the same stages
         predictions: dict[int, Prediction | ModelError] = {}
-        survey = self._survey(encoded, prompts, frame)
+        survey = self.survey(prompts, frame, known=encoded.census)
         try:
             forced = [prompt for prompt in prompts if prompt.conversation.answer]
             for start in range(0, len(forced), MAX_PROMPTS_PER_BATCH):
@@ -140,13 +140,12 @@ class ForwardPass:
                     with suppress(NotFiniteError):
                         predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
             if survey:  # a pass of its own: the last bits of an answer must not depend on what is cached
-                predictions.update(self._predict_forced(encoded, survey, clock))
+                predictions.update(self._predict_forced(encoded, [survey], clock))
         finally:
             frames.put(key, encoded, keep=keep_frame)
-        for prompt in survey:
-            answer = predictions.pop(prompt.index, None)
-            if isinstance(answer, Prediction):
-                encoded.census = census_of(self.compose(answer, prompt, frame, clock))
+        answer = predictions.pop(_SURVEY, None)
+        if survey is not None and isinstance(answer, Prediction):
+            encoded.census = census_of(self.compose(answer, survey, frame, clock))
         failed = [prompt for prompt in prompts if prompt.index not in predictions]
         if failed:
             frames.drop(key)  # what the language model computed from the image may be the cause
@@ -154,16 +153,18 @@ class ForwardPass:
             predictions.update((prompt.index, failure) for prompt in failed)
         return predictions, encoded.census or NO_CENSUS
 
-    def _survey(self, encoded: EncodedFrame, prompts: Sequence[Prompt], frame: Frame) -> tuple[Prompt, ...]:
-        """Return the prompt for the census that these prompts need; none if the frame has it already."""
+    def survey(
+        self, prompts: Sequence[Prompt], frame: Frame, *, known: Census | None = None
+    ) -> Prompt | None:
+        """Return the prompt for the census that these prompts need; None if `known` is enough."""
         checked = [prompt.query for prompt in prompts if prompt.task in CHECKED_TASKS]
         names = census_names(checked, self.model.config.calibration) if checked else ()
-        if not names or (encoded.census is not None and set(names) <= set(encoded.census.names)):
-            return ()
+        if not names or (known is not None and set(names) <= set(known.names)):
+            return None
         try:
-            return (self.prepare(_SURVEY, census_query(names), frame),)
+            return self.prepare(_SURVEY, census_query(names), frame)
         except InvalidQueryError:  # it takes more tokens than the model has room for
-            return ()
+            return None
 
     def _not_finite(self, frame: Frame, prompt: Prompt | None, clock: StageClock) -> ModelError:
         return not_finite_error(self.model, self._find_not_finite(frame, prompt, clock))

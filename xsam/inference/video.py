@@ -8,44 +8,71 @@ reference, while everything after them is equal.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from torch import Tensor
 
 from xsam.errors import InvalidImageError, InvalidQueryError
-from xsam.inference.family import PromptStates, X2SamFamily
-from xsam.inference.finite import not_finite_error
-from xsam.inference.forward import ForwardPass, prediction_of
-from xsam.inference.images import ImageOrFrame, as_frame
-from xsam.inference.pointing import MAX_REFERENCES, Reference
+from xsam.inference.family import PromptStates
+from xsam.inference.images import ImageOrFrame
+from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
-from xsam.inference.stages import StageClock
 from xsam.model.memory import MemoryBank
-from xsam.types.deadline import Deadline, StageHook
-from xsam.types.masks import MaskRle
+from xsam.types.deadline import StageHook
 from xsam.types.requests import Frame, Query, SegmentationResult, Task
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadQuery:
+    """A query as the language model has read it, together with a frame."""
+
+    prompt: Prompt  # without its regions, which nothing needs any more
+    states: PromptStates
+    survey: ReadQuery | None  # for the census that the answers are checked with
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        own = (self.states.seg, self.states.conditions, self.states.tokens)
+        return own if self.survey is None else (*own, *self.survey.tensors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VideoState:
-    """Everything that a session keeps between frames; constant in size."""
+    """Everything that a session keeps between frames; constant in size. A step makes a new one."""
 
     query: Query
     bank: MemoryBank
     refresh_every: int  # frames between two readings of the query; 0 = it is read once
+    late_s: float  # a frame that is older than the newest one by more begins another video
     index: int = 0  # of the next frame
-    prompt: Prompt | None = None  # None = the query is read with the next frame
-    states: PromptStates | None = None
+    read: ReadQuery | None = None  # None = the query is read with the next frame
     read_at: int = 0  # frame with which it was read
+    image_hw: tuple[int, int] = (0, 0)  # of the last frame
+    newest_ns: int = 0  # stamp of the newest frame; 0 = frames have none
     pointed: Reference | None = None  # what an INTERACTIVE query pointed at, in the first frame
-    accepted: deque[Reference] = field(default_factory=lambda: deque(maxlen=MAX_REFERENCES))
+    accepted: tuple[Reference, ...] = ()  # its last masks, at most `MAX_REFERENCES`
+    interruption: str = ""  # why the session began again by itself, if it did
 
-    def restart(self) -> None:
-        """Forget the video; the next frame is its first."""
-        self.bank.clear()
-        self.accepted.clear()
-        self.index, self.prompt, self.states, self.pointed = 0, None, None, None
+    def restarted(self, interruption: str = "") -> VideoState:
+        """Return the state before the first frame of another video.
+
+        Args:
+            interruption: why the session begins again by itself; "" = its user wants it.
+        """
+        return VideoState(
+            query=self.query,
+            bank=MemoryBank(self.bank.capacity),
+            refresh_every=self.refresh_every,
+            late_s=self.late_s,
+            interruption=interruption,
+        )
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of all tensors, bytes."""
+        read = () if self.read is None else self.read.tensors
+        return self.bank.nbytes + sum(tensor.numel() * tensor.element_size() for tensor in read)
 
     @property
     def is_due(self) -> bool:
@@ -53,7 +80,7 @@ class VideoState:
 
         Visual prompts belong to the first frame, so they are never read again.
         """
-        if self.prompt is None or self.states is None:
+        if self.read is None:
             return True
         if self.query.prompts or not self.refresh_every:
             return False
@@ -64,28 +91,68 @@ class VideoState:
         """Masks that an INTERACTIVE query's object is recognized by; none in the first frame."""
         return () if self.pointed is None else (self.pointed, *self.accepted)
 
+    def before(self, frame: Frame) -> VideoState:
+        """Return the state that a frame is segmented with: begun again if it belongs to another video.
+
+        Raises:
+            InvalidImageError: the size differs from that of the frame that visual prompts were given for.
+        """
+        if self.index and self.image_hw != frame.image_hw:
+            height, width = self.image_hw
+            sizes = f"{frame.image_hw[1]}×{frame.image_hw[0]} pixels, the first one {width}×{height}"
+            if self.query.prompts:
+                raise InvalidImageError(
+                    f"the frame has {sizes}", hint="point at the object again, in a frame of the new size"
+                )
+            return self.restarted("the images have another size")
+        behind_s = (self.newest_ns - frame.stamp_ns) * 1e-9 if frame.stamp_ns else 0.0
+        if behind_s > self.late_s:
+            return self.restarted(f"the time of the camera jumped back by {behind_s:.1f} s")
+        return self
+
+    def is_late(self, frame: Frame) -> bool:
+        """Return whether a frame is older than the newest one: it is segmented, but not remembered."""
+        return 0 < frame.stamp_ns < self.newest_ns
+
+
+class SessionEngine(Protocol):
+    """What a session needs of the engine that it belongs to."""
+
+    def segment(
+        self,
+        source: ImageOrFrame,
+        queries: VideoSession,
+        *,
+        deadline_s: float | None,
+        on_stage: StageHook | None,
+    ) -> SegmentationResult: ...
+
 
 class VideoSession:
     """One query on the frames of one video; made by `XSam.open_session`.
 
-    Not for several threads at once. Memory is constant, however long the video is.
+    Not for several threads at once. Memory is constant, however long the video is. Where frames have stamps,
+    one that is slightly older than the newest is segmented and not remembered; one that is much older, or of
+    another size, begins another video. What visual prompts point at then is in doubt, and the results say so.
     """
 
-    def __init__(
-        self, exclusive: Callable[[StageClock], AbstractContextManager[ForwardPass]], state: VideoState
-    ) -> None:
-        self._exclusive = exclusive
-        self._state = state
+    def __init__(self, engine: SessionEngine, state: VideoState) -> None:
+        self.engine = engine
+        self.state = state  # replaced by the engine after each frame
+
+    @property
+    def query(self) -> Query:
+        return self.state.query
 
     @property
     def frame_count(self) -> int:
-        """Number of frames since the beginning or the last reset; dropped ones do not count."""
-        return self._state.index
+        """Number of frames since the beginning of the video; dropped ones do not count."""
+        return self.state.index
 
     @property
     def nbytes(self) -> int:
-        """Size of the memory of earlier frames, bytes."""
-        return self._state.bank.nbytes
+        """Memory of earlier frames and of the query as it was read, bytes."""
+        return self.state.nbytes
 
     def step(
         self,
@@ -94,7 +161,7 @@ class VideoSession:
         deadline_s: float | None = None,
         on_stage: StageHook | None = None,
     ) -> SegmentationResult:
-        """Segment the next frame.
+        """Segment the next frame: the same as `XSam.segment(source, session)`.
 
         Args:
             source: see `XSam.segment`.
@@ -102,23 +169,24 @@ class VideoSession:
             on_stage: see `StageHook`.
 
         Raises:
-            InvalidImageError, InvalidQueryError, DeadlineExceededError, ModelError. The session is as before
-            then: the frame counts as dropped.
+            InvalidImageError, InvalidQueryError, DeadlineExceededError, and what the hook raises. The session
+            is as before then: the frame counts as dropped.
+            ModelError: the session begins again with the next frame, since its memory may be the cause.
         """
-        clock = StageClock(Deadline(deadline_s), on_stage)
-        notes: list[str] = []
-        frame = as_frame(source, notes)
-        with self._exclusive(clock) as forward:
-            return step(forward, self._state, frame, clock).with_notes(notes)
+        return self.engine.segment(source, self, deadline_s=deadline_s, on_stage=on_stage)
 
     def refresh(self) -> None:
         """Read the query again together with the next frame; does nothing for visual prompts."""
-        if not self._state.query.prompts:
-            self._state.prompt = None
+        if not self.query.prompts:
+            self.state = replace(self.state, read=None)
 
     def reset(self) -> None:
         """Forget the video: the next frame is the first of another one."""
-        self._state.restart()
+        self.state = self.state.restarted()
+
+    def fail(self) -> None:
+        """Forget the video because the model failed."""
+        self.state = self.state.restarted("the model failed")
 
 
 def check_video_query(query: Query) -> None:
@@ -128,54 +196,3 @@ def check_video_query(query: Query) -> None:
             "a video session segments, it does not generate text",
             hint="segment one frame with this query, then open a session for what it names",
         )
-
-
-def step(forward: ForwardPass, state: VideoState, frame: Frame, clock: StageClock) -> SegmentationResult:
-    """Segment the next frame of a video; `state` changes only if that succeeds.
-
-    Raises:
-        InvalidQueryError: the query does not fit the frame.
-        InvalidImageError: the size differs from that of the frame that visual prompts were given for.
-        ModelError: the network gives NaN or infinity.
-        DeadlineExceededError: no time is left; the frame counts as dropped.
-    """
-    family = forward.family
-    assert isinstance(family, X2SamFamily)
-    clock.begin("preprocess")
-    first = state.pointed[0] if state.pointed is not None else None
-    if first is not None and (first.height, first.width) != frame.image_hw:
-        raise InvalidImageError(
-            f"the frame has {frame.image_hw[1]}×{frame.image_hw[0]} pixels, "
-            f"the first one {first.width}×{first.height}",
-            hint="reset the session and point at the object again",
-        )
-    due = state.is_due
-    prompt = forward.prepare(0, state.query, frame) if due or state.prompt is None else state.prompt
-    pixels = family.pixels(frame.rgb)
-    clock.begin("encode")
-    encoded, features = family.encode_step(pixels, state.bank, state.index, read=due)
-    clock.begin("language")
-    states = forward.read(encoded, [prompt], clock)[0] if due or state.states is None else state.states
-    clock.begin("decode")
-    decoded = family.decode(encoded, [states])
-    prediction = prediction_of(decoded, 0, len(states.conditions))
-    if not prediction.is_finite:
-        raise not_finite_error(forward.model, None)
-    entry = family.model.remember(
-        features, decoded.class_logits[:, 0], decoded.mask_logits[:, 0], state.index
-    )
-    clock.begin("postprocess")
-    result = forward.compose(prediction, prompt, frame, clock, references=state.references)
-    stages_s = clock.finish()
-
-    if due:
-        state.read_at = state.index
-    if prompt.task is Task.INTERACTIVE:
-        if state.pointed is None and prompt.prompt_region is not None:
-            state.pointed = (MaskRle.encode(prompt.prompt_region), 1.0)
-        if len(result.segments):
-            state.accepted.append((result.segments.masks[0], float(result.segments.scores[0])))
-    state.prompt, state.states = prompt, states
-    state.bank.push(entry)
-    state.index += 1
-    return result.with_timing(stages_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,48 @@ def axial_rotation(height: int, width: int, channels: int, *, like: Tensor) -> t
     angles = torch.cat([grid.reshape(-1, 1) * frequencies for grid in (columns, rows)], dim=1)
     angles = angles.repeat_interleave(2, dim=1)
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridCodes:
+    """Codes of the cells of a grid, which are the same for every frame."""
+
+    position: Tensor  # (1, C, H, W), see `sine_position`
+    rotation: tuple[Tensor, Tensor]  # (H · W, C) each, see `axial_rotation`
+
+
+class GridCodeCache:
+    """Codes of the grids that were seen last, by size, device and data type.
+
+    It belongs to a network, so that its memory is released together with the weights.
+    """
+
+    def __init__(self, most: int = 4) -> None:
+        """Keep the codes of at most so many grids; a network has three."""
+        self._most = most
+        self._codes: dict[tuple[Any, ...], GridCodes] = {}
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def of(self, like: Tensor) -> GridCodes:
+        """Return the codes of the grid of a map (B, C, H, W)."""
+        key = (like.shape[1:], like.device, like.dtype)
+        codes = self._codes.pop(key, None)
+        if codes is None:
+            # Those made for inference could not be used in training later.
+            with torch.inference_mode(False), torch.no_grad():
+                codes = _grid_codes(like)
+            while len(self._codes) >= self._most:
+                del self._codes[next(iter(self._codes))]
+        self._codes[key] = codes  # the newest last
+        return codes
+
+
+def _grid_codes(like: Tensor) -> GridCodes:
+    _, channels, height, width = like.shape
+    rotation = axial_rotation(height, width, channels, like=like)
+    return GridCodes(position=sine_position(like), rotation=rotation)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
@@ -140,11 +182,16 @@ class MemoryEntry:
 class MemoryBank:
     """The newest entries of a video, oldest first."""
 
-    def __init__(self, capacity: int) -> None:
-        self._entries: deque[MemoryEntry] = deque(maxlen=capacity)
+    def __init__(self, capacity: int, entries: Iterable[MemoryEntry] = ()) -> None:
+        self._entries: deque[MemoryEntry] = deque(entries, maxlen=capacity)
 
     def __len__(self) -> int:
         return len(self._entries)
+
+    @property
+    def capacity(self) -> int:
+        """Number of frames that it remembers."""
+        return self._entries.maxlen or 0
 
     @property
     def entries(self) -> tuple[MemoryEntry, ...]:
@@ -164,9 +211,9 @@ class MemoryBank:
         """Add the newest frame; drop the oldest beyond the capacity."""
         self._entries.append(entry)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
+    def with_entry(self, entry: MemoryEntry) -> MemoryBank:
+        """Return a bank with the newest frame too, and leave this one as it is."""
+        return MemoryBank(self.capacity, (*self._entries, entry))
 
 
 class MemoryAttention(nn.Module):
@@ -176,6 +223,7 @@ class MemoryAttention(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(MemoryAttentionLayer(config) for _ in range(config.attention_layers))
         self.layer_norm = nn.LayerNorm(config.channels)
+        self.grid_codes = GridCodeCache()
 
     def entry(self, frame: int, maps: Sequence[Tensor]) -> MemoryEntry:
         """Project the maps of a frame once, for all frames that will read them.
@@ -187,7 +235,8 @@ class MemoryAttention(nn.Module):
         attentions: list[Any] = [layer.cross_attn for layer in self.layers]
         tokens = [m.flatten(2).transpose(1, 2) for m in maps]
         positioned = [
-            t + sine_position(m).flatten(2).transpose(1, 2) for t, m in zip(tokens, maps, strict=True)
+            t + self.grid_codes.of(m).position.flatten(2).transpose(1, 2)
+            for t, m in zip(tokens, maps, strict=True)
         ]
         return MemoryEntry(
             frame=frame,
@@ -195,8 +244,22 @@ class MemoryAttention(nn.Module):
             values=tuple(tuple(attention.v_proj(t) for t in tokens) for attention in attentions),
         )
 
-    def forward(self, multi_scale: Sequence[Tensor], bank: MemoryBank, frame: int) -> tuple[Tensor, ...]:
-        """Replace each scale (B, C, H, W), coarse to fine, by its version conditioned on a filled bank."""
+    def forward(
+        self,
+        multi_scale: Sequence[Tensor],
+        bank: MemoryBank,
+        frame: int,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[Tensor, ...]:
+        """Replace each scale by its version conditioned on a filled bank.
+
+        Args:
+            multi_scale: (B, C, H, W), coarse to fine.
+            bank: not empty.
+            frame: index of the frame in the video.
+            check: called before each layer, which takes long at full size; may raise.
+        """
         channels = multi_scale[0].shape[1]
         codes = [gap_code(frame - entry.frame, channels, like=multi_scale[0]) for entry in bank.entries]
         memory = []
@@ -217,16 +280,19 @@ class MemoryAttention(nn.Module):
                 ]
             )
         return tuple(
-            self._condition(features, [layer[s] for layer in memory])
+            self._condition(features, [layer[s] for layer in memory], check)
             for s, features in enumerate(multi_scale)
         )
 
-    def _condition(self, features: Tensor, memory: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _condition(
+        self, features: Tensor, memory: Sequence[tuple[Tensor, Tensor]], check: Callable[[], None]
+    ) -> Tensor:
         height, width = features.shape[-2:]
-        x = (features + _FEATURE_POSITION_SHARE * sine_position(features)).flatten(2).transpose(1, 2)
-        rotation = axial_rotation(height, width, features.shape[1], like=features)
+        codes = self.grid_codes.of(features)
+        x = (features + _FEATURE_POSITION_SHARE * codes.position).flatten(2).transpose(1, 2)
         for layer, (keys, values) in zip(self.layers, memory, strict=True):
-            x = layer(x, rotation, keys, values)
+            check()
+            x = layer(x, codes.rotation, keys, values)
         return self.layer_norm(x).transpose(1, 2).unflatten(2, (height, width))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -141,11 +141,21 @@ class X2SamModel(nn.Module):
         vocabulary = self.vlm.model.language_model.embed_tokens
         return embed_prompt(vocabulary, expanded_ids, image_tokens, regions)
 
-    def recall(self, features: FrameFeatures, bank: MemoryBank, frame: int) -> tuple[Tensor, ...]:
-        """Condition a frame's scales on the bank; as they are while it is empty."""
+    def recall(
+        self,
+        features: FrameFeatures,
+        bank: MemoryBank,
+        frame: int,
+        *,
+        check: Callable[[], None] = lambda: None,
+    ) -> tuple[Tensor, ...]:
+        """Condition a frame's scales on the bank; as they are while it is empty.
+
+        `check` is called before each layer, and may raise.
+        """
         if not len(bank):
             return features.multi_scale
-        return self.segmentor.memory_attention(features.multi_scale, bank, frame)
+        return self.segmentor.memory_attention(features.multi_scale, bank, frame, check=check)
 
     def remember(
         self, features: FrameFeatures, class_logits: Tensor, mask_logits: Tensor, frame: int

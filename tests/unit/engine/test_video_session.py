@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from support.golden import GOLDEN_X2SAM
 from xsam import (
     DeadlineExceededError,
     InvalidImageError,
@@ -28,20 +27,8 @@ Rgb = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
-def engine() -> XSam:
-    return XSam.load(GOLDEN_X2SAM / "x2a")
-
-
-@pytest.fixture(scope="module")
-def clip() -> list[Rgb]:
-    """A bright square that moves over noise."""
-    noise = np.random.default_rng(5).integers(0, 80, (48, 72, 3), dtype=np.uint8)
-    frames = []
-    for step in range(9):
-        frame = noise.copy()
-        frame[10:30, 5 + 4 * step : 25 + 4 * step] = (220, 60, 40)
-        frames.append(frame)
-    return frames
+def engine(x2sam: XSam) -> XSam:
+    return x2sam
 
 
 def _scores(result: SegmentationResult) -> NDArray[np.float32]:
