@@ -7,10 +7,11 @@ the agent tools and `FakeSegmenter` all implement `Segmenter`; one contract test
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xsam.errors import InvalidQueryError, UnknownCameraError
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -89,6 +90,43 @@ class Engine(Segmenter, Protocol):
 
     def close(self) -> None:
         """Release the memory; later calls raise `ModelError`."""
+        ...
+
+
+@runtime_checkable
+class FrameSegmenter(Segmenter, Protocol):
+    """A segmenter with cameras of its own that also gives their frames, such as the client of a ROS node."""
+
+    @property
+    def gives_frames(self) -> bool:
+        """Whether frames may be asked for; False leaves it at `segment`."""
+        ...
+
+    @property
+    def look_up_transform(self) -> Callable[[str, str, int], NDArray[np.float64] | None] | None:
+        """(target frame, source frame, stamp in ns) → (4, 4) matrix, or None; None without transforms."""
+        ...
+
+    def newest_frame(self, camera: str) -> Frame:
+        """Return the newest frame of one of the segmenter's cameras.
+
+        Raises:
+            XSamError: unknown camera, or no frame in time.
+        """
+        ...
+
+    def segment_with_frame(
+        self, source: CameraRef, queries: Sequence[Query], *, deadline_s: float
+    ) -> tuple[list[SegmentationResult], Frame | None]:
+        """Segment the newest frame of a camera, and return that very frame with the results.
+
+        The results are those of `Segmenter.segment`; the frame is None where its pixels are not available,
+        and a note of the results says why.
+        """
+        ...
+
+    def clock_ns(self) -> int:
+        """Return the time in nanoseconds by the clock of the stamps."""
         ...
 
 

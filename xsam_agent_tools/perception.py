@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,16 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import ModelError, NoFrameError, StaleFrameError, UnknownCameraError, XSamError
-from xsam.segmenter import Segmenter
+from xsam.segmenter import FrameSegmenter, Segmenter
 from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import Scene, SceneStore
-from xsam_agent_tools.result_checks import ask_segmenter
+from xsam_agent_tools.result_checks import ask_for_frame, ask_segmenter
 from xsam_agent_tools.runtime.camera_frames import CameraFrames, FrameSource
 from xsam_agent_tools.runtime.health import Latencies
 from xsam_agent_tools.runtime.serial_runner import SerialRunner
+from xsam_agent_tools.runtime.time_limits import ImageAge, TimeLimits, check_age, seconds_since
 
 TransformSource = Callable[[str, str, int], "NDArray[np.float64] | None"]
 """(target frame, source frame, stamp in ns) → (4, 4) that takes points from source to target, or None."""
@@ -32,40 +32,7 @@ QueryBuilder = Callable[[tuple[int, int]], Sequence[Query]]
 """(H, W) of the frame → the queries to send with it."""
 
 _WAITING_STAGES = frozenset({"request", "waiting"})  # of a segmenter that has not begun
-_CLOCK_SLACK_S = 0.5  # a stamp further in the future comes from another clock
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimeLimits:
-    """Bounds on durations and ages, in seconds; None = no bound."""
-
-    deadline_s: float = 30.0  # of one tool call: frame, waiting for the model, inference
-    max_age_s: float | None = 5.0  # of a camera's newest frame when it is requested
-    max_image_age_s: float | None = 120.0  # of an earlier image that is queried again
-    max_position_age_s: float | None = 30.0  # of an image whose positions may drive an arm
-
-    def __post_init__(self) -> None:
-        for name in ("deadline_s", "max_age_s", "max_image_age_s", "max_position_age_s"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
-        if not math.isfinite(self.deadline_s):
-            raise ValueError(
-                f"deadline_s must be finite, or an agent may wait forever; got {self.deadline_s}"
-            )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageAge:
-    """Age of an image.
-
-    Attributes:
-        seconds: since the stamp or since arrival.
-        from_arrival: the image has no stamp by a known clock, so `seconds` counts from its arrival.
-    """
-
-    seconds: float
-    from_arrival: bool = False
+_PREVIEW_S = 2.0  # for the view of a camera before the segmenter takes its frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,9 +63,16 @@ class Perception:
         history: History | None = None,
         frame_source: FrameSource | None = None,
         transforms: TransformSource | None = None,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] | None = None,
     ) -> None:
+        """Take what is not given from the segmenter, if it has cameras of its own and gives their frames."""
         self.segmenter = segmenter
+        self._frames_of: FrameSegmenter | None = None  # the segmenter, if it takes the frames itself
+        if isinstance(segmenter, FrameSegmenter) and segmenter.gives_frames:
+            if frame_source is None:
+                self._frames_of, frame_source = segmenter, segmenter.newest_frame
+            transforms = segmenter.look_up_transform if transforms is None else transforms
+            clock_ns = segmenter.clock_ns if clock_ns is None else clock_ns
         self.cameras = tuple(cameras)
         self.store = store
         self.limits = limits
@@ -107,7 +81,7 @@ class Perception:
         hangs_after_s = limits.deadline_s
         self._frames = CameraFrames(frame_source, hangs_after_s=hangs_after_s) if frame_source else None
         self._transforms = transforms
-        self._clock_ns = clock_ns
+        self._clock_ns = clock_ns if clock_ns is not None else time.time_ns
         self._captures = SerialRunner()
         self._has_stages = "on_stage" in inspect.signature(segmenter.segment).parameters
 
@@ -218,10 +192,10 @@ class Perception:
     def age(self, scene: Scene) -> ImageAge | None:
         """Return the age of an image by its stamp, else since arrival; None when neither is known."""
         now_ns = self._clock_ns()
-        since_stamp_s = _age_s(scene.stamp_ns, now_ns)
+        since_stamp_s = seconds_since(scene.stamp_ns, now_ns)
         if since_stamp_s is not None:
             return ImageAge(seconds=since_stamp_s)
-        since_arrival_s = _age_s(scene.arrived_ns, now_ns)
+        since_arrival_s = seconds_since(scene.arrived_ns, now_ns)
         return None if since_arrival_s is None else ImageAge(seconds=since_arrival_s, from_arrival=True)
 
     def transform(self, target: str, source: str, scene: Scene) -> NDArray[np.float64]:
@@ -259,7 +233,7 @@ class Perception:
         ages: dict[str, float | XSamError | None] = {}
         for camera, request in requests.items():
             try:
-                ages[camera] = _age_s(frames.wait(request, deadline).stamp_ns, self._clock_ns())
+                ages[camera] = seconds_since(frames.wait(request, deadline).stamp_ns, self._clock_ns())
             except XSamError as error:
                 ages[camera] = error
         return ages
@@ -276,6 +250,8 @@ class Perception:
 
         Cameras are waited for outside the model's queue. A frame that grew too old in the queue is replaced.
         """
+        if frame is None and self._frames_of is not None:
+            return self._capture_with_frame(self._frames_of, camera, queries, deadline, check_frame)
         if frame is not None or self._frames is None:
             if frame is None and check_frame is not None:
                 check_frame(None)
@@ -290,6 +266,35 @@ class Perception:
             segment = partial(self._segment, fresh, camera, queries, is_newest=True)
             with suppress(_AgedFrameError):
                 return fresh, arrived_ns, self._captures.run(segment, deadline_s=deadline.remaining_s)
+
+    def _capture_with_frame(
+        self,
+        segmenter: FrameSegmenter,
+        camera: str,
+        queries: Sequence[Query] | QueryBuilder,
+        deadline: Deadline,
+        check_frame: Callable[[Frame | None], None] | None,
+    ) -> tuple[Frame | None, int, list[SegmentationResult]]:
+        """Let the segmenter take the newest frame itself, wait for the model, and return that frame, too."""
+        newest: Frame | None = None
+        if check_frame is not None or callable(queries):
+            with suppress(XSamError):  # then the segmenter says what is wrong with the camera
+                newest = self._newest_frame(camera, Deadline(min(deadline.remaining_s, _PREVIEW_S)))[0]
+        if check_frame is not None:
+            check_frame(newest)
+        image_hw = newest.image_hw if newest is not None else None
+        if callable(queries):
+            queries = queries(image_hw or self._last_image_hw(camera))
+        source = CameraRef(name=camera, max_age_s=self.limits.max_age_s)
+        arrived_ns = self._clock_ns()
+
+        def segment(left: Deadline) -> tuple[list[SegmentationResult], Frame | None]:
+            return ask_for_frame(segmenter, source, queries, deadline_s=left.remaining_s)
+
+        results, frame = self._captures.run(segment, deadline_s=deadline.remaining_s)
+        if image_hw is not None and any(result.segments.image_hw != image_hw for result in results):
+            raise ModelError(f"the result is for an image of another size than {image_hw[::-1]}")
+        return frame, arrived_ns, results
 
     def _wait_until_ready(self, deadline: Deadline) -> None:
         """Wait for a model that is still being loaded, before its first frame is fetched."""
@@ -307,11 +312,11 @@ class Perception:
             raise NoFrameError(f"the frames of camera {camera!r} are not available here")
         requested_ns = self._clock_ns()
         frame = self._frames.newest(camera, deadline)
-        _check_age(frame.stamp_ns, requested_ns, self.limits.max_age_s, f"the newest frame of {camera!r}")
+        check_age(frame.stamp_ns, requested_ns, self.limits.max_age_s, f"the newest frame of {camera!r}")
         return frame, self._clock_ns()
 
     def _refuse_aged(self, frame: Frame) -> None:
-        age_s, limit_s = _age_s(frame.stamp_ns, self._clock_ns()), self.limits.max_age_s
+        age_s, limit_s = seconds_since(frame.stamp_ns, self._clock_ns()), self.limits.max_age_s
         if age_s is not None and limit_s is not None and age_s > limit_s:
             raise _AgedFrameError(f"the frame was {age_s:.1f} s old when the model got it")
 
@@ -363,7 +368,7 @@ class Perception:
         if expected_hw is not None and any(r.segments.image_hw != expected_hw for r in results):
             raise ModelError(f"the result is for an image of another size than {expected_hw[::-1]}")
         if frame is None:
-            _check_age(results[0].stamp_ns, requested_ns, limit_s, f"the newest frame of {camera!r}")
+            check_age(results[0].stamp_ns, requested_ns, limit_s, f"the newest frame of {camera!r}")
         return results
 
     def _last_image_hw(self, camera: str) -> tuple[int, int]:
@@ -375,17 +380,3 @@ class Perception:
                 hint="look with segment_objects first",
             )
         return newest.image_hw
-
-
-def _check_age(stamp_ns: int, now_ns: int, limit_s: float | None, subject: str) -> None:
-    age_s = _age_s(stamp_ns, now_ns)
-    if age_s is not None and limit_s is not None and age_s > limit_s:
-        raise StaleFrameError(
-            f"{subject} is {age_s:.1f} s old, at most {limit_s:g} s is allowed",
-            hint="the camera may have stopped; do not act on what it showed before",
-        )
-
-
-def _age_s(stamp_ns: int, now_ns: int) -> float | None:
-    age_s = (now_ns - stamp_ns) / 1e9
-    return None if stamp_ns <= 0 or age_s < -_CLOCK_SLACK_S else max(0.0, age_s)

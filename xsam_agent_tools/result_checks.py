@@ -6,14 +6,15 @@ an object's id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from xsam.errors import InvalidImageError, ModelError, XSamError
-from xsam.segmenter import Segmenter
+from xsam.segmenter import FrameSegmenter, Segmenter
 from xsam.types.deadline import StageHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status
 from xsam_agent_tools.planner_hints import for_planner, foreign_hint
@@ -41,13 +42,36 @@ def ask_segmenter(
         XSamError: the request as a whole was refused or failed, or its results are unusable.
     """
     options: dict[str, Any] = {} if on_stage is None else {"on_stage": on_stage}
-    try:
+    with _errors_for_planners():
         results = segmenter.segment(source, queries, deadline_s=deadline_s, **options)
+    return check_results(results, queries)
+
+
+def ask_for_frame(
+    segmenter: FrameSegmenter, source: CameraRef, queries: Sequence[Query], *, deadline_s: float
+) -> tuple[list[SegmentationResult], Frame | None]:
+    """Call the segmenter as `ask_segmenter` does, and return the frame that it used, too; None = not known.
+
+    Raises:
+        XSamError: as `ask_segmenter`.
+        ModelError: the frame is of another size than the results.
+    """
+    with _errors_for_planners():
+        results, frame = segmenter.segment_with_frame(source, queries, deadline_s=deadline_s)
+    checked = check_results(results, queries)
+    if frame is not None and frame.image_hw != checked[0].segments.image_hw:
+        raise ModelError("the frame is of another size than its results", hint=_HINT)
+    return checked, frame
+
+
+@contextmanager
+def _errors_for_planners() -> Iterator[None]:
+    try:
+        yield
     except XSamError as error:
         if (translated := for_planner(error)) is error:
             raise
         raise translated from error
-    return check_results(results, queries)
 
 
 def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationResult]:

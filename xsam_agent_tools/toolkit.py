@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, get_args
@@ -13,10 +12,11 @@ from xsam.segmenter import Segmenter
 from xsam.types.requests import plain_name
 from xsam_agent_tools.memory.history import History
 from xsam_agent_tools.memory.scene_store import SceneStore
-from xsam_agent_tools.perception import Perception, TimeLimits, TransformSource
+from xsam_agent_tools.perception import Perception, TransformSource
 from xsam_agent_tools.planner_hints import OTHER_CAMERAS
 from xsam_agent_tools.runtime.call_threads import CallThreads
 from xsam_agent_tools.runtime.camera_frames import FrameSource
+from xsam_agent_tools.runtime.time_limits import TimeLimits
 from xsam_agent_tools.schemas import check_camera_names
 from xsam_agent_tools.text.pictures import PictureSettings
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS, NEED_PIXELS, PICTURE_BUILDERS, Toolbox, ToolSpec
@@ -60,7 +60,7 @@ class XSamToolkit:
         max_image_age_s: float | None = 120.0,
         max_position_age_s: float | None = 30.0,
         repeat_within_s: float = 60.0,
-        clock_ns: Callable[[], int] = time.time_ns,
+        clock_ns: Callable[[], int] | None = None,
     ) -> None:
         """Check the settings and build the tools; the segmenter is not called yet.
 
@@ -75,9 +75,11 @@ class XSamToolkit:
             pictures: size and format of these images; None = JPEG of at most 200 kB as base64.
             frame_source: returns the newest frame of a camera. That frame itself is then segmented, so image,
                 masks and depth belong together, and earlier images can be queried again. Without it
-                the segmenter takes the frame from its own camera of that name.
+                the segmenter takes the frame from its own camera of that name; the client of a ROS node
+                (`xsam.segmenter.FrameSegmenter`) then also gives the frame that it took.
             transforms: (target frame, source frame, stamp in ns) → (4, 4) matrix or None, such as a TF
-                lookup. Without it positions are available in the camera's own frame only.
+                lookup. Without it (and without TF in the client of a ROS node) positions are available in
+                the camera's own frame only.
             store: pass one to share it between toolkits or to set its bounds.
             thing_classes, stuff_classes: default categories of `segment_everything`.
             deadline_s: deadline of one tool call; covers frame, waiting for the model, and inference.
@@ -86,7 +88,8 @@ class XSamToolkit:
             max_position_age_s: maximum age of an image for positions in space; None = any.
             repeat_within_s: how long a query that found nothing is refused while the view stays the
                 same; 0 = never.
-            clock_ns: time in nanoseconds by the clock that stamps the frames (simulated time: the node's).
+            clock_ns: time in nanoseconds by the clock that stamps the frames; None = that of the client of a
+                ROS node, which knows simulated time, else the system's.
 
         Raises:
             TypeError: the segmenter has no method `segment`.
@@ -98,8 +101,6 @@ class XSamToolkit:
             raise ValueError(f"mode must be one of {get_args(Mode)}, got {mode!r}")
         if images not in get_args(Images):
             raise ValueError(f"images must be one of {get_args(Images)}, got {images!r}")
-        if images != "none" and frame_source is None:
-            raise ValueError(f"images={images!r} needs a frame_source: a segmenter's results carry no pixels")
         if isinstance(thing_classes, str) or isinstance(stuff_classes, str):
             raise ValueError("thing_classes and stuff_classes must be lists of names, not one string")
         if not (thing_classes or stuff_classes):
@@ -122,6 +123,8 @@ class XSamToolkit:
             transforms=transforms,
             clock_ns=clock_ns,
         )
+        if images != "none" and not perception.keeps_frames:
+            raise ValueError(f"images={images!r} needs a frame_source: a segmenter's results carry no pixels")
         self.call_threads = CallThreads()
         builders = {**(CORE_BUILDERS if mode == "core" else BUILDERS)}
         if images != "none":

@@ -195,11 +195,13 @@ def open_toolkit(options: ServerOptions) -> Iterator[XSamToolkit]:
         "deadline_s": options.deadline_s,
         "pictures": PictureSettings(scale=options.picture_scale),
     }
+    images: Images = "none" if options.no_images else "tool"
     if options.ros is not None:
         with load_ros_client()(options.ros) as segmenter:
-            yield XSamToolkit(segmenter, options.cameras or _cameras_of_node(segmenter, options), **settings)
+            cameras = options.cameras or tuple(_cameras_of_node(segmenter, options))
+            pictures: Images = images if getattr(segmenter, "gives_frames", False) else "none"
+            yield XSamToolkit(segmenter, cameras, images=pictures, **settings)
         return
-    images: Images = "none" if options.no_images else "tool"
     cameras = options.cameras or ("camera",)
     if options.scene is not None:
         from xsam.sim.oracle import SimulatedTable

@@ -27,8 +27,16 @@ def locate(scene: Scene, item: SceneObject) -> Location3D:
         NoDepthError: the image has no depth or no intrinsics.
         InvalidImageError: the intrinsics do not fit the image.
     """
-    if item.location is not None:
-        return item.location
+    return item.location if item.location is not None else locate_in_camera(scene, item)
+
+
+def locate_in_camera(scene: Scene, item: SceneObject) -> Location3D:
+    """Compute the location of an object in the frame of its camera, from the depth of the scene's own frame.
+
+    Raises:
+        NoDepthError: the image has no depth or no intrinsics.
+        InvalidImageError: the intrinsics do not fit the image.
+    """
     frame = scene.frame
     if frame is None:
         raise NoDepthError(f"image {scene.image_id} of camera {scene.camera!r} came without depth")

@@ -8,8 +8,8 @@ from typing import Any
 from xsam.errors import XSamError, error_for_code
 from xsam_agent_tools.errors import RepeatedQueryError
 from xsam_agent_tools.findings import Findings
-from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.phrases import simpler_nouns
+from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.schemas import ALL_CAMERAS, MAX_QUERIES
 from xsam_agent_tools.text.content import MAX_TRIED, shorten, suggested_call
 from xsam_agent_tools.text.search_payload import search_payload

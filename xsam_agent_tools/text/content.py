@@ -15,9 +15,9 @@ from xsam.errors import XSamError
 from xsam.types.location import Location3D
 from xsam_agent_tools.errors import STALE_CODES, RepeatedQueryError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.planner_hints import planner_hint
 from xsam_agent_tools.reading import visible_text
+from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.spatial.gripping import roll_pitch_yaw_deg
 
 MAX_MESSAGE_CHARS = 400

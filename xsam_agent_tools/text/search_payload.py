@@ -8,8 +8,8 @@ from typing import Any
 from xsam.spatial.phrases import parse_spatial_phrase
 from xsam_agent_tools.findings import Findings
 from xsam_agent_tools.memory.scene_store import SceneObject
-from xsam_agent_tools.perception import ImageAge
 from xsam_agent_tools.phrases import simpler_nouns
+from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.schemas import MAX_QUERIES
 from xsam_agent_tools.spatial.differences import distinguish
 from xsam_agent_tools.spatial.locations import is_locatable

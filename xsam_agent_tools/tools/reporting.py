@@ -9,9 +9,10 @@ from xsam.errors import XSamError
 from xsam.types.deadline import Deadline
 from xsam_agent_tools.errors import NotLookedError, StaleIdError
 from xsam_agent_tools.memory.history import PastSearch
-from xsam_agent_tools.perception import ImageAge, Perception
+from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.planner_hints import for_planner
 from xsam_agent_tools.runtime.health import segmenter_status
+from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.schemas import ALL_CAMERAS, perception_status_args, report_not_found_args
 from xsam_agent_tools.text.artifact import ABSENCE, STATUS
 from xsam_agent_tools.text.content import age_payload, error_payload, shorten, suggested_call, to_text

@@ -7,7 +7,7 @@ from typing import Any
 
 from xsam_agent_tools.errors import ArgumentsError, NoDepthError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
-from xsam_agent_tools.perception import ImageAge
+from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
 from xsam_agent_tools.spatial.differences import spatial_object
 from xsam_agent_tools.spatial.gripping import grip_width_m

@@ -14,7 +14,7 @@ from xsam_ros.cameras.decode import CameraFrame, FrameDecoder
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.registration import TransformLookup, no_transforms
 
-__all__ = ["CameraBuffer", "CameraFrame", "CameraStatistics", "CameraTopics"]
+__all__ = ["CameraBuffer", "CameraFrame", "CameraMessages", "CameraStatistics", "CameraTopics"]
 
 _MAX_ARRIVAL_GAP_S = 1.0
 """Color and depth that arrived further apart are never paired, whatever their stamps say: a bag played in a
@@ -48,6 +48,14 @@ class CameraTopics:
         return cls(image=image, depth=parameters.depth_topic, info=info, depth_info=depth_info)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CameraMessages:
+    """Color and depth messages that are held, whatever arrives later; newest first."""
+
+    images: tuple[BufferedMessage, ...] = ()
+    depths: tuple[BufferedMessage, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraStatistics:
     """Statistics of one camera, for status and diagnostics."""
@@ -79,6 +87,7 @@ class CameraBuffer:
         clock_ns: Callable[[], int],
         is_simulated: Callable[[], bool] = lambda: False,
         look_up: TransformLookup = no_transforms,
+        keep_s: float = 0.0,
     ) -> None:
         """Create empty buffers.
 
@@ -89,20 +98,22 @@ class CameraBuffer:
             clock_ns: returns the time of the node clock.
             is_simulated: returns whether the node clock is simulated time.
             look_up: transforms between the frames of depth and color.
+            keep_s: how long images are kept at least, within `buffer_mb`, for `frame_at`.
         """
         self.name = name
+        self.topic_names = topics
         self._settings = settings
         initial = settings()
-        max_lag_s = initial.max_depth_lag_s if topics.depth else 0.0
+        self._max_lag_s = max_lag_s = initial.max_depth_lag_s if topics.depth else 0.0
+        keep_s = max(keep_s, max_lag_s)
         max_bytes = initial.buffer_mb * 1_000_000
-        image_bytes = max_bytes if max_lag_s > 0.0 else 0
+        image_bytes = max_bytes if keep_s > 0.0 else 0
         buffer = functools.partial(TopicBuffer, clock_ns=clock_ns, is_simulated=is_simulated)
-        self.image: TopicBuffer = buffer(topics.image, keep_s=max_lag_s, max_bytes=image_bytes)
+        self.image: TopicBuffer = buffer(topics.image, keep_s=keep_s, max_bytes=image_bytes)
         self.depth: TopicBuffer | None = None
         self.info: TopicBuffer | None = None
         if topics.depth:
-            keep_s = max_lag_s + _MAX_ARRIVAL_GAP_S
-            self.depth = buffer(topics.depth, keep_s=keep_s, max_bytes=max_bytes)
+            self.depth = buffer(topics.depth, keep_s=keep_s + _MAX_ARRIVAL_GAP_S, max_bytes=max_bytes)
         if topics.info:
             self.info = buffer(topics.info)
         self.depth_info: TopicBuffer | None = buffer(topics.depth_info) if topics.depth_info else None
@@ -161,8 +172,49 @@ class CameraBuffer:
             StaleFrameError: the newest image is older than `max_age_s`.
             InvalidImageError: the image cannot be decoded.
         """
-        images = self._fresh_images(max_age_s)
-        image, depth, no_depth_reason = self._pair(images)
+        fresh = self._fresh_images(max_age_s)
+        newest = fresh[0].arrived
+        recent = [image for image in fresh if newest.since(image.arrived) <= self._max_lag_s]
+        image, depth, no_depth_reason = self._pair(recent or fresh[:1])
+        return self._decoded(image, depth, no_depth_reason, max_side_px=max_side_px)
+
+    def messages(self) -> CameraMessages:
+        """Return the buffered color and depth messages, for `frame_at`."""
+        depths = self.depth.recent() if self.depth is not None else ()
+        return CameraMessages(images=self.image.recent(), depths=depths)
+
+    def frame_at(
+        self, stamp_ns: int, held: Sequence[CameraMessages] = (), *, max_side_px: int
+    ) -> CameraFrame | None:
+        """Decode the image with this very stamp, with depth and intrinsics if available.
+
+        Args:
+            stamp_ns: of the image.
+            held: messages from before, which the buffer may have dropped since.
+            max_side_px: a larger image is refused before it is decoded.
+
+        Returns:
+            None if no image has the stamp, or several have it.
+
+        Raises:
+            InvalidImageError: the image cannot be decoded.
+        """
+        everything = (*held, self.messages())
+        images = {i.sequence: i for kept in everything for i in kept.images if i.stamp_ns == stamp_ns}
+        if len(images) != 1:
+            return None
+        depths = {depth.sequence: depth for kept in everything for depth in kept.depths}
+        image, depth, no_depth_reason = self._pair(list(images.values()), tuple(depths.values()))
+        return self._decoded(image, depth, no_depth_reason, max_side_px=max_side_px)
+
+    def _decoded(
+        self,
+        image: BufferedMessage,
+        depth: BufferedMessage | None,
+        no_depth_reason: str,
+        *,
+        max_side_px: int,
+    ) -> CameraFrame:
         info = self.info.newest() if self.info is not None else None
         depth_info = self.depth_info.newest() if self.depth_info is not None else None
         # A camera info that differs in its stamp only does not make a new frame.
@@ -264,14 +316,16 @@ class CameraBuffer:
             f"{newest} is {age_s:.2f} s old{late}, at most {max_age_s:.2f} s is allowed", hint=hint
         )
 
-    def _pair(self, images: Sequence[BufferedMessage]) -> tuple[BufferedMessage, BufferedMessage | None, str]:
-        """Return the image to use, its depth image, and why it has none."""
+    def _pair(
+        self, images: Sequence[BufferedMessage], depths: tuple[BufferedMessage, ...] | None = None
+    ) -> tuple[BufferedMessage, BufferedMessage | None, str]:
+        """Return the image to use, its depth image (of `depths`, else of the buffer), and why it has none."""
         tolerance_s = self._settings().sync_tolerance_s
         newest = images[0]
         if self.depth is None:
             return newest, None, f"no depth topic is configured for camera {self.name!r}"
-        depths = self.depth.recent()
-        for image in images:  # the buffer keeps those of the last max_depth_lag_s
+        depths = self.depth.recent() if depths is None else depths
+        for image in images:
             depth = _nearest(image, depths)
             if depth is not None and _gap_s(image, depth) <= tolerance_s:
                 return image, depth, ""

@@ -76,14 +76,27 @@ def create_camera_buffer(node: Node, name: str, *, look_up: TransformLookup = no
 class CameraSubscriptions:
     """The subscriptions that fill a camera's buffer until `destroy`."""
 
-    def __init__(self, node: Node, buffer: CameraBuffer) -> None:
+    def __init__(
+        self, node: Node, buffer: CameraBuffer, *, parameters: CameraParameters | None = None
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            node: whose subscriptions they are.
+            buffer: where the messages go.
+            parameters: of the camera, for a node that has no such parameters: it subscribes to the topics of
+                the buffer. None = they are parameters of the node, to which remappings apply.
+        """
         self._node = node
         self._group = MutuallyExclusiveCallbackGroup()
         self._subscriptions: list[Subscription] = []
         self._buffers: list[TopicBuffer] = []
         self._camera = name = buffer.name
-        parameters: CameraParameters = read(node, CameraParameters, prefix=f"{name}.")
-        topics = CameraTopics.from_parameters(name, parameters)
+        if parameters is None:
+            parameters = read(node, CameraParameters, prefix=f"{name}.")
+            topics = CameraTopics.from_parameters(name, parameters)
+        else:
+            topics = buffer.topic_names
         image_type = CompressedImage if parameters.compressed else Image
         depth_type = CompressedImage if parameters.depth_compressed else Image
         try:

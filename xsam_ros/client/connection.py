@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import rclpy
+from rcl_interfaces.srv import GetParameters
 from rclpy.action import ActionClient  # type: ignore[attr-defined]
 from rclpy.client import Client
 from rclpy.context import Context
@@ -61,6 +62,7 @@ class NodeConnection:
         self.segment = self._client(Segment, "segment")
         self.get_status = self._client(GetStatus, "get_status")
         self.set_stream = self._client(SetStreamQuery, "set_stream_query")
+        self.get_parameters = self._client(GetParameters, "get_parameters")
         self._action = ActionClient(self.node, SegmentAction, f"{node_name}/segment", **ACTION_QOS)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)

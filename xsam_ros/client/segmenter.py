@@ -10,7 +10,8 @@
 
 `start_stream` repeats the same queries on each new frame and iterates over the results;
 `segment_with_progress` reports the progress of a long request and can cancel it. In asyncio programs, use
-`await asyncio.to_thread(segmenter.segment, ...)`.
+`await asyncio.to_thread(segmenter.segment, ...)`. `newest_frame` and `segment_with_frame` also give the
+pixels, from the topics that the node itself names.
 
 The client has its own ROS context, node and thread. It works in programs that do not use ROS otherwise, and
 it never runs, blocks or waits for somebody else's executor.
@@ -22,13 +23,17 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.context import Context
 
 from xsam.errors import (
     DeadlineExceededError,
+    InvalidImageError,
     InvalidOptionError,
     InvalidQueryError,
     ModelError,
@@ -37,10 +42,13 @@ from xsam.errors import (
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_ros.action import Segment as SegmentAction
+from xsam_ros.cameras.transforms import transforms_available
+from xsam_ros.client.cameras import CameraFeeds, FrameHold
 from xsam_ros.client.connection import NodeConnection
 from xsam_ros.client.goal import ProgressHook, progress_hook
 from xsam_ros.client.stream import ResultStream
 from xsam_ros.client.streams import ClientStreams
+from xsam_ros.client.transforms import ClientTransforms
 from xsam_ros.messages.frames import image_from_frame
 from xsam_ros.messages.queries import query_to_message
 from xsam_ros.messages.results import raise_for_response, result_from_message
@@ -62,6 +70,7 @@ class RosSegmenter:
         *,
         frame_wait_s: float = 2.0,
         owner: str = "",
+        with_frames: bool = True,
         context: Context | None = None,
     ) -> None:
         """Start the background thread; does not wait for the node.
@@ -70,12 +79,17 @@ class RosSegmenter:
             node: full name of the segmenter node.
             frame_wait_s: how long a request may wait for the first frame of a camera, within its deadline.
             owner: name of the owner of this client's streams, which others read; "" = that of the program.
+            with_frames: whether the agent tools may use the pixels of the cameras, which then come to this
+                program, too; without them, pictures and the tools that need pixels are not offered.
             context: an initialized context to use, for example in tests; it is not shut down.
         """
+        self.gives_frames = with_frames
         self.node_name = "/" + node.strip("/")
         self._frame_wait_s = frame_wait_s
         self._connection = NodeConnection(self.node_name, context=context)
         self._streams = ClientStreams(self._connection, owner=owner)
+        self._feeds = CameraFeeds(self._connection)
+        self._transforms = ClientTransforms(self._connection.node)
 
     def __enter__(self) -> RosSegmenter:
         return self
@@ -88,6 +102,8 @@ class RosSegmenter:
     def close(self) -> None:
         """Stop the streams that have a lease, end the thread and leave ROS. May be called more than once."""
         self._streams.close()
+        self._feeds.close()
+        self._transforms.close()
         self._connection.close()
 
     def segment(
@@ -116,6 +132,79 @@ class RosSegmenter:
         return self._with_first_frame(
             lambda: self._segment_by_action(source, queries, deadline, on_progress), deadline
         )
+
+    def segment_with_frame(
+        self, source: CameraRef, queries: Sequence[Query], *, deadline_s: float
+    ) -> tuple[list[SegmentationResult], Frame | None]:
+        """Segment the newest frame of a camera, and return that very frame with the results.
+
+        The node segments its own copy, so locations and publications are as always. The frame is the image
+        with the same stamp on the topic that the node names, with depth and intrinsics where the node has
+        them and the depth is registered already.
+
+        Args:
+            source: camera of the node.
+            queries: as for `segment`.
+            deadline_s: covers discovery, frame and inference.
+
+        Returns:
+            The results, and their frame; None if it did not reach this client, then a note of the results
+            says so.
+
+        Raises:
+            XSamError: as for `segment`.
+        """
+        deadline = _deadline(deadline_s)
+        self._transforms.listen()
+        feed = self._feeds.open(source.name, deadline)
+        feed.wait_first(min(self._frame_wait_s, deadline.remaining_s))
+        hold = FrameHold(feed)
+        results = self._with_first_frame(
+            lambda: self._segment_by_action(source, queries, deadline, progress_hook(hold.on_stage, None)),
+            deadline,
+        )
+        try:
+            frame, reason = hold.frame(results[0].stamp_ns), "it did not arrive"
+        except InvalidImageError as error:
+            frame, reason = None, error.message
+        if frame is not None and all(result.segments.image_hw == frame.image_hw for result in results):
+            return results, frame
+        self._feeds.forget(source.name)
+        note = f"the pixels of this image are not known here: {reason}"
+        return [replace(result, notes=(*result.notes, note)) for result in results], None
+
+    def newest_frame(self, camera: str, *, max_age_s: float = 5.0, deadline_s: float = 5.0) -> Frame:
+        """Return the newest frame of one of the node's cameras, with its stamp.
+
+        Args:
+            camera: configured name; the node says which topic that is.
+            max_age_s: an older frame is refused.
+            deadline_s: covers discovery and, after a pause, the first image.
+
+        Raises:
+            UnknownCameraError: the node has no such camera.
+            NoFrameError: none arrived in time.
+            StaleFrameError: the newest one is too old.
+            InvalidImageError: it cannot be decoded.
+            SegmenterUnavailableError, DeadlineExceededError: the node did not respond.
+        """
+        deadline = _deadline(deadline_s)
+        feed = self._feeds.open(require_sendable("camera", camera), deadline)
+        feed.wait_first(deadline.remaining_s)
+        return feed.newest(max_age_s=_deadline(max_age_s).allowed_s or 0.0)
+
+    @property
+    def look_up_transform(self) -> Callable[[str, str, int], NDArray[np.float64] | None] | None:
+        """A function for transforms by TF; None where TF is not installed.
+
+        It takes target frame, source frame and stamp in ns, and returns the (4, 4) matrix of points from
+        source to target, None if there is no transform at that time.
+        """
+        return self._transforms.look_up if transforms_available() else None
+
+    def clock_ns(self) -> int:
+        """Return the time in ns by the clock of the image stamps: simulated time once the node has it."""
+        return int(self._connection.node.get_clock().now().nanoseconds)
 
     def segment_with_progress(
         self,

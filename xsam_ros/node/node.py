@@ -25,6 +25,7 @@ from xsam.worker import ModelWorker
 from xsam_ros.cameras.camera import CameraBuffer
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
+from xsam_ros.cameras.transforms import Transforms
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.msg import SegmentQuery
@@ -39,7 +40,6 @@ from xsam_ros.node.status import camera_to_message
 from xsam_ros.node.stream_query import StreamQuery, check_rate, shortened
 from xsam_ros.node.stream_service import refuse, respond
 from xsam_ros.node.streams import Claim, Streams
-from xsam_ros.node.transforms import Transforms
 from xsam_ros.publishers.camera import CameraPublishers
 from xsam_ros.runtime.overrides import unknown_parameter_warnings, unused_file_warnings
 from xsam_ros.runtime.parameters import declare, read

@@ -18,13 +18,13 @@ from xsam.types.location import Location3D
 from xsam.types.requests import Query, SegmentationResult, Segments
 from xsam.worker import ModelWorker
 from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
+from xsam_ros.cameras.transforms import Transforms
 from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
-from xsam_ros.node.transforms import Transforms
 from xsam_ros.publishers.camera import CameraPublishers
 
 _MAX_MASK_PIXELS = 256_000_000

@@ -23,6 +23,11 @@ except ImportError:  # the Python wheels of ROS do not have it
 _POLL_S = 0.005
 
 
+def transforms_available() -> bool:
+    """Return whether TF is installed."""
+    return tf2_ros is not None
+
+
 class Transforms:
     """A TF buffer and its listener; without tf2_ros, all locations in other frames are unknown."""
 

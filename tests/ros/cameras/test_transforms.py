@@ -12,9 +12,9 @@ from geometry_msgs.msg import Quaternion, TransformStamped, Vector3
 from std_msgs.msg import Header
 
 from xsam.types.location import Location3D
+from xsam_ros.cameras import transforms
+from xsam_ros.cameras.transforms import Transforms
 from xsam_ros.messages.frames import stamp_from_ns
-from xsam_ros.node import transforms
-from xsam_ros.node.transforms import Transforms
 
 _STAMP_NS = 12_345_678_901
 _HEADER = Header(frame_id="lens", stamp=stamp_from_ns(_STAMP_NS))
