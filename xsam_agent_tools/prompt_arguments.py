@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
-from xsam.types.masks import BoolMask
 from xsam.types.requests import VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
 from xsam_agent_tools.reading import written_items
@@ -214,33 +212,6 @@ def prompt_list_type() -> Any:
 def mark_list_type(own_name: str, description: str) -> Any:
     """Return the annotated type of a list of marks without labels."""
     return _list_type(MarkArguments, own_name, description, min_length=0)
-
-
-def satisfies_prompt(mask: BoolMask, prompt: VisualPrompt, *, whole_object: bool = False) -> bool:
-    """Return whether a mask (H, W) covers the positive prompt, or excludes the negative one.
-
-    Args:
-        mask: the result.
-        prompt: what was drawn.
-        whole_object: a positive box was drawn around all that is meant, so the mask must not go far beyond.
-    """
-    height, width = mask.shape
-    if prompt.points_xy is not None:
-        columns, rows = np.clip(np.rint(prompt.points_xy), 0, (width - 1, height - 1)).astype(int).T
-        covered = mask[rows, columns]
-    elif prompt.box_xyxy is not None:
-        x_min, y_min, x_max, y_max = prompt.box_xyxy
-        left, top = max(0, int(x_min)), max(0, int(y_min))
-        covered = mask[top : max(top + 1, round(y_max)), left : max(left + 1, round(x_max))]
-        if prompt.positive and whole_object and 2 * np.count_nonzero(covered) < np.count_nonzero(mask):
-            return False
-    else:
-        covered = mask[prompt.mask] if prompt.mask is not None else mask
-    share = float(covered.mean()) if covered.size else 0.0
-    # A positive box around an object contains background, too; any other mark is on the object alone.
-    if prompt.positive:
-        return share >= (0.1 if prompt.box_xyxy is not None else 0.5)
-    return share < 0.5
 
 
 def _prompt(

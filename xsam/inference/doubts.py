@@ -1,5 +1,7 @@
 """What speaks against a segment: an unknown word, a label that fits better, a low chance, a wrong place.
 
+The mask of a query with marks on the image must obey them.
+
 A segment is compared with what the census of the frame says of the same pixels:
 
 * `named`: the score of the category that was asked for ("the red mug" → mug);
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from xsam.config.calibration import Calibration, Kind
 from xsam.inference.census import MIN_CANDIDATE_SCORE, SAME_PIXELS, Census, named_category
+from xsam.spatial.marks import disobedience, obeys_mark
 from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
@@ -30,7 +33,7 @@ MIN_CHANCE = 0.5  # beside segments that are believed, less likely ones are left
 _CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 _TEXT_TASKS = (Task.REFERRING, Task.REASONING, Task.GROUNDED_CONVERSATION)
 CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS)
-"""Tasks whose segments are checked: those with words. A mark on the image needs no name."""
+"""Tasks whose segments are compared with the census: those with words."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -122,6 +125,32 @@ def with_doubts(
     if task in _CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
         keep = _worth_showing(segments, doubts, chances)
     return doubted(replace(result, segments=replace(segments, doubts=tuple(doubts))[keep]))
+
+
+def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResult:
+    """Return the result with a doubt for each segment that does not obey the marks of its query.
+
+    The segments that look like a marked region are doubted together when none of them is at the mark.
+    """
+    if result.status is not Status.FOUND or not len(result):
+        return result
+    segments, marks = result.segments, result.query.prompts
+    if task is Task.INTERACTIVE:
+        doubts = [disobedience(mask.decode(), marks) for mask in segments.masks]
+    elif task is Task.VISUAL_GROUNDED:
+        doubts = [""] * len(segments)
+        positive = [mark for mark in marks if mark.positive]
+        for label_index, mark in enumerate(positive):
+            own = np.flatnonzero(segments.label_indices == label_index)
+            union = np.zeros(segments.image_hw, np.bool_)
+            for index in own:
+                union |= segments.masks[index].decode()
+            if len(own) and not obeys_mark(union, mark):
+                for index in own:
+                    doubts[index] = f"nothing was found at the {mark.kind.value} itself"
+    else:
+        return result
+    return doubted(replace(result, segments=replace(segments, doubts=tuple(doubts))))
 
 
 def doubted(result: SegmentationResult) -> SegmentationResult:

@@ -15,7 +15,7 @@ from torch import Tensor
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
 from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
-from xsam.inference.doubts import CHECKED_TASKS, compete, with_doubts
+from xsam.inference.doubts import CHECKED_TASKS, compete, with_doubts, with_mark_doubts
 from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
@@ -359,6 +359,8 @@ class ForwardPass:
             calibration=self.model.config.calibration,
             unknown=unknown,
         )
+        if not references:  # else the marks are on an earlier frame
+            result = with_mark_doubts(result, prompt.task)
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
 
 

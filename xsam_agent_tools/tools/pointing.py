@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from xsam.spatial.marks import obeys_mark
 from xsam.types.masks import BoolMask, mask_iou
 from xsam.types.requests import Query, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
@@ -24,7 +25,7 @@ from xsam_agent_tools.findings import (
 )
 from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.perception import Capture
-from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, place_marks, satisfies_prompt
+from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, place_marks
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
 from xsam_agent_tools.text.artifact import segmentation_artifact
@@ -191,7 +192,7 @@ def _ignored_marks(
     ignored = [
         name
         for name, mark in zip(names, marks, strict=True)
-        if not satisfies_prompt(mask, mark, whole_object=whole_object)
+        if not obeys_mark(mask, mark, whole_object=whole_object)
     ]
     if not ignored or not mask.any():
         return {}
