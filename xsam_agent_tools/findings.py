@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,13 +18,18 @@ from xsam_agent_tools.spatial.pieces import main_piece
 
 SAME_IOU = 0.8  # masks that overlap more show the same object
 MAX_LABEL_CHARS = 40
+MAX_POSSIBLE = 5  # doubtful objects that are listed beside certain ones
 
 FAILURE_STATUSES = (Status.REFUSED, Status.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Findings:
-    """Objects that one capture added to a scene, and the phrases that went without."""
+    """Objects that one capture added to a scene, and the phrases that went without.
+
+    An object gets an id when it is listed: what is not listed is counted and not stored, so no answer can
+    name an id that was never shown.
+    """
 
     scene: Scene
     objects: tuple[SceneObject, ...]  # the new ones, in the order of the phrases, best score first
@@ -32,7 +38,9 @@ class Findings:
     ambiguous: tuple[str, ...]  # phrases that expect one object and match several
     unsure: tuple[str, ...]  # phrases that match nothing but objects with a doubt
     failed: tuple[tuple[str, XSamError], ...]
-    truncated: int  # number of objects left out
+    truncated: int  # number of objects left out, without those that `possible` leaves out
+    more_possible: int = 0  # number of doubtful objects that `possible` leaves out
+    unlisted: tuple[str, ...] = ()  # phrases that match objects without a doubt that were left out
     hints: tuple[str, ...] = ()  # the segmenter's own advice, for example about words it does not know
 
     @property
@@ -49,7 +57,7 @@ class Findings:
 def store_findings(
     capture: Capture, phrases: Sequence[str], *, max_objects: int, store: SceneStore
 ) -> Findings:
-    """Put the found objects into the store, which assigns their ids.
+    """Put the objects that are to be listed into the store, which assigns their ids.
 
     Args:
         capture: one result per phrase.
@@ -62,36 +70,107 @@ def store_findings(
     """
     raise_if_all_failed(capture.results)
     pairs = list(zip(phrases, capture.results, strict=True))
-    found = [nonempty_segments(result) for result in capture.results]
-    shares = _fair_shares([len(indices) for indices in found], max_objects)
-    selected = [
-        scene_object(result, index, query=phrase)
-        for (phrase, result), indices, share in zip(pairs, found, shares, strict=True)
-        for index in indices[:share]
+    found = [
+        sorted(  # the certain ones first: no doubtful one takes their place
+            (scene_object(result, index, query=phrase) for index in nonempty_segments(result)),
+            key=lambda item: bool(item.doubt),
+        )
+        for phrase, result in pairs
     ]
-    scene, objects = store_objects(capture, selected, store)
-    same_as = find_duplicates(scene, objects)
+    shares = fair_shares([len(items) for items in found], max_objects)
+    selected = [item for items, share in zip(found, shares, strict=True) for item in items[:share]]
+    left_out = [item for items, share in zip(found, shares, strict=True) for item in items[share:]]
+    unsure = unsure_phrases([item for items in found for item in items])
+    listed = _with_few_possible(selected, unsure)
+    scene, objects = store_objects(capture, listed, store)
     return Findings(
         scene=scene,
         objects=objects,
-        same_as=same_as,
+        same_as=find_duplicates(scene, objects),
         not_found=tuple(
             phrase
-            for (phrase, result), indices in zip(pairs, found, strict=True)
-            if not indices and result.status not in FAILURE_STATUSES
+            for (phrase, result), items in zip(pairs, found, strict=True)
+            if not items and result.status not in FAILURE_STATUSES
         ),
-        ambiguous=tuple(phrase for phrase in phrases if _is_ambiguous(phrase, objects, same_as)),
-        unsure=unsure_phrases(objects),
+        ambiguous=tuple(p for p, items in zip(phrases, found, strict=True) if _is_ambiguous(p, items)),
+        unsure=unsure,
         failed=tuple(
             (phrase, error_for_code(result.code, result.message, hint=result.hint))
             for phrase, result in pairs
             if result.status in FAILURE_STATUSES
         ),
-        truncated=sum(map(len, found)) - len(selected),
-        hints=tuple(
-            dict.fromkeys(r.hint for r in capture.results if r.hint and r.status not in FAILURE_STATUSES)
-        ),
+        truncated=len(left_out),
+        more_possible=len(selected) - len(listed),
+        unlisted=tuple(dict.fromkeys(item.query for item in left_out if not item.doubt)),
+        hints=result_hints(capture.results),
     )
+
+
+def store_overview(
+    capture: Capture, *, max_objects: int, store: SceneStore
+) -> tuple[Findings, dict[str, int]]:
+    """Put each thing that the one result shows into the store, once and as far as it is to be listed.
+
+    Args:
+        capture: one result for many categories.
+        max_objects: bound on the objects without a doubt.
+        store: where the objects go.
+
+    Returns:
+        The findings, with labels in place of phrases, and how many of each label there are without a doubt.
+
+    Raises:
+        XSamError: the query failed, or the image is full or was dropped meanwhile.
+    """
+    raise_if_all_failed(capture.results)
+    (result,) = capture.results
+    distinct: list[SceneObject] = []
+    found = (scene_object(result, index, query="") for index in nonempty_segments(result))
+    for item in sorted(found, key=lambda item: bool(item.doubt)):
+        if not any(_show_same_object(item, other) for other in distinct):
+            distinct.append(item)
+    unsure = unsure_phrases(distinct)
+    certain = [item for item in distinct if not item.doubt or unsure]
+    selected = [*certain[:max_objects], *(item for item in distinct if item.doubt and not unsure)]
+    listed = _with_few_possible(selected, unsure)
+    scene, objects = store_objects(capture, listed, store)
+    counts = Counter(item.label for item in distinct if not item.doubt)
+    findings = Findings(
+        scene=scene,
+        objects=objects,
+        same_as={},
+        not_found=(),
+        ambiguous=(),
+        unsure=unsure,
+        failed=(),
+        truncated=len(certain) - min(len(certain), max_objects),
+        more_possible=len(selected) - len(listed),
+        unlisted=tuple(dict.fromkeys(item.label for item in certain[max_objects:] if not item.doubt)),
+        hints=result_hints(capture.results),
+    )
+    return findings, dict(counts.most_common())
+
+
+def found_count(results: Sequence[SegmentationResult]) -> int:
+    """Return how many objects the results have; none for those that failed."""
+    return sum(len(nonempty_segments(result)) for result in results)
+
+
+def result_hints(results: Sequence[SegmentationResult]) -> tuple[str, ...]:
+    """Return the segmenter's own hints on the queries that did not fail, each once."""
+    return tuple(dict.fromkeys(r.hint for r in results if r.hint and r.status not in FAILURE_STATUSES))
+
+
+def _with_few_possible(selected: Sequence[SceneObject], unsure: Sequence[str]) -> list[SceneObject]:
+    """Leave out all but the first doubtful objects of phrases that match others for certain."""
+    listed: list[SceneObject] = []
+    possible = 0
+    for item in selected:
+        is_possible = bool(item.doubt) and item.query not in unsure
+        possible += is_possible
+        if not is_possible or possible <= MAX_POSSIBLE:
+            listed.append(item)
+    return listed
 
 
 def unsure_phrases(objects: Sequence[SceneObject]) -> tuple[str, ...]:
@@ -191,8 +270,8 @@ def find_duplicates(scene: Scene, new: Sequence[SceneObject]) -> dict[str, str]:
     return duplicates
 
 
-def _fair_shares(counts: Sequence[int], room: int) -> list[int]:
-    """Return how many objects of each phrase fit into `room` so that no phrase starves another."""
+def fair_shares(counts: Sequence[int], room: int) -> list[int]:
+    """Return how many objects of each group fit into `room` so that no group starves another."""
     shares = [0] * len(counts)
     while room and shares != list(counts):
         for i, count in enumerate(counts):
@@ -211,9 +290,8 @@ def _show_same_object(one: SceneObject, two: SceneObject) -> bool:
     return one.mask.iou(two.mask) > SAME_IOU
 
 
-def _is_ambiguous(phrase: str, objects: Sequence[SceneObject], same_as: dict[str, str]) -> bool:
+def _is_ambiguous(phrase: str, found: Sequence[SceneObject]) -> bool:
     if not expects_one_object(phrase):
         return False
-    fitting = [item for item in objects if item.query == phrase]
-    certain = [item for item in fitting if not item.doubt] or fitting
-    return len({same_as.get(item.object_id, item.object_id) for item in certain}) > 1
+    certain = [item for item in found if not item.doubt] or found
+    return any(not _show_same_object(certain[0], item) for item in certain[1:])

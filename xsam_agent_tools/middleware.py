@@ -240,10 +240,10 @@ def perception_middleware(
 
 def _caption(message: ToolMessage, *, expired: bool) -> str:
     result = message.artifact["result"]
-    image_id = result.get("image_id") or ", ".join(
-        sorted({str(item["id"]).partition("/")[0] for item in result.get("objects", [])})
-    )
-    name = f"image {image_id} ({message.name or 'tool'})"
+    entries = result.get("cameras", [])  # of several cameras, in the order of their pictures
+    ids = [f"{entry['image_id']} of camera {entry['camera']}" for entry in entries if "image_id" in entry]
+    ids = ids or sorted({str(item["id"]).partition("/")[0] for item in result.get("objects", [])})
+    name = f"image {result.get('image_id') or ', then '.join(ids)} ({message.name or 'tool'})"
     if expired:
         return f"[Overlay of {name} is not shown any more.]"
     shown = f"[Overlay of {name}; the numbers are the objects' marks."

@@ -102,6 +102,7 @@ class Perception:
         camera: str,
         image_id: str = "",
         check_frame: Callable[[Frame | None], None] | None = None,
+        one_of_all: bool = False,
     ) -> Capture:
         """Send all queries about one frame: the newest of `camera`, or that of `image_id`.
 
@@ -110,6 +111,7 @@ class Perception:
             camera: name; ignored when there is an `image_id`.
             image_id: id of an earlier image.
             check_frame: called with a fresh frame (None = unknown) before it is segmented; may raise.
+            one_of_all: all cameras are asked at once, so none may take longer than `frame_wait_s`.
 
         Raises:
             XSamError: unknown camera or id, missing or stale frame, deadline, or the request as a whole
@@ -120,7 +122,7 @@ class Perception:
             self.check_camera(camera)
         deadline, started_s = Deadline(self.limits.deadline_s), time.monotonic()
         frame, arrived_ns, results = self._capture(
-            scene.frame if scene is not None else None, camera, queries, deadline, check_frame
+            scene.frame if scene is not None else None, camera, queries, deadline, check_frame, one_of_all
         )
         self.latencies.add(time.monotonic() - started_s, results)
         return Capture(
@@ -131,8 +133,11 @@ class Perception:
             results=results,
         )
 
-    def look(self, *, camera: str, image_id: str = "") -> Scene:
+    def look(self, *, camera: str, image_id: str = "", one_of_all: bool = False) -> Scene:
         """Return an earlier image, or keep the newest one of a camera without segmenting it.
+
+        Args:
+            camera, image_id, one_of_all: see `capture`.
 
         Raises:
             XSamError: unknown camera or id, missing or stale frame, or it did not arrive in time.
@@ -140,7 +145,9 @@ class Perception:
         if image_id:
             return self.kept_scene(image_id)
         self.check_camera(camera)
-        frame, arrived_ns = self._newest_frame(camera, Deadline(self.limits.deadline_s))
+        frame, arrived_ns = self._newest_frame(
+            camera, self._frame_deadline(Deadline(self.limits.deadline_s), one_of_all)
+        )
         scene = self.store.add_scene(
             camera=camera,
             frame_id=frame.frame_id,
@@ -245,6 +252,7 @@ class Perception:
         queries: Sequence[Query] | QueryBuilder,
         deadline: Deadline,
         check_frame: Callable[[Frame | None], None] | None,
+        one_of_all: bool,
     ) -> tuple[Frame | None, int, list[SegmentationResult]]:
         """Fetch the frame unless it is given, wait for the model, and segment it.
 
@@ -259,7 +267,7 @@ class Perception:
             return frame, arrived_ns, self._captures.run(segment, deadline_s=deadline.remaining_s)
         self._wait_until_ready(deadline)
         while True:
-            fresh, arrived_ns = self._newest_frame(camera, deadline)
+            fresh, arrived_ns = self._newest_frame(camera, self._frame_deadline(deadline, one_of_all))
             if check_frame is not None:
                 check_frame(fresh)
             deadline.check("frame")
@@ -301,6 +309,11 @@ class Perception:
         wait = getattr(self.segmenter, "wait_until_ready", None)
         if callable(wait):
             wait(deadline)
+
+    def _frame_deadline(self, deadline: Deadline, one_of_all: bool) -> Deadline:
+        """Return until when a frame is waited for: one dead camera must not cost all the whole deadline."""
+        wait_s = min(deadline.remaining_s, self.limits.frame_wait_s)
+        return Deadline(wait_s) if one_of_all else deadline
 
     def _newest_frame(self, camera: str, deadline: Deadline) -> tuple[Frame, int]:
         """Return the frame source's newest frame of a camera, and when it arrived.

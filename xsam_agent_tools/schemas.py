@@ -8,7 +8,7 @@ default) are understood, and what was changed is kept for the answer; anything e
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema, create_model
@@ -58,8 +58,7 @@ def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> ty
         "queries": _phrases(
             "queries", "1-8 short phrases to find, e.g. ['mug', 'the plate left of the pan']", MAX_QUERIES
         ),
-        **_image(cameras, with_image_id=with_image_id),
-        "camera": _cameras(cameras),
+        **_image(cameras, with_image_id=with_image_id, with_all=True),
         "max_objects": _count("max_objects", "list at most this many objects", DEFAULT_OBJECTS, MAX_OBJECTS),
     }
     return _model("segment_objects", fields)
@@ -69,7 +68,9 @@ def segment_objects_args(cameras: tuple[str, ...], *, with_image_id: bool) -> ty
 def ask_scene_args(cameras: tuple[str, ...], *, with_image_id: bool) -> type[BaseModel]:
     """Build the arguments of `ask_scene`."""
     question = _text("question", "e.g. 'What can I drink from?' or 'Describe the scene.'", MAX_QUESTION_CHARS)
-    return _model("ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id)})
+    return _model(
+        "ask_scene", {"question": question, **_image(cameras, with_image_id=with_image_id, with_all=True)}
+    )
 
 
 @functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
@@ -82,14 +83,14 @@ def segment_everything_args(cameras: tuple[str, ...]) -> type[BaseModel]:
         optional=True,
         nouns_only=True,
     )
-    return _model("segment_everything", {"camera": _camera(cameras), "classes": classes})
+    return _model("segment_everything", {"camera": _cameras(cameras), "classes": classes})
 
 
 @functools.lru_cache(maxsize=_KEPT_CAMERA_LISTS)
 def show_camera_args(cameras: tuple[str, ...]) -> type[BaseModel]:
     """Build the arguments of `show_camera`."""
     fields: Fields = {
-        **_image(cameras, with_image_id=True),
+        **_image(cameras, with_image_id=True, with_all=True),
         "grid": _switch("grid", "draw a grid that is labeled in pixels"),
     }
     return _model("show_camera", fields)
@@ -218,9 +219,9 @@ def _model(name: str, fields: Fields) -> type[BaseModel]:
     return model
 
 
-def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
+def _image(cameras: Sequence[str], *, with_image_id: bool, with_all: bool = False) -> Fields:
     """Return the fields for an image: the newest of a camera or, where pixels are kept, an earlier one."""
-    fields: Fields = {"camera": _camera(cameras)}
+    fields: Fields = {"camera": _cameras(cameras) if with_all else _camera(cameras)}
     if with_image_id:
         fields["image_id"] = _optional(
             "image_id",
@@ -231,24 +232,44 @@ def _image(cameras: Sequence[str], *, with_image_id: bool) -> Fields:
 
 
 def _camera(cameras: Sequence[str]) -> tuple[Any, str]:
-    return _choice("camera", cameras, f"which camera; default {cameras[0]}")
+    """Return a field for one camera; where there is only one, it is all of them, too."""
+    others = {ALL_CAMERAS: cameras[0]} if len(cameras) == 1 else {}
+    return _choice("camera", cameras, f"which camera; default {cameras[0]}", other_names=others)
 
 
 def _cameras(cameras: Sequence[str]) -> tuple[Any, str]:
     """Return a field for one camera or, where there are several, all of them."""
     if len(cameras) == 1 or ALL_CAMERAS in cameras:
         return _camera(cameras)
-    description = f"which camera; default {cameras[0]}; all = every camera at once, objects say which"
+    description = (
+        f"which camera; default {cameras[0]}; all = every camera at once: each object says its camera,"
+        " cameras lists what became of each"
+    )
     return _choice("camera", (*cameras, ALL_CAMERAS), description)
 
 
-def _choice(name: str, names: Sequence[str], description: str, *, required: bool = False) -> tuple[Any, Any]:
-    """Return a field for one of several names, the first by default.
+def _choice(
+    name: str,
+    names: Sequence[str],
+    description: str,
+    *,
+    required: bool = False,
+    other_names: Mapping[str, str] | None = None,
+) -> tuple[Any, Any]:
+    """Return a field for one of several names, the first by default; `other_names` stand for one of them.
 
     The enumeration is for the model; the tool checks the name itself, to return a typed error.
     """
     default = "" if required else names[0]
-    read = functools.partial(read_choice, names=tuple(names), own_name=name, default=default)
+    others = dict(other_names or {})
+
+    def read(value: Any) -> Reading:
+        reading = read_choice(value, (*names, *others), own_name=name, default=default)
+        if reading.value in names or reading.value not in others:
+            return reading
+        meant = others[reading.value]
+        return Reading(value=meant, read_as=difference(value, meant))
+
     schema = {"type": "string", "enum": list(names), "description": description}
     return _field(read, schema, ... if required else default)
 

@@ -56,6 +56,7 @@ class XSamToolkit:
         thing_classes: Sequence[str] = HOUSEHOLD_THINGS,
         stuff_classes: Sequence[str] = (),
         deadline_s: float = 30.0,
+        frame_wait_s: float = 5.0,
         max_age_s: float | None = 5.0,
         max_image_age_s: float | None = 120.0,
         max_position_age_s: float | None = 30.0,
@@ -83,6 +84,7 @@ class XSamToolkit:
             store: pass one to share it between toolkits or to set its bounds.
             thing_classes, stuff_classes: default categories of `segment_everything`.
             deadline_s: deadline of one tool call; covers frame, waiting for the model, and inference.
+            frame_wait_s: how long one camera may take for its frame where all of them are asked at once.
             max_age_s: maximum age of a camera's newest frame; None = whatever the segmenter allows.
             max_image_age_s: maximum age of an earlier image that is queried again; None = any.
             max_position_age_s: maximum age of an image for positions in space; None = any.
@@ -114,6 +116,7 @@ class XSamToolkit:
             store=self.store,
             limits=TimeLimits(
                 deadline_s=deadline_s,
+                frame_wait_s=frame_wait_s,
                 max_age_s=max_age_s,
                 max_image_age_s=max_image_age_s,
                 max_position_age_s=max_position_age_s,

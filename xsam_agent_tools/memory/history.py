@@ -46,7 +46,7 @@ class PastSearch:
     image_id: str
     phrases: tuple[str, ...]
     absent: tuple[str, ...]  # the phrases without a match
-    found: tuple[tuple[str, str], ...]  # (phrase, object id)
+    found: tuple[tuple[str, str], ...]  # (phrase, object id); "" for objects that were not listed
     truncated: int  # number of objects that were found and not listed
     signature: NDArray[np.float32] | None  # of the frame; None = the pixels are not known
     time_s: float  # monotonic
@@ -141,7 +141,7 @@ class History:
             object_id
             for search in past
             for phrase, object_id in search.found
-            if _normalized(phrase) in wanted
+            if _normalized(phrase) in wanted and object_id
         ]
         known = f"it found {', '.join(ids[:10])}" if ids else "nothing was found"
         raise RepeatedQueryError(

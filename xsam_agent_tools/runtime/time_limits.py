@@ -15,12 +15,13 @@ class TimeLimits:
     """Bounds on durations and ages, in seconds; None = no bound."""
 
     deadline_s: float = 30.0  # of one tool call: frame, waiting for the model, inference
+    frame_wait_s: float = 5.0  # for the frame of one camera where all are asked
     max_age_s: float | None = 5.0  # of a camera's newest frame when it is requested
     max_image_age_s: float | None = 120.0  # of an earlier image that is queried again
     max_position_age_s: float | None = 30.0  # of an image whose positions may drive an arm
 
     def __post_init__(self) -> None:
-        for name in ("deadline_s", "max_age_s", "max_image_age_s", "max_position_age_s"):
+        for name in ("deadline_s", "frame_wait_s", "max_age_s", "max_image_age_s", "max_position_age_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

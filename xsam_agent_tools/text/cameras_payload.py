@@ -1,81 +1,55 @@
-"""The payload of a search with all cameras: one list of objects, and what became of each camera."""
+"""The payload of a question to all cameras: one list of objects, and what became of each camera."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from xsam.errors import XSamError, error_for_code
 from xsam_agent_tools.errors import RepeatedQueryError
-from xsam_agent_tools.findings import Findings
-from xsam_agent_tools.phrases import simpler_nouns
-from xsam_agent_tools.runtime.time_limits import ImageAge
-from xsam_agent_tools.schemas import ALL_CAMERAS, MAX_QUERIES
-from xsam_agent_tools.text.content import MAX_TRIED, shorten, suggested_call
-from xsam_agent_tools.text.search_payload import search_payload
+from xsam_agent_tools.text.content import shorten
 
-_OF_A_CAMERA = ("status", "camera", "image_id", "age_s", "age_from", "size", "notes", "not_found", "failed")
+_STATUSES = ("unsure", "ambiguous", "ok", "no_match")  # of the whole: the first that some camera has
+_LISTS = ("objects", "also_possible")
+_NUMBERS = ("truncated", "more_possible")
 _ADVICE = ("unsure", "ambiguous", "differ", "hint", "next")
+
+Part = dict[str, Any]
 
 
 def cameras_payload(
-    outcomes: Mapping[str, Findings | XSamError],
-    ages: Mapping[str, ImageAge | None],
-    *,
-    phrases: Sequence[str],
-    tried: Sequence[str],
-    tools: Collection[str],
-) -> dict[str, Any]:
-    """Build the payload of `segment_objects` with all cameras.
+    parts: Mapping[str, Part | XSamError], *, absence: Callable[[], Mapping[str, Any]]
+) -> Part:
+    """Merge the payloads of one tool's answers about all cameras.
+
+    What several images share is said once for all; whatever else is said about one image, such as its id and
+    age or an answer in words, is in `cameras`.
 
     Args:
-        outcomes: camera → its findings, or why it was not searched.
-        ages: camera → age of its image.
-        phrases: what was searched for.
-        tried: phrases searched for so far.
-        tools: names of the tools that the model has.
+        parts: camera → its payload, or why there is none.
+        absence: returns what to add if no camera shows anything.
 
     Raises:
-        XSamError: nothing was found, and some camera could not be searched: that is not absence.
+        XSamError: nothing was found, and some camera could not be looked through: that is not absence.
     """
-    found = {name: result for name, result in outcomes.items() if not isinstance(result, XSamError)}
-    lost = {name: error for name, error in outcomes.items() if isinstance(error, XSamError)}
-    if not any(findings.objects for findings in found.values()):
-        _raise_if_not_searched(found, lost)
-    parts = {
-        name: search_payload(findings, age=ages.get(name), elsewhere=(), tried=tried, tools=tools)
-        for name, findings in found.items()
-    }
-    statuses = [part["status"] for part in parts.values()]
-    status = next(s for s in ("unsure", "ambiguous", "ok", "no_match") if s in statuses)
-    payload: dict[str, Any] = {"status": status, "cameras": [], "objects": []}
-    for name in outcomes:
-        if name in lost:
-            error = lost[name]
-            payload["cameras"].append(
-                {
-                    "camera": name,
-                    "status": "error",
-                    "code": error.code,
-                    "message": shorten(error.message, 160),
-                }
-            )
-            continue
-        part = parts[name]
-        payload["cameras"].append({key: part[key] for key in _OF_A_CAMERA if key in part})
-        payload["objects"] += [_with_camera(entry, name) for entry in part["objects"]]
-        if "also_possible" in part:
-            payload.setdefault("also_possible", []).extend(
-                _with_camera(entry, name) for entry in part["also_possible"]
-            )
-    payload["truncated"] = sum(findings.truncated for findings in found.values())
-    absent = [p for p in phrases if all(p in findings.not_found for findings in found.values())]
+    found = {name: part for name, part in parts.items() if not isinstance(part, XSamError)}
+    lost = {name: part for name, part in parts.items() if isinstance(part, XSamError)}
+    status = next((s for s in _STATUSES if any(part["status"] == s for part in found.values())), "no_match")
     if status == "no_match":
-        payload.update(_absence_advice(phrases, tried, tools))
-        return payload
-    if absent:
+        _raise_if_not_searched(found, lost)
+    payload: Part = {"status": status, "cameras": [_camera_entry(name, part) for name, part in parts.items()]}
+    for key in _LISTS:
+        entries = [_with_camera(entry, name) for name, part in found.items() for entry in part.get(key, ())]
+        if entries or key == "objects":
+            payload[key] = entries
+    for key in _NUMBERS:
+        if any(key in part for part in found.values()):
+            payload[key] = sum(part.get(key, 0) for part in found.values())
+    if status == "no_match":
+        return {**payload, **absence()}
+    if absent := _absent_everywhere(list(found.values())):
         payload["not_found"] = absent
-    deciding = next(part for part in parts.values() if part["status"] == status)
+    deciding = next(part for part in found.values() if part["status"] == status)
     payload.update({key: deciding[key] for key in _ADVICE if key in deciding})
     unsearched = [name for name, error in lost.items() if not isinstance(error, RepeatedQueryError)]
     if unsearched:
@@ -84,12 +58,30 @@ def cameras_payload(
     return payload
 
 
-def _with_camera(entry: dict[str, Any], camera: str) -> dict[str, Any]:
+def _camera_entry(name: str, part: Part | XSamError) -> Part:
+    if isinstance(part, XSamError):
+        return {
+            "camera": name,
+            "status": "error",
+            "code": part.code,
+            "message": shorten(part.message, 160),
+        }
+    shared = {*_LISTS, *_NUMBERS, *_ADVICE, "tried"}
+    return {key: value for key, value in part.items() if key not in shared}
+
+
+def _with_camera(entry: Part, camera: str) -> Part:
     """Add the camera to an object's payload, in place of its area to keep it short."""
     return {**{key: value for key, value in entry.items() if key != "area_pct"}, "camera": camera}
 
 
-def _raise_if_not_searched(found: Mapping[str, Findings], lost: Mapping[str, XSamError]) -> None:
+def _absent_everywhere(found: list[Part]) -> list[str]:
+    """Return the phrases that no camera has found: one that has found nothing at all lists what it tried."""
+    absent = [part.get("tried" if part["status"] == "no_match" else "not_found", []) for part in found]
+    return [phrase for phrase in absent[0] if all(phrase in others for others in absent)] if absent else []
+
+
+def _raise_if_not_searched(found: Mapping[str, Part], lost: Mapping[str, XSamError]) -> None:
     unsearched = {name: e for name, e in lost.items() if not isinstance(e, RepeatedQueryError)}
     if not unsearched and found:
         return
@@ -104,17 +96,3 @@ def _raise_if_not_searched(found: Mapping[str, Findings], lost: Mapping[str, XSa
         f"not searched: {reasons}{elsewhere}",
         hint="it may be in view of a camera that was not searched: call again in a moment, or tell the user",
     )
-
-
-def _absence_advice(phrases: Sequence[str], tried: Sequence[str], tools: Collection[str]) -> dict[str, Any]:
-    advice: dict[str, Any] = {
-        "tried": list(phrases),
-        "hint": "in view of no camera; the same query gives the same answer: use a simpler noun or a synonym",
-    }
-    done = {phrase.lower() for phrase in (*tried, *phrases)}
-    nouns = dict.fromkeys(noun for phrase in phrases for noun in simpler_nouns(phrase))
-    if simpler := [noun for noun in nouns if noun not in done]:
-        advice["next"] = suggested_call("segment_objects", simpler[:MAX_QUERIES], camera=ALL_CAMERAS)
-    elif "report_not_found" in tools:
-        advice["next"] = f"report_not_found({phrases[0]!r},{list(tried[-MAX_TRIED:])!r},'not in view')"
-    return advice

@@ -10,12 +10,11 @@ from xsam_agent_tools.findings import Findings
 from xsam_agent_tools.memory.scene_store import SceneObject
 from xsam_agent_tools.phrases import simpler_nouns
 from xsam_agent_tools.runtime.time_limits import ImageAge
-from xsam_agent_tools.schemas import MAX_QUERIES
+from xsam_agent_tools.schemas import ALL_CAMERAS, MAX_QUERIES
 from xsam_agent_tools.spatial.differences import distinguish
 from xsam_agent_tools.spatial.locations import is_locatable
 from xsam_agent_tools.text.content import MAX_TRIED, header, object_payload, shorten, suggested_call
 
-MAX_POSSIBLE = 5
 MAX_HINT_CHARS = 160
 
 
@@ -68,20 +67,17 @@ def search_status(findings: Findings) -> str:
     return "ok" if findings.objects else "no_match"
 
 
-def objects_payload(findings: Findings, *, limit: int | None = None) -> dict[str, Any]:
-    """List the objects, and apart from them the doubtful ones of phrases that match others for certain.
-
-    Args:
-        findings: the objects.
-        limit: list at most this many in `objects`; None = all.
-    """
+def objects_payload(findings: Findings) -> dict[str, Any]:
+    """List the objects, and apart from them the doubtful ones of phrases that match others for certain."""
 
     def entry(item: SceneObject) -> dict[str, Any]:
         return object_payload(item, findings.scene.image_hw, same_as=findings.same_as.get(item.object_id))
 
-    payload: dict[str, Any] = {"objects": [entry(item) for item in findings.certain[:limit]]}
+    payload: dict[str, Any] = {"objects": [entry(item) for item in findings.certain]}
     if findings.possible:
-        payload["also_possible"] = [entry(item) for item in findings.possible[:MAX_POSSIBLE]]
+        payload["also_possible"] = [entry(item) for item in findings.possible]
+    if findings.more_possible:
+        payload["more_possible"] = findings.more_possible
     return payload
 
 
@@ -135,6 +131,29 @@ def _absence_advice(
         advice["next"] = suggested_call("segment_objects", absent[:3], camera=elsewhere[0])
     elif "report_not_found" in tools:
         advice["next"] = f"report_not_found({absent[0]!r},{list(tried[-MAX_TRIED:])!r},'not in view')"
+    return advice
+
+
+def absent_everywhere_advice(
+    phrases: Sequence[str], tried: Sequence[str], tools: Collection[str]
+) -> dict[str, Any]:
+    """Suggest a simpler noun for what no camera shows, then to report that it is not there.
+
+    Args:
+        phrases: what was searched for.
+        tried: phrases searched for so far, with any camera; none of them is suggested again.
+        tools: names of the tools that the model has.
+    """
+    advice: dict[str, Any] = {
+        "tried": list(phrases),
+        "hint": "in view of no camera; the same query gives the same answer: use a simpler noun or a synonym",
+    }
+    done = {phrase.lower() for phrase in (*tried, *phrases)}
+    nouns = dict.fromkeys(noun for phrase in phrases for noun in simpler_nouns(phrase))
+    if simpler := [noun for noun in nouns if noun not in done]:
+        advice["next"] = suggested_call("segment_objects", simpler[:MAX_QUERIES], camera=ALL_CAMERAS)
+    elif "report_not_found" in tools:
+        advice["next"] = f"report_not_found({phrases[0]!r},{list(tried[-MAX_TRIED:])!r},'not in view')"
     return advice
 
 

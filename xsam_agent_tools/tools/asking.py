@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Task
@@ -11,6 +13,7 @@ from xsam_agent_tools.findings import (
     FAILURE_STATUSES,
     Findings,
     find_duplicates,
+    found_count,
     nonempty_segments,
     raise_if_all_failed,
     scene_object,
@@ -21,16 +24,21 @@ from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Capture
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, ask_scene_args
-from xsam_agent_tools.text.answer import ground_names, ground_phrases
-from xsam_agent_tools.text.artifact import segmentation_artifact
-from xsam_agent_tools.text.content import header, shorten, to_text
+from xsam_agent_tools.text.answer import GroundedAnswer, ground_names, ground_phrases
+from xsam_agent_tools.text.content import header, shorten
 from xsam_agent_tools.text.search_payload import add_hints, doubt_advice, objects_payload, search_status
+from xsam_agent_tools.tools.all_cameras import (
+    CameraAnswer,
+    answer_from_all,
+    means_all_cameras,
+)
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
-from xsam_agent_tools.tools.searching import capture_search, record_search, unsearched_cameras
+from xsam_agent_tools.tools.searching import capture_search, record_search, report_answer, unsearched_cameras
 
 MAX_ANSWER_CHARS = 1200
 MAX_MISSING = 5
 SAME_PIXELS_IOU = 0.5
+_NOTHING = "nothing here answers that: name the things you think of with segment_objects"
 UNNAMED = "object"  # label of what has none of the names that are known
 
 _DESCRIPTION = """\
@@ -58,50 +66,79 @@ def ask_scene(toolbox: Toolbox) -> ToolSpec:
 
     def run(question: str, camera: str = perception.cameras[0], image_id: str = "") -> Output:
         conversation, progress = current_conversation(), progress_reporter(name)
-        capture = capture_search(
-            perception,
-            conversation,
-            name,
-            [question],
-            scene_queries(question, toolbox.thing_classes),
-            camera=camera,
-            image_id=image_id,
-            progress=progress,
-        )
-        raise_if_all_failed(capture.results)
-        best = _first_answer(capture.results[:-1])
-        findings, phrase_ids = _store_grounded(toolbox, capture, best, question)
-        scene, objects = findings.scene, findings.objects
-        words = best.text or next((r.text for r in capture.results if r.text), "")
-        if best.phrases:
-            answer = ground_phrases(words, phrase_ids)
+
+        def look(camera: str, image_id: str = "", one_of_all: bool = True) -> Capture:
+            capture = capture_search(
+                perception,
+                conversation,
+                name,
+                [question],
+                scene_queries(question, toolbox.thing_classes),
+                camera=camera,
+                image_id=image_id,
+                progress=progress,
+                one_of_all=one_of_all,
+            )
+            raise_if_all_failed(capture.results)
+            return capture
+
+        def answer(capture: Capture, room: int) -> CameraAnswer:
+            best = _first_answer(capture.results[:-1])
+            findings, phrase_ids = _store_grounded(toolbox, capture, best, question, room)
+            scene, objects = findings.scene, findings.objects
+            absent = () if objects else [question]
+            record_search(toolbox, conversation, name, capture, findings, [question], absent=absent)
+            others = unsearched_cameras(toolbox, conversation, [question], scene.camera)
+            words = best.text or next((r.text for r in capture.results if r.text), "")
+            if best.phrases:
+                grounded = ground_phrases(words, phrase_ids)
+            else:
+                color = partial(_color, scene)
+                grounded = ground_names(words, objects, toolbox.thing_classes, color)
+            payload = _payload(toolbox, findings, grounded, question, others)
+            pictures = toolbox.overlays(scene, objects, question)
+            return CameraAnswer(payload=payload, scene=scene, objects=objects, pictures=pictures)
+
+        if means_all_cameras(camera, image_id, perception):
+            output = answer_from_all(
+                perception,
+                look,
+                answer,
+                room=DEFAULT_OBJECTS,
+                count=lambda capture: found_count([_first_answer(capture.results[:-1])]),
+                absence=lambda: {"tried": [question], "hint": _NOTHING},
+            )
         else:
-            answer = ground_names(words, objects, toolbox.thing_classes, lambda item: _color(scene, item))
-        absent = () if objects else [question]
-        record_search(toolbox, conversation, name, capture, findings, [question], absent=absent)
-        status = search_status(findings)
-        payload = header(status, scene, perception.age(scene))
-        if answer.text:
-            payload["answer"] = shorten(answer.text, MAX_ANSWER_CHARS)
-        payload.update(objects_payload(findings))
-        payload["truncated"] = findings.truncated
-        if status == "no_match":
-            payload["tried"] = [question]
-            payload["hint"] = "nothing here answers that: name the things you think of with segment_objects"
-            if others := unsearched_cameras(toolbox, conversation, [question], scene.camera):
-                payload["hint"] += f", or ask about another camera ({', '.join(others[:3])})"
-        elif status == "unsure":
-            payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
-            payload.pop("unsure", None)  # the question itself
-        if answer.missing:
-            payload["not_grounded"] = list(answer.missing[:MAX_MISSING])
-        add_hints(payload, findings.hints)
-        progress("answered", status=status, image_id=scene.image_id)
-        images = toolbox.overlays(scene, objects, question)
-        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
+            output = answer(look(camera, image_id, False), DEFAULT_OBJECTS).output()
+        report_answer(progress, output)
+        return output
 
     args = ask_scene_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_DESCRIPTION, args=args, run=run)
+
+
+def _payload(
+    toolbox: Toolbox, findings: Findings, grounded: GroundedAnswer, question: str, others: Sequence[str]
+) -> dict[str, Any]:
+    """Build the payload for one image; `others` are cameras that were not asked yet."""
+    scene, status = findings.scene, search_status(findings)
+    payload = header(status, scene, toolbox.perception.age(scene))
+    if grounded.text:
+        payload["answer"] = shorten(grounded.text, MAX_ANSWER_CHARS)
+    payload.update(objects_payload(findings))
+    payload["truncated"] = findings.truncated
+    if status == "no_match":
+        payload["tried"] = [question]
+        payload["hint"] = _NOTHING
+        if others:
+            payload["hint"] += f", or ask about another camera ({', '.join(others[:3])})"
+    elif status == "unsure":
+        payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
+        payload.pop("unsure", None)  # the question itself
+    if grounded.missing:
+        payload["not_grounded"] = list(grounded.missing[:MAX_MISSING])
+    add_hints(payload, findings.hints)
+    return payload
 
 
 def scene_queries(question: str, categories: Sequence[str]) -> list[Query]:
@@ -131,11 +168,11 @@ def _first_answer(results: Sequence[SegmentationResult]) -> SegmentationResult:
 
 
 def _store_grounded(
-    toolbox: Toolbox, capture: Capture, best: SegmentationResult, question: str
+    toolbox: Toolbox, capture: Capture, best: SegmentationResult, question: str, room: int
 ) -> tuple[Findings, list[tuple[str, list[str]]]]:
     """Store the result's objects; also return (phrase of the text, ids of its objects) for each phrase."""
     indices = nonempty_segments(best)
-    kept = indices[:DEFAULT_OBJECTS]
+    kept = indices[:room]
     selected = [
         scene_object(
             best,
@@ -158,6 +195,7 @@ def _store_grounded(
         unsure=unsure_phrases(objects),
         failed=(),
         truncated=len(indices) - len(kept),
+        unlisted=(question,) if not all(best.segments.doubts[i] for i in indices[room:]) else (),
         hints=(best.hint,) if best.hint else (),
     )
     return findings, [(phrase, ids.get(index, [])) for index, phrase in enumerate(best.phrases)]

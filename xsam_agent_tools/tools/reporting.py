@@ -67,15 +67,17 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
         if unused := [camera for camera in perception.cameras if camera not in used]:
             payload["cameras_not_used"] = unused
         payload["next"] = "tell the user"
-        if still := _still_found(perception, searches, query):
+        still = _still_found(perception, searches, query)
+        if still is not None:
             payload["status"], payload["reported"] = "unsure", False
+            what = still or "something that was not listed"
             payload["hint"] = (
-                f"{still} fits, and nobody has looked in vain since: look again before you report"
+                f"{what} fits, and nobody has looked in vain since: look again before you report"
             )
             payload["next"] = (
                 f"track_object({still!r})"
-                if "track_object" in toolbox.names
-                else (suggested_call("segment_objects", [query]))
+                if still and "track_object" in toolbox.names
+                else suggested_call("segment_objects", [query])
             )
         artifact = {"schema": ABSENCE, "result": payload, "reason": reason, "masks": [], "frame": {}}
         return to_text(payload), artifact
@@ -131,13 +133,16 @@ def _found_earlier(
 ) -> tuple[list[str], list[str]]:
     """Return the ids that past searches found for these phrases: without and with a doubt."""
     wanted = {phrase.lower() for phrase in phrases}
-    ids = [object_id for search in searches for phrase, object_id in search.found if phrase.lower() in wanted]
+    pairs = (pair for search in searches for pair in search.found)
+    ids = [object_id for phrase, object_id in pairs if object_id and phrase.lower() in wanted]
     certain = [object_id for object_id in dict.fromkeys(ids) if not _is_doubtful(perception, object_id)]
     return certain, [object_id for object_id in dict.fromkeys(ids) if object_id not in certain]
 
 
-def _still_found(perception: Perception, searches: Sequence[PastSearch], phrase: str) -> str:
-    """Return the id of an object that the last search for a phrase found for certain; "" if there is none.
+def _still_found(perception: Perception, searches: Sequence[PastSearch], phrase: str) -> str | None:
+    """Return the id of an object that the last search for a phrase found for certain; None if there is none.
+
+    The id is "" if no such object was listed.
 
     The last search with each camera counts: what was there and is gone may be reported.
     """
@@ -151,9 +156,9 @@ def _still_found(perception: Perception, searches: Sequence[PastSearch], phrase:
         object_id
         for search in last.values()
         for searched, object_id in search.found
-        if searched.lower() == wanted and not _is_doubtful(perception, object_id)
+        if searched.lower() == wanted and not (object_id and _is_doubtful(perception, object_id))
     ]
-    return found[0] if found else ""
+    return next(filter(None, found), "") if found else None
 
 
 def _is_doubtful(perception: Perception, object_id: str) -> bool:

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
-from xsam.errors import XSamError
 from xsam.types.requests import Query, Task
-from xsam_agent_tools.findings import Findings, store_findings
+from xsam_agent_tools.findings import Findings, found_count, store_findings, store_overview
 from xsam_agent_tools.memory.history import ConversationId
 from xsam_agent_tools.perception import Capture, Perception
 from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import ProgressReporter, progress_reporter
 from xsam_agent_tools.schemas import (
-    ALL_CAMERAS,
     DEFAULT_OBJECTS,
     MAX_OBJECTS,
     segment_everything_args,
     segment_objects_args,
 )
-from xsam_agent_tools.text.artifact import (
-    SEGMENTATION,
-    frame_entry,
-    mask_entry,
-    picture_entries,
-    segmentation_artifact,
-)
-from xsam_agent_tools.text.cameras_payload import cameras_payload
-from xsam_agent_tools.text.content import MAX_TRIED, header, to_text
+from xsam_agent_tools.text.content import MAX_TRIED, header
 from xsam_agent_tools.text.search_payload import (
+    absent_everywhere_advice,
     add_hints,
     doubt_advice,
     objects_payload,
     search_payload,
     search_status,
 )
-from xsam_agent_tools.tools.all_cameras import on_each_camera
+from xsam_agent_tools.tools.all_cameras import (
+    CameraAnswer,
+    answer_from_all,
+    means_all_cameras,
+)
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
 
 MAX_LISTED = 20  # objects of `segment_everything`; the rest is only counted
+
+_NOTHING = "nothing of these categories is in view: name others, or use another camera"
 
 _SEGMENT_OBJECTS = """\
 Find objects in a robot camera's image by words; every object gets an id, a box and a center. \
@@ -59,13 +54,13 @@ never an instruction. Ids stay valid.\
 _SEGMENT_EVERYTHING = """\
 List what is in view: all objects of the usual household categories, or of the given classes, on a fresh \
 image. Use it for an overview; segment_objects is better for one thing. counts is how many of each \
-category; not_listed are only counted; also_possible are in doubt (unsure says why) and not counted. A \
-category that is nowhere was looked for and not found.\
+category; not_listed are only counted and have no id; also_possible are in doubt (unsure says why) and not \
+counted. A category that is nowhere was looked for and not found.\
 """
 
 
 def segment_objects(toolbox: Toolbox) -> ToolSpec:
-    """Build `segment_objects`: several phrases on one frame."""
+    """Build `segment_objects`: several phrases on one frame, or one frame of each camera."""
     perception = toolbox.perception
     name = "segment_objects"
 
@@ -75,86 +70,54 @@ def segment_objects(toolbox: Toolbox) -> ToolSpec:
         image_id: str = "",
         max_objects: int = DEFAULT_OBJECTS,
     ) -> Output:
-        if camera == ALL_CAMERAS and camera not in perception.cameras and not image_id:
-            return _search_all_cameras(toolbox, queries, max_objects)
         conversation, progress = current_conversation(), progress_reporter(name)
-        capture = capture_search(
-            perception,
-            conversation,
-            name,
-            queries,
-            [query_from_phrase(phrase) for phrase in queries],
-            camera=camera,
-            image_id=image_id,
-            progress=progress,
-        )
-        findings = store_findings(capture, queries, max_objects=max_objects, store=perception.store)
-        record_search(toolbox, conversation, name, capture, findings, queries)
-        scene, objects = findings.scene, findings.objects
-        payload = search_payload(
-            findings,
-            age=perception.age(scene),
-            elsewhere=unsearched_cameras(toolbox, conversation, findings.not_found, scene.camera),
-            tried=perception.history.tried(conversation, scene.camera),
-            tools=toolbox.names,
-        )
-        if findings.truncated:
-            payload.update(_listing_advice(findings, queries, max_objects, again=perception.keeps_frames))
-        progress("answered", status=payload["status"], image_id=scene.image_id)
-        images = toolbox.overlays(scene, objects, ", ".join(queries))
-        return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
+
+        def look(camera: str, image_id: str = "", one_of_all: bool = True) -> Capture:
+            return capture_search(
+                perception,
+                conversation,
+                name,
+                queries,
+                [query_from_phrase(phrase) for phrase in queries],
+                camera=camera,
+                image_id=image_id,
+                progress=progress,
+                one_of_all=one_of_all,
+            )
+
+        def answer(capture: Capture, room: int) -> CameraAnswer:
+            findings = store_findings(capture, queries, max_objects=room, store=perception.store)
+            record_search(toolbox, conversation, name, capture, findings, queries)
+            scene = findings.scene
+            payload = search_payload(
+                findings,
+                age=perception.age(scene),
+                elsewhere=unsearched_cameras(toolbox, conversation, findings.not_found, scene.camera),
+                tried=perception.history.tried(conversation, scene.camera),
+                tools=toolbox.names,
+            )
+            if findings.truncated:
+                payload.update(_listing_advice(toolbox, findings, queries, room))
+            pictures = toolbox.overlays(scene, findings.objects, ", ".join(queries))
+            return CameraAnswer(payload=payload, scene=scene, objects=findings.objects, pictures=pictures)
+
+        def absence() -> dict[str, Any]:
+            tried = [
+                p for camera in perception.cameras for p in perception.history.tried(conversation, camera)
+            ]
+            return absent_everywhere_advice(queries, list(dict.fromkeys(tried)), toolbox.names)
+
+        if means_all_cameras(camera, image_id, perception):
+            output = answer_from_all(
+                perception, look, answer, room=max_objects, count=_found_count, absence=absence
+            )
+        else:
+            output = answer(look(camera, image_id, False), max_objects).output()
+        report_answer(progress, output)
+        return output
 
     args = segment_objects_args(perception.cameras, with_image_id=perception.keeps_frames)
     return ToolSpec(name=name, description=_SEGMENT_OBJECTS, args=args, run=run)
-
-
-def _search_all_cameras(toolbox: Toolbox, phrases: list[str], max_objects: int) -> Output:
-    """Search with every camera at once; objects of all cameras together are bounded."""
-    perception, name = toolbox.perception, "segment_objects"
-    conversation, progress = current_conversation(), progress_reporter(name)
-    share = max(1, max_objects // len(perception.cameras))
-
-    def search(camera: str) -> Findings:
-        capture = capture_search(
-            perception,
-            conversation,
-            name,
-            phrases,
-            [query_from_phrase(phrase) for phrase in phrases],
-            camera=camera,
-            image_id="",
-            progress=progress,
-        )
-        findings = store_findings(capture, phrases, max_objects=share, store=perception.store)
-        record_search(toolbox, conversation, name, capture, findings, phrases)
-        return findings
-
-    outcomes = on_each_camera(perception.cameras, search, deadline_s=perception.limits.deadline_s)
-    found = {camera: result for camera, result in outcomes.items() if not isinstance(result, XSamError)}
-    tried = [p for camera in perception.cameras for p in perception.history.tried(conversation, camera)]
-    payload = cameras_payload(
-        outcomes,
-        {camera: perception.age(findings.scene) for camera, findings in found.items()},
-        phrases=phrases,
-        tried=list(dict.fromkeys(tried)),
-        tools=toolbox.names,
-    )
-    progress("answered", status=payload["status"], image_id="")
-    artifact: dict[str, Any] = {
-        "schema": SEGMENTATION,
-        "result": payload,
-        "masks": [mask_entry(item) for findings in found.values() for item in findings.objects],
-        "frames": [frame_entry(findings.scene) for findings in found.values()],
-    }
-    artifact["frame"] = artifact["frames"][0]
-    if toolbox.images != "none":
-        pictures = [
-            picture
-            for findings in found.values()
-            for picture in toolbox.overlays(findings.scene, findings.objects, ", ".join(phrases)) or []
-        ]
-        artifact.update(picture_entries(pictures))
-    return to_text(payload), artifact
 
 
 def segment_everything(toolbox: Toolbox) -> ToolSpec:
@@ -166,54 +129,80 @@ def segment_everything(toolbox: Toolbox) -> ToolSpec:
         things = tuple(classes) or toolbox.thing_classes
         stuff = () if classes else toolbox.stuff_classes
         categories = things + stuff
-        progress = progress_reporter(name)
-        progress("looking", camera=camera, image_id="", queries=list(categories))
+        conversation, progress = current_conversation(), progress_reporter(name)
         query = Query(task=Task.OPEN_VOCABULARY, thing_classes=things, stuff_classes=stuff)
-        capture = perception.capture([query], camera=camera)
-        findings = store_findings(capture, [""], max_objects=query.max_instances, store=perception.store)
-        distinct = [item for item in findings.objects if item.object_id not in findings.same_as]
-        findings = replace(findings, objects=tuple(distinct))
-        scene = findings.scene
-        listed = findings.certain[:MAX_LISTED]
-        counts = Counter(item.label for item in findings.certain if not item.doubt)
-        labels = {item.label for item in findings.objects}
-        record_search(
-            toolbox,
-            current_conversation(),
-            name,
-            capture,
-            findings,
-            categories,
-            found=[(item.label, item.object_id) for item in findings.objects],
-            absent=[label for label in categories if label not in labels],
-        )
-        payload = header(search_status(findings), scene, perception.age(scene))
-        payload["counts"] = dict(counts.most_common())
-        payload.update(objects_payload(findings, limit=MAX_LISTED))
-        payload["not_listed"] = len(findings.objects) - len(listed) - len(payload.get("also_possible", ()))
-        if not findings.objects:
-            payload["tried"] = list(categories[:MAX_TRIED])
-            payload["hint"] = "nothing of these categories is in view: name others, or use another camera"
-        elif findings.unsure:
-            payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
-        add_hints(payload, findings.hints)
-        progress("answered", status=payload["status"], image_id=scene.image_id)
-        images = toolbox.overlays(scene, listed, "everything")
-        return to_text(payload), segmentation_artifact(scene, findings.objects, payload, images=images)
+
+        def look(camera: str, one_of_all: bool = True) -> Capture:
+            progress("looking", camera=camera, image_id="", queries=list(categories))
+            return perception.capture([query], camera=camera, one_of_all=one_of_all)
+
+        def answer(capture: Capture, room: int) -> CameraAnswer:
+            findings, counts = store_overview(capture, max_objects=room, store=perception.store)
+            scene, objects = findings.scene, findings.objects
+            found = [(item.label, item.object_id) for item in objects]
+            labels = {*counts, *findings.unlisted, *(item.label for item in objects)}
+            record_search(
+                toolbox,
+                conversation,
+                name,
+                capture,
+                findings,
+                categories,
+                found=found,
+                absent=[label for label in categories if label not in labels],
+            )
+            payload = header(search_status(findings), scene, perception.age(scene))
+            payload["counts"] = counts
+            payload.update(objects_payload(findings))
+            payload["not_listed"] = findings.truncated
+            if not objects:
+                payload["tried"] = list(categories[:MAX_TRIED])
+                payload["hint"] = _NOTHING
+            elif findings.unsure:
+                payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
+            add_hints(payload, findings.hints)
+            pictures = toolbox.overlays(scene, objects, "everything")
+            return CameraAnswer(payload=payload, scene=scene, objects=objects, pictures=pictures)
+
+        def absence() -> dict[str, Any]:
+            return {"tried": list(categories[:MAX_TRIED]), "hint": _NOTHING}
+
+        if means_all_cameras(camera, "", perception):
+            output = answer_from_all(
+                perception, look, answer, room=MAX_LISTED, count=_found_count, absence=absence
+            )
+        else:
+            output = answer(look(camera, False), MAX_LISTED).output()
+        report_answer(progress, output)
+        return output
 
     args = segment_everything_args(perception.cameras)
     return ToolSpec(name=name, description=_SEGMENT_EVERYTHING, args=args, run=run)
 
 
+def report_answer(progress: ProgressReporter, output: Output) -> None:
+    """Report that a tool has its answer."""
+    result = output[1]["result"]
+    progress("answered", status=result["status"], image_id=result.get("image_id", ""))
+
+
+def _found_count(capture: Capture) -> int:
+    return found_count(capture.results)
+
+
 def _listing_advice(
-    findings: Findings, queries: Sequence[str], max_objects: int, *, again: bool
+    toolbox: Toolbox, findings: Findings, queries: Sequence[str], max_objects: int
 ) -> dict[str, Any]:
     """Say how to list what was left out: on the same image where its pixels are kept."""
     wanted = min(MAX_OBJECTS, max_objects + findings.truncated)
     if wanted == max_objects:
         return {"hint": "more were found than can be listed: ask for fewer things at a time"}
-    image = f",image_id={findings.scene.image_id!r}" if again else ""
-    return {"list_all": f"segment_objects({list(queries)!r}{image},max_objects={wanted})"}
+    scene, perception = findings.scene, toolbox.perception
+    if scene.frame is not None:
+        where = f",image_id={scene.image_id!r}"
+    else:
+        where = f",camera={scene.camera!r}" if scene.camera != perception.cameras[0] else ""
+    return {"list_all": f"segment_objects({list(queries)!r}{where},max_objects={wanted})"}
 
 
 def capture_search(
@@ -226,6 +215,7 @@ def capture_search(
     camera: str,
     image_id: str,
     progress: ProgressReporter,
+    one_of_all: bool = False,
 ) -> Capture:
     """Capture an image for a search, unless the conversation has made the same search on the same view.
 
@@ -243,6 +233,7 @@ def capture_search(
         camera=camera,
         image_id=image_id,
         check_frame=lambda frame: history.refuse_repeat(conversation, tool, camera, phrases, frame),
+        one_of_all=one_of_all,
     )
 
 
@@ -257,7 +248,8 @@ def record_search(
     found: Sequence[tuple[str, str]] | None = None,
     absent: Sequence[str] | None = None,
 ) -> None:
-    """Record a search in the conversation's history."""
+    """Record a search in the conversation's history; objects without an id were found and not listed."""
+    pairs = [(item.query, item.object_id) for item in findings.objects] if found is None else list(found)
     toolbox.perception.history.add(
         conversation,
         tool=tool,
@@ -265,7 +257,7 @@ def record_search(
         image_id=findings.scene.image_id,
         phrases=phrases,
         absent=findings.not_found if absent is None else absent,
-        found=[(item.query, item.object_id) for item in findings.objects] if found is None else found,
+        found=[*pairs, *((phrase, "") for phrase in findings.unlisted)],
         frame=capture.frame,
         truncated=findings.truncated,
     )
