@@ -38,6 +38,8 @@ _EXTRA_MODULES = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors"), "pip install 'xsam[model]'"),
     **dict.fromkeys(("cv2", "PIL", "scipy", "pycocotools"), "pip install xsam"),
     "accelerate": "pip install 'xsam[train]'",
+    **dict.fromkeys(("xsam_server", "fastapi", "prometheus_client"), "pip install 'xsam[server]'"),
+    **dict.fromkeys(("python_multipart", "uvicorn"), "pip install 'xsam[server]'"),
 }
 
 

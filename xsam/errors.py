@@ -202,6 +202,10 @@ class RateLimitError(RequestRefusedError):
     default_hint = "send fewer requests, or have the limit of the token raised"
     retryable = True
 
+    def __init__(self, message: str, *, hint: str | None = None, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_s = retry_after_s  # when the next request will be accepted
+
 
 class UnauthorizedError(RequestRefusedError):
     """The token is missing, or the server does not know it."""

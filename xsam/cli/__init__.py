@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from xsam.cli import evaluation, scenes, segment, versions, weights
+from xsam.cli import evaluation, scenes, segment, serve, versions, weights
 from xsam.console import EXIT_CODES, ErrorGroup
 from xsam.train.command import train
 
@@ -27,6 +27,7 @@ app = typer.Typer(
 
 # In the order of `xsam --help`.
 app.command()(segment.segment)
+app.command()(serve.serve)
 app.command("eval")(evaluation.evaluate)
 app.command()(train)
 app.command()(weights.convert)

@@ -93,25 +93,54 @@ def read_image(path: Path, notes: list[str] | None = None) -> NDArray[np.uint8]:
     Raises:
         InvalidImageError: the file cannot be read, is not an image, or is too large.
     """
+    content = _read_file(path)
+    return decode_image(content, notes, name=str(path), short_name=path.name)
+
+
+def decode_image(
+    content: bytes,
+    notes: list[str] | None = None,
+    *,
+    name: str = "the image",
+    short_name: str = "",
+    formats: tuple[str, ...] = _PILLOW_FORMATS,
+    whole: bool = False,
+) -> NDArray[np.uint8]:
+    """Decode the content of an image file, as `read_image` does.
+
+    Args:
+        content: of the file.
+        notes: receives what is unusual about it, but possible.
+        name: for errors.
+        short_name: for notes; "" = `name`.
+        formats: what Pillow may try where OpenCV gives up, in its names.
+        whole: refuse a file that is cut off also where OpenCV (before 4.14) returns the part that arrived.
+
+    Raises:
+        InvalidImageError: it is not an image, or too large.
+    """
     import cv2
 
-    content = _read_file(path)
-    _check_header(path, content)
+    _check_header(name, content)
+    if whole:
+        if content[24:25] != b"\x10" or not content.startswith(b"\x89PNG"):
+            return _decode_with_pillow(name, content, formats)
+        _check_whole(name, content, formats)  # 16 bits a channel: Pillow keeps eight, whichever are used
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         bgr: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
     except cv2.error:
         bgr = None
     if bgr is None:
-        return _read_with_pillow(path, content)
+        return _decode_with_pillow(name, content, formats)
     if bgr.dtype not in (np.uint8, np.uint16):
         raise InvalidImageError(
-            f"{path} has {bgr.dtype} pixels, of which the range is not known",
+            f"{name} has {bgr.dtype} pixels, of which the range is not known",
             hint="scale its values to 0…255 and save it with 8 bits",
         )
     bits = used_bits(bgr)
     if notes is not None and bits < 8 * bgr.dtype.itemsize:
-        notes.append(f"{path.name} uses only {bits} of its 16 bits and was brightened to match")
+        notes.append(f"{short_name or name} uses only {bits} of its 16 bits and was brightened to match")
     return np.ascontiguousarray(as_u8(bgr, bits)[..., ::-1])
 
 
@@ -131,7 +160,7 @@ def _read_file(path: Path) -> bytes:
         raise InvalidImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_header(path: Path, content: bytes) -> None:
+def _check_header(name: str, content: bytes) -> None:
     """Raise an error if the header names a size that is too large; decoding would take gigabytes."""
     from PIL import Image
 
@@ -142,10 +171,10 @@ def _check_header(path: Path, content: bytes) -> None:
                 width, height = image.size
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
-        raise InvalidImageError(f"{path} is too large: at most {limit} megapixels are allowed") from error
+        raise InvalidImageError(f"{name} is too large: at most {limit} megapixels are allowed") from error
     except Exception:  # a format that only OpenCV knows, or not an image
         return
-    _check_side(str(path), width, height)
+    _check_side(name, width, height)
 
 
 def _check_side(name: str, width: int, height: int) -> None:
@@ -153,21 +182,32 @@ def _check_side(name: str, width: int, height: int) -> None:
         raise InvalidImageError(f"{name} is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
 
 
-def _read_with_pillow(path: Path, content: bytes) -> NDArray[np.uint8]:
+def _check_whole(name: str, content: bytes, formats: tuple[str, ...]) -> None:
+    """Raise an error if an image file is damaged or cut off."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=formats) as image:
+            image.load()
+    except Exception as error:
+        raise InvalidImageError(f"cannot decode {name}: {error}") from error
+
+
+def _decode_with_pillow(name: str, content: bytes, formats: tuple[str, ...]) -> NDArray[np.uint8]:
     """Read what OpenCV cannot, or say what the file is."""
     from PIL import Image
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS)
-            return _pillow_pixels(image, str(path))
+            image = Image.open(io.BytesIO(content), formats=formats)
+            return _pillow_pixels(image, name)
     except InvalidImageError:
         raise
     except Exception as error:
         start = content[:512].lower()
         what = "empty" if not content else next((text for magic, text in _OTHER_FILES if magic in start), "")
-        raise InvalidImageError(f"{path} is {what or 'not an image that can be read'}") from error
+        raise InvalidImageError(f"{name} is {what or 'not an image that can be read'}") from error
 
 
 def _pillow_pixels(image: Any, name: str) -> NDArray[np.uint8]:

@@ -18,8 +18,9 @@ CLIENT_KEY = "xsam.client"
 NO_TOKEN_CLIENT = "local"
 """Name of everyone where no token is needed."""
 
-_DRAIN_BYTES = 1 << 20
-_DRAIN_WITHIN_S = 1.0
+LINGER_BYTES = 1 << 20
+LINGER_S = 1.0
+"""How much of a refused body is read, and for how long: a client that is cut off may not read why."""
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"https?://(.+)", re.ASCII)
 
@@ -164,18 +165,18 @@ async def refuse(refusal: Refusal, receive: Receive, send: Send) -> None:
 
 
 async def _drain(receive: Receive) -> None:
-    """Read some of a body and forget it: a client that is cut off while it sends may never read why."""
+    """Read some of a refused body and forget it."""
 
     async def read() -> None:
         size = 0
-        while size < _DRAIN_BYTES:
+        while size < LINGER_BYTES:
             message = await receive()
             size += len(message.get("body", b""))
             if message["type"] != "http.request" or not message.get("more_body", False):
                 return
 
     try:
-        await asyncio.wait_for(read(), _DRAIN_WITHIN_S)
+        await asyncio.wait_for(read(), LINGER_S)
     except asyncio.TimeoutError:
         return
 

@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,19 @@ def bounded_protocol(*, request_within_s: float, max_waiting: int) -> type[H11Pr
     return BoundedProtocol
 
 
+class _Server(uvicorn.Server):
+    """uvicorn's server, which tells when it begins to end."""
+
+    def __init__(self, config: uvicorn.Config, on_ending: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_ending = on_ending
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._on_ending is not None:
+            self._on_ending()
+        await super().shutdown(sockets)
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that listens on an address; port 0 = a free one.
 
@@ -92,6 +106,7 @@ def uvicorn_server(
     max_waiting: int,
     graceful_s: int = 1,
     tls: tuple[Path, Path] | None = None,
+    on_ending: Callable[[], None] | None = None,
     **options: Any,
 ) -> uvicorn.Server:
     """Build the server of an ASGI application.
@@ -102,6 +117,7 @@ def uvicorn_server(
         max_waiting: see `bounded_protocol`.
         graceful_s: how long running requests may take once the server is to end.
         tls: files of the certificate chain and of its key, in PEM.
+        on_ending: called once the server is to end, before it waits for running requests.
         options: of `uvicorn.Config`.
     """
     config = uvicorn.Config(
@@ -115,7 +131,7 @@ def uvicorn_server(
         ssl_keyfile=None if tls is None else str(tls[1]),
         **options,
     )
-    return uvicorn.Server(config)
+    return _Server(config, on_ending)
 
 
 def run_until_signal(server: uvicorn.Server, listener: socket.socket, *, announcement: str) -> None:

@@ -15,6 +15,14 @@ MAX_QUERIES = 32
 """Queries in one request; they are answered in passes of eight."""
 
 
+def raw_rgb_header(width: int, height: int) -> bytes:
+    """Return what the id of raw RGB counts before the pixels: the header of the PPM file of them.
+
+    The same bytes with another width are another image.
+    """
+    return f"P6\n{width} {height}\n255\n".encode("ascii")
+
+
 class _Body(BaseModel):
     # Unknown fields are errors in requests: a misspelled option must not be left out silently.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xsam import InvalidImageError
-from xsam.inference.images import as_rgb, read_image
+from xsam.inference.images import as_rgb, decode_image, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -100,3 +100,24 @@ def test_a_large_image_is_refused_in_the_words_of_this_project(tmp_path: Path) -
 def test_a_side_of_a_pillow_image_is_checked_before_it_is_converted() -> None:
     with pytest.raises(InvalidImageError, match=r"20000×2, sides up to 16384"):
         as_rgb(Image.new("1", (20_000, 2)))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+@pytest.mark.parametrize("share", [0.5, 0.95])
+def test_a_file_that_is_cut_off_is_refused(suffix: str, share: float) -> None:
+    """The part that arrived was segmented as if it were the whole picture."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    content = bytes(cv2.imencode(suffix, pixels)[1])
+    with pytest.raises(InvalidImageError, match="the image"):
+        decode_image(content[: int(len(content) * share)], whole=True)
+    np.testing.assert_array_equal(decode_image(content, whole=True), decode_image(content))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
+def test_16_bits_are_brightened_in_whole_files_too(shape: tuple[int, ...]) -> None:
+    notes: list[str] = []
+    content = bytes(cv2.imencode(".png", np.full(shape, 3000, np.uint16))[1])
+    assert decode_image(content, notes, whole=True).max() == 187
+    assert notes == ["the image uses only 12 of its 16 bits and was brightened to match"]
+    with pytest.raises(InvalidImageError):
+        decode_image(content[: len(content) * 6 // 10], whole=True)

@@ -1,0 +1,207 @@
+"""The FastAPI application: its routes, with the gate in front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from xsam.errors import XSamError
+from xsam.segmenter import Engine
+from xsam.types.requests import Status
+from xsam.version import __version__
+from xsam.web.gate import App, HttpGate, Refusal, Scope, host_names
+from xsam.wire.models import MAX_QUERIES, ErrorBody, ResponseBody, json_schema
+from xsam_server.answers import STATUS_OF
+from xsam_server.asking import EVENT_STYLES, SegmentAnswer, SegmentDesk
+from xsam_server.clients import ClientLimits
+from xsam_server.frames import FrameStore, MemoryBudget
+from xsam_server.images import FORMATS
+from xsam_server.metrics import Metrics, RequestRecord, log_bug
+from xsam_server.model import ModelState, ServedModel
+from xsam_server.settings import ServerSettings
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/schema"})
+"""Paths that need no token: they tell nothing about cameras, clients or load."""
+
+_CLOSE_WITHIN_S = 2.0
+_TIDY_EVERY_S = 5.0
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["request"],
+                "properties": {
+                    "request": {"type": "string", "description": "JSON, see RequestBody in /v1/schema"},
+                    "image": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": f"{', '.join(FORMATS)} file, or raw RGB with its size in the request",
+                    },
+                },
+            },
+            "example": {"request": '{"queries": [{"text": "the red mug"}], "deadline_s": 10}'},
+        },
+        "application/json": {
+            "schema": {"type": "object", "description": "RequestBody in /v1/schema, with the id of a frame"}
+        },
+    },
+}
+
+
+class ModelServer:
+    """The application of one model, and what it is made of."""
+
+    def __init__(
+        self,
+        load: Callable[[], Engine],
+        settings: ServerSettings,
+        *,
+        on_failed: Callable[[], None] | None = None,
+    ) -> None:
+        """Build the application; the model is loaded when it starts.
+
+        Args:
+            load: returns the engine; called in the model's thread.
+            settings: whom to serve, and the limits.
+            on_failed: see `ServedModel`.
+        """
+        self.settings = settings
+        self.model = ServedModel(load, queue_size=settings.queue_size, log_error=log_bug, on_failed=on_failed)
+        self.frames = FrameStore(limit_bytes=settings.frames_bytes, max_age_s=settings.frames_age_s)
+        memory = MemoryBudget(settings.memory_bytes)
+        self.metrics = Metrics(
+            waiting=lambda: self.model.worker.waiting,
+            busy=lambda: self.model.worker.busy,
+            frames_bytes=lambda: self.frames.nbytes,
+            memory_bytes=lambda: memory.used,
+        )
+        self._desk = SegmentDesk(
+            settings=settings,
+            model=self.model,
+            frames=self.frames,
+            memory=memory,
+            limits=ClientLimits(clients=settings.clients),
+            metrics=self.metrics,
+        )
+        self.app: App = HttpGate(
+            self._routes(),
+            names=host_names(settings.host, settings.allowed_hosts),
+            tokens={client.name: client.token for client in settings.clients},
+            open_paths=OPEN_PATHS,
+            on_refused=self._count_refusal,
+        )
+
+    def _count_refusal(self, scope: Scope, refusal: Refusal) -> None:
+        record = RequestRecord(client="unknown", code=refusal.code, http_status=refusal.status)
+        self.metrics.ended(record)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        self.model.start()
+        tidy = asyncio.ensure_future(self._tidy())
+        try:
+            yield
+        finally:
+            tidy.cancel()
+            self._desk.close()
+            await asyncio.to_thread(self.model.close, timeout_s=_CLOSE_WITHIN_S)
+
+    async def _tidy(self) -> None:
+        """Drop old frames also while nobody asks."""
+        while True:
+            await asyncio.sleep(_TIDY_EVERY_S)
+            self.frames.drop_old()
+
+    def _routes(self) -> FastAPI:
+        app = FastAPI(
+            title="X-SAM server",
+            version=__version__,
+            description="Segment what you can say or point at: one model for many clients.",
+            lifespan=self._lifespan,
+            redoc_url=None,
+        )
+        errors: dict[int | str, dict[str, Any]] = {
+            status: {"model": ErrorBody} for status in sorted({*STATUS_OF.values(), 403, 421} - {499})
+        }
+        streams = {style.media_type: {"schema": {"type": "string"}} for style in EVENT_STYLES}
+
+        @app.post(
+            "/v1/segment",
+            response_model=ResponseBody,
+            responses={200: {"content": streams}, **errors},
+            openapi_extra={"requestBody": _REQUEST_BODY},
+            summary="Segment one image by up to 32 queries",
+        )
+        async def segment() -> Response:
+            return SegmentAnswer(self._desk)
+
+        @app.get("/v1/schema", summary="JSON schema of requests, responses, errors and events")
+        async def schema() -> JSONResponse:
+            return JSONResponse(json_schema())
+
+        @app.get("/v1/status", summary="The model, its state, and the limits of this server")
+        async def status() -> JSONResponse:
+            return JSONResponse(self._status())
+
+        @app.get("/healthz", summary="The server runs")
+        async def healthz() -> JSONResponse:
+            return JSONResponse({"status": "ok"})
+
+        @app.get("/readyz", summary="The model is loaded and warm")
+        async def readyz() -> JSONResponse:
+            state = self.model.state
+            return JSONResponse({"state": state.value}, status_code=200 if state is ModelState.READY else 503)
+
+        @app.get("/metrics", summary="Metrics for Prometheus")
+        async def metrics() -> Response:
+            return Response(self.metrics.as_text(), media_type=self.metrics.content_type)
+
+        @app.exception_handler(HTTPException)
+        async def no_route(_: Request, error: HTTPException) -> Response:
+            body = ErrorBody(
+                status=Status.REFUSED, code="NO_SUCH_PATH", message=str(error.detail), hint="see /docs"
+            )
+            return Response(
+                body.model_dump_json(), status_code=error.status_code, media_type="application/json"
+            )
+
+        return app
+
+    def _status(self) -> dict[str, Any]:
+        settings = self.settings
+        error: XSamError | None = self.model.error
+        return {
+            "version": __version__,
+            "state": self.model.state.value,
+            "model": self.model.model_id,
+            "error": "" if error is None else str(error),
+            "waiting": self.model.worker.waiting,
+            "limits": {
+                "queries": MAX_QUERIES,
+                "queue": settings.queue_size,
+                "body_bytes": settings.max_body_bytes,
+                "pixels": settings.max_pixels,
+                "deadline_s": settings.max_deadline_s,
+                "frames_bytes": settings.frames_bytes,
+                "frames_age_s": settings.frames_age_s,
+            },
+        }
+
+
+def configure_logging() -> None:
+    """Write the log of the server to the standard error, one line of JSON for each event."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("xsam_server")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

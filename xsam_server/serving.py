@@ -1,0 +1,95 @@
+"""Run the server until a signal ends it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from xsam.errors import InvalidOptionError
+from xsam.segmenter import Engine
+from xsam.web.gate import is_host_name, is_loopback
+from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
+from xsam_server.app import ModelServer, configure_logging
+from xsam_server.settings import ServerSettings
+
+
+def serve(load: Callable[[], Engine], settings: ServerSettings) -> None:
+    """Load the model in the background, and serve it until a signal ends the program.
+
+    Args:
+        load: returns the engine.
+        settings: checked by `check_settings` before.
+
+    Raises:
+        OSError: the address is not available, or a file of TLS cannot be read.
+        XSamError: the model cannot be loaded.
+    """
+    configure_logging()
+    with listen(settings.host, settings.port) as listener:
+        _serve_on(listener, load, settings)
+
+
+def _serve_on(listener: socket.socket, load: Callable[[], Engine], settings: ServerSettings) -> None:
+    programs: list[uvicorn.Server] = []
+
+    def end() -> None:
+        programs[0].should_exit = True
+
+    server = ModelServer(load, settings, on_failed=end)
+    program = uvicorn_server(
+        server.app,
+        request_within_s=settings.request_within_s,
+        max_waiting=settings.max_waiting,
+        tls=settings.tls,
+        on_ending=server.model.stop_accepting,
+        timeout_keep_alive=settings.request_within_s,
+        server_header=False,
+    )
+    programs.append(program)
+    url = url_of(listener, settings.host, scheme="http" if settings.tls is None else "https")
+    run_until_signal(program, listener, announcement=f"xsam: serving on {url}, API page {url}/docs")
+    error = server.model.error
+    if error is not None:
+        raise error
+    if server.model.worker.busy:  # its thread cannot be stopped, and Python would wait for it
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+def check_settings(settings: ServerSettings) -> ServerSettings:
+    """Return the settings, if nothing in them opens the server to the network without a token.
+
+    Raises:
+        InvalidOptionError: the option that is wrong, and what to do.
+    """
+    host = settings.host
+    for name in settings.allowed_hosts:
+        if not is_host_name(name):
+            raise InvalidOptionError(f"--allowed-host {name}: give a name or address, and a port if needed")
+    if not is_host_name(f"[{host}]" if ":" in host else host):
+        raise InvalidOptionError(f"--host {host}: no address of this machine")
+    if not is_loopback(host) and not settings.clients:
+        raise InvalidOptionError(
+            f"--host {host}: other machines could use the model and its memory",
+            hint="give --token-file, with a line NAME TOKEN for each client",
+        )
+    if host in ("0.0.0.0", "::") and not settings.allowed_hosts:
+        raise InvalidOptionError(
+            f"--host {host}: the names by which clients call this machine are not known",
+            hint="add --allowed-host NAME",
+        )
+    for path in settings.tls or ():
+        _check_file(path)
+    return settings
+
+
+def _check_file(path: Path) -> None:
+    """Raise `OSError` if a file cannot be read."""
+    with path.open("rb"):
+        pass
