@@ -25,7 +25,9 @@ class Size(str, Enum):
 
     TINY = "tiny"
     MID = "mid"
+    X2SAM_MID = "x2sam-mid"
     FULL = "full"
+    X2SAM_FULL = "x2sam-full"
     NODE = "node"
 
 
@@ -75,6 +77,10 @@ def main(
             from benchmarks.node import measure_node
 
             report[name] = measure_node(log)
+        elif name == "x2sam-full":
+            from benchmarks.full_x2sam import measure_full_x2sam
+
+            report[name] = measure_full_x2sam(cache / name, seconds, log)
         else:
             report[name] = measure(model_size(name, cache, once=once), seconds, log)
             for line in roofline(report[name]):

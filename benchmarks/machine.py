@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -66,10 +68,15 @@ def _best(work: Callable[[], object], clock: Callable[[], float]) -> float:
 def peak_extra_mib(work: Callable[[], object]) -> float:
     """Return the peak resident memory of `work` beyond what was resident before it, MiB (Linux only)."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+    reset_peak()
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / _MIB
+
+
+def reset_peak() -> None:
+    """Let the peak resident memory start again from what is resident now (Linux only)."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_mib() -> float:
@@ -82,6 +89,25 @@ def _status(name: str) -> int:
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise OSError(f"no {name} in /proc/self/status")
+
+
+@contextmanager
+def watch_own_memory(peak: list[float]) -> Iterator[None]:
+    """Append the peak of the memory that is not mapped from files, MiB, sampled every 20 ms (Linux only)."""
+    highest, done = [_status("RssAnon")], threading.Event()
+
+    def sample() -> None:
+        while not done.wait(0.02):
+            highest.append(max(highest.pop(), _status("RssAnon")))
+
+    watcher = threading.Thread(target=sample)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+        peak.append(highest[0] / _MIB)
 
 
 def drop_from_memory(folder: Path) -> None:

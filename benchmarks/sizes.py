@@ -1,29 +1,24 @@
-"""Checkpoints to measure: the shipped one, and two with random weights that are written once."""
+"""Checkpoints to measure: the shipped one, and others with random weights that are written once."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
-from transformers import Phi3Config, SamVisionConfig, SiglipVisionConfig
-
-from xsam.config import XSamConfig, full_config
-from xsam.model.xsam import XSamModel
-from xsam.train.tokenizer import build_tiny_tokenizer
-from xsam.weights.checkpoint import resolve_model
-
-_RELEASED_NAMES = (
-    ("vision_encoder.", "visual_encoder."),
-    ("segmentor.class_predictor.logit_scale", "segmentor.logit_scale"),
+from transformers import (
+    Phi3Config,
+    Qwen3VLConfig,
+    Sam2VisionConfig,
+    SamVisionConfig,
+    SiglipVisionConfig,
 )
-_WEIGHT_STD = 0.02
+
+from benchmarks.random_weights import is_written, write_random, write_released
+from xsam.config import X2SamConfig, XSamConfig, full_config
+from xsam.config.presets import full_x2sam_config
+from xsam.weights.checkpoint import resolve_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +34,7 @@ class ModelSize:
 
 
 def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
-    """Return the size tiny, mid or full; the latter two are written to `cache` if they are not there yet."""
+    """Return the size of a name; all but the tiny one are written to `cache` if they are not there yet."""
     if name == "tiny":
         return ModelSize(
             name=name,
@@ -50,9 +45,10 @@ def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
             once=once,
         )
     folder = cache / name
-    if name == "mid":
-        if not _is_written(folder / "model.safetensors", mid_config()):
-            write_random(folder, mid_config(), torch.float32, released=False)
+    if name in ("mid", "x2sam-mid"):
+        config = mid_config() if name == "mid" else mid_x2sam_config()
+        if not is_written(folder / "model.safetensors", config):
+            write_random(folder, config, torch.float32)
         return ModelSize(
             name=name,
             folder=folder,
@@ -61,13 +57,13 @@ def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
             generated_tokens=16,
             once=once,
         )
-    if not _is_written(folder / "pytorch_model.bin", full_config()):
-        write_random(folder, full_config(), torch.bfloat16, released=True)
+    if not is_written(folder / "pytorch_model.bin", full_config()):
+        write_released(folder, full_config(), torch.bfloat16)
     return ModelSize(name=name, folder=folder, dtype="bfloat16", repetitions=1, generated_tokens=4, once=True)
 
 
 def mid_config() -> XSamConfig:
-    """Return the mid configuration, 373 M parameters.
+    """Return the mid configuration of X-SAM, 373 M parameters.
 
     SAM ViT-B at 512, SigLIP-B/16 at 224, a 12-layer Phi-3, and the full-size decoder. The vocabulary is
     small, though larger than the tokenizer's: embedding and output layers cost nearly nothing in a prompt,
@@ -93,45 +89,53 @@ def mid_config() -> XSamConfig:
     )
 
 
-def write_random(folder: Path, config: XSamConfig, dtype: torch.dtype, *, released: bool) -> None:
-    """Write a checkpoint with random weights; with `released`, in the layout of the published file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    config.write(folder / "config.json")
-    build_tiny_tokenizer().save_pretrained(folder / "tokenizer")
-    with torch.device("meta"):
-        model = XSamModel(config)
-    tensors = dict(_random_tensors(model, dtype))
-    unfinished = folder / "weights.part"
-    if released:
-        torch.save({_released(name): tensor for name, tensor in tensors.items()}, unfinished)
-        unfinished.replace(folder / "pytorch_model.bin")
-    else:
-        save_file(tensors, unfinished, metadata={"format": "pt"})
-        unfinished.replace(folder / "model.safetensors")
+def mid_x2sam_config() -> X2SamConfig:
+    """Return the mid configuration of X2SAM, 427 M parameters.
 
-
-def _is_written(weights: Path, config: XSamConfig) -> bool:
-    """Return True if the weights exist and belong to this configuration, not to an earlier one."""
-    described = weights.parent / "config.json"
-    if not (weights.exists() and described.exists()):
-        return False
-    return bool(json.loads(described.read_text(encoding="utf-8")) == json.loads(json.dumps(config.to_dict())))
-
-
-def _released(name: str) -> str:
-    for new, old in _RELEASED_NAMES:
-        if name.startswith(new):
-            return old + name[len(new) :]
-    return name
-
-
-def _random_tensors(model: XSamModel, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Yield weights that keep every activation finite; one draw is repeated: drawing 4.6 G takes minutes."""
-    noise = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0))
-    for name, tensor in model.state_dict().items():
-        if tensor.dim() == 1:
-            value = torch.zeros(tensor.shape) if name.endswith("bias") else torch.ones(tensor.shape)
-            yield name, value.to(dtype)
-            continue
-        repeated = (noise * _WEIGHT_STD).to(dtype).repeat(math.ceil(tensor.numel() / len(noise)))
-        yield name, repeated[: tensor.numel()].reshape(tensor.shape).clone()
+    Hiera-B+ at 384, a vision tower and a text model of 12 layers, and the full-size decoder and memory.
+    """
+    full = full_x2sam_config()
+    return replace(
+        full,
+        vlm=Qwen3VLConfig(
+            vision_config={
+                "depth": 12,
+                "hidden_size": 768,
+                "intermediate_size": 3072,
+                "num_heads": 12,
+                "patch_size": 16,
+                "out_hidden_size": 1024,
+                "num_position_embeddings": 2304,
+                "deepstack_visual_indexes": [2, 5, 8],
+            },
+            text_config={
+                **full.vlm.text_config.to_dict(),
+                "vocab_size": 1024,
+                "hidden_size": 1024,
+                "intermediate_size": 2816,
+                "num_hidden_layers": 12,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+                "head_dim": 64,
+                "bos_token_id": 1,
+                "eos_token_id": 2,
+            },
+            tie_word_embeddings=True,
+        ),
+        sam2=Sam2VisionConfig(
+            backbone_config={
+                "model_type": "sam2_hiera_det_model",
+                "hidden_size": 112,
+                "num_attention_heads": 2,
+                "image_size": [384, 384],
+                "window_positional_embedding_background_size": [14, 14],
+                "blocks_per_stage": [2, 3, 16, 3],
+                "embed_dim_per_stage": [112, 224, 448, 896],
+                "num_attention_heads_per_stage": [2, 4, 8, 16],
+                "window_size_per_stage": [8, 4, 14, 7],
+                "global_attention_blocks": [12, 16, 20],
+            },
+            backbone_channel_list=[896, 448, 224, 112],
+            fpn_hidden_size=256,
+        ),
+    )

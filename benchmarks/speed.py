@@ -24,26 +24,32 @@ from benchmarks.machine import (
     read_seconds,
 )
 from benchmarks.plain import PlainXSam
+from benchmarks.plain_x2sam import PlainX2Sam
 from benchmarks.sizes import ModelSize
+from benchmarks.video import CLIP_FRAMES, measure_video
 from xsam.engine import XSam
+from xsam.inference.family import Network
 from xsam.model.language import cache_prefix, generate
-from xsam.model.xsam import XSamModel
+from xsam.model.x2sam import X2SamModel
 from xsam.sim import render, sample_scene
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query
 from xsam.weights.checkpoint import load_checkpoint
+from xsam.weights.x2sam import is_x2sam, load_x2sam
 
 IMAGE_HW = (480, 640)
 PHRASES = (
     "the red mug",
+    "a red cup",  # without a place: one forward pass, as the plain way
     "the blue cube left of the mug",
     "the largest object on the table",
     "a green ball",
     "the banana next to the bowl",
-    "the small yellow box",
     "the object behind the red mug",
     "a pair of scissors",
 )
+PLACED = PHRASES[2]  # its answer is checked against where the mugs are, which is another prompt
+_IMAGE_TOKENS = 300
 _SAME_SCORE = 1e-3
 _SAME_IOU = 0.99
 
@@ -56,11 +62,16 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
     """
     drop_from_memory(size.folder)
     began = time.perf_counter()
-    model, tokenizer = load_checkpoint(size.folder, dtype=getattr(torch, size.dtype))
+    load = load_x2sam if is_x2sam(size.folder) else load_checkpoint
+    model, tokenizer = load(size.folder, dtype=getattr(torch, size.dtype))
     load_s = time.perf_counter() - began
     log(f"{size.name}: loaded in {load_s:.2f} s")
     engine = XSam(model, tokenizer, model_id=size.name)
-    plain = PlainXSam(model, tokenizer, clock)
+    plain: PlainXSam | PlainX2Sam = (
+        PlainX2Sam(model, tokenizer, clock)
+        if isinstance(model, X2SamModel)
+        else PlainXSam(model, tokenizer, clock)
+    )
     frames = _Frames()
     seconds: dict[str, list[float]] = defaultdict(list)
     stages: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -98,6 +109,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         else:
             ask("first", rgb, PHRASES[:1])
         ask("next", rgb, PHRASES[1:2])
+        ask("placed", rgb, (PLACED,))
         if size.once:  # reuses the encoded frame, so add the time to encode it
             ask("eight", rgb, PHRASES)
             seconds["eight"][-1] += seconds["first"][-1] - seconds["next"][-1]
@@ -128,6 +140,21 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         None if size.once else 1 / plain.seconds_per_token(frames.next(), size.generated_tokens)
     )
     took = {kind: median(values) for kind, values in seconds.items()}
+    video = (
+        {
+            "video": measure_video(
+                engine,
+                plain,
+                [frames.next() for _ in range(CLIP_FRAMES)],
+                PHRASES[0],
+                clock,
+                log,
+                repetitions=min(2, size.repetitions),
+            )
+        }
+        if isinstance(plain, PlainX2Sam)
+        else {}
+    )
     return {
         "parameters_m": round(sum(p.numel() for p in model.parameters()) / 1e6, 1),
         "dtype": size.dtype,
@@ -135,6 +162,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         "repetitions": 1 if size.once else size.repetitions,
         "first_prompt_s": round(took["first"], 4),
         "next_prompt_s": round(took["next"], 4),
+        "placed_prompt_s": round(took["placed"], 4),
         "eight_prompts_s": round(took["eight"], 4),
         "generate_tokens_per_s": round(tokens_per_s, 2),
         "peak_extra_mib": round(peaks["fast"], 1),
@@ -160,6 +188,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         "extra_memory_ratio": round(peaks["fast"] / peaks["plain"], 3),
         "score_difference": round(max(difference for difference, _ in agreement), 5),
         "mask_iou": round(min(iou for _, iou in agreement), 4),
+        **video,
         "same_answers": all(difference <= _SAME_SCORE and iou >= _SAME_IOU for difference, iou in agreement),
     }
 
@@ -195,10 +224,10 @@ def _agreement(fast: tuple[MaskRle | None, float], plain: tuple[MaskRle, float])
 
 
 @torch.inference_mode()
-def _seconds_per_token(model: XSamModel, count: int, clock: Callable[[], float]) -> float:
-    """Return the seconds per generated token after the prompt has been read."""
+def _seconds_per_token(model: Network, count: int, clock: Callable[[], float]) -> float:
+    """Return the seconds per generated token after a prompt with an image has been read."""
     prompt = model.llm.model.embed_tokens(torch.arange(5, 12))
-    image = torch.randn(1, model.config.num_image_tokens, model.config.llm.hidden_size, dtype=prompt.dtype)
+    image = torch.randn(1, _IMAGE_TOKENS, prompt.shape[1], dtype=prompt.dtype)
     prefix = cache_prefix(model.llm, image, room=count + 8)
     times: list[float] = []
     generate(
