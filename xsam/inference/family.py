@@ -10,17 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from xsam.config import IMAGE_ID
-from xsam.inference.chat_format import X2SAM_CHAT, ChatFormat, chat_format
 from xsam.inference.frame_cache import EncodedFrame
-from xsam.inference.preprocess import segmentation_pixels, vision_pixels
-from xsam.inference.qwen_pixels import fitted_hw, image_patches
+from xsam.inference.inputs import ImageInputs, X2SamInputs, XSamInputs
 from xsam.model.language import LanguageModel, PrefixCache, cache_prefix
 from xsam.model.mask_decoder import DecoderMemory, PromptText
 from xsam.model.memory import MemoryBank, MemoryEntry
@@ -42,10 +38,8 @@ class PromptStates:
     tokens: Tensor  # (N, C) at every token of the spans, in order
 
 
-class Family(Protocol):
+class Family(ImageInputs, Protocol):
     """Steps of one kind of network; all tensors have a batch of one frame."""
-
-    chat: ChatFormat
 
     @property
     def video(self) -> VideoFamily | None:
@@ -57,19 +51,6 @@ class Family(Protocol):
 
     @property
     def llm(self) -> LanguageModel: ...
-
-    @property
-    def max_positions(self) -> int:
-        """Positions that the language model has room for."""
-        ...
-
-    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
-        """Return how many tokens an image of this size takes."""
-        ...
-
-    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Any, ...]:
-        """Prepare a uint8 RGB image (H, W, 3) on the CPU."""
-        ...
 
     def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
         """Compute what depends on the frame alone, except the prefix."""
@@ -133,14 +114,14 @@ class VideoFamily(Family, Protocol):
         ...
 
 
-class XSamFamily:
+class XSamFamily(XSamInputs):
     """X-SAM: SigLIP and SAM, with Phi-3 or Qwen3."""
 
     video: VideoFamily | None = None
 
     def __init__(self, model: XSamModel) -> None:
+        super().__init__(model.config)
         self.model = model
-        self.chat = chat_format(model.config)
 
     @property
     def network(self) -> XSamModel:
@@ -149,17 +130,6 @@ class XSamFamily:
     @property
     def llm(self) -> LanguageModel:
         return self.model.llm
-
-    @property
-    def max_positions(self) -> int:
-        return int(self.model.config.llm.max_position_embeddings)
-
-    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
-        return self.model.config.num_image_tokens
-
-    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-        config = self.model.config
-        return vision_pixels(rgb, config), segmentation_pixels(rgb, config.square)
 
     def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
         model = self.model
@@ -192,12 +162,12 @@ class XSamFamily:
         return self.model.predict(encoded.memory, seg[None], conditions[None], valid[None])
 
 
-class X2SamFamily:
+class X2SamFamily(X2SamInputs):
     """X2SAM: Qwen3-VL and SAM 2; a frame is an image, without memory of earlier ones."""
 
     def __init__(self, model: X2SamModel) -> None:
+        super().__init__(model.config)
         self.model = model
-        self.chat = X2SAM_CHAT
 
     @property
     def video(self) -> VideoFamily | None:
@@ -210,28 +180,6 @@ class X2SamFamily:
     @property
     def llm(self) -> LanguageModel:
         return self.model.llm
-
-    @property
-    def max_positions(self) -> int:
-        return int(self.model.config.vlm.text_config.max_position_embeddings)
-
-    def _fitted_hw(self, image_hw: tuple[int, int]) -> tuple[int, int]:
-        vision = self.model.config.vlm.vision_config
-        return fitted_hw(
-            image_hw, self.model.config.pixels.image_pixels, vision.patch_size * vision.spatial_merge_size
-        )
-
-    def count_image_tokens(self, image_hw: tuple[int, int]) -> int:
-        vision = self.model.config.vlm.vision_config
-        height, width = self._fitted_hw(image_hw)
-        return int(height * width // (vision.patch_size * vision.spatial_merge_size) ** 2)
-
-    def pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int, int], Tensor]:
-        vision = self.model.config.vlm.vision_config
-        size = self._fitted_hw((rgb.shape[0], rgb.shape[1]))
-        patches = image_patches(rgb, size, patch=vision.patch_size, merge=vision.spatial_merge_size)
-        grid = (1, size[0] // vision.patch_size, size[1] // vision.patch_size)
-        return patches, grid, segmentation_pixels(rgb, self.model.config.square)
 
     def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
         model = self.model

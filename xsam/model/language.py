@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,35 +47,73 @@ def packed_hidden_states(
 
 
 def packed_row_states(
-    llm: LanguageModel, prefix: Tensor, rows: Tensor, owner: Tensor, offset: Tensor
+    llm: LanguageModel,
+    prefix: Tensor,
+    rows: Tensor,
+    owner: Tensor,
+    offset: Tensor,
+    *,
+    lengths: Tensor | None = None,
+    visual: Tensor | None = None,
+    deepstack: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
-    """Compute the last hidden states of rows that concatenate several texts.
+    """Compute the states that the decoder reads, of rows that concatenate several texts.
 
     Args:
         prefix: (B, T, D) embeddings that all texts of a row follow.
         rows: (B, L, D) embeddings of the texts.
         owner: (B or 1, L) int64, index of the text that a position belongs to, counted from 1.
         offset: (B or 1, L) int64, the position within its text.
+        lengths: (B,) of the prefixes, where some end earlier than T; None = all have T positions.
+        visual: (B, T) bool, the visual tokens of the prefixes; needed with `deepstack`.
+        deepstack: (N, D) features of the N visual tokens, image after image; the j-th tensor is added to
+            their states after layer j.
 
     Returns:
         (B, T, D) states of the prefix and (B, L, D) of the rows.
     """
     batch, shared, _ = prefix.shape
-    positions = torch.cat(
-        [torch.arange(shared, device=prefix.device).expand(len(offset), -1), shared + offset], dim=1
-    )
-    owner = F.pad(owner, (shared, 0))  # 0: the prefix belongs to all texts
+    within = torch.arange(shared, device=prefix.device)[None]
+    ends = torch.full((1, 1), shared, device=prefix.device) if lengths is None else lengths[:, None]
+    count = max(len(offset), len(ends))
+    positions = torch.cat([within.expand(count, -1), (ends + offset).expand(count, -1)], dim=1)
+    of_prefix = torch.where(within < ends, 0, -1)  # 0: belongs to all texts, −1: padding
+    owner = torch.cat([of_prefix.expand(count, -1), owner.expand(count, -1)], dim=1)
     distance = positions[:, :, None] - positions[:, None]
     visible = (distance >= 0) & ((owner[:, None] == 0) | (owner[:, :, None] == owner[:, None]))
-    if llm.config.sliding_window is not None:
-        visible &= distance < llm.config.sliding_window
-    hidden = llm.model(
-        inputs_embeds=torch.cat([prefix, rows], dim=1),
-        attention_mask=visible[:, None].expand(batch, 1, -1, -1),
-        position_ids=positions.expand(batch, -1),
-        use_cache=False,
-    ).last_hidden_state
+    visible &= distance < _window(llm)
+    own = (
+        {}
+        if visual is None
+        else {
+            "visual_pos_masks": F.pad(visual, (0, rows.shape[1])),
+            "deepstack_visual_embeds": list(deepstack),
+        }
+    )
+    with _states_of(llm) as states:
+        out = llm.model(
+            inputs_embeds=torch.cat([prefix, rows], dim=1),
+            attention_mask=visible[:, None].expand(batch, 1, -1, -1),
+            position_ids=positions.expand(batch, -1),
+            use_cache=False,
+            **own,
+        )
+    hidden = states[0] if states else out.last_hidden_state
     return hidden[:, :shared], hidden[:, shared:]
+
+
+@contextmanager
+def _states_of(llm: LanguageModel) -> Iterator[list[Tensor]]:
+    """Collect what enters the final norm, if that is what the decoder reads; else nothing."""
+    states: list[Tensor] = []
+    if _state_is_normed(llm):
+        yield states
+        return
+    hook = llm.model.norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+    try:
+        yield states
+    finally:
+        hook.remove()
 
 
 class PrefixCache:
@@ -227,7 +266,8 @@ def _state_is_normed(llm: LanguageModel) -> bool:
     return not isinstance(llm, QwenVlText)
 
 
-def _logits(llm: LanguageModel, state: Tensor) -> Tensor:
+def token_logits(llm: LanguageModel, state: Tensor) -> Tensor:
+    """Compute the logits of the next token from states (…, D) as the decoder reads them: (…, vocabulary)."""
     return llm.lm_head(state if _state_is_normed(llm) else llm.model.norm(state))
 
 
@@ -306,7 +346,7 @@ def generate(
         if token_ids and token_ids[-1] in final_ids:
             break
         if forced_ids is None:
-            token = int(_logits(llm, hidden[:, -1]).argmax())
+            token = int(token_logits(llm, hidden[:, -1]).argmax())
         else:
             token = forced_ids[len(token_ids)]
         token_ids.append(token)

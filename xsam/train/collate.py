@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from xsam.config import IMAGE_ID, XSamConfig
+from xsam.config import IMAGE_ID, ModelConfig
 from xsam.data.samples import PromptedImage, TrainPrompt
-from xsam.inference.chat_format import chat_format
-from xsam.inference.preprocess import region_mask, segmentation_pixels, square_mask, vision_pixels
+from xsam.inference.inputs import Grid, inputs_of
+from xsam.inference.preprocess import region_mask, square_mask
 from xsam.inference.prompts import TokenizedPrompt, tokenize
 from xsam.train.losses import PromptTarget
 
@@ -24,14 +24,16 @@ IGNORE = -100
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrainBatch:
-    """A batch of B images. The texts of an image share one row of L positions, after the common prefix.
+    """A batch of B images. The texts of an image share one row of L positions, after their common prefix.
 
     P is the number of prompts that request masks; images with fewer have `None` targets at the end.
     """
 
-    vision_pixels: Tensor  # (B, 3, s, s)
+    vision_pixels: Tensor  # (B, 3, s, s); X2SAM: (N, channels) patches of all images
+    grids: tuple[Grid, ...]  # of the patches of each image; empty for X-SAM
     seg_pixels: Tensor  # (B, 3, S, S)
-    prefix_ids: Tensor  # (T,) tokens that precede every text, image placeholders expanded
+    prefix_ids: Tensor  # (B, T) tokens that precede every text, image placeholders expanded, 0 at padding
+    prefix_lengths: Tensor  # (B,)
     text_ids: Tensor  # (B, L) region placeholders expanded, 0 at padding
     text_labels: Tensor  # (B, L) answer tokens, IGNORE elsewhere
     owner: Tensor  # (B, L) 1-based index of the text; −1 at padding
@@ -68,8 +70,9 @@ def _moved(value: Any, device: torch.device) -> Any:
 class Collator:
     """Turns samples into a `TrainBatch` for one model configuration and tokenizer."""
 
-    def __init__(self, config: XSamConfig, tokenizer: Any) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: Any) -> None:
         self.config = config
+        self.inputs = inputs_of(config)
         self.tokenizer = tokenizer
 
     def __call__(self, samples: Sequence[PromptedImage]) -> TrainBatch:
@@ -88,10 +91,13 @@ class Collator:
                     spans[b, p, k, start + inside] = 1 / len(inside)
                 seg_positions[b, p] = start + int(np.flatnonzero(text.seg_ids[row.split :] == 0)[0])
         names = sorted({name for sample in samples for name in sample.attributes})
+        vision, *grids, squares = zip(*(self.inputs.pixels(sample.rgb) for sample in samples), strict=True)
         return TrainBatch(
-            vision_pixels=torch.stack([vision_pixels(s.rgb, config) for s in samples]),
-            seg_pixels=torch.stack([segmentation_pixels(s.rgb, config.square) for s in samples]),
-            prefix_ids=torch.from_numpy(rows[0].prefix),
+            vision_pixels=torch.cat(vision) if grids else torch.stack(vision),
+            grids=grids[0] if grids else (),
+            seg_pixels=torch.stack(squares),
+            prefix_ids=_padded([row.prefix for row in rows], 0),
+            prefix_lengths=torch.tensor([len(row.prefix) for row in rows]),
             text_ids=_padded([row.ids for row in rows], 0),
             text_labels=_padded([row.labels for row in rows], IGNORE),
             owner=_padded([row.owner for row in rows], -1),
@@ -128,16 +134,15 @@ class Collator:
         )
 
     def _masks(self, masks: NDArray[np.bool_]) -> Tensor:
-        side = self.config.sam.image_size
+        side = self.config.square.side
         if len(masks) == 0:
             return torch.zeros(0, side, side, dtype=torch.bool)
         return torch.stack([square_mask(mask, self.config.square) for mask in masks])
 
-    def tokenize(self, prompt: TrainPrompt) -> TokenizedPrompt:
+    def tokenize(self, prompt: TrainPrompt, image_hw: tuple[int, int]) -> TokenizedPrompt:
         """Tokenize a prompt and expand all placeholders."""
-        config = self.config
-        return tokenize(self.tokenizer, prompt.conversation, chat_format(config)).expand(
-            config.num_image_tokens, config.sampler.tokens_per_region
+        return tokenize(self.tokenizer, prompt.conversation, self.inputs.chat).expand(
+            self.inputs.count_image_tokens(image_hw), self.config.sampler.tokens_per_region
         )
 
 
@@ -145,7 +150,8 @@ class _Row:
     """The concatenated texts of one image."""
 
     def __init__(self, collator: Collator, sample: PromptedImage) -> None:
-        texts = [(prompt, collator.tokenize(prompt)) for prompt in sample.prompts]
+        image_hw = (sample.rgb.shape[0], sample.rgb.shape[1])
+        texts = [(prompt, collator.tokenize(prompt, image_hw)) for prompt in sample.prompts]
         first = texts[0][1].input_ids
         self.split = int(np.flatnonzero(first == IMAGE_ID)[-1]) + 1
         self.prefix = first[: self.split]

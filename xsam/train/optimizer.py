@@ -9,41 +9,48 @@ import torch
 from torch import nn
 
 from xsam.errors import TrainingConfigError
+from xsam.inference.family import Network
+from xsam.train.lora import is_lora
 from xsam.train.muon import Muon
-from xsam.train.stages import Stage, StageConfig
-
-UNUSED_PARAMETERS = (
-    "vision_encoder.head.",
-    "segmentor.encoder.neck.",
-    "segmentor.shared_image_embedding.",
-    "vision_encoder.post_layernorm.",
-)
-"""Parameters of the checkpoint that no output depends on; so are those of the last SigLIP layer."""
+from xsam.train.networks import network_of
+from xsam.train.stages import StageConfig
 
 _ENCODERS = ("vision_encoder.", "segmentor.encoder.")
-_TRAINED_IN = {
-    Stage.SEGMENTOR: ("segmentor.", "seg_connector.", "bg_embeds."),
-    Stage.ALIGNMENT: ("visual_projector.", "seg_projector."),
-    Stage.MIXED: ("",),
-}
+_VOCABULARY = ("embed_tokens.", "lm_head.")
 _NO_DECAY = ("embed", "queries_features", "logit_scale", "pos_embed", "rel_pos")
 
 
-def freeze(model: nn.Module, config: StageConfig, *, last_vision_layer: int) -> list[str]:
+def freeze(model: Network, config: StageConfig) -> list[str]:
     """Disable the gradients of the parameters that the stage does not train; return the names of the others.
 
+    With low-rank updates, everything in the language model rests but them and the vocabulary.
+
     Raises:
-        TrainingConfigError: a prefix in `config.trainable` or `config.frozen` matches no parameter.
+        TrainingConfigError: a prefix in `config.trainable` or `config.frozen` matches no parameter, or this
+            kind of network has no such stage.
     """
+    network = network_of(model)
+    if config.stage not in network.trained_in:
+        known = ", ".join(stage.value for stage in network.trained_in)
+        raise TrainingConfigError(
+            f"X2SAM has no stage {config.stage.value!r} here, only {known}",
+            hint="start from a checkpoint that `xsam convert` wrote",
+        )
     names = [name for name, _ in model.named_parameters()]
     prefixes = (*config.trainable, *config.frozen)
     unknown = [prefix for prefix in prefixes if not any(name.startswith(prefix) for name in names)]
     if unknown:
         raise TrainingConfigError(f"trainable, frozen: no parameter begins with {', '.join(unknown)}")
-    unused = (*UNUSED_PARAMETERS, f"vision_encoder.encoder.layers.{last_vision_layer}.")
-    trained = config.trainable or _TRAINED_IN[config.stage]
+    trained = config.trainable or network.trained_in[config.stage]
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name.startswith(trained) and not name.startswith(unused))
+        resting = (
+            config.lora is not None
+            and name.startswith(network.language_model)
+            and not (is_lora(name) or any(part in name for part in _VOCABULARY))
+        )
+        parameter.requires_grad_(
+            name.startswith(trained) and not name.startswith(network.unused) and not resting
+        )
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 

@@ -16,11 +16,13 @@ from xsam.config import tiny_config
 from xsam.config.sections import MAX_IMAGE_SIDE
 from xsam.data.samples import SampleSource
 from xsam.errors import TrainingConfigError
+from xsam.inference.family import Network
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
 from xsam.train.command import app
 from xsam.train.stages import SourceConfig, StageConfig, read_stage
 from xsam.weights.checkpoint import load_checkpoint
+from xsam.weights.x2sam import is_x2sam, load_x2sam
 
 SCENES = "scenes"
 _PATH_OPTIONS = frozenset({"folder", "root", "annotations", "images", "masks", "explanations"})
@@ -64,7 +66,7 @@ def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool
         raise TrainingConfigError(f"source {config.name or SCENES!r}: {error}") from error
 
 
-def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]:
+def build_model(config: StageConfig, init: Path | None) -> tuple[Network, Any]:
     """Create the model to train and its tokenizer.
 
     Args:
@@ -76,7 +78,7 @@ def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]
         CheckpointError: see `xsam.weights.checkpoint`.
     """
     if init is not None:
-        return load_checkpoint(init)
+        return load_x2sam(init) if is_x2sam(init) else load_checkpoint(init)
     if config.model != "tiny":
         raise TrainingConfigError(
             "the full size starts from a checkpoint", hint="pass --init, a folder made by `xsam convert`"
@@ -90,8 +92,8 @@ def build_model(config: StageConfig, init: Path | None) -> tuple[XSamModel, Any]
     return model, tokenizer
 
 
-def at_image_size(model: XSamModel, side: int) -> XSamModel:
-    """Adapt the weights to another input size of the SAM branch.
+def at_image_size(model: Network, side: int) -> Network:
+    """Adapt the weights of X-SAM to another input size of the SAM branch.
 
     Only positions depend on the size. Absolute positions are resized bicubically; the relative ones of the
     global attention layers are resized linearly, as SAM's own code does at run time.
@@ -104,8 +106,10 @@ def at_image_size(model: XSamModel, side: int) -> XSamModel:
         A new model in float32 on the CPU, or `model` itself if it already has this size.
 
     Raises:
-        TrainingConfigError: `side` is not a multiple of the size of two patches.
+        TrainingConfigError: `side` is not a multiple of the size of two patches, or the model is X2SAM.
     """
+    if not isinstance(model, XSamModel):
+        raise TrainingConfigError("the image size of X2SAM is that of its checkpoint", hint="no --image-size")
     config = copy.deepcopy(model.config)
     if side == config.sam.image_size:
         return model

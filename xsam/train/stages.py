@@ -18,6 +18,7 @@ import yaml
 
 from xsam.config.fields import Field, Number, Whole, check_section
 from xsam.errors import TrainingConfigError
+from xsam.train.lora import LoraConfig
 from xsam.train.losses import LossWeights, MaskSampling
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -52,6 +53,7 @@ _PART_RANGES: Mapping[str, Mapping[str, Field]] = {
         "importance_ratio": _FRACTION,
         "match_stride": Whole(1, 64),
     },
+    "lora": {"rank": Whole(1, 4096), "alpha": Number(0.0, 1e6), "dropout": Number(0.0, 0.9)},
 }
 
 
@@ -116,6 +118,7 @@ class StageConfig:
     sampling: MaskSampling = field(default_factory=MaskSampling)
     attributes: Mapping[str, int] | None = None  # auxiliary heads: attribute → number of values
     grounding: bool = False  # auxiliary coarse mask from the `<SEG>` embedding
+    lora: LoraConfig | None = None  # train low-rank updates of the language model instead of its matrices
 
     seed: int = 0
     log_every: int = 50
@@ -127,6 +130,8 @@ class StageConfig:
         check_section("", {name: getattr(self, name) for name in _RANGES}, _RANGES, problems)
         for part, table in _PART_RANGES.items():
             values = getattr(self, part)
+            if values is None:
+                continue
             check_section(part, {name: getattr(values, name) for name in table}, table, problems)
         if not all(0 <= beta < 1 for beta in self.betas):
             problems.append(f"betas must be numbers from 0 to below 1, got {list(self.betas)}")

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xsam.model.language import packed_row_states
+from xsam.inference.family import Network
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage, ImageFeatures, XSamModel
 from xsam.train.collate import IGNORE, TrainBatch
 from xsam.train.heads import AttributeHeads, ClosedSetHead, GroundingHead
 from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
+from xsam.train.networks import TextStates, network_of
 from xsam.train.stages import Stage
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextStates:
-    """Output of the language model for a batch of texts."""
-
-    hidden: Tensor  # (B, L, D) last hidden states
-    seg_embeds: Tensor  # (B, P, C) projected states at `<SEG>`
-    conditions: Tensor  # (B, P, K, C) mean projected state of each condition
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,25 +29,23 @@ class ForwardOutput:
 
 
 def read_texts(
-    model: XSamModel, features: ImageFeatures, batch: TrainBatch, generator: torch.Generator | None = None
+    model: Network, features: Any, batch: TrainBatch, generator: torch.Generator | None = None
 ) -> TextStates:
     """Run the language model over all texts of every image in one packed forward pass."""
-    tokens = features.image_tokens
-    prefix = torch.stack([model.embed(batch.prefix_ids, image) for image in tokens])
-    regions = _region_tokens(model, features.region_map, batch, generator)
-    rows = model.embed(batch.text_ids.flatten(), None, regions).unflatten(0, batch.text_ids.shape)
-    _, hidden = packed_row_states(model.llm, prefix, rows, batch.owner, batch.offset)
-    projected = model.llm_projector(hidden)
+    network = network_of(model)
+    hidden = network.read(features, batch, _region_tokens(model, features, batch, generator))
+    projected = network.project(hidden)
     rows_index = torch.arange(len(projected), device=projected.device)[:, None]
     return TextStates(
         hidden=hidden,
         seg_embeds=projected[rows_index, batch.seg_positions],
         conditions=torch.einsum("bpkl,blc->bpkc", batch.span_weights.to(projected.dtype), projected),
+        projected=projected,
     )
 
 
 def _region_tokens(
-    model: XSamModel, region_map: Tensor, batch: TrainBatch, generator: torch.Generator | None
+    model: Network, features: Any, batch: TrainBatch, generator: torch.Generator | None
 ) -> Tensor | None:
     """Compute (R, tokens, D) tokens of all regions of the batch, in the order of their placeholders."""
     owners = [b for b, masks in enumerate(batch.region_masks) for _ in masks]
@@ -62,33 +53,33 @@ def _region_tokens(
         return None
     count = model.config.sampler.num_sample_point
     points = [region_points(m, count, generator=generator) for masks in batch.region_masks for m in masks]
-    return model.region_tokens(region_map[owners], torch.stack(points))
+    return network_of(model).region_tokens(features, owners, torch.stack(points))
 
 
-def language_loss(lm_head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+def language_loss(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
     """Compute next-token cross-entropy, only at the positions that predict an answer token.
 
     Args:
-        lm_head: (…, D) → (…, vocabulary).
-        hidden: (B, L, D) last hidden states.
+        head: states (…, D) → logits (…, vocabulary).
+        hidden: (B, L, D) states of the language model.
         labels: (B, L), IGNORE where nothing is to be predicted.
     """
     is_target = labels[:, 1:] != IGNORE
     if not is_target.any():
         return hidden.sum() * 0.0
-    return F.cross_entropy(lm_head(hidden[:, :-1][is_target]).float(), labels[:, 1:][is_target])
+    return F.cross_entropy(head(hidden[:, :-1][is_target]).float(), labels[:, 1:][is_target])
 
 
 def forward_batch(
-    model: XSamModel, batch: TrainBatch, *, generator: torch.Generator | None = None
-) -> tuple[ImageFeatures, TextStates, ForwardOutput]:
+    model: Network, batch: TrainBatch, *, generator: torch.Generator | None = None
+) -> tuple[Any, TextStates, ForwardOutput]:
     """Encode every image once and decode all of its prompts."""
-    features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
+    network = network_of(model)
+    features = network.encode(batch)
     text = read_texts(model, features, batch, generator)
     if not batch.seg_positions.shape[1]:  # no prompt requests masks
         return features, text, ForwardOutput(stages=[], query_states=text.seg_embeds[:, :, None])
-    stages = model.decode(features, text.seg_embeds, text.conditions, batch.condition_valid)
-    return features, text, _forward_output(stages)
+    return features, text, _forward_output(network.decode(features, text, batch))
 
 
 def _forward_output(stages: Sequence[DecoderStage]) -> ForwardOutput:
@@ -112,7 +103,7 @@ class StageModule(nn.Module):
 
     def __init__(
         self,
-        model: XSamModel,
+        model: Network,
         stage: Stage,
         *,
         weights: LossWeights,
@@ -149,7 +140,8 @@ class StageModule(nn.Module):
         if self.stage is Stage.ALIGNMENT:
             return self._alignment(batch, generator)
         features, text, output = forward_batch(self.model, batch, generator=generator)
-        losses = {"loss_llm": language_loss(self.model.llm.lm_head, text.hidden, batch.text_labels)}
+        head = network_of(self.model).token_logits
+        losses = {"loss_llm": language_loss(head, text.hidden, batch.text_labels)}
         losses.update(self._mask_losses(output, batch, batch.targets, features.multi_scale[-1], generator))
         if self.grounding is not None and batch.seg_positions.shape[1]:
             losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
@@ -157,6 +149,7 @@ class StageModule(nn.Module):
 
     def _segmentor(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
         assert self.closed_set is not None
+        assert isinstance(self.model, XSamModel)
         features = self.model.encode_segmentation(batch.seg_pixels)
         count = len(batch.seg_pixels)
         conditions = self.closed_set.conditions(count)
@@ -172,6 +165,7 @@ class StageModule(nn.Module):
 
     def _alignment(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:
         model = self.model
+        assert isinstance(model, XSamModel)
         with torch.no_grad():  # the segmentation branch is frozen in this stage
             seg = model.encode_segmentation(batch.seg_pixels)
         features = ImageFeatures(
@@ -182,7 +176,7 @@ class StageModule(nn.Module):
             mask_features=seg.mask_features,
         )
         text = read_texts(model, features, batch, generator)
-        losses = {"loss_llm": language_loss(model.llm.lm_head, text.hidden, batch.text_labels)}
+        losses = {"loss_llm": language_loss(network_of(model).token_logits, text.hidden, batch.text_labels)}
         if self.grounding is not None and batch.seg_positions.shape[1]:
             losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
         return losses

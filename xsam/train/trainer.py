@@ -24,15 +24,17 @@ from tqdm import tqdm
 
 from xsam.data.samples import SampleSource
 from xsam.errors import ModelError, TrainingConfigError
-from xsam.model.xsam import XSamModel
+from xsam.inference.family import Network
 from xsam.train.batches import PlannedBatches
 from xsam.train.collate import Collator, TrainBatch
+from xsam.train.lora import add_lora, merged_state
 from xsam.train.mixture import BatchPlan
+from xsam.train.networks import network_of
 from xsam.train.optimizer import build_optimizers, freeze, schedule, set_rates
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import StageModule
 from xsam.train.validation import Validation
-from xsam.weights.checkpoint import save_checkpoint
+from xsam.weights.checkpoint import write_folder
 
 HEADS_FILE = "heads.safetensors"
 
@@ -67,7 +69,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: XSamModel,
+        model: Network,
         tokenizer: Any,
         config: StageConfig,
         sources: Sequence[SampleSource],
@@ -85,9 +87,12 @@ class Trainer:
             project_dir=str(out),
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
         )
-        freeze(model, config, last_vision_layer=model.config.vision_encoder.num_hidden_layers - 1)
+        network = network_of(model)
+        if config.lora is not None:
+            add_lora(network.text_layers, config.lora)
+        freeze(model, config)
         if config.gradient_checkpointing:
-            for part in (model.llm, model.vision_encoder, model.segmentor.encoder):
+            for part in network.checkpointed:
                 # Older releases of transformers 5 only have the second name.
                 getattr(part, "activation_checkpointing_enable", part.gradient_checkpointing_enable)()
         module = StageModule(
@@ -109,7 +114,7 @@ class Trainer:
         self.module, self.optimizers = prepared[0], list(prepared[1:])
         self.progress = TrainingProgress()
         self.accelerator.register_for_checkpointing(self.progress)
-        self.ema: XSamModel | None = None
+        self.ema: Network | None = None
         if config.ema_decay > 0:
             self.ema = copy.deepcopy(self.model).requires_grad_(False).eval()
             self.accelerator.register_for_checkpointing(self.ema)
@@ -128,7 +133,7 @@ class Trainer:
         )
 
     @property
-    def model(self) -> XSamModel:
+    def model(self) -> Network:
         """The model without wrappers."""
         return self.accelerator.unwrap_model(self.module).model
 
@@ -157,8 +162,13 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             # Before the state: a run whose state is finished is not saved again.
-            save_checkpoint(
-                self.ema or self.model, self.tokenizer, self.out / "checkpoint", dtype=torch.float32
+            trained = self.ema or self.model
+            write_folder(
+                merged_state(trained),
+                trained.config,
+                self.tokenizer,
+                self.out / "checkpoint",
+                dtype=torch.float32,
             )
             save_file(self._heads(), self.out / HEADS_FILE)
             if state.exists():  # otherwise `old` is the only state

@@ -19,11 +19,13 @@ from torch.nn import functional as F
 
 from xsam.data.samples import PromptedImage, SampleSource
 from xsam.errors import DatasetError
+from xsam.inference.family import Network
 from xsam.inference.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from xsam.model.xsam import XSamModel
 from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
+from xsam.train.networks import network_of
 from xsam.train.stages import Stage, StageConfig
 from xsam.train.step import forward_batch, language_loss, read_texts
 from xsam.types.masks import BoolMask, mask_iou
@@ -78,7 +80,7 @@ class Validation:
 
     @torch.no_grad()
     def run(
-        self, model: XSamModel, *, closed_set: ClosedSetHead | None = None, picture: Path | None = None
+        self, model: Network, *, closed_set: ClosedSetHead | None = None, picture: Path | None = None
     ) -> dict[str, float]:
         """Score the model; draw a grid to `picture` with truth on the left, prediction on the right.
 
@@ -93,6 +95,7 @@ class Validation:
             batch = batch.to(model.device)
             if self.stage is Stage.SEGMENTOR:
                 assert closed_set is not None
+                assert isinstance(model, XSamModel)
                 self._score_closed_set(model, closed_set, batch, tally, tiles)
             elif self.stage is Stage.ALIGNMENT:
                 _score_text(model, batch, tally)
@@ -107,10 +110,11 @@ class Validation:
         return scores
 
     def _score_prompts(
-        self, model: XSamModel, batch: TrainBatch, tally: _Tally, tiles: list[NDArray[np.uint8]]
+        self, model: Network, batch: TrainBatch, tally: _Tally, tiles: list[NDArray[np.uint8]]
     ) -> None:
         _, text, output = forward_batch(model, batch)
-        tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
+        head = network_of(model).token_logits
+        tally.add("loss_llm", float(language_loss(head, text.hidden, batch.text_labels)))
         if not output.stages:
             return
         class_logits, mask_logits = output.stages[-1]
@@ -182,12 +186,12 @@ class _Tally:
         return scores
 
 
-def _score_text(model: XSamModel, batch: TrainBatch, tally: _Tally) -> None:
+def _score_text(model: Network, batch: TrainBatch, tally: _Tally) -> None:
     """Score the share of answers in which every token is the most likely one, given the preceding tokens."""
-    features = model.encode_image(batch.vision_pixels, batch.seg_pixels)
-    text = read_texts(model, features, batch)
-    tally.add("loss_llm", float(language_loss(model.llm.lm_head, text.hidden, batch.text_labels)))
-    predicted = model.llm.lm_head(text.hidden[:, :-1]).argmax(dim=-1)
+    network = network_of(model)
+    text = read_texts(model, network.encode(batch), batch)
+    tally.add("loss_llm", float(language_loss(network.token_logits, text.hidden, batch.text_labels)))
+    predicted = network.token_logits(text.hidden[:, :-1]).argmax(dim=-1)
     labels = batch.text_labels[:, 1:]
     is_answer = labels >= 0
     correct = predicted == labels

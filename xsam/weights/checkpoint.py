@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xsam.config import XSamConfig
+from xsam.config import ModelConfig, XSamConfig
 from xsam.errors import CheckpointError, InvalidOptionError
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
@@ -343,20 +343,35 @@ def save_checkpoint(
     model: XSamModel, tokenizer: Any, folder: Path, *, dtype: torch.dtype | None = None
 ) -> None:
     """Write `config.json`, `model.safetensors` and `tokenizer/`."""
-    tensors = {
+    write_folder(model.state_dict(), model.config, tokenizer, folder, dtype=dtype)
+
+
+def write_folder(
+    tensors: Mapping[str, Tensor],
+    config: ModelConfig,
+    tokenizer: Any,
+    folder: Path,
+    *,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a checkpoint folder; the weights appear once they are complete.
+
+    Args:
+        tensors: by name in the network.
+        config: of the network.
+        tokenizer: of the language model.
+        folder: to write.
+        dtype: of the floating-point tensors; None = as they are.
+    """
+    own = {
         name: (value.to(dtype) if dtype and value.is_floating_point() else value).contiguous().clone()
-        for name, value in model.state_dict().items()
+        for name, value in tensors.items()
     }
-    write_folder(tensors, model.config, tokenizer, folder)
-
-
-def write_folder(tensors: Mapping[str, Tensor], config: XSamConfig, tokenizer: Any, folder: Path) -> None:
-    """Write a checkpoint folder; the weights appear once they are complete."""
     folder.mkdir(parents=True, exist_ok=True)
     config.write(folder / "config.json")
     tokenizer.save_pretrained(folder / "tokenizer")
     unfinished = folder / "model.safetensors.part"
-    save_file(dict(tensors), unfinished, metadata={"format": "pt"})
+    save_file(own, unfinished, metadata={"format": "pt"})
     shutil.copymode(folder / "config.json", unfinished)  # safetensors makes it readable by its owner only
     flush(unfinished)
     set_card_aside(folder)

@@ -158,7 +158,7 @@ def test_a_picture_does_not_see_its_neighbor(model: XSamModel, collate: Collator
 def test_rows_are_the_texts_in_order(collate: Collator, tokenizer: Any) -> None:
     samples = _samples()
     batch, config = collate(samples), collate.config
-    prefix = batch.prefix_ids.tolist()
+    prefix = batch.prefix_ids[0].tolist()
     assert prefix[-config.num_image_tokens :] == [IMAGE_ID] * config.num_image_tokens
     assert IMAGE_ID not in batch.text_ids
     assert tokenizer.decode([i for i in prefix if i >= 0]).split() == ["<s>", "<|user|>"]

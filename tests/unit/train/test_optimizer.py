@@ -66,7 +66,7 @@ def _never_run(name: str) -> bool:
     ],
 )
 def test_stages_train_their_parts(model: XSamModel, stage: Stage, parts: set[str]) -> None:
-    names = freeze(model, _config(stage), last_vision_layer=LAST)
+    names = freeze(model, _config(stage))
     assert set(names) == {
         name for name, _ in model.named_parameters() if name.split(".")[0] in parts and not _never_run(name)
     }
@@ -75,10 +75,10 @@ def test_stages_train_their_parts(model: XSamModel, stage: Stage, parts: set[str
 
 def test_a_recipe_may_choose_other_parts(model: XSamModel) -> None:
     config = _config(Stage.ALIGNMENT, trainable=("llm.lm_head.", "vision_encoder."))
-    names = freeze(model, config, last_vision_layer=LAST)
+    names = freeze(model, config)
     assert {name.split(".")[0] for name in names} == {"llm", "vision_encoder"}
     assert not any(_never_run(name) for name in names)
-    freeze(model, _config(), last_vision_layer=LAST)
+    freeze(model, _config())
     assert model.bg_embeds.weight.requires_grad
 
 
@@ -89,7 +89,7 @@ def test_a_recipe_may_choose_other_parts(model: XSamModel) -> None:
 def test_prefixes_that_fit_nothing_are_refused(model: XSamModel, fields: dict[str, Any]) -> None:
     """A misspelled part would silently stay untrained."""
     with pytest.raises(TrainingConfigError, match=r"no parameter begins with (projectors|lmm)\."):
-        freeze(model, _config(**fields), last_vision_layer=LAST)
+        freeze(model, _config(**fields))
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")
@@ -121,7 +121,7 @@ def test_frozen_are_exactly_those_that_never_run(
     assert all(p.grad is not None for name, p in module.named_parameters() if not name.startswith("model."))
     names = {name for name, _ in model.named_parameters()}
     assert {name for name in names if _never_run(name)} == names - reached
-    assert set(freeze(model, _config(), last_vision_layer=LAST)) == reached
+    assert set(freeze(model, _config())) == reached
 
 
 # ---------------------------------------------------------------------------------- how it learns
@@ -205,7 +205,7 @@ def test_betas_arrive() -> None:
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_no_group_is_lost_on_the_real_network(model: XSamModel, name: Any) -> None:
-    names = freeze(model, _config(), last_vision_layer=LAST)
+    names = freeze(model, _config())
     optimizers = build_optimizers(model, _config(optimizer=name))
     owned = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert len(owned) == len(set(owned)) == len(names)
