@@ -235,7 +235,7 @@ def test_the_encoder_keeps_the_size_of_its_checkpoint(model: X2SamModel) -> None
 
 
 def test_the_recipe_is_the_papers() -> None:
-    recipe = read_stage("x2sam/stage3")
+    recipe = read_stage("full/x2sam_stage3")
     assert recipe.stage is Stage.MIXED
     assert recipe.lora == LoraConfig(rank=128, alpha=256.0, dropout=0.05)
     assert (recipe.learning_rate, recipe.encoder_lr_factor, recipe.weight_decay) == (1e-4, 0.1, 0.05)
