@@ -28,8 +28,8 @@ from xsam.inference.prompts import Conversation, frame_question
 from xsam.model.xsam import DecoderStage, XSamModel
 from xsam.train.collate import Collator, TrainBatch
 from xsam.train.heads import ClosedSetHead
+from xsam.train.networks import TextStates
 from xsam.train.stages import Stage, StageConfig
-from xsam.train.step import TextStates
 from xsam.train.validation import Validation
 from xsam.types.requests import Query, Task
 
@@ -194,7 +194,7 @@ def test_an_answer_is_right_when_every_word_is(
         position = int(((batch.owner[0] == 2) & (batch.text_labels[0] != -100)).nonzero()[0]) - 1
         following[0, position] = wrong
         hidden = torch.full((*following.shape, len(tokenizer)), 0.0).scatter(2, following[..., None], SURE)
-        return TextStates(hidden=hidden, seg_embeds=Tensor(), conditions=Tensor())
+        return TextStates(hidden=hidden, seg_embeds=Tensor(), conditions=Tensor(), projected=Tensor())
 
     monkeypatch.setattr("xsam.train.validation.read_texts", read)
     monkeypatch.setattr(model.llm.lm_head, "forward", lambda hidden: hidden)
