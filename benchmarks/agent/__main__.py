@@ -1,9 +1,11 @@
 """Score planners that use the tools: `python -m benchmarks.agent`. The last line is one JSON object.
 
-Without options: both scripted policies, on the simulator's truth and on the tiny model, and probes of the
-tiny model on scenes of the test range.
+Without options: both scripted policies, on the simulator's truth and on the tiny model, and probes and
+planner tasks of the tiny model on scenes of the test range.
 
 How far "ok" can be believed on other scenes, without the conversations: --scenes 2300000:60
+
+The ten kinds of planner tasks on those scenes as well: --scenes 2300000:60 --planner
 
 Any chat model of LangChain: --model openai:gpt-5-mini --record runs/gpt.json
 
@@ -24,10 +26,11 @@ from langchain_core.language_models import BaseChatModel
 
 from benchmarks.agent.judge import metrics
 from benchmarks.agent.models import policy_model, replay_model
+from benchmarks.agent.planner_tasks import planner_tasks
 from benchmarks.agent.policies import POLICIES
 from benchmarks.agent.probes import by_kind, probe_metrics, run_probes
 from benchmarks.agent.recording import Conversations, load_recording, model_messages, save_recording
-from benchmarks.agent.run import run_tasks
+from benchmarks.agent.run import BenchmarkRun, run_tasks
 from benchmarks.agent.tasks import AgentTask, load_tasks
 from xsam.eval.scenes import parse_seeds
 from xsam.segmenter import Segmenter
@@ -58,45 +61,88 @@ def main(
     scenes: Annotated[
         str | None, typer.Option(metavar="START:COUNT", help="Only the probes, on scenes with these seeds.")
     ] = None,
+    planner: Annotated[
+        bool, typer.Option("--planner", help="With --scenes: the planner tasks of these scenes, too.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="Folder of the result files.", show_default=False)] = RESULTS,
 ) -> dict[str, Any]:
     """Run the benchmark, write one result file per run, and print and return the summary."""
     tasks = [t for t in load_tasks() if not task or {t.name, t.kind} & set(task)]
     if not tasks:
         raise typer.BadParameter(f"no task has the name or kind {', '.join(task or ())}")
-    if scenes and (model or task or images or record):
-        raise typer.BadParameter("--scenes asks probes only: give no --model, --task, --images or --record")
+    if scenes and (task or images or record or (model and not planner)):
+        raise typer.BadParameter(
+            "--scenes takes no --task, --images or --record, and --model with --planner only"
+        )
+    if planner and not scenes:
+        raise typer.BadParameter("--planner needs --scenes START:COUNT")
     engines: dict[str, Any] = {}
     if scenes:
-        probed = _probe(segmenter or TINY, parse_seeds(scenes), engines, out)
-        print(json.dumps(probed))
-        return probed
+        seeds = parse_seeds(scenes)
+        found = {} if model else _probe(segmenter or TINY, seeds, engines, out)
+        if planner:
+            chats = [model] if model else [f"policy:{policy}" for policy in POLICIES]
+            found |= {"planner": _plan(chats, segmenter or TINY, seeds, engines, out)}
+        print(json.dumps(found))
+        return found
     runs = [(model, segmenter or TINY)] if model else DEFAULT_RUNS
     if segmenter and not model:
         runs = [run for run in runs if run[1] == segmenter]
     summary: dict[str, Any] = {"benchmark": "agent", "tasks": len(tasks), "runs": {}}
     for chat, source in runs:
         name = f"{_file_stem(chat)}-{Path(source).name}"
-        print(f"[bench-agent] {name}: {len(tasks)} tasks", file=sys.stderr, flush=True)
-        model_for, recorded = _make_models(chat)
-        segmenter_for, model_id = _make_segmenters(source, engines)
-        run = run_tasks(tasks, model_for, segmenter_for, recorded=recorded, images=images)
-        numbers = metrics(run.outcomes, tasks)
-        result = {
-            "model": chat,
-            "segmenter": model_id,
-            "metrics": numbers,
-            "outcomes": [_without_defaults(asdict(outcome)) for outcome in run.outcomes],
-        }
-        out.mkdir(parents=True, exist_ok=True)
-        (out / f"{name}.json").write_text(_to_json(result), encoding="utf-8")
+        run, result = _run(name, chat, source, tasks, engines, out, images=images)
         if record:
-            save_recording(record, run.conversations, model=chat, segmenter=model_id)
-        summary["runs"][name] = {k: v for k, v in numbers.items() if k != "success_by_kind"}
+            save_recording(record, run.conversations, model=chat, segmenter=result["segmenter"])
+        summary["runs"][name] = {k: v for k, v in result["metrics"].items() if not k.endswith("by_kind")}
     if not model and not task and segmenter in (None, TINY):
         summary |= {k: v for k, v in _probe(TINY, DEFAULT_PROBED, engines, out).items() if k in PROBE_METRICS}
+        summary["planner"] = _plan(
+            [f"policy:{policy}" for policy in POLICIES], TINY, DEFAULT_PROBED, engines, out
+        )
     print(json.dumps(summary))
     return summary
+
+
+def _run(
+    name: str,
+    chat: str,
+    source: str,
+    tasks: list[AgentTask],
+    engines: dict[str, Any],
+    out: Path,
+    *,
+    images: bool = False,
+) -> tuple[BenchmarkRun, dict[str, Any]]:
+    """Run some tasks, and return the run and the content of its result file."""
+    print(f"[bench-agent] {name}: {len(tasks)} tasks", file=sys.stderr, flush=True)
+    model_for, recorded = _make_models(chat)
+    segmenter_for, model_id = _make_segmenters(source, engines)
+    run = run_tasks(tasks, model_for, segmenter_for, recorded=recorded, images=images)
+    result = {
+        "model": chat,
+        "segmenter": model_id,
+        "metrics": metrics(run.outcomes, tasks),
+        "outcomes": [_without_defaults(asdict(outcome)) for outcome in run.outcomes],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{name}.json").write_text(_to_json(result), encoding="utf-8")
+    return run, result
+
+
+def _plan(
+    chats: list[str], source: str, seeds: range, engines: dict[str, Any], out: Path
+) -> dict[str, dict[str, Any]]:
+    """Give the planner tasks of some scenes to some chat models, and return what came of them, by model."""
+    tasks = [task for seed in seeds for task in planner_tasks(seed)]
+    found = {}
+    for chat in chats:
+        stem = _file_stem(chat)
+        _, result = _run(f"planner-{stem}-{Path(source).name}", chat, source, tasks, engines, out)
+        found[stem] = {
+            name: result["metrics"][name] for name in ("tasks", "success", "misled", "abstained", "by_kind")
+        }
+    return found
 
 
 def _probe(segmenter: str, seeds: range, engines: dict[str, Any], out: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ MAX_POSITION_ERROR_M = 0.03
 _ANSWER = re.compile(r"\bANSWER[\s*_]*:[\s*_`]*([^\n]*?)[\s*_`.]*$", re.IGNORECASE | re.MULTILINE)
 _ID = re.compile(r"f\d+[a-z]*/m\d+")
 _AGE = re.compile(r'"age_s":\d+(?:\.\d+)?')  # its number of digits must not change the token count
+_LISTED = re.compile(r"([a-z][a-z ]*?)[\s:]+(\d+)")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
@@ -37,6 +38,8 @@ class TaskOutcome:
         wrong_object: the agent handed over an object that is not one of those wanted.
         poor_outline: the right object, but the IoU of its mask with the true one is below `MIN_IOU`.
         said_absent: the answer was that there is no such thing.
+        abstained: the agent asked back, or said that it is unsure, or said nothing.
+        misled: a wrong answer in a tone of certainty; neither a success nor abstained.
         calls: number of tool calls.
         tool_tokens: tokens of all tool results, see `estimate_tokens`.
         tools: number of calls by tool.
@@ -51,6 +54,8 @@ class TaskOutcome:
     wrong_object: bool = False
     poor_outline: bool = False
     said_absent: bool = False
+    abstained: bool = False
+    misled: bool = False
     calls: int = 0
     tool_tokens: int = 0
     tools: dict[str, int] = field(default_factory=dict)
@@ -82,6 +87,7 @@ def judge(
     recorded_results = [str(m.content) for m in recorded if isinstance(m, ToolMessage)]
     lowered = answer.lower()
     success, wrong, poor = _check(task, answer, store)
+    abstained = not success and _abstains(task, lowered)
     return TaskOutcome(
         task=task.name,
         kind=task.kind,
@@ -90,6 +96,8 @@ def judge(
         wrong_object=wrong,
         poor_outline=poor,
         said_absent=lowered == "no" or lowered.startswith("none"),
+        abstained=abstained,
+        misled=not success and not abstained,
         calls=len(calls),
         tool_tokens=sum(estimate_tokens(_AGE.sub('"age_s":0.12', text)) for text in results),
         tools={name: calls.count(name) for name in dict.fromkeys(calls)},
@@ -115,6 +123,8 @@ def _check(task: AgentTask, answer: str, store: SceneStore) -> tuple[bool, bool,
         return lowered == ("yes" if wanted.yes else "no"), False, False
     if wanted.count is not None:
         return lowered == str(wanted.count), False, False
+    if wanted.kinds:
+        return _is_complete(task, lowered), False, False
     if wanted.place:
         return _is_position(task, answer), False, False
     if wanted.absent:
@@ -126,7 +136,7 @@ def _check(task: AgentTask, answer: str, store: SceneStore) -> tuple[bool, bool,
     mask, camera = _find_mask(object_ids[0], store)
     if mask is None:
         return False, True, False
-    table = task.table()
+    table = task.table_at_end()
     ious = {
         item.instance_id: mask_iou(mask, table.mask(item.instance_id, camera))
         for item in table.visible(camera)
@@ -135,6 +145,31 @@ def _check(task: AgentTask, answer: str, store: SceneStore) -> tuple[bool, bool,
     if best not in wanted.objects or ious[best] == 0:
         return False, True, False
     return ious[best] >= MIN_IOU, False, ious[best] < MIN_IOU
+
+
+def _abstains(task: AgentTask, answer: str) -> bool:
+    """Return whether an answer claims nothing; a list that says it is unsure must still be true."""
+    if task.wanted.kinds:
+        listed = _listed(answer)
+        most = {name: most for name, _, most in task.wanted.kinds}
+        return "unsure" in listed and all(
+            count <= most.get(name, 0) for name, count in listed.items() if name != "unsure"
+        )
+    return answer.startswith("unsure") or answer in ("", "ask")
+
+
+def _is_complete(task: AgentTask, answer: str) -> bool:
+    """Return whether a list names every kind with its number, and nothing else."""
+    listed = {name: count for name, count in _listed(answer).items() if name != "unsure"}
+    bounds = {name: (least, most) for name, least, most in task.wanted.kinds}
+    return listed.keys() == bounds.keys() and all(
+        least <= listed[name] <= most for name, (least, most) in bounds.items()
+    )
+
+
+def _listed(answer: str) -> dict[str, int]:
+    """Parse a list such as "mug 2, teddy bear 1, unsure 1"."""
+    return {name: int(number) for name, number in _LISTED.findall(answer)}
 
 
 def _find_mask(object_id: str, store: SceneStore) -> tuple[BoolMask | None, str]:
@@ -172,6 +207,7 @@ def metrics(outcomes: Sequence[TaskOutcome], tasks: Sequence[AgentTask]) -> dict
 
     Returns:
         success: share of all tasks.
+        misled, abstained: shares of all tasks; the three sum to 1.
         wrong_object_rate: share of all tasks in which a wrong object was handed over.
         poor_outline_rate: share of all tasks in which the right object had a poor outline.
         honest_absence_rate: share of the tasks about absent things that ended in saying so.
@@ -179,6 +215,7 @@ def metrics(outcomes: Sequence[TaskOutcome], tasks: Sequence[AgentTask]) -> dict
         calls, tool_tokens: means per task.
         failed, diverged: numbers of tasks.
         success_by_kind: success for each kind of task.
+        by_kind: for each kind of task the number of tasks, and the shares of success, misled and abstained.
     """
     by_name = {task.name: task for task in tasks}
     absent = [o for o in outcomes if by_name[o.task].nothing_there]
@@ -187,6 +224,8 @@ def metrics(outcomes: Sequence[TaskOutcome], tasks: Sequence[AgentTask]) -> dict
     return {
         "tasks": len(outcomes),
         "success": _share([o.success for o in outcomes]),
+        "misled": _share([o.misled for o in outcomes]),
+        "abstained": _share([o.abstained for o in outcomes]),
         "wrong_object_rate": _share([o.wrong_object for o in outcomes]),
         "poor_outline_rate": _share([o.poor_outline for o in outcomes]),
         "honest_absence_rate": _share([o.said_absent for o in absent]),
@@ -196,6 +235,16 @@ def metrics(outcomes: Sequence[TaskOutcome], tasks: Sequence[AgentTask]) -> dict
         "failed": sum(bool(o.failed) for o in outcomes),
         "diverged": sum(bool(o.diverged) for o in outcomes),
         "success_by_kind": {kind: _share([o.success for o in outcomes if o.kind == kind]) for kind in kinds},
+        "by_kind": {kind: _shares([o for o in outcomes if o.kind == kind]) for kind in kinds},
+    }
+
+
+def _shares(outcomes: Sequence[TaskOutcome]) -> dict[str, Any]:
+    return {
+        "tasks": len(outcomes),
+        "success": _share([o.success for o in outcomes]),
+        "misled": _share([o.misled for o in outcomes]),
+        "abstained": _share([o.abstained for o in outcomes]),
     }
 
 

@@ -62,13 +62,14 @@ class TableView:
     def __init__(self, seed: int, front: Front = "whole") -> None:
         table = make_table(seed, front)
         self.seed, self.scene = seed, sample_scene(seed)
+        self.width_px = table.image_hw[1]
         self.rng = np.random.default_rng(seed)
         self.front = table.visible("front")
         self.side = table.visible("side")
         self.everything = (*self.front, *self.side)
         self.clear = labeled(self.front)
         self.names = Counter(item.category for item in self.front)
-        self.expressions = referring_expressions(self.front, table.image_hw[1])
+        self.expressions = referring_expressions(self.front, self.width_px)
 
     def sides(self, item: ObjectAnnotation) -> NDArray[np.float64]:
         """Return the sides of the object's bounding box in meters, ascending."""

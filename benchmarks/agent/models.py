@@ -12,19 +12,27 @@ from support.scripted_model import ScriptedModel, tool_call
 
 
 def policy_model(policy: Policy) -> ScriptedModel:
-    """Return a model that follows a policy: it runs the policy anew against all tool results so far."""
+    """Return a model that follows a policy: it runs the policy anew against all that was said so far.
+
+    The policy is sent what the language model reads, and nothing else: the text of the tools' results, and
+    the user's later requests.
+    """
 
     def next_message(messages: list[BaseMessage]) -> AIMessage:
-        request = next(message.text for message in messages if isinstance(message, HumanMessage))
-        results = [json.loads(m.text) for m in messages if isinstance(m, ToolMessage)]
-        script = policy(request)
+        first, *heard = [m for m in messages if isinstance(m, (HumanMessage, ToolMessage))]
+        script = policy(first.text)
         try:
             step = next(script)
-            for result in results:
-                step = script.send(result)
+            for message in heard:
+                step = script.send(
+                    json.loads(message.text) if isinstance(message, ToolMessage) else message.text
+                )
         except StopIteration as end:
             return AIMessage(str(end.value))
-        return tool_call(step.tool, f"call_{len(results) + 1}", **step.arguments)
+        if isinstance(step, str):  # the end of a turn; the user will say more
+            return AIMessage(step)
+        number = sum(isinstance(message, ToolMessage) for message in messages) + 1
+        return tool_call(step.tool, f"call_{number}", **step.arguments)
 
     return ScriptedModel(policy=next_message)
 

@@ -1,55 +1,30 @@
 """Scripted planners that stand in for a chat model.
 
-A policy is a generator: it yields tool calls, is sent the parsed results, and returns its final message.
-
 Both parse requests in the same way (`request_parser.py`). `naive` passes the user's phrase to one tool and
 takes the first object. `follow_hints` does what the results suggest: it follows `next`, tries the other
-camera, asks back when several fit, lets `compare_objects` decide what is nearer or second from the left, and
-reports absence.
+camera, asks back when several fit, lets `compare_objects` decide what is nearer or second from the left,
+reports absence, and says so when it is unsure. The ten kinds of `planner_tasks.py` are in
+`planner_policies.py`.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Generator
 
-from benchmarks.agent.request_parser import ParsedRequest, parse_request, singular
-
-ToolResult = dict[str, Any]
-MAX_STEPS = 6  # of one search
-
-
-@dataclass(frozen=True)
-class PlannedCall:
-    """A tool call."""
-
-    tool: str
-    arguments: dict[str, Any]
-
-
-Script = Generator[PlannedCall, ToolResult, str]
-Search = Generator[PlannedCall, ToolResult, "ToolResult | None"]
-Policy = Callable[[str], Script]
-
-_POSITIONAL = {  # parameters in the order in which `next` gives them
-    "segment_objects": ("queries",),
-    "locate_objects_3d": ("object_ids",),
-    "inspect_object": ("object_id",),
-    "report_not_found": ("query", "tried", "reason"),
-}
-
-
-def call(tool: str, **arguments: Any) -> PlannedCall:
-    return PlannedCall(tool, arguments)
-
-
-def ids_of(result: ToolResult) -> list[str]:
-    """Return the ids of the objects of a result, each once."""
-    return list(dict.fromkeys(item.get("same_as", item["id"]) for item in result.get("objects", ())))
-
+from benchmarks.agent.planner_policies import CAREFUL, NAIVE
+from benchmarks.agent.request_parser import ParsedRequest, parse_request
+from benchmarks.agent.scripting import (
+    UNSURE,
+    PlannedCall,
+    Policy,
+    Script,
+    ToolResult,
+    call,
+    ids_of,
+    search,
+    without,
+)
 
 # ----------------------------------------------------------------------------------------- naive
 
@@ -57,6 +32,8 @@ def ids_of(result: ToolResult) -> list[str]:
 def naive(text: str) -> Script:
     """Pass the user's phrase to one tool and take the first object; ignore everything else."""
     request = parse_request(text)
+    if request.kind in NAIVE:
+        return (yield from NAIVE[request.kind](request))
     if request.kind == "purpose":
         result = yield call("ask_scene", question=_question(request))
         return _first(result)
@@ -110,21 +87,17 @@ def _position(located: ToolResult) -> str:
 def follow_hints(text: str) -> Script:
     """Act as a planner that reads the results."""
     request = parse_request(text)
+    if request.kind in CAREFUL:
+        return (yield from CAREFUL[request.kind](request))
     if request.kind == "purpose":
         return (yield from _for_a_purpose(request))
-    if request.kind == "exists":
-        found = yield from _search([request.noun])
-        return "ANSWER: yes" if found else "ANSWER: no"
-    if request.kind == "count":
-        found = yield from _search([singular(request.noun)], elsewhere=False)
-        return f"ANSWER: {len(ids_of(found)) if found else 0}"
     if request.kind in ("nearer", "relation"):
         return (yield from _two_things(request))
-    if request.kind in ("ordinal", "extreme"):
+    if request.kind == "ordinal":
         return (yield from _in_order(request))
-    found = yield from _search([f"the {request.noun}"], elsewhere=request.kind != "place")
-    if not found:
-        return "I looked with every camera. ANSWER: none"
+    found = yield from search([f"the {request.noun}"], elsewhere=request.kind != "place")
+    if not ids_of(found):
+        return without(found)
     ids = ids_of(found)
     if found["status"] == "ambiguous":
         ids = [i for i in ids if request.color and request.color in found.get("differ", {}).get(i, "")]
@@ -137,72 +110,24 @@ def follow_hints(text: str) -> Script:
     return f"ANSWER: {ids[0]}"
 
 
-def _search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
-    """Search, and follow the hints until something is found or nothing is left to try."""
-    step: PlannedCall | None = call("segment_objects", queries=list(queries))
-    for _ in range(MAX_STEPS):
-        if step is None:
-            return None
-        result = yield step
-        if result["status"] in ("ok", "ambiguous") and result.get("objects"):
-            return result
-        if result["status"] == "unsure" and result.get("objects"):
-            if (yield from _is_confirmed(result, queries)):
-                return result
-            return None
-        if result.get("reported"):
-            return None
-        if result["status"] in ("error", "stale") and result.get("retryable"):
-            continue
-        step = suggested_call(result)
-        if step is not None and not elsewhere and "camera" in step.arguments:
-            return None
-    return None
-
-
-def _is_confirmed(result: ToolResult, queries: Sequence[str]) -> Generator[PlannedCall, ToolResult, bool]:
-    """Make the check that an unsure result proposes; return whether it looks most like what was asked for."""
-    step = suggested_call(result)
-    if step is None or step.tool != "inspect_object":
-        return False
-    names = (yield step).get("looks_like", {})
-    best = next(iter(names), "") if isinstance(names, dict) else ""
-    return bool(best) and any(best in query for query in queries)
-
-
-def suggested_call(result: ToolResult) -> PlannedCall | None:
-    """Parse the call that a result suggests in `next`; None when there is none."""
-    text = result.get("next", "")
-    try:
-        parsed = ast.parse(text, mode="eval").body
-    except SyntaxError:  # a sentence, not a call
-        return None
-    if not isinstance(parsed, ast.Call) or not isinstance(parsed.func, ast.Name):
-        return None
-    names = _POSITIONAL.get(parsed.func.id, ())
-    arguments = {name: ast.literal_eval(value) for name, value in zip(names, parsed.args, strict=False)}
-    arguments |= {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in parsed.keywords}
-    return PlannedCall(parsed.func.id, arguments)
-
-
 def _for_a_purpose(request: ParsedRequest) -> Script:
     result = yield call("ask_scene", question=_question(request))
     if not ids_of(result):
         result = yield call("ask_scene", question=_question(request), camera="side")
-    return _first(result)
+    return UNSURE if result["status"] == "unsure" else _first(result)
 
 
 def _two_things(request: ParsedRequest) -> Script:
     """Find both on one image and let geometry decide."""
-    found = yield from _search([request.noun, request.other], elsewhere=False)
-    if not found or found.get("not_found"):
-        return "ANSWER: none"
+    found = yield from search([request.noun, request.other], elsewhere=False)
+    if not ids_of(found) or found.get("not_found"):
+        return without(found)
     of_first = [item["id"] for item in found["objects"] if item["label"] == request.noun]
     of_other = [item["id"] for item in found["objects"] if item["label"] == request.other]
     if request.kind == "nearer":
         compared = yield call("compare_objects", object_ids=[of_first[0], of_other[0]], relation="nearest")
-        clear = compared.get("answer", "unclear") != "unclear"
-        return f"ANSWER: {compared['answer']}" if clear else "ANSWER: ask"
+        clear = compared.get("answer", "unclear") != "unclear" and "unsure" not in compared
+        return f"ANSWER: {compared['answer']}" if clear else UNSURE
     relation = f"{request.word}_of"
     fitting = []
     for object_id in of_first:
@@ -216,15 +141,14 @@ def _two_things(request: ParsedRequest) -> Script:
 
 def _in_order(request: ParsedRequest) -> Script:
     """Find all of a kind and let geometry put them in order."""
-    found = yield from _search([request.noun], elsewhere=False)
-    ids = ids_of(found) if found else []
-    if len(ids) < 2:
-        return f"ANSWER: {ids[0]}" if ids else "ANSWER: none"
-    relation = request.word if request.kind == "extreme" else f"{request.other}most"
-    rank = 1 if request.kind == "extreme" else request.rank
+    found = yield from search([request.noun], elsewhere=False)
+    ids = ids_of(found)
+    if len(ids) < request.rank:
+        return without(found) if not ids else UNSURE
+    relation = f"{request.other}most"
     compared = yield call("compare_objects", object_ids=ids[:10], relation=relation)
     order = compared.get("order", [])
-    return f"ANSWER: {order[rank - 1]}" if rank <= len(order) else "ANSWER: none"
+    return f"ANSWER: {order[request.rank - 1]}" if request.rank <= len(order) else UNSURE
 
 
 def _has_color(object_id: str, color: str) -> Generator[PlannedCall, ToolResult, bool]:

@@ -10,6 +10,13 @@ from xsam.sim.words import plural
 
 _ORDINALS = {"second": 2, "third": 3, "fourth": 4, "fifth": 5}
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("inventory", re.compile(r"what is on the table\? list every kind with its number\.")),
+    ("nearest", re.compile(r"which object is nearest to the camera\?")),
+    ("containment", re.compile(r"is the (?P<noun>.+) (?P<word>in|on) the (?P<other>.+)\?")),
+    ("middle", re.compile(r"give me the middle one of the three (?P<noun>.+), from left to right\.")),
+    ("farthest by use", re.compile(r"give me the farthest thing that i can (?P<other>.+)\.")),
+    ("track", re.compile(r"find the (?P<noun>.+) and keep an eye on it\.")),
+    ("restart", re.compile(r"find the (?P<noun>.+) for me\.")),
     ("exists", re.compile(r"is there (?:a|an) (?P<noun>.+) on the table\?")),
     ("count", re.compile(r"how many (?P<noun>.+) are on the table\?")),
     ("nearer", re.compile(r"which is nearer to the camera, the (?P<noun>.+) or the (?P<other>.+)\?")),
@@ -17,7 +24,12 @@ _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("purpose", re.compile(r"bring me (?P<noun>something to (?P<other>.+))\.")),
     ("ordinal", re.compile(r"give me the (?P<word>\w+) (?P<noun>.+) from the (?P<other>left|right)\.")),
     ("relation", re.compile(r"give me the (?P<noun>.+) (?P<word>left|right) of the (?P<other>.+)\.")),
-    ("extreme", re.compile(r"give me the (?P<word>largest|smallest) (?P<noun>.+)\.")),
+    (
+        "extreme",
+        re.compile(
+            r"give me the (?P<word>largest|smallest|leftmost|rightmost|nearest|farthest) (?P<noun>.+)\."
+        ),
+    ),
     ("fetch", re.compile(r"(?:bring|hand|give) me the (?P<noun>.+)\.")),
 )
 
@@ -34,7 +46,7 @@ class ParsedRequest:
     """
 
     kind: str
-    noun: str
+    noun: str = ""
     other: str = ""
     word: str = ""
 

@@ -14,11 +14,12 @@ from typer.testing import CliRunner
 from benchmarks.agent.__main__ import app, main
 from benchmarks.agent.judge import extract_answer, judge, metrics
 from benchmarks.agent.models import policy_model
-from benchmarks.agent.policies import POLICIES, suggested_call
+from benchmarks.agent.policies import POLICIES
 from benchmarks.agent.probes import probe_metrics, run_probes
 from benchmarks.agent.recording import load_recording
 from benchmarks.agent.request_parser import parse_request
 from benchmarks.agent.run import run_tasks
+from benchmarks.agent.scripting import suggested_call
 from benchmarks.agent.tasks import AgentTask, load_tasks
 from xsam.types.masks import MaskRle, box_of_mask
 from xsam_agent_tools import SceneObject, SceneStore
@@ -205,6 +206,8 @@ def test_a_recording_is_scored_again_without_the_model(tmp_path: Path, capsys) -
         (["--modle", "x"], "--modle"),
         (["--task", "dishes"], "dishes"),
         (["--model", "policy:greedy"], "'greedy'"),
+        (["--planner"], "--scenes"),
+        (["--scenes", "2000000:1", "--task", "count"], "--task"),
         (["--model", "replay:nowhere.json"], "nowhere.json"),
     ],
 )

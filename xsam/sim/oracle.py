@@ -41,16 +41,16 @@ _Matches = list[tuple[int, str, int]]  # (label index, label, instance id)
 
 @lru_cache(maxsize=64)
 def simulated_view(
-    seed: int, eye: PinholeCamera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
+    scene: TableScene | int, eye: PinholeCamera | float = 0.0, image_hw: tuple[int, int] = (480, 640)
 ) -> tuple[TableScene, RenderedView, tuple[ObjectAnnotation, ...]]:
-    """Render the scene of a seed from a camera and annotate the visible objects.
+    """Render a scene from a camera and annotate the visible objects.
 
     Args:
-        seed: seed of the scene.
+        scene: the scene, or its seed.
         eye: the camera; a number means the scene's own camera after that many seconds of `orbit_camera`.
         image_hw: (H, W) in pixels.
     """
-    scene = sample_scene(seed)
+    scene = sample_scene(scene) if isinstance(scene, int) else scene
     camera = eye if isinstance(eye, PinholeCamera) else orbit_camera(scene, eye)
     view = render(scene, camera=camera, image_hw=image_hw)
     return scene, view, annotate(scene, view)
@@ -75,8 +75,19 @@ class SimulatedTable:
         cameras: Mapping[str, PinholeCamera | float] = FRONT,
         image_hw: tuple[int, int] = (480, 640),
         clock_ns: Callable[[], int] = time.time_ns,
+        scene: TableScene | None = None,
     ) -> None:
+        """Set up the table.
+
+        Args:
+            seed: seed of the scene.
+            cameras: name → camera, as in `simulated_view`.
+            image_hw: (H, W) in pixels.
+            clock_ns: stamps the frames.
+            scene: another scene than that of the seed, such as one with objects moved.
+        """
         self.seed = seed
+        self._scene: TableScene | int = seed if scene is None else scene
         self.cameras: dict[str, PinholeCamera | float] = dict(cameras)
         self.hidden: set[int] = set()
         self.image_hw = image_hw
@@ -93,7 +104,7 @@ class SimulatedTable:
             UnknownCameraError: there is no such camera.
         """
         eye = self._eye(camera)
-        _, view, _ = simulated_view(self.seed, eye, self.image_hw)
+        _, view, _ = simulated_view(self._scene, eye, self.image_hw)
         rgb = view.rgb
         if self.hidden:
             removed = np.isin(view.instance_ids, list(self.hidden))
@@ -149,11 +160,11 @@ class SimulatedTable:
         return self.cameras[camera]
 
     def _visible(self, eye: PinholeCamera | float) -> tuple[ObjectAnnotation, ...]:
-        _, _, items = simulated_view(self.seed, eye, self.image_hw)
+        _, _, items = simulated_view(self._scene, eye, self.image_hw)
         return tuple(item for item in items if item.instance_id not in self.hidden)
 
     def _mask(self, instance_id: int, eye: PinholeCamera | float) -> BoolMask:
-        mask: BoolMask = simulated_view(self.seed, eye, self.image_hw)[1].instance_ids == instance_id
+        mask: BoolMask = simulated_view(self._scene, eye, self.image_hw)[1].instance_ids == instance_id
         return mask
 
     def _segment_one(self, frame: Frame, eye: PinholeCamera | float, query: Query) -> SegmentationResult:
