@@ -19,11 +19,15 @@ OVERRIDES = {
     "cameras": (list[str], "Names, as in front,rear"),
     "model": (str, "Name or folder"),
     "device": (str, "cpu, cuda, ..."),
+    "dtype": (str, "auto, float32, bfloat16 or float16"),
     "llm_device": (str, "Device of the language model"),
     "llm_weights": (str, "as_loaded or int8"),
     "compiled": (bool, "true to compile the encoders"),
     "threads": (int, "CPU threads of PyTorch, 0 for its default"),
     "frame_cache_mib": (int, "Memory for features of recent frames in MiB, 0 for none"),
+    "memory": (str, "Memory of earlier frames in streams, auto or off"),
+    "memory_refresh_frames": (int, "Frames after which the queries of a stream are read again"),
+    "memory_mb": (int, "Most memory of all such sessions in MB"),
 }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +128,81 @@ class FrameSegmenter(Segmenter, Protocol):
     def clock_ns(self) -> int:
         """Return the time in nanoseconds by the clock of the stamps."""
         ...
+
+
+class Session(Protocol):
+    """One query on the frames of one video, whose model remembers earlier frames; see `VideoEngine`.
+
+    A request with a session that ends early leaves it as it was: the frame counts as dropped. Not for several
+    threads at once.
+    """
+
+    @property
+    def query(self) -> Query: ...
+
+    @property
+    def frame_count(self) -> int:
+        """Number of frames since the beginning of the video."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes, bytes."""
+        ...
+
+    def refresh(self) -> None:
+        """Read the query again together with the next frame; does nothing for visual prompts."""
+        ...
+
+    def reset(self) -> None:
+        """Forget the video: the next frame is the first of another one."""
+        ...
+
+
+class VideoEngine(Engine, Protocol):
+    """An engine whose model may remember earlier frames; engines need not be one, see `video_engine`."""
+
+    @property
+    def has_memory(self) -> bool:
+        """False if the model that is loaded has no memory; the other members then raise `ModelError`."""
+        ...
+
+    def session_nbytes(self, query: Query) -> int:
+        """Return the most bytes that a session of a query will take, before it takes any."""
+        ...
+
+    def open_session(self, query: Query, *, refresh_every: int, late_s: float) -> Session:
+        """Begin to follow what a query names through the frames of one video.
+
+        Args:
+            query: what to segment; visual prompts belong to the first frame.
+            refresh_every: frames after which the query is read again together with the newest frame; 0 reads
+                it with the first frame only.
+            late_s: a frame that is older than the newest one by at most this, by its stamp, is segmented and
+                not remembered; one that is still older begins another video.
+
+        Raises:
+            InvalidQueryError: the query has no session, because its answer is generated text.
+        """
+        ...
+
+    def segment(
+        self,
+        source: Frame | CameraRef,
+        queries: Sequence[Query | Session],
+        *,
+        deadline_s: float,
+        on_stage: StageHook | None = None,
+        on_text: TextHook | None = None,
+        keep_frame: bool = True,
+    ) -> list[SegmentationResult]:
+        """See `Engine.segment`; for a session, the frame is the next one of its video."""
+        ...
+
+
+def video_engine(segmenter: Segmenter) -> VideoEngine | None:
+    """Return a segmenter as a `VideoEngine`; None if its model has no memory of earlier frames."""
+    return cast(VideoEngine, segmenter) if getattr(segmenter, "has_memory", False) else None
 
 
 class FakeSegmenter:

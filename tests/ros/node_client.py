@@ -70,8 +70,14 @@ class NodeClient:
 
     def set_stream(self, *texts: str, camera: str = "front", rate_hz: float = 0.0) -> SetStreamQuery.Response:
         """Start, change or (without texts) stop a stream."""
-        request = SetStreamQuery.Request(camera=camera, rate_hz=rate_hz)
-        request.queries = [messages.SegmentQuery(text=text) for text in texts]
+        queries = [messages.SegmentQuery(text=text) for text in texts]
+        return self.set_stream_queries(queries, camera=camera, rate_hz=rate_hz)
+
+    def set_stream_queries(
+        self, queries: list[messages.SegmentQuery], *, camera: str = "front", rate_hz: float = 0.0
+    ) -> SetStreamQuery.Response:
+        """Start, change or (without queries) stop a stream."""
+        request = SetStreamQuery.Request(camera=camera, rate_hz=rate_hz, queries=queries)
         return self._ros.call(SetStreamQuery, "/xsam/set_stream_query", request)
 
     def stream_status(self, camera: str = "front") -> messages.StreamStatus:

@@ -109,11 +109,15 @@ def test_arguments_override_the_file_only_when_given() -> None:
         description, cameras="front, rear", model="/m/2024", remappings="/a:=/b ~/segment:=/find"
     ).named
     model = {
+        "dtype": "bfloat16",
         "llm_device": "cpu",
         "llm_weights": "int8",
         "compiled": "true",
         "threads": "2",
         "frame_cache_mib": "0",
+        "memory": "off",
+        "memory_refresh_frames": "10",
+        "memory_mb": "512",
     }
     overrides = _segmenter(description, **model).named["parameters"][1]
     overrides.pop("use_sim_time")

@@ -359,7 +359,7 @@ class ForwardPass:
             calibration=self.model.config.calibration,
             unknown=unknown,
         )
-        if not references:  # else the marks are on an earlier frame
+        if prompt.regions is not None:  # else the marks, if there are any, are on an earlier frame
             result = with_mark_doubts(result, prompt.task)
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
 

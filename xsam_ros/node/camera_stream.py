@@ -19,6 +19,7 @@ from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import SegmentationResult
 from xsam.worker import Job
 from xsam_ros.cameras.camera import CameraBuffer
+from xsam_ros.node.memory import StreamSessions
 from xsam_ros.node.metrics import StreamStatistics
 from xsam_ros.node.requests import FrameResults, NodeContext
 from xsam_ros.node.stream_query import StreamQuery, shortened
@@ -97,6 +98,7 @@ class CameraStream:
         lease: Lease,
         gives_way: bool = False,
         first_track_id: int = 1,
+        sessions: StreamSessions | None = None,
         log_error: Callable[[str], None],
     ) -> None:
         self.query = query
@@ -110,6 +112,7 @@ class CameraStream:
         self._tracks = TrackIds(
             len(query), max_lost_s=context.parameters().track_lost_s, after=first_track_id - 1
         )
+        self._sessions = sessions if sessions is not None else StreamSessions()
         self._finished_s: deque[float] = deque(maxlen=_WINDOW)  # on the monotonic clock
         self._latencies_s: deque[float] = deque(maxlen=_WINDOW)
         self._stopping = threading.Event()
@@ -132,6 +135,7 @@ class CameraStream:
         job = self._job
         if job is not None:
             self._context.worker.cancel(job, NotActiveError("the stream was stopped"))
+        self._sessions.close()
         self._thread.join(_STOP_S)
 
     def statistics(self) -> StreamStatistics:
@@ -152,6 +156,7 @@ class CameraStream:
             age_s=time.monotonic() - self._started_s,
             lease_s=self.lease.lease_s,
             lease_left_s=self.lease.left_s,
+            memory=self._sessions.statistics(),
         )
 
     def _no_frame_reason(self) -> str:
@@ -217,6 +222,7 @@ class CameraStream:
                 refine=self._tracks.add_to,
                 stream_id=self.stream_id,
                 keep_frame=False,
+                sessions=self._sessions,
             )
 
         def on_done(outcome: FrameResults | XSamError | None) -> None:

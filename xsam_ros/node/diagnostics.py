@@ -134,6 +134,11 @@ def model_status(
         if times_s:
             p50_ms, p99_ms = np.percentile(times_s, [50, 99]) * 1000
             values[f"{stage} p50 / p99 [ms]"] = f"{p50_ms:.1f} / {p99_ms:.1f}"
+    sessions = sum(stream.memory.sessions for stream in now.streams.values())
+    if sessions:
+        nbytes = sum(stream.memory.nbytes for stream in now.streams.values())
+        values["sessions that remember frames"] = sessions
+        values["memory of sessions [MB]"] = f"{nbytes / 1e6:.3g}"
     values["resident memory [MB]"] = f"{resident_mb():.0f}"
     gpu_mb = gpu_memory_mb()
     if gpu_mb is not None:
@@ -185,7 +190,11 @@ def camera_status(node: str, camera: CameraStatistics, stream: StreamStatistics)
             "stream answers": stream.answers,
             "stream dropped frames": stream.dropped,
             "stream refused": stream.refused,
+            "stream sessions": stream.memory.sessions,
+            "stream memory [MB]": f"{stream.memory.nbytes / 1e6:.3g}",
         }
+        if stream.memory.no_memory_reason:
+            values["stream without memory"] = stream.memory.no_memory_reason
     elif stream.end_message:
         values["stream"] = f"none; the last one has ended: {stream.end_message}"
     level, text = _camera_state(camera, stream)
@@ -214,6 +223,9 @@ def _camera_state(camera: CameraStatistics, stream: StreamStatistics) -> tuple[b
             return DiagnosticStatus.WARN, _qos_description(topic)
     if stream.running and stream.last_error:
         return DiagnosticStatus.WARN, f"the stream has no results: {stream.last_error}"
+    if stream.running and stream.memory.is_full:
+        without = stream.memory.no_memory_reason
+        return DiagnosticStatus.WARN, f"queries of the stream have no memory of earlier frames: {without}"
     for topic in topics[1:]:
         if not topic.received:
             problem = f"; {topic.problem}" if topic.problem else ""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from xsam.errors import REFUSAL_CODES
 from xsam_ros.messages.streams import StreamEnd
+from xsam_ros.node.memory import MemoryStatistics
 
 _WINDOW = 512
 """Number of times kept for each stage: enough for a 99th percentile, and little memory however long the node
@@ -44,6 +45,7 @@ class StreamStatistics:
     lease_left_s: float = 0.0
     end: StreamEnd = StreamEnd.NONE
     end_message: str = ""  # why it has ended
+    memory: MemoryStatistics = field(default_factory=MemoryStatistics)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -128,6 +128,31 @@ class NodeParameters:
         maximum=60.0,
         change=Change.ANY_TIME,
     )
+    memory: str = parameter(
+        "auto",
+        "Memory of earlier frames in streams: auto = queries have one if the model does (X2SAM); off = every "
+        "frame is segmented for itself. A change applies to streams that start later.",
+        choices=("auto", "off"),
+        change=Change.ANY_TIME,
+    )
+    memory_refresh_frames: int = parameter(
+        30,
+        "The language model reads the queries of a stream again after so many frames; 0 = with the first one "
+        "only. A change applies to streams that start later.",
+        minimum=0,
+        maximum=1_000_000,
+        change=Change.ANY_TIME,
+    )
+    memory_mb: int = parameter(
+        2048,
+        "Most memory that the sessions of all streams may take together; a query for which none is left is "
+        "segmented without, and its results say so. One of the full-size X2SAM takes up to 302 MB in "
+        "bfloat16, twice as much in float32.",
+        unit="MB",
+        minimum=0,
+        maximum=1_048_576,
+        change=Change.ANY_TIME,
+    )
     load_timeout_s: float = parameter(
         900.0, "Configuring fails if loading the model takes longer.", unit="s", minimum=1.0, maximum=86400.0
     )

@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from sensor_msgs.msg import Image
 
@@ -23,6 +24,7 @@ from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
+from xsam_ros.node.memory import MemoryBudget, StreamSessions
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.publishers.camera import CameraPublishers
@@ -74,6 +76,7 @@ class RequestHandler:
         cameras: Mapping[str, CameraBuffer],
         parameters: Callable[[], NodeParameters],
     ) -> None:
+        self.memory = MemoryBudget(engine, parameters)
         self._engine = engine
         self._transforms = transforms
         self._cameras = cameras
@@ -125,6 +128,7 @@ class RequestHandler:
         refine: RefineHook = lambda _, result: result,
         stream_id: str = "",
         keep_frame: bool = True,
+        sessions: StreamSessions | None = None,
     ) -> FrameResults:
         """Run the queries on one frame; a query that could not be parsed gives a REFUSED result at its index.
 
@@ -138,14 +142,18 @@ class RequestHandler:
             refine: changes a result before it becomes a message, for example to add track ids.
             stream_id: of the stream that the results belong to.
             keep_frame: see `Engine.segment`.
+            sessions: of the stream; the frame is the next one of their videos.
         """
         indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
         segmented: list[SegmentationResult] = []
         if indices:
             on_stage("inference")
+            valid: list[Any] = [parsed.query for parsed in queries if isinstance(parsed.query, Query)]
+            if sessions is not None:  # sessions go to an engine that has given them
+                valid = [sessions.of(index, query) for index, query in zip(indices, valid, strict=True)]
             segmented = self._engine.segment(
                 source.frame,
-                [parsed.query for parsed in queries if isinstance(parsed.query, Query)],
+                valid,
                 deadline_s=deadline.remaining_s,
                 on_stage=on_stage,
                 on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
@@ -153,6 +161,11 @@ class RequestHandler:
             )
             if len(segmented) != len(indices):
                 raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
+            if sessions is not None:
+                segmented = [
+                    result.with_notes(sessions.notes(index))
+                    for index, result in zip(indices, segmented, strict=True)
+                ]
         on_stage("location")
         by_index = {
             index: self._with_locations(source, result)

@@ -60,4 +60,7 @@ def stream_to_message(stream: StreamStatistics) -> StreamStatus:
         lease_left_s=stream.lease_left_s,
         end=int(stream.end),
         end_message=replace_unsendable(stream.end_message),
+        sessions=stream.memory.sessions,
+        memory_bytes=stream.memory.nbytes,
+        no_memory_reason=replace_unsendable(stream.memory.no_memory_reason),
     )

@@ -15,6 +15,7 @@ from xsam.errors import InvalidQueryError, NotActiveError, StreamEndedError, Str
 from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.messages.text import require_sendable
 from xsam_ros.node.camera_stream import CameraStream, Lease
+from xsam_ros.node.memory import MemoryStatistics
 from xsam_ros.node.metrics import StreamStatistics
 from xsam_ros.node.requests import NodeContext
 from xsam_ros.node.status import stream_to_message
@@ -125,6 +126,7 @@ class Streams:
                 lease=Lease(claim.lease_s),
                 gives_way=claim.gives_way,
                 first_track_id=self._first_track_id.get(camera, 1),
+                sessions=self._context.handler.memory.stream_sessions(),
                 log_error=self._log_error,
             )
             self._ended.pop((camera, stream.stream_id), None)
@@ -223,7 +225,7 @@ class Streams:
     def _end(self, camera: str, end: StreamEnd, message: str) -> StreamStatistics:
         """End the running stream of a camera and tell its owner."""
         statistics = self._streams[camera].statistics()
-        ended = replace(statistics, running=False, end=end, end_message=message)
+        ended = replace(statistics, running=False, end=end, end_message=message, memory=MemoryStatistics())
         # First, because `statistics` does not wait for the stream to stop.
         self._last[camera] = self._ended[camera, ended.stream_id] = ended
         self._stop(camera)

@@ -66,8 +66,8 @@ def declare(node: Node, table: type[DataclassInstance], prefix: str = "") -> Non
             additional_constraints=_constraints(spec),
             read_only=spec.change is Change.NEVER,
             # In YAML, `timeout: 30` is an integer, which a statically typed double would reject, and `[]`
-            # has no type at all. `validator` checks the types instead.
-            dynamic_typing=isinstance(row.default, (float, tuple)),
+            # has no type at all; `off` is false. `validator` checks the types instead.
+            dynamic_typing=isinstance(row.default, (float, tuple)) or "off" in spec.choices,
         )
         if isinstance(row.default, float):
             descriptor.floating_point_range = [
@@ -87,13 +87,14 @@ def read(node: Node, table: type[Table], prefix: str = "") -> Table:
             value = float(value)
         elif isinstance(row.default, tuple):
             value = tuple(value or ())  # `[]` in YAML arrives as None
-        values[row.name] = value
+        values[row.name] = _chosen(row, value)
     return table(**values)
 
 
 def invalid_value_reason(row: Field[Any], value: Any) -> str:
     """Return what is wrong with the value of a parameter that is not a list; "" if valid."""
     spec: ParameterSpec = row.metadata["spec"]
+    value = _chosen(row, value)
     if isinstance(row.default, float):
         right_type = isinstance(value, (int, float)) and not isinstance(value, bool)
     else:
@@ -110,6 +111,11 @@ def invalid_value_reason(row: Field[Any], value: Any) -> str:
     if spec.minimum is not None and spec.maximum is not None and not spec.minimum <= value <= spec.maximum:
         return f"expected {spec.minimum} to {spec.maximum} {spec.unit}".rstrip() + f", got {value}"
     return ""
+
+
+def _chosen(row: Field[Any], value: Any) -> Any:
+    """Return the value, with the word "off" where YAML has read it as false."""
+    return "off" if value is False and "off" in row.metadata["spec"].choices else value
 
 
 def _constraints(spec: ParameterSpec) -> str:

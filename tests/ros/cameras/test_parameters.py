@@ -31,6 +31,9 @@ _CONFIG = Path(__file__).resolve().parents[3] / "config"
         ("image_qos", ""),
         ("sync_tolerance_s", 0),
         ("max_depth_lag_s", 2.0),
+        ("memory", "off"),
+        ("memory", False),  # as YAML reads off
+        ("memory_mb", 0),
     ],
 )
 def test_right_values(name: str, value: object) -> None:
@@ -50,6 +53,10 @@ def test_right_values(name: str, value: object) -> None:
         ("sync_tolerance_s", -0.01, "0.0 to 1.0 s"),
         ("max_depth_lag_s", 2.5, "0.0 to 2.0 s"),
         ("buffer_mb", 0, "1 to 4096 MB"),
+        ("memory", "on", "expected one of auto, off, got 'on'"),
+        ("memory", True, "expected str, got True"),
+        ("memory_mb", -1, "0 to 1048576 MB"),
+        ("memory_refresh_frames", 1.5, "expected int"),
     ],
 )
 def test_wrong_values(name: str, value: object, expected: str) -> None:
@@ -91,6 +98,22 @@ def test_an_empty_list_of_cameras(ros: Any) -> None:
         assert not node.set_parameters([Parameter("cameras", value=3)])[0].successful
         assert node.set_parameters([Parameter("cameras", value=["front"])])[0].successful
         assert read(node, NodeParameters).cameras == ("front",)
+    finally:
+        node.destroy_node()
+
+
+@pytest.mark.parametrize("value", ["off", "'off'"])
+def test_the_word_off(ros: Any, value: str) -> None:
+    """YAML reads off as false, on the command line and in files."""
+    given = ["--ros-args", "-p", f"memory:={value}"]
+    node = rclpy.create_node("forgetful", context=ros.context, cli_args=given)
+    try:
+        node.add_on_set_parameters_callback(validator(lambda: True))
+        declare(node, NodeParameters)
+        assert read(node, NodeParameters).memory == "off"
+        assert node.set_parameters([Parameter("memory", value="auto")])[0].successful
+        assert read(node, NodeParameters).memory == "auto"
+        assert not node.set_parameters([Parameter("memory", value=True)])[0].successful
     finally:
         node.destroy_node()
 

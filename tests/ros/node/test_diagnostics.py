@@ -13,6 +13,7 @@ from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraStatistics
 from xsam_ros.messages.streams import StreamEnd
 from xsam_ros.node.diagnostics import camera_status, model_status
+from xsam_ros.node.memory import MemoryStatistics
 from xsam_ros.node.metrics import NodeStatistics, StreamStatistics
 
 NO_STREAM = StreamStatistics()
@@ -75,6 +76,14 @@ def _camera(**image: Any) -> CameraStatistics:
             "the stream has no results: MODEL_ERROR: broken",
         ),
         (
+            CAMERA,
+            StreamStatistics(
+                running=True, memory=MemoryStatistics(no_memory_reason="query 2: too large", is_full=True)
+            ),
+            DiagnosticStatus.WARN,
+            "queries of the stream have no memory of earlier frames: query 2: too large",
+        ),
+        (
             replace(CAMERA, depth=replace(TOPIC, topic="/front/depth", received=0)),
             NO_STREAM,
             DiagnosticStatus.WARN,
@@ -128,6 +137,17 @@ def test_the_owner_of_a_stream_and_the_end_of_the_last_one_are_named() -> None:
     ended = values(StreamStatistics(end=StreamEnd.REPLACED, end_message="'navigator' replaced it"))
     assert "'navigator' replaced it" in ended["stream"]
     assert "stream" not in values(NO_STREAM)
+
+
+def test_the_memory_of_streams_is_told() -> None:
+    memory = MemoryStatistics(sessions=2, nbytes=503_500_000, no_memory_reason="query 3: a chat")
+    streams = {"front": StreamStatistics(running=True, memory=memory), "rear": NO_STREAM}
+    camera = {pair.key: pair.value for pair in camera_status("/xsam", CAMERA, streams["front"]).values}
+    assert (camera["stream sessions"], camera["stream memory [MB]"]) == ("2", "504")
+    assert camera["stream without memory"] == "query 3: a chat"
+    now = NodeStatistics(streams=lambda: streams).snapshot()
+    model = {pair.key: pair.value for pair in model_status("/xsam", "x2sam on cpu", now, None).values}
+    assert (model["sessions that remember frames"], model["memory of sessions [MB]"]) == ("2", "504")
 
 
 def test_errors_of_the_last_second_decide_the_level() -> None:

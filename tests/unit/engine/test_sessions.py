@@ -175,7 +175,9 @@ def test_another_size_begins_another_video(x2sam: XSam, clip: list[Rgb]) -> None
 
 def test_what_was_pointed_at_in_another_video_is_in_doubt(x2sam: XSam, clip: list[Rgb]) -> None:
     """The same place may show another object by now."""
-    session = x2sam.open_session(Query(prompts=(VisualPrompt.box(5, 10, 25, 30),)))
+    mask = np.zeros((48, 72), np.bool_)
+    mask[10:30, 5:25] = True
+    session = x2sam.open_session(Query(prompts=(VisualPrompt.from_mask(mask),)))
     assert session.step(_frame(clip[0], 100.0)).status is Status.FOUND
     for stamp_s in (50.0, 50.1):
         result = session.step(_frame(clip[1], stamp_s))
@@ -185,6 +187,17 @@ def test_what_was_pointed_at_in_another_video_is_in_doubt(x2sam: XSam, clip: lis
         )
     session.reset()  # the user points at it again
     assert session.step(_frame(clip[0], 50.2)).status is Status.FOUND
+
+
+def test_marks_are_looked_for_in_the_first_frame_only(x2sam: XSam, clip: list[Rgb]) -> None:
+    """What was marked moves on, so a later mask elsewhere says nothing against it."""
+    marks = (VisualPrompt.point(2, 2), VisualPrompt.point(70, 46))
+    for query in (Query(prompts=marks, score_threshold=0.0), Query(prompts=marks[:1])):
+        session = x2sam.open_session(query)
+        first = session.step(clip[0])
+        assert first.segments.doubts == x2sam.segment(clip[0], query).segments.doubts
+        assert any(first.segments.doubts)
+        assert not any(session.step(clip[1]).segments.doubts)
 
 
 def test_after_a_failure_the_session_begins_again(
