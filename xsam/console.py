@@ -40,6 +40,8 @@ _EXTRA_MODULES = {
     "accelerate": "pip install 'xsam[train]'",
     **dict.fromkeys(("xsam_server", "fastapi", "prometheus_client"), "pip install 'xsam[server]'"),
     **dict.fromkeys(("python_multipart", "uvicorn"), "pip install 'xsam[server]'"),
+    "av": "pip install 'xsam[media]'",
+    **dict.fromkeys(("mcap", "rosbags", "zstandard", "yaml"), "pip install 'xsam[bags]'"),
 }
 
 

@@ -7,6 +7,7 @@
     │   ├── InvalidQueryError          INVALID_QUERY      empty text, prompt outside the image, …
     │   ├── InvalidOptionError         INVALID_OPTION     an option of `XSam.load` is not allowed
     │   ├── InvalidImageError          INVALID_IMAGE      0×0, wrong dtype, unknown encoding, …
+    │   ├── SourceError                SOURCE             a file, folder or camera gives no frames
     │   ├── CameraUnavailableError     CAMERA_UNAVAILABLE
     │   │   ├── UnknownCameraError     UNKNOWN_CAMERA     no camera of that name is configured
     │   │   ├── NoFrameError           NO_FRAME           the camera has not published yet
@@ -81,6 +82,12 @@ class InvalidImageError(RequestRefusedError):
     """The image cannot be used: no pixels, wrong dtype or shape, unknown encoding, too large."""
 
     code = "INVALID_IMAGE"
+
+
+class SourceError(RequestRefusedError):
+    """A source of frames cannot be opened: missing, empty, of an unknown kind, or without pictures in it."""
+
+    code = "SOURCE"
 
 
 class CameraUnavailableError(RequestRefusedError):

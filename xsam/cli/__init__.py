@@ -26,7 +26,7 @@ app = typer.Typer(
 
 
 # In the order of `xsam --help`.
-app.command()(segment.segment)
+app.command(epilog=segment.EPILOG)(segment.segment)
 app.command()(serve.serve)
 app.command("eval")(evaluation.evaluate)
 app.command()(train)

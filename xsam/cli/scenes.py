@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsam.cli.images import write_image
+from xsam.media.image_files import write_image
 from xsam.weights.files import replace_file
 
 if TYPE_CHECKING:

@@ -1,9 +1,11 @@
-"""`xsam segment`: find something in a picture."""
+"""`xsam segment`: find something in pictures, videos and recordings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,17 +13,23 @@ from rich.table import Table
 from rich.text import Text
 
 from xsam.cli import loading
-from xsam.cli.images import check_output, write_image
+from xsam.cli.recordings import RunOptions, parse_save, segment_recording
 from xsam.console import EXIT_CODES, print_lines
-from xsam.errors import InvalidQueryError
+from xsam.errors import InvalidOptionError, InvalidQueryError
 from xsam.inference.images import read_image
+from xsam.media.frames import Every
+from xsam.media.image_files import check_output, write_image
+from xsam.media.picture_files import DEFAULT_PICTURES_HZ
+from xsam.media.sources import SourceOptions, looks_like_source, single_picture
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from xsam.engine import XSam
 
+_RECORDINGS = "Several frames"
 _STATUS_COLORS = {
     Status.FOUND: "green",
     Status.UNSURE: "yellow",
@@ -31,26 +39,106 @@ _STATUS_COLORS = {
 }
 
 
+EPILOG = """
+Sources are pictures, folders, patterns ('photos/*.jpg'), lists of files (.txt), videos, and bags of ROS 2.
+Queries follow them: the first argument that is no file is the first query. Results of more than one frame are
+written to results.jsonl in the folder of the run, runs/segment/NAME or --out.
+
+Exit codes: 0 found in some frame, 1 failed, 2 refused or used wrongly, 3 not found, 4 in doubt, 130 stopped
+by Ctrl-C.
+"""
+
+
 def segment(
-    image: Annotated[Path, typer.Argument(help="Image file (PNG, JPEG, …).")],
-    text: Annotated[str, typer.Argument(help='What to find: "the red mug", "what can hold coffee?".')] = "",
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE… [QUERY]…",
+            help='Where to look, and what to find: photo.jpg "the red mug", clip.mp4 "what holds coffee?".',
+            show_default=False,
+        ),
+    ],
     model: loading.Model = "tiny",
     device: loading.Device = "auto",
     classes: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Category of objects; repeatable, or several with commas."),
+        typer.Option("--class", help="Category of objects: --class mug,plate; repeatable."),
     ] = None,
     stuff: Annotated[
-        list[str] | None, typer.Option(help="Category of surfaces (wall); like --class.")
+        list[str] | None, typer.Option(help="Category of surfaces, like --class: --stuff wall,table.")
     ] = None,
-    box: Annotated[list[str] | None, typer.Option(help="x0,y0,x1,y1 in pixels; repeatable.")] = None,
-    point: Annotated[list[str] | None, typer.Option(help="x,y in pixels; repeatable.")] = None,
-    task: Annotated[Task, typer.Option(help="Kind of request; auto derives it from the rest.")] = Task.AUTO,
-    explain: Annotated[bool, typer.Option("--explain", help="Explain the answer to a question.")] = False,
-    threshold: Annotated[float | None, typer.Option(min=0, max=1, help="Lowest score of a result.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the image with the masks to this file.")] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(help="x0,y0,x1,y1 in pixels of every frame: --box 40,30,200,180; repeatable."),
+    ] = None,
+    point: Annotated[
+        list[str] | None, typer.Option(help="x,y in pixels of every frame: --point 320,240; repeatable.")
+    ] = None,
+    task: Annotated[
+        Task, typer.Option(help="Kind of request, derived from the rest by auto: --task reasoning.")
+    ] = Task.AUTO,
+    explain: Annotated[
+        bool, typer.Option("--explain", help='Explain the answer: "which cup is full?" --explain.')
+    ] = False,
+    threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Lowest score of a result: --threshold 0.4.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="For one picture, the file to write it to with its masks: --out mug.png. Otherwise, or with "
+            "--save, the folder of the run: --out results."
+        ),
+    ] = None,
+    save: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KINDS",
+            help="What to write: png (overlays), labels (label PNGs), video (overlay.mp4), coco, yolo, mcap; "
+            "results.jsonl always is: --save video,coco.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = None,
+    every: Annotated[
+        str,
+        typer.Option(
+            metavar="N|SECONDS",
+            help="Use one frame in N, or in a time: --every 10, --every 0.5s.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = "1",
+    track: Annotated[
+        bool,
+        typer.Option(
+            "--track",
+            help="Number objects, the same from frame to frame: --track.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in the folder, which was stopped: --resume.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = False,
+    fps: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=10_000,
+            help="Rate of pictures that follow each other, which have no stamps: --fps 30.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = DEFAULT_PICTURES_HZ,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, masks as COCO run-length codes.")
+        bool,
+        typer.Option(
+            "--json",
+            help="Print a line of JSON: the result of one picture, masks as COCO run-length codes; else a "
+            "summary.",
+        ),
     ] = False,
     llm_device: loading.LlmDevice = None,
     llm_weights: loading.LlmWeightsFormat = loading.LlmWeights.AS_LOADED,
@@ -58,37 +146,89 @@ def segment(
     threads: loading.Threads = None,
     frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
-    """Find something in a picture."""
-    prompts = (*_parse_boxes(box or []), *_parse_points(point or []))
-    if task is Task.AUTO and sum(map(bool, (text, classes or stuff, prompts))) > 1:
+    """Find something in pictures, videos and recordings."""
+    names, texts = split_arguments(arguments)
+    queries = _queries(
+        texts,
+        task=task,
+        thing_classes=_parse_names(classes or []),
+        stuff_classes=_parse_names(stuff or []),
+        prompts=(*_parse_boxes(box or []), *_parse_points(point or [])),
+        score_threshold=threshold,
+        explain=explain,
+    )
+    kinds = parse_save(save or [])
+    load = partial(
+        loading.load_model,
+        model,
+        device=device,
+        llm_device=llm_device,
+        llm_weights=llm_weights,
+        compiled=compiled,
+        threads=threads,
+        frame_cache_mib=frame_cache_mib,
+    )
+    picture = single_picture(names)
+    if picture is not None and len(queries) == 1 and not (kinds or resume or track):
+        _segment_picture(picture, queries[0], load, out, as_json)
+        return
+    for query in queries:
+        query.validate()
+    if out is not None and out.is_file():
+        raise InvalidOptionError(f"--out {out} is a file; it must be the folder of the run")
+    options = RunOptions(
+        folder=out,
+        save=kinds,
+        sources=SourceOptions(rate_hz=fps),
+        every=Every.parse(every),
+        track=track,
+        resume=resume,
+        as_json=as_json,
+        model=model,
+    )
+    segment_recording(names, queries, load, options)
+
+
+def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split into sources and queries. The first argument is a source, and so are those after it that look so.
+
+    Raises:
+        InvalidQueryError: something that looks like a source follows a query.
+    """
+    count = 1
+    while count < len(arguments) and looks_like_source(arguments[count]):
+        count += 1
+    sources, texts = list(arguments[:count]), list(arguments[count:])
+    for text in texts:
+        if looks_like_source(text):
+            raise InvalidQueryError(
+                f"{text!r:.80} looks like a source, but follows the query {texts[0]!r:.80}",
+                hint="give all sources first, then the queries",
+            )
+    return sources, texts
+
+
+def _queries(texts: Sequence[str], **fields: Any) -> list[Query]:
+    """Return a query per text, or one without text."""
+    given = (bool(texts), bool(fields["thing_classes"] or fields["stuff_classes"]), bool(fields["prompts"]))
+    if fields["task"] is Task.AUTO and sum(given) > 1:
         raise InvalidQueryError(
             "text, categories and regions are three different requests",
             hint="give one of them, or choose the kind of request with --task",
         )
-    query = Query(
-        text=text,
-        task=task,
-        thing_classes=_parse_names(classes or []),
-        stuff_classes=_parse_names(stuff or []),
-        prompts=prompts,
-        score_threshold=threshold,
-        explain=explain,
-    )
+    return [Query(text=text, **fields) for text in (texts or [""])]
+
+
+def _segment_picture(
+    image: Path, query: Query, load: Callable[[], XSam], out: Path | None, as_json: bool
+) -> None:
     notes: list[str] = []
     rgb = read_image(image, notes)
     query.validate((rgb.shape[0], rgb.shape[1]))
     if out is not None:
         check_output(out, image)
     with Console(stderr=True).status("loading the model …") as progress:
-        engine = loading.load_model(
-            model,
-            device=device,
-            llm_device=llm_device,
-            llm_weights=llm_weights,
-            compiled=compiled,
-            threads=threads,
-            frame_cache_mib=frame_cache_mib,
-        )
+        engine = load()
         result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
         result = result.with_notes(notes)
     if out is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from xsam.errors import (
     XSamError,
     error_for_code,
 )
+from xsam.types.location import Location3D
 from xsam.types.masks import MaskRle
 from xsam.types.requests import (
     Frame,
@@ -30,6 +32,7 @@ from xsam.wire.models import (
     MAX_QUERIES,
     ErrorBody,
     InstanceBody,
+    LocationBody,
     MaskBody,
     PromptBody,
     QueryBody,
@@ -120,7 +123,9 @@ def result_to_body(result: SegmentationResult) -> ResultBody:
         segments.label_indices,
         segments.scores,
         segments.doubts,
+        segments.track_ids,
         segments.boxes_xyxy,
+        segments.locations,
         segments.masks,
     )
     return ResultBody(
@@ -140,24 +145,31 @@ def result_to_body(result: SegmentationResult) -> ResultBody:
                 label_index=int(index),
                 score=float(str(np.float32(score))),
                 doubt=doubt,
+                track_id=int(track_id),
                 box_xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 area_px=mask.area,
+                location=None if location is None else _location_to_body(location),
                 mask=_mask_to_body(mask),
             )
-            for label, index, score, doubt, box, mask in zip(*columns, strict=True)
+            for label, index, score, doubt, track_id, box, location, mask in zip(*columns, strict=True)
         ],
         timing_s={name: round(seconds, 6) for name, seconds in result.timing.stages_s.items()},
     )
 
 
-def result_from_body(body: ResultBody, *, query: Query, frame: Frame) -> SegmentationResult:
-    """Convert a result to the query and the frame that were asked about.
+def result_from_body(body: ResultBody, *, query: Query, frame: Frame | None = None) -> SegmentationResult:
+    """Convert a result.
+
+    Args:
+        body: the result.
+        query: what was asked.
+        frame: what it was asked about; None = take the size of the image from the result.
 
     Raises:
         InvalidImageError: a mask does not fill its size, or the result is about an image of another size.
     """
     image_hw = (body.image.height, body.image.width)
-    if image_hw != frame.image_hw:
+    if frame is not None and image_hw != frame.image_hw:
         raise InvalidImageError(
             f"the result is about an image of {image_hw[1]}×{image_hw[0]} px, the frame has"
             f" {frame.image_hw[1]}×{frame.image_hw[0]}"
@@ -175,6 +187,11 @@ def result_from_body(body: ResultBody, *, query: Query, frame: Frame) -> Segment
             scores=np.array([instance.score for instance in found], np.float32),
             boxes_xyxy=np.array([instance.box_xyxy for instance in found], np.float32).reshape(count, 4),
             doubts=tuple(instance.doubt for instance in found),
+            track_ids=np.array([instance.track_id for instance in found], np.uint32),
+            locations=tuple(
+                None if instance.location is None else _location_from_body(instance.location)
+                for instance in found
+            ),
         ),
         text=body.text,
         phrases=tuple(body.phrases),
@@ -183,9 +200,9 @@ def result_from_body(body: ResultBody, *, query: Query, frame: Frame) -> Segment
         hint=body.hint,
         notes=tuple(body.notes),
         model_id=body.model,
-        camera=frame.camera,
-        frame_id=frame.frame_id,
-        stamp_ns=frame.stamp_ns,
+        camera="" if frame is None else frame.camera,
+        frame_id="" if frame is None else frame.frame_id,
+        stamp_ns=0 if frame is None else frame.stamp_ns,
         timing=Timing(stages_s=dict(body.timing_s)),
     )
 
@@ -231,6 +248,18 @@ def validation_message(error: ValidationError) -> str:
     value = first["input"]
     shown = f", got {value!r:.80}" if isinstance(value, (str, int, float, bool, type(None))) else ""
     return f"{f'{field}: ' if field else ''}{first['msg'][0].lower()}{first['msg'][1:]}{shown}"
+
+
+def _location_to_body(location: Location3D) -> LocationBody:
+    if not location.valid:
+        return LocationBody(depth_valid_ratio=location.depth_valid_ratio, reason=location.reason)
+    return LocationBody(**asdict(location))
+
+
+def _location_from_body(body: LocationBody) -> Location3D:
+    if body.reason:
+        return Location3D.unknown(body.reason, depth_valid_ratio=body.depth_valid_ratio)
+    return Location3D(**body.model_dump())
 
 
 def _prompt_to_body(prompt: VisualPrompt) -> PromptBody:

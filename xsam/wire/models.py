@@ -83,6 +83,19 @@ class RequestBody(_Body):
     keep_frame: bool = Field(True, description="whether further requests for the frame are likely")
 
 
+class LocationBody(_Answer):
+    """Where the visible surface of an object is, in meters, or why that is unknown; see `Location3D`."""
+
+    frame_id: str = Field("", exclude_if=not_, description="left out: the frame of the image")
+    position_m: tuple[float, float, float] | None = Field(None, exclude_if=not_)
+    center_m: tuple[float, float, float] | None = Field(None, exclude_if=not_)
+    size_m: tuple[float, float, float] | None = Field(None, exclude_if=not_)
+    orientation_xyzw: tuple[float, float, float, float] | None = Field(None, exclude_if=not_)
+    distance_m: float | None = Field(None, exclude_if=not_)
+    depth_valid_ratio: float
+    reason: str = Field("", exclude_if=not_, description="why it is unknown; left out: it is known")
+
+
 class InstanceBody(_Answer):
     """One mask with label, score and box."""
 
@@ -90,8 +103,10 @@ class InstanceBody(_Answer):
     label_index: int = Field(description="place of the label among what was asked for")
     score: float
     doubt: str = Field("", exclude_if=not_, description="what speaks against it; left out: nothing does")
+    track_id: int = Field(0, exclude_if=not_, description="of the same object in all frames; left out: none")
     box_xyxy: tuple[float, float, float, float]
     area_px: int
+    location: LocationBody | None = Field(None, exclude_if=not_, description="left out: depth was not asked")
     mask: MaskBody
 
 

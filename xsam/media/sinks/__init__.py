@@ -1,0 +1,1 @@
+"""Outputs of a run: overlays, label images, COCO, YOLO, video, MCAP."""
