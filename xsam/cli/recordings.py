@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,28 +86,26 @@ def segment_recording(
         "every": {"frames": options.every.frames, "seconds": options.every.seconds},
         "track": options.track,
     }
-    journal = Journal(folder, run, resume=options.resume)
-    sinks = open_sinks(options.save, folder, queries)
     console = Console(stderr=True, quiet=options.as_json and not Console(stderr=True).is_terminal)
-    with console.status("loading the model …"):
-        engine = load()
+    with closing(Journal(folder, run, resume=options.resume)) as journal:
+        sinks = open_sinks(options.save, folder, queries)
+        with console.status("loading the model …"):
+            engine = load()
 
-    def ask(frame: Frame, asked: Sequence[Query]) -> list[SegmentationResult]:
-        return engine.segment(frame, asked, keep_frame=False)
+        def ask(frame: Frame, asked: Sequence[Query]) -> list[SegmentationResult]:
+            return engine.segment(frame, asked, keep_frame=False)
 
-    with _progress(console) as progress, stop_requests() as stopped:
-        counted = _Counted(source, progress)
-        summary = segment_frames(
-            counted,
-            queries,
-            ask,
-            journal=journal,
-            sinks=sinks,
-            every=options.every,
-            track=options.track,
-            stopped=stopped,
-        )
-    journal.close()
+        with _progress(console) as progress, stop_requests() as stopped:
+            summary = segment_frames(
+                _Counted(source, progress),
+                queries,
+                ask,
+                journal=journal,
+                sinks=sinks,
+                every=options.every,
+                track=options.track,
+                stopped=stopped,
+            )
     report(summary, as_json=options.as_json)
     raise typer.Exit(_CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
 

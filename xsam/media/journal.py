@@ -67,7 +67,10 @@ class Journal:
         self._stream.close()
 
     def _check(self, header: Mapping[str, Any], resume: bool) -> int:
-        """Return the length of the complete lines of the same run."""
+        """Return the length of the complete lines of the same run; 0 = there is nothing to go on with."""
+        with self.path.open("rb") as stream:
+            if stream.readline() and not stream.readline().endswith(b"\n"):
+                return 0
         if not resume:
             raise SourceError(
                 f"{self.path} exists",

@@ -58,7 +58,7 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     common = _common_folder(absolute)
     relative = [path.relative_to(common) for path in absolute]
     counts: dict[str, int] = {}
-    for path in relative:
+    for path in set(relative):
         bare = path.with_suffix("").as_posix()
         counts[bare] = counts.get(bare, 0) + 1
     names: list[str] = []

@@ -101,6 +101,8 @@ class VideoFile:
 
     def _frame(self, index: int, stamp_ns: int, picture: av.VideoFrame, suspect: bool) -> SourceFrame:
         def load(notes: list[str]) -> Frame:
+            if picture.is_corrupt:
+                raise InvalidImageError(f"{self.name}, frame {index}: the decoder found it corrupt")
             if suspect:
                 notes.append("it builds on a damaged frame: parts of the picture may be wrong")
             return Frame(rgb=rgb_of_picture(picture, notes), stamp_ns=stamp_ns)
@@ -163,13 +165,7 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 
 
 def rgb_of_picture(picture: av.VideoFrame, notes: list[str]) -> NDArray[np.uint8]:
-    """Convert a decoded picture to RGB (H, W, 3), turned as it is to be shown.
-
-    Raises:
-        InvalidImageError: the decoder says that it is corrupt, or it has no pixels.
-    """
-    if picture.is_corrupt:
-        raise InvalidImageError("the decoder found the frame corrupt")
+    """Convert a decoded picture to RGB (H, W, 3), turned as it is to be shown."""
     curve = _HDR_CURVES.get(int(getattr(picture, "color_trc", 0) or 0))
     if curve:
         notes.append(f"the video is {curve}: its colors are paler here than on a screen for it")

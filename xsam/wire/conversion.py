@@ -252,8 +252,9 @@ def validation_message(error: ValidationError) -> str:
 
 def _location_to_body(location: Location3D) -> LocationBody:
     if not location.valid:
-        return LocationBody(depth_valid_ratio=location.depth_valid_ratio, reason=location.reason)
-    return LocationBody(**asdict(location))
+        known: dict[str, object] = {"depth_valid_ratio": location.depth_valid_ratio}
+        return LocationBody.model_validate({**known, "reason": location.reason})
+    return LocationBody.model_validate(asdict(location))
 
 
 def _location_from_body(body: LocationBody) -> Location3D:

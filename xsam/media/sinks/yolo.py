@@ -66,7 +66,7 @@ class YoloSink(Sink):
         notes = []
         if self._count:
             notes.append(
-                f"YOLO polygons have a mean IoU of {self._sum / self._count:.1%} with the masks, the lowest is "
+                f"YOLO polygons have a mean IoU of {self._sum / self._count:.1%} with the masks, the lowest "
                 f"{self._worst:.1%}; {self._low} of {self._count} are below {MIN_IOU:.0%} (holes are lost)"
             )
         if self._doubtful:
