@@ -15,7 +15,10 @@ PYTHON_BLOCKS = list(find_examples(*(str(ROOT / document) for document in docume
 SHELL_BLOCKS = blocks("bash", "sh", "shell", "console")
 FILE_SUFFIXES = "cfg|cmake|ini|ipynb|jpg|json|lock|md|msg|png|py|sh|srv|action|toml|txt|xml|yaml|yml"
 # Outputs of the commands, and paths in the reader's own folders.
-MADE_BY_COMMANDS = ("build/", "demo_output/", "dist/", "install/", "log/", "runs/", ".venv/", "/", "~")
+MADE_BY_COMMANDS = (
+    *("build/", "demo_output/", "dist/", "install/", "log/", "runs/", ".venv/", "/", "~"),
+    *("annotations/", "labels/", "masks/", "overlays/"),  # outputs of `xsam segment --save`
+)
 
 
 def runnable(example: CodeExample) -> bool:
