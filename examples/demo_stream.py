@@ -15,7 +15,7 @@ from support.readiness import wait_until_active
 from support.ros_peer import RosPeer
 from xsam import Query
 from xsam_ros.client import RosSegmenter
-from xsam_ros.messages.images import rgb_from_image
+from xsam_ros.messages.image_messages import rgb_from_image
 
 RESULTS = 24
 RATE_HZ = 4.0

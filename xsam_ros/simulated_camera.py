@@ -31,7 +31,7 @@ from xsam_ros.messages.encode_images import (
     image_from_depth,
     image_from_rgb,
 )
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.runtime.spin import run_node
 
 _EncodeView = Callable[[RenderedView], Any]

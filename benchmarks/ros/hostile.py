@@ -10,7 +10,7 @@ import numpy as np
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import Image
 
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.msg import MaskRle, PixelBox, PixelPoint, SegmentQuery, VisualPrompt
 from xsam_ros.srv import Segment
 

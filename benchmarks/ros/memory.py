@@ -21,7 +21,7 @@ from lifecycle_msgs.srv import ChangeState
 
 from benchmarks.ros.load import LoadClient
 from support.processes import NodeProcesses, use_private_domain
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.srv import GetStatus, Segment
 

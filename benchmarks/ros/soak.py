@@ -31,7 +31,7 @@ from support.readiness import wait_until_active
 from xsam.sim import render, sample_scene
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.client import RosSegmenter
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.msg import PixelPoint, SegmentationResult, SegmentQuery, VisualPrompt
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 

@@ -11,7 +11,7 @@ from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.parameter import Parameter
 
 import xsam_ros.msg as messages
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 

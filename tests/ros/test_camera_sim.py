@@ -15,12 +15,13 @@ from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from xsam.media.messages.compressed_images import rgb_from_compressed
+from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image
+from xsam.media.messages.images import array_from_image
 from xsam.sim.render import render
 from xsam.sim.scene import sample_scene
 from xsam_ros import simulated_camera
-from xsam_ros.messages.compressed_images import rgb_from_compressed
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image
-from xsam_ros.messages.images import array_from_image, rgb_from_image
+from xsam_ros.messages.image_messages import rgb_from_image
 from xsam_ros.runtime.spin import spin
 
 

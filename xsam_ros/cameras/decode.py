@@ -13,11 +13,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.media.messages.compressed_images import rgb_from_compressed
+from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.lens import LensDistortion
 from xsam.types.requests import Frame
 from xsam_ros.cameras.buffer import BufferedMessage
-from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for, rectified_notes
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.registration import (
     DepthRegistration,
@@ -25,10 +27,8 @@ from xsam_ros.cameras.registration import (
     TransformLookupError,
     no_transforms,
 )
-from xsam_ros.messages.compressed_images import rgb_from_compressed
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 from xsam_ros.messages.frames import stamp_ns
-from xsam_ros.messages.images import rgb_from_image
+from xsam_ros.messages.image_messages import rgb_from_image
 
 T = TypeVar("T")
 

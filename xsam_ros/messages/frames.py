@@ -8,7 +8,7 @@ from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
 from xsam.types.requests import MAX_IMAGE_SIDE_PX, Frame
-from xsam_ros.messages.images import image_from_array, rgb_from_image
+from xsam_ros.messages.image_messages import image_from_array, rgb_from_image
 from xsam_ros.messages.text import require_sendable
 
 

@@ -19,7 +19,7 @@ from visualization_msgs.msg import MarkerArray
 
 from xsam.types.requests import Frame, Segments
 from xsam_ros.messages.encode_images import compressed_from_rgb
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.msg import SegmentationResult, StreamStatus
 from xsam_ros.publishers.detections import DETECTIONS_2D, DETECTIONS_3D, detections_2d, detections_3d
 from xsam_ros.publishers.markers import markers, point_cloud

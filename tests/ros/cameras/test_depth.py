@@ -10,7 +10,7 @@ import pytest
 from tests.ros.camera_driver import BufferedCamera, FakeClock
 from tests.ros.camera_driver import first_value as _value
 from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 
 
 def test_depth_of_the_same_stamp(camera: BufferedCamera) -> None:

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CameraInfo, RegionOfInterest
 
 from xsam import InvalidImageError
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for
 from xsam.types.lens import LensDistortion
-from xsam_ros.cameras.intrinsics import intrinsics_for, lens_for
 
 _K = [600.0, 0.0, 319.5, 0.0, 610.0, 239.5, 0.0, 0.0, 1.0]
 _P = [500.0, 0.0, 310.0, -50.0, 0.0, 500.0, 230.0, 0.0, 0.0, 0.0, 1.0, 0.0]

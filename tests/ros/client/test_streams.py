@@ -28,7 +28,7 @@ from xsam import (
     StreamTakenError,
 )
 from xsam_ros.client import RosSegmenter
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 
 Eventually = Callable[..., Any]
 _RED, _GREEN = Query(text="red"), Query(text="green")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sensor_msgs.msg import CompressedImage
 
 from xsam import InvalidImageError
-from xsam_ros.messages.compressed_images import decode_image_file, rgb_from_compressed
+from xsam.media.messages.compressed_images import decode_image_file, rgb_from_compressed
 
 
 def _message(pixels: np.ndarray, text: str, extension: str = ".png") -> CompressedImage:

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CompressedImage, Image
 
 from xsam import InvalidImageError
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
+from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 
 
 def _raw(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool = False) -> Image:

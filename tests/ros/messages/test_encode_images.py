@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from std_msgs.msg import Header
 
-from xsam_ros.messages.compressed_images import rgb_from_compressed
-from xsam_ros.messages.depth_images import depth_from_compressed, depth_from_image
+from xsam.media.messages.compressed_images import rgb_from_compressed
+from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image
+from xsam.media.messages.images import array_from_image
 from xsam_ros.messages.encode_images import (
     ENCODINGS,
     compressed_from_depth,
@@ -18,7 +19,7 @@ from xsam_ros.messages.encode_images import (
     image_from_depth,
     image_from_rgb,
 )
-from xsam_ros.messages.images import array_from_image, rgb_from_image
+from xsam_ros.messages.image_messages import rgb_from_image
 
 _HEADER = Header(frame_id="lens")
 _LOSSLESS = ("rgb8", "bgr8", "rgba8", "bgra8")

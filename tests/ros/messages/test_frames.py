@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 from tests.ros.messages.strategies import TEXT, over_the_wire
 from xsam import Frame, InvalidImageError
 from xsam_ros.messages.frames import frame_from_image, image_from_frame, stamp_from_ns, stamp_ns
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 
 
 @given(st.integers(-(2**31) * 10**9, 2**31 * 10**9 - 1))

@@ -13,12 +13,8 @@ from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import Image
 
 from xsam import InvalidImageError
-from xsam_ros.messages.images import (
-    SUPPORTED_ENCODINGS,
-    array_from_image,
-    image_from_array,
-    rgb_from_image,
-)
+from xsam.media.messages.images import SUPPORTED_ENCODINGS, array_from_image
+from xsam_ros.messages.image_messages import image_from_array, rgb_from_image
 
 _CHANNELS_LAST = {"rgb8": 3, "bgr8": 3, "8UC3": 3, "rgba8": 4, "bgra8": 4, "8UC4": 4}
 _RED, _GREEN, _BLUE = (250, 10, 20), (10, 240, 30), (20, 30, 230)

@@ -17,7 +17,7 @@ from tests.ros.node_client import NodeClient
 from xsam import CameraRef, Frame, ModelError, NoFrameError, Query, RequestCancelledError, Status
 from xsam_ros.action import Segment
 from xsam_ros.client import Progress, RosSegmenter
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 
 Eventually = Callable[..., Any]
 

@@ -18,7 +18,7 @@ from support.golden import GOLDEN_X2SAM
 from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
 from xsam import Frame, Query, XSam
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.messages.results import result_from_message
 
 pytestmark = pytest.mark.slow

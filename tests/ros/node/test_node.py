@@ -17,8 +17,9 @@ from sensor_msgs.msg import Image
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
+from xsam.media.messages.images import array_from_image
 from xsam_ros.messages.frames import stamp_from_ns
-from xsam_ros.messages.images import array_from_image, image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.srv import Segment
 
 Eventually = Callable[..., Any]

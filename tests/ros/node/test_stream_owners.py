@@ -14,7 +14,7 @@ from std_msgs.msg import Header
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.runtime.qos import STREAM_STATUS_QOS
 from xsam_ros.srv import SetStreamQuery
 

@@ -19,7 +19,7 @@ from tests.ros.image_driver import ImageDriver
 from tests.ros.node_client import NodeClient
 from xsam.worker import ModelWorker
 from xsam_ros.cameras.camera import CameraFrame
-from xsam_ros.messages.images import image_from_array
+from xsam_ros.messages.image_messages import image_from_array
 from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters

@@ -1,7 +1,6 @@
 """`sensor_msgs/Image` ↔ NumPy, for every common encoding, padded rows and both byte orders.
 
-Pixels come out the same as from `cv_bridge`, which is used only for encodings unknown here, if it is
-installed; for the others it would only add a copy. An unpadded rgb8 image is not copied at all, so it
+Pixels come out the same as from `cv_bridge`. An unpadded rgb8 image is not copied at all, so it
 converts in microseconds; the others take about a millisecond at 720p.
 
 Depth images are in `depth_images`, compressed color in `compressed_images`.
@@ -9,20 +8,20 @@ Depth images are in `depth_images`, compressed color in `compressed_images`.
 
 from __future__ import annotations
 
-import array
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.media.messages.fields import RosImage
 from xsam.types.pixels import as_u8, used_bits
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
+    """How the pixels of an encoding lie in memory."""
+
     dtype: str  # of one channel, byte order left out
     channels: int
     planar: bool = False  # H rows of luma, then H/2 rows of chroma
@@ -34,23 +33,23 @@ _YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
 _YUV_PLANAR = {"nv12": "NV12", "nv21": "NV21"}
 
 _COLOR_LAYOUTS = {
-    **{f"{order}{bits}": _Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
-    **{f"{order}a{bits}": _Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
-    **{name: _Layout("u1", 1) for name in ("mono8", "8UC1")},
-    **{name: _Layout("u2", 1) for name in ("mono16", "16UC1")},
-    **{name: _Layout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
-    **{name: _Layout("u1", 4) for name in ("8UC4",)},
-    **{f"bayer_{pattern}{bits}": _Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
-    **{name: _Layout("u1", 2) for name in _YUV},
-    **{name: _Layout("u1", 1, planar=True) for name in _YUV_PLANAR},
+    **{f"{order}{bits}": Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{f"{order}a{bits}": Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{name: Layout("u1", 1) for name in ("mono8", "8UC1")},
+    **{name: Layout("u2", 1) for name in ("mono16", "16UC1")},
+    **{name: Layout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
+    **{name: Layout("u1", 4) for name in ("8UC4",)},
+    **{f"bayer_{pattern}{bits}": Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
+    **{name: Layout("u1", 2) for name in _YUV},
+    **{name: Layout("u1", 1, planar=True) for name in _YUV_PLANAR},
 }
-_LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": _Layout("f4", 1)}
+LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": Layout("f4", 1)}
 
 SUPPORTED_ENCODINGS = tuple(_COLOR_LAYOUTS)
 """Encodings that `rgb_from_image` handles without `cv_bridge`."""
 
 
-def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[Any]:
+def array_from_image(message: RosImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX) -> NDArray[Any]:
     """View the pixels of a message in place, read-only.
 
     Nothing is allocated, and size and step are checked against the data that actually arrived.
@@ -63,10 +62,10 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
         InvalidImageError: unknown encoding, no pixels, a side over `max_side_px`, or too little data.
     """
     encoding = message.encoding
-    layout = _LAYOUTS.get(encoding)
+    layout = LAYOUTS.get(encoding)
     if layout is None:
-        raise _unknown(encoding)
-    height, width, step = _checked_size(message, max_side_px)
+        raise unknown_encoding(encoding)
+    height, width, step = checked_size(message, max_side_px)
     if layout.planar and (height % 2 or width % 2):
         raise InvalidImageError(f"a {encoding} image needs even sides, got {width}×{height}")
     rows = height + height // 2 if layout.planar else height
@@ -89,7 +88,7 @@ def array_from_image(message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX) ->
 
 
 def rgb_from_image(
-    message: Image,
+    message: RosImage,
     *,
     max_side_px: int = MAX_IMAGE_SIDE_PX,
     bit_depth: int = 0,
@@ -110,8 +109,6 @@ def rgb_from_image(
     Raises:
         InvalidImageError: the message cannot be read as a color image.
     """
-    if message.encoding not in _LAYOUTS:
-        return _rgb_from_cv_bridge(message, max_side_px)
     pixels = array_from_image(message, max_side_px=max_side_px)
     return rgb_from_pixels(pixels, message.encoding, bit_depth=bit_depth, notes=notes)
 
@@ -149,40 +146,7 @@ def rgb_from_pixels(
     return _convert(as_u8(pixels, bits), f"{source}2RGB")
 
 
-def image_from_array(pixels: NDArray[Any], encoding: str, header: Header | None = None) -> Image:
-    """Build a message (little-endian, unpadded rows) from an array.
-
-    Args:
-        pixels: with exactly the dtype and channels of `encoding`.
-        encoding: a key of the table above, for example "rgb8", "mono16" or "32FC1".
-        header: shared with the message, not copied.
-
-    Raises:
-        ValueError: dtype or shape does not fit the encoding, a bug in the caller.
-    """
-    layout = _LAYOUTS[encoding]
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    if pixels.ndim not in (2, 3) or pixels.dtype != np.dtype(layout.dtype) or channels != layout.channels:
-        raise ValueError(f"{pixels.dtype} {pixels.shape} is not a {encoding} image")
-    if layout.planar and (pixels.shape[0] % 3 or pixels.shape[1] % 2):
-        raise ValueError(f"{pixels.shape} is not the shape (H + H/2, W) of a {encoding} image")
-    little = np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("<"))
-    message = Image(
-        height=pixels.shape[0] * 2 // 3 if layout.planar else pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        step=pixels.shape[1] * channels * pixels.dtype.itemsize,
-        is_bigendian=0,
-    )
-    if header is not None:
-        message.header = header
-    data = array.array("B")  # assigning bytes or an ndarray is checked byte by byte, 170 ms at 720p
-    data.frombytes(little.data.cast("B") if little.size else b"")
-    message.data = data
-    return message
-
-
-def _checked_size(message: Image, max_side_px: int) -> tuple[int, int, int]:
+def checked_size(message: RosImage, max_side_px: int) -> tuple[int, int, int]:
     """Return (height, width, step) after checking the sides."""
     height, width, step = int(message.height), int(message.width), int(message.step)
     if height == 0 or width == 0:
@@ -192,29 +156,10 @@ def _checked_size(message: Image, max_side_px: int) -> tuple[int, int, int]:
     return height, width, step
 
 
-def _unknown(encoding: str) -> InvalidImageError:
+def unknown_encoding(encoding: str) -> InvalidImageError:
+    """Return the error for an encoding that is in none of the tables."""
     supported = ", ".join(SUPPORTED_ENCODINGS)
     return InvalidImageError(f"unknown image encoding {encoding[:40]!r}; supported: {supported}")
-
-
-def _rgb_from_cv_bridge(message: Image, max_side_px: int) -> NDArray[np.uint8]:
-    """Convert an encoding that is unknown here, if `cv_bridge` is installed and knows it."""
-    try:
-        from cv_bridge import CvBridge
-    except ImportError as error:
-        raise _unknown(message.encoding) from error
-    height, width, step = _checked_size(message, max_side_px)
-    if step < width or len(message.data) < step * height:
-        raise InvalidImageError(
-            f"a {width}×{height} image with a step of {step} has only {len(message.data)} bytes"
-        )
-    try:
-        rgb = np.ascontiguousarray(CvBridge().imgmsg_to_cv2(message, "rgb8"))
-    except Exception as error:  # CvBridgeError, and whatever OpenCV and the C++ part raise
-        raise _unknown(message.encoding) from error
-    if rgb.shape != (height, width, 3) or rgb.dtype != np.uint8:
-        raise _unknown(message.encoding)
-    return rgb
 
 
 def _used_bits(pixels: NDArray[Any], bit_depth: int, notes: list[str] | None) -> int:

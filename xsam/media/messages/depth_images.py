@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage, Image
 
 from xsam.errors import InvalidImageError
+from xsam.media.messages.compressed_images import PNG_SIGNATURE, decode_image_file
+from xsam.media.messages.fields import RosCompressedImage, RosImage
+from xsam.media.messages.images import array_from_image
+from xsam.media.messages.rvl import decode_rvl
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
-from xsam_ros.messages.compressed_images import PNG_SIGNATURE, decode_image_file
-from xsam_ros.messages.images import array_from_image
-from xsam_ros.messages.rvl import decode_rvl
 
 _MILLIMETER_ENCODINGS = frozenset({"16UC1", "mono16"})
 _METER_ENCODING = "32FC1"
@@ -26,7 +26,7 @@ _TRANSPORT = "compressedDepth"
 
 
 def depth_from_image(
-    message: Image, *, max_side_px: int = MAX_IMAGE_SIDE_PX, scale: float = 0.0
+    message: RosImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX, scale: float = 0.0
 ) -> NDArray[np.float32]:
     """Convert a 32FC1, 16UC1 or mono16 image to float32 (H, W) meters, 0 = no measurement.
 
@@ -47,7 +47,7 @@ def depth_from_image(
 
 
 def depth_from_compressed(
-    message: CompressedImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX, scale: float = 0.0
+    message: RosCompressedImage, *, max_side_px: int = MAX_IMAGE_SIDE_PX, scale: float = 0.0
 ) -> NDArray[np.float32]:
     """Decode depth of image transport "compressedDepth", or a 16-bit PNG of "compressed", to float32 meters.
 
@@ -118,10 +118,11 @@ def resize_depth(depth_m: NDArray[np.float32], image_hw: tuple[int, int]) -> NDA
     # Each target pixel takes the source pixel that its center falls into.
     rows = (np.arange(height) * 2 + 1) * depth_m.shape[0] // (2 * height)
     columns = (np.arange(width) * 2 + 1) * depth_m.shape[1] // (2 * width)
-    return depth_m[rows[:, None], columns[None, :]]
+    resized: NDArray[np.float32] = depth_m[rows[:, None], columns[None, :]]
+    return resized
 
 
-def _unsupported(message: CompressedImage, reason: str) -> InvalidImageError:
+def _unsupported(message: RosCompressedImage, reason: str) -> InvalidImageError:
     return InvalidImageError(
         f"compressed depth of format {message.format[:60]!r} is not supported; {reason}",
         hint="publish the depth image by image transport compressedDepth, or uncompressed",

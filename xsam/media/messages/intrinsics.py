@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CameraInfo
 
 from xsam.errors import InvalidImageError
+from xsam.media.messages.fields import RosCameraInfo
 from xsam.types.lens import LensDistortion
 
 MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
@@ -46,7 +46,7 @@ class _Region(NamedTuple):
 
 
 def intrinsics_for(
-    info: CameraInfo,
+    info: RosCameraInfo,
     image_hw: tuple[int, int],
     *,
     rectified: bool = False,
@@ -93,7 +93,7 @@ def intrinsics_for(
     return scaled
 
 
-def lens_for(info: CameraInfo, *, parameter: str = "rectified") -> LensDistortion | None:
+def lens_for(info: RosCameraInfo, *, parameter: str = "rectified") -> LensDistortion | None:
     """Return the distortion of the camera's raw images; None = they have none.
 
     Args:
@@ -131,7 +131,7 @@ def rectified_notes(topic: str, parameter: str) -> list[str]:
     ]
 
 
-def _region(info: CameraInfo) -> _Region:
+def _region(info: RosCameraInfo) -> _Region:
     """Return the imaged region.
 
     Raises:
@@ -152,13 +152,15 @@ def _region(info: CameraInfo) -> _Region:
     return region
 
 
-def _matrix(info: CameraInfo, rectified: bool) -> NDArray[np.float64]:
+def _matrix(info: RosCameraInfo, rectified: bool) -> NDArray[np.float64]:
     if rectified:
         return np.array(info.p, np.float64).reshape(3, 4)[:, :3]
     return np.array(info.k, np.float64).reshape(3, 3)
 
 
-def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool, parameter: str) -> None:
+def _check_matrix(
+    matrix: NDArray[np.float64], info: RosCameraInfo, *, rectified: bool, parameter: str
+) -> None:
     """Raise an error unless it is the matrix of a pinhole camera with the calibrated image size."""
     problem = _matrix_problem(matrix, info)
     if not problem:
@@ -176,7 +178,7 @@ def _check_matrix(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: b
     raise InvalidImageError(f"matrix {name} of the camera info {problem}", hint=hint)
 
 
-def _matrix_problem(matrix: NDArray[np.float64], info: CameraInfo) -> str:
+def _matrix_problem(matrix: NDArray[np.float64], info: RosCameraInfo) -> str:
     """Return why a matrix cannot be that of a pinhole camera, as a predicate; "" = it can."""
     (fx, skew, _), (zero, fy, _), bottom = matrix.tolist()
     if not np.isfinite(matrix).all() or not matrix.any() or fx <= 0 or fy <= 0:
@@ -205,7 +207,7 @@ def _aspect(ratio: float) -> float:
 
 
 def _check_sizes(
-    info: CameraInfo, region: _Region, binning_xy: tuple[int, int], image_wh: tuple[int, int]
+    info: RosCameraInfo, region: _Region, binning_xy: tuple[int, int], image_wh: tuple[int, int]
 ) -> None:
     """Raise an error unless the image can be the region, binned or resized."""
     (width, height), (binning_x, binning_y) = image_wh, binning_xy
@@ -237,7 +239,7 @@ def _check_sizes(
         )
 
 
-def _check_principal_point(matrix: NDArray[np.float64], info: CameraInfo, *, rectified: bool) -> str:
+def _check_principal_point(matrix: NDArray[np.float64], info: RosCameraInfo, *, rectified: bool) -> str:
     """Return a note on a principal point far from the middle of the calibrated image; "" = it is near.
 
     Raises:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sensor_msgs.msg import CompressedImage
 
 from xsam.errors import InvalidImageError
+from xsam.media.messages.fields import RosCompressedImage
+from xsam.media.messages.images import rgb_from_pixels
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
-from xsam_ros.messages.images import rgb_from_pixels
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -43,7 +43,7 @@ _FORMAT_HINT = "publish image transport compressed with JPEG or PNG, or uncompre
 
 
 def rgb_from_compressed(
-    message: CompressedImage,
+    message: RosCompressedImage,
     *,
     max_side_px: int = MAX_IMAGE_SIDE_PX,
     bit_depth: int = 0,
