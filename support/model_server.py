@@ -66,7 +66,7 @@ class FakeEngine(FakeSegmenter):
         except BaseException as error:
             self.ended_early.append(error)
             raise
-        return [replace(result, model_id=self.model_id) for result in results]
+        return [replace(result, model_id=result.model_id and self.model_id) for result in results]
 
     def warm_up(self) -> None:
         """Do nothing."""

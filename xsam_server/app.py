@@ -12,12 +12,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from xsam.errors import XSamError
 from xsam.segmenter import Engine
 from xsam.types.requests import Status
 from xsam.version import __version__
 from xsam.web.gate import App, HttpGate, Refusal, Scope, host_names
-from xsam.wire.models import MAX_QUERIES, ErrorBody, ResponseBody, json_schema
+from xsam.wire.models import MAX_QUERIES, ErrorBody, LimitsBody, ResponseBody, StatusBody, json_schema
 from xsam_server.answers import STATUS_OF
 from xsam_server.asking import EVENT_STYLES, SegmentAnswer, SegmentDesk
 from xsam_server.clients import ClientLimits
@@ -149,8 +148,8 @@ class ModelServer:
             return JSONResponse(json_schema())
 
         @app.get("/v1/status", summary="The model, its state, and the limits of this server")
-        async def status() -> JSONResponse:
-            return JSONResponse(self._status())
+        async def status() -> StatusBody:
+            return self._status()
 
         @app.get("/healthz", summary="The server runs")
         async def healthz() -> JSONResponse:
@@ -176,25 +175,24 @@ class ModelServer:
 
         return app
 
-    def _status(self) -> dict[str, Any]:
-        settings = self.settings
-        error: XSamError | None = self.model.error
-        return {
-            "version": __version__,
-            "state": self.model.state.value,
-            "model": self.model.model_id,
-            "error": "" if error is None else str(error),
-            "waiting": self.model.worker.waiting,
-            "limits": {
-                "queries": MAX_QUERIES,
-                "queue": settings.queue_size,
-                "body_bytes": settings.max_body_bytes,
-                "pixels": settings.max_pixels,
-                "deadline_s": settings.max_deadline_s,
-                "frames_bytes": settings.frames_bytes,
-                "frames_age_s": settings.frames_age_s,
-            },
-        }
+    def _status(self) -> StatusBody:
+        settings, model = self.settings, self.model
+        return StatusBody(
+            version=__version__,
+            state=model.state.value,
+            model=model.model_id,
+            error="" if model.error is None else str(model.error),
+            waiting=model.worker.waiting,
+            limits=LimitsBody(
+                queries=MAX_QUERIES,
+                queue=settings.queue_size,
+                body_bytes=settings.max_body_bytes,
+                pixels=settings.max_pixels,
+                deadline_s=settings.max_deadline_s,
+                frames_bytes=settings.frames_bytes,
+                frames_age_s=settings.frames_age_s,
+            ),
+        )
 
 
 def configure_logging() -> None:

@@ -211,11 +211,15 @@ class SegmentDesk:
             record.stages_s["queue"] = time.monotonic() - submitted_s
             return self._ask(question, on_stage, emit if style is not None else None)
 
+        def tell_ahead(ahead: int) -> None:
+            if ahead:
+                emit(QueueEvent(ahead=ahead))
+
         job = self.model.worker.submit(
             work,
             emit,
             deadline=question.deadline,
-            on_queue_position=None if style is None else lambda ahead: emit(QueueEvent(ahead=ahead)),
+            on_queue_position=None if style is None else tell_ahead,
         )
         gone = asyncio.ensure_future(_disconnected(request))
         try:
@@ -271,7 +275,8 @@ class SegmentDesk:
                 await self._refuse(event, request, send, record)
                 return
             if isinstance(event, ResponseBody):
-                response = Response(event.model_dump_json(), media_type="application/json")
+                timing = {"server-timing": f"total;dur={record.elapsed_s * 1000:.2f}"}
+                response = Response(event.model_dump_json(), headers=timing, media_type="application/json")
                 record.bytes_out = len(response.body)
                 await response(request.scope, request.receive, send)
                 return

@@ -101,12 +101,14 @@ class Frame(Rebuilt):
     depth_m: NDArray[np.float32] | None = None  # (H, W) registered to rgb
     intrinsics: NDArray[np.float64] | None = None  # (3, 3) K of the rgb image
     lens: LensDistortion | None = None  # of the rgb image; None = rectified
+    encoded: bytes | None = None  # JPEG, PNG or WebP file of exactly these pixels, to be sent on untouched
 
     def __post_init__(self) -> None:
         check_rgb(self.rgb)
         object.__setattr__(self, "rgb", owned(self.rgb))
         kinds = (("camera", str), ("frame_id", str), ("stamp_ns", (int, np.integer)))
-        for name, kind in (*kinds, ("lens", (LensDistortion, type(None)))):
+        optional = (("lens", (LensDistortion, type(None))), ("encoded", (bytes, type(None))))
+        for name, kind in (*kinds, *optional):
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise InvalidImageError(f"{name} of a frame has the wrong type: {value!r:.80}")

@@ -147,6 +147,29 @@ class ErrorBody(_Answer):
     hint: str = ""
 
 
+class LimitsBody(_Answer):
+    """What a server takes."""
+
+    queries: int
+    queue: int
+    body_bytes: int
+    pixels: int
+    deadline_s: float
+    frames_bytes: int
+    frames_age_s: float
+
+
+class StatusBody(_Answer):
+    """The model of a server and its state."""
+
+    version: str
+    state: Literal["loading", "ready", "failed", "closed"]
+    model: str = Field(description="empty until it is loaded")
+    error: str = Field("", description="why it could not be loaded")
+    waiting: int = Field(description="requests in the queue")
+    limits: LimitsBody
+
+
 class QueueEvent(_Answer):
     """How many requests are ahead of this one."""
 
@@ -190,6 +213,7 @@ _PUBLISHED: tuple[type[BaseModel], ...] = (
     RequestBody,
     ResponseBody,
     ErrorBody,
+    StatusBody,
     QueueEvent,
     StageEvent,
     TextEvent,

@@ -1,0 +1,473 @@
+"""The client: frames are sent once, links that break are mended, and everything ends typed and in time."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from support.model_server import PATIENCE_S, FakeEngine, RunningServer, running_server
+from support.polling import poll_until
+from tests.server.conftest import RED, new_engine, picture, png
+from xsam import (
+    DeadlineExceededError,
+    Frame,
+    InvalidImageError,
+    InvalidOptionError,
+    LinkDownError,
+    ModelError,
+    NotActiveError,
+    Query,
+    QueueFullError,
+    RequestCancelledError,
+    RequestTooLargeError,
+    SegmenterUnavailableError,
+    Status,
+    UnauthorizedError,
+    WrongModelError,
+)
+from xsam.remote import RemoteSegmenter
+from xsam.wire.conversion import result_to_body
+from xsam.wire.models import ResponseBody
+from xsam_server.settings import Client, ServerSettings
+
+RED_QUERY = [Query(text="red")]
+
+
+@pytest.fixture(scope="module")
+def remote(server: RunningServer) -> Iterator[RemoteSegmenter]:
+    with RemoteSegmenter(server.url) as segmenter:
+        yield segmenter
+
+
+def frame_of(shade: int) -> Frame:
+    """Return a frame that no other test asks about."""
+    return Frame(rgb=picture(shade), camera="wrist", frame_id="lens", stamp_ns=5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+# ------------------------------------------------------------------------------------------- frames
+
+
+@pytest.mark.parametrize("encoding", ["raw", "png"])
+def test_pixels_arrive_as_they_are(server: RunningServer, engine: FakeEngine, encoding: str) -> None:
+    rgb = np.random.default_rng(0).integers(0, 255, (31, 47, 3), np.uint8)
+    with RemoteSegmenter(server.url, encoding=encoding) as remote:  # type: ignore[arg-type]
+        (result,) = remote.segment(Frame(rgb=rgb), RED_QUERY, deadline_s=PATIENCE_S)
+    np.testing.assert_array_equal(engine.asked[-1][0].rgb, rgb)
+    assert result.notes == ()
+
+
+def test_what_jpeg_loses_is_said(server: RunningServer) -> None:
+    with RemoteSegmenter(server.url, encoding="jpeg", jpeg_quality=80) as remote:
+        (result,) = remote.segment(frame_of(10), RED_QUERY, deadline_s=PATIENCE_S)
+    assert "JPEG of quality 80" in result.notes[0]
+
+
+def test_the_file_of_a_camera_is_sent_untouched(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    file = bytes(cv2.imencode(".jpg", picture(20), [cv2.IMWRITE_JPEG_QUALITY, 60])[1])
+    decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    sent = remote.link.bytes_sent
+    (result,) = remote.segment(Frame(rgb=decoded, encoded=file), RED_QUERY, deadline_s=PATIENCE_S)
+    np.testing.assert_array_equal(engine.asked[-1][0].rgb, decoded)
+    assert remote.link.bytes_sent - sent < len(file) + 700
+    assert result.notes == ()
+
+
+def test_a_file_that_the_server_would_turn_is_not_sent(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    """Cameras' drivers leave images as they are stored; masks of a turned one would be beside the objects."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 3  # half a turn: the size stays the same
+    stream = BytesIO()
+    Image.fromarray(picture(30)).save(stream, "JPEG", exif=exif)
+    frame = Frame(rgb=picture(30), encoded=stream.getvalue())
+    remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+    np.testing.assert_array_equal(engine.asked[-1][0].rgb, picture(30))
+
+
+def test_a_file_of_another_picture_is_not_sent(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    for encoded in (png(np.zeros((4, 4, 3), np.uint8)), b"no image"):
+        remote.segment(Frame(rgb=picture(31), encoded=encoded), RED_QUERY, deadline_s=PATIENCE_S)
+        np.testing.assert_array_equal(engine.asked[-1][0].rgb, picture(31))
+
+
+def test_a_second_query_sends_the_id_only(remote: RemoteSegmenter) -> None:
+    frame = Frame(rgb=np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8))
+    sizes = []
+    for text in ("red", "floor", "red"):
+        before = remote.link.bytes_sent
+        remote.segment(frame, [Query(text=text)], deadline_s=PATIENCE_S)
+        sizes.append(remote.link.bytes_sent - before)
+    assert sizes[0] > 240 * 320 * 3
+    assert max(sizes[1:]) < 2000
+
+
+def test_a_frame_that_was_dropped_is_sent_again() -> None:
+    frames = [frame_of(shade) for shade in (40, 41, 42)]
+    room_for_two = ServerSettings(frames_bytes=2 * frames[0].rgb.nbytes)
+    with running_server(new_engine, room_for_two) as server, RemoteSegmenter(server.url) as remote:
+        for frame in (*frames, frames[0]):
+            (result,) = remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+            assert result.found
+        assert remote.link.bytes_sent > 4 * frames[0].rgb.nbytes, "the first was sent twice"
+
+
+def test_invalid_queries_are_answered_here(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    results = remote.segment(
+        frame_of(50), [Query(text=" "), Query(text="red"), Query(text="\ud800")], deadline_s=PATIENCE_S
+    )
+    assert [result.status for result in results] == [Status.REFUSED, Status.FOUND, Status.REFUSED]
+    assert [query.text for query in engine.asked[-1][1]] == ["red"]
+    assert [result.camera for result in results] == ["wrist"] * 3
+
+
+# --------------------------------------------------------------------------------------- hooks, async
+
+
+def test_hooks_are_called_in_the_callers_thread(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    stages: list[str] = []
+    texts: list[tuple[int, str]] = []
+    threads = set()
+
+    def on_stage(stage: str) -> None:
+        stages.append(stage)
+        threads.add(threading.current_thread())
+
+    queries = [Query(text=" "), Query(text="red")]
+    remote.segment(
+        frame_of(60),
+        queries,
+        deadline_s=PATIENCE_S,
+        on_stage=on_stage,
+        on_text=lambda index, text: texts.append((index, text)),
+    )
+    assert stages == ["request", "inference"]
+    assert texts == [(1, "some"), (1, "some text")], "indices are those of the caller's queries"
+    assert threads == {threading.current_thread()}
+
+
+def test_a_hook_that_raises_ends_the_request_on_the_server(
+    remote: RemoteSegmenter, engine: FakeEngine
+) -> None:
+    engine.free.clear()
+
+    def stop(stage: str) -> None:
+        if stage == "held":
+            raise RequestCancelledError("enough")
+
+    with pytest.raises(RequestCancelledError, match="enough"):
+        remote.segment(frame_of(61), RED_QUERY, deadline_s=PATIENCE_S, on_stage=stop)
+    poll_until(lambda: engine.ended_early, "the model to stop", timeout_s=PATIENCE_S)
+    assert isinstance(engine.ended_early[0], RequestCancelledError)
+
+
+def test_the_place_in_the_queue_is_a_stage(
+    remote: RemoteSegmenter, server: RunningServer, engine: FakeEngine
+) -> None:
+    engine.free.clear()
+    stages: list[str] = []
+    with ThreadPoolExecutor(2) as callers:
+        first = callers.submit(remote.segment, frame_of(62), RED_QUERY, deadline_s=PATIENCE_S)
+        assert engine.entered.wait(PATIENCE_S)
+        second = callers.submit(
+            remote.segment, frame_of(63), RED_QUERY, deadline_s=PATIENCE_S, on_stage=stages.append
+        )
+        poll_until(lambda: stages == ["request", "waiting"], "the queue", timeout_s=PATIENCE_S)
+        engine.free.set()
+        assert first.result()[0].found
+        assert second.result()[0].found
+
+
+@pytest.mark.asyncio
+async def test_asyncio_programs(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    stages: list[str] = []
+    results = await asyncio.gather(
+        *(remote.segment_async(frame_of(shade), RED_QUERY, deadline_s=PATIENCE_S) for shade in (70, 71, 72)),
+        remote.segment_async(frame_of(73), RED_QUERY, deadline_s=PATIENCE_S, on_stage=stages.append),
+    )
+    assert all(result[0].found for result in results)
+    assert stages[0] == "request"
+    assert "inference" in stages
+
+
+@pytest.mark.asyncio
+async def test_a_cancelled_coroutine_ends_the_request_on_the_server(
+    remote: RemoteSegmenter, engine: FakeEngine
+) -> None:
+    engine.free.clear()
+    task = asyncio.ensure_future(remote.segment_async(frame_of(74), RED_QUERY, deadline_s=PATIENCE_S))
+    await asyncio.to_thread(engine.entered.wait, PATIENCE_S)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.to_thread(poll_until, lambda: engine.ended_early, "the model to stop", timeout_s=PATIENCE_S)
+
+
+# ---------------------------------------------------------------------------------------- errors, link
+
+
+def test_deadlines_are_said_by_the_server(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    engine.free.clear()
+    with pytest.raises(DeadlineExceededError, match="held"):
+        remote.segment(frame_of(80), RED_QUERY, deadline_s=0.6)
+    assert remote.link.is_up
+
+
+def test_errors_of_the_model_are_typed(remote: RemoteSegmenter, engine: FakeEngine) -> None:
+    engine.error = ModelError("the network gave NaN")
+    for hook in (None, lambda stage: None):
+        with pytest.raises(ModelError, match="NaN"):
+            remote.segment(frame_of(81), RED_QUERY, deadline_s=PATIENCE_S, on_stage=hook)
+
+
+def test_refusals_keep_their_type() -> None:
+    engine = new_engine()
+    client = Client(name="spot", token="secret-of-spot")
+    settings = ServerSettings(queue_size=1, clients=(client,), max_pixels=100_000)
+    with running_server(lambda: engine, settings) as server, ThreadPoolExecutor(2) as callers:
+        with RemoteSegmenter(server.url, token="wrong-token") as stranger, pytest.raises(UnauthorizedError):
+            stranger.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+        with RemoteSegmenter(server.url, token=client.token) as spot:
+            large = Frame(rgb=np.zeros((400, 400, 3), np.uint8))
+            with pytest.raises(RequestTooLargeError):
+                spot.segment(large, RED_QUERY, deadline_s=PATIENCE_S)
+            engine.free.clear()
+            asked = [callers.submit(spot.segment, frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)]
+            assert engine.entered.wait(PATIENCE_S)
+            asked.append(callers.submit(spot.segment, frame_of(2), RED_QUERY, deadline_s=PATIENCE_S))
+            worker = server.server.model.worker
+            poll_until(lambda: worker.waiting == 1, "the queue", timeout_s=PATIENCE_S)
+            with pytest.raises(QueueFullError):
+                spot.segment(frame_of(3), RED_QUERY, deadline_s=PATIENCE_S)
+            engine.free.set()
+            assert all(answer.result()[0].found for answer in asked)
+
+
+def test_a_server_that_is_not_there_is_said_in_time() -> None:
+    with RemoteSegmenter(f"http://127.0.0.1:{free_port()}", reconnect_within_s=0.2) as remote:
+        for _ in range(2):
+            with pytest.raises(LinkDownError, match="no connection to http:") as caught:
+                remote.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+        assert caught.value.retryable
+        assert not remote.link.is_up
+        assert remote.link.last_error
+        with pytest.raises(LinkDownError):
+            remote.status()
+
+
+def test_a_request_waits_for_a_server_that_comes_back() -> None:
+    port = free_port()
+    with (
+        RemoteSegmenter(f"http://127.0.0.1:{port}", reconnect_within_s=PATIENCE_S) as remote,
+        ThreadPoolExecutor(1) as callers,
+    ):
+        answer = callers.submit(remote.segment, frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+        poll_until(lambda: remote.link.connections_lost > 0, "an attempt", timeout_s=PATIENCE_S)
+        loaded = new_engine()
+        with running_server(lambda: loaded, port=port):
+            assert _until_active(answer.result)
+
+
+def _until_active(result) -> bool:
+    try:
+        return bool(result()[0].found)
+    except NotActiveError:  # it came back, and its model was not there yet
+        return True
+
+
+def test_frames_are_sent_again_to_a_server_that_was_restarted() -> None:
+    frame = frame_of(1)
+    with running_server(new_engine) as first, RemoteSegmenter(first.url) as remote:
+        remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+        port = first.port
+        first.program.should_exit = True
+        poll_until(lambda: not _listens(port), "the end of the server", timeout_s=PATIENCE_S)
+        with running_server(new_engine, port=port):
+            (result,) = remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+    assert result.found
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_another_model_does_not_answer_silently() -> None:
+    frame = frame_of(1)
+    with running_server(lambda: new_engine(model_id="large")) as first, RemoteSegmenter(first.url) as remote:
+        (before,) = remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+        assert (remote.model_id, before.notes) == ("large", ())
+        port = first.port
+        first.program.should_exit = True
+        poll_until(lambda: not _listens(port), "the end of the server", timeout_s=PATIENCE_S)
+        with running_server(lambda: new_engine(model_id="tiny"), port=port) as second:
+            (after,) = remote.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+            assert after.model_id == "tiny"
+            assert "holds the model tiny now; before, it held large" in after.notes[0]
+            with RemoteSegmenter(second.url, model="large") as strict, pytest.raises(WrongModelError):
+                strict.segment(frame, RED_QUERY, deadline_s=PATIENCE_S)
+
+
+def _read_request(connection: socket.socket) -> None:
+    received = b""
+    while (end := received.find(b"\r\n\r\n")) < 0 or len(received) < end + 4 + _length(received[:end]):
+        chunk = connection.recv(1 << 16)
+        if not chunk:
+            return
+        received += chunk
+
+
+def _length(head: bytes) -> int:
+    return int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+
+
+@contextmanager
+def _bad_server(answer: bytes | None) -> Iterator[tuple[str, list[int]]]:
+    """Yield the address of a server that reads a request and sends these bytes; None = it stays silent."""
+    accepted: list[int] = []
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.05)
+
+        def run() -> None:
+            open_connections = []
+            while not done.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                accepted.append(1)
+                connection.settimeout(5.0)
+                _read_request(connection)
+                if answer is None:
+                    open_connections.append(connection)
+                else:
+                    connection.sendall(answer)
+                    connection.close()
+            for connection in open_connections:
+                connection.close()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", accepted
+        finally:
+            done.set()
+            thread.join()
+
+
+def _http(status: str, body: bytes, length: int | None = None) -> bytes:
+    return f"HTTP/1.1 {status}\r\nContent-Length: {length or len(body)}\r\n\r\n".encode() + body
+
+
+def test_a_half_open_link_ends_with_the_deadline() -> None:
+    with _bad_server(None) as (url, _), RemoteSegmenter(url) as remote:
+        with pytest.raises(LinkDownError, match=r"no answer within 0\.6 s"):
+            remote.segment(frame_of(1), RED_QUERY, deadline_s=0.6)
+        assert not remote.link.is_up
+        with pytest.raises(DeadlineExceededError):
+            remote.segment(frame_of(1), RED_QUERY, deadline_s=0.05)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "named"),
+    [
+        (b"", LinkDownError, "broke"),
+        (_http("200 OK", b'{"frame": "', 900), LinkDownError, "broke"),
+        (_http("502 Bad Gateway", b"<html>"), LinkDownError, "HTTP 502"),
+        (_http("503 Service Unavailable", b"Service Unavailable"), LinkDownError, "HTTP 503"),
+        (_http("404 Not Found", b"<html>"), ModelError, "HTTP 404"),
+        (_http("401 Unauthorized", b""), UnauthorizedError, "token"),
+        (_http("200 OK", b"hello"), ModelError, "not understood"),
+        (_http("200 OK", b'{"frame": "", "results": []}'), ModelError, "0 results for 1"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", LinkDownError, "broke"),
+    ],
+)
+def test_servers_of_other_kinds(answer: bytes, error: type[Exception], named: str) -> None:
+    with _bad_server(answer) as (url, accepted), RemoteSegmenter(url, reconnect_within_s=0.3) as remote:
+        with pytest.raises(error, match=named):
+            remote.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+        assert len(accepted) <= 3, "what may be the end of a server is not sent for ever"
+
+
+def test_a_result_about_another_picture_is_not_believed(engine: FakeEngine) -> None:
+    (result,) = engine.segment(Frame(rgb=np.zeros((9, 9, 3), np.uint8)), RED_QUERY, deadline_s=1.0)
+    body = ResponseBody(frame="0" * 64, results=[result_to_body(result)]).model_dump_json().encode()
+    with _bad_server(_http("200 OK", body)) as (url, _), RemoteSegmenter(url) as remote:  # noqa: SIM117
+        with pytest.raises(ModelError, match="9×9"):
+            remote.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+
+
+def test_a_closed_client_refuses_and_ends_what_runs(server: RunningServer, engine: FakeEngine) -> None:
+    remote = RemoteSegmenter(server.url)
+    engine.free.clear()
+    with ThreadPoolExecutor(1) as callers:
+        running = callers.submit(remote.segment, frame_of(90), RED_QUERY, deadline_s=PATIENCE_S)
+        assert engine.entered.wait(PATIENCE_S)
+        remote.close()
+        with pytest.raises(SegmenterUnavailableError, match="closed"):
+            running.result()
+    remote.close()
+    with pytest.raises(SegmenterUnavailableError, match="closed"):
+        remote.segment(frame_of(90), RED_QUERY, deadline_s=PATIENCE_S)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "named"),
+    [
+        ("robot:8080", {}, "robot:8080"),
+        ("ftp://robot", {}, "ftp://robot"),
+        ("http://", {}, "http://"),
+        ("http://name:word@robot", {}, "address"),
+        ("http://robot", {"encoding": "webp"}, "encoding"),
+        ("http://robot", {"jpeg_quality": 0}, "jpeg_quality"),
+        ("http://robot", {"token": "a" * 9, "token_file": "f"}, "give one"),
+        ("http://robot", {"token": "two words!"}, "token"),
+    ],
+)
+def test_wrong_options(url: str, options: dict[str, object], named: str) -> None:
+    with pytest.raises(InvalidOptionError, match=named):
+        RemoteSegmenter(url, **options)  # type: ignore[arg-type]
+
+
+def test_a_token_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret-of-spot\n")
+    engine = new_engine()
+    settings = ServerSettings(clients=(Client(name="spot", token="secret-of-spot"),))
+    with (
+        running_server(lambda: engine, settings) as server,
+        RemoteSegmenter(server.url, token_file=path) as remote,
+    ):
+        status = remote.status()
+        assert (status.model, status.state, status.limits.queue) == ("fake", "ready", 16)
+        assert "secret" not in repr(remote)
+    with pytest.raises(FileNotFoundError):
+        RemoteSegmenter("http://robot", token_file=tmp_path / "nothing")
+
+
+def test_an_image_that_the_server_cannot_use_is_the_senders_fault(remote: RemoteSegmenter) -> None:
+    file = bytes(cv2.imencode(".jpg", picture(34))[1])
+    with pytest.raises(InvalidImageError):
+        remote.segment(Frame(rgb=picture(34), encoded=file[:-60]), RED_QUERY, deadline_s=PATIENCE_S)
+
+
+def test_masks_are_found(remote: RemoteSegmenter) -> None:
+    (result,) = remote.segment(frame_of(90), RED_QUERY, deadline_s=PATIENCE_S)
+    np.testing.assert_array_equal(result.masks, RED[None])

@@ -1,0 +1,179 @@
+"""The connection to a server: kept alive, opened again when it broke, and what went over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from xsam.errors import LinkDownError, ModelError, UnauthorizedError, XSamError
+from xsam.types.deadline import Deadline
+from xsam.version import __version__
+from xsam.wire.conversion import error_from_body
+from xsam.wire.models import ErrorBody
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 256 << 20
+_MOST_RESENDS = 2
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
+_KEEP_ALIVE_S = 20.0  # less than the server's 30: who closes first should be the client
+_GATEWAY_STATUS = (502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinkStatus:
+    """What is known of a link from the last requests."""
+
+    is_up: bool = False  # the last attempt got an answer
+    last_error: str = ""
+    round_trip_s: float = 0.0  # of the last request, without the time that the server took
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    connections_lost: int = 0
+
+
+class ServerLink:
+    """An HTTP client in one event loop. Its methods run there; `status` may be read anywhere."""
+
+    def __init__(self, url: str, *, token: str, ca_file: str | None, reconnect_within_s: float) -> None:
+        """Prepare the link; nothing is sent.
+
+        Args:
+            url: of the server.
+            token: "" = none.
+            ca_file: certificates to trust instead of the system's.
+            reconnect_within_s: how long a request may try to get a connection, within its deadline.
+        """
+        self.url = url
+        self.status = LinkStatus()
+        self._reconnect_within_s = reconnect_within_s
+        headers = {"user-agent": f"xsam/{__version__}"}
+        if token:
+            headers["authorization"] = f"Bearer {token}"
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers=headers,
+            verify=True if ca_file is None else _trusting(ca_file),
+            limits=httpx.Limits(max_connections=64, keepalive_expiry=_KEEP_ALIVE_S),
+            trust_env=False,  # a proxy for the Internet would break links in the laboratory
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        deadline: Deadline,
+        handle: Callable[[httpx.Response], Awaitable[T]],
+        options: Callable[[], Mapping[str, Any]] = dict,
+    ) -> T:
+        """Send a request that may be sent again, and return what `handle` makes of the answer.
+
+        A connection that cannot be opened is tried again for `reconnect_within_s`. One that broke is opened
+        again and the request sent again, at once the first time, because a server may close an idle
+        connection at any moment; not more than twice, because the request may be what ends the server.
+
+        Args:
+            method: of HTTP.
+            path: of the server.
+            deadline: when the caller gives up; the caller cancels this coroutine then.
+            handle: reads the answer.
+            options: returns what else `httpx.AsyncClient.build_request` takes, for each attempt.
+
+        Raises:
+            LinkDownError: there is no connection, or it broke too often.
+        """
+        reconnect = Deadline(min(self._reconnect_within_s, deadline.remaining_s))
+        pause_s, times_broken = 0.0, 0
+        while True:
+            timeout = httpx.Timeout(None, connect=max(0.001, reconnect.remaining_s))
+            request = self._http.build_request(method, path, **options(), timeout=timeout)
+            try:
+                response = await self._http.send(request, stream=True)
+                try:
+                    self._sent(int(request.headers.get("content-length", 0)))
+                    return await handle(response)
+                finally:
+                    await response.aclose()
+            except (httpx.TransportError, OSError) as error:
+                self._lost(error)
+                if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                    times_broken += 1
+                    reconnect = Deadline(min(self._reconnect_within_s, deadline.remaining_s))
+                if times_broken > _MOST_RESENDS or reconnect.remaining_s <= pause_s:
+                    what = "the connection to {} broke" if times_broken else "no connection to {}"
+                    raise LinkDownError(f"{what.format(self.url)}: {_reason(error)}") from error
+            await asyncio.sleep(pause_s)
+            pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S, 2 * pause_s))
+
+    async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+        """Yield the body of an answer as it arrives.
+
+        Raises:
+            ModelError: it is larger than any answer can be.
+        """
+        size = 0
+        async for chunk in response.aiter_bytes():
+            size += len(chunk)
+            if size > MAX_ANSWER_BYTES:
+                raise ModelError(f"the server sent more than {MAX_ANSWER_BYTES >> 20} MiB")
+            self.status = replace(self.status, bytes_received=self.status.bytes_received + len(chunk))
+            yield chunk
+
+    async def read(self, response: httpx.Response) -> bytes:
+        """Return the whole body of an answer; see `chunks`."""
+        return b"".join([chunk async for chunk in self.chunks(response)])
+
+    async def error_of(self, response: httpx.Response) -> XSamError:
+        """Return the error that an answer other than 200 stands for."""
+        content = await self.read(response)
+        try:
+            return error_from_body(ErrorBody.model_validate_json(content))
+        except ValidationError:
+            pass
+        if response.status_code == 401:
+            return UnauthorizedError("the token is missing or wrong")
+        what = f"{self.url} answered with HTTP {response.status_code} instead of an answer of xsam serve"
+        if response.status_code in _GATEWAY_STATUS:  # of a proxy, or of a server with too many connections
+            return LinkDownError(what)
+        return ModelError(what, hint="check the address: it must be that of xsam serve")
+
+    def took(self, round_trip_s: float) -> None:
+        """Note how long an answer was under way."""
+        self.status = replace(self.status, round_trip_s=max(0.0, round_trip_s))
+
+    def gave_up(self, reason: str) -> None:
+        """Note that no answer came in time."""
+        self.status = replace(self.status, is_up=False, last_error=reason)
+
+    def _sent(self, nbytes: int) -> None:
+        self.status = replace(
+            self.status, is_up=True, last_error="", bytes_sent=self.status.bytes_sent + nbytes
+        )
+
+    def _lost(self, error: Exception) -> None:
+        self.status = replace(
+            self.status,
+            is_up=False,
+            last_error=_reason(error),
+            connections_lost=self.status.connections_lost + 1,
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+def _trusting(ca_file: str) -> Any:
+    import ssl
+
+    return ssl.create_default_context(cafile=ca_file)
