@@ -1,0 +1,109 @@
+// Where pictures come from: a file, a drop, the clipboard, the webcam, a camera of the robot.
+
+const ACCEPTED = ["image/jpeg", "image/png", "image/webp"];
+const JPEG_QUALITY = 0.92;
+
+const find = (id) => document.getElementById(id);
+
+export class PictureSource {
+  constructor({ onPicture, onProblem, server }) {
+    this.onPicture = onPicture;
+    this.onProblem = onProblem;
+    this.server = server;
+    this.stream = null;
+    find("open").addEventListener("click", () => find("file").click());
+    find("file").addEventListener("change", (event) => {
+      this.take(event.target.files[0]);
+      event.target.value = "";
+    });
+    find("webcam").addEventListener("click", () => (this.stream ? this.stopWebcam() : this.startWebcam()));
+    find("snap").addEventListener("click", () => this.snap());
+    find("camera").addEventListener("change", (event) => this.takeFromRobot(event.target.value));
+    const drop = find("drop");
+    for (const kind of ["dragenter", "dragover"]) {
+      document.addEventListener(kind, (event) => {
+        event.preventDefault();
+        drop.classList.add("over");
+      });
+    }
+    document.addEventListener("dragleave", (event) => !event.relatedTarget && drop.classList.remove("over"));
+    document.addEventListener("drop", (event) => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      if (event.dataTransfer.files.length) this.take(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("paste", (event) => {
+      if (event.clipboardData.files.length) this.take(event.clipboardData.files[0]);
+    });
+  }
+
+  /** Show a file; what the server cannot read, but the browser can, is sent as a JPEG. */
+  async take(file, camera) {
+    if (!file) return;
+    this.stopWebcam();
+    let bitmap;
+    try {
+      bitmap = await createImageBitmap(file);
+    } catch {
+      this.onProblem(`${file.name || "This file"} is not a picture that the browser can show.`);
+      return;
+    }
+    const blob = ACCEPTED.includes(file.type) ? file : await encode(bitmap);
+    await this.onPicture({ blob, name: file.name || "picture.jpg", camera }, bitmap);
+  }
+
+  async startWebcam() {
+    const video = find("video");
+    try {
+      this.stream = await navigator.mediaDevices.getUserMedia({ video: { width: 1280 }, audio: false });
+    } catch (error) {
+      const secure = window.isSecureContext ? "" : " Browsers allow it on localhost and over https only.";
+      this.onProblem(`The webcam cannot be used: ${error.message}.${secure}`);
+      return;
+    }
+    video.srcObject = this.stream;
+    video.hidden = find("snap").hidden = false;
+    find("webcam").textContent = "Stop webcam";
+    await video.play();
+  }
+
+  stopWebcam() {
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+    find("video").srcObject = null;
+    find("video").hidden = find("snap").hidden = true;
+    find("webcam").textContent = "Webcam";
+  }
+
+  async snap() {
+    const bitmap = await createImageBitmap(find("video"));
+    const blob = await encode(bitmap);
+    await this.take(new File([blob], "webcam.jpg", { type: blob.type }));
+  }
+
+  /** Offer the cameras that the server can see, if it can. */
+  async listCameras() {
+    const names = await this.server.cameras();
+    const select = find("camera");
+    select.replaceChildren(new Option("Robot’s camera…", ""), ...names.map((name) => new Option(name, name)));
+    select.hidden = !names.length;
+  }
+
+  async takeFromRobot(name) {
+    if (!name) return;
+    find("camera").value = "";
+    try {
+      const blob = await this.server.cameraPicture(name);
+      await this.take(new File([blob], `${name}.jpg`, { type: blob.type }), name);
+    } catch (error) {
+      this.onProblem([error.message, error.hint].filter(Boolean).join(". "));
+    }
+  }
+}
+
+async function encode(bitmap) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [bitmap.width, bitmap.height];
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", JPEG_QUALITY));
+}
