@@ -84,16 +84,6 @@ export class Server {
     throw new RequestError("The server ended the connection before it answered", { hint: "Ask again" });
   }
 
-  /** Return the names of the cameras that the server can see. */
-  async cameras() {
-    try {
-      const response = await this.request("v1/cameras");
-      return response.ok ? (await response.json()).cameras : [];
-    } catch {
-      return [];
-    }
-  }
-
   /** Return the newest picture of a camera as a Blob. */
   async cameraPicture(name) {
     const response = await this.request(`v1/cameras/${encodeURIComponent(name)}`);
@@ -112,9 +102,9 @@ export class Server {
       const response = await this.request("readyz", { signal: AbortSignal.timeout(CHECK_TIMEOUT_MS) });
       const status = await response.json().catch(() => ({}));
       const words = response.ok ? "connected" : status.message || status.status || "the model is not ready";
-      this.onLink({ up: response.ok, words, model: status.model ?? "" });
+      this.onLink({ up: response.ok, words, model: status.model ?? "", cameras: status.cameras ?? [] });
     } catch {
-      this.onLink({ up: false, words: "the server does not answer", model: "" });
+      this.onLink({ up: false, words: "the server does not answer", model: "", cameras: [] });
     }
   }
 }

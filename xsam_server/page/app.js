@@ -218,8 +218,9 @@ find("threshold").addEventListener("input", () => {
 find("similar").addEventListener("change", () => view.marks.length && ask());
 find("undo").addEventListener("click", () => setMarks(view.marks.slice(0, -1)));
 find("clear").addEventListener("click", () => setMarks([]));
-find("token").addEventListener("change", () => {
-  server.token = find("token").value;
+find("token_form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  server.token = find("token").value.trim();
   server.check();
 });
 for (const input of document.querySelectorAll('input[name="tool"]')) {
@@ -236,7 +237,7 @@ find("save_coco").addEventListener("click", () => {
 const KEYS = { p: "point", b: "box", s: "scribble" };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input:not([type='radio'], [type='checkbox'], [type='range']), select");
+  const typing = event.target.matches("input:not([type='radio'], [type='checkbox']), select");
   if (event.key === "Escape") {
     if (tool.start) tool.cancel();
     else if (view.marks.length) setMarks([]);
@@ -252,11 +253,11 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-server.onLink = ({ up, words, model }) => {
+server.onLink = ({ up, words, model, cameras }) => {
   find("link").dataset.up = String(up);
   find("link").textContent = words;
   if (model) find("model").textContent = model;
+  if (up) source.offerCameras(cameras);
 };
 server.watch();
-source.listCameras();
 updateButtons();

@@ -11,6 +11,7 @@ export class PictureSource {
     this.onProblem = onProblem;
     this.server = server;
     this.stream = null;
+    this.offered = "";
     find("open").addEventListener("click", () => find("file").click());
     find("file").addEventListener("change", (event) => {
       this.take(event.target.files[0]);
@@ -81,9 +82,10 @@ export class PictureSource {
     await this.take(new File([blob], "webcam.jpg", { type: blob.type }));
   }
 
-  /** Offer the cameras that the server can see, if it can. */
-  async listCameras() {
-    const names = await this.server.cameras();
+  /** Offer the cameras that the server can see. */
+  offerCameras(names) {
+    if (names.join() === this.offered) return;
+    this.offered = names.join();
     const select = find("camera");
     select.replaceChildren(new Option("Robot’s camera…", ""), ...names.map((name) => new Option(name, name)));
     select.hidden = !names.length;

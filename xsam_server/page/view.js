@@ -21,20 +21,24 @@ function paintMask(pixels, mask, width, height, [r, g, b], alpha) {
   }
 }
 
-/** Return the pixel of the mask that lies deepest in its widest row: a place for the number. */
-function placeForNumber(mask, width, [x0, y0, x1, y1]) {
-  let best = { x: (x0 + x1) / 2, y: (y0 + y1) / 2, run: 0 };
+/**
+ * Return a place for the number of a mask: the middle of a wide row, near its center, away from other numbers.
+ */
+function placeForNumber(mask, width, [x0, y0, x1, y1], taken) {
   const middle = (y0 + y1) / 2;
+  const room = width / 18; // between two numbers
+  let best = { x: (x0 + x1) / 2, y: middle, rank: -Infinity };
   for (let y = Math.floor(y0); y < y1; y++) {
     let start = -1;
     for (let x = Math.floor(x0); x <= x1; x++) {
       const inside = x < Math.min(x1, width) && mask[y * width + x];
       if (inside && start < 0) start = x;
-      if (!inside && start >= 0) {
-        const run = x - start - 0.5 * Math.abs(y - middle);
-        if (run > best.run) best = { x: (start + x) / 2, y: y + 0.5, run };
-        start = -1;
-      }
+      if (inside || start < 0) continue;
+      const at = { x: (start + x) / 2, y: y + 0.5 };
+      const crowded = taken.some((other) => Math.hypot(other.x - at.x, other.y - at.y) < room);
+      const rank = x - start - 0.5 * Math.abs(y - middle) - (crowded ? width : 0);
+      if (rank > best.rank) best = { ...at, rank };
+      start = -1;
     }
   }
   return best;
@@ -64,10 +68,11 @@ export class View {
   }
 
   setObjects(objects) {
-    this.objects = objects.map((object) => ({
-      ...object,
-      number: placeForNumber(object.mask, this.layer.width, object.box_xyxy),
-    }));
+    const taken = [];
+    this.objects = objects.map((object) => {
+      taken.push(placeForNumber(object.mask, this.layer.width, object.box_xyxy, taken));
+      return { ...object, number: taken.at(-1) };
+    });
     this.hovered = -1;
     this.paintLayer();
     this.draw();
