@@ -253,7 +253,7 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-server.onLink = ({ up, words, model, cameras }) => {
+server.onLink = ({ up, words, model = "", cameras = [] }) => {
   find("link").dataset.up = String(up);
   find("link").textContent = words;
   if (model) find("model").textContent = model;

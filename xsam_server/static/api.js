@@ -98,13 +98,19 @@ export class Server {
   }
 
   async check() {
+    const options = { signal: AbortSignal.timeout(CHECK_TIMEOUT_MS) };
     try {
-      const response = await this.request("readyz", { signal: AbortSignal.timeout(CHECK_TIMEOUT_MS) });
-      const status = await response.json().catch(() => ({}));
-      const words = response.ok ? "connected" : status.message || status.status || "the model is not ready";
-      this.onLink({ up: response.ok, words, model: status.model ?? "", cameras: status.cameras ?? [] });
+      const ready = await this.request("readyz", options);
+      if (!ready.ok) {
+        const { state } = await ready.json().catch(() => ({}));
+        return this.onLink({ up: false, words: `the model is ${state ?? "not ready"}` });
+      }
+      const response = await this.request("v1/status", options);
+      if (!response.ok) return this.onLink({ up: false, words: (await errorOf(response)).message });
+      const { model, cameras } = await response.json();
+      this.onLink({ up: true, words: "connected", model, cameras });
     } catch {
-      this.onLink({ up: false, words: "the server does not answer", model: "", cameras: [] });
+      this.onLink({ up: false, words: "the server does not answer" });
     }
   }
 }
