@@ -24,9 +24,10 @@ from xsam_server.frames import FrameStore, MemoryBudget
 from xsam_server.images import FORMATS
 from xsam_server.metrics import Metrics, RequestRecord, log_bug
 from xsam_server.model import ModelState, ServedModel
+from xsam_server.page import PAGE_PATHS, add_page
 from xsam_server.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/schema"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/schema"}) | PAGE_PATHS
 """Paths that need no token: they tell nothing about cameras, clients or load."""
 
 _CLOSE_WITHIN_S = 2.0
@@ -163,6 +164,8 @@ class ModelServer:
         @app.get("/metrics", summary="Metrics for Prometheus")
         async def metrics() -> Response:
             return Response(self.metrics.as_text(), media_type=self.metrics.content_type)
+
+        add_page(app)
 
         @app.exception_handler(HTTPException)
         async def no_route(_: Request, error: HTTPException) -> Response:

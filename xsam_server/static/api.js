@@ -64,9 +64,9 @@ export class Server {
     const body = new FormData();
     body.append("request", JSON.stringify(request));
     if (!frame) body.append("image", picture, "image");
-    let response;
+    let answer = null;
     try {
-      response = await this.request("v1/segment", {
+      const response = await this.request("v1/segment", {
         method: "POST", body, signal, headers: { Accept: "application/x-ndjson" },
       });
       if (!response.ok) throw await errorOf(response);
@@ -74,14 +74,15 @@ export class Server {
         if (event.event === "stage") onStage(event.stage);
         if (event.event === "queue" && event.ahead) onStage(`waiting, ${event.ahead} ahead`);
         if (event.event === "error") throw new RequestError(event.message, event);
-        if (event.event === "response") return event;
+        if (event.event === "response") answer = event;
       }
     } catch (error) {
       if (error instanceof RequestError || error.name === "AbortError") throw error;
       this.check();
       throw new RequestError("The server does not answer", { hint: "It is asked again when it is back: press Ask" });
     }
-    throw new RequestError("The server ended the connection before it answered", { hint: "Ask again" });
+    if (!answer) throw new RequestError("The server ended the connection before it answered", { hint: "Ask again" });
+    return answer;
   }
 
   /** Return the newest picture of a camera as a Blob. */

@@ -142,10 +142,10 @@ const source = new PictureSource({
     running?.abort();
     picture = next;
     view.marks = [];
-    find("empty").hidden = true;
     asked = null;
     objects = [];
     view.setPicture(bitmap);
+    find("empty").hidden = true;
     updateButtons();
     results.say("Nothing asked yet.");
     if (currentQuery()) await ask();

@@ -62,10 +62,11 @@ export class PictureSource {
       this.onProblem(`The webcam cannot be used: ${error.message}.${secure}`);
       return;
     }
-    video.srcObject = this.stream;
-    video.hidden = find("snap").hidden = false;
     find("webcam").textContent = "Stop webcam";
-    await video.play();
+    video.srcObject = this.stream;
+    video.hidden = false;
+    await video.play().catch(() => {}); // stopped before it began
+    find("snap").hidden = !this.stream;
   }
 
   stopWebcam() {
@@ -77,8 +78,13 @@ export class PictureSource {
   }
 
   async snap() {
-    const bitmap = await createImageBitmap(find("video"));
-    const blob = await encode(bitmap);
+    let blob;
+    try {
+      blob = await encode(await createImageBitmap(find("video")));
+    } catch {
+      this.onProblem("The webcam gives no picture yet; try again.");
+      return;
+    }
     await this.take(new File([blob], "webcam.jpg", { type: blob.type }));
   }
 
