@@ -30,7 +30,7 @@ def missing_browser() -> str:
         import playwright.sync_api  # noqa: F401
     except ImportError:
         return "playwright is not installed"
-    return "" if _program() else "Chromium is not installed"
+    return "" if _program() else "Chromium is not installed (Debian: apt-get install chromium)"
 
 
 @contextlib.contextmanager
