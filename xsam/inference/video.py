@@ -8,7 +8,8 @@ reference, while everything after them is equal.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from torch import Tensor
@@ -51,6 +52,7 @@ class VideoState:
     image_hw: tuple[int, int] = (0, 0)  # of the last frame
     newest_ns: int = 0  # stamp of the newest frame; 0 = frames have none
     pointed: Reference | None = None  # what an INTERACTIVE query pointed at, in the first frame
+    first_doubts: Mapping[int, str] = field(default_factory=dict)  # label index → what spoke against it there
     accepted: tuple[Reference, ...] = ()  # its last masks, at most `MAX_REFERENCES`
     interruption: str = ""  # why the session began again by itself, if it did
 

@@ -166,7 +166,9 @@ def _decode(
     result = forward.compose(prediction, prompt, frame, clock, census=census, references=now.references)
     if now.is_late(frame):
         return _in_doubt(result, now), step.before
-    pointed, accepted = now.pointed, now.accepted
+    pointed, accepted, first_doubts = now.pointed, now.accepted, now.first_doubts
+    if now.index == 0 and prompt.query.prompts:
+        first_doubts = dict(zip(result.segments.label_indices.tolist(), result.segments.doubts, strict=True))
     if prompt.task is Task.INTERACTIVE:
         if pointed is None and prompt.prompt_region is not None:
             pointed = (MaskRle.encode(prompt.prompt_region), 1.0)
@@ -181,16 +183,21 @@ def _decode(
         image_hw=frame.image_hw,
         newest_ns=frame.stamp_ns or now.newest_ns,
         pointed=pointed,
+        first_doubts=first_doubts,
         accepted=accepted[-MAX_REFERENCES:],
     )
     return _in_doubt(result, now), new
 
 
 def _in_doubt(result: SegmentationResult, state: VideoState) -> SegmentationResult:
-    """Doubt what visual prompts point at in a video for which they were not given."""
-    if not (state.interruption and state.query.prompts):
+    """Doubt what was in doubt when it was pointed at, and what was pointed at in another video."""
+    segments = result.segments
+    foreign = f"it was pointed at before {state.interruption}" if state.interruption else ""
+    if not (state.query.prompts and (foreign or any(state.first_doubts.values()))):
         return result
-    doubts = tuple(
-        doubt or f"it was pointed at before {state.interruption}" for doubt in result.segments.doubts
-    )
-    return doubted(replace(result, segments=replace(result.segments, doubts=doubts)))
+    reasons = []
+    for label_index in segments.label_indices.tolist():
+        first = state.first_doubts.get(label_index, "")
+        reasons.append(foreign or (f"in the first frame: {first}" if first else ""))
+    doubts = tuple(doubt or reason for doubt, reason in zip(segments.doubts, reasons, strict=True))
+    return doubted(replace(result, segments=replace(segments, doubts=doubts)))

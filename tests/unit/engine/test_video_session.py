@@ -132,8 +132,10 @@ def test_a_frame_without_time_is_dropped(engine: XSam, clip: list[Rgb]) -> None:
 def test_an_object_that_is_pointed_at_is_followed(engine: XSam, clip: list[Rgb]) -> None:
     query = Query(prompts=(VisualPrompt.box(5, 10, 25, 30),))
     results = _run(engine.open_session(query), clip[:5])
-    assert results[0].status is Status.UNSURE, "the mask of random weights does not obey the box"
-    assert [result.status for result in results[1:]] == [Status.FOUND] * 4
+    first = "the mask misses the box or goes far beyond it"  # random weights
+    doubts = [result.segments.doubts for result in results]
+    assert doubts == [(first,)] + [(f"in the first frame: {first}",)] * 4
+    assert {result.status for result in results} == {Status.UNSURE}
     assert {len(result.segments) for result in results} == {1}
 
 
