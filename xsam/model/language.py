@@ -6,18 +6,18 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Phi3ForCausalLM, Qwen3ForCausalLM
-from transformers.models.phi3.modeling_phi3 import Phi3Attention, apply_rotary_pos_emb
-from transformers.models.qwen3.modeling_qwen3 import Qwen3Attention
 
-from xsam.model.qwen_vl import QwenVlText
+from xsam.model.blocks.text import CausalText, PackedAttention, SplitAttention, rotate_heads
 
-LanguageModel: TypeAlias = "Phi3ForCausalLM | Qwen3ForCausalLM | QwenVlText"
+if TYPE_CHECKING:  # it loads the model classes of `transformers`
+    from xsam.model.qwen_vl import QwenVlText
+
+LanguageModel: TypeAlias = "CausalText | QwenVlText"
 
 
 def packed_hidden_states(
@@ -82,6 +82,10 @@ def packed_row_states(
     distance = positions[:, :, None] - positions[:, None]
     visible = (distance >= 0) & ((owner[:, None] == 0) | (owner[:, :, None] == owner[:, None]))
     visible &= distance < _window(llm)
+    embeds = torch.cat([prefix, rows], dim=1)
+    if isinstance(llm, CausalText):
+        hidden = llm.model(embeds, positions, visible[:, None])
+        return hidden[:, :shared], hidden[:, shared:]
     own = (
         {}
         if visual is None
@@ -91,24 +95,21 @@ def packed_row_states(
         }
     )
     with _states_of(llm) as states:
-        out = llm.model(
-            inputs_embeds=torch.cat([prefix, rows], dim=1),
+        llm.model(
+            inputs_embeds=embeds,
             attention_mask=visible[:, None].expand(batch, 1, -1, -1),
             position_ids=positions.expand(batch, -1),
             use_cache=False,
             **own,
         )
-    hidden = states[0] if states else out.last_hidden_state
+    hidden = states[0]
     return hidden[:, :shared], hidden[:, shared:]
 
 
 @contextmanager
-def _states_of(llm: LanguageModel) -> Iterator[list[Tensor]]:
-    """Collect what enters the final norm, if that is what the decoder reads; else nothing."""
+def _states_of(llm: QwenVlText) -> Iterator[list[Tensor]]:
+    """Collect what enters the final norm, which is what the decoder reads."""
     states: list[Tensor] = []
-    if _state_is_normed(llm):
-        yield states
-        return
     hook = llm.model.norm.register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
     try:
         yield states
@@ -239,7 +240,7 @@ def _run_layers(
     for index, layer in enumerate(llm.model.layers):
         attention = layer.self_attn
         query, key, value = _project_heads(attention, layer.input_layernorm(x))
-        query, key = apply_rotary_pos_emb(query, key, cos, sin)
+        query, key = rotate_heads(query, cos, sin), rotate_heads(key, cos, sin)
         keys, values = cache.keys[index], cache.values[index]
         keys[:, :, start:end] = key
         values[:, :, start:end] = value
@@ -263,7 +264,7 @@ def _run_layers(
 
 def _state_is_normed(llm: LanguageModel) -> bool:
     """Tell whether the decoder reads the state after the final norm; the head always does."""
-    return not isinstance(llm, QwenVlText)
+    return isinstance(llm, CausalText)
 
 
 def token_logits(llm: LanguageModel, state: Tensor) -> Tensor:
@@ -271,22 +272,15 @@ def token_logits(llm: LanguageModel, state: Tensor) -> Tensor:
     return llm.lm_head(state if _state_is_normed(llm) else llm.model.norm(state))
 
 
-def _project_heads(attention: Phi3Attention | Qwen3Attention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _project_heads(attention: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Project (B, L, D) to queries, keys and values (B, heads, L, d), before the rotary embedding."""
-    size = attention.head_dim
-    if isinstance(attention, Phi3Attention):
-        groups = attention.num_key_value_heads
-        count = attention.config.num_attention_heads
-        query, key, value = (
-            t.unflatten(-1, (-1, size))
-            for t in attention.qkv_proj(x).split([count * size, groups * size, groups * size], dim=-1)
-        )
-    else:
-        query, key, value = (
-            project(x).unflatten(-1, (-1, size))
-            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        query, key = attention.q_norm(query), attention.k_norm(key)
+    if isinstance(attention, (PackedAttention, SplitAttention)):
+        return attention.project_heads(x)
+    query, key, value = (  # Qwen3-VL's
+        project(x).unflatten(-1, (-1, attention.head_dim))
+        for project in (attention.q_proj, attention.k_proj, attention.v_proj)
+    )
+    query, key = attention.q_norm(query), attention.k_norm(key)
     return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
 
 

@@ -1,7 +1,6 @@
 """Mask2Former's masked-attention decoder, conditioned on the LLM, for many prompts of one image.
 
-The parameters are those of `transformers`' `Mask2FormerTransformerModule`. The forward pass is our own, so
-that P prompts share the keys and values of their image instead of repeating them, and so that what depends
+P prompts share the keys and values of their image instead of repeating them, and so that what depends
 on the image alone is computed once per image (`decoder_memory`).
 """
 
@@ -13,10 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerMaskedAttentionDecoderLayer,
-    Mask2FormerTransformerModule,
-)
+
+from xsam.model.blocks.mask2former import MaskDecoder, QueryLayer, sine_code
 
 
 class ClassPredictor(nn.Module):
@@ -63,7 +60,7 @@ class PromptText:
     valid: Tensor  # (B, P, N) bool, False at padding
 
 
-def add_text_attention(module: Mask2FormerTransformerModule) -> None:
+def add_text_attention(module: MaskDecoder) -> None:
     """Give every layer cross-attention to the prompt's text, as in X2SAM."""
     for layer in module.decoder.layers:
         width, heads = layer.cross_attn.embed_dim, layer.cross_attn.num_heads
@@ -72,7 +69,7 @@ def add_text_attention(module: Mask2FormerTransformerModule) -> None:
 
 
 def decoder_memory(
-    module: Mask2FormerTransformerModule, multi_scale: Sequence[Tensor], mask_features: Tensor
+    module: MaskDecoder, multi_scale: Sequence[Tensor], mask_features: Tensor
 ) -> DecoderMemory:
     """Project an image's features to the keys and values of every decoder layer.
 
@@ -82,11 +79,11 @@ def decoder_memory(
     """
     memory, positioned = [], []
     for level, features in enumerate(multi_scale):
-        position = module.position_embedder(features.shape, features.device, features.dtype, None)
         tokens = module.input_projections[level](features).flatten(2).transpose(1, 2)
         tokens = tokens + module.level_embed.weight[level]
         memory.append(tokens)
-        positioned.append(tokens + position.flatten(2).transpose(1, 2))
+        height, width = features.shape[-2:]
+        positioned.append(tokens + sine_code((height, width), tokens.shape[-1], like=tokens))
     keys, values = [], []
     for index, layer in enumerate(module.decoder.layers):
         level = index % len(memory)
@@ -109,7 +106,7 @@ def decoder_memory(
 
 
 def decode_queries(
-    module: Mask2FormerTransformerModule,
+    module: MaskDecoder,
     memory: DecoderMemory,
     seg_embeds: Tensor,
     text: PromptText | None = None,
@@ -137,7 +134,7 @@ def decode_queries(
 
 
 def predict_queries(
-    module: Mask2FormerTransformerModule,
+    module: MaskDecoder,
     memory: DecoderMemory,
     seg_embeds: Tensor,
     text: PromptText | None = None,
@@ -157,12 +154,12 @@ def predict_queries(
     return _predict(module, x, memory.mask_features)
 
 
-def _first_states(module: Mask2FormerTransformerModule, seg_embeds: Tensor) -> Tensor:
+def _first_states(module: MaskDecoder, seg_embeds: Tensor) -> Tensor:
     """Condition the learned queries: (B, P, C) → (B, P, Q, C)."""
     return module.queries_features.weight + seg_embeds[:, :, None]
 
 
-def _predict(module: Mask2FormerTransformerModule, x: Tensor, mask_features: Tensor) -> QueryPrediction:
+def _predict(module: MaskDecoder, x: Tensor, mask_features: Tensor) -> QueryPrediction:
     batch, prompts, queries, _ = x.shape
     decoder = module.decoder
     states = decoder.layernorm(x)
@@ -204,7 +201,7 @@ def _attend_text(attention: nn.MultiheadAttention, queries: Tensor, text: Prompt
 
 
 def _layer(
-    layer: Mask2FormerMaskedAttentionDecoderLayer,
+    layer: QueryLayer,
     x: Tensor,
     query_position: Tensor,
     keys: Tensor,
@@ -241,4 +238,4 @@ def _layer(
     attended = own.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.self_attn_layer_norm(x + attended.reshape(x.shape))
 
-    return layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
+    return layer.final_layer_norm(x + layer.fc2(layer.activation(layer.fc1(x))))

@@ -1,8 +1,7 @@
 """Mask2Former's pixel decoder: deformable attention over the pyramid, then the finest level on top.
 
-The parameters are those of `transformers`' `Mask2FormerPixelDecoder`. Its stock forward pass samples every
-channel of every head point by point, which takes most of the block's time on a CPU; here a sampled point is
-four rows of a table, and a query's 48 points are one weighted sum of rows.
+Sampling every channel of every head point by point takes most of the block's time on a CPU; there, a sampled
+point is four rows of a table, and a query's 48 points are one weighted sum of rows.
 """
 
 from __future__ import annotations
@@ -12,15 +11,19 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoder,
-    Mask2FormerPixelDecoderEncoderLayer,
-    Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+
+from xsam.model.blocks.mask2former import (
+    LEVELS,
+    POINTS,
+    DeformableAttention,
+    PixelDecoder,
+    PixelDecoderLayer,
+    sine_code,
 )
 
 
 def decode_pixels(
-    module: Mask2FormerPixelDecoder, pyramid: Sequence[Tensor]
+    module: PixelDecoder, pyramid: Sequence[Tensor]
 ) -> tuple[tuple[Tensor, ...], Tensor]:
     """Run the pixel decoder.
 
@@ -30,17 +33,14 @@ def decode_pixels(
     Returns:
         Three scales (B, C, H, W), coarse to fine, and the mask features (B, C, H, W).
     """
-    if torch.is_grad_enabled() or pyramid[0].device.type != "cpu":
-        stock = module(pyramid)
-        return tuple(stock.multi_scale_features), stock.mask_features
-    levels = list(pyramid[::-1][: module.num_feature_levels])
+    levels = list(pyramid[::-1][:LEVELS])
     sizes = [(x.shape[2], x.shape[3]) for x in levels]
     tokens, level_positions = [], []
     for index, x in enumerate(levels):
         tokens.append(module.input_projections[index](x).flatten(2).transpose(1, 2))
-        position = module.position_embedding(x.shape, x.device, x.dtype).flatten(2).transpose(1, 2)
-        level_positions.append(position + module.level_embed[index])
-    x, positions = torch.cat(tokens, dim=1), torch.cat(level_positions, dim=1)
+        code = sine_code(sizes[index], tokens[-1].shape[-1], like=x)
+        level_positions.append(code + module.level_embed[index])
+    x, positions = torch.cat(tokens, dim=1), torch.cat(level_positions)
     centers = _cell_centers(sizes, x)
     for layer in module.encoder.layers:
         x = _layer(layer, x, positions, centers, sizes)
@@ -48,12 +48,13 @@ def decode_pixels(
         part.transpose(1, 2).unflatten(2, size)
         for part, size in zip(x.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
     ]
-    finer = pyramid[: module.num_fpn_levels][::-1]
-    for index, feature in enumerate(finer):
-        lateral = module.lateral_convolutions[index](feature)
+    for (project, smooth), features in zip(
+        module.finer_levels(), pyramid[: module.finer][::-1], strict=True
+    ):
+        lateral = project(features)
         up = F.interpolate(outputs[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
-        outputs.append(module.output_convolutions[index](lateral + up))
-    return tuple(outputs[: module.num_feature_levels]), module.mask_projection(outputs[-1])
+        outputs.append(smooth(lateral + up))
+    return tuple(outputs[:LEVELS]), module.mask_projection(outputs[-1])
 
 
 def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
@@ -68,33 +69,60 @@ def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
 
 def _layer(
-    layer: Mask2FormerPixelDecoderEncoderLayer,
+    layer: PixelDecoderLayer,
     x: Tensor,
     positions: Tensor,
     centers: Tensor,
     sizes: Sequence[tuple[int, int]],
 ) -> Tensor:
     """Run one post-norm layer: deformable attention of every cell to all levels, feed-forward."""
-    x = layer.self_attn_layer_norm(x + _attention(layer.self_attn, x, positions, centers, sizes))
-    return layer.final_layer_norm(x + layer.fc2(layer.activation_fn(layer.fc1(x))))
+    attended = layer.dropout(_attention(layer.self_attn, x, positions, centers, sizes))
+    x = layer.self_attn_layer_norm(x + attended)
+    return layer.final_layer_norm(x + layer.dropout(layer.fc2(layer.dropout(F.relu(layer.fc1(x))))))
 
 
 def _attention(
-    module: Mask2FormerPixelDecoderEncoderMultiscaleDeformableAttention,
+    module: DeformableAttention,
     x: Tensor,
     positions: Tensor,
     centers: Tensor,
     sizes: Sequence[tuple[int, int]],
 ) -> Tensor:
-    heads, levels, points = module.n_heads, module.n_levels, module.n_points
+    heads = module.heads
     value = module.value_proj(x).unflatten(-1, (heads, -1))
     queries = x + positions
-    offsets = module.sampling_offsets(queries).unflatten(-1, (heads, levels, points, 2))
-    weights = module.attention_weights(queries).unflatten(-1, (heads, levels * points)).softmax(dim=-1)
+    offsets = module.sampling_offsets(queries).unflatten(-1, (heads, LEVELS, POINTS, 2))
+    weights = module.attention_weights(queries).unflatten(-1, (heads, LEVELS * POINTS)).softmax(dim=-1)
+    by_rows = x.device.type == "cpu" and not torch.is_grad_enabled()
     attended = [
-        sample_weighted(v, sizes, centers, o, w) for v, o, w in zip(value, offsets, weights, strict=True)
+        (sample_weighted if by_rows else sample_grids)(v, sizes, centers, o, w) for v, o, w in zip(value, offsets, weights, strict=True)
     ]
     return module.output_proj(torch.stack(attended))
+
+
+def sample_grids(
+    value: Tensor, sizes: Sequence[tuple[int, int]], centers: Tensor, offsets: Tensor, weights: Tensor
+) -> Tensor:
+    """Sum weighted bilinear samples of one image's maps; the way for training and for a GPU.
+
+    See `sample_weighted`, which it equals.
+    """
+    count, heads, _, points, _ = offsets.shape
+    sampled = []
+    for level, (part, (height, width)) in enumerate(
+        zip(value.split([h * w for h, w in sizes]), sizes, strict=True)
+    ):
+        shape = torch.tensor([width, height], dtype=offsets.dtype, device=offsets.device)
+        places = centers[:, None, None] + offsets[:, :, level] / shape  # (Q, heads, P, 2)
+        maps = part.permute(1, 2, 0).unflatten(-1, (height, width))
+        sampled.append(
+            F.grid_sample(
+                maps, (2 * places - 1).transpose(0, 1), mode="bilinear", padding_mode="zeros", align_corners=False
+            )
+        )
+    # (heads, C, Q, L · P), weighted and summed over the samples
+    summed = (torch.cat(sampled, dim=-1) * weights.transpose(0, 1)[:, None]).sum(dim=-1)
+    return summed.permute(2, 0, 1).reshape(count, -1)
 
 
 def sample_weighted(

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from transformers import Qwen3VLForConditionalGeneration, Sam2VisionModel
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoder,
-    Mask2FormerTransformerModule,
-)
 from transformers.models.sam2.modeling_sam2 import Sam2PositionalEmbedding
 
 from xsam.config.x2sam import X2SamConfig
+from xsam.model.blocks.mask2former import MaskDecoder, PixelDecoder
 from xsam.model.hiera import encode_hiera
 from xsam.model.mask_decoder import (
     ClassPredictor,
@@ -52,8 +49,8 @@ class VideoSegmentor(nn.Module):
         # Never used in the forward pass, but a tensor of the published checkpoint.
         self.shared_image_embedding = Sam2PositionalEmbedding(_PromptSize(hidden_size=channels))
         self.encoder = Sam2VisionModel(config.sam2)
-        self.pixel_decoder = Mask2FormerPixelDecoder(masks, [channels] * 3)
-        self.decoder = Mask2FormerTransformerModule(masks.feature_size, masks)
+        self.pixel_decoder = PixelDecoder(masks, [channels] * 3)
+        self.decoder = MaskDecoder(masks)
         add_text_attention(self.decoder)
         self.class_predictor = ClassPredictor(config.logit_clamp)
         self.memory_attention = MemoryAttention(config.memory)

@@ -9,17 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Phi3ForCausalLM, Qwen3Config, Qwen3ForCausalLM, SiglipVisionModel
-from transformers.models.mask2former.modeling_mask2former import (
-    Mask2FormerPixelDecoder,
-    Mask2FormerTransformerModule,
-)
-from transformers.models.sam.modeling_sam import SamPositionalEmbedding, SamVisionEncoder
 
 from xsam.config import IMAGE_ID, REGION_ID, XSamConfig
+from xsam.model.blocks.mask2former import MaskDecoder, PixelDecoder
+from xsam.model.blocks.sam import PromptPositions, SamEncoder
+from xsam.model.blocks.siglip import SiglipEncoder
+from xsam.model.blocks.text import CausalText
 from xsam.model.connector import SegConnector
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
-from xsam.model.language import LanguageModel
 from xsam.model.mask_decoder import (
     ClassPredictor,
     DecoderMemory,
@@ -81,10 +78,10 @@ class Segmentor(nn.Module):
         super().__init__()
         channels = SegConnector.out_channels(config.sam.hidden_size, config.connector_scale_factor)
         # Never used in the forward pass, but a tensor of the published checkpoint.
-        self.shared_image_embedding = SamPositionalEmbedding(config.sam)
-        self.encoder = SamVisionEncoder(config.sam)
-        self.pixel_decoder = Mask2FormerPixelDecoder(config.mask2former, channels)
-        self.decoder = Mask2FormerTransformerModule(config.mask2former.feature_size, config.mask2former)
+        self.shared_image_embedding = PromptPositions(config.sam)
+        self.encoder = SamEncoder(config.sam)
+        self.pixel_decoder = PixelDecoder(config.mask2former, channels)
+        self.decoder = MaskDecoder(config.mask2former)
         self.class_predictor = ClassPredictor(config.logit_clamp)
 
 
@@ -95,12 +92,8 @@ class XSamModel(nn.Module):
         super().__init__()
         self.config = config
         sam, llm, hidden = config.sam, config.llm, config.mask2former.hidden_dim
-        for sub in (config.llm, config.vision_encoder, config.sam):
-            sub._attn_implementation = "sdpa"
-        self.llm: LanguageModel = (
-            Qwen3ForCausalLM(llm) if isinstance(llm, Qwen3Config) else Phi3ForCausalLM(llm)
-        )
-        self.vision_encoder = SiglipVisionModel(config.vision_encoder)
+        self.llm = CausalText(llm)
+        self.vision_encoder = SiglipEncoder(config.vision_encoder)
         self.segmentor = Segmentor(config)
         self.visual_projector = MlpProjector(config.vision_encoder.hidden_size, llm.hidden_size)
         shuffled = round(sam.hidden_size / config.downsample_ratio**2)

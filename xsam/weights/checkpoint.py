@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from xsam.config import ModelConfig, XSamConfig
 from xsam.errors import CheckpointError, InvalidOptionError
+from xsam.model.blocks.text import RotaryEmbedding
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
 from xsam.weights.files import flush, set_card_aside
@@ -332,11 +333,8 @@ def network_on_meta(build: Callable[[], _Network]) -> _Network:
 
 
 def _fill_buffers(model: XSamModel) -> None:
-    """Compute the buffers that checkpoints do not contain: rotary frequencies and position indices."""
-    embeddings = model.vision_encoder.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions, device=model.device)[None]
-    rotary = model.llm.model.rotary_emb
-    model.llm.model.rotary_emb = type(rotary)(model.config.llm).to(model.llm_device)
+    """Compute the buffers that checkpoints do not contain: rotary frequencies."""
+    model.llm.model.rotary_emb = RotaryEmbedding(model.config.llm).to(model.llm_device)
 
 
 def save_checkpoint(
