@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
-from transformers import Sam2VisionModel
+
+if TYPE_CHECKING:
+    from transformers import Sam2VisionModel
 
 _STATE_STAGE = -2  # the stage whose output becomes region tokens: a sixteenth of the image's resolution
 

@@ -8,7 +8,6 @@ gap in frames enters, so a video may be of any length; a bank never grows beyond
 from __future__ import annotations
 
 import itertools
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,14 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Sam2VideoConfig
-from transformers.models.sam2_video.modeling_sam2_video import (
-    Sam2VideoMaskDownSampler,
-    Sam2VideoMemoryFuser,
-    Sam2VideoPositionEmbeddingSine,
-)
 
 from xsam.config.x2sam import MemoryConfig
+from xsam.model.blocks.mask2former import sine_code
 from xsam.model.projectors import ChannelLayerNorm
 
 _MIN_PROBABILITY = 1e-6
@@ -34,10 +28,8 @@ _PERIOD = 10_000.0
 
 def sine_position(like: Tensor) -> Tensor:
     """Return the (1, C, H, W) sine code of the cells of a map (B, C, H, W)."""
-    shape = torch.Size((1, *like.shape[1:]))
-    return Sam2VideoPositionEmbeddingSine.build_sine_position_embedding(
-        shape, like.device, like.dtype, like.shape[1] // 2, True, 2 * math.pi, int(_PERIOD)
-    )
+    channels, height, width = like.shape[1:]
+    return sine_code((height, width), channels, like=like).T.unflatten(-1, (height, width))[None]
 
 
 def gap_code(gap: int, channels: int, *, like: Tensor) -> Tensor:
@@ -327,6 +319,13 @@ class MemoryEncoder(nn.Module):
     """Fuse the features of a frame with the masks found in it."""
 
     def __init__(self, config: MemoryConfig) -> None:
+        # Here, because importing them takes longer than importing PyTorch, and X-SAM needs neither.
+        from transformers import Sam2VideoConfig
+        from transformers.models.sam2_video.modeling_sam2_video import (
+            Sam2VideoMaskDownSampler,
+            Sam2VideoMemoryFuser,
+        )
+
         super().__init__()
         self.scale, self.bias = config.mask_scale, config.mask_bias
         stock = Sam2VideoConfig(

@@ -7,11 +7,13 @@ trained so. Its decoder reads the state before the final norm.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import Qwen3VLForConditionalGeneration
+
+if TYPE_CHECKING:
+    from transformers import Qwen3VLForConditionalGeneration
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

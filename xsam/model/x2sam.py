@@ -1,4 +1,8 @@
-"""X2SAM: Qwen3-VL, a SAM 2 encoder, and a mask decoder that remembers earlier frames of a video."""
+"""X2SAM: Qwen3-VL, a SAM 2 encoder, and a mask decoder that remembers earlier frames of a video.
+
+The model classes of `transformers` are imported where they are built: importing them takes longer than importing
+PyTorch, and who runs X-SAM needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import Qwen3VLForConditionalGeneration, Sam2VisionModel
-from transformers.models.sam2.modeling_sam2 import Sam2PositionalEmbedding
 
 from xsam.config.x2sam import X2SamConfig
 from xsam.model.blocks.mask2former import MaskDecoder, PixelDecoder
@@ -44,6 +46,9 @@ class VideoSegmentor(nn.Module):
     """SAM 2 encoder, pixel decoder, masked-attention decoder with text, class head and memory."""
 
     def __init__(self, config: X2SamConfig) -> None:
+        from transformers import Sam2VisionModel
+        from transformers.models.sam2.modeling_sam2 import Sam2PositionalEmbedding
+
         super().__init__()
         masks, channels = config.mask2former, config.sam2.fpn_hidden_size
         # Never used in the forward pass, but a tensor of the published checkpoint.
@@ -70,6 +75,8 @@ class X2SamModel(nn.Module):
     """The network on tensors."""
 
     def __init__(self, config: X2SamConfig) -> None:
+        from transformers import Qwen3VLForConditionalGeneration
+
         super().__init__()
         self.config = config
         text, hidden = config.vlm.text_config, config.mask2former.hidden_dim
