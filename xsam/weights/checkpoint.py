@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from xsam.config import ModelConfig, XSamConfig
 from xsam.errors import CheckpointError, InvalidOptionError
-from xsam.model.blocks.text import RotaryEmbedding
 from xsam.model.precision import computes_natively, store_weights_as
 from xsam.model.xsam import XSamModel
 from xsam.weights.files import flush, set_card_aside
@@ -323,7 +323,7 @@ def network_on_meta(build: Callable[[], _Network]) -> _Network:
         CheckpointError: its settings do not fit together.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutRandomNumbers():
             return build()
     except Exception as error:  # what the classes of transformers and PyTorch do not accept
         raise CheckpointError(
@@ -332,9 +332,23 @@ def network_on_meta(build: Callable[[], _Network]) -> _Network:
         ) from error
 
 
+class _WithoutRandomNumbers(TorchFunctionMode):
+    """Leaves out initializers, which have nothing to fill on the meta device.
+
+    There, PyTorch's random numbers are written in Python, and the first one imports its compiler: two seconds.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def _fill_buffers(model: XSamModel) -> None:
-    """Compute the buffers that checkpoints do not contain: rotary frequencies."""
-    model.llm.model.rotary_emb = RotaryEmbedding(model.config.llm).to(model.llm_device)
+    """Place the buffers that checkpoints do not contain: rotary frequencies."""
+    model.llm.model.rotary_emb.to(model.llm_device)
 
 
 def save_checkpoint(

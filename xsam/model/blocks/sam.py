@@ -156,8 +156,7 @@ class PromptPositions(nn.Module):
 
     def __init__(self, config: SamVisionConfig) -> None:
         super().__init__()
-        scale = config.hidden_size // 2
-        self.positional_embedding = nn.Parameter(scale * torch.randn(2, config.num_pos_feats))
+        self.positional_embedding = nn.Parameter(torch.zeros(2, config.num_pos_feats))
 
 
 def _relative(table: Tensor, size: int) -> Tensor:

@@ -97,7 +97,7 @@ class PoolingHead(nn.Module):
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__()
-        self.probe = nn.Parameter(torch.randn(1, 1, config.hidden_size))
+        self.probe = nn.Parameter(torch.zeros(1, 1, config.hidden_size))
         self.attention = nn.MultiheadAttention(
             config.hidden_size, config.num_attention_heads, batch_first=True
         )

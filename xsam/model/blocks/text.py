@@ -30,7 +30,7 @@ class RmsNorm(nn.Module):
 
 
 class RotaryEmbedding(nn.Module):
-    """Angles of the rotary position code; not part of a checkpoint."""
+    """Angles of the rotary position code; not part of a checkpoint, so built with its values in any case."""
 
     frequencies: Tensor
 
@@ -38,7 +38,7 @@ class RotaryEmbedding(nn.Module):
         super().__init__()
         rope = config.rope_parameters or {}
         size = int(head_size(config) * rope.get("partial_rotary_factor", 1.0))
-        exponents = torch.arange(0, size, 2, dtype=torch.float) / size
+        exponents = torch.arange(0, size, 2, dtype=torch.float, device="cpu") / size
         self.register_buffer("frequencies", 1.0 / rope["rope_theta"] ** exponents, persistent=False)
 
     @torch.no_grad()
