@@ -8,7 +8,6 @@ the encoder's square and again to the camera image before one is picked.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import DynamicCache
-from transformers.models.sam.modeling_sam import SamVisionAttention
 
+from support.stock import stock_language, stock_pixel_decoder, stock_sam, stock_siglip
 from xsam.inference.chat_format import chat_format
 from xsam.inference.postprocess import probabilities
 from xsam.inference.preprocess import segmentation_pixels, vision_pixels
@@ -39,7 +38,9 @@ class PlainXSam:
         self._clock = clock
         self._tokenizer = tokenizer
         # In float32, as in the reference: the stock class gives NaN in bfloat16.
-        self._pixel_decoder = copy.deepcopy(model.segmentor.pixel_decoder).float()
+        self._pixel_decoder = stock_pixel_decoder(model).float()
+        self._vision_encoder, self._sam = stock_siglip(model), stock_sam(model)
+        self._llm = stock_language(model.llm)
         self.stages_s: dict[str, float] = {}
 
     @torch.inference_mode()
@@ -64,9 +65,9 @@ class PlainXSam:
             decoded = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
         with self._stage("postprocess"):
             geometry = MaskGeometry.for_image((rgb.shape[0], rgb.shape[1]), model.config.square)
-            masks = geometry.upsample(decoded.mask_logits[0, 0]).sigmoid()
+            masks = geometry.upsample(decoded.mask_logits[0, 0])
             scores, queries = probabilities(decoded.class_logits[0, 0]).max(dim=0)
-            best = masks[int(queries[0])] > 0.5
+            best = masks[int(queries[0])].sigmoid() > 0.5
             return MaskRle.encode(best.numpy()), float(scores[0])
 
     @torch.inference_mode()
@@ -78,12 +79,12 @@ class PlainXSam:
         kept = []
         start = 0.0
         for index in range(count + 1):
-            out = model.llm.model(
+            out = self._llm.model(
                 inputs_embeds=step, past_key_values=cache, use_cache=True, output_hidden_states=True
             )
             kept.append(out.hidden_states)
-            token = model.llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
-            step = model.llm.model.embed_tokens(token[None])
+            token = self._llm.lm_head(out.last_hidden_state[:, -1]).argmax(dim=-1)
+            step = self._llm.model.embed_tokens(token[None])
             if index == 0:
                 start = self._clock()
         return (self._clock() - start) / count
@@ -95,11 +96,10 @@ class PlainXSam:
 
     def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:
         model, config = self._model, self._model.config
-        state = model.vision_encoder(vision, output_hidden_states=True).hidden_states[
+        state = self._vision_encoder(vision, output_hidden_states=True).hidden_states[
             config.visual_select_layer
         ]
-        with _eager_attention(model):
-            states = model.segmentor.encoder(seg, output_hidden_states=True).hidden_states
+        states = self._sam(seg, output_hidden_states=True).hidden_states
         pyramid = model.seg_connector([states[index] for index in config.connector_layers])
         pixel = self._pixel_decoder([level.float() for level in pyramid])
         top = shuffle_grid(states[config.visual_select_layer], config.downsample_ratio)
@@ -115,7 +115,7 @@ class PlainXSam:
         self, features: ImageFeatures, input_ids: NDArray[np.int64], answer_start: int
     ) -> Tensor:
         """Return the last hidden states of prompt and template; the template is read token by token."""
-        llm = self._model.llm
+        llm = self._llm
         ids = torch.from_numpy(input_ids)
         embeds = self._model.embed(ids[:answer_start], features.image_tokens[0])[None]
         cache, kept = DynamicCache(config=llm.config), []
@@ -134,17 +134,3 @@ class PlainXSam:
         start = self._clock()
         yield
         self.stages_s[name] = self._clock() - start
-
-
-@contextmanager
-def _eager_attention(model: XSamModel) -> Iterator[None]:
-    """Make SAM compute attention with its eager class, without SDPA, inside the block."""
-    attentions = [layer.attn for layer in model.segmentor.encoder.layers]
-    classes = [type(attention) for attention in attentions]
-    for attention in attentions:
-        attention.__class__ = SamVisionAttention
-    try:
-        yield
-    finally:
-        for attention, cls in zip(attentions, classes, strict=True):
-            attention.__class__ = cls

@@ -1,7 +1,7 @@
 """The two image encoders, run only as deep as their outputs are used.
 
 Both hold all their published parameters; the last SigLIP layer, its pooling head, and the SAM neck are loaded
-but never run, because nothing uses their output. 
+but never run, because nothing uses their output.
 """
 
 from __future__ import annotations

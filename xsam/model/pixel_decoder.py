@@ -22,9 +22,7 @@ from xsam.model.blocks.mask2former import (
 )
 
 
-def decode_pixels(
-    module: PixelDecoder, pyramid: Sequence[Tensor]
-) -> tuple[tuple[Tensor, ...], Tensor]:
+def decode_pixels(module: PixelDecoder, pyramid: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
     """Run the pixel decoder.
 
     Args:
@@ -48,9 +46,7 @@ def decode_pixels(
         part.transpose(1, 2).unflatten(2, size)
         for part, size in zip(x.split([h * w for h, w in sizes], dim=1), sizes, strict=True)
     ]
-    for (project, smooth), features in zip(
-        module.finer_levels(), pyramid[: module.finer][::-1], strict=True
-    ):
+    for (project, smooth), features in zip(module.finer_levels(), pyramid[: module.finer][::-1], strict=True):
         lateral = project(features)
         up = F.interpolate(outputs[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
         outputs.append(smooth(lateral + up))
@@ -95,7 +91,8 @@ def _attention(
     weights = module.attention_weights(queries).unflatten(-1, (heads, LEVELS * POINTS)).softmax(dim=-1)
     by_rows = x.device.type == "cpu" and not torch.is_grad_enabled()
     attended = [
-        (sample_weighted if by_rows else sample_grids)(v, sizes, centers, o, w) for v, o, w in zip(value, offsets, weights, strict=True)
+        (sample_weighted if by_rows else sample_grids)(v, sizes, centers, o, w)
+        for v, o, w in zip(value, offsets, weights, strict=True)
     ]
     return module.output_proj(torch.stack(attended))
 
@@ -107,7 +104,7 @@ def sample_grids(
 
     See `sample_weighted`, which it equals.
     """
-    count, heads, _, points, _ = offsets.shape
+    count = len(offsets)
     sampled = []
     for level, (part, (height, width)) in enumerate(
         zip(value.split([h * w for h, w in sizes]), sizes, strict=True)
@@ -117,7 +114,11 @@ def sample_grids(
         maps = part.permute(1, 2, 0).unflatten(-1, (height, width))
         sampled.append(
             F.grid_sample(
-                maps, (2 * places - 1).transpose(0, 1), mode="bilinear", padding_mode="zeros", align_corners=False
+                maps,
+                (2 * places - 1).transpose(0, 1),
+                mode="bilinear",
+                padding_mode="zeros",
+                align_corners=False,
             )
         )
     # (heads, C, Q, L · P), weighted and summed over the samples

@@ -335,7 +335,7 @@ def network_on_meta(build: Callable[[], _Network]) -> _Network:
 class _WithoutRandomNumbers(TorchFunctionMode):
     """Leaves out initializers, which have nothing to fill on the meta device.
 
-    There, PyTorch's random numbers are written in Python, and the first one imports its compiler: two seconds.
+    There, PyTorch's random numbers are Python, and the first imports its compiler: two seconds.
     """
 
     def __torch_function__(

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers.models.mask2former.modeling_mask2former import multi_scale_deformable_attention
 
-import xsam.model.encoders
+import xsam.model.blocks.sam
+from support.stock import stock_pixel_decoder, stock_sam, stock_siglip
 from tests.unit.model.small import WINDOW, noise_features
-from xsam.model.encoders import sam_hidden_states
+from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
 from xsam.model.language import cache_prefix, following_states, generate, packed_hidden_states
 from xsam.model.pixel_decoder import decode_pixels, sample_weighted
 from xsam.model.precision import NarrowEmbedding, NarrowLinear, store_weights_as
@@ -80,7 +81,7 @@ def test_sam_layers_equal_the_stock_layers(
     model: XSamModel, noise: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch, pieces: int
 ) -> None:
     """Computed whole, by heads, and row by row; windows do not fill the grid evenly."""
-    monkeypatch.setitem(xsam.model.encoders.BIAS_BYTES, "cpu", pieces)
+    monkeypatch.setitem(xsam.model.blocks.sam.BIAS_BYTES, "cpu", pieces)
     side = model.config.sam.image_size
     encoder = model.segmentor.encoder
     window = model.config.sam.window_size
@@ -88,20 +89,31 @@ def test_sam_layers_equal_the_stock_layers(
     pixels, wanted = noise(2, 3, side, side), (0, 1, len(encoder.layers))
     with torch.no_grad():
         fast = sam_hidden_states(encoder, pixels, wanted)
-        x = encoder.patch_embed(pixels) + encoder.pos_embed
-        expected = {0: x}
-        for index, layer in enumerate(encoder.layers, start=1):
-            x = expected[index] = layer(x)
+        expected = stock_sam(model)(pixels, output_hidden_states=True).hidden_states
+    trained = sam_hidden_states(encoder, pixels, wanted)
     for index in wanted:
         _close(fast[index], expected[index])
+        _close(trained[index], expected[index])
 
 
-@torch.no_grad()
-def test_the_pixel_decoder_equals_the_stock_one(model: XSamModel, noise: Callable[..., Tensor]) -> None:
+def test_siglip_layers_equal_the_stock_layers(model: XSamModel, noise: Callable[..., Tensor]) -> None:
+    side = model.config.vision_encoder.image_size
+    pixels = noise(2, 3, side, side)
+    expected = stock_siglip(model)(pixels, output_hidden_states=True).hidden_states
+    for select in (-1, -2):
+        _close(siglip_hidden_state(model.vision_encoder, pixels, select), expected[select])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_pixel_decoder_equals_the_stock_one(
+    model: XSamModel, noise: Callable[..., Tensor], training: bool
+) -> None:
     side = model.config.sam.image_size
-    pyramid = model.encode_segmentation(noise(2, 3, side, side)).pyramid
-    scales, mask_features = decode_pixels(model.segmentor.pixel_decoder, pyramid)
-    stock = model.segmentor.pixel_decoder(pyramid)
+    with torch.no_grad():
+        pyramid = model.encode_segmentation(noise(2, 3, side, side)).pyramid
+    with torch.set_grad_enabled(training):
+        scales, mask_features = decode_pixels(model.segmentor.pixel_decoder, pyramid)
+    stock = stock_pixel_decoder(model)(pyramid)
     _close(mask_features, stock.mask_features)
     for scale, expected in zip(scales, stock.multi_scale_features, strict=True):
         _close(scale, expected)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.stock import stock_language
 from tests.unit.model.small import WINDOW, noise_features
 from xsam.config import IMAGE_ID, REGION_ID, RegionSamplerConfig
 from xsam.model.language import generate, packed_hidden_states
@@ -23,8 +24,9 @@ def test_packed_texts_equal_separate_passes(model: XSamModel, noise: Callable[..
     width = model.config.llm.hidden_size
     prefix, texts = noise(2, WINDOW + 10, width), [noise(2, length, width) for length in (5, 70, 1, 17)]
     first, packed = packed_hidden_states(model.llm, prefix, texts)
+    stock = stock_language(model.llm)
     for text, states in zip(texts, packed, strict=True):
-        alone = model.llm.model(inputs_embeds=torch.cat([prefix, text], dim=1), use_cache=False)
+        alone = stock.model(inputs_embeds=torch.cat([prefix, text], dim=1), use_cache=False)
         torch.testing.assert_close(
             states, alone.last_hidden_state[:, prefix.shape[1] :], atol=2e-4, rtol=2e-4
         )
@@ -63,9 +65,11 @@ def test_generated_states_equal_one_pass_over_the_whole(
     forced = [7, 300, 12, 45, 8, 9, 10, 11, 33]
     states = generate(model.llm, prompt, max_new_tokens=3, stop_ids=(), forced_ids=forced).hidden_states
     words = model.llm.model.embed_tokens(torch.tensor(forced[:-1]))
-    whole = model.llm.model(
-        inputs_embeds=torch.cat([prompt, words])[None], use_cache=False
-    ).last_hidden_state[0]
+    whole = (
+        stock_language(model.llm)
+        .model(inputs_embeds=torch.cat([prompt, words])[None], use_cache=False)
+        .last_hidden_state[0]
+    )
     torch.testing.assert_close(states, whole, atol=2e-4, rtol=2e-4)
 
 

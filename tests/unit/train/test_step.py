@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import Phi3Config, Phi3ForCausalLM
+from transformers import Phi3Config
 
+from support.stock import stock_language
 from tests.unit.train.small import prompt, rectangle, referring, small_model
 from xsam.data.samples import PromptedImage
 from xsam.data.scene_prompts import TASK_SHARES
 from xsam.data.scene_source import CLASS_NAMES, DIALOGUE, SceneSource
+from xsam.model.blocks.text import CausalText
 from xsam.model.language import packed_row_states
 from xsam.model.xsam import XSamModel
 from xsam.sim.shards import SceneShards
@@ -80,7 +82,8 @@ def test_rows_of_different_texts_equal_separate_passes(window: int | None) -> No
         sliding_window=window,
         pad_token_id=0,
     )
-    llm = Phi3ForCausalLM(config).eval()
+    llm = CausalText(config).eval()
+    stock = stock_language(llm)
     lengths = [[3, 20, 4], [9, 1]]
     prefix = torch.randn(2, 10, 32)
     texts = [[torch.randn(length, 32) for length in row] for row in lengths]
@@ -99,7 +102,7 @@ def test_rows_of_different_texts_equal_separate_passes(window: int | None) -> No
     for b, row in enumerate(texts):
         at = 0
         for text in row:
-            alone = llm.model(
+            alone = stock.model(
                 inputs_embeds=torch.cat([prefix[b], text])[None], use_cache=False
             ).last_hidden_state[0]
             torch.testing.assert_close(first[b], alone[:10], atol=1e-5, rtol=1e-4)

@@ -24,7 +24,7 @@ _PERIOD = 10_000.0
 
 
 def sine_code(size: tuple[int, int], channels: int, *, like: Tensor) -> Tensor:
-    """Return the (H · W, C) code of the cells of a map: the first half of the channels for y, the rest for x."""
+    """Return the (H · W, C) code of the cells of a map: half of the channels for y, half for x."""
     half = channels // 2
     exponents = 2 * torch.div(torch.arange(half, device=like.device), 2, rounding_mode="floor") / half
     periods = _PERIOD ** exponents.to(like.dtype)

@@ -1,4 +1,4 @@
-"""Parts that several blocks share: activations, and layers whose inner states are computed twice to save memory."""
+"""Parts that several blocks share: activations, and stacks of layers."""
 
 from __future__ import annotations
 

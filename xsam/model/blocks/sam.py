@@ -106,7 +106,7 @@ class SamLayer(nn.Module):
         if window == 0:
             attended = attention.attend(qkv)
         else:
-            # Padding of the last windows is attended to by real cells; its input is 0, so its qkv is the bias.
+            # Padding of the last windows is attended to by real cells. Its input is 0: its qkv is the bias.
             down, across = -(-height // window), -(-width // window)
             if (down * window, across * window) != (height, width):
                 filled = qkv.new_zeros((batch, down * window, across * window, qkv.shape[-1]))
@@ -165,9 +165,7 @@ def _relative(table: Tensor, size: int) -> Tensor:
     return table[index[:, None] - index + size - 1]
 
 
-def _attend_in_chunks(
-    query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
-) -> Tensor:
+def _attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor) -> Tensor:
     """Attend with the bias of a few heads, or of a few rows of queries of one head, at a time.
 
     Args:

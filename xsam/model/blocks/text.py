@@ -76,7 +76,9 @@ class PackedAttention(nn.Module):
         self.head_dim = head_size(config)
         self.scaling = 1 / math.sqrt(self.head_dim)
         self.dropout = float(config.attention_dropout)
-        self.sizes = [count * self.head_dim for count in (config.num_attention_heads, *[_key_heads(config)] * 2)]
+        self.sizes = [
+            count * self.head_dim for count in (config.num_attention_heads, *[_key_heads(config)] * 2)
+        ]
         self.qkv_proj = nn.Linear(config.hidden_size, sum(self.sizes), bias=False)
         self.o_proj = nn.Linear(self.sizes[0], config.hidden_size, bias=False)
 
@@ -108,7 +110,8 @@ class SplitAttention(nn.Module):
     def project_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project (B, L, D) to queries, keys and values (B, heads, L, d), before the rotary embedding."""
         query, key, value = (
-            project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q_proj, self.k_proj, self.v_proj)
+            project(x).unflatten(-1, (-1, self.head_dim))
+            for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         return self.q_norm(query).transpose(1, 2), self.k_norm(key).transpose(1, 2), value.transpose(1, 2)
 
