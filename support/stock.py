@@ -52,7 +52,7 @@ def stock_pixel_decoder(model: XSamModel) -> Any:
     )
 
 
-def _with_weights(build: Callable[[], nn.Module], own: nn.Module) -> nn.Module:
+def _with_weights(build: Callable[[], nn.Module], own: nn.Module) -> Any:
     with torch.device("meta"):
         stock = build()
     stock.load_state_dict(own.state_dict(), strict=True, assign=True)

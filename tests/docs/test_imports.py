@@ -40,7 +40,7 @@ def test_public_names_resolve_lazily() -> None:
 
 @pytest.mark.slow
 def test_segmenting_loads_only_what_it_uses() -> None:
-    """Model classes of transformers, and with them PyTorch's compiler, took half of the time of a cold start."""
+    """Model classes of transformers, and PyTorch's compiler with them, took half of a cold start."""
     statement = (
         "import numpy as np; from xsam import XSam; "
         "XSam.load('tiny').segment(np.zeros((64, 96, 3), np.uint8), 'the red mug')"

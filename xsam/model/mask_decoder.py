@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -87,7 +88,7 @@ def decoder_memory(
     keys, values = [], []
     for index, layer in enumerate(module.decoder.layers):
         level = index % len(memory)
-        attention = layer.cross_attn
+        attention: Any = layer.cross_attn
         _, weight_k, weight_v = attention.in_proj_weight.chunk(3)
         _, bias_k, bias_v = attention.in_proj_bias.chunk(3)
         keys.append(_split_heads(F.linear(positioned[level], weight_k, bias_k), attention.num_heads))

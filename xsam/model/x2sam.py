@@ -1,7 +1,7 @@
 """X2SAM: Qwen3-VL, a SAM 2 encoder, and a mask decoder that remembers earlier frames of a video.
 
-The model classes of `transformers` are imported where they are built: that takes longer than importing PyTorch,
-and who runs X-SAM needs none of them.
+The model classes of `transformers` are imported where they are built: that takes longer than importing
+PyTorch, and who runs X-SAM needs none of them.
 """
 
 from __future__ import annotations

@@ -127,6 +127,10 @@ class QueryAttention(nn.Module):
 class QueryLayer(nn.Module):
     """Parameters of one post-norm layer: cross-attention, self-attention, feed-forward."""
 
+    # Of X2SAM only: see `xsam.model.mask_decoder.add_text_attention`.
+    text_cross_attn: nn.MultiheadAttention
+    text_cross_attn_layer_norm: nn.LayerNorm
+
     def __init__(self, config: Mask2FormerConfig) -> None:
         super().__init__()
         width = config.hidden_dim

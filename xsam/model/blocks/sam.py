@@ -186,8 +186,11 @@ def _attend_in_chunks(query: Tensor, key: Tensor, value: Tensor, by_row: Tensor,
             lines = slice(top, min(top + rows, height))
             part = slice(top * width, lines.stop * width)
             shape = (count, group.stop - first, lines.stop - top, width, height, width)
-            bias = buffer[: math.prod(shape)].view(shape)
-            torch.add(by_row[:, group, lines, :, :, None], by_column[:, group, lines, :, None], out=bias)
+            terms = by_row[:, group, lines, :, :, None], by_column[:, group, lines, :, None]
+            if torch.compiler.is_compiling():  # it does not know strides of `out`
+                bias = terms[0] + terms[1]
+            else:
+                bias = torch.add(*terms, out=buffer[: math.prod(shape)].view(shape))
             out[:, group, part] = F.scaled_dot_product_attention(
                 query[:, group, part],
                 key[:, group],
