@@ -11,7 +11,6 @@ settings, no attention map is written to memory.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import DynamicCache
 
+from support.stock import stock_pixel_decoder
 from xsam.config import IMAGE_ID
 from xsam.inference.chat_format import X2SAM_CHAT, clip_text
 from xsam.inference.postprocess import probabilities
@@ -48,7 +48,7 @@ class PlainX2Sam:
         self._model = model
         self._clock = clock
         self._tokenizer = tokenizer
-        self._pixel_decoder = copy.deepcopy(model.segmentor.pixel_decoder).float()
+        self._pixel_decoder = stock_pixel_decoder(model).float()
         self.stages_s: dict[str, float] = {}
 
     def segment(self, rgb: _Rgb, phrase: str) -> tuple[MaskRle, float]:

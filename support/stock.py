@@ -15,8 +15,10 @@ from transformers import Phi3ForCausalLM, Qwen3ForCausalLM, SiglipVisionModel
 from transformers.models.mask2former.modeling_mask2former import Mask2FormerPixelDecoder
 from transformers.models.sam.modeling_sam import SamVisionEncoder
 
+from xsam.config.x2sam import X2SamConfig
 from xsam.model.blocks.text import CausalText
 from xsam.model.connector import SegConnector
+from xsam.model.x2sam import X2SamModel
 from xsam.model.xsam import XSamModel
 
 
@@ -43,10 +45,14 @@ def stock_sam(model: XSamModel) -> Any:
     return _with_weights(lambda: SamVisionEncoder(model.config.sam), model.segmentor.encoder)
 
 
-def stock_pixel_decoder(model: XSamModel) -> Any:
+def stock_pixel_decoder(model: XSamModel | X2SamModel) -> Any:
     """Return Mask2Former's pixel decoder."""
     config = model.config
-    channels = SegConnector.out_channels(config.sam.hidden_size, config.connector_scale_factor)
+    channels = (
+        [config.sam2.fpn_hidden_size] * 3
+        if isinstance(config, X2SamConfig)
+        else SegConnector.out_channels(config.sam.hidden_size, config.connector_scale_factor)
+    )
     return _with_weights(
         lambda: Mask2FormerPixelDecoder(config.mask2former, channels), model.segmentor.pixel_decoder
     )

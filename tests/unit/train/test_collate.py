@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from support.stock import stock_language
 from tests.unit.train.small import SIDE, prompt, rectangle, referring, small_config, small_model
 from xsam.config import IMAGE_ID, REGION_ID
 from xsam.data.samples import PromptedImage, TrainPrompt
@@ -103,7 +104,8 @@ def _alone(
     embeds = model.embed(
         torch.from_numpy(ids.input_ids), features.image_tokens[index], torch.cat(regions) if regions else None
     )
-    return ids, model.llm.model(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0]
+    stock = stock_language(model.llm)
+    return ids, stock.model(inputs_embeds=embeds[None], use_cache=False).last_hidden_state[0]
 
 
 @torch.no_grad()
