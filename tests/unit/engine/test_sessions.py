@@ -190,7 +190,7 @@ def test_what_was_pointed_at_in_another_video_is_in_doubt(x2sam: XSam, clip: lis
 
 
 def test_marks_are_looked_for_in_the_first_frame_only(x2sam: XSam, clip: list[Rgb]) -> None:
-    """What was marked moves on, so a later mask elsewhere says nothing against it, but the first doubt stays."""
+    """What was marked moves on: a later mask elsewhere says nothing against it, but the first doubt stays."""
     marks = (VisualPrompt.point(2, 2), VisualPrompt.point(70, 46))
     for query in (Query(prompts=marks, score_threshold=0.0), Query(prompts=marks[:1])):
         session = x2sam.open_session(query)
