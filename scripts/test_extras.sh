@@ -15,14 +15,16 @@ torch=$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements/all.lock)
 declare -A PACKAGES=(
     [rosa]="jpl-rosa --requirement requirements/ros.in" # its tools import rclpy
     [rai]="rai-core"
+    [adapters]="langchain langchain-mcp-adapters" # a client of version 1 of the MCP package
     [providers]="langchain langchain-openai langchain-anthropic langchain-google-genai langchain-ollama
         langchain-mistralai langchain-aws"
     [torchao]="torchao $torch"
 )
-declare -A EXTRA=([rosa]=agent [rai]=agent [providers]=agent [torchao]=model,agent)
+declare -A EXTRA=([rosa]=agent [rai]=agent [adapters]=agent [providers]=agent [torchao]=model,agent)
 declare -A TESTS=(
     [rosa]=tests/agent/test_rosa.py
     [rai]=tests/agent/test_rai.py
+    [adapters]=tests/agent/mcp/test_adapters.py
     [providers]=tests/agent/test_providers.py
     [torchao]=tests/unit/inference/test_acceleration.py
 )
@@ -50,7 +52,7 @@ run_set() {
 }
 
 sets=("$@")
-((${#sets[@]})) || sets=(rosa rai providers torchao)
+((${#sets[@]})) || sets=(rosa rai adapters providers torchao)
 failed=()
 for name in "${sets[@]}"; do
     [[ -n ${PACKAGES[$name]:-} ]] || { echo "[test-extras] no set $name; there are: ${!PACKAGES[*]}" >&2; exit 2; }

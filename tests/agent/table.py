@@ -13,7 +13,6 @@ from langchain_core.tools import BaseTool
 
 from xsam import CameraRef, Frame, MaskRle, Query, SegmentationResult, Segments, Status
 from xsam.types.masks import BoolMask
-from xsam_agent_tools.middleware import artifact_images
 
 HEIGHT, WIDTH = 480, 640
 
@@ -81,6 +80,8 @@ class ToolCallResult:
     @property
     def images(self) -> list[str | None]:
         """The pictures of the call in base64, wherever they are kept."""
+        from xsam_agent_tools.middleware import artifact_images  # needs LangChain 1, which ROSA does not take
+
         return artifact_images(self.message)
 
     def __getitem__(self, key: str) -> Any:

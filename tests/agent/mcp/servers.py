@@ -49,12 +49,14 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(log: Path, *arguments: str, **streams: Any) -> Iterator[ServerProcess]:
+def server_process(
+    log: Path, *arguments: str, program: str = sys.executable, **streams: Any
+) -> Iterator[ServerProcess]:
     """Run Python with these arguments; kill it at the end if it is still running."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with log.open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [program, *arguments],
             stderr=errors,
             cwd=ROOT,
             env={**os.environ, "PYTHONPATH": path},
