@@ -28,6 +28,7 @@ from xsam.sim import CATEGORIES
 from xsam.types.location import Location3D
 from xsam_agent_tools import SceneStore
 from xsam_agent_tools.memory.scene_store import SceneObject
+from xsam_agent_tools.spatial.gripping import GripWidth
 from xsam_agent_tools.text.content import location_payload
 
 LIMIT = 70  # tokens per object
@@ -142,4 +143,7 @@ def test_the_longest_possible_location_stays_within_the_limit() -> None:
         distance_m=12.351,
         depth_valid_ratio=0.95,
     )
-    assert _tokens(_compact(location_payload(item, location, grip_m=1.123))) <= LIMIT
+    assert (
+        _tokens(_compact(location_payload(item, location, grip=GripWidth(width_m=1.123, at_least=True))))
+        <= LIMIT
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +16,35 @@ from xsam_agent_tools.spatial.pieces import main_piece
 
 _MIN_POINTS = 10
 _BOX_SLACK_M, _BOX_SLACK_SHARE = 0.005, 0.1  # around the box of the surface; beyond is the background
+_LEAST_INSIDE = 0.9  # share of the measured pixels within that box; with less, some may be of the object
+_RIM_PX = 3
+_STEP_M, _STEP_SHARE = 0.015, 0.01  # what is nearer by more, in meters + share of the depth, is in front
+_LEAST_RIM = 0.02  # share of the rim with something in front of it
+
+Depth = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 
-def grip_width_m(scene: Scene, item: SceneObject, location: Location3D) -> float | None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GripWidth:
+    """The narrowest width of the visible surface across the line of sight.
+
+    Attributes:
+        width_m: meters.
+        at_least: a part of the object may be hidden, so that it may be wider.
+    """
+
+    width_m: float
+    at_least: bool
+
+
+def grip_width(scene: Scene, item: SceneObject, location: Location3D) -> GripWidth | None:
     """Return the narrowest width of an object across the line of sight, or None where it is not known.
 
     It is the opening of a gripper that comes along the line of sight. Both sides of that width are visible,
-    unlike the back of the object, which the thickness of a box leaves out.
+    unlike the back of the object, which the thickness of a box leaves out. It is a lower bound where
+    something nearer borders on the object, the border of the image cuts it off, it is seen in several large
+    pieces, or a part of its outline is measured far from the rest.
 
     Args:
         scene: image of the object.
@@ -28,8 +52,7 @@ def grip_width_m(scene: Scene, item: SceneObject, location: Location3D) -> float
         location: its location in the frame of the camera.
 
     Returns:
-        Meters. None without depth pixels, with a location in another frame, and for an object that the
-        border of the image cuts off or that is seen in several large pieces: a part of it is hidden.
+        None without depth pixels, and with a location in another frame.
     """
     frame = scene.frame
     if frame is None or frame.depth_m is None or frame.intrinsics is None or not location.valid:
@@ -40,10 +63,11 @@ def grip_width_m(scene: Scene, item: SceneObject, location: Location3D) -> float
     height, width = scene.image_hw
     cut_off = x_min == 0 or y_min == 0 or x_max == width or y_max == height
     piece = main_piece(item.mask.decode())
-    if cut_off or piece.is_broken:
+    points, share = _surface_points(frame, piece.mask, location)
+    if len(points) < _MIN_POINTS:
         return None
-    points = _surface_points(frame, piece.mask, location)
-    return None if len(points) < _MIN_POINTS else _narrowest_width(_across(points, location))
+    at_least = cut_off or piece.is_broken or share < _LEAST_INSIDE or _is_covered(piece.mask, frame.depth_m)
+    return GripWidth(width_m=_narrowest_width(_across(points, location)), at_least=at_least)
 
 
 def roll_pitch_yaw_deg(orientation_xyzw: Quaternion) -> tuple[int, int, int]:
@@ -56,8 +80,27 @@ def roll_pitch_yaw_deg(orientation_xyzw: Quaternion) -> tuple[int, int, int]:
     return degrees[0], degrees[1], degrees[2]
 
 
-def _surface_points(frame: Frame, mask: NDArray[np.bool_], location: Location3D) -> NDArray[np.float64]:
-    """Return the (N, 3) points of a mask within the box of its surface, in the frame of the camera."""
+def _is_covered(mask: Mask, depth_m: Depth) -> bool:
+    """Return whether something in front of an object borders on its mask, and so may hide a part of it."""
+    import cv2
+
+    from xsam.spatial.localize import valid_depth
+
+    valid = valid_depth(depth_m)
+    window = np.ones((2 * _RIM_PX + 1, 2 * _RIM_PX + 1), np.uint8)
+    grown: Any = cv2.dilate(mask.astype(np.uint8), window)
+    rim = grown.astype(np.bool_) & ~mask & valid
+    far = np.float32(np.finfo(np.float32).max)
+    nearest: Any = cv2.erode(np.where(mask & valid, depth_m, far).astype(np.float32), window)
+    beside = nearest[rim]  # the nearest depth of the object within reach of each pixel of the rim
+    known = beside < far
+    steps = beside[known] - depth_m[rim][known]
+    in_front = np.count_nonzero(steps > _STEP_M + _STEP_SHARE * beside[known])
+    return in_front > _LEAST_RIM * max(1, np.count_nonzero(known))
+
+
+def _surface_points(frame: Frame, mask: Mask, location: Location3D) -> tuple[NDArray[np.float64], float]:
+    """Return the (N, 3) points of a mask within the box of its surface, and their share of all points."""
     from xsam.spatial.localize import back_project, valid_depth
 
     assert frame.depth_m is not None
@@ -67,7 +110,7 @@ def _surface_points(frame: Frame, mask: NDArray[np.bool_], location: Location3D)
     half = np.array(location.size_m) * (0.5 + _BOX_SLACK_SHARE) + _BOX_SLACK_M
     offsets = (points - location.center_m) @ matrix_of_quaternion(location.orientation_xyzw)
     near: NDArray[np.float64] = points[(np.abs(offsets) <= half).all(axis=1)]  # NaN is not near
-    return near
+    return near, len(near) / max(1, len(points))
 
 
 def _across(points: NDArray[np.float64], location: Location3D) -> NDArray[np.float64]:

@@ -15,9 +15,13 @@ from xsam_agent_tools.spatial.pieces import main_piece
 
 def is_locatable(scene: Scene, item: SceneObject) -> bool:
     """Return whether the object has a location, or depth and intrinsics to compute it from."""
+    return item.location is not None or is_computable(scene)
+
+
+def is_computable(scene: Scene) -> bool:
+    """Return whether the pixels of a scene are here with depth and intrinsics."""
     frame = scene.frame
-    computable = frame is not None and frame.depth_m is not None and frame.intrinsics is not None
-    return item.location is not None or computable
+    return frame is not None and frame.depth_m is not None and frame.intrinsics is not None
 
 
 def locate(scene: Scene, item: SceneObject) -> Location3D:

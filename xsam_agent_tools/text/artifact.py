@@ -10,6 +10,7 @@ from typing import Any
 
 from xsam.types.location import Location3D
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.spatial.gripping import GripWidth
 from xsam_agent_tools.text.pictures import Picture
 
 SEGMENTATION = "xsam_agent_tools/segmentation/1"
@@ -80,7 +81,7 @@ def frame_entry(scene: Scene) -> dict[str, Any]:
 
 
 def location_entry(
-    scene: Scene, item: SceneObject, location: Location3D, frame: str, *, grip_m: float | None = None
+    scene: Scene, item: SceneObject, location: Location3D, frame: str, *, grip: GripWidth | None = None
 ) -> dict[str, Any]:
     """Return the location of an object at full precision, for a program that moves an arm."""
     entry: dict[str, Any] = {
@@ -98,6 +99,6 @@ def location_entry(
         entry["size_m"] = [float(value) for value in location.size_m]
         entry["orientation_xyzw"] = [float(value) for value in location.orientation_xyzw]
         entry["distance_m"] = float(location.distance_m)
-        if grip_m is not None:
-            entry["grip_m"] = grip_m
+        if grip is not None:
+            entry["grip_at_least_m" if grip.at_least else "grip_m"] = grip.width_m
     return entry

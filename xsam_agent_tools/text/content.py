@@ -18,7 +18,7 @@ from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.planner_hints import planner_hint
 from xsam_agent_tools.reading import visible_text
 from xsam_agent_tools.runtime.time_limits import ImageAge
-from xsam_agent_tools.spatial.gripping import roll_pitch_yaw_deg
+from xsam_agent_tools.spatial.gripping import GripWidth, roll_pitch_yaw_deg
 
 MAX_MESSAGE_CHARS = 400
 MAX_TRIED = 12
@@ -104,7 +104,7 @@ def doubt_payload(item: SceneObject) -> dict[str, Any]:
 
 
 def location_payload(
-    item: SceneObject, location: Location3D, frame: str = "", *, grip_m: float | None = None
+    item: SceneObject, location: Location3D, frame: str = "", *, grip: GripWidth | None = None
 ) -> dict[str, Any]:
     """Describe the location of one object, in meters to the millimeter, or why it is not known.
 
@@ -112,7 +112,7 @@ def location_payload(
         item: the object.
         location: its location.
         frame: name of the frame; given only when the objects of a payload are in different frames.
-        grip_m: see `xsam_agent_tools.spatial.gripping`; None = not known.
+        grip: width to grip; None = not known.
     """
     label = (item.label.split() or [""])[-1]  # the noun, to keep it short; all of it was given with the id
     payload: dict[str, Any] = {"id": item.object_id, "label": label}
@@ -128,8 +128,9 @@ def location_payload(
         payload["depth_valid_pct"] = round(100 * location.depth_valid_ratio)
         return {**payload, **doubt_payload(item)}
     payload["rpy_deg"] = list(roll_pitch_yaw_deg(location.orientation_xyzw))
-    if grip_m is not None:
-        payload["grip_cm"] = round(100 * grip_m)
+    if grip is not None:
+        width_cm = round(100 * grip.width_m)
+        payload["grip_cm"] = f">={width_cm}" if grip.at_least else width_cm  # no number to compute with
     return {**payload, **doubt_payload(item)}
 
 

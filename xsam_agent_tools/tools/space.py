@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from xsam.types.location import Location3D
 from xsam_agent_tools.errors import ArgumentsError, NoDepthError
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.runtime.time_limits import ImageAge
 from xsam_agent_tools.schemas import compare_objects_args, locate_objects_3d_args
 from xsam_agent_tools.spatial.differences import spatial_object
-from xsam_agent_tools.spatial.gripping import grip_width_m
-from xsam_agent_tools.spatial.locations import locate, location_frame, transform_location
+from xsam_agent_tools.spatial.gripping import GripWidth, grip_width
+from xsam_agent_tools.spatial.locations import (
+    is_computable,
+    locate,
+    locate_in_camera,
+    location_frame,
+    transform_location,
+)
 from xsam_agent_tools.spatial.relations import UNCLEAR, compare
 from xsam_agent_tools.text.artifact import (
     COMPARISON,
@@ -37,8 +44,9 @@ Position, size and distance of objects in meters, from their masks and the camer
 position_m is the middle of the visible surface in `frame`; in a camera's own frame x is right, y down, z \
 forward. size_cm is length, width, thickness of the box around what is visible, rpy_deg the turns of its \
 axes about x, then y, then z of `frame`; grip_cm is the narrowest opening for a gripper that comes along \
-the line of sight, left out if a part is hidden; distance_m is from the camera; depth_valid_pct, there \
-instead of the turns if below 70, is how much of the object has depth (below 30: do not trust it). unsure \
+the line of sight, '>=9' where a part may be hidden: it may be wider; distance_m is from the camera; \
+depth_valid_pct, there instead of the turns if below 70, is how much of the object has depth (below 30: do \
+not trust it). unsure \
 = what is there was in doubt: check it before you move. stale = too old to act on: look again.\
 """
 _OTHER_FRAMES = " Give frame only if positions are needed in another one, such as 'base_link'."
@@ -64,7 +72,7 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         located, grips = [], []
         for scene, item in found:
             own = locate(scene, item)
-            grips.append(grip_width_m(scene, item, own))
+            grips.append(_grip_width(scene, item, own))
             location = transform_location(own, frame, scene, perception)
             located.append((scene, item, location, frame or location_frame(location, scene)))
         if not any(location.valid for _, _, location, _ in located):
@@ -84,16 +92,16 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
         if len(names) == 1:
             payload["frame"] = names.pop()
         payload["objects"] = [
-            location_payload(item, location, "" if "frame" in payload else name, grip_m=grip_m)
-            for (_, item, location, name), grip_m in zip(located, grips, strict=True)
+            location_payload(item, location, "" if "frame" in payload else name, grip=grip)
+            for (_, item, location, name), grip in zip(located, grips, strict=True)
         ]
         artifact: dict[str, Any] = {
             "schema": LOCATION,
             "result": payload,
             "masks": [mask_entry(item) for _, item in found],
             "places": [
-                location_entry(scene, item, location, name, grip_m=grip_m)
-                for (scene, item, location, name), grip_m in zip(located, grips, strict=True)
+                location_entry(scene, item, location, name, grip=grip)
+                for (scene, item, location, name), grip in zip(located, grips, strict=True)
             ],
             "frame": frame_entry(found[0][0]),
         }
@@ -139,6 +147,13 @@ def compare_objects(toolbox: Toolbox) -> ToolSpec:
 
     args = compare_objects_args()
     return ToolSpec(name="compare_objects", description=_COMPARE_OBJECTS, args=args, run=run)
+
+
+def _grip_width(scene: Scene, item: SceneObject, location: Location3D) -> GripWidth | None:
+    """Return the width to grip: it is measured in the frame of the camera, wherever the location is."""
+    if location.valid and location.frame_id not in ("", scene.frame_id) and is_computable(scene):
+        location = locate_in_camera(scene, item)
+    return grip_width(scene, item, location)
 
 
 def _oldest(ages: Sequence[ImageAge]) -> ImageAge | None:

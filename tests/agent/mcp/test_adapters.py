@@ -1,6 +1,6 @@
 """The server with LangChain's real MCP adapters; runs where `langchain-mcp-adapters` is installed.
 
-They need version 1 of the MCP package and the server version 2, so the server runs with the Python of `.venv`.
+They need version 1 of the MCP package, and the server version 2: it runs with the Python of `.venv`.
 """
 
 from __future__ import annotations
