@@ -156,9 +156,16 @@ class PlacedMarks:
     prompts: tuple[VisualPrompt, ...]
     unit: str = ""
 
-    def payload(self) -> dict[str, Any]:
-        """Return the marks in integer pixels for an answer, and how their numbers were read."""
-        payload: dict[str, Any] = {"marks_px": [_echo(prompt) for prompt in self.prompts]}
+    def payload(self, targets: Sequence[dict[str, str]] = ()) -> dict[str, Any]:
+        """Return the marks in integer pixels for an answer, and how their numbers were read.
+
+        Args:
+            targets: for each mark what it is on, to be told with it.
+        """
+        marks = [_echo(prompt) for prompt in self.prompts]
+        for mark, target in zip(marks, targets, strict=False):
+            mark.update(target)
+        payload: dict[str, Any] = {"marks_px": marks}
         if self.unit:
             payload["read_as"] = {self.unit: "pixels, see marks_px"}
         return payload

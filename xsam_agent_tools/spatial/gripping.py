@@ -95,8 +95,8 @@ def _is_covered(mask: Mask, depth_m: Depth) -> bool:
     beside = nearest[rim]  # the nearest depth of the object within reach of each pixel of the rim
     known = beside < far
     steps = beside[known] - depth_m[rim][known]
-    in_front = np.count_nonzero(steps > _STEP_M + _STEP_SHARE * beside[known])
-    return in_front > _LEAST_RIM * max(1, np.count_nonzero(known))
+    in_front = int(np.count_nonzero(steps > _STEP_M + _STEP_SHARE * beside[known]))
+    return in_front > _LEAST_RIM * max(1, int(np.count_nonzero(known)))
 
 
 def _surface_points(frame: Frame, mask: Mask, location: Location3D) -> tuple[NDArray[np.float64], float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from xsam.spatial.marks import obeys_mark
 from xsam.types.masks import BoolMask, mask_iou
-from xsam.types.requests import Query, Task, VisualPrompt
+from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam_agent_tools.errors import ArgumentsError
 from xsam_agent_tools.findings import (
     FAILURE_STATUSES,
@@ -23,15 +23,17 @@ from xsam_agent_tools.findings import (
     store_objects,
     union_mask,
 )
-from xsam_agent_tools.memory.scene_store import SceneObject
+from xsam_agent_tools.memory.scene_store import Scene, SceneObject
 from xsam_agent_tools.perception import Capture
 from xsam_agent_tools.prompt_arguments import MarkArguments, PromptArguments, place_marks
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import DEFAULT_OBJECTS, refine_object_args, segment_with_prompt_args
+from xsam_agent_tools.spatial.under_marks import Named, named_under
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import header, object_payload, percent, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
 
+POINTED_LABELS = frozenset({"marked", "similar"})  # labels of objects that were pointed at, not named
 UNCHANGED_IOU = 0.98  # masks that overlap more are the same outline
 _ALIKE_IOU = 0.5  # masks that overlap less are not of the same object
 
@@ -40,16 +42,17 @@ Segment what you point at, for when words do not tell it apart. prompts: marks o
 of its `size` [width,height], as in box_xyxy and center_xy: a point, a box (x,y to x2,y2) or a scribble (x,y \
 and further points in path); label negative = not this. Give the image_id you saw the place on. scope one = \
 the object under the marks; all_similar = everything that looks like it. marks_px = the marks as they were \
-used. status unsure = the result does not obey the marks in ignored, or differs from the objects in \
-differs_from, which are under the marks, too. iou_without_negatives = overlap with \
-the result without the negative marks (1.0 = they changed nothing).\
+used, and what each is on: compare it with what you meant. status unsure = the result does not obey the \
+marks in ignored, or differs from the objects in differs_from, which are under the marks, too. \
+iou_without_negatives = overlap with the result without the negative marks (1.0 = they changed nothing).\
 """
 
 _REFINE_OBJECT = """\
 Correct the outline of one object: add = marks on what is missing, remove = marks on what does not belong \
 to it (whole pixels, as in segment_with_prompt). Gives a new object id; the old one (parent) stays valid. \
-marks_px = the marks as they were used; iou_with_parent = overlap of new and old outline (1.0 = nothing \
-changed). status unsure = the new outline does not obey the marks in ignored: check before you use it.\
+marks_px = the marks as they were used, with what they are on; iou_with_parent = overlap of new and old \
+outline (1.0 = nothing changed). status unsure = the new outline does not obey the marks in ignored: check \
+before you use it.\
 """
 
 
@@ -71,11 +74,11 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
         task = Task.INTERACTIVE if scope == "one" else Task.VISUAL_GROUNDED
 
         def queries(image_hw: tuple[int, int]) -> list[Query]:
-            """Return a query with all marks and, if some are negative, one without those to compare with."""
+            """Return a query with all marks, one without negative ones to compare with, and one for names."""
             marks = place_marks([(item, item.positive) for item in prompts], image_hw).prompts
             positive = tuple(mark for mark in marks if mark.positive)
             groups = [marks] if len(positive) == len(marks) else [marks, positive]
-            return [Query(task=task, prompts=group) for group in groups]
+            return [*(Query(task=task, prompts=group) for group in groups), _names(toolbox)]
 
         progress = progress_reporter(name)
         progress("looking", camera=camera, image_id=image_id, queries=[scope])
@@ -95,7 +98,7 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
         names = [f"prompt {n}" for n in range(1, len(prompts) + 1)]
         whole_object = scope == "one" and sum(item.positive for item in prompts) == 1
         ignored = _ignored_marks(placed.prompts, names, union, whole_object=whole_object)
-        known = [item for item in scene.objects if item.query]  # by words: pointing again proves nothing
+        known = _found_by_words(scene)
         same_as = find_duplicates(scene, objects)
         other = _other_outlines(known, placed.prompts, objects) if scope == "one" else {}
         status = ("unsure" if ignored or other else "ok") if objects else "no_match"
@@ -104,8 +107,9 @@ def segment_with_prompt(toolbox: Toolbox) -> ToolSpec:
             object_payload(item, scene.image_hw, same_as=same_as.get(item.object_id)) for item in objects
         ]
         payload["truncated"] = len(indices) - len(kept)
-        payload.update({**placed.payload(), **other, **ignored})
-        if len(capture.results) > 1 and objects:
+        targets = _targets(placed.prompts, known, capture.results[-1])
+        payload.update({**placed.payload(targets), **other, **ignored})
+        if len(capture.results) > 2 and objects:
             payload["iou_without_negatives"] = _iou_without_negatives(
                 capture, union, best_only=scope == "one"
             )
@@ -139,7 +143,8 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
         )
         progress = progress_reporter(name)
         progress("looking", camera=scene.camera, image_id=scene.image_id, queries=[object_id])
-        capture = perception.capture([query], camera=scene.camera, image_id=scene.image_id)
+        queries = [query, _names(toolbox)]
+        capture = perception.capture(queries, camera=scene.camera, image_id=scene.image_id)
         result = capture.results[0]
         raise_if_failed(result)
         selected = [
@@ -165,7 +170,8 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
         payload = header(status, scene, perception.age(scene))
         payload["objects"] = [object_payload(item, scene.image_hw) for item in objects]
         payload["parent"] = parent.object_id
-        payload.update({**placed.payload(), **change})
+        targets = _targets(placed.prompts, _found_by_words(scene), capture.results[-1])
+        payload.update({**placed.payload(targets), **change})
         if not objects:
             payload["hint"] = f"the model gave no outline; {parent.object_id} is still valid"
         progress("answered", status=payload["status"], image_id=scene.image_id)
@@ -173,6 +179,40 @@ def refine_object(toolbox: Toolbox) -> ToolSpec:
         return to_text(payload), segmentation_artifact(scene, objects, payload, images=images)
 
     return ToolSpec(name=name, description=_REFINE_OBJECT, args=refine_object_args(), run=run)
+
+
+def _names(toolbox: Toolbox) -> Query:
+    """Return the query for the names of what marks may be on."""
+    return Query(task=Task.OPEN_VOCABULARY, thing_classes=toolbox.thing_classes)
+
+
+def _found_by_words(scene: Scene) -> list[SceneObject]:
+    """Return the objects that were named: pointing at the same thing again proves nothing."""
+    return [item for item in scene.objects if item.query or item.label not in POINTED_LABELS]
+
+
+def _targets(
+    marks: Sequence[VisualPrompt], known: Sequence[SceneObject], names: SegmentationResult
+) -> list[dict[str, str]]:
+    """Say for each mark what it is on: a known object, else one of the usual categories, else unknown.
+
+    A mark whose numbers were meant in another unit hits something else, and only this shows it.
+    """
+    named = [Named(label=item.label, mask=item.mask, object_id=item.object_id) for item in known]
+    segments = names.segments
+    named += [
+        Named(label=segments.labels[index], mask=segments.masks[index])
+        for index in nonempty_segments(names)
+        if not segments.doubts[index]
+    ]
+    targets = []
+    for mark in marks:
+        target = named_under(mark, named)
+        if target is None:
+            targets.append({"on": "unknown"})
+        else:
+            targets.append({"on": target.label, **({"on_id": target.object_id} if target.object_id else {})})
+    return targets
 
 
 def _iou_without_negatives(capture: Capture, union: BoolMask, *, best_only: bool) -> float | None:

@@ -22,8 +22,7 @@ from xsam_agent_tools.spatial.matching import Sighting, best_matches
 from xsam_agent_tools.text.artifact import segmentation_artifact
 from xsam_agent_tools.text.content import header, object_payload, suggested_call, to_text
 from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
-
-POINTED_LABELS = frozenset({"marked", "similar"})  # labels of objects that were pointed at, not named
+from xsam_agent_tools.tools.pointing import POINTED_LABELS
 
 _DESCRIPTION = """\
 Find an object again on a fresh image, after time has passed or something moved: before acting on it, or \

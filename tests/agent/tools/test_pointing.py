@@ -13,17 +13,20 @@ from xsam_agent_tools.prompt_arguments import MarkArguments, PlacedMarks, Prompt
 
 
 class MarkFollowingSegmenter:
-    """A segmenter that returns the positive marks' area without the negative one, or always `fixed`."""
+    """A segmenter that returns the positive marks' area without the negative one, or always `fixed`.
+
+    Nothing that it sees has a name.
+    """
 
     def __init__(self, fixed: np.ndarray | None = None) -> None:
         self.fixed, self.queries = fixed, []
 
     def segment(self, source, queries, *, deadline_s) -> list[SegmentationResult]:
-        self.queries += queries
+        self.queries += [query for query in queries if query.prompts]
         return [self._answer(source, query) for query in queries]
 
     def _answer(self, source, query: Query) -> SegmentationResult:
-        mask = self.fixed
+        mask = self.fixed if query.prompts else None
         if mask is None:
             mask = np.zeros((480, 640), np.bool_)
             for prompt in sorted(query.prompts, key=lambda p: not p.positive):
@@ -162,7 +165,7 @@ def test_common_ways_to_write_a_box_are_understood(make_tools, call, sent) -> No
     segmenter = MarkFollowingSegmenter()
     result = call(make_tools(segmenter=segmenter)["segment_with_prompt"], prompts=sent)
     assert segmenter.queries[0].prompts[0].box_xyxy == (64.0, 96.0, 192.0, 192.0)
-    assert result["marks_px"] == [{"box": [64, 96, 192, 192]}]
+    assert result["marks_px"] == [{"box": [64, 96, 192, 192], "on": "unknown"}]
 
 
 @pytest.mark.parametrize(
@@ -325,7 +328,10 @@ def test_a_model_that_ignores_the_marks_is_found_out(refined, call) -> None:
     assert result["status"] == "unsure"
     assert result["iou_with_parent"] == 1.0
     assert result["ignored"] == ["add 1", "remove 1"]
-    assert result["marks_px"] == [{"point": [320, 240]}, {"point": [150, 170], "label": "negative"}]
+    assert result["marks_px"] == [
+        {"point": [320, 240], "on": "unknown"},
+        {"point": [150, 170], "label": "negative", "on": "mug", "on_id": "f1/m1"},
+    ]
     assert "ignored" in result["hint"]
 
 
@@ -397,3 +403,38 @@ def test_a_known_object_that_is_pointed_at_is_the_same_object(tools, call) -> No
     call(tools["segment_objects"], queries=["plate"])
     result = call(tools["segment_with_prompt"], prompts=[{"x": 350, "y": 400}], image_id="f1")
     assert (result["status"], result["objects"][0]["same_as"]) == ("ok", "f1/m1")
+
+
+THOUSANDTHS = {"type": "point", "x": 297, "y": 463}  # (190, 222) of 640×480, on the mug, from 0 to 1000
+
+
+@pytest.mark.parametrize("searched", [True, False])
+def test_a_mark_says_what_it_is_on(make_tools, call, searched: bool) -> None:
+    """Coordinates from 0 to 1000 that fit into the image hit something else, and nothing told so."""
+    tools = make_tools(thing_classes=["mug", "plate"])
+    if searched:
+        call(tools["segment_objects"], queries=["mug", "plate"])
+    image = {"image_id": "f1"} if searched else {}
+    meant = call(tools["segment_with_prompt"], prompts=[{"type": "point", "x": 150, "y": 170}], **image)
+    missed = call(tools["segment_with_prompt"], prompts=[THOUSANDTHS], **image)
+    ids = ({"on_id": "f1/m1"}, {"on_id": "f1/m3"}) if searched else ({}, {})
+    assert meant["marks_px"] == [{"point": [150, 170], "on": "mug", **ids[0]}]
+    assert missed["marks_px"] == [{"point": [297, 463], "on": "plate", **ids[1]}]
+    around = {"type": "box", "x": 230, "y": 320, "x2": 470, "y2": 479}
+    assert call(tools["segment_with_prompt"], prompts=[around], **image)["marks_px"][0]["on"] == "plate"
+    nothing = call(tools["segment_with_prompt"], prompts=[{"type": "point", "x": 10, "y": 470}], **image)
+    assert nothing["marks_px"] == [{"point": [10, 470], "on": "unknown"}]
+
+
+def test_every_mark_of_a_correction_says_what_it_is_on(tools, call) -> None:
+    call(tools["segment_objects"], queries=["mug", "plate"])
+    on_the_plate = {
+        "type": "scribble",
+        "x": 250,
+        "y": 400,
+        "path": [{"x": 300, "y": 400}, {"x": 440, "y": 400}],
+    }
+    result = call(tools["refine_object"], object_id="f1/m1", add=[on_the_plate], remove=[THOUSANDTHS])
+    scribble, point = result["marks_px"]
+    assert (scribble["on"], scribble["on_id"]) == ("plate", "f1/m3")
+    assert (point["label"], point["on"]) == ("negative", "plate")
