@@ -187,7 +187,7 @@ def test_a_mark_read_from_the_grid_hits_its_object(make_tools, call) -> None:
     assert shown["picture"]["size"] == [320, 240]
     point = {"type": "point", "x": 350, "y": 400}
     found = call(tools["segment_with_prompt"], prompts=[point], image_id=shown["image_id"])
-    assert (found["status"], found["marks_px"]) == ("ok", [{"point": [350, 400]}])
+    assert (found["status"], found["marks_px"]) == ("ok", [{"point": [350, 400], "on": "plate"}])
     x_min, y_min, x_max, y_max = found["objects"][0]["box_xyxy"]
     assert MASKS["plate"][0][y_min:y_max, x_min:x_max].all()
 
