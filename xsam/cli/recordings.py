@@ -26,7 +26,8 @@ from rich.text import Text
 from xsam.console import EXIT_CODES, print_lines
 from xsam.errors import InvalidOptionError
 from xsam.media.frames import Every, Source, SourceFrame
-from xsam.media.sources import SourceOptions, open_sources
+from xsam.media.options import SourceOptions
+from xsam.media.sources import open_sources
 from xsam.types.requests import Frame, Query, SegmentationResult
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from xsam.errors import InvalidOptionError, InvalidQueryError
 from xsam.inference.images import read_image
 from xsam.media.frames import Every
 from xsam.media.image_files import check_output, write_image
-from xsam.media.picture_files import DEFAULT_PICTURES_HZ
-from xsam.media.sources import SourceOptions, looks_like_source, single_picture
+from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
+from xsam.media.sources import looks_like_source, single_picture
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from xsam.engine import XSam
 
 _RECORDINGS = "Several frames"
+_BAGS = "Bags"
 _STATUS_COLORS = {
     Status.FOUND: "green",
     Status.UNSURE: "yellow",
@@ -132,6 +133,27 @@ def segment(
             rich_help_panel=_RECORDINGS,
         ),
     ] = DEFAULT_PICTURES_HZ,
+    topic: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a bag: images to use, if it has several: --topic /camera/image_raw.",
+            rich_help_panel=_BAGS,
+        ),
+    ] = None,
+    depth_topic: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a bag: depth, for locations: --depth-topic /camera/depth/image_raw.",
+            rich_help_panel=_BAGS,
+        ),
+    ] = None,
+    info_topic: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a bag: camera info, if not beside the images: --info-topic /camera/camera_info.",
+            rich_help_panel=_BAGS,
+        ),
+    ] = None,
     as_json: Annotated[
         bool,
         typer.Option(
@@ -179,7 +201,10 @@ def segment(
     options = RunOptions(
         folder=out,
         save=kinds,
-        sources=SourceOptions(rate_hz=fps),
+        sources=SourceOptions(
+            rate_hz=fps,
+            bag=BagTopics(color=topic or "", depth=depth_topic or "", info=info_topic or ""),
+        ),
         every=Every.parse(every),
         track=track,
         resume=resume,

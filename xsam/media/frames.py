@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from xsam.errors import InvalidOptionError
-from xsam.types.requests import Frame
+from xsam.types.requests import Frame, Segments
 
 NS_PER_S = 1_000_000_000
 
 Load = Callable[[list[str]], Frame]
 """Decodes a frame; appends notes on what is unusual about it. Raises `InvalidImageError` if it is damaged."""
+
+Locate = Callable[[Frame, Segments], Segments]
+"""Adds locations to segments of a frame that `Load` gave."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class SourceFrame:
     name: str  # unique in the source, for names of files: "clip_000012"
     stamp_ns: int  # by the clock of the source
     load: Load = field(compare=False, repr=False)
+    locate: Locate | None = field(default=None, compare=False, repr=False)  # None = there is no depth
 
 
 class Source(Protocol):

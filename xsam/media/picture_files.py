@@ -8,10 +8,8 @@ from pathlib import Path
 
 from xsam.inference.images import read_image
 from xsam.media.frames import NS_PER_S, SourceFrame
+from xsam.media.options import DEFAULT_PICTURES_HZ
 from xsam.types.requests import Frame
-
-DEFAULT_PICTURES_HZ = 10.0
-"""Assumed rate of pictures that follow each other: files have no time stamps."""
 
 
 class PictureFiles:

@@ -184,6 +184,8 @@ def _segment(
     except XSamError as error:
         results = [SegmentationResult.from_error(error, query, frame) for query in queries]
     results = [result.with_notes(notes) for result in results]
+    if source.locate is not None:
+        results = [replace(result, segments=source.locate(frame, result.segments)) for result in results]
     if trackers is not None:
         results = trackers.update(source, results)
     item = SegmentedFrame(source=source, frame=frame, results=tuple(results))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from xsam.errors import SourceError
 from xsam.media.frames import Source, SourceFrame
-from xsam.media.picture_files import DEFAULT_PICTURES_HZ, PictureFiles, distinct_names, natural_order
+from xsam.media.options import SourceOptions
+from xsam.media.picture_files import PictureFiles, distinct_names, natural_order
 from xsam.media.video_files import VideoFile
 
 PICTURE_SUFFIXES = frozenset(
@@ -80,14 +81,6 @@ _STARTS = (  # bytes at an offset near the start of a file → what it is
     (0, b"FLV", "video"),
 )
 _MAX_LIST_BYTES = 1 << 28
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """What a user says about sources besides their names."""
-
-    rate_hz: float = DEFAULT_PICTURES_HZ  # of pictures, which have no time stamps
-    allow_network: bool = False  # addresses may be opened
 
 
 def looks_like_source(text: str) -> bool:
@@ -185,13 +178,16 @@ def _open_path(path: Path, options: SourceOptions) -> Iterator[Path | Source]:
     if kind == "video":
         yield VideoFile(str(path), path)
     elif kind == "bag":
-        raise SourceError(f"bags cannot be opened yet: {path}")
+        yield _bag(path, options)
     else:
         yield path
 
 
 def _open_folder(folder: Path, options: SourceOptions) -> Iterator[Path | Source]:
     known = PICTURE_SUFFIXES | VIDEO_SUFFIXES | BAG_SUFFIXES
+    if (folder / "metadata.yaml").is_file() or _has_bag_only(folder):
+        yield _bag(folder, options)
+        return
     try:
         files = sorted((path for path in folder.iterdir() if path.is_file()), key=natural_order)
     except OSError as error:
@@ -204,6 +200,20 @@ def _open_folder(folder: Path, options: SourceOptions) -> Iterator[Path | Source
         )
     for path in chosen:
         yield from _open_path(path, options)
+
+
+def _bag(path: Path, options: SourceOptions) -> Source:
+    from xsam.media.bags.bag import BagSource  # imports OpenCV
+
+    return BagSource(str(path), path, options.bag)
+
+
+def _has_bag_only(folder: Path) -> bool:
+    """Tell whether a folder has the files of a bag, whose metadata is missing, and no pictures."""
+    names = [path.name.lower() for path in folder.iterdir() if path.is_file()]
+    bags = [name for name in names if name.removesuffix(".zstd").endswith((".mcap", ".db3"))]
+    others = {Path(name).suffix for name in names} & (PICTURE_SUFFIXES | VIDEO_SUFFIXES)
+    return bool(bags) and not others
 
 
 def _listed(path: Path) -> Iterator[Path]:

@@ -17,13 +17,14 @@ from xsam import MaskRle, ModelError, Query, SegmentationResult
 from xsam.data.readers.annotations import instance_records
 from xsam.errors import SourceError
 from xsam.media.journal import Journal
+from xsam.media.options import SourceOptions
 from xsam.media.run import Summary, segment_frames
 from xsam.media.sinks.base import Sink
 from xsam.media.sinks.coco import CocoSink
 from xsam.media.sinks.images import FrameSink, LabelImageSink, OverlaySink
 from xsam.media.sinks.video import VideoSink
 from xsam.media.sinks.yolo import YoloSink
-from xsam.media.sources import SourceOptions, open_sources
+from xsam.media.sources import open_sources
 from xsam.types.requests import Frame
 
 QUERIES = (Query(thing_classes=("red", "blue")),)

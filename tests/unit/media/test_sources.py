@@ -12,7 +12,8 @@ from tests.unit.media.clips import scene, write_video
 from xsam import InvalidImageError
 from xsam.errors import InvalidOptionError, SourceError
 from xsam.media.frames import Every, SourceFrame
-from xsam.media.sources import SourceOptions, looks_like_source, open_sources, single_picture
+from xsam.media.options import SourceOptions
+from xsam.media.sources import looks_like_source, open_sources, single_picture
 
 OPTIONS = SourceOptions()
 
