@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.errors import ModelError, NoFrameError, StaleFrameError, UnknownCameraError, XSamError
-from xsam.segmenter import FrameSegmenter, Segmenter
+from xsam.segmenter import FrameSegmenter, Segmenter, Session
 from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam_agent_tools.errors import ArgumentsError, ImageNotKeptError, NoTransformError
@@ -28,7 +28,7 @@ from xsam_agent_tools.runtime.time_limits import ImageAge, TimeLimits, check_age
 TransformSource = Callable[[str, str, int], "NDArray[np.float64] | None"]
 """(target frame, source frame, stamp in ns) → (4, 4) that takes points from source to target, or None."""
 
-QueryBuilder = Callable[[tuple[int, int]], Sequence[Query]]
+QueryBuilder = Callable[[tuple[int, int]], "Sequence[Query | Session]"]
 """(H, W) of the frame → the queries to send with it."""
 
 _WAITING_STAGES = frozenset({"request", "waiting"})  # of a segmenter that has not begun
@@ -97,12 +97,13 @@ class Perception:
 
     def capture(
         self,
-        queries: Sequence[Query] | QueryBuilder,
+        queries: Sequence[Query | Session] | QueryBuilder,
         *,
         camera: str,
         image_id: str = "",
         check_frame: Callable[[Frame | None], None] | None = None,
         one_of_all: bool = False,
+        deadline: Deadline | None = None,
     ) -> Capture:
         """Send all queries about one frame: the newest of `camera`, or that of `image_id`.
 
@@ -112,6 +113,7 @@ class Perception:
             image_id: id of an earlier image.
             check_frame: called with a fresh frame (None = unknown) before it is segmented; may raise.
             one_of_all: all cameras are asked at once, so none may take longer than `frame_wait_s`.
+            deadline: of the call, which has begun already; None = it begins now.
 
         Raises:
             XSamError: unknown camera or id, missing or stale frame, deadline, or the request as a whole
@@ -120,7 +122,7 @@ class Perception:
         scene = self.kept_scene(image_id) if image_id else None
         if scene is None:
             self.check_camera(camera)
-        deadline, started_s = Deadline(self.limits.deadline_s), time.monotonic()
+        deadline, started_s = deadline or Deadline(self.limits.deadline_s), time.monotonic()
         frame, arrived_ns, results = self._capture(
             scene.frame if scene is not None else None, camera, queries, deadline, check_frame, one_of_all
         )
@@ -249,7 +251,7 @@ class Perception:
         self,
         frame: Frame | None,
         camera: str,
-        queries: Sequence[Query] | QueryBuilder,
+        queries: Sequence[Query | Session] | QueryBuilder,
         deadline: Deadline,
         check_frame: Callable[[Frame | None], None] | None,
         one_of_all: bool,
@@ -279,7 +281,7 @@ class Perception:
         self,
         segmenter: FrameSegmenter,
         camera: str,
-        queries: Sequence[Query] | QueryBuilder,
+        queries: Sequence[Query | Session] | QueryBuilder,
         deadline: Deadline,
         check_frame: Callable[[Frame | None], None] | None,
     ) -> tuple[Frame | None, int, list[SegmentationResult]]:
@@ -349,7 +351,7 @@ class Perception:
         self,
         frame: Frame | None,
         camera: str,
-        queries: Sequence[Query] | QueryBuilder,
+        queries: Sequence[Query | Session] | QueryBuilder,
         deadline: Deadline,
         *,
         is_newest: bool = False,

@@ -16,7 +16,7 @@ import numpy as np
 from xsam.errors import InvalidImageError, ModelError, XSamError
 from xsam.segmenter import FrameSegmenter, Segmenter
 from xsam.types.deadline import StageHook
-from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status
+from xsam.types.requests import CameraRef, Frame, SegmentationResult, Segments, Status
 from xsam_agent_tools.planner_hints import for_planner, foreign_hint
 from xsam_agent_tools.reading import model_words
 
@@ -27,7 +27,7 @@ _HINT = "the segmenter is broken, which is not about the scene: tell the user"
 def ask_segmenter(
     segmenter: Segmenter,
     source: Frame | CameraRef,
-    queries: Sequence[Query],
+    queries: Sequence[Any],
     *,
     deadline_s: float,
     on_stage: StageHook | None = None,
@@ -35,7 +35,8 @@ def ask_segmenter(
     """Call the segmenter; its results are checked, and its errors get hints for planners.
 
     Args:
-        segmenter, source, queries, deadline_s: see `Segmenter.segment`.
+        segmenter, source, deadline_s: see `Segmenter.segment`.
+        queries: as there, or sessions of the segmenter.
         on_stage: None for segmenters that know no stages.
 
     Raises:
@@ -48,7 +49,7 @@ def ask_segmenter(
 
 
 def ask_for_frame(
-    segmenter: FrameSegmenter, source: CameraRef, queries: Sequence[Query], *, deadline_s: float
+    segmenter: FrameSegmenter, source: CameraRef, queries: Sequence[Any], *, deadline_s: float
 ) -> tuple[list[SegmentationResult], Frame | None]:
     """Call the segmenter as `ask_segmenter` does, and return the frame that it used, too; None = not known.
 
@@ -74,7 +75,7 @@ def _errors_for_planners() -> Iterator[None]:
         raise translated from error
 
 
-def check_results(results: Any, queries: Sequence[Query]) -> list[SegmentationResult]:
+def check_results(results: Any, queries: Sequence[Any]) -> list[SegmentationResult]:
     """Return the results in a planner's words, and a FAILED one in place of each that is broken.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from xsam.errors import DeadlineExceededError, ModelError, XSamError
-from xsam.segmenter import Segmenter
+from xsam.segmenter import Segmenter, Session, video_engine
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 
@@ -48,6 +48,18 @@ class LoadingSegmenter:
         return segmenter.segment(
             source, queries, deadline_s=deadline.remaining_s, on_stage=on_stage, on_text=on_text
         )
+
+    @property
+    def has_memory(self) -> bool:
+        """True once a model is loaded that remembers earlier frames; see `xsam.segmenter.VideoEngine`."""
+        return self._segmenter is not None and video_engine(self._segmenter) is not None
+
+    def open_session(self, query: Query, *, refresh_every: int, late_s: float) -> Session:
+        """Open a session of the loaded model, which `segment` takes in place of a query."""
+        engine = None if self._segmenter is None else video_engine(self._segmenter)
+        if engine is None:
+            raise ModelError("no model with a memory of earlier frames is loaded")
+        return engine.open_session(query, refresh_every=refresh_every, late_s=late_s)
 
     def wait_until_ready(self, deadline: Deadline) -> Segmenter:
         """Wait for the model and return it; a frame that is fetched after this does not age meanwhile.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from xsam.errors import StaleFrameError
+from xsam.segmenter import Session, video_engine
+from xsam.types.deadline import Deadline
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam_agent_tools.findings import (
@@ -14,6 +17,7 @@ from xsam_agent_tools.findings import (
     store_objects,
 )
 from xsam_agent_tools.memory.scene_store import Scene, SceneObject
+from xsam_agent_tools.perception import Perception
 from xsam_agent_tools.phrases import query_from_phrase
 from xsam_agent_tools.runtime.progress import progress_reporter
 from xsam_agent_tools.schemas import SAME_CAMERA, track_object_args
@@ -44,7 +48,11 @@ def track_object(toolbox: Toolbox) -> ToolSpec:
         before = Sighting.of(item, scene.frame, scene.camera)
         progress = progress_reporter("track_object")
         progress("looking", camera=camera, image_id="", queries=[item.label])
-        capture = perception.capture(lambda hw: _queries(item, scene, camera, hw), camera=camera)
+        deadline = Deadline(perception.limits.deadline_s)
+        followed = _followed(perception, item, scene, deadline) if camera == scene.camera else None
+        capture = perception.capture(
+            lambda hw: _queries(item, scene, camera, hw, followed), camera=camera, deadline=deadline
+        )
         raise_if_all_failed(capture.results)
         candidates = _candidates(capture.results, item)
         sightings = [Sighting.of(candidate, capture.frame, camera) for candidate in candidates]
@@ -67,18 +75,49 @@ def track_object(toolbox: Toolbox) -> ToolSpec:
     return ToolSpec(name="track_object", description=_DESCRIPTION, args=args, run=run)
 
 
-def _queries(item: SceneObject, scene: Scene, camera: str, image_hw: tuple[int, int]) -> list[Query]:
-    """Return queries by phrase, by label, and by old position if the camera is the same."""
-    queries = []
+def _marked(item: SceneObject) -> Query:
+    return Query(task=Task.INTERACTIVE, prompts=(VisualPrompt.from_mask(item.mask.decode()),))
+
+
+def _followed(perception: Perception, item: SceneObject, scene: Scene, deadline: Deadline) -> Session | None:
+    """Show the object in its own image to a model with a memory.
+
+    Returns:
+        A session for which the new image is the next one; None without a memory, or without that image.
+    """
+    engine = video_engine(perception.segmenter)
+    if engine is None or scene.frame is None:
+        return None
+    session = engine.open_session(_marked(item), refresh_every=0, late_s=0.0)
+    try:
+        seen = perception.capture([session], camera=scene.camera, image_id=scene.image_id, deadline=deadline)
+    except StaleFrameError:  # it is too old to be queried again
+        return None
+    return session if seen.results[0].answered else None
+
+
+def _queries(
+    item: SceneObject,
+    scene: Scene,
+    camera: str,
+    image_hw: tuple[int, int],
+    followed: Session | None,
+) -> list[Query | Session]:
+    """Return queries by phrase, by label, and by old position if the camera is the same.
+
+    `followed` has seen the object in its own image, so it needs no position.
+    """
+    queries: list[Query | Session] = []
     if item.query:
         queries.append(query_from_phrase(item.query))
     if item.label not in POINTED_LABELS and item.label != item.query and not item.label.endswith("…"):
         queries.append(Query(thing_classes=(item.label,)))
     if (camera == scene.camera and image_hw == scene.image_hw) or not queries:
-        mask = item.mask.decode() if image_hw == scene.image_hw else None
         x_px, y_px = (center * new / old for center, new, old in _scales(item, scene, image_hw))
-        prompt = VisualPrompt.from_mask(mask) if mask is not None else VisualPrompt.point(x_px, y_px)
-        queries.append(Query(task=Task.INTERACTIVE, prompts=(prompt,)))
+        if image_hw == scene.image_hw:
+            queries.append(followed if followed is not None else _marked(item))
+        else:
+            queries.append(Query(task=Task.INTERACTIVE, prompts=(VisualPrompt.point(x_px, y_px),)))
     return queries
 
 

@@ -7,9 +7,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from support.golden import GOLDEN_X2SAM
 from tests.agent.sim_table import SwingingCameraTable
 from tests.agent.table import new_frame, rectangle
-from xsam import FakeSegmenter, Frame, MaskRle
+from xsam import FakeSegmenter, Frame, MaskRle, Query, Task, VisualPrompt, XSam
+from xsam_agent_tools.runtime.loading import LoadingSegmenter
 from xsam_agent_tools.spatial.matching import Sighting, best_matches, similarity
 from xsam_agent_tools.tools.tracking import POINTED_LABELS
 
@@ -175,3 +177,84 @@ def test_an_object_in_the_same_position_may_be_another_one() -> None:
 
 def test_a_shrunken_stranger_of_another_color_is_no_match() -> None:
     assert best_matches(_sighting((200, 30, 30), 20), [_sighting((30, 200, 30), 500, size=15)]) == []
+
+
+class _Session:
+    """A session of `_Rememberer`: it has seen where its object was marked."""
+
+    nbytes = 1000
+
+    def __init__(self, query: Query) -> None:
+        self.query, self.frame_count = query, 0
+
+    def refresh(self) -> None: ...
+
+    def reset(self) -> None: ...
+
+
+class _Rememberer:
+    """A model that follows a moving mug: only a session that saw it before knows where it is."""
+
+    has_memory = True
+    moved = False
+
+    def segment(self, source, queries, *, deadline_s, on_stage=None, on_text=None):
+        mug = rectangle(400, 300, 500, 440) if self.moved else rectangle(100, 100, 200, 240)
+        results = []
+        for query in queries:
+            fake = FakeSegmenter({"mug": [mug]})
+            if isinstance(query, _Session):
+                query.frame_count += 1
+                query = Query(thing_classes=("mug",)) if query.frame_count > 1 else query.query
+            results += fake.segment(source, [query], deadline_s=deadline_s)
+        return results
+
+    def open_session(self, query: Query, *, refresh_every: int, late_s: float) -> _Session:
+        return _Session(query)
+
+
+@pytest.mark.parametrize(("has_memory", "status"), [(True, "ok"), (False, "no_match")])
+@pytest.mark.parametrize("loading", [False, True])
+def test_a_model_with_a_memory_follows_what_was_pointed_at(
+    make_tools, call, has_memory: bool, status: str, loading: bool
+) -> None:
+    """A pointed object has no name: without a memory it is lost once it has left its place."""
+    model = _Rememberer()
+    model.has_memory = has_memory
+
+    def source(camera: str) -> Frame:
+        rgb = np.full((480, 640, 3), 128, np.uint8)
+        top, left = (300, 400) if model.moved else (100, 100)
+        rgb[top : top + 140, left : left + 100] = (200, 30, 30)
+        return Frame(rgb=rgb, camera=camera, stamp_ns=new_frame().stamp_ns)
+
+    segmenter = LoadingSegmenter(lambda: model) if loading else model
+    tools = make_tools(segmenter=segmenter, frame_source=source)
+    call(tools["segment_with_prompt"], prompts=[{"type": "point", "x": 150, "y": 170}])
+    model.moved = True
+    result = call(tools["track_object"], object_id="f1/m1")
+    assert result["status"] == status
+    if status == "ok":
+        assert result["moved_px"] == [300, 200]
+        assert result["objects"][0]["label"] == "marked"
+
+
+@pytest.mark.slow
+def test_with_the_memory_of_a_real_model(make_toolkit, call) -> None:
+    """What is found is what a session finds that has seen the object in its own image."""
+    engine = XSam.load(GOLDEN_X2SAM / "x2a", threads=1)
+    rgb = np.random.default_rng(3).integers(0, 80, (48, 72, 3), dtype=np.uint8)
+
+    def source(camera: str) -> Frame:
+        return Frame(rgb=rgb, camera=camera, stamp_ns=new_frame().stamp_ns)
+
+    toolkit = make_toolkit(segmenter=engine, frame_source=source, mode="full")
+    tools = {tool.name: tool for tool in toolkit.get_tools()}
+    call(tools["segment_with_prompt"], prompts=[{"type": "point", "x": 30, "y": 20}])
+    marked = VisualPrompt.from_mask(toolkit.store.object("f1/m1")[1].mask.decode())
+    session = engine.open_session(Query(task=Task.INTERACTIVE, prompts=(marked,)))
+    session.step(rgb)
+    expected = session.step(rgb).segments.masks[0]
+    result = call(tools["track_object"], object_id="f1/m1")
+    assert [toolkit.store.object(found["id"])[1].mask for found in result["objects"]] == [expected]
+    assert expected != engine.segment(rgb, session.query).segments.masks[0]
