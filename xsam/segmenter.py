@@ -150,6 +150,10 @@ class Session(Protocol):
         """Memory that it takes, bytes."""
         ...
 
+    def fork(self) -> Session:
+        """Return a session that goes on from here by itself, such as for a look ahead; it shares the past."""
+        ...
+
     def refresh(self) -> None:
         """Read the query again together with the next frame; does nothing for visual prompts."""
         ...

@@ -177,6 +177,10 @@ class VideoSession:
         """
         return self.engine.segment(source, self, deadline_s=deadline_s, on_stage=on_stage)
 
+    def fork(self) -> VideoSession:
+        """Return a session that goes on from here by itself, such as for a look ahead; it shares the past."""
+        return VideoSession(self.engine, self.state)
+
     def refresh(self) -> None:
         """Read the query again together with the next frame; does nothing for visual prompts."""
         if not self.query.prompts:

@@ -36,9 +36,18 @@ class MemoryBudget:
         self._parameters = parameters
         self._lock = threading.Lock()
         self._granted = 0
+        self._streams: dict[str, StreamSessions] = {}  # the last stream of each camera
 
-    def stream_sessions(self) -> StreamSessions:
+    def stream_sessions(self, camera: str) -> StreamSessions:
         """Return the sessions of a new stream, by the parameters of now; none is open yet."""
+        sessions = self._streams[camera] = self._new_sessions()
+        return sessions
+
+    def request_sessions(self, camera: str) -> RequestSessions:
+        """Return what a request about the newest frame of a camera may use of its stream's memory."""
+        return RequestSessions(self._streams.get(camera))
+
+    def _new_sessions(self) -> StreamSessions:
         parameters, engine = self._parameters(), video_engine(self._engine)
         if engine is None:
             return StreamSessions(reason="the model has no memory")
@@ -128,6 +137,16 @@ class StreamSessions:
             self._sessions[index] = session
             return session
 
+    def look_ahead(self, query: Query) -> Session | None:
+        """Return a fork of the session that has the same query in words; None if there is none.
+
+        Visual prompts have none: those of a request mean the newest frame, those of a stream its first one.
+        """
+        with self._lock:
+            same = (s for s in self._sessions.values() if s.frame_count and _same_words(s.query, query))
+            session = next(same, None)
+            return None if session is None else session.fork()
+
     def notes(self, index: int) -> tuple[str, ...]:
         """Return what the results of a query have to say about its missing memory."""
         reason = self._refused.get(index)
@@ -156,3 +175,30 @@ class StreamSessions:
             no_memory_reason="; ".join(reasons),
             is_full=is_full,
         )
+
+
+class RequestSessions:
+    """Forks of a stream's sessions, for one request: a look ahead that the stream never notices."""
+
+    def __init__(self, stream: StreamSessions | None) -> None:
+        self._stream = stream
+        self._used: set[int] = set()
+
+    def of(self, index: int, query: Query) -> Query | Session:
+        """Return what to give to the engine for a query."""
+        session = None if self._stream is None else self._stream.look_ahead(query)
+        if session is None:
+            return query
+        self._used.add(index)
+        return session
+
+    def notes(self, index: int) -> tuple[str, ...]:
+        """Return what the results of a query have to say about the memory that was used."""
+        if index not in self._used:
+            return ()
+        return ("segmented with the memory of the camera's stream, which has this query",)
+
+
+def _same_words(one: Query, other: Query) -> bool:
+    names = ("text", "task", "thing_classes", "stuff_classes", "score_threshold", "max_instances", "explain")
+    return not (one.prompts or other.prompts) and all(getattr(one, n) == getattr(other, n) for n in names)

@@ -24,7 +24,7 @@ from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
-from xsam_ros.node.memory import MemoryBudget, StreamSessions
+from xsam_ros.node.memory import MemoryBudget, RequestSessions, StreamSessions
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.publishers.camera import CameraPublishers
@@ -128,7 +128,7 @@ class RequestHandler:
         refine: RefineHook = lambda _, result: result,
         stream_id: str = "",
         keep_frame: bool = True,
-        sessions: StreamSessions | None = None,
+        sessions: StreamSessions | RequestSessions | None = None,
     ) -> FrameResults:
         """Run the queries on one frame; a query that could not be parsed gives a REFUSED result at its index.
 
@@ -142,7 +142,7 @@ class RequestHandler:
             refine: changes a result before it becomes a message, for example to add track ids.
             stream_id: of the stream that the results belong to.
             keep_frame: see `Engine.segment`.
-            sessions: of the stream; the frame is the next one of their videos.
+            sessions: of the stream, whose next frame this is, or what a request may use of them.
         """
         indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
         segmented: list[SegmentationResult] = []

@@ -106,6 +106,7 @@ class SegmentService:
                 on_stage=begin,
                 before_s=before_s,
                 on_text=on_text,
+                sessions=None if camera is None else context.handler.memory.request_sessions(camera.name),
             )
 
         def report(outcome: FrameResults | XSamError) -> None:

@@ -126,7 +126,7 @@ class Streams:
                 lease=Lease(claim.lease_s),
                 gives_way=claim.gives_way,
                 first_track_id=self._first_track_id.get(camera, 1),
-                sessions=self._context.handler.memory.stream_sessions(),
+                sessions=self._context.handler.memory.stream_sessions(camera),
                 log_error=self._log_error,
             )
             self._ended.pop((camera, stream.stream_id), None)

@@ -187,6 +187,9 @@ class _Session:
     def __init__(self, query: Query) -> None:
         self.query, self.frame_count = query, 0
 
+    def fork(self) -> _Session:
+        raise NotImplementedError
+
     def refresh(self) -> None: ...
 
     def reset(self) -> None: ...

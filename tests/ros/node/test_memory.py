@@ -267,3 +267,31 @@ def test_a_query_that_generates_text_is_answered_without_a_session(
         "query 1: a video session segments, it does not generate text",
     )
     assert not any(_memory_notes(result) for result in results)
+
+
+def test_a_request_with_the_words_of_the_stream_looks_with_its_memory(
+    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+) -> None:
+    """The stream never notices: its own results are as if nobody had asked."""
+    clip, results = cameras["front"], node.results["front"]
+    node.set_stream(TEXT)
+    eventually(lambda: len(results) >= 5, "results")
+    (response,) = node.segment(TEXT, camera="front").results
+    (other,) = node.segment("the mug", camera="front").results
+    (elsewhere,) = node.segment(TEXT, camera="rear").results
+    before = len(results)
+    eventually(lambda: len(results) >= before + 3, "more results")
+    node.set_stream()
+    note = "segmented with the memory of the camera's stream, which has this query"
+    assert _memory_notes(response) == [note]
+    assert _memory_notes(other) == _memory_notes(elsewhere) == []
+    of_the_stream = [result for result in results if result.stream_id]
+    _equal_those_of_a_session(engine, clip, of_the_stream, Query(text=TEXT), least=8)
+    stamp = response.header.stamp.sec
+    seen = [r.header.stamp.sec for r in of_the_stream if r.header.stamp.sec < stamp]
+    expected = []
+    for stamps in ([*seen, stamp], [*seen, stamp, stamp]):  # the stream had not seen the frame before, or had
+        session = engine.open_session(TEXT, refresh_every=REFRESH)
+        frames = [Frame(rgb=clip.seen[s, 48], stamp_ns=s * 10**9) for s in stamps]
+        expected.append([session.step(frame) for frame in frames][-1].segments.masks)
+    assert result_from_message(response, query=Query(text=TEXT)).segments.masks in expected

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from xsam import FakeSegmenter, InvalidQueryError, Query
+from xsam import FakeSegmenter, InvalidQueryError, Query, VisualPrompt
 from xsam.segmenter import Session
 from xsam_ros.node.memory import MemoryBudget, StreamSessions
 from xsam_ros.node.parameters import NodeParameters
@@ -19,10 +19,12 @@ class _Session:
     """A session that takes three quarters of what was announced."""
 
     nbytes = _NBYTES * 3 // 4
-    frame_count = 0
 
-    def __init__(self, query: Query) -> None:
-        self.query = query
+    def __init__(self, query: Query, frame_count: int = 0) -> None:
+        self.query, self.frame_count = query, frame_count
+
+    def fork(self) -> _Session:
+        return _Session(self.query, self.frame_count)
 
     def refresh(self) -> None: ...
 
@@ -81,7 +83,7 @@ def _open(sessions: StreamSessions, *queries: Query) -> list[bool]:
 
 
 def test_each_query_keeps_its_session(budget: MemoryBudget, engine: _Rememberer) -> None:
-    sessions = budget.stream_sessions()
+    sessions = budget.stream_sessions("front")
     first = [sessions.of(0, _CUBE), sessions.of(1, _MUG)]
     assert [session.query for session in first if isinstance(session, _Session)] == [_CUBE, _MUG]
     assert [sessions.of(0, _CUBE), sessions.of(1, _MUG)] == first
@@ -93,7 +95,7 @@ def test_each_query_keeps_its_session(budget: MemoryBudget, engine: _Rememberer)
 
 def test_what_is_beyond_the_bound_goes_without_and_says_so(budget: MemoryBudget) -> None:
     """Sizes are those announced, for both streams together, before any of it is taken."""
-    one, other = budget.stream_sessions(), budget.stream_sessions()
+    one, other = budget.stream_sessions("front"), budget.stream_sessions("rear")
     assert _open(one, _CUBE) == [True]
     assert _open(other, _CUBE, _MUG, _CAP) == [True, False, False]
     assert other.notes(0) == ()
@@ -109,7 +111,7 @@ def test_what_is_beyond_the_bound_goes_without_and_says_so(budget: MemoryBudget)
 
 
 def test_memory_of_a_stream_that_has_ended_goes_to_others(budget: MemoryBudget) -> None:
-    one, other = budget.stream_sessions(), budget.stream_sessions()
+    one, other = budget.stream_sessions("front"), budget.stream_sessions("rear")
     assert _open(one, _CUBE, _MUG) == [True, True]
     assert _open(other, _CAP) == [False]
     one.close()
@@ -121,7 +123,7 @@ def test_memory_of_a_stream_that_has_ended_goes_to_others(budget: MemoryBudget) 
 
 
 def test_a_larger_bound_counts_at_once(budget: MemoryBudget, parameters: list[NodeParameters]) -> None:
-    sessions = budget.stream_sessions()
+    sessions = budget.stream_sessions("front")
     assert _open(sessions, _CUBE, _MUG, _CAP) == [True, True, False]
     parameters.append(replace(parameters[-1], memory_mb=2))
     assert _open(sessions, _CUBE, _MUG, _CAP) == [True, True, True]
@@ -130,7 +132,7 @@ def test_a_larger_bound_counts_at_once(budget: MemoryBudget, parameters: list[No
 
 
 def test_generated_and_invalid_queries_have_no_session(budget: MemoryBudget) -> None:
-    sessions = budget.stream_sessions()
+    sessions = budget.stream_sessions("front")
     asked = Query(text="why?", explain=True)
     assert _open(sessions, asked, Query(text=" "), _CUBE) == [False, False, True]
     assert sessions.of(0, asked) is asked
@@ -139,11 +141,36 @@ def test_generated_and_invalid_queries_have_no_session(budget: MemoryBudget) -> 
 
 
 def test_off_and_models_without_memory(engine: _Rememberer) -> None:
-    off = MemoryBudget(engine, lambda: NodeParameters(memory="off")).stream_sessions()
-    without = MemoryBudget(_Forgetful(), NodeParameters).stream_sessions()
+    off = MemoryBudget(engine, lambda: NodeParameters(memory="off")).stream_sessions("front")
+    without = MemoryBudget(_Forgetful(), NodeParameters).stream_sessions("front")
     for sessions, reason in ((off, "parameter memory is off"), (without, "the model has no memory")):
         assert _open(sessions, _CUBE) == [False]
         assert sessions.notes(0) == ()
         assert sessions.statistics().no_memory_reason == reason
         assert not sessions.statistics().is_full
     assert engine.options == []
+
+
+def test_a_request_with_the_words_of_a_stream_looks_with_its_memory(budget: MemoryBudget) -> None:
+    stream = budget.stream_sessions("front")
+    marked = Query(prompts=(VisualPrompt.point(3, 4),))
+    opened = [stream.of(index, query) for index, query in enumerate((_CUBE, marked))]
+
+    def used(*queries: Query, camera: str = "front") -> list[bool]:
+        request = budget.request_sessions(camera)
+        given = [request.of(index, query) for index, query in enumerate(queries)]
+        assert not any(item is session for item in given for session in opened)
+        assert [bool(request.notes(index)) for index in range(len(queries))] == [
+            isinstance(item, _Session) for item in given
+        ]
+        return [isinstance(item, _Session) for item in given]
+
+    same = Query(text="the cube")
+    assert used(same) == [False]  # the stream has seen no frame yet
+    for session in opened:
+        assert isinstance(session, _Session)
+        session.frame_count = 5
+    assert used(_MUG, same, marked, replace(same, score_threshold=0.1)) == [False, True, False, False]
+    assert used(same, camera="rear") == [False]
+    stream.close()
+    assert used(same) == [False]

@@ -244,6 +244,21 @@ def test_memory_that_ran_out_is_given_back(
     assert session.step(clip[1]).answered
 
 
+def test_a_fork_goes_on_by_itself(x2sam: XSam, clip: list[Rgb]) -> None:
+    session, expected = x2sam.open_session("the mug"), x2sam.open_session("the mug")
+    for rgb in clip[:2]:
+        session.step(rgb)
+        expected.step(rgb)
+    fork = session.fork()
+    ahead = fork.step(clip[2])
+    fork.step(clip[7])
+    fork.reset()
+    assert session.frame_count == 2
+    result = session.step(clip[2])
+    _same(result, ahead)
+    _same(result, expected.step(clip[2]))
+
+
 def test_a_session_is_given_once_and_to_its_own_engine(x2sam: XSam, clip: list[Rgb]) -> None:
     session = x2sam.open_session("the mug")
     with pytest.raises(InvalidQueryError, match="twice"):
