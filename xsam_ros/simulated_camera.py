@@ -23,6 +23,7 @@ from std_msgs.msg import Header
 
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
+from xsam.types.checks import frame_id_problem
 from xsam_ros.messages.encode_images import (
     DEPTH_ENCODINGS,
     ENCODINGS,
@@ -50,7 +51,9 @@ class CameraSim(Node):
     def __init__(self, node_name: str = "xsam_camera_sim", **options: Any) -> None:
         super().__init__(node_name, **options)
         camera = self._declare("camera", "camera", "Name of the camera, the namespace of its topics.")
-        self._frame_id = self._declare("frame_id", "camera_optical_frame", "frame_id of all headers.")
+        self._frame_id = self._declare(
+            "frame_id", "camera_optical_frame", "frame_id of all headers.", frame=True
+        )
         self._seed = self._declare("seed", 7, "Which scene to show.", (0, 2**31 - 1))
         self._width = self._declare("width", 640, "Image width in px.", (16, 4096))
         self._height = self._declare("height", 480, "Image height in px.", (16, 4096))
@@ -163,6 +166,7 @@ class CameraSim(Node):
         limits: tuple[float, float] | None = None,
         *,
         choices: Sequence[str] = (),
+        frame: bool = False,
     ) -> Any:
         if choices:
             description = f"{description} One of {', '.join(choices)}."
@@ -177,6 +181,8 @@ class CameraSim(Node):
         value = self.declare_parameter(name, default, descriptor).value
         if choices and value not in choices:
             raise InvalidParameterValueException(name, value, f"expected one of {', '.join(choices)}")
+        if frame and (problem := frame_id_problem(value)):
+            raise InvalidParameterValueException(name, value[:60], f"the frame {problem}")
         return value
 
 

@@ -159,6 +159,7 @@ def test_a_wrong_parameter_ends_the_program_with_one_line(spawn: Callable[..., A
         ({"depth_encoding": "64FC1"}, "16UC1"),
         ({"encoding": "nv12", "width": 33}, "even"),
         ({"rate_hz": 1e6}, "rate_hz"),
+        ({"frame_id": "/lens"}, "begins with a slash"),
     ],
 )
 def test_wrong_parameters(ros: Any, parameters: dict[str, Any], reason: str) -> None:

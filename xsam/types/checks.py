@@ -15,6 +15,25 @@ from xsam.errors import InvalidQueryError
 _E = TypeVar("_E", bound=Enum)
 
 
+MAX_FRAME_ID_CHARS = 256
+
+
+def frame_id_problem(frame_id: str) -> str:
+    """Return why a text cannot name a coordinate frame, as a predicate; "" = it can, or it is empty.
+
+    TF takes almost any text, but a name with a slash in front, as in ROS 1, is found nowhere, and one with
+    white space is a slip of the pen.
+    """
+    shown = repr(frame_id[:60] + ("…" if len(frame_id) > 60 else ""))
+    if len(frame_id) > MAX_FRAME_ID_CHARS:
+        return f"{shown} has {len(frame_id)} characters, at most {MAX_FRAME_ID_CHARS} are allowed"
+    if frame_id.startswith("/"):
+        return f"{shown} begins with a slash; names of frames in TF have none, as in {frame_id.strip('/')!r}"
+    if not frame_id.isprintable() or any(map(str.isspace, frame_id)):
+        return f"{shown} has white space or characters that cannot be printed"
+    return ""
+
+
 def enum_member(kinds: type[_E], name: str, value: Any) -> _E:
     """Return a member of an enumeration by its value."""
     try:

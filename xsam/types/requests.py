@@ -20,7 +20,14 @@ from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
 from xsam.types.arrays import Rebuilt, owned
-from xsam.types.checks import enum_member, flag, real_number, typed_entries, whole_number
+from xsam.types.checks import (
+    enum_member,
+    flag,
+    frame_id_problem,
+    real_number,
+    typed_entries,
+    whole_number,
+)
 from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.segments import Segments
@@ -113,6 +120,8 @@ class Frame(Rebuilt):
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise InvalidImageError(f"{name} of a frame has the wrong type: {value!r:.80}")
         object.__setattr__(self, "stamp_ns", int(self.stamp_ns))
+        if problem := frame_id_problem(self.frame_id):
+            raise InvalidImageError(f"frame_id {problem}")
         for name in ("depth_m", "intrinsics"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, np.ndarray):

@@ -17,6 +17,7 @@ from xsam.media.messages.compressed_images import rgb_from_compressed
 from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
 from xsam.spatial.registration import DepthView
+from xsam.types.checks import frame_id_problem
 from xsam.types.lens import LensDistortion
 from xsam.types.requests import Frame
 from xsam_ros.cameras.buffer import BufferedMessage
@@ -93,8 +94,14 @@ class FrameDecoder:
         header = Header(stamp=message.header.stamp, frame_id=self.parameters.frame_override or image_frame)
         color_frames = (image_frame, header.frame_id)
         measured: tuple[NDArray[np.float32], Header] | None = None
+        frame_problem = frame_id_problem(header.frame_id)
         if depth is not None:
             try:
+                if frame_problem:
+                    raise InvalidImageError(
+                        f"the frame_id of the images {frame_problem}",
+                        hint=f"correct the driver, or set {self.camera}.frame_override",
+                    )
                 measured = self._decode_depth(depth, max_side_px, notes)
             except InvalidImageError as error:
                 no_depth_reason = self._unusable(f"the depth image cannot be used: {error}")
@@ -125,7 +132,7 @@ class FrameDecoder:
         frame = Frame(
             rgb=rgb,
             camera=self.camera,
-            frame_id=header.frame_id,
+            frame_id="" if frame_problem else header.frame_id,
             stamp_ns=stamp_ns(header.stamp),
             depth_m=depth_m,
             intrinsics=intrinsics,
@@ -180,6 +187,8 @@ class FrameDecoder:
         else:
             message = _deserialize(depth, Image)
             depth_m = depth_from_image(message, max_side_px=max_side_px, scale=scale)
+        if problem := frame_id_problem(message.header.frame_id):
+            raise InvalidImageError(f"its frame_id {problem}")
         notes += _range_notes(depth_m, self.camera)
         return depth_m, message.header
 
@@ -218,8 +227,8 @@ class FrameDecoder:
         rectified = self.parameters.rectified
         if has_depth and message.header.frame_id not in ("", *color_frames):
             notes.append(
-                f"the camera info is of frame {message.header.frame_id!r}, the image of {color_frames[0]!r}: "
-                f"check {self.camera}.info_topic"
+                f"the camera info is of frame {message.header.frame_id!r:.80}, the image of "
+                f"{color_frames[0]!r}: check {self.camera}.info_topic"
             )
         matrix = intrinsics_for(message, image_hw, rectified=rectified, notes=notes)
         lens = lens_for(message) if has_depth and not rectified else None

@@ -34,6 +34,7 @@ class CameraParameters:
         "",
         "Optical frame of the camera (x right, y down, z forward), used instead of the frame_id of its "
         "images; empty = the frame_id of the images.",
+        frame=True,
     )
     stamp_clock: str = parameter(
         "node",

@@ -86,7 +86,7 @@ class DepthRegistration:
         if info.header.frame_id and info.header.frame_id != depth.frame_id:
             raise InvalidImageError(
                 f"the depth image is in frame {depth.frame_id!r}, the depth camera info in "
-                f"{info.header.frame_id!r}",
+                f"{info.header.frame_id!r:.80}",
                 hint=f"set {self.camera}.depth_info_topic to the camera info of the depth camera",
             )
         transform = np.eye(4)

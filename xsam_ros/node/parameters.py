@@ -109,6 +109,7 @@ class NodeParameters:
     target_frame: str = parameter(
         "",
         "Frame of the locations in results, by TF at the stamp of the image; empty = the frame of the image.",
+        frame=True,
         change=Change.ANY_TIME,
     )
     tf_wait_s: float = parameter(

@@ -15,6 +15,8 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.validate_topic_name import validate_topic_name
 
+from xsam.types.checks import frame_id_problem
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -39,6 +41,7 @@ class ParameterSpec:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     topic: bool = False  # the name of a topic, or empty
+    frame: bool = False  # the name of a coordinate frame, or empty
     change: Change = Change.UNCONFIGURED
 
 
@@ -108,6 +111,8 @@ def invalid_value_reason(row: Field[Any], value: Any) -> str:
             validate_topic_name(value)
         except InvalidTopicNameException as error:
             return " ".join(str(error).split())
+    if spec.frame and (problem := frame_id_problem(value)):
+        return f"the frame {problem}"
     if spec.minimum is not None and spec.maximum is not None and not spec.minimum <= value <= spec.maximum:
         return f"expected {spec.minimum} to {spec.maximum} {spec.unit}".rstrip() + f", got {value}"
     return ""

@@ -238,6 +238,34 @@ def test_a_frame_that_is_not_optical_is_noted_and_can_be_replaced(clock: FakeClo
         assert all("'base_link'" in note and "front.frame_override" in note for note in got.notes)
 
 
+@pytest.mark.parametrize("frame_id", ["/front_optical", "front optical", "x" * 100_000])
+def test_names_that_no_frame_has_cost_the_locations_only(clock: FakeClock, frame_id: str) -> None:
+    """Nobody finds such a frame in TF: the image is segmented, and its locations are unknown."""
+    for override in ("", "front_optical"):
+        camera = BufferedCamera(clock, frame_override=override)
+        message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
+        message.header.frame_id = frame_id
+        camera.buffer.image.store(camera.serialized(message, 0.0))
+        _store_depth(camera, np.ones((4, 6), np.float32), "front_optical")
+        got = camera.frame()
+        assert got.frame.rgb.shape == (4, 6, 3)
+        assert (got.frame.depth_m is None) == (not override)
+        assert got.frame.frame_id == override
+        if not override:
+            assert "frame_id of the images" in got.no_depth_reason
+            assert "front.frame_override" in got.no_depth_reason
+            assert len(got.no_depth_reason) < 400
+
+
+def test_depth_of_a_frame_that_nobody_has(clock: FakeClock) -> None:
+    camera = BufferedCamera(clock)
+    camera.color()
+    _store_depth(camera, np.ones((4, 6), np.float32), "/lens_optical")
+    got = camera.frame()
+    assert got.frame.depth_m is None
+    assert "its frame_id '/lens_optical' begins with a slash" in got.no_depth_reason
+
+
 def test_the_frame_of_color_does_not_matter_without_depth(color_only: BufferedCamera) -> None:
     message = image_from_rgb(np.zeros((4, 6, 3), np.uint8), "rgb8")
     message.header.frame_id = "base_link"

@@ -34,6 +34,8 @@ _CONFIG = Path(__file__).resolve().parents[3] / "config"
         ("memory", "off"),
         ("memory", False),  # as YAML reads off
         ("memory_mb", 0),
+        ("target_frame", "robot1/base_link"),
+        ("frame_override", "camera-2.color_optical_frame"),
     ],
 )
 def test_right_values(name: str, value: object) -> None:
@@ -57,6 +59,16 @@ def test_right_values(name: str, value: object) -> None:
         ("memory", True, "expected str, got True"),
         ("memory_mb", -1, "0 to 1048576 MB"),
         ("memory_refresh_frames", 1.5, "expected int"),
+        (
+            "target_frame",
+            "/map",
+            "the frame '/map' begins with a slash; names of frames in TF have none, as in 'map'",
+        ),
+        ("frame_override", "/camera_optical", "begins with a slash"),
+        ("target_frame", "base link", "white space"),
+        ("target_frame", "map\n", "white space"),
+        ("frame_override", "lens\0", "cannot be printed"),
+        ("target_frame", "m" * 100_000, "has 100000 characters, at most 256 are allowed"),
     ],
 )
 def test_wrong_values(name: str, value: object, expected: str) -> None:
