@@ -21,11 +21,11 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
+from xsam.media.messages.images import DEPTH_ENCODINGS
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import orbit_camera, sample_scene
 from xsam.types.checks import frame_id_problem
 from xsam_ros.messages.encode_images import (
-    DEPTH_ENCODINGS,
     ENCODINGS,
     compressed_from_depth,
     compressed_from_rgb,

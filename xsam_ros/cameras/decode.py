@@ -15,7 +15,7 @@ from std_msgs.msg import Header
 from xsam.errors import InvalidImageError
 from xsam.media.messages.compressed_images import rgb_from_compressed
 from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes, stereo_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.checks import frame_id_problem
 from xsam.types.lens import LensDistortion
@@ -231,6 +231,12 @@ class FrameDecoder:
                 f"{color_frames[0]!r}: check {self.camera}.info_topic"
             )
         matrix = intrinsics_for(message, image_hw, rectified=rectified, notes=notes)
+        if has_depth and not self.parameters.frame_override:
+            notes += stereo_notes(
+                message,
+                color_frames[0],
+                f"set {self.camera}.frame_override to the camera's own optical frame",
+            )
         lens = lens_for(message) if has_depth and not rectified else None
         if lens is None:
             return matrix, None

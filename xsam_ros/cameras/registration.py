@@ -11,7 +11,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes, stereo_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.lens import LensDistortion
 from xsam_ros.cameras.parameters import CameraParameters
@@ -102,7 +102,7 @@ class DepthRegistration:
                 )
         view = DepthView(
             depth_m=depth_m,
-            intrinsics=self._matrix(info, (depth_m.shape[0], depth_m.shape[1]), notes),
+            intrinsics=self._matrix(info, depth.frame_id, (depth_m.shape[0], depth_m.shape[1]), notes),
             lens=self._lens(info, notes),
             color_from_depth=transform,
             nearest_m=self.parameters.depth_nearest_m,
@@ -113,11 +113,14 @@ class DepthRegistration:
         )
         return view
 
-    def _matrix(self, info: CameraInfo, depth_hw: tuple[int, int], notes: list[str]) -> NDArray[np.float64]:
+    def _matrix(
+        self, info: CameraInfo, frame_id: str, depth_hw: tuple[int, int], notes: list[str]
+    ) -> NDArray[np.float64]:
         ours: list[str] = []
         matrix = intrinsics_for(
             info, depth_hw, rectified=self.parameters.depth_rectified, parameter=_RECTIFIED, notes=ours
         )
+        ours += stereo_notes(info, frame_id, "correct the frame_id of the driver's depth images")
         notes += [f"depth camera: {note}" for note in ours]
         return matrix
 

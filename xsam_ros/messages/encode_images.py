@@ -23,8 +23,6 @@ ENCODINGS = (
 )
 """Encodings that `image_from_rgb` can produce."""
 
-DEPTH_ENCODINGS = ("32FC1", "16UC1")
-
 # ITU-R BT.601, video range: rows Y, U, V over columns R, G, B.
 _YUV_FROM_RGB = np.array(
     [[65.738, 129.057, 25.064], [-37.945, -74.494, 112.439], [112.439, -94.154, -18.285]]

@@ -7,9 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from std_msgs.msg import Header
 
 from tests.ros.camera_driver import TOPICS, BufferedCamera, FakeClock
+from xsam.spatial.localize import locate_mask
 from xsam.types.lens import LensDistortion
+from xsam_ros.cameras.camera import CameraFrame
+from xsam_ros.messages.encode_images import image_from_depth, image_from_rgb
 
 
 def test_intrinsics(camera: BufferedCamera) -> None:
@@ -107,3 +111,82 @@ def test_images_that_seem_rectified_are_noted(clock: FakeClock) -> None:
     camera.color()
     camera.depth()
     assert "front.rectified" in camera.frame().notes[1]
+
+
+# ------------------------------------------------------------------- the second camera of a stereo pair
+
+_HW = (40, 64)
+_STEREO = {"hw": _HW, "k": [50.0, 0.0, 31.5, 0.0, 50.0, 19.5, 0.0, 0.0, 1.0]}
+
+
+def _stereo_p(tx: float, ty: float = 0.0) -> list[float]:
+    return [50.0, 0.0, 31.5, tx, 0.0, 50.0, 19.5, ty, 0.0, 0.0, 1.0, 0.0]
+
+
+def _stereo(clock: FakeClock, frame_id: str, *, tx: float, ty: float = 0.0, **parameters: Any) -> CameraFrame:
+    """Return a frame of a camera that sees a wall in a distance of 2 m."""
+    camera = BufferedCamera(clock, **parameters)
+    camera.info(**_STEREO, p=_stereo_p(tx, ty), header=Header(frame_id=frame_id))
+    for buffer, message in (
+        (camera.buffer.image, image_from_rgb(np.zeros((*_HW, 3), np.uint8), "rgb8")),
+        (camera.buffer.depth, image_from_depth(np.full(_HW, 2.0, np.float32), "32FC1")),
+    ):
+        message.header.frame_id = frame_id
+        assert buffer is not None
+        buffer.store(camera.serialized(message, 0.0))
+    return camera.frame()
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_locations_of_a_right_camera_are_in_its_own_frame(clock: FakeClock, rectified: bool) -> None:
+    """With Tx = -5 and fx = 50 it is 0.1 m to the right of the left one.
+
+    Pixels around u = 41.5 in 2 m are at X = (41.5 - 31.5) / 50 * 2 = 0.4 m in its own frame, and in the left
+    camera's, where P projects from, at (2 * (41.5 - 31.5) + 5) / 50 = 0.5 m.
+    """
+    got = _stereo(clock, "stereo_right_optical", tx=-5.0, rectified=rectified)
+    assert got.frame.depth_m is not None
+    assert got.frame.intrinsics is not None
+    mask = np.zeros(_HW, np.bool_)
+    mask[15:25, 37:47] = True  # the middle is (41.5, 19.5)
+    location = locate_mask(mask, got.frame.depth_m, got.frame.intrinsics)
+    np.testing.assert_allclose(location.position_m, [0.4, 0.0, 2.0], atol=0.021)
+    left_from_right = np.eye(4)
+    left_from_right[0, 3] = 0.1
+    in_left = location.transformed(left_from_right, "stereo_left_optical")
+    projected = np.reshape(_stereo_p(-5.0), (3, 4)) @ [*in_left.position_m, 1.0]
+    np.testing.assert_allclose(projected[:2] / projected[2], [41.5, 19.5], atol=0.6)
+    (note,) = got.notes
+    assert "Tx = -5" in note
+    assert "0.1 m to the right of the first" in note
+    assert "if 'stereo_right_optical' is the frame of the first" in note
+    assert "front.frame_override" in note
+
+
+@pytest.mark.parametrize(
+    ("frame_id", "tx", "ty", "note"),
+    [
+        ("stereo_optical", 10.0, 0.0, "0.2 m to the left of the first"),
+        ("stereo_optical", 0.0, -2.5, "0.05 m below the first"),
+        ("stereo_optical", -5.0, 5.0, "0.1 m to the right of and 0.1 m above the first"),
+        ("stereo_optical", 0.0, 0.0, ""),
+        ("stereo_optical", -1e-9, 0.0, ""),
+        ("stereo_optical", float("nan"), 0.0, ""),
+    ],
+)
+def test_where_the_second_camera_is(clock: FakeClock, frame_id: str, tx: float, ty: float, note: str) -> None:
+    notes = _stereo(clock, frame_id, tx=tx, ty=ty).notes
+    assert len(notes) == bool(note)
+    assert note in "".join(notes)
+
+
+@pytest.mark.parametrize(("frame_id", "tx"), [("stereo_left_optical", -5.0), ("RightCamera_optical", 5.0)])
+def test_the_frame_of_the_other_camera_is_refused(clock: FakeClock, frame_id: str, tx: float) -> None:
+    """Locations would be off by the baseline."""
+    got = _stereo(clock, frame_id, tx=tx)
+    assert got.frame.intrinsics is None
+    assert "is that of the first" in got.no_intrinsics_reason
+    assert "front.frame_override" in got.no_intrinsics_reason
+    named = _stereo(clock, frame_id, tx=tx, frame_override="own_optical")
+    assert (named.frame.frame_id, named.notes) == ("own_optical", ())
+    assert named.frame.intrinsics is not None

@@ -216,3 +216,14 @@ def test_a_flipped_byte_is_decoded_or_refused(offset: int, value: int) -> None:
         pixels = decode_image_file(bytes(content), formats=("JPEG", "PNG"), max_side_px=100)
         assert max(pixels.shape[:2]) <= 100
         assert pixels.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    "name", ["16UC1; png compressed ", "16UC1; compressedDepth png", "32FC1; compressedDepth"]
+)
+def test_depth_is_not_a_color_image(name: str) -> None:
+    """The plain compressed transport sends depth as a 16-bit PNG, as it does gray images."""
+    pixels = np.full((4, 4), 1000, np.uint16)
+    with pytest.raises(InvalidImageError, match="is depth"):
+        rgb_from_compressed(_message(pixels, name))
+    assert rgb_from_compressed(_message(pixels, "mono16; png compressed ")).any()

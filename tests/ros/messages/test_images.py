@@ -35,8 +35,8 @@ def _message(pixels: np.ndarray, encoding: str, *, padding: int = 0, big: bool =
 
 def _native(rgb: np.ndarray, encoding: str) -> np.ndarray:
     """Return the pixels that a camera with this encoding would deliver."""
-    wide = rgb.astype(np.uint16) * 257 if encoding.endswith("16") or encoding == "16UC1" else rgb
-    if encoding in ("mono8", "8UC1", "mono16", "16UC1"):
+    wide = rgb.astype(np.uint16) * 257 if encoding.endswith("16") else rgb
+    if encoding in ("mono8", "8UC1", "mono16"):
         return wide[..., 1]
     ordered = wide if encoding.startswith("rgb") else wide[..., ::-1]
     if "a" in encoding.removesuffix("16").removesuffix("8") or encoding == "8UC4":
@@ -56,7 +56,7 @@ _EXACT = [name for name in SUPPORTED_ENCODINGS if not name.startswith(("bayer", 
 def test_every_plain_encoding_gives_the_same_rgb(
     rgb: np.ndarray, encoding: str, padding: int, big: bool
 ) -> None:
-    if encoding in ("mono8", "8UC1", "mono16", "16UC1"):
+    if encoding in ("mono8", "8UC1", "mono16"):
         rgb = np.repeat(rgb[..., 1:2], 3, axis=2)
     message = _message(_native(rgb, encoding), encoding, padding=padding, big=big)
     got = rgb_from_image(message, bit_depth=16)
@@ -80,7 +80,7 @@ def test_16_bits_are_scaled_and_rounded(values: np.ndarray, big: bool) -> None:
     np.testing.assert_array_equal(got[..., 0], np.rint(values / 257.0))
 
 
-@pytest.mark.parametrize("encoding", ["mono16", "16UC1", "bayer_rggb16", "rgb16", "bgra16"])
+@pytest.mark.parametrize("encoding", ["mono16", "bayer_rggb16", "rgb16", "bgra16"])
 @pytest.mark.parametrize(("bits", "noted"), [(10, True), (12, True), (14, True), (16, False)])
 def test_fewer_bits_in_16_are_not_nearly_black(encoding: str, bits: int, noted: bool) -> None:
     """A 12-bit image had at most brightness 15 of 255, and nothing was found in it."""
@@ -197,9 +197,16 @@ def test_an_unknown_encoding_is_named_with_those_that_work(encoding: str) -> Non
     assert len(caught.value.message) < 1000
 
 
-def test_depth_is_not_a_color_image() -> None:
-    with pytest.raises(InvalidImageError, match="32FC1"):
-        rgb_from_image(_message(np.zeros((2, 2), np.float32), "32FC1"))
+@pytest.mark.parametrize(("encoding", "dtype"), [("32FC1", np.float32), ("16UC1", np.uint16)])
+def test_depth_is_not_a_color_image(encoding: str, dtype: type) -> None:
+    """In 16UC1 something was "found"; gray images of 16 bits are mono16."""
+    pixels = np.full((2, 2), 1000, dtype)
+    with pytest.raises(InvalidImageError, match=f"{encoding} is depth") as caught:
+        rgb_from_image(_message(pixels, encoding))
+    assert "depth_topic" in caught.value.hint
+    assert "mono16" in caught.value.hint
+    if dtype == np.uint16:
+        assert rgb_from_image(_message(pixels, "mono16")).shape == (2, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +306,7 @@ def test_sizes_are_checked_before_cv_bridge_sees_them(changes: dict[str, int], m
         rgb_from_image(_nv24(**changes))
 
 
-_NOT_IN_CV_BRIDGE = ("nv12", "nv21", "8UC1", "8UC3", "8UC4", "16UC1")  # it converts color encodings only
+_NOT_IN_CV_BRIDGE = ("nv12", "nv21", "8UC1", "8UC3", "8UC4")  # it converts color encodings only
 
 
 @pytest.mark.skipif(find_spec("cv_bridge") is None, reason="cv_bridge is not installed (it comes with ROS)")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
 from xsam.media.messages.fields import RosCompressedImage
-from xsam.media.messages.images import rgb_from_pixels
+from xsam.media.messages.images import DEPTH_ENCODINGS, depth_as_color, rgb_from_pixels
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -64,12 +64,14 @@ def rgb_from_compressed(
         notes: receives what is unusual, but possible.
 
     Raises:
-        InvalidImageError: not JPEG or PNG, damaged, truncated, or a side over `max_side_px`.
+        InvalidImageError: depth, not JPEG or PNG, damaged, truncated, or a side over `max_side_px`.
 
     Source: `compressed_image_transport` of ros-perception/image_transport_plugins, and the comments in
     `sensor_msgs/CompressedImage`.
     """
     original, _, compressed = (part.strip() for part in message.format.partition(";"))
+    if original in DEPTH_ENCODINGS:
+        raise depth_as_color(original)
     data = memoryview(message.data).cast("B") if len(message.data) else memoryview(b"")
     pixels = decode_image_file(data, formats=("JPEG", "PNG"), max_side_px=max_side_px)
     bits = 8 * pixels.dtype.itemsize

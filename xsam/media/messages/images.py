@@ -36,14 +36,18 @@ _COLOR_LAYOUTS = {
     **{f"{order}{bits}": Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
     **{f"{order}a{bits}": Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
     **{name: Layout("u1", 1) for name in ("mono8", "8UC1")},
-    **{name: Layout("u2", 1) for name in ("mono16", "16UC1")},
+    "mono16": Layout("u2", 1),
     **{name: Layout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
     **{name: Layout("u1", 4) for name in ("8UC4",)},
     **{f"bayer_{pattern}{bits}": Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
     **{name: Layout("u1", 2) for name in _YUV},
     **{name: Layout("u1", 1, planar=True) for name in _YUV_PLANAR},
 }
-LAYOUTS = {**_COLOR_LAYOUTS, "32FC1": Layout("f4", 1)}
+_DEPTH_LAYOUTS = {"32FC1": Layout("f4", 1), "16UC1": Layout("u2", 1)}
+LAYOUTS = {**_COLOR_LAYOUTS, **_DEPTH_LAYOUTS}
+
+DEPTH_ENCODINGS = tuple(_DEPTH_LAYOUTS)
+"""Encodings of depth, in meters and millimeters (REP 118), which is never read as color."""
 
 SUPPORTED_ENCODINGS = tuple(_COLOR_LAYOUTS)
 """Encodings that `rgb_from_image` handles without `cv_bridge`."""
@@ -121,6 +125,8 @@ def rgb_from_pixels(
     Raises:
         InvalidImageError: not a color or gray encoding, or a size that it does not allow.
     """
+    if encoding in _DEPTH_LAYOUTS:
+        raise depth_as_color(encoding)
     if encoding not in _COLOR_LAYOUTS:
         raise InvalidImageError(
             f"image encoding {encoding!r} is not a color encoding; "
@@ -144,6 +150,14 @@ def rgb_from_pixels(
     if source == "RGB":
         return np.ascontiguousarray(as_u8(pixels, bits))
     return _convert(as_u8(pixels, bits), f"{source}2RGB")
+
+
+def depth_as_color(encoding: str) -> InvalidImageError:
+    """Return the error for a depth image in the place of a color image."""
+    return InvalidImageError(
+        f"an image of encoding {encoding} is depth (REP 118), not color or gray",
+        hint="depth belongs to the camera's depth_topic; gray images of more than 8 bits are mono16",
+    )
 
 
 def checked_size(message: RosImage, max_side_px: int) -> tuple[int, int, int]:
