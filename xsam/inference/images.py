@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError, UnknownCameraError
 from xsam.types.masks import MAX_IMAGE_SIDE_PX
-from xsam.types.pixels import as_u8, used_bits
+from xsam.types.pixels import as_u8, is_deep, used_bits
 from xsam.types.requests import CameraRef, Frame, check_rgb
 
 if TYPE_CHECKING:
@@ -219,6 +219,10 @@ def _pillow_pixels(image: Any, name: str) -> NDArray[np.uint8]:
             hint="scale its values to 0…255 and convert it to RGB",
         )
     _check_side(name, *image.size)
+    if is_deep(image):  # `convert` would keep the upper 8 bits: 10 to 14 in use are nearly black
+        raise InvalidImageError(
+            f"{name} has more than 8 bits in a channel", hint="pass the path of the file, or 8-bit pixels"
+        )
     try:
         turned = ImageOps.exif_transpose(image)
         if turned.mode == "P":  # Pillow warns if a palette with transparency becomes RGB at once

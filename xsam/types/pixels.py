@@ -21,6 +21,39 @@ def used_bits(pixels: NDArray[np.unsignedinteger[Any]]) -> int:
     return next((bits for bits in (8, 10, 12, 14) if 0 < largest < 1 << bits <= 1 << container), container)
 
 
+def is_deep(image: Any) -> bool:
+    """Tell whether a file has more than 8 bits in a channel, of which Pillow keeps the upper 8 in colors.
+
+    Args:
+        image: opened by Pillow, and not decoded yet: then nobody can tell.
+    """
+    return any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def decode_deep(content: bytes) -> NDArray[np.uint8]:
+    """Decode a file with more than 8 bits in a channel, scaled by the bits in use; alpha is dropped.
+
+    Args:
+        content: the file. Its orientation tag is ignored.
+
+    Returns:
+        (H, W, 3) RGB.
+
+    Raises:
+        ValueError: OpenCV cannot decode it.
+    """
+    import cv2  # imported late: `import xsam` stays fast
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+    except cv2.error:
+        bgr = None
+    if bgr is None or bgr.dtype not in (np.uint8, np.uint16):
+        raise ValueError("its pixels have more than 8 bits and cannot be decoded")
+    return np.ascontiguousarray(as_u8(bgr, used_bits(bgr))[..., ::-1])
+
+
 def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     """Scale 16-bit pixels so that 2^bits - 1 becomes 255, rounding to nearest; return 8-bit pixels as is."""
     if pixels.dtype.itemsize == 1:

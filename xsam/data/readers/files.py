@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.types.pixels import as_u8, decode_deep, is_deep, used_bits
 
+_ORIENTATION = 0x0112  # tag of EXIF
 _SPACE = " \t\n\r"
 _MAX_LOOKED_FOR = 100
 
@@ -225,8 +227,7 @@ def require_some_image(folder: Path, file_names: Iterable[str], layout: Layout) 
 def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uint8]:
     """Read an image.
 
-    Gray images of more than 8 bits are scaled by the number of bits in use: 12-bit images are often stored in
-    16 bits.
+    Values of more than 8 bits are scaled by the number of bits in use: 12-bit images are often stored in 16.
 
     Args:
         path: an existing file.
@@ -242,8 +243,12 @@ def read_rgb(path: Path, where: str, *, upright: bool = False) -> NDArray[np.uin
     """
     try:
         with Image.open(path) as image:
+            if is_deep(image):
+                shown = Image.fromarray(decode_deep(path.read_bytes()))
+                shown.getexif()[_ORIENTATION] = image.getexif().get(_ORIENTATION, 1)
+                return np.array(ImageOps.exif_transpose(shown) if upright else shown)
             turned = ImageOps.exif_transpose(image) if upright else image
-            if turned.mode == "I" or turned.mode.startswith("I;16"):
+            if turned.mode == "I":
                 return _scale_gray(np.array(turned))
             if turned.mode == "F":
                 raise ValueError("its pixels are floating-point numbers, of which the range is not known")
@@ -281,5 +286,5 @@ def _scale_gray(pixels: NDArray[np.integer]) -> NDArray[np.uint8]:
     low, high = int(pixels.min()), int(pixels.max())
     if low < 0 or high > np.iinfo(np.uint16).max:
         raise ValueError(f"its pixels range from {low} to {high}, which is more than 16 bits")
-    gray = (pixels.astype(np.uint16) >> max(0, high.bit_length() - 8)).astype(np.uint8)
-    return np.repeat(gray[..., None], 3, axis=2)
+    gray = pixels.astype(np.uint16)
+    return np.repeat(as_u8(gray, used_bits(gray))[..., None], 3, axis=2)

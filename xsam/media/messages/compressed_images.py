@@ -125,7 +125,7 @@ def decode_image_file(
             f"the compressed image ({len(data)} bytes) cannot be decoded as {' or '.join(formats)}: {known}",
             hint=_FORMAT_HINT if name not in formats else None,
         ) from error
-    is_16_bit_color = bytes(data[:8]) == PNG_SIGNATURE and data[24] == 16 and pixels.ndim == 3
+    is_16_bit_color = bytes(data[:8]) == PNG_SIGNATURE and data[24] == 16  # also gray with alpha
     return _read_16_bit_color(data) if is_16_bit_color else pixels
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,8 +27,8 @@ from xsam.data.readers.files import (
     take,
     take_size,
 )
-from xsam.errors import DatasetError, MissingDataError, RecordError
-from xsam.inference.images import read_image
+from xsam.errors import DatasetError, InvalidImageError, MissingDataError, RecordError
+from xsam.inference.images import as_rgb, read_image
 
 LAYOUT = Layout(dataset="Toy", folders="toy.json and toys/", published="https://example.org/toy")
 JSON = st.recursive(
@@ -142,10 +144,53 @@ def test_gray_pictures_of_more_bits_are_scaled(tmp_path: Path, bits: int) -> Non
     """They are neither clipped to white nor nearly black, whatever bits of the container are in use."""
     gray = np.linspace(0, 2**bits - 1, 256).round().astype(np.uint16).reshape(16, 16)
     Image.fromarray(gray).save(tmp_path / "deep.png")
-    rgb = read_rgb(tmp_path / "deep.png", "here")
-    assert rgb.dtype == np.uint8
-    expected = np.arange(256).reshape(16, 16)
-    assert np.abs(rgb.astype(int) - expected[..., None]).max() <= 1
+    expected = np.repeat(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), 3, axis=2)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep.png", "here"), expected)
+    Image.fromarray(gray.astype(np.int32)).save(tmp_path / "deep.tiff")
+    np.testing.assert_array_equal(read_rgb(tmp_path / "deep.tiff", "here"), expected)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize(("suffix", "channels"), [(".png", 3), (".png", 4), (".tiff", 3)])
+def test_color_pictures_of_more_bits_are_scaled(
+    tmp_path: Path, suffix: str, bits: int, channels: int
+) -> None:
+    """Of 12 bits in 16, Pillow keeps the upper 4: pictures for training and evaluation were nearly black."""
+    levels = np.random.default_rng(bits).permuted(
+        np.arange(256).repeat(channels).reshape(16, 16, channels), axis=0
+    )
+    levels[0, 0, :3] = 255  # the largest value says how many bits there are
+    deep = np.round(levels * ((2**bits - 1) / 255)).astype(np.uint16)
+    path = tmp_path / f"deep{suffix}"
+    assert cv2.imwrite(str(path), deep[..., [2, 1, 0, 3][:channels]])
+    expected = levels[..., :3].astype(np.uint8)
+    np.testing.assert_array_equal(read_rgb(path, "here"), expected)
+    np.testing.assert_array_equal(read_image(path), expected)
+    with Image.open(path) as image, pytest.raises(InvalidImageError, match="more than 8 bits"):
+        as_rgb(image)
+
+
+def test_a_deep_picture_is_turned_like_others(tmp_path: Path) -> None:
+    deep = np.zeros((12, 16, 3), np.uint16)
+    deep[:6] = 4095
+    path = tmp_path / "deep.png"
+    cv2.imwrite(str(path), deep)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90° to look at it
+    tagged = exif.tobytes().removeprefix(b"Exif\0\0")
+    content = path.read_bytes()
+    chunk = b"eXIf" + tagged
+    path.write_bytes(
+        content[:33]
+        + len(tagged).to_bytes(4, "big")
+        + chunk
+        + zlib.crc32(chunk).to_bytes(4, "big")
+        + content[33:]
+    )
+    rgb = read_rgb(path, "here")
+    assert (rgb.shape, rgb[0].min(), rgb[-1].max()) == ((12, 16, 3), 255, 0)
+    turned = read_rgb(path, "here", upright=True)
+    assert (turned.shape, turned[:, -1].min(), turned[:, 0].max()) == ((16, 12, 3), 255, 0)
 
 
 def test_floating_point_pictures_are_refused(tmp_path: Path) -> None:
