@@ -72,9 +72,10 @@ class _OneLineErrors:
         try:
             rest: list[str] = super().parse_args(ctx, args)  # type: ignore[misc]
         except Exception as error:
-            if ctx.meta["xsam.json"] and hasattr(error, "format_message"):
-                typer.echo(_usage(error).as_json())
-            raise
+            # A command without arguments may be answered with its help.
+            if not hasattr(error, "format_message") or type(error).__name__ == "NoArgsIsHelpError":
+                raise
+            raise _end(_usage(error, ctx), ctx) from error
         return rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -90,18 +91,10 @@ class _OneLineErrors:
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:  # whoever reads our output is gone
                 raise
-            if hasattr(error, "format_message"):  # wrong usage: typer prints it on stderr, with the usage
-                if as_json:
-                    typer.echo(_usage(error).as_json())
-                raise
-            failure = failure_of(error)
+            failure = _usage(error, ctx) if hasattr(error, "format_message") else failure_of(error)
             if failure.code == "INTERNAL" and os.environ.get("XSAM_TRACEBACK"):
                 raise
-            if as_json:
-                _echo_json(failure)
-            else:
-                print_error(failure.message, failure.hint)
-            raise typer.Exit(failure.exit_code) from error
+            raise _end(failure, ctx) from error
 
 
 class ErrorGroup(_OneLineErrors, TyperGroup):
@@ -156,13 +149,23 @@ _FILE_HINTS = {
 }
 
 
-def _usage(error: Any) -> Failure:
+def _usage(error: Any, ctx: Any) -> Failure:
+    """Return what to report for an exception of typer about the arguments."""
     return Failure(
         status=Status.REFUSED,
         code="USAGE",
         message=_one_line(error.format_message()),
-        hint=f"see {error.ctx.command_path} --help" if getattr(error, "ctx", None) else "see xsam --help",
+        hint=f"see {(getattr(error, 'ctx', None) or ctx).command_path} --help",
     )
+
+
+def _end(failure: Failure, ctx: Any) -> typer.Exit:
+    """Print a failure as the command line wants it, and return what ends the command."""
+    if ctx.meta["xsam.json"]:
+        _echo_json(failure)
+    else:
+        print_error(failure.message, failure.hint)
+    return typer.Exit(failure.exit_code)
 
 
 def _where(error: Exception) -> str:

@@ -5,7 +5,8 @@
     XSamError                          ERROR              code, message, hint, retryable
     ├── RequestRefusedError            REFUSED            understood and declined; nothing is broken
     │   ├── InvalidQueryError          INVALID_QUERY      empty text, prompt outside the image, …
-    │   ├── InvalidOptionError         INVALID_OPTION     an option of `XSam.load` is not allowed
+    │   ├── InvalidOptionError         INVALID_OPTION     an option of `XSam.load`, a reader, … is not allowed
+    │   ├── TrainingConfigError        TRAINING_CONFIG    a recipe is missing or invalid
     │   ├── InvalidImageError          INVALID_IMAGE      0×0, wrong dtype, unknown encoding, …
     │   ├── SourceError                SOURCE             a file, folder or camera gives no frames
     │   ├── CameraUnavailableError     CAMERA_UNAVAILABLE
@@ -29,8 +30,7 @@
     │   └── OutOfMemoryError           OUT_OF_MEMORY
     ├── CheckpointError                CHECKPOINT         weights, config or tokenizer do not match
     ├── DownloadError                  DOWNLOAD           downloading released files failed
-    ├── TrainingConfigError            TRAINING_CONFIG    a recipe is missing or invalid
-    └── DatasetError                   DATASET            wrong option, damaged file, nothing to read
+    └── DatasetError                   DATASET            damaged file, nothing to read
         ├── MissingDataError           DATASET_MISSING    a file or folder is missing
         └── RecordError                DATASET_RECORD     one record of a file is malformed
 
@@ -76,6 +76,12 @@ class InvalidOptionError(RequestRefusedError, ValueError):
     """An option has a value that is not allowed, or that this machine cannot satisfy."""
 
     code = "INVALID_OPTION"
+
+
+class TrainingConfigError(RequestRefusedError):
+    """A recipe of a training stage is missing or invalid."""
+
+    code = "TRAINING_CONFIG"
 
 
 class InvalidImageError(RequestRefusedError):
@@ -256,14 +262,8 @@ class DownloadError(XSamError):
     retryable = True
 
 
-class TrainingConfigError(XSamError):
-    """A recipe of a training stage is missing or invalid."""
-
-    code = "TRAINING_CONFIG"
-
-
 class DatasetError(XSamError):
-    """A data set cannot be read: wrong option, damaged file, nothing usable in it."""
+    """A data set cannot be read: damaged file, nothing usable in it."""
 
     code = "DATASET"
 

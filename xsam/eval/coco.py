@@ -38,7 +38,7 @@ from xsam.data.readers.coco import COCO_URL
 from xsam.data.readers.files import Layout, find_image, read_json, read_rgb, require_some_image
 from xsam.data.readers.segmentations import decode_segmentation
 from xsam.data.region_prompts import draw_region_prompt
-from xsam.errors import DatasetError
+from xsam.errors import DatasetError, InvalidOptionError
 from xsam.eval.layouts import Panoptic, check_query, order_labels
 from xsam.eval.loop import QuestionedImage, Round, evaluate_questions, sampled
 from xsam.eval.pictures import PictureSample
@@ -173,7 +173,9 @@ class CocoFolder:
                 categories are more than a query can have.
         """
         if unknown := set(tasks) - set(COCO_TASKS):
-            raise DatasetError(f"unknown tasks {sorted(unknown)}", hint=f"known: {', '.join(COCO_TASKS)}")
+            raise InvalidOptionError(
+                f"unknown tasks {sorted(unknown)}", hint=f"known: {', '.join(COCO_TASKS)}"
+            )
         notes = folder / "annotations"
         panoptic, instances = (notes / f"{kind}_{split}.json" for kind in ("panoptic", "instances"))
         with_panoptic = bool(set(tasks) & set(PANOPTIC_TASKS)) and panoptic.is_file()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.errors import DatasetError, XSamError
+from xsam.errors import DatasetError, InvalidOptionError, XSamError
 from xsam.eval.processes import Processes
 from xsam.eval.questions import Question
 from xsam.types.masks import MaskRle
@@ -42,7 +42,8 @@ class PredictionFile:
         processes: the processes that share the folder; all of them must open it.
 
     Raises:
-        DatasetError: the folder holds predictions and `resume` is False, or they are of another evaluation.
+        InvalidOptionError: the folder holds predictions and `resume` is False, or another evaluation's.
+        DatasetError: they are damaged, or cannot be written.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class PredictionFile:
         length = 0
         if self.path.stat().st_size:
             if not resume:
-                raise DatasetError(
+                raise InvalidOptionError(
                     f"{self.path} exists", hint="continue it with --resume, or choose another folder"
                 )
             for _ in self._entries(self.path):
@@ -168,7 +169,7 @@ class PredictionFile:
                     yield key, records
                 elif entry != self._header:
                     found = entry.get("evaluation") if isinstance(entry, dict) else entry
-                    raise DatasetError(
+                    raise InvalidOptionError(
                         f"{path} is of another evaluation: {found}",
                         hint=f"this one is {self._header['evaluation']}; choose another folder",
                     )

@@ -140,7 +140,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     model: Annotated[str, typer.Argument(help='"tiny" or a checkpoint folder.')],
     scenes: Annotated[str, typer.Option(metavar="START:COUNT", help="Seeds of the scenes.")] = DEFAULT_SCENES,
-    per_scene: Annotated[int, typer.Option(help="Referring expressions per scene.")] = 4,
+    per_scene: Annotated[int, typer.Option(min=1, help="Referring expressions per scene.")] = 4,
 ) -> None:
     """Score a model on simulated scenes; `xsam eval` has more options."""
     from xsam.engine import XSam

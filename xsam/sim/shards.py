@@ -213,11 +213,11 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command(cls=ErrorCommand)
 def main(
-    start: Annotated[int, typer.Option(help="First seed.")],
-    count: Annotated[int, typer.Option(help="Number of scenes.")],
+    start: Annotated[int, typer.Option(min=0, help="First seed.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of scenes.")],
     out: Annotated[Path, typer.Option(help="Folder for the shards.")],
-    size: Annotated[int, typer.Option(help="Longest edge of the images, in pixels.")] = 256,
-    shard_size: Annotated[int, typer.Option(help="Scenes per file.")] = 500,
+    size: Annotated[int, typer.Option(min=16, max=4096, help="Longest edge of the images, in pixels.")] = 256,
+    shard_size: Annotated[int, typer.Option(min=1, help="Scenes per file.")] = 500,
 ) -> None:
     """Pre-render simulated scenes."""
     render_shards(out, start=start, count=count, size=size, shard_size=shard_size, show_progress=True)

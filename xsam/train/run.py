@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from xsam.config import tiny_config
 from xsam.config.sections import MAX_IMAGE_SIDE
 from xsam.data.samples import SampleSource
-from xsam.errors import TrainingConfigError
+from xsam.errors import MissingDataError, TrainingConfigError
 from xsam.inference.family import Network
 from xsam.model.initialize import initialize_weights
 from xsam.model.xsam import XSamModel
@@ -58,7 +58,7 @@ def _open_scenes(config: SourceConfig, options: dict[str, Any], *, augment: bool
     try:
         shards = load_shards(options["folder"], options.get("limit"))
     except FileNotFoundError as error:
-        raise TrainingConfigError(str(error), hint="render some: python -m xsam.sim.shards --help") from error
+        raise MissingDataError(str(error), hint="render some: python -m xsam.sim.shards --help") from error
     arguments = {"shares": options["shares"]} if "shares" in options else {}
     try:
         return SceneSource(shards, augment=augment, name=config.name or SCENES, **arguments)

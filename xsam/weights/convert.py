@@ -226,11 +226,11 @@ def _with_parents(weights: Path) -> list[Path]:
 
 def _check_output(out: Path, weights: Path, *, force: bool) -> None:
     if out.exists() and not out.is_dir():
-        raise CheckpointError(f"{out} is a file", hint="give a folder to write to")
+        raise InvalidOptionError(f"{out} is a file", hint="give a folder to write to")
     if out.resolve() == (weights if weights.is_dir() else weights.parent).resolve():
-        raise CheckpointError(f"{out} is the folder of the input", hint="give another folder to write to")
+        raise InvalidOptionError(f"{out} is the folder of the input", hint="give another folder to write to")
     if out.is_dir() and any(out.iterdir()) and not force:
-        raise CheckpointError(
+        raise InvalidOptionError(
             f"{out} is not empty", hint="give a new folder, or --force to replace the checkpoint in it"
         )
 

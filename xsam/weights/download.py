@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from xsam.errors import DownloadError
+from xsam.errors import DownloadError, InvalidOptionError
 from xsam.weights.files import sha256_of_file
 from xsam.weights.releases import (
     PHI3,
@@ -80,12 +80,14 @@ def download(
         endpoint: address of the hub or a mirror; None = `HF_ENDPOINT`, else huggingface.co.
 
     Raises:
+        InvalidOptionError: a revision is of a repository that is not downloaded, does not exist, or is not
+            that of the folder.
         DownloadError: no network, no access, not enough disk space, a file that changed, …
     """
     pins = dict(revisions or {})
     unknown = sorted(pins.keys() - {repo.repo_id for repo in repositories})
     if unknown:
-        raise DownloadError(
+        raise InvalidOptionError(
             f"nothing is downloaded from {', '.join(unknown)}",
             hint=f"revisions can be given for {', '.join(repo.repo_id for repo in repositories)}",
         )
@@ -173,7 +175,7 @@ def _check_pins(pins: Mapping[str, str], lock: Mapping[str, Any], out: Path) -> 
     for repo_id, revision in pins.items():
         entry = lock.get(repo_id)
         if entry and entry.get("revision") != revision and not entry["commit"].startswith(revision):
-            raise DownloadError(
+            raise InvalidOptionError(
                 f"{out} contains commit {entry['commit']} of {repo_id}, not {revision}",
                 hint=f"give another --out, or delete {out / LOCK_NAME} to fetch the other revision",
             )
@@ -333,7 +335,7 @@ def _hub_errors(repo: HubRepository, revision: str, out: Path) -> Iterator[None]
             hint=f"it was moved or made private; {manual_download_hint(out, repo)}",
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise DownloadError(
+        raise InvalidOptionError(
             f"{repo_id} has no revision {revision}", hint=f"give another one with --revision {repo_id}=COMMIT"
         ) from error
     except Exception as error:

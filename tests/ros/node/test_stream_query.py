@@ -79,6 +79,14 @@ def test_points_without_end_are_refused() -> None:
         StreamQuery([messages.SegmentQuery(prompts=[scribble])] * 3, 0.0)
 
 
+def test_masks_without_end_are_refused() -> None:
+    """Before any of them is read."""
+    mask = messages.MaskRle(height=9000, width=9000, counts=array.array("B", b"1" * 1_500_000))
+    prompt = messages.VisualPrompt(kind=messages.VisualPrompt.KIND_MASK, mask=mask)
+    with pytest.raises(InvalidQueryError, match="4500000 bytes of masks, at most 4000000"):
+        StreamQuery([messages.SegmentQuery(prompts=[prompt])] * 3, 0.0)
+
+
 def test_the_status_of_the_largest_stream_is_short() -> None:
     names = [f"name number {index}" for index in range(250)]
     query = StreamQuery([messages.SegmentQuery(thing_classes=names)] * 16, 0.0)

@@ -148,6 +148,7 @@ def test_gcg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores["gcg_miou"] == round(((1 + 160 / 200) / 2 + 0) / 2, 4)
     assert scores["gcg_recall"] == round(2 / 3, 4)
     assert scores["gcg_cider"] == 10.0
+    assert "METEOR is not computed" in scores["protocol"]
     # Two of three objects found, no false one: precision 1 up to a recall of 2/3, at 101 points.
     assert scores["gcg_ap50"] == round(67 / 101, 4)
     assert [question.truth.phrases for question in asked] == [("A man", "a dog"), ("A cat",)]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tests.unit.eval.answers import refused, result, right_answer
 from tests.unit.eval.test_sources import HW, MASKS, PROMPTS, Pictures
-from xsam.errors import DatasetError
+from xsam.errors import DatasetError, InvalidOptionError
 from xsam.eval import asking
 from xsam.eval.predictions import PREDICTIONS, SCORES, PredictionFile
 from xsam.eval.processes import Processes
@@ -73,10 +73,10 @@ def test_an_interrupted_evaluation_is_scored_and_continued(
 def test_predictions_are_not_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Asked(monkeypatch)
     _scores(tmp_path)
-    with pytest.raises(DatasetError, match="exists") as caught:
+    with pytest.raises(InvalidOptionError, match="exists") as caught:
         PredictionFile(tmp_path, EVALUATION)
     assert "--resume" in caught.value.hint
-    with pytest.raises(DatasetError, match="another evaluation"):
+    with pytest.raises(InvalidOptionError, match="another evaluation"):
         PredictionFile(tmp_path, {**EVALUATION, "model": "other"}, resume=True)
     _scores(tmp_path, resume=True, seed=1)  # the same questions, whatever the seed
     assert asked.images == 4

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import small_model
-from xsam.data.readers import DatasetError, MissingDataError
-from xsam.errors import CheckpointError, TrainingConfigError
+from xsam.data.readers import MissingDataError
+from xsam.errors import CheckpointError, InvalidOptionError, TrainingConfigError
 from xsam.sim.shards import SceneShards
 from xsam.train.command import app
 from xsam.train.run import build_model, open_configured, parse_overrides, train
@@ -52,7 +52,6 @@ def test_scenes_are_opened_in_the_data_folder(data: Path, shards: SceneShards) -
     [
         ({}, "folder"),
         ({"folder": "train", "size": 3}, "size"),
-        ({"folder": "test"}, "no scenes_"),
         ({"folder": "train", "shares": {"poetry": 1.0}}, "'table': unknown prompt kinds .'poetry'."),
         ({"folder": "train", "shares": {}}, "'table': shares must be positive"),
     ],
@@ -62,8 +61,14 @@ def test_scenes_that_cannot_be_opened(data: Path, options: dict[str, Any], messa
         open_configured(_scenes(**options), data, augment=True)
 
 
+def test_scenes_that_are_missing(data: Path) -> None:
+    with pytest.raises(MissingDataError, match="no scenes_") as caught:
+        open_configured(_scenes(folder="test"), data, augment=True)
+    assert "xsam.sim.shards" in caught.value.hint
+
+
 def test_other_kinds_are_data_sets_on_disk(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="unknown dataset kind 'imagenet'"):
+    with pytest.raises(InvalidOptionError, match="unknown dataset kind 'imagenet'"):
         open_configured(SourceConfig(kind="imagenet"), tmp_path, augment=True)
     options = {"annotations": "coco/panoptic.json", "masks": "coco/masks", "images": "coco/images"}
     with pytest.raises(MissingDataError) as caught:

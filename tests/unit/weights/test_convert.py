@@ -19,7 +19,7 @@ from torch import Tensor
 
 from support.golden import GOLDEN
 from tests.unit.weights.published_files import as_bin, base_tokenizer, download_folder, nothing_left
-from xsam import CheckpointError, Query, VisualPrompt, XSam
+from xsam import CheckpointError, InvalidOptionError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
 from xsam.inference import forward
 from xsam.inference.results import Prediction
@@ -360,13 +360,13 @@ def test_existing_files_are_not_overwritten(released: Path, tmp_path: Path) -> N
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="is not empty") as caught:
+    with pytest.raises(InvalidOptionError, match="is not empty") as caught:
         convert.convert(released, out)
     assert "--force" in caught.value.hint
     assert [path.name for path in out.iterdir()] == ["notes.txt"]
-    with pytest.raises(CheckpointError, match="is a file"):
+    with pytest.raises(InvalidOptionError, match="is a file"):
         convert.convert(released, out / "notes.txt")
-    with pytest.raises(CheckpointError, match="is the folder of the input"):
+    with pytest.raises(InvalidOptionError, match="is the folder of the input"):
         convert.convert(released, released, force=True)
 
 

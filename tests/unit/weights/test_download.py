@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import filter_repo_objects
 
 from tests.unit.weights.fake_hub import FakeHub
-from xsam import DownloadError
+from xsam import DownloadError, InvalidOptionError
 from xsam.weights import download as module
 from xsam.weights.download import LOCK_NAME, download
 from xsam.weights.releases import PHI3, REPOSITORIES, STAGE, XSAM, HubRepository
@@ -78,6 +78,12 @@ def _fetch(hub: FakeHub, out: Path, **options: Any) -> module.DownloadReport:
 
 def _failure(hub: FakeHub, out: Path, **options: Any) -> DownloadError:
     with pytest.raises(DownloadError) as caught:
+        _fetch(hub, out, **options)
+    return caught.value
+
+
+def _refusal(hub: FakeHub, out: Path, **options: Any) -> InvalidOptionError:
+    with pytest.raises(InvalidOptionError) as caught:
         _fetch(hub, out, **options)
     return caught.value
 
@@ -159,7 +165,7 @@ def test_a_revision_can_be_named(filled: FakeHub, tmp_path: Path) -> None:
     report = _fetch(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(1)})
     assert report.commits[MODEL.repo_id] == _commit(1)
     _fetch(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(1)})
-    error = _failure(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(2)})
+    error = _refusal(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(2)})
     assert f"contains commit {_commit(1)}" in error.message
     assert LOCK_NAME in error.hint
 
@@ -171,13 +177,13 @@ def test_a_branch_can_be_named_twice(filled: FakeHub, tmp_path: Path) -> None:
 
 
 def test_revisions_of_unknown_repositories_are_refused(filled: FakeHub, tmp_path: Path) -> None:
-    error = _failure(filled, tmp_path / "out", revisions={"some/other": "main"})
+    error = _refusal(filled, tmp_path / "out", revisions={"some/other": "main"})
     assert "nothing is downloaded from some/other" in error.message
     assert filled.requests == []
 
 
 def test_a_revision_that_is_not_there(filled: FakeHub, tmp_path: Path) -> None:
-    error = _failure(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(99)})
+    error = _refusal(filled, tmp_path / "out", revisions={MODEL.repo_id: _commit(99)})
     assert error.message == f"{MODEL.repo_id} has no revision {_commit(99)}"
     assert f"--revision {MODEL.repo_id}=COMMIT" in error.hint
 

@@ -12,7 +12,7 @@ from xsam.data.readers.annotations import Identity, take_flag, take_id
 from xsam.data.readers.files import take
 from xsam.data.readers.source import check_probability, record_conversation
 from xsam.data.samples import NO_CONDITION, TrainPrompt
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 from xsam.inference.prompts import category_name
 from xsam.types.requests import Query, Task
 
@@ -89,7 +89,9 @@ class CategoryPrompts:
         max_categories: int = 150,
     ) -> None:
         if (absent_categories or 0) < 0 or max_categories < 1:
-            raise DatasetError("absent_categories must not be negative, max_categories must be positive")
+            raise InvalidOptionError(
+                "absent_categories must not be negative, max_categories must be positive"
+            )
         self._texts = list(dict.fromkeys(category_name(name) for name in names))
         self._text_of = np.array([self._texts.index(category_name(name)) for name in names], np.int64)
         self._absent = absent_categories

@@ -30,7 +30,7 @@ from xsam.data.readers.files import (
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
 from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt, answer_with_masks
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, Conversation, clean_text
 from xsam.types.requests import Query, Task
 
@@ -72,7 +72,7 @@ class GroundedCaptions(FileSource):
         self, dataset: str, *, annotations: str | Path, images: str | Path, name: str | None = None
     ) -> None:
         if dataset not in _FILES:
-            raise DatasetError(f"unknown part of GranD-f {dataset!r}, known: {', '.join(_FILES)}")
+            raise InvalidOptionError(f"unknown part of GranD-f {dataset!r}, known: {', '.join(_FILES)}")
         annotation_file, image_folders = _FILES[dataset]
         layout = Layout(
             dataset=f"GranD-f ({dataset})",

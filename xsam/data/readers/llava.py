@@ -15,7 +15,7 @@ from xsam.data.readers.annotations import MALFORMED, skip
 from xsam.data.readers.files import Layout, iterate_json_list, require_file, take
 from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 from xsam.inference.chat_format import ASSISTANT_TURN, END_TAG, USER_TURN
 from xsam.inference.prompts import Conversation, clean_text
 from xsam.types.requests import Query, Task
@@ -56,7 +56,7 @@ class LlavaChat(FileSource):
         name: str = "llava",
     ) -> None:
         if turn not in ("first", "random") or max_chars < 1:
-            raise DatasetError(
+            raise InvalidOptionError(
                 f"turn must be 'first' or 'random' and max_chars positive, got {turn!r} and {max_chars}"
             )
         self._turn = turn

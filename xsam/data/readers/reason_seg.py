@@ -21,7 +21,7 @@ from xsam.data.readers.labelme import (
 )
 from xsam.data.readers.source import FileSource, check_probability, count_if, record_conversation
 from xsam.data.samples import PromptedImage, TrainPrompt, answer_with_masks
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import DatasetError, InvalidOptionError, RecordError
 from xsam.inference.prompts import Conversation, clean_text
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task
@@ -72,7 +72,7 @@ class ReasonSeg(FileSource):
         name: str = "reason_seg",
     ) -> None:
         if queries not in QUERIES:
-            raise DatasetError(f"queries must be one of {', '.join(QUERIES)}, not {queries!r}")
+            raise InvalidOptionError(f"queries must be one of {', '.join(QUERIES)}, not {queries!r}")
         self._queries = queries
         self._explain_share = check_probability("explain_share", explain_share)
         folder = require_folder(Path(root) / split, LAYOUT)

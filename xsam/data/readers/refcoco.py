@@ -15,7 +15,7 @@ from xsam.data.readers.refer import REFER_URL, ReferFiles, find_refs
 from xsam.data.readers.segmentations import decode_segmentation, stack_masks
 from xsam.data.readers.source import FileSource, check_probability, record_conversation
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Query, Task
 
@@ -71,10 +71,10 @@ class RefCoco(FileSource):
         name: str | None = None,
     ) -> None:
         if dataset not in PARTITIONS:
-            raise DatasetError(f"unknown dataset {dataset!r}, known: {', '.join(PARTITIONS)}")
+            raise InvalidOptionError(f"unknown dataset {dataset!r}, known: {', '.join(PARTITIONS)}")
         partition = partition or PARTITIONS[dataset][0]
         if partition not in PARTITIONS[dataset]:
-            raise DatasetError(
+            raise InvalidOptionError(
                 f"{dataset} has the partitions {' and '.join(PARTITIONS[dataset])}, not {partition!r}"
             )
         self._negative_share = check_probability("negative_share", negative_share)

@@ -16,7 +16,7 @@ from xsam.data.readers.categories import read_categories
 from xsam.data.readers.files import Layout, read_json, require_file, take
 from xsam.data.readers.plain_pickle import read_plain_pickle
 from xsam.data.readers.source import count_if
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import DatasetError, InvalidOptionError, RecordError
 from xsam.inference.prompts import clean_text
 
 REFER_URL = "https://github.com/lichengunc/refer"
@@ -118,7 +118,7 @@ class ReferFiles:
             if ref["split"] == self._split:
                 yield ref, where
         if self._split not in splits:
-            raise DatasetError(
+            raise InvalidOptionError(
                 f"{self._path} has no split {self._split!r}", hint=f"it has {', '.join(sorted(splits))}"
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from xsam.data.readers.segmentations import decode_segmentation, rle_area, stack
 from xsam.data.readers.source import FileSource, count_if, record_conversation
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.data.samples import NO_CONDITION, PromptedImage, TrainPrompt
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.types.masks import BoolMask, box_of_mask
 from xsam.types.requests import PromptKind, Query, Task, VisualPrompt
@@ -103,12 +104,12 @@ class CocoRegions(FileSource):
     ) -> None:
         tasks = [known.value for known in LAYOUTS]
         if task not in tasks or isinstance(region_kinds, str) or max_regions < 1:
-            raise DatasetError(
+            raise InvalidOptionError(
                 f"task must be {' or '.join(tasks)}, region_kinds a list, max_regions positive; "
                 f"got {task!r}, {region_kinds!r}, {max_regions}"
             )
         if not region_kinds or not set(region_kinds) <= set(REGION_KINDS):
-            raise DatasetError(
+            raise InvalidOptionError(
                 f"region_kinds must be a subset of {list(REGION_KINDS)}, got {list(region_kinds)}"
             )
         self._task = Task(task)
@@ -174,9 +175,10 @@ class CocoRegions(FileSource):
     def _make_whole(self, record: dict[str, Any], rgb: NDArray[np.uint8], where: str) -> PromptedImage:
         """Ask for every object with each of its regions, or for all categories with each kind of region.
 
-        A visual grounded prompt has the first region of each category that is in the file; its objects are
-        those that have a region of this kind. Crowds are objects of interactive prompts, and no objects of
-        visual grounded ones, as in the published evaluations.
+        In a visual grounded prompt one object of each category shows its region. It is drawn at random, but
+        is the same each time, and for every kind that it has; the objects of the prompt are those that have
+        a region of this kind. Crowds are objects of interactive prompts, and no objects of visual grounded
+        ones, as in the published evaluations.
         """
         interactive = self._task is Task.INTERACTIVE
         items, masks = [], []
@@ -187,6 +189,7 @@ class CocoRegions(FileSource):
             if mask.any() and (interactive or not item["crowd"]):
                 items.append(item)
                 masks.append(mask)
+        rank = np.random.default_rng(zlib.crc32(str(record["id"]).encode())).permutation(len(items))
         prompts = []
         for kind in self._kinds:
             regions: dict[int, BoolMask] = {}
@@ -202,7 +205,8 @@ class CocoRegions(FileSource):
                 labels = np.full(len(masks), NO_CONDITION, np.int64)
                 for label, group in enumerate(asked):
                     labels[group] = label
-                prompts.append(self._prompt([regions[g[0]] for g in asked], labels, where, f"_{kind}"))
+                shown = [regions[min(group, key=rank.__getitem__)] for group in asked]
+                prompts.append(self._prompt(shown, labels, where, f"_{kind}"))
         if not prompts:
             raise RecordError(f"{where}: no object has a region of the kinds {', '.join(self._kinds)}")
         return PromptedImage(

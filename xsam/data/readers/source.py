@@ -21,7 +21,7 @@ from xsam.data.readers.files import (
     require_some_image,
 )
 from xsam.data.samples import PromptedImage
-from xsam.errors import DatasetError, InvalidQueryError, RecordError
+from xsam.errors import DatasetError, InvalidOptionError, InvalidQueryError, RecordError
 from xsam.inference.prompts import Conversation, conversation_for
 from xsam.types.requests import Query
 
@@ -159,7 +159,7 @@ def record_conversation(query: Query, where: str) -> Conversation:
 def check_probability(name: str, value: float) -> float:
     """Return an option that must be between 0 and 1."""
     if not 0.0 <= value <= 1.0:
-        raise DatasetError(f"{name} must be between 0 and 1, got {value}")
+        raise InvalidOptionError(f"{name} must be between 0 and 1, got {value}")
     return value
 
 

@@ -255,8 +255,9 @@ def _other_benchmarks() -> Iterator[Benchmark]:
         task="visual grounded segmentation",
         protocol=(
             "COCO-VGD val2017 (X-SAM, Wang et al. 2025): for each kind of region, one query per image with "
-            "one region for each of its categories, the first in the file, where the paper draws one at "
-            "random; mask AP as in COCO over all objects of these categories."
+            "one region for each of its categories: that of one of its objects, drawn at random as in the "
+            "paper, but by the id of the image, so that it is the same each time; mask AP as in COCO over "
+            "all objects of these categories."
         ),
         scores=tuple(f"vgd_{kind}_{score}" for kind in kinds for score in ("ap", "ap50")),
         expected="coco_vgdseg_val.json (or vgdseg_val.json, also below annotations/), val2017/",

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.data.readers.disk import meant, phrases
 from xsam.data.readers.categories import CategoryPrompts, read_categories
-from xsam.errors import DatasetError, RecordError
+from xsam.errors import InvalidOptionError, RecordError
 
 NAMES = ("person", "hot-dog", "wall-other-merged", "sky", "tree", "wall")
 TEXTS = {"person", "hot dog", "wall", "sky", "tree"}
@@ -99,7 +99,7 @@ def test_a_picture_without_masks_is_asked_for_something() -> None:
     "options", [{"absent_categories": -1}, {"max_categories": 0}, {"all_absent_share": 1.5}]
 )
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(InvalidOptionError):
         CategoryPrompts(NAMES, **options)
 
 

@@ -21,7 +21,7 @@ from tests.unit.data.readers.disk import (
     write_json,
 )
 from xsam.data.readers.gcg import GroundedCaptions
-from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.errors import InvalidOptionError, MissingDataError, RecordError
 
 QUESTION = (
     "<|user|>\n<image>\nCan you provide a brief description of the this image? Please output interleaved "
@@ -215,7 +215,7 @@ def test_malformed_records_are_skipped_and_named(
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="unknown part of GranD-f 'psg'"):
+    with pytest.raises(InvalidOptionError, match="unknown part of GranD-f 'psg'"):
         GroundedCaptions("psg", annotations=tmp_path / "a.json", images=tmp_path)
     with pytest.raises(MissingDataError, match=r"a\.json does not exist") as caught:
         GroundedCaptions("openpsg", annotations=tmp_path / "a.json", images=tmp_path)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.data.readers.disk import skipped_text, write_image, write_json
 from xsam.data.readers.llava import LlavaChat
-from xsam.errors import DatasetError, MissingDataError
+from xsam.errors import DatasetError, InvalidOptionError, MissingDataError
 
 
 def _talk(*values: str) -> list[dict[str, str]]:
@@ -157,7 +157,7 @@ def test_a_file_without_pictures_is_an_error(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("changes", [{"turn": "last"}, {"max_chars": 0}])
 def test_options_are_checked(options: dict[str, Any], changes: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(InvalidOptionError):
         LlavaChat(**options, **changes)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.unit.data.readers.disk import box, phrases, skipped_text, write_image, write_json
 from xsam.data.readers.reason_seg import ReasonSeg
-from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.errors import DatasetError, InvalidOptionError, MissingDataError, RecordError
 from xsam.types.masks import mask_iou
 
 QUESTIONS = ["Where can I sit?", "What  would <p>you</p> rest on?"]
@@ -141,7 +141,7 @@ def test_short_and_long_questions(root: Path) -> None:
     assert [len(questions) for questions in asked.values()] == [1, 2]
     assert "the thing to drink from" in asked["short"][0]
     assert "Where can I sit?" in asked["long"][0]
-    with pytest.raises(DatasetError, match="queries must be one of all, short, long"):
+    with pytest.raises(InvalidOptionError, match="queries must be one of all, short, long"):
         ReasonSeg(root=root, queries="sentence")
 
 

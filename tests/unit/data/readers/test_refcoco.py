@@ -24,7 +24,7 @@ from tests.unit.data.readers.disk import (
     write_json,
 )
 from xsam.data.readers.refcoco import RefCoco
-from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.errors import DatasetError, InvalidOptionError, MissingDataError, RecordError
 
 INSTANCES = {
     "images": [image_entry(1, "COCO_1.jpg"), image_entry(2, "COCO_2.jpg"), image_entry(3, "COCO_3.jpg")],
@@ -154,7 +154,7 @@ def test_splits_are_kept_apart(options: dict[str, Any]) -> None:
     source = RefCoco("refcoco", **options, split="val")
     assert len(source) == 1
     np.testing.assert_array_equal(source.sample(0, np.random.default_rng(0)).masks, [box(2, 2, 6, 6)])
-    with pytest.raises(DatasetError, match="has no split 'testA'") as caught:
+    with pytest.raises(InvalidOptionError, match="has no split 'testA'") as caught:
         RefCoco("refcoco", **options, split="testA")
     assert caught.value.hint == "it has train, val"
 
@@ -197,7 +197,7 @@ def test_refs_may_be_json(options: dict[str, Any]) -> None:
     [("refclef", {}), ("refcoco", {"partition": "umd"}), ("refcoco", {"negative_share": -0.1})],
 )
 def test_options_are_checked(options: dict[str, Any], dataset: str, changes: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(InvalidOptionError):
         RefCoco(dataset, **options, **changes)
 
 

@@ -25,7 +25,7 @@ from tests.unit.data.readers.disk import (
     write_json,
 )
 from xsam.data.readers.regions import REGION_KINDS, CocoRegions, draw_region
-from xsam.errors import DatasetError, MissingDataError, RecordError
+from xsam.errors import InvalidOptionError, MissingDataError, RecordError
 
 CATS = {31: box(1, 1, 4, 5), 32: box(10, 6, 14, 11)}  # annotation → mask
 DOG = {33: box(5, 6, 9, 10)}
@@ -188,6 +188,29 @@ def test_a_visual_grounded_region_means_all_of_its_category(tmp_path: Path) -> N
     assert seen == {(0,), (1,), (2,), (0, 2), (1, 2), (2, 0), (2, 1)}
 
 
+def test_a_benchmark_draws_the_object_that_shows_its_region(tmp_path: Path) -> None:
+    """The first of the file is often the largest, which is easier. Two runs draw alike."""
+    records = []
+    for number in range(40):
+        record = copy.deepcopy(_vgd()[0])
+        record["image_id"] = record["image_info"]["image_id"] = number
+        record["annotations"] = record["annotations"][:2]  # two cats, both with a point and a box
+        records.append(record)
+    write_image(tmp_path / "000000000009.jpg", seed=9)
+    path = write_json(tmp_path / "vgd.json", records)
+    drawn = []
+    for _ in range(2):
+        source = CocoRegions(
+            "visual_grounded", annotations=path, images=tmp_path, region_kinds=["point", "box"]
+        )
+        by_point, by_box = zip(*(source.whole(index).prompts for index in range(40)), strict=True)
+        drawn.append([bool(prompt.regions[0][2, 2]) for prompt in by_point])
+        assert [bool(prompt.regions[0][2, 2]) for prompt in by_box] == drawn[-1]
+        assert all(prompt.labels.tolist() == [0, 0] for prompt in by_point), "all cats are meant"
+    assert drawn[0] == drawn[1]
+    assert 10 < sum(drawn[0]) < 30
+
+
 def test_the_number_of_regions_can_be_limited(tmp_path: Path) -> None:
     source = _source(tmp_path, "visual_grounded", _vgd(), max_regions=1)
     rng = np.random.default_rng(0)
@@ -291,7 +314,7 @@ def test_a_drawn_point_is_small_and_inside() -> None:
     ],
 )
 def test_options_are_checked(tmp_path: Path, options: dict[str, Any]) -> None:
-    with pytest.raises(DatasetError):
+    with pytest.raises(InvalidOptionError):
         _source(tmp_path, **{"task": "interactive", "content": _vgd(), **options})
 
 

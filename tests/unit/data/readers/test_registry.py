@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.unit.data.readers.disk import write_image, write_json
 from xsam.data.readers import READERS, DatasetError, MissingDataError, RecordError, open_source
 from xsam.data.samples import SampleSource
-from xsam.errors import XSamError
+from xsam.errors import InvalidOptionError, XSamError
 
 KINDS = {
     "coco_panoptic",
@@ -34,14 +35,14 @@ KINDS = {
 
 def test_an_unknown_kind_lists_the_known_ones() -> None:
     assert READERS.keys() == KINDS
-    with pytest.raises(DatasetError, match="unknown dataset kind 'coco'") as caught:
+    with pytest.raises(InvalidOptionError, match="unknown dataset kind 'coco'") as caught:
         open_source("coco")
     assert set(caught.value.hint.removeprefix("known: ").split(", ")) == KINDS
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_forgotten_options_are_named(kind: str) -> None:
-    with pytest.raises(DatasetError, match=f"{kind.replace('+', '.')}: missing a required argument"):
+    with pytest.raises(InvalidOptionError, match=f"{kind.replace('+', '.')}: missing a required argument"):
         open_source(kind)
 
 
@@ -49,14 +50,40 @@ def test_forgotten_options_are_named(kind: str) -> None:
 def test_unknown_options_are_named(kind: str) -> None:
     wanted = inspect.signature(READERS[kind]).parameters.values()
     options = {option.name: "nowhere" for option in wanted if option.default is option.empty}
-    with pytest.raises(DatasetError, match="got an unexpected keyword argument 'color'"):
+    with pytest.raises(InvalidOptionError, match="got an unexpected keyword argument 'color'"):
         open_source(kind, **options, color="red")
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
-    with pytest.raises(DatasetError, match="llava: got an unexpected keyword argument 'folder'") as caught:
+    with pytest.raises(
+        InvalidOptionError, match="llava: got an unexpected keyword argument 'folder'"
+    ) as caught:
         open_source("llava", annotations="a", images="b", folder="c")
     assert caught.value.hint == "options: annotations, images, turn, max_chars, name"
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "value", "expected"),
+    [
+        ("coco_vgd", "max_regions", "many", "a whole number"),
+        ("coco_vgd", "max_regions", 2.5, "a whole number"),
+        ("coco_vgd", "max_regions", True, "a whole number"),
+        ("coco_vgd", "region_kinds", "box", "a list"),
+        ("coco_vgd", "region_kinds", [1], "a list"),
+        ("refcoco", "negative_share", "0.1", "a number"),
+        ("refcoco", "partition", 3, "text or null"),
+        ("llava", "annotations", None, "text"),
+        ("coco_panoptic", "absent_categories", [], "a whole number or null"),
+        ("reason_seg", "explanations", 5, "text or true or false"),
+    ],
+)
+def test_options_of_another_type_are_named(kind: str, option: str, value: Any, expected: str) -> None:
+    """Some were a TypeError, reported as a bug."""
+    paths = {"root": "r"} if kind in ("refcoco", "reason_seg") else {"annotations": "a"}
+    paths |= {} if kind == "reason_seg" else {"images": "b"}
+    paths |= {"masks": "m"} if kind == "coco_panoptic" else {}
+    with pytest.raises(InvalidOptionError, match=f"^{kind}: {option} must be {expected}, got "):
+        open_source(kind, **{**paths, option: value})
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
