@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.time import Time
 from std_msgs.msg import Header
 
+from xsam.types.checks import frame_id_problem
 from xsam.types.location import Location3D, matrix_of_quaternion
 from xsam_ros.cameras.registration import TransformLookupError
 
@@ -21,6 +22,7 @@ except ImportError:  # the Python wheels of ROS do not have it
     tf2_ros = None
 
 _POLL_S = 0.005
+_MAX_PROBLEMS = 16
 
 
 def transforms_available() -> bool:
@@ -40,6 +42,7 @@ class Transforms:
                 image.
         """
         self._wait_s = wait_s
+        self._problems: dict[str, str] = {}  # by source frame
         self._buffer: Any = None
         self._listener: Any = None
         if tf2_ros is not None:
@@ -64,6 +67,7 @@ class Transforms:
             target_frame: "" or the frame of the image return the locations unchanged.
         """
         if not target_frame or target_frame == header.frame_id:
+            self._problems.pop(header.frame_id, None)
             return tuple(locations)
         try:
             matrix = self.look_up(header, target_frame)
@@ -87,11 +91,28 @@ class Transforms:
         Raises:
             TransformLookupError: it did not arrive in time, or TF is not installed.
         """
+        self._problems.pop(header.frame_id, None)
+        try:
+            return self._look_up(header, target_frame)
+        except TransformLookupError as error:
+            while len(self._problems) >= _MAX_PROBLEMS:
+                self._problems.pop(next(iter(self._problems)))
+            self._problems[header.frame_id] = str(error)
+            raise
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the last look-up from each frame failed, the latest last; a success removes the frame."""
+        return tuple(self._problems.values())
+
+    def _look_up(self, header: Header, target_frame: str) -> NDArray[np.float64]:
         problem = f"no transform from {header.frame_id!r} to {target_frame!r}"
         if self._buffer is None:
             raise TransformLookupError(f"{problem}: tf2_ros is not installed")
         if not header.frame_id:
             raise TransformLookupError(f"{problem}: the frame_id of the image is empty")
+        if wrong := frame_id_problem(target_frame):
+            raise TransformLookupError(f"{problem[:200]}: the frame {wrong}")
         try:
             # tf2's own timeout uses the node's clock, which stands still while a simulation is paused.
             stamp, until_s = Time.from_msg(header.stamp), time.monotonic() + self._wait_s()

@@ -38,6 +38,7 @@ class Diagnostics:
         cameras: Mapping[str, CameraBuffer],
         *,
         model: Callable[[], str],
+        transforms: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Prepare; nothing is published yet.
 
@@ -46,11 +47,13 @@ class Diagnostics:
             statistics: of the node.
             cameras: by name; read each time, so it may change.
             model: returns a description of the model and its device, for people.
+            transforms: returns what is wrong with TF.
         """
         self._node = node
         self._statistics = statistics
         self._cameras = cameras
         self._model = model
+        self._transforms = transforms
         self._publisher: Any = None
         self._timer: Any = None
         self._before: StatisticsSnapshot | None = None
@@ -76,21 +79,42 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def statuses(self) -> list[DiagnosticStatus]:
-        """Return one status for the model and one per camera."""
+        """Return one status for the model, one per camera, and one for TF if a transform is missing."""
         now = self._statistics.snapshot()
         before, self._before = self._before, now
         name, model = self._node.get_fully_qualified_name(), self._model()
         cameras = list(self._cameras.items())
         shared = _shared_topics(cameras)
-        statuses = [model_status(name, model, now, before)]
+        statuses = [_with_doubt(model_status(name, model, now, before), "node name", self._namesakes())]
         for camera, buffer in cameras:
             status = camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
-            if camera in shared:
-                status.values.append(KeyValue(key="shared topic", value=shared[camera]))
-                if status.level == DiagnosticStatus.OK:
-                    status.level, status.message = DiagnosticStatus.WARN, shared[camera]
-            statuses.append(status)
+            statuses.append(_with_doubt(status, "shared topic", shared.get(camera, "")))
+        if problems := self._transforms():
+            values = {f"problem {number}": problem for number, problem in enumerate(problems, 1)}
+            statuses.append(
+                _status(DiagnosticStatus.WARN, f"{name}: transforms", problems[-1], "/tf", values)
+            )
         return statuses
+
+    def _namesakes(self) -> str:
+        """Return what is wrong with the name of the node; "" = it is the only one of this name."""
+        own = (self._node.get_name(), self._node.get_namespace())
+        count = self._node.get_node_names_and_namespaces().count(own)
+        if count < 2:
+            return ""
+        return (
+            f"{count} nodes are called {self._node.get_fully_qualified_name()}: requests may reach any of "
+            "them; stop the others, or start one with another name (-r __node:=NAME)"
+        )
+
+
+def _with_doubt(status: DiagnosticStatus, key: str, doubt: str) -> DiagnosticStatus:
+    """Return a status with something that is wrong; it becomes a warning unless it is worse already."""
+    if doubt:
+        status.values.append(KeyValue(key=key, value=doubt))
+        if status.level == DiagnosticStatus.OK:
+            status.level, status.message = DiagnosticStatus.WARN, doubt
+    return status
 
 
 def _shared_topics(cameras: Sequence[tuple[str, CameraBuffer]]) -> dict[str, str]:

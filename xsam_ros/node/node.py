@@ -122,7 +122,13 @@ class SegmenterNode(LifecycleNode):
         self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **service_options)
         self._action = SegmentAction(self, lambda: self._service, group=group)
         self._transforms = Transforms(self, wait_s=lambda: self._current_parameters().tf_wait_s)
-        self._diagnostics = Diagnostics(self, self._statistics, self._cameras, model=self._model_description)
+        self._diagnostics = Diagnostics(
+            self,
+            self._statistics,
+            self._cameras,
+            model=self._model_description,
+            transforms=lambda: self._transforms.problems,
+        )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun, or stand still
         self.create_timer(_LEASE_PERIOD_S, self._elapse_leases, clock=steady, callback_group=group)
         if self._current_parameters().autostart:

@@ -122,6 +122,25 @@ def test_without_a_transform_a_location_is_unknown_and_never_in_the_wrong_frame(
     assert nothing is None
 
 
+def test_what_is_missing_is_told_until_it_is_there(tf: Transforms) -> None:
+    """For `/diagnostics`: the reason was in each location only."""
+    assert tf.problems == ()
+    for target in ("map", "/base", "map"):
+        tf.relocate([_LOCATION], _HEADER, target)
+        (problem,) = tf.problems
+        assert f"no transform from 'lens' to {target!r}" in problem
+    tf.relocate([_LOCATION], Header(frame_id="rear", stamp=_HEADER.stamp), "base")
+    assert len(tf.problems) == 2
+    assert "'rear' to 'base'" in tf.problems[-1]
+    tf.relocate([_LOCATION], _HEADER, "base")
+    assert len(tf.problems) == 1
+    for number in range(100):
+        tf.relocate([_LOCATION], Header(frame_id=f"lens{number}", stamp=_HEADER.stamp), "base")
+    assert len(tf.problems) == 16
+    tf.relocate([_LOCATION], Header(frame_id="lens99", stamp=_HEADER.stamp), "")
+    assert len(tf.problems) == 15
+
+
 def test_the_wait_is_a_parameter(tf: Transforms, monkeypatch: pytest.MonkeyPatch) -> None:
     """TF of a robot whose localization takes 0.3 s was never found."""
     monkeypatch.setitem(globals(), "_wait_s", 0.0)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import rclpy
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from support.ros_peer import RosPeer
 from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraStatistics
 from xsam_ros.messages.streams import StreamEnd
-from xsam_ros.node.diagnostics import camera_status, model_status
+from xsam_ros.node.diagnostics import Diagnostics, camera_status, model_status
 from xsam_ros.node.memory import MemoryStatistics
 from xsam_ros.node.metrics import NodeStatistics, StreamStatistics
 
@@ -182,3 +185,35 @@ def test_latency_and_memory_are_numbers() -> None:
     }
     assert values["inference p50 / p99 [ms]"] == "50.5 / 99.0"
     assert float(values["resident memory [MB]"]) > 10.0
+
+
+def _diagnostics(node: Any, problems: Sequence[str] = ()) -> Diagnostics:
+    return Diagnostics(node, NodeStatistics(), {}, model=lambda: "none", transforms=lambda: problems)
+
+
+def test_missing_transforms_are_named(ros: Any) -> None:
+    """The reason was in each location only."""
+    problems = ["no transform from 'lens' to 'map': not connected", "no transform from 'rear' to 'map': old"]
+    _, status = _diagnostics(ros.node, problems).statuses()
+    assert status.name.endswith(": transforms")
+    assert (status.level, status.message) == (DiagnosticStatus.WARN, problems[1])
+    assert [pair.value for pair in status.values] == problems
+    assert len(_diagnostics(ros.node).statuses()) == 1
+
+
+def test_two_nodes_of_one_name_are_noticed(ros: Any, eventually: Callable[..., Any]) -> None:
+    """Services of one name: requests went to either of them."""
+    first = rclpy.create_node("eyes", context=ros.context, namespace="robot1")
+    other = rclpy.create_node("eyes", context=ros.context, namespace="robot2")
+    diagnostics = _diagnostics(first)
+    eventually(lambda: ("eyes", "/robot2") in first.get_node_names_and_namespaces(), "the other node")
+    assert diagnostics.statuses()[0].level == DiagnosticStatus.OK
+    with RosPeer() as peer:  # in a context of its own, as another process
+        twin = rclpy.create_node("eyes", context=peer.context, namespace="robot1")
+        eventually(lambda: diagnostics.statuses()[0].level == DiagnosticStatus.WARN, "the twin")
+        status = diagnostics.statuses()[0]
+        assert status.message.startswith("2 nodes are called /robot1/eyes")
+        assert "__node" in status.message
+        twin.destroy_node()
+    for node in (first, other):
+        node.destroy_node()
