@@ -23,7 +23,6 @@ from xsam.types.arrays import Rebuilt, owned
 from xsam.types.checks import (
     enum_member,
     flag,
-    frame_id_problem,
     real_number,
     typed_entries,
     whole_number,
@@ -120,8 +119,6 @@ class Frame(Rebuilt):
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise InvalidImageError(f"{name} of a frame has the wrong type: {value!r:.80}")
         object.__setattr__(self, "stamp_ns", int(self.stamp_ns))
-        if problem := frame_id_problem(self.frame_id):
-            raise InvalidImageError(f"frame_id {problem}")
         for name in ("depth_m", "intrinsics"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, np.ndarray):

@@ -132,7 +132,7 @@ class FrameDecoder:
         frame = Frame(
             rgb=rgb,
             camera=self.camera,
-            frame_id="" if frame_problem else header.frame_id,
+            frame_id=header.frame_id,
             stamp_ns=stamp_ns(header.stamp),
             depth_m=depth_m,
             intrinsics=intrinsics,

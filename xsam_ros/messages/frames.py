@@ -7,6 +7,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
+from xsam.types.checks import frame_id_problem
 from xsam.types.requests import MAX_IMAGE_SIDE_PX, Frame
 from xsam_ros.messages.image_messages import image_from_array, rgb_from_image
 from xsam_ros.messages.text import require_sendable
@@ -53,6 +54,9 @@ def frame_from_image(
     Raises:
         InvalidImageError: the message cannot be read, or a side exceeds `max_side_px`.
     """
+    problem = frame_id_problem(image.header.frame_id)
+    if problem and notes is not None:
+        notes.append(f"the frame_id of the image {problem}")
     return Frame(
         rgb=rgb_from_image(image, max_side_px=max_side_px, notes=notes),
         camera=camera,

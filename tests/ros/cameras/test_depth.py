@@ -250,7 +250,7 @@ def test_names_that_no_frame_has_cost_the_locations_only(clock: FakeClock, frame
         got = camera.frame()
         assert got.frame.rgb.shape == (4, 6, 3)
         assert (got.frame.depth_m is None) == (not override)
-        assert got.frame.frame_id == override
+        assert got.frame.frame_id == got.header.frame_id == (override or frame_id)
         if not override:
             assert "frame_id of the images" in got.no_depth_reason
             assert "front.frame_override" in got.no_depth_reason

@@ -13,7 +13,6 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from pycocotools import mask as coco_mask
 from rcl_interfaces.srv import DescribeParameters
 from sensor_msgs.msg import Image
-from std_msgs.msg import Header
 
 import xsam_ros.msg as messages
 from tests.ros.image_driver import ImageDriver
@@ -209,7 +208,6 @@ def _broken_image(**fields: Any) -> Image:
         _broken_image(height=0, width=0, data=array.array("B")),
         _broken_image(encoding="mp4"),
         _broken_image(encoding=""),
-        _broken_image(header=Header(frame_id="/front_optical")),
         _broken_image(height=2**32 - 1, width=2**32 - 1),
         _broken_image(height=100),
         _broken_image(step=1),
