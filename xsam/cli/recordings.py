@@ -142,7 +142,12 @@ def open_sinks(kinds: Sequence[str], folder: Path, queries: Sequence[Query]) -> 
 
             sinks.append(VideoSink(folder))
         elif kind == "mcap":
-            raise InvalidOptionError("--save mcap is not there yet")
+            import mcap  # noqa: F401  # before the work: it may not be installed
+            import rosbags  # noqa: F401
+
+            from xsam.media.sinks.mcap import McapSink
+
+            sinks.append(McapSink(folder))
     return sinks
 
 

@@ -22,6 +22,7 @@ from xsam.media.run import Summary, segment_frames
 from xsam.media.sinks.base import Sink
 from xsam.media.sinks.coco import CocoSink
 from xsam.media.sinks.images import FrameSink, LabelImageSink, OverlaySink
+from xsam.media.sinks.mcap import McapSink
 from xsam.media.sinks.video import VideoSink
 from xsam.media.sinks.yolo import YoloSink
 from xsam.media.sources import open_sources
@@ -39,6 +40,7 @@ def sinks_for(folder: Path) -> list[Sink]:
         CocoSink(folder, QUERIES),
         YoloSink(folder, QUERIES),
         VideoSink(folder),
+        McapSink(folder),
     ]
 
 
@@ -92,10 +94,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Return every file but videos by its path; times in the journal are left out."""
+    """Return every file but recordings by its path; times in the journal are left out."""
     files = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".mp4":
+        if path.is_file() and path.suffix not in (".mp4", ".mcap"):
             data = path.read_bytes()
             if path.name == "results.jsonl":
                 lines = [json.loads(line) for line in data.splitlines()]
