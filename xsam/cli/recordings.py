@@ -74,6 +74,7 @@ def segment_recording(
 ) -> None:
     """Segment all frames of a source, and end the command with the exit code of the run."""
     from xsam.media.journal import Journal
+    from xsam.media.live import without_password
     from xsam.media.run import segment_frames
     from xsam.media.stopping import stop_requests
     from xsam.wire.conversion import query_to_body
@@ -82,7 +83,7 @@ def segment_recording(
     folder = options.folder or Path("runs") / "segment" / _folder_name(names[0])
     run = {
         "model": options.model,
-        "sources": list(names),
+        "sources": [without_password(name) for name in names],
         "queries": [query_to_body(query).model_dump(mode="json") for query in queries],
         "every": {"frames": options.every.frames, "seconds": options.every.seconds},
         "track": options.track,
@@ -92,9 +93,15 @@ def segment_recording(
         sinks = open_sinks(options.save, folder, queries)
         with console.status("loading the model …"):
             engine = load()
+        with_memory = options.track and engine.has_memory
+        sessions = [engine.open_session(query) for query in queries] if with_memory else []
 
         def ask(frame: Frame, asked: Sequence[Query]) -> list[SegmentationResult]:
-            return engine.segment(frame, asked, keep_frame=False)
+            return engine.segment(frame, sessions or asked, keep_frame=False)
+
+        def forget() -> None:
+            for session in sessions:
+                session.reset()
 
         with _progress(console) as progress, stop_requests() as stopped:
             summary = segment_frames(
@@ -105,8 +112,11 @@ def segment_recording(
                 sinks=sinks,
                 every=options.every,
                 track=options.track,
+                on_sequence=forget,
                 stopped=stopped,
             )
+    if sessions and summary.known:
+        summary.notes["the model's memory of earlier frames began anew where the run was resumed"] += 1
     report(summary, as_json=options.as_json)
     raise typer.Exit(_CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
 

@@ -133,6 +133,14 @@ def segment(
             rich_help_panel=_RECORDINGS,
         ),
     ] = DEFAULT_PICTURES_HZ,
+    network: Annotated[
+        bool,
+        typer.Option(
+            "--network",
+            help="Allow sources that are addresses: rtsp://camera/stream --network.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = False,
     topic: Annotated[
         str | None,
         typer.Option(
@@ -203,6 +211,7 @@ def segment(
         save=kinds,
         sources=SourceOptions(
             rate_hz=fps,
+            allow_network=network,
             bag=BagTopics(color=topic or "", depth=depth_topic or "", info=info_topic or ""),
         ),
         every=Every.parse(every),

@@ -99,6 +99,7 @@ def segment_frames(
     sinks: Sequence[Sink] = (),
     every: Every | None = None,
     track: bool = False,
+    on_sequence: Callable[[], None] = lambda: None,
     on_frame: Progress | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Summary:
@@ -115,6 +116,7 @@ def segment_frames(
         sinks: receive frames and results.
         every: which frames to use; None = all.
         track: give objects ids that stay the same from frame to frame.
+        on_sequence: called before the first frame of each video, bag or folder is segmented.
         on_frame: see `Progress`.
         stopped: asked before every frame; True ends the run.
 
@@ -128,11 +130,14 @@ def segment_frames(
     earlier = journal.earlier()
     for sink in sinks:
         sink.begin(journal.earlier())
-    failures = 0
+    failures, sequence = 0, ""
     try:
         for frame in (every or Every()).choose(source.frames()):
             if stopped():
                 raise KeyboardInterrupt
+            if frame.sequence != sequence:
+                sequence = frame.sequence
+                on_sequence()
             entry = next(earlier, None)
             if entry is not None:
                 results, problem = _known(frame, entry, queries, sinks, trackers, summary)

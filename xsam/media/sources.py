@@ -154,7 +154,14 @@ class SourceList:
 def _open(name: str, options: SourceOptions) -> Iterator[Path | Source]:
     """Yield the paths of pictures, and other sources."""
     if _ADDRESS.match(name) or (_CAMERA.fullmatch(name) and not Path(name).is_file()):
-        raise SourceError(f"cameras and addresses cannot be opened yet: {name}")
+        if _ADDRESS.match(name) and not options.allow_network:
+            raise SourceError(
+                "addresses are opened with --network only", hint="the address is yours to trust"
+            )
+        from xsam.media.live import open_live
+
+        yield open_live(name)
+        return
     path = Path(name).expanduser()
     if not _exists(str(path)) and glob.has_magic(name):
         matches = sorted(map(Path, glob.glob(str(path), recursive=True)), key=natural_order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class VideoFile:
         """
         self.name = name
         self._path = path
-        with open_video(path) as (container, stream):
+        with self._opened() as (container, stream):
             self._count = _expected_frames(container, stream)
 
     @property
@@ -55,7 +55,7 @@ class VideoFile:
 
         index, last_ns, packets = 0, 0, 0
         suspect = False  # a frame was lost that the ones until the next keyframe build on
-        with open_video(self._path) as (container, stream):
+        with self._opened() as (container, stream):
             end_s, announced_s, announced = (
                 0.0,
                 _duration_s(container, stream),
@@ -98,6 +98,9 @@ class VideoFile:
             )
         elif not index:
             yield self._damaged(0, 0, "the video has no frames")
+
+    def _opened(self) -> AbstractContextManager[tuple[InputContainer, VideoStream]]:
+        return open_video(self._path)
 
     def _frame(self, index: int, stamp_ns: int, picture: av.VideoFrame, suspect: bool) -> SourceFrame:
         def load(notes: list[str]) -> Frame:
@@ -154,14 +157,23 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise SourceError(
                 f"{path} is a list of other files, not a video", hint="give the videos themselves"
             )
-        if not container.streams.video:
-            raise SourceError(f"{path} has no video stream")
-        stream = container.streams.video[0]
-        if max(stream.width, stream.height) > MAX_IMAGE_SIDE_PX:
-            raise SourceError(
-                f"{path} is {stream.width}×{stream.height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed"
-            )
-        yield container, stream
+        yield container, first_stream(str(path), container)
+
+
+def first_stream(name: str, container: InputContainer) -> VideoStream:
+    """Return the first video stream.
+
+    Raises:
+        SourceError: there is none, or it is too large.
+    """
+    if not container.streams.video:
+        raise SourceError(f"{name} has no video stream")
+    stream = container.streams.video[0]
+    if max(stream.width, stream.height) > MAX_IMAGE_SIDE_PX:
+        raise SourceError(
+            f"{name} is {stream.width}×{stream.height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed"
+        )
+    return stream
 
 
 def rgb_of_picture(picture: av.VideoFrame, notes: list[str]) -> NDArray[np.uint8]:

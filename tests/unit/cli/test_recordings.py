@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from support.golden import GOLDEN
+from support.golden import GOLDEN, GOLDEN_X2SAM
 from tests.unit.cli.command import error_line, json_line, run_xsam
 from tests.unit.media.clips import scene, write_video
+from xsam import Query, XSam
 from xsam.cli.segment import split_arguments
 from xsam.errors import InvalidQueryError
+from xsam.media.video_files import VideoFile
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +67,22 @@ def test_a_video_with_every_output(clip: Path, tmp_path: Path) -> None:
     assert "--resume" in failure["hint"]
     again = json.loads(run_xsam("segment", clip, *arguments, "--save", "coco", "--resume", "--json").stdout)
     assert (again["frames"], again["resumed"]) == (3, 3)
+
+
+def test_tracking_uses_the_memory_of_a_model_that_has_one(clip: Path, tmp_path: Path) -> None:
+    """The same masks as a session gives; the second video begins without the memory of the first."""
+    model = GOLDEN_X2SAM / "x2a"
+    arguments = ("cat", "--threshold", 0, "--every", 3, "--track", "--out", tmp_path / "out")
+    run_xsam("segment", clip, clip, *arguments, "--model", model, "--device", "cpu", "--json")
+    session = XSam.load(model, device="cpu").open_session(Query(text="cat", score_threshold=0.0))
+    frames = [frame.load([]) for frame in VideoFile("clip", clip).frames()][::3]
+    expected = [session.step(frame).segments.masks for frame in frames]
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()[1:]
+    found = [
+        tuple(segment["mask"]["counts"].encode() for segment in json.loads(line)["results"][0]["segments"])
+        for line in lines
+    ]
+    assert found == 2 * [tuple(mask.counts for mask in masks) for masks in expected]
 
 
 def test_the_folder_of_a_run_has_a_default(
