@@ -66,7 +66,7 @@ async function ask() {
   } catch (error) {
     if (control !== running || error.name === "AbortError") return;
     forget();
-    results.say([error.message, error.hint].filter(Boolean).join(". "), error.status ?? "failed");
+    results.say(error.message, error.status ?? "failed", error.hint);
   } finally {
     if (control === running) {
       running = null;
@@ -150,7 +150,7 @@ const source = new PictureSource({
     results.say("Nothing asked yet.");
     if (currentQuery()) await ask();
   },
-  onProblem: (message) => results.say(message, "failed"),
+  onProblem: (message, hint) => results.say(message, "failed", hint),
   server,
 });
 

@@ -22,8 +22,8 @@ export class ResultList {
   }
 
   /** Show a line without an answer: waiting, or a failure of the connection. */
-  say(text, status = "") {
-    this.show({ status, message: text, segments: [] }, []);
+  say(message, status = "", hint = "") {
+    this.show({ status, message, hint, segments: [] }, []);
   }
 
   show(result, objects) {

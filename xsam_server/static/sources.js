@@ -58,8 +58,8 @@ export class PictureSource {
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { width: 1280 }, audio: false });
     } catch (error) {
-      const secure = window.isSecureContext ? "" : " Browsers allow it on localhost and over https only.";
-      this.onProblem(`The webcam cannot be used: ${error.message}.${secure}`);
+      const hint = window.isSecureContext ? "" : "browsers allow it on localhost and over https only";
+      this.onProblem(`The webcam cannot be used: ${error.message}`, hint);
       return;
     }
     find("webcam").textContent = "Stop webcam";
@@ -104,7 +104,7 @@ export class PictureSource {
       const blob = await this.server.cameraPicture(name);
       await this.take(new File([blob], `${name}.jpg`, { type: blob.type }), name);
     } catch (error) {
-      this.onProblem([error.message, error.hint].filter(Boolean).join(". "));
+      this.onProblem(error.message, error.hint);
     }
   }
 }
