@@ -37,6 +37,20 @@ _ORDER = re.compile(
     r"(?:please )?(?:(?:find|locate|detect|segment|look for|search for)(?: me)?|show me) (?!of\b)(?=\S)",
     re.IGNORECASE,
 )
+# A question about one kind of thing: "where is the mug", "how many mugs are there?"
+_QUESTION = re.compile(
+    r"(?P<place>where(?:'s| is| are))?(?(place)|(?:(?:is|are) there|(?:do|can) you see|how many"
+    r"|(?:the )?number of|(?P<count>count(?: the)?))) (?P<thing>\S.*?)"
+    r"(?: (?:is|are) (?:there|visible|in view)| (?:do|can) (?:you|we|i) see)?\??",
+    re.IGNORECASE,
+)
+_VAGUE = frozenset(
+    (
+        *("thing", "object", "item", "stuff", "everything", "anything", "something", "nothing", "all", "any"),
+        *("one", "ones", "it", "them", "this", "that", "these", "those", "a", "an", "the", "some"),
+    )
+)
+_AN_ID = re.compile(r"f\d+[a-z]*/m\d+", re.IGNORECASE)
 _ABSENCE = re.compile(
     r"(?:no(?!.*\bsigns?\b)|not|without|except|everything but|anything but) ", re.IGNORECASE
 )
@@ -113,6 +127,9 @@ def read_phrase(text: str, *, max_chars: int, noun_only: bool = False) -> str:
     phrase = bare_phrase(text)
     if (order := _ORDER.match(phrase)) is not None:
         phrase = phrase[order.end() :]
+    phrase = re.sub(r"\((e?s)\)", r"\1", _asked_for(phrase))  # "mug(s)"
+    if _AN_ID.fullmatch(phrase):
+        raise ValueError("it is an id: name what to find in words")
     if is_blank(phrase):
         raise ValueError("it is empty: name what to find")
     if len(phrase) > max_chars:
@@ -129,6 +146,8 @@ def read_phrase(text: str, *, max_chars: int, noun_only: bool = False) -> str:
     rest = phrase.split(None, 1)[1] if definite and " " in phrase else phrase
     category = _without_quantity(rest)
     several = _without_plural(category)
+    if set(_words(several or category)) <= _VAGUE:
+        raise ValueError("it names nothing in particular: name a kind of thing")
     if definite and not noun_only:
         # "the mugs" are all of them; "the mugs on the tray" is a description
         return phrase if several is None or _has_relation(several) else several
@@ -136,6 +155,18 @@ def read_phrase(text: str, *, max_chars: int, noun_only: bool = False) -> str:
     if _is_modifier(noun):
         raise ValueError(f"it names no thing: say what is {noun.lower()}")
     return noun
+
+
+def _asked_for(phrase: str) -> str:
+    """Return what a question asks to be found, where that is one kind of thing; else the phrase as it is."""
+    asked = _QUESTION.fullmatch(phrase)
+    if asked is None:
+        return phrase
+    thing = asked["thing"]
+    plain = not _has_relation(thing) and not _VAGUE & set(_words(_without_determiners(thing)))
+    if asked["count"] and _without_plural(thing) is None:
+        return phrase  # "count dracula"
+    return thing if plain or (asked["place"] and not thing.endswith("?")) else phrase
 
 
 def split_phrases(text: str) -> list[str]:
@@ -212,7 +243,7 @@ def _split_at_and(piece: str, *, listed: bool) -> list[str]:
     halves = re.split(r" (?:and|or|&) ", piece, flags=re.IGNORECASE)
     if len(halves) == 1 or any(_is_modifier(half) or _has_relation(half) for half in halves[:-1]):
         return [piece]
-    begins_anew = all(re.match(r"(?:the|a|an|all|some|every|each) ", h, re.IGNORECASE) for h in halves)
+    begins_anew = any(re.match(r"(?:the|a|an|all|some|every|each) ", h, re.IGNORECASE) for h in halves[1:])
     counts = [len(half.split()) for half in halves]
     alike = max(counts) == 1 or min(counts) >= 2 or _words(halves[-1])[0] in _MODIFIERS
     return halves if listed or begins_anew or alike else [piece]

@@ -17,6 +17,7 @@ PLANNER_HINTS = {
     "INVALID_QUERY": "reword the query",
     "INVALID_OPTION": "tell the user that a setting of the program is wrong",
     "INVALID_IMAGE": "this image cannot be used: use another camera, or tell the user",
+    "SOURCE": "tell the user that the source of the pictures cannot be opened",
     "CAMERA_UNAVAILABLE": "use another camera, or tell the user",
     "UNKNOWN_CAMERA": "use one of the cameras that the tool lists",
     "NO_FRAME": "call again in a moment, use another camera, or tell the user that this one gives no image",

@@ -28,7 +28,14 @@ _MAX_ECHOED_POINTS = 6
 _X, _Y = "pixels from the left edge", "pixels from the upper edge"
 _SYNONYMS = {
     **{"x1": "x", "y1": "y", "x_min": "x", "y_min": "y", "x_max": "x2", "y_max": "y2", "kind": "type"},
-    **{"box_xyxy": "box", "xyxy": "box", "center_xy": "point", "point_xy": "point", "xy": "point"},
+    **{
+        "coordinates": "point",
+        "box_xyxy": "box",
+        "xyxy": "box",
+        "center_xy": "point",
+        "point_xy": "point",
+        "xy": "point",
+    },
 }
 _LABELS = {
     **{"1": "positive", "true": "positive", "+": "positive", "foreground": "positive", "include": "positive"},
@@ -40,6 +47,7 @@ _LABELS = {
         "exclude": "negative",
     },
 }
+_EXAMPLE = '{"type":"point","x":150,"y":170}'
 _UNCLEAR = {"bbox": "x, y, width, height or two corners", "box_2d": "rows or columns first"}
 
 
@@ -90,8 +98,10 @@ class MarkArguments(BaseModel):
     @classmethod
     def _read_spellings(cls, value: Any) -> Any:
         """Accept other names for the fields, pairs and boxes as lists, and a type that follows from them."""
-        if not isinstance(value, dict):
+        if isinstance(value, MarkArguments):
             return value
+        if not isinstance(value, dict):
+            raise ValueError(f"a mark is an object such as {_EXAMPLE}, got {value!r:.40}")
         given = {name: item for name, item in value.items() if item is not None}
         for name, meanings in _UNCLEAR.items():
             if name in given:
@@ -99,10 +109,15 @@ class MarkArguments(BaseModel):
         renamed = {_SYNONYMS.get(name, name): item for name, item in given.items()}
         if len(renamed) != len(given):
             return value  # a name and its synonym: refused as they are
+        points = renamed.get("points")
+        if isinstance(points, (list, tuple)) and len(points) > 1 and not {"x", "y", "path"} & set(renamed):
+            first, *path = renamed.pop("points")
+            corner = dict(first) if isinstance(first, dict) else {"point": first}
+            renamed = {**corner, **renamed, "path": path}
         for name, names in (("point", ("x", "y")), ("box", ("x", "y", "x2", "y2"))):
             if _is_list(renamed.get(name), len(names)) and not set(names) & set(renamed):
                 renamed |= zip(names, renamed.pop(name), strict=True)
-                renamed.setdefault("type", name)
+                renamed.setdefault("type", "scribble" if renamed.get("path") else name)
         if "label" in renamed:
             label = str(renamed["label"]).strip().lower()
             renamed["label"] = _LABELS.get(label, label)

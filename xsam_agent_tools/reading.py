@@ -45,6 +45,7 @@ _ONE_ID = re.compile(r"\[[\w/.-]+\]")
 _FORGED_ID = re.compile(
     r"\[[^\[\]]*\d[^\[\]]*\]|\b\w[\w.-]*\s*[/\\\u2044\u2215\u29f8]\s*m\s*\d+\b", re.IGNORECASE
 )
+_WRITTEN_ID = re.compile(r"(?<![\w/])f\d+[a-z]*/m\d+(?![\w/])", re.IGNORECASE)
 _EMPTY_BRACKETS = re.compile(r"\[[\s,]*\]|\([\s,]*\)")
 _FENCE = re.compile(r"^```[a-z]*\s*(.*?)\s*```$", re.DOTALL)
 
@@ -219,11 +220,13 @@ def read_ids(
     """
     ids: dict[str, None] = {}
     read_as: dict[str, Any] = {}
-    for item in written_items(value, own_name):
+    entries = value if isinstance(value, (list, tuple)) else [value]
+    items = [entry["id"] if isinstance(entry, Mapping) and "id" in entry else entry for entry in entries]
+    for item in written_items(items, own_name):
         if isinstance(item, bool) or not isinstance(item, (str, int)):
             raise ValueError(f"an id is a text such as 'f7/m1', got {item!r:.40}")
         sent = str(item)
-        found = [part for part in map(_plain_id, re.split(r"[\s,;]+", plain_text(sent))) if part]
+        found = _ids_in(plain_text(sent))
         for object_id in found:
             if len(object_id) > MAX_ID_CHARS:
                 raise ValueError(f"an id has {len(object_id)} characters: copy it from an earlier answer")
@@ -242,6 +245,14 @@ def read_ids(
     if left_out and not more_are_left_out:
         raise ValueError("give one id" if max_count == 1 else f"{len(ids)} ids, at most {max_count} at once")
     return Reading(value=kept, read_as=read_as, left_out=left_out)
+
+
+def _ids_in(text: str) -> list[str]:
+    """Return the ids in a text: those among words ("f1/m1 (mug) and f1/m2"), else the parts of the text."""
+    written = _WRITTEN_ID.findall(text)
+    if written and not re.search(r"[\d/]", _WRITTEN_ID.sub("", text)):
+        return [object_id.lower() for object_id in written]
+    return [part for part in map(_plain_id, re.split(r"[\s,;]+", text)) if part]
 
 
 def read_count(value: Any, *, own_name: str, default: int, largest: int) -> Reading:
@@ -307,7 +318,8 @@ def merge_notes(readings: Iterable[Reading]) -> dict[str, Any]:
 
 
 def bare_phrase(text: str) -> str:
-    """Return a phrase without invisible characters, spaces around it, bullets, quotes and a full stop."""
+    """Return a phrase without emoji, invisible characters, spaces around it, bullets, quotes, a full stop."""
+    text = "".join(char for char in text if unicodedata.category(char) != "So")
     text = _BULLET.sub("", " ".join(plain_text(text).replace("_", " ").split()))
     text = text.strip(_QUOTES + " ,;:.!")
     return text.lstrip("([{").rstrip(")]}") if text[:1] in ("(", "[", "{") else text

@@ -8,10 +8,11 @@ default) are understood, and what was changed is kept for the answer; anything e
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, WithJsonSchema, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator, WithJsonSchema, create_model
 from pydantic.json_schema import SkipJsonSchema
 
 from xsam_agent_tools.phrases import read_phrase, read_phrases
@@ -30,7 +31,7 @@ from xsam_agent_tools.reading import (
     read_switch,
     read_text,
 )
-from xsam_agent_tools.spatial.relations import RELATIONS
+from xsam_agent_tools.spatial.relations import RELATION_SYNONYMS, RELATIONS
 
 MAX_QUERIES = 8
 MAX_QUERY_CHARS = 200
@@ -159,7 +160,9 @@ def compare_objects_args() -> type[BaseModel]:
     ids = _ids(
         "object_ids", "ids on one image; for left_of … on: the first is compared with the others", 2, MAX_IDS
     )
-    relation = _choice("relation", RELATIONS, "what to find out", required=True)
+    relation = _choice(
+        "relation", RELATIONS, "what to find out", required=True, other_names=RELATION_SYNONYMS
+    )
     return _model("compare_objects", {"object_ids": ids, "relation": relation})
 
 
@@ -245,7 +248,27 @@ def _cameras(cameras: Sequence[str]) -> tuple[Any, str]:
         f"which camera; default {cameras[0]}; all = every camera at once: each object says its camera,"
         " cameras lists what became of each"
     )
-    return _choice("camera", (*cameras, ALL_CAMERAS), description)
+    words = ("*", "every", "each", "all cameras", "every camera", *(("both",) if len(cameras) == 2 else ()))
+    others = {word: ALL_CAMERAS for word in words if word not in cameras}
+    annotation, default = _choice("camera", (*cameras, ALL_CAMERAS), description, other_names=others)
+    return (Annotated[annotation, BeforeValidator(functools.partial(_listed_cameras, cameras))], default)
+
+
+def _listed_cameras(cameras: Sequence[str], value: Any) -> Any:
+    """Read a list of all cameras as "all"; leave anything else to the field.
+
+    Raises:
+        ValueError: it lists several cameras, but not all.
+    """
+    written = re.split(r"\s*[,;&+]\s*|\s+and\s+", value) if isinstance(value, str) else value
+    if not isinstance(written, (list, tuple)) or len(written) < 2:
+        return value
+    named = {name.strip(" []'\"") for name in written if isinstance(name, str)}
+    if not named <= set(cameras) or len(named) < 2:
+        return value
+    if named != set(cameras):
+        raise ValueError(f"give one camera, or {ALL_CAMERAS!r}, which are {', '.join(cameras)}")
+    return ALL_CAMERAS
 
 
 def _choice(

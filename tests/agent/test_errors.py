@@ -68,7 +68,7 @@ def test_unknown_image(tool, call) -> None:
         ),
         ({"queries": ["mug"], "max_objects": 2.5}, "whole number from 1 to 50, got 2.5"),
         ({"queries": ["mug"], "max_objects": True}, "whole number from 1 to 50, got True"),
-        ({"queries": ["mug"], "camera": ["front", "wrist"]}, "camera: give one name"),
+        ({"queries": ["mug"], "camera": [1, 2]}, "camera: "),
         ({"queries": ["mug"], "topic": "/rgb"}, "topic: Extra inputs are not permitted"),
         ({"queries": ["mug"], "image_id": "f" * 65}, "image_id: an id has 65 characters"),
     ],

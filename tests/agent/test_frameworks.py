@@ -27,7 +27,7 @@ def searched(make_tools, table, call):
 
     def make(images: str = "none", **settings: Any):
         tools = make_tools(segmenter=table, frame_source=table.frame, images=images, **settings)
-        call(tools["segment_objects"], queries=["mug"])
+        call(tools["segment_objects"], queries=["mug", "unicorn"])
         return tools
 
     return make

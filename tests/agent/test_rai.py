@@ -35,7 +35,7 @@ def searched(make_tools, table, call):
     """Make all tools with images, after a search that found mugs."""
     png = PictureSettings(format="png")
     tools = make_tools(segmenter=table, frame_source=table.frame, images="tool", pictures=png)
-    call(tools["segment_objects"], queries=["mug"])
+    call(tools["segment_objects"], queries=["mug", "unicorn"])
     return tools
 
 

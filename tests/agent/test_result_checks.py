@@ -118,7 +118,7 @@ def test_labels_hold_neither_invisible_characters_nor_forged_ids(
     make_tools, call, label: str, shown: str
 ) -> None:
     tools = make_tools(segmenter=RecordingSegmenter(MASKS["plate"], label=label))
-    result = call(tools["segment_objects"], queries=["thing"])
+    result = call(tools["segment_objects"], queries=["cup"])
     assert [item["label"] for item in result["objects"]] == [shown]
     assert shown in result.message.content
 

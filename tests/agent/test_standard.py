@@ -21,7 +21,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "ask_scene": {"question": "what can i drink from?"},
     "inspect_object": {"object_id": "f1/m1"},
     "locate_objects_3d": {"object_ids": ["f1/m1", "f1/m2"]},
-    "report_not_found": {"query": "fork", "tried": ["mug"], "reason": "not in view"},
+    "report_not_found": {"query": "unicorn", "tried": ["unicorn"], "reason": "not in view"},
     "segment_with_prompt": {"prompts": [{"type": "point", "x": 0.809, "y": 0.525}], "image_id": "f1"},
     "refine_object": {"object_id": "f1/m1", "remove": [{"type": "point", "x": 0.005, "y": 0.99}]},
     "filter_objects": {"image_id": "f1", "drop": ["2"]},
@@ -35,7 +35,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
 class _OverTheTable:
     @pytest.fixture(autouse=True, params=list(BUILDERS))
     def _build(self, request: pytest.FixtureRequest, sim_tools, call) -> None:
-        call(sim_tools["segment_objects"], queries=["mug"])
+        call(sim_tools["segment_objects"], queries=["mug", "unicorn"])
         self._tool = sim_tools[request.param]
 
     @property
@@ -58,7 +58,7 @@ class TestIntegration(_OverTheTable, ToolsIntegrationTests):
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_suites_run_over_calls_that_succeed(sim_tools, call, name: str) -> None:
     """The standard suite also passes with a tool that returns nothing but errors."""
-    call(sim_tools["segment_objects"], queries=["mug"])
+    call(sim_tools["segment_objects"], queries=["mug", "unicorn"])
     result = call(sim_tools[name], **EXAMPLES[name])
     assert result.message.status == "success", result.json
     assert result["status"] == ("no_match" if name == "report_not_found" else "ok")

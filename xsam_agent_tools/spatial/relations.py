@@ -53,6 +53,12 @@ EXTREMES = {
     "smallest": "smaller",
 }
 RELATIONS = (*PAIRWISE, "between", *EXTREMES, "closest_to")
+# Other words for them. "behind", "under" and "closest" are not among them: they may mean two things.
+RELATION_SYNONYMS = {
+    **{"left": "left_of", "to the left of": "left_of", "right": "right_of", "to the right of": "right_of"},
+    **{"closer": "nearer", "further": "farther", "bigger": "larger", "in": "inside", "on top of": "on"},
+    **{"in between": "between", "furthest": "farthest", "biggest": "largest"},
+}
 
 _ABOUT_DEPTH = ("nearer", "farther")
 _ABOUT_SIZE = ("larger", "smaller")

@@ -40,7 +40,7 @@ def cameras_payload(
     payload: Part = {"status": status, "cameras": [_camera_entry(name, part) for name, part in parts.items()]}
     for key in _LISTS:
         entries = [_with_camera(entry, name) for name, part in found.items() for entry in part.get(key, ())]
-        if entries or key == "objects":
+        if entries or any(key in part for part in found.values()):
             payload[key] = entries
     for key in _NUMBERS:
         if any(key in part for part in found.values()):

@@ -52,6 +52,9 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
             hint = f"look first: {suggested_call('segment_objects', [query])}"
             raise NotLookedError(f"nothing was looked for yet, so {query!r} may well be there", hint=hint)
         searched = {phrase.lower() for search in searches for phrase in search.phrases}
+        if not any(phrase.lower() in searched for phrase in (query, *tried)):
+            hint = f"look for it first: {suggested_call('segment_objects', [query])}"
+            raise NotLookedError(f"nobody has looked for {query!r} or what you say you tried", hint=hint)
         payload = {"status": "no_match", "reported": True, "query": query}
         payload["tried"] = [phrase for phrase in tried if phrase.lower() in searched]
         payload["images"] = list(dict.fromkeys(search.image_id for search in searches))[-10:]
@@ -67,7 +70,11 @@ def report_not_found(toolbox: Toolbox) -> ToolSpec:
         if unused := [camera for camera in perception.cameras if camera not in used]:
             payload["cameras_not_used"] = unused
         payload["next"] = "tell the user"
-        still = _still_found(perception, searches, query)
+        # Where the thing itself was never searched for, what was tried in its place stands for it.
+        meant = [query] if query.lower() in searched else tried
+        still = next(
+            (i for i in (_still_found(perception, searches, p) for p in meant) if i is not None), None
+        )
         if still is not None:
             payload["status"], payload["reported"] = "unsure", False
             what = still or "something that was not listed"

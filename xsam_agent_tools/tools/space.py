@@ -66,6 +66,7 @@ def locate_objects_3d(toolbox: Toolbox) -> ToolSpec:
     perception = toolbox.perception
 
     def run(object_ids: list[str], frame: str = "") -> Output:
+        frame = frame.removeprefix("/")  # as names of frames were in ROS 1
         found = [perception.store.object(object_id) for object_id in object_ids]
         for scene, _ in found:
             perception.check_scene_age(scene, position=True)

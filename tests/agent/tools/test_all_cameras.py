@@ -145,6 +145,7 @@ def test_a_dead_camera_costs_its_own_limit_and_not_the_deadline(make_tools, call
             assert (failed["camera"], failed["code"]) == ("wrist", "DEADLINE")
             assert "not searched: wrist" in result["hint"], name
         began_s = time.monotonic()
+        call(tools["segment_objects"], queries=["unicorn", "mug"], camera="all")
         report = call(tools["report_not_found"], query="unicorn", tried=["unicorn"], reason="no")
         assert report["cameras_not_used"] == ["wrist"]
         assert time.monotonic() - began_s < 40.0
