@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -349,7 +349,8 @@ class XSam:
 
 def _several(queries: Any) -> list[Any]:
     try:
-        return list(None if isinstance(queries, (bytes, Mapping)) else queries)  # type: ignore[arg-type]
+        unordered = isinstance(queries, (bytes, Mapping, Set))  # results are in the order of the queries
+        return list(None if unordered else queries)  # type: ignore[arg-type]
     except TypeError:  # not iterable
         raise InvalidQueryError(
             f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"

@@ -220,6 +220,12 @@ def test_the_right_matrix_gives_the_right_position() -> None:
         pytest.param(
             {"k": [300.0, 0, 120.0, 0, 300.0, 160.0, 0, 0, 1.0]}, "turned image of 240×320", "", id="turned"
         ),
+        pytest.param(
+            {"k": [300.0, 0, 160.0, 0, 300.0, 90.0, 0, 0, 1.0]}, "of 320×180 px, not", "roi", id="320×180"
+        ),
+        pytest.param(
+            {"k": [300.0, 0, 212.5, 0, 300.0, 119.0, 0, 0, 1.0]}, "of 424×240 px, not", "roi", id="424×240"
+        ),
         pytest.param({"k": [1e-300, 0, 160.0, 0, 1e-300, 120.0, 0, 0, 1.0]}, "impossible", "", id="tiny"),
         pytest.param({"k": [1e300, 0, 160.0, 0, 1e300, 120.0, 0, 0, 1.0]}, "impossible", "", id="huge"),
         pytest.param({"k": [300.0, 0, 1e18, 0, 300.0, 120.0, 0, 0, 1.0]}, "outside", "", id="far center"),
@@ -254,6 +260,14 @@ def test_matrices_of_real_cameras_are_accepted(image_hw: tuple[int, int], fields
     notes: list[str] = []
     intrinsics_for(_small(**fields), image_hw, notes=notes)
     assert notes == []
+
+
+def test_rectification_may_move_the_principal_point() -> None:
+    """To the middle of another usual size by chance, so this is a note and not an error."""
+    notes: list[str] = []
+    p = [300.0, 0.0, 160.0, 0.0, 0.0, 300.0, 90.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    assert intrinsics_for(_small(p=p), (240, 320), rectified=True, notes=notes)[1, 2] == 90.0
+    assert "320×180" in notes[0]
 
 
 def test_a_crop_without_a_region_is_noted() -> None:

@@ -131,7 +131,8 @@ def test_queries_may_be_texts(one_engine: XSam) -> None:
 
 
 @pytest.mark.parametrize(
-    "queries", [5, 2.5, None, b"mug", {"mug": 1}, [5], ["mug", None], [b"mug"], np.array("mug")]
+    "queries",
+    [5, 2.5, None, b"mug", {"mug": 1}, {"mug", "cup"}, [5], ["mug", None], [b"mug"], np.array("mug")],
 )
 def test_queries_of_other_types(one_engine: XSam, queries: Any) -> None:
     with pytest.raises(InvalidQueryError):

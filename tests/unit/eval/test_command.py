@@ -73,6 +73,18 @@ def test_eval_prints_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _eval().output.endswith("3 images, 40 questions: 40 referring\nsampled: …\n")
 
 
+def test_an_interrupted_evaluation_prints_its_scores_and_says_so_by_its_code(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _pretend(monkeypatch, {"referring_miou": 0.25, "complete": False})
+    result = _eval("--json")
+    assert result.exit_code == 130
+    scores = json.loads(result.stdout)
+    assert (scores["referring_miou"], scores["complete"]) == (0.25, False)
+    _pretend(monkeypatch, {"complete": True})
+    assert _eval("--json").exit_code == 0
+
+
 def test_eval_reports_what_got_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
     failures = {"failed": 2, "failures": {"gcg: DEADLINE: no answer within [bold] 1 s": 2}}
     _pretend(monkeypatch, failures)

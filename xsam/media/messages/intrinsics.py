@@ -28,6 +28,18 @@ _ROUNDING_PX = 16
 _CENTERED = (0.35, 0.65)
 """Principal points of uncropped images, as a share of width and height."""
 
+_FAR_OFF = 0.1
+_NEAR_MIDDLE = 0.02
+"""A principal point this far from the middle of its image (share of a side), and this near to the middle of
+another one, is that one's."""
+
+_USUAL_SIZES = (
+    *((320, 180), (320, 240), (424, 240), (480, 270), (640, 360), (640, 400), (640, 480), (672, 376)),
+    *((752, 480), (800, 600), (848, 480), (960, 540), (960, 600), (1024, 768), (1280, 720), (1280, 800)),
+    *((1280, 960), (1280, 1024), (1344, 376), (1440, 1080), (1600, 1200), (1920, 1080), (1920, 1200)),
+    *((2208, 1242), (2592, 1944), (3840, 2160)),
+)
+
 _UNDISTORTED_MODELS = ("", "none", "plumb_bob", "rational_polynomial")
 """Models that are no distortion if all coefficients are 0."""
 
@@ -80,7 +92,7 @@ def intrinsics_for(
     matrix = _matrix(info, rectified)
     _check_matrix(matrix, info, rectified=rectified, parameter=parameter)
     _check_sizes(info, region, (binning_x, binning_y), (width, height))
-    note = _check_principal_point(matrix, info, rectified=rectified)
+    note = _check_principal_point(matrix, info, (height, width), rectified=rectified)
     if note and notes is not None:
         notes.append(note)
     scale_x, scale_y = width / region.width, height / region.height
@@ -253,6 +265,23 @@ def _matrix_problem(matrix: NDArray[np.float64], info: RosCameraInfo) -> str:
     return ""
 
 
+def _other_size(cx: float, cy: float, width: int, height: int) -> tuple[int, int] | None:
+    """Return the usual size of another aspect ratio that a principal point is the middle of, if any.
+
+    A matrix of 640×360 px, used for 640×480, is off by 60 px in one direction only.
+    """
+    if max(abs((cx + 0.5) / width - 0.5), abs((cy + 0.5) / height - 0.5)) < _FAR_OFF:
+        return None
+    for other in _USUAL_SIZES:
+        same_aspect = abs(other[0] * height / (other[1] * width) - 1.0) < _MAX_ASPECT_ERROR
+        if not same_aspect and all(
+            abs(2.0 * (middle + 0.5) / side - 1.0) < _NEAR_MIDDLE
+            for middle, side in zip((cx, cy), other, strict=True)
+        ):
+            return other
+    return None
+
+
 def _aspect(ratio: float) -> float:
     return max(ratio, 1.0 / ratio)
 
@@ -290,7 +319,9 @@ def _check_sizes(
         )
 
 
-def _check_principal_point(matrix: NDArray[np.float64], info: RosCameraInfo, *, rectified: bool) -> str:
+def _check_principal_point(
+    matrix: NDArray[np.float64], info: RosCameraInfo, image_hw: tuple[int, int], *, rectified: bool
+) -> str:
     """Return a note on a principal point far from the middle of the calibrated image; "" = it is near.
 
     Raises:
@@ -308,11 +339,13 @@ def _check_principal_point(matrix: NDArray[np.float64], info: RosCameraInfo, *, 
             hint=f"{_BELONGS_HINT}, and that the driver scales {name} with width and height",
         )
     low, high = _CENTERED
-    if low < share_x < high and low < share_y < high:
+    other = _other_size(cx, cy, width, height)
+    if low < share_x < high and low < share_y < high and other is None:
         return ""
     region = _region(info)
     of_region = (cx + 0.5) / region.width, (cy + 0.5) / region.height
-    if all(low < share < high for share in of_region):
+    is_part = (region.width, region.height) != (width, height)
+    if is_part and all(low < share < high for share in of_region):
         raise InvalidImageError(
             f"{at} is the middle of the region of interest of {region.width}×{region.height} px, not of "
             f"{calibrated}: {name} must be that of the full resolution (REP 104)",
@@ -322,6 +355,17 @@ def _check_principal_point(matrix: NDArray[np.float64], info: RosCameraInfo, *, 
         raise InvalidImageError(
             f"{at} is the middle of the turned image of {height}×{width} px, not of {calibrated}",
             hint="if the driver rotates the image, it must rotate its camera info, too",
+        )
+    if other is not None:
+        belongs = (
+            f"{at} is the middle of an image of {other[0]}×{other[1]} px, not of {calibrated}: {name} is for "
+            "another resolution"
+        )
+        if rectified or image_hw != (height, width):  # rectification moves it, and so does a crop
+            return f"{belongs}, unless the lens is shifted or the image is a crop"
+        raise InvalidImageError(
+            belongs,
+            hint="width, height and K of a camera info must be those of one resolution, and roi its part",
         )
     if _aspect(share_x / share_y) < 1.2:  # as far off in both directions: the middle of another size
         raise InvalidImageError(
