@@ -28,7 +28,6 @@ from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_bu
 from xsam_ros.cameras.transforms import Transforms
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.messages.text import replace_unsendable
-from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
 from xsam_ros.node.lifecycle import not_active, release_memory, reported
@@ -37,7 +36,7 @@ from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
 from xsam_ros.node.service import SegmentService
 from xsam_ros.node.status import camera_to_message
-from xsam_ros.node.stream_query import StreamQuery, check_rate, shortened
+from xsam_ros.node.stream_query import check_rate, configured_stream, shortened
 from xsam_ros.node.stream_service import refuse, respond
 from xsam_ros.node.streams import Claim, Streams
 from xsam_ros.publishers.camera import CameraPublishers
@@ -295,11 +294,14 @@ class SegmenterNode(LifecycleNode):
         for name in self._current_parameters().cameras:
             declare(self, CameraParameters, prefix=f"{name}.")
             camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
+            field, value = "stream_rate_hz", str(camera.stream_rate_hz)
             try:
                 check_rate(camera.stream_rate_hz)
+                if camera.stream_text:
+                    field, value = "stream_text", shortened(camera.stream_text)
+                    configured_stream(camera)
             except XSamError as error:
-                parameter = f"{name}.stream_rate_hz"
-                raise InvalidParameterValueException(parameter, camera.stream_rate_hz, str(error)) from error
+                raise InvalidParameterValueException(f"{name}.{field}", value, str(error)) from error
 
     def _warn_of_unused_parameters(self) -> None:
         given = given_parameters(self)
@@ -359,9 +361,8 @@ class SegmenterNode(LifecycleNode):
         for name in self._cameras:
             camera: CameraParameters = read(self, CameraParameters, prefix=f"{name}.")
             if self._streams is not None and camera.stream_text:
-                query = SegmentQuery(text=camera.stream_text)
                 claim = Claim(owner=f"parameter {name}.stream_text", gives_way=True)
-                self._streams.start(name, StreamQuery([query], camera.stream_rate_hz), claim)
+                self._streams.start(name, configured_stream(camera), claim)
 
     def _elapse_leases(self) -> None:
         if self._streams is not None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from xsam.errors import InvalidQueryError
+from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.queries import check_query_message
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.requests import ParsedQuery, parse_queries
@@ -70,6 +71,15 @@ class StreamQuery:
             )
             for message in self._messages
         )
+
+
+def configured_stream(camera: CameraParameters) -> StreamQuery:
+    """Return the queries of the stream that the parameters of a camera describe.
+
+    Raises:
+        InvalidQueryError: see `StreamQuery`.
+    """
+    return StreamQuery([SegmentQuery(text=camera.stream_text)], camera.stream_rate_hz)
 
 
 def check_rate(rate_hz: float) -> None:

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import InvalidTopicNameException
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rclpy.validate_topic_name import validate_topic_name
 
 from xsam.types.checks import frame_id_problem
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+_MAX_REASON_CHARS = 300
 
 Table = TypeVar("Table", bound="DataclassInstance")
 
@@ -109,8 +113,10 @@ def invalid_value_reason(row: Field[Any], value: Any) -> str:
     if spec.topic and value:
         try:
             validate_topic_name(value)
-        except InvalidTopicNameException as error:
-            return " ".join(str(error).split())
+            # With the name of some node: only the full name shows repeated slashes and what is too long.
+            validate_full_topic_name(expand_topic_name(value, "node", "/"))
+        except (InvalidTopicNameException, ValueError) as error:
+            return " ".join(str(error).split())[:_MAX_REASON_CHARS]
     if spec.frame and (problem := frame_id_problem(value)):
         return f"the frame {problem}"
     if spec.minimum is not None and spec.maximum is not None and not spec.minimum <= value <= spec.maximum:

@@ -86,6 +86,9 @@ def test_the_node_warns_and_runs(spawn: Callable[..., Any], ros: Any, eventually
         ({"front.buffer_mb": 0}, "front.buffer_mb"),
         ({"front.stream_rate_hz": 1e-10}, "rate_hz must be 0"),
         ({"front.qos": 5}, "front.qos"),
+        ({"front.frame_override": "/front_optical"}, "begins with a slash"),
+        ({"front.image_topic": "/front//image"}, "front.image_topic"),
+        ({"front.stream_text": "x" * 3000}, "front.stream_text"),
     ],
 )
 def test_bad_values_of_cameras_are_found_before_the_model_loads(
