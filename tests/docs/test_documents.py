@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from pytest_examples import CodeExample, EvalExample, find_examples
 
 from tests.docs.documents import ROOT, RUN_MARK, blocks, documents, prose, read
+from xsam.sim import sample_scene
 
 PYTHON_BLOCKS = list(find_examples(*(str(ROOT / document) for document in documents())))
 SHELL_BLOCKS = blocks("bash", "sh", "shell", "console")
@@ -96,3 +98,22 @@ def test_named_files_exist(document: str) -> None:
 
 def test_readme_shows_code_that_is_run() -> None:
     assert any(runnable(example) for example in PYTHON_BLOCKS if example.path == ROOT / "README.md")
+
+
+def test_the_first_requests_ask_for_what_the_demo_shows() -> None:
+    """The README asked for a mug where none was: the first impression was NOT_FOUND."""
+    section = read("README.md").partition("\n## ROS 2\n")[2].partition("\n## ")[0]
+    texts = re.findall(r"text: ([\w ]+)\}", section) + re.findall(r'text="([\w ]+)"', section)
+    names = re.findall(r"thing_classes: \[([\w, ]+)\]", section)
+    names += re.findall(r"thing_classes=\(([^)]+)\)", section)
+    demo = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text(encoding="utf-8"))
+    sections = {key: value["ros__parameters"] for key, value in demo.items()}
+    seeds = {parameters["seed"] for parameters in sections.values() if "seed" in parameters}
+    texts.append(sections["/**/xsam"]["moving"]["stream_text"])
+    assert len(seeds) == 1, "both cameras show one table"
+    shown = sample_scene(seeds.pop()).objects
+    known = {name for item in shown for name in (item.category, f"{item.color} {item.category}")}
+    assert len(texts) >= 4
+    assert {text.removeprefix("the ") for text in texts} <= known
+    assert len(names) == 2
+    assert {name.strip(' "') for line in names for name in line.split(",")} <= known

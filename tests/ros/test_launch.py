@@ -94,6 +94,9 @@ def test_xsam_launch() -> None:
     declared = {item.arguments[0] for item in _of(description, "DeclareLaunchArgument")}
     node = _segmenter(description)
     assert (node.named["package"], node.named["executable"]) == ("xsam_ros", "xsam_node")
+    (profile,) = _of(description, "SetEnvironmentVariable")
+    assert profile.arguments[0] == "FASTRTPS_DEFAULT_PROFILES_FILE"
+    assert profile.arguments[1].arguments == ("fastdds_profile",)
     configurations = sys.modules["launch.substitutions"].LaunchConfiguration.created
     assert {item.arguments[0] for item in configurations} == declared
     assert all(item.named["description"] for item in _of(description, "DeclareLaunchArgument"))
