@@ -14,8 +14,8 @@ from xsam.inference.postprocess import (
     best_query,
     instances,
     panoptic,
-    semantic_bands,
 )
+from xsam.inference.regions import semantic_bands
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import box_of_mask
 

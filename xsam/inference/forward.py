@@ -113,7 +113,7 @@ class ForwardPass:
         Returns:
             The predictions by prompt index, and the census of the frame that the answers are checked with.
         """
-        key = FrameCache.key(frame.rgb)
+        key = frame.pixels_id
         encoded = frames.get(key)
         if encoded is None:
             frames.make_room()

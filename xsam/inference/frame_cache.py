@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xsam.inference.census import Census
@@ -47,7 +44,7 @@ class FrameCache:
     dropped: a stream takes the memory of one frame, and requests for its newest frame still find it.
 
     A frame is identified by its pixels, not by its stamp or by the array that holds them: a driver may
-    overwrite the array with its next image. Hashing a frame of 640×480 takes about a millisecond.
+    overwrite the array with its next image. See `Frame.pixels_id`.
     """
 
     def __init__(self, limit_bytes: int) -> None:
@@ -62,13 +59,6 @@ class FrameCache:
     def nbytes(self) -> int:
         """Memory of the cached frames, bytes."""
         return sum(frame.nbytes for frame in self._frames.values())
-
-    @staticmethod
-    def key(rgb: NDArray[np.uint8]) -> bytes:
-        """Hash shape and pixels."""
-        digest = hashlib.sha256(repr(rgb.shape).encode())
-        digest.update(np.ascontiguousarray(rgb).data)
-        return digest.digest()
 
     def get(self, key: bytes) -> EncodedFrame | None:
         """Return the frame of a key and mark it as used, or None."""

@@ -10,7 +10,7 @@ Large images with many categories take seconds. Therefore every loop over querie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -167,71 +167,6 @@ def _encode_crop(inside: Tensor, top: int, left: int, geometry: MaskGeometry) ->
     return MaskRle.encode_crop(inside.cpu().numpy(), top=top, left=left, image_hw=geometry.image_hw)
 
 
-def semantic_bands(
-    class_logits: Tensor, mask_logits: Tensor, geometry: MaskGeometry, *, check: Check = always_go_on
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Classify every pixel, band by band: argmax of the queries' class × mask probabilities.
-
-    Yields:
-        First row, mask logits (Q, rows, W), and class index of each pixel (rows, W) int64.
-    """
-    p = probabilities(class_logits)
-    for top, logits in geometry.bands(mask_logits):
-        check()
-        classes = (p.T @ logits.sigmoid().flatten(1)).max(dim=0).indices
-        yield top, logits, classes.reshape(logits.shape[1:])
-
-
-def stuff_regions(
-    class_logits: Tensor,
-    mask_logits: Tensor,
-    geometry: MaskGeometry,
-    *,
-    threshold: float,
-    check: Check = always_go_on,
-) -> UnlabeledSegments:
-    """Build one region for each class that some query matches with p ≥ `threshold`.
-
-    Semantic segmentation gives every pixel to some class, so a single class would get the whole image.
-    Here a class gets a pixel only where a query that reaches the threshold covers it. With a threshold of 0
-    there is nothing to reach: every pixel gets its likeliest class, as in semantic benchmarks.
-    """
-    p = probabilities(class_logits)
-    scores = p.max(dim=0).values
-    matches = (p >= threshold).to(p.dtype).T  # (K, Q)
-    class_map = np.full(geometry.image_hw, -1, np.int32)
-    for top, logits, classes in semantic_bands(class_logits, mask_logits, geometry, check=check):
-        if threshold <= 0:
-            class_map[top : top + len(classes)] = classes.cpu().numpy()
-            continue
-        inside = (logits > 0).flatten(1).to(p.dtype)
-        # Number of matching queries that cover a pixel, of the pixel's own class.
-        covering = (matches @ inside).gather(0, classes.flatten()[None])[0].reshape(classes.shape)
-        class_map[top : top + len(classes)] = torch.where(covering > 0, classes, -1).cpu().numpy()
-    labels = (scores >= threshold).nonzero()[:, 0]
-    return UnlabeledSegments(
-        image_hw=geometry.image_hw,
-        masks=_encode_classes(class_map, labels.tolist(), check),
-        label_indices=labels,
-        scores=scores[labels],
-    )
-
-
-def _encode_classes(
-    class_map: NDArray[np.int32], classes: Sequence[int], check: Check
-) -> tuple[MaskRle, ...]:
-    """Encode the region of each class in a map (H, W) of class indices."""
-    height, width = class_map.shape
-    present = set(np.unique(class_map).tolist())
-    nothing = np.zeros((0, 0), np.bool_)
-    masks = []
-    for index in classes:
-        check()
-        region = class_map == index if index in present else nothing
-        masks.append(MaskRle.encode_crop(region, top=0, left=0, image_hw=(height, width)))
-    return tuple(masks)
-
-
 def panoptic(
     class_logits: Tensor,
     mask_logits: Tensor,
@@ -260,7 +195,8 @@ def panoptic(
     scores, labels = probabilities(class_logits).max(dim=-1)
     keep = scores >= threshold
     scores, labels = scores[keep], labels[keep]
-    found: list[tuple[BoolMask, int, float]] = []
+    found: list[tuple[int, float]] = []
+    segment_of = np.full(len(scores), -1, np.int32)  # what becomes of each query
     if len(scores):
         owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own, check=check)
         taken = np.bincount(owner.ravel(), minlength=len(scores))
@@ -269,27 +205,28 @@ def panoptic(
             check()
             if areas[index] == 0 or taken[index] / areas[index] <= overlap:
                 continue
-            mask = owner == index
-            if not every_pixel:
-                mask &= owned
+            segment_of[index] = len(found)
             if label in stuff and label in merged:
-                before, _, best = found[merged[label]]
-                found[merged[label]] = (before | mask, label, max(best, score))
+                segment_of[index] = merged[label]
+                found[merged[label]] = (label, max(found[merged[label]][1], score))
                 continue
             if label in stuff:
                 merged[label] = len(found)
-            found.append((mask, label, score))
-    return UnlabeledSegments.of_masks(
-        np.array([f[0] for f in found], np.bool_).reshape(-1, *geometry.image_hw),
-        torch.tensor([f[1] for f in found], dtype=torch.long, device=scores.device),
-        torch.tensor([f[2] for f in found], device=scores.device),
-        geometry.image_hw,
+            found.append((label, score))
+        segments = segment_of[owner]
+        if not every_pixel:
+            segments[~owned] = -1
+    return UnlabeledSegments(
+        image_hw=geometry.image_hw,
+        masks=encode_labels(segments, range(len(found)), check) if found else (),
+        label_indices=torch.tensor([f[0] for f in found], dtype=torch.long, device=scores.device),
+        scores=torch.tensor([f[1] for f in found], device=scores.device),
     )
 
 
 def _compete(
     mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool, check: Check
-) -> tuple[NDArray[np.int64], BoolMask, NDArray[np.int64]]:
+) -> tuple[NDArray[np.int32], BoolMask, NDArray[np.int64]]:
     """Return each pixel's owner (H, W), whether it is in the owner's mask (H, W), and own areas (N,)."""
     owners, owned = [], []
     areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
@@ -300,9 +237,25 @@ def _compete(
         own = (weighted if weigh_own else chances) >= 0.5
         owner = weighted.max(dim=0).indices
         areas += own.flatten(1).sum(dim=1)
-        owners.append(owner.cpu().numpy())
+        owners.append(owner.to(torch.int32).cpu().numpy())
         owned.append((chances.gather(0, owner[None])[0] >= 0.5).cpu().numpy())
     return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy()
+
+
+def encode_labels(label_map: NDArray[np.int32], labels: Sequence[int], check: Check) -> tuple[MaskRle, ...]:
+    """Encode the region of each label in a map (H, W); −1 is no label. Each is read in its own box only."""
+    from scipy.ndimage import find_objects  # imported late: most requests need no SciPy
+
+    height, width = label_map.shape
+    boxes = find_objects(label_map + 1, max_label=max(labels, default=0) + 1)
+    masks = []
+    for label in labels:
+        check()
+        box = boxes[label]
+        region = np.zeros((0, 0), np.bool_) if box is None else label_map[box] == label
+        top, left = (0, 0) if box is None else (box[0].start, box[1].start)
+        masks.append(MaskRle.encode_crop(region, top=top, left=left, image_hw=(height, width)))
+    return tuple(masks)
 
 
 def without_duplicates(

@@ -24,11 +24,11 @@ from xsam.inference.postprocess import (
     matching_queries,
     panoptic,
     probabilities,
-    stuff_regions,
     to_segments,
     without_duplicates,
 )
 from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
+from xsam.inference.regions import stuff_regions
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task

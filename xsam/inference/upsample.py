@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from xsam.config.square import Square
 
 BAND_BYTES = 32 << 20
+MAX_TILES = 64  # along a side of the image
+MIN_TILE_PX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,8 +59,7 @@ class MaskGeometry:
             (height, width) logits, which may be empty, and the row and column where they begin.
         """
         positive = mask_logits > 0
-        rows = self._axis(0, mask_logits.shape[0])
-        columns = self._axis(1, mask_logits.shape[1])
+        rows, columns = self.axes(mask_logits)
         spans = []
         for axis, occupied in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
             where = occupied.nonzero()[:, 0]
@@ -72,22 +73,34 @@ class MaskGeometry:
             logits = logits[:0, :0]
         return logits, top, left
 
-    def bands(self, mask_logits: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield the result of `upsample` in bands of rows: the first row, and (N, rows, W) logits."""
+    def bands(self, mask_logits: Tensor, *, others: int = 0) -> Iterator[tuple[int, Tensor]]:
+        """Yield the result of `upsample` in bands of rows: the first row, and (N, rows, W) logits.
+
+        Args:
+            mask_logits: (N, h, w).
+            others: maps of the same size that the caller makes of each band; they count as its memory.
+        """
         height, width = self.image_hw
-        count = max(1, len(mask_logits))
-        rows, columns = (self._axis(axis, mask_logits.shape[axis + 1]) for axis in (0, 1))
+        count = max(1, len(mask_logits) + others)
+        rows, columns = self.axes(mask_logits)
         wide = mask_logits.float() @ columns.matrix.to(mask_logits.device).T  # (N, h, W)
         step = max(1, BAND_BYTES // (count * width * 4))
         for top in range(0, height, step):
             yield top, rows.resize(wide, top, min(top + step, height))
 
-    def _axis(self, axis: int, cells: int) -> _Axis:
-        return _axis(cells, self.side, self.scaled_hw[axis], self.image_hw[axis])
+    def axes(self, mask_logits: Tensor) -> tuple[Axis, Axis]:
+        """Return the interpolation along the rows and the columns of (…, h, w) logits."""
+        rows, columns = (
+            _axis(cells, self.side, scaled, pixels)
+            for cells, scaled, pixels in zip(
+                mask_logits.shape[-2:], self.scaled_hw, self.image_hw, strict=True
+            )
+        )
+        return rows, columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Axis:
+class Axis:
     """Interpolation from decoder cells to image pixels along one axis."""
 
     matrix: Tensor  # (pixels, cells) float32
@@ -102,18 +115,70 @@ class _Axis:
 
     def resize(self, cells: Tensor, start: int, end: int) -> Tensor:
         """Interpolate (…, cells, M) to (…, end − start, M)."""
-        span = slice(int(self.first[start]), int(self.last[end - 1]) + 1)
+        span = self.cells(slice(start, end))
         return self.matrix[start:end, span].to(cells.device) @ cells[..., span, :]
+
+    def cells(self, pixels: slice) -> slice:
+        """Return the cells that a range of pixels depends on."""
+        return slice(int(self.first[pixels.start]), int(self.last[pixels.stop - 1]) + 1)
 
 
 @functools.lru_cache(maxsize=32)
-def _axis(cells: int, side: int, scaled: int, pixels: int) -> _Axis:
+def _axis(cells: int, side: int, scaled: int, pixels: int) -> Axis:
     with torch.inference_mode(False), torch.no_grad():
         square = F.interpolate(torch.eye(cells)[None], size=side, mode="linear", align_corners=False)
         resized = F.interpolate(square[..., :scaled], size=pixels, mode="linear", align_corners=False)[0]
     taken = resized.numpy() != 0
-    return _Axis(
+    return Axis(
         matrix=resized.T.contiguous(),
         first=taken.argmax(axis=0).astype(np.int64),
         last=(cells - 1 - taken[::-1].argmax(axis=0)).astype(np.int64),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiles:
+    """The camera image in tiles, with bounds of the logits inside each; T tiles, row by row."""
+
+    mask_logits: Tensor  # (Q, h, w)
+    rows: Axis
+    columns: Axis
+    spans: tuple[tuple[slice, ...], tuple[slice, ...]]  # pixels of each row of tiles, and of each column
+    lowest: Tensor  # (Q, T)
+    highest: Tensor
+
+    @classmethod
+    def of(cls, geometry: MaskGeometry, mask_logits: Tensor) -> Tiles:
+        """Divide an image: up to `MAX_TILES` tiles along a side, each of at least `MIN_TILE_PX` pixels."""
+        rows, columns = geometry.axes(mask_logits)
+        logits = mask_logits.float()
+        spans = []
+        for pixels in geometry.image_hw:
+            step = max(MIN_TILE_PX, -(-pixels // MAX_TILES))
+            spans.append(tuple(slice(at, min(at + step, pixels)) for at in range(0, pixels, step)))
+        bounds = []
+        for extreme in (Tensor.amin, Tensor.amax):  # interpolation stays between the cells that it reads
+            lines = torch.stack([extreme(logits[:, rows.cells(s)], dim=1) for s in spans[0]], dim=1)
+            cells = torch.stack([extreme(lines[:, :, columns.cells(s)], dim=2) for s in spans[1]], dim=2)
+            bounds.append(cells.flatten(1))
+        return cls(
+            mask_logits=logits,
+            rows=rows,
+            columns=columns,
+            spans=(spans[0], spans[1]),
+            lowest=bounds[0],
+            highest=bounds[1],
+        )
+
+    def window(self, tile: int) -> tuple[slice, slice]:
+        """Return the rows and columns of a tile."""
+        row, column = divmod(tile, len(self.spans[1]))
+        return self.spans[0][row], self.spans[1][column]
+
+    def logits(self, tile: int) -> Tensor:
+        """Return the part of `MaskGeometry.upsample` inside a tile, (Q, rows, columns)."""
+        vertical, horizontal = self.window(tile)
+        part = self.mask_logits[..., self.columns.cells(horizontal)]
+        part = self.rows.resize(part, vertical.start, vertical.stop)
+        across = self.columns.matrix[horizontal, self.columns.cells(horizontal)]
+        return part @ across.T.to(part.device)

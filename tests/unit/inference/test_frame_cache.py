@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import pickle
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from support.golden import GOLDEN
 from xsam import (
+    Frame,
     ModelError,
     OutOfMemoryError,
     Query,
@@ -34,7 +37,7 @@ def _frame(values: int) -> EncodedFrame:
 
 
 def _key(value: int) -> bytes:
-    return FrameCache.key(np.full((2, 3, 3), value, np.uint8))
+    return Frame(rgb=np.full((2, 3, 3), value, np.uint8)).pixels_id
 
 
 # ------------------------------------------------------------------------------------- by itself
@@ -42,13 +45,18 @@ def _key(value: int) -> bytes:
 
 def test_a_frame_is_known_by_its_pixels() -> None:
     rgb = np.arange(2 * 6 * 3, dtype=np.uint8).reshape(2, 6, 3)
-    key = FrameCache.key(rgb)
-    assert FrameCache.key(rgb.copy()) == key
-    assert FrameCache.key(np.asfortranarray(rgb)) == key
-    assert FrameCache.key(rgb.reshape(6, 2, 3)) != key
-    assert FrameCache.key(rgb[::-1]) != key
+    frame = Frame(rgb=rgb)
+    key = frame.pixels_id
+    assert Frame(rgb=rgb.copy()).pixels_id == key
+    columns_first = np.asfortranarray(rgb)
+    columns_first.flags.writeable = False
+    assert Frame(rgb=columns_first).pixels_id == key
+    assert Frame(rgb=rgb.reshape(6, 2, 3)).pixels_id != key
+    assert Frame(rgb=rgb[::-1]).pixels_id != key
     rgb[1, 5, 2] += 1
-    assert FrameCache.key(rgb) != key
+    assert Frame(rgb=rgb).pixels_id != key
+    assert dataclasses.replace(frame, rgb=rgb).pixels_id != key
+    assert pickle.loads(pickle.dumps(frame)).pixels_id == frame.pixels_id == key
 
 
 def test_shared_memory_counts_once() -> None:

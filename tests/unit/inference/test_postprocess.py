@@ -29,10 +29,10 @@ from xsam.inference.postprocess import (
     matching_queries,
     panoptic,
     probabilities,
-    semantic_bands,
     to_segments,
     without_duplicates,
 )
+from xsam.inference.regions import semantic_bands
 from xsam.inference.upsample import MaskGeometry
 
 

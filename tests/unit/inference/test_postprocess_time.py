@@ -24,10 +24,9 @@ from xsam.inference.postprocess import (
     matching_queries,
     panoptic,
     probabilities,
-    semantic_bands,
-    stuff_regions,
     without_duplicates,
 )
+from xsam.inference.regions import semantic_bands, stuff_regions
 from xsam.inference.results import Prediction, compose
 from xsam.inference.stages import REMINDER_S, StageClock
 from xsam.inference.upsample import MaskGeometry
@@ -104,6 +103,30 @@ def test_regions_are_those_of_the_definition() -> None:
         torch.testing.assert_close(found.scores, scores[list(expected)])
         for mask, pixels in zip(found.masks, expected.values(), strict=True):
             np.testing.assert_array_equal(mask.decode(), pixels)
+
+
+@pytest.mark.parametrize("image_hw", [(1000, 1500), (37, 53)])
+def test_regions_are_those_of_every_pixel(image_hw: tuple[int, int]) -> None:
+    """Large blobs, so that most tiles are decided without their pixels; and an image of few tiles."""
+    generator = torch.Generator().manual_seed(1)
+    geometry = MaskGeometry.for_image(image_hw, Square(side=128))
+    centers, radii = (
+        torch.rand((2, QUERIES, 1, 1), generator=generator) * SIDE,
+        2 + 8 * torch.rand((QUERIES, 1, 1), generator=generator),
+    )
+    cells = torch.arange(float(SIDE))
+    distances = ((cells[:, None] - centers[0]) ** 2 + (cells - centers[1]) ** 2).sqrt()
+    mask_logits = 2 * (radii - distances)
+    class_logits = torch.randn((QUERIES, 41), generator=generator) * 2
+    class_logits[torch.arange(QUERIES), torch.arange(QUERIES) % 12] += 5
+    p = probabilities(class_logits)
+    found = stuff_regions(class_logits, mask_logits, geometry, threshold=0.3)
+    assert 5 <= len(found.masks) < 40
+    bands = [(logits, classes) for _, logits, classes in semantic_bands(class_logits, mask_logits, geometry)]
+    logits, classes = torch.cat([b[0] for b in bands], dim=1), torch.cat([b[1] for b in bands])
+    for label, mask in zip(found.label_indices.tolist(), found.masks, strict=True):
+        covered = (logits[p[:, label] >= 0.3] > 0).any(dim=0)
+        np.testing.assert_array_equal(mask.decode(), (covered & (classes == label)).numpy())
 
 
 def test_a_deadline_ends_the_composition_of_a_result() -> None:
