@@ -23,7 +23,7 @@ OVERRIDES = {
     "llm_device": (str, "Device of the language model"),
     "llm_weights": (str, "as_loaded or int8"),
     "compiled": (bool, "true to compile the encoders"),
-    "threads": (int, "CPU threads of PyTorch, 0 for its default"),
+    "threads": (int, "CPU threads of PyTorch, 0 for as many as other programs leave free"),
     "frame_cache_mib": (int, "Memory for features of recent frames in MiB, 0 for none"),
     "memory": (str, "Memory of earlier frames in streams, auto or off"),
     "memory_refresh_frames": (int, "Frames after which the queries of a stream are read again"),

@@ -35,6 +35,7 @@ from xsam.inference.census import census_names
 from xsam.inference.family import Network, VideoFamily
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
+from xsam.inference.free_cores import FreeCores
 from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import HookRaisedError, StageClock, guarded
@@ -52,9 +53,9 @@ MAX_REFRESH = 1_000_000
 class XSam:
     """X-SAM with its tokenizer and preprocessing, ready to segment.
 
-    Use `XSam.load`. Calls are serialized by a lock and deterministic: the same frame and queries give the
-    same result. What depends on the frame alone is computed once and cached for further queries on the same
-    pixels (see `FrameCache`).
+    Use `XSam.load`. Calls are serialized by a lock and deterministic: with the same number of threads, the
+    same frame and queries give the same result. What depends on the frame alone is computed once and cached
+    for further queries on the same pixels (see `FrameCache`).
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class XSam:
         options = check_options({"frame_cache_mib": frame_cache_mib, "threads": threads})
         self._forward: ForwardPass | None = ForwardPass(model.eval(), tokenizer, model_id=model_id)
         self._threads = options["threads"]
+        self._free_cores = FreeCores()
         self._lock = threading.Lock()
         self._frames = FrameCache(int(options["frame_cache_mib"] * 2**20))
         self._process_id = os.getpid()
@@ -98,7 +100,8 @@ class XSam:
             compiled: compile the encoders with `torch.compile` on the first frame, which takes about two
                 minutes on one core and needs a C++ compiler; without one, requests raise `ModelError`.
                 Saves a few percent on a new frame on one CPU core; not measured on a GPU.
-            threads: CPU threads of PyTorch during a call; None leaves PyTorch's own number.
+            threads: CPU threads of PyTorch during a call; None = PyTorch's own number, less the cores that
+                other programs have kept busy lately (see `xsam.inference.free_cores`).
             frame_cache_mib: memory for what was computed from earlier frames; 0 disables the cache.
 
         Raises:
@@ -256,13 +259,19 @@ class XSam:
         if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
         try:
-            with torch.inference_mode(), cpu_threads(self._threads), _model_errors():
+            with torch.inference_mode(), cpu_threads(self._thread_count()), _model_errors():
                 yield self._open_forward()
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit
             raise
         finally:
             self._lock.release()
+
+    def _thread_count(self) -> int | None:
+        given: int | None = self._threads
+        if given is not None or self._open_forward().model.device.type != "cpu":
+            return given
+        return min(torch.get_num_threads(), self._free_cores.count())
 
     @property
     def has_memory(self) -> bool:

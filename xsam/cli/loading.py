@@ -46,7 +46,8 @@ Compiled = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads; PyTorch's number by default.", rich_help_panel=_PANEL)
+    int | None,
+    typer.Option(min=1, help="CPU threads; by default as many as are free.", rich_help_panel=_PANEL),
 ]
 FrameCacheMib = Annotated[
     float | None,

@@ -45,7 +45,10 @@ class NodeParameters:
         "and saves a few percent on each new frame on a CPU.",
     )
     threads: int = parameter(
-        0, "CPU threads of PyTorch during inference; 0 = PyTorch's default.", minimum=0, maximum=1024
+        0,
+        "CPU threads of PyTorch during inference; 0 = one for each core that other programs leave free.",
+        minimum=0,
+        maximum=1024,
     )
     frame_cache_mib: int = parameter(
         256,
