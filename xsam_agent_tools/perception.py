@@ -325,8 +325,10 @@ class Perception:
         """
         if self._frames is None:
             raise NoFrameError(f"the frames of camera {camera!r} are not available here")
-        requested_ns = self._clock_ns()
+        started_s = time.monotonic()
         frame = self._frames.newest(camera, deadline)
+        # Only now: the clock of a ROS client may have become simulated time by this call.
+        requested_ns = self._clock_ns() - round((time.monotonic() - started_s) * 1e9)
         check_age(frame.stamp_ns, requested_ns, self.limits.max_age_s, f"the newest frame of {camera!r}")
         return frame, self._clock_ns()
 

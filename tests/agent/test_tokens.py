@@ -52,7 +52,7 @@ def test_an_object_of_a_large_image_takes_at_most_70_tokens(make_toolkit, call, 
     ).get_tools()[0]
     for phrase, options in (
         (label, {}),
-        ("thing", {"image_id": "f1kqztw"}),
+        ("cup", {"image_id": "f1kqztw"}),
     ):  # then all of them have same_as, too
         result = call(tool, queries=[phrase], **options)
         assert len(result["objects"]) == 10

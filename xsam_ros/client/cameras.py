@@ -48,6 +48,7 @@ class CameraFeed:
     ) -> None:
         """Subscribe to the topics of the camera, which the node has resolved."""
         self.used_s = time.monotonic()
+        self._has_waited = False
         self._max_side_px = max_side_px
         clock: Any = connection.node.get_clock()
         self._buffer = CameraBuffer(
@@ -64,9 +65,16 @@ class CameraFeed:
         """Unsubscribe."""
         self._subscriptions.destroy()
 
-    def wait_first(self, timeout_s: float) -> bool:
-        """Wait for the first image; return whether there is one."""
+    def wait_first(self, timeout_s: float, *, again: bool = True) -> bool:
+        """Wait for the first image; return whether there is one.
+
+        Args:
+            timeout_s: how long.
+            again: also wait if somebody has waited in vain before.
+        """
         self.used_s = time.monotonic()
+        timeout_s = timeout_s if again or not self._has_waited else 0.0
+        self._has_waited = True
         return self._buffer.wait_newer(0, timeout_s=min(timeout_s, threading.TIMEOUT_MAX))
 
     def newest(self, *, max_age_s: float) -> Frame:

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from rclpy.context import Context
 
 from xsam.errors import (
+    CameraUnavailableError,
     DeadlineExceededError,
     InvalidImageError,
     InvalidOptionError,
@@ -157,7 +158,7 @@ class RosSegmenter:
         deadline = _deadline(deadline_s)
         self._transforms.listen()
         feed = self._feeds.open(source.name, deadline)
-        feed.wait_first(min(self._frame_wait_s, deadline.remaining_s))
+        feed.wait_first(min(self._frame_wait_s, deadline.remaining_s), again=False)
         hold = FrameHold(feed)
         results = self._with_first_frame(
             lambda: self._segment_by_action(source, queries, deadline, progress_hook(hold.on_stage, None)),
@@ -191,7 +192,11 @@ class RosSegmenter:
         deadline = _deadline(deadline_s)
         feed = self._feeds.open(require_sendable("camera", camera), deadline)
         feed.wait_first(deadline.remaining_s)
-        return feed.newest(max_age_s=_deadline(max_age_s).allowed_s or 0.0)
+        try:
+            return feed.newest(max_age_s=_deadline(max_age_s).allowed_s or 0.0)
+        except CameraUnavailableError:
+            self._feeds.forget(camera)  # the node may have been configured anew, with other topics
+            raise
 
     @property
     def look_up_transform(self) -> Callable[[str, str, int], NDArray[np.float64] | None] | None:

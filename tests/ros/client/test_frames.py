@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
+from rosgraph_msgs.msg import Clock
 
 from tests.ros.image_driver import ImageDriver
 from xsam import CameraRef, NoFrameError, Query, StaleFrameError, UnknownCameraError
@@ -80,6 +82,32 @@ def test_the_frame_is_the_one_that_was_segmented(segmenter: RosSegmenter, camera
     assert frame is not None
     assert (frame.camera, frame.frame_id, frame.stamp_ns) == (camera, "lens", results[0].stamp_ns)
     np.testing.assert_array_equal(frame.rgb[..., 1] == 0, results[0].masks[0])
+
+
+def test_ages_are_in_the_simulated_time_of_the_node(
+    ros: Any, spawn: Callable[..., Any], eventually: Eventually
+) -> None:
+    """A simulation begins at 0: by the system's clock its frames are decades old."""
+    now = Time(sec=100)
+    clock = ros.node.create_publisher(Clock, "/clock", 10)
+    ros.node.create_timer(0.02, lambda: clock.publish(Clock(clock=now)))
+    rgb = np.zeros((*_HW, 3), np.uint8)
+    arguments = ("--ros-args", "-r", "__node:=timed", "-p", "use_sim_time:=true", "-p", "cameras:=[sim]")
+    spawn("tests/ros/color_node.py", *arguments)
+    with (
+        ImageDriver(
+            ros,
+            image_from_rgb(rgb, "rgb8"),
+            "/sim/image_raw",
+            stamp=lambda: Time(sec=99, nanosec=500_000_000),
+        ),
+        RosSegmenter("/timed") as simulated,
+    ):
+        eventually(lambda: simulated.status(deadline_s=20.0).state == "active", "the active state")
+        toolkit = XSamToolkit(simulated, ["sim"], images="tool")
+        for name, arguments in (("show_camera", {}), ("segment_objects", {"queries": ["mug"]})):
+            spec = next(spec for spec in toolkit.specs if spec.name == name)
+            assert json.loads(spec.call(arguments)[0])["age_s"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_the_newest_frame_has_a_stamp_and_an_age_limit(segmenter: RosSegmenter) -> None:
