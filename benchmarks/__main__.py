@@ -15,13 +15,15 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from benchmarks.contention import measure_contention
+from benchmarks.growth import measure_growth
 from benchmarks.machine import describe
 from benchmarks.sizes import model_size
 from benchmarks.speed import measure
 
 
 class Size(str, Enum):
-    """What to measure: the engine with a checkpoint of this size, or the node."""
+    """What to measure: the engine with a checkpoint of this size, busy cores, growth, or the node."""
 
     TINY = "tiny"
     MID = "mid"
@@ -29,6 +31,8 @@ class Size(str, Enum):
     FULL = "full"
     X2SAM_FULL = "x2sam-full"
     NODE = "node"
+    CONTENTION = "contention"
+    GROWTH = "growth"
 
 
 class Clock(str, Enum):
@@ -38,7 +42,7 @@ class Clock(str, Enum):
     CPU = "cpu"
 
 
-DEFAULT_SIZES = ("tiny", "mid", "node")
+DEFAULT_SIZES = ("tiny", "mid", "contention", "growth", "node")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -46,7 +50,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(help=__doc__)
 def main(
     more: Annotated[list[Size] | None, typer.Argument(metavar="[SIZE]...", help="More sizes.")] = None,
-    size: Annotated[list[Size] | None, typer.Option(help="Repeatable; default: tiny mid node.")] = None,
+    size: Annotated[
+        list[Size] | None, typer.Option(help="Repeatable; default: tiny mid contention growth node.")
+    ] = None,
     cache: Annotated[Path, typer.Option(help="Folder for generated checkpoints.")] = Path("runs/bench"),
     threads: Annotated[int | None, typer.Option(min=1, help="PyTorch threads; default: all cores.")] = None,
     clock: Annotated[
@@ -77,6 +83,10 @@ def main(
             from benchmarks.node import measure_node
 
             report[name] = measure_node(log)
+        elif name == "contention":
+            report[name] = measure_contention(log)
+        elif name == "growth":
+            report[name] = measure_growth(log)
         elif name == "x2sam-full":
             from benchmarks.full_x2sam import measure_full_x2sam
 

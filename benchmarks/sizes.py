@@ -40,7 +40,7 @@ def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
             name=name,
             folder=resolve_model("tiny")[0],
             dtype="float32",
-            repetitions=5,
+            repetitions=7,
             generated_tokens=32,
             once=once,
         )
@@ -53,7 +53,7 @@ def model_size(name: str, cache: Path, *, once: bool = False) -> ModelSize:
             name=name,
             folder=folder,
             dtype="float32",
-            repetitions=3,
+            repetitions=7,
             generated_tokens=16,
             once=once,
         )
