@@ -18,6 +18,7 @@ NEED_ROS = ["examples/agent_over_ros.py", "examples/demo.py"] + [
 PROGRAMS = [
     "benchmarks/__main__.py",
     "benchmarks/agent/__main__.py",
+    "benchmarks/growth.py",
     "benchmarks/plot.py",
     "examples/agent_in_process.py",
     "examples/agent_robot_planner.py",
