@@ -51,6 +51,7 @@ class RunOptions:
     resume: bool
     as_json: bool
     model: str
+    single: bool = False  # one picture and one query: --json prints the result
 
 
 def parse_save(values: Sequence[str]) -> tuple[str, ...]:
@@ -115,9 +116,13 @@ def segment_recording(
                 on_sequence=forget,
                 stopped=stopped,
             )
+        entry = next(journal.entries(), {}) if options.single else {}
     if sessions and summary.known:
         summary.notes["the model's memory of earlier frames began anew where the run was resumed"] += 1
-    report(summary, as_json=options.as_json)
+    if options.as_json and "results" in entry:
+        typer.echo(json.dumps(entry["results"][0]))
+    else:
+        report(summary, as_json=options.as_json)
     raise typer.Exit(_CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
 
 

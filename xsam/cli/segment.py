@@ -219,6 +219,7 @@ def segment(
         resume=resume,
         as_json=as_json,
         model=model,
+        single=picture is not None and len(queries) == 1,
     )
     segment_recording(names, queries, load, options)
 

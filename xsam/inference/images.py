@@ -36,6 +36,8 @@ _OTHER_FILES: tuple[tuple[bytes, str], ...] = (
     (b"%pdf", "a PDF document; export the page as PNG"),
     (b"ftyphei", "a HEIC photo; convert it to JPEG or PNG"),
     (b"ftypmif1", "a HEIF photo; convert it to JPEG or PNG"),
+    (b"ftypavif", "a damaged AVIF picture"),
+    (b"jp2 ", "a damaged JPEG 2000 picture"),
     (b"ftyp", "a video; extract a frame as PNG"),
     (b"\x1a\x45\xdf\xa3", "a video; extract a frame as PNG"),
     (b"\x93numpy", "a NumPy array; pass the array itself"),
@@ -121,7 +123,9 @@ def decode_image(
     """
     import cv2
 
-    _check_header(name, content)
+    count = _check_header(name, content)
+    if notes is not None and count > 1:
+        notes.append(f"{short_name or name} has {count} frames or pages, of which the first is used")
     if whole:
         if content[24:25] != b"\x10" or not content.startswith(b"\x89PNG"):
             return _decode_with_pillow(name, content, formats)
@@ -160,8 +164,12 @@ def _read_file(path: Path) -> bytes:
         raise InvalidImageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _check_header(name: str, content: bytes) -> None:
-    """Raise an error if the header names a size that is too large; decoding would take gigabytes."""
+def _check_header(name: str, content: bytes) -> int:
+    """Return the number of frames of an animation or pages of a document, 1 if it is not known.
+
+    Raises:
+        InvalidImageError: the header names a size that is too large; decoding would take gigabytes.
+    """
     from PIL import Image
 
     try:
@@ -169,12 +177,15 @@ def _check_header(name: str, content: bytes) -> None:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 width, height = image.size
+                # Phones put a preview behind a photo (MPO): it is no other frame.
+                count = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
         raise InvalidImageError(f"{name} is too large: at most {limit} megapixels are allowed") from error
     except Exception:  # a format that only OpenCV knows, or not an image
-        return
+        return 1
     _check_side(name, width, height)
+    return count
 
 
 def _check_side(name: str, width: int, height: int) -> None:

@@ -17,6 +17,7 @@ from xsam.media.journal import Journal, identity
 from xsam.media.sinks.base import SegmentedFrame, Sink
 from xsam.spatial.tracking import InstanceTracker
 from xsam.types.requests import Frame, Query, SegmentationResult, Status
+from xsam.weights.files import remove_drafts
 from xsam.wire.conversion import result_from_body, result_to_body
 from xsam.wire.models import ResultBody
 
@@ -128,6 +129,7 @@ def segment_frames(
     summary = Summary()
     trackers = _Trackers(len(queries)) if track else None
     earlier = journal.earlier()
+    remove_drafts(journal.path.parent)
     for sink in sinks:
         sink.begin(journal.earlier())
     failures, sequence = 0, ""

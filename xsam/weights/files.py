@@ -59,6 +59,16 @@ def flush(path: Path) -> None:
         os.fsync(stream.fileno())
 
 
+_DRAFT = re.compile(r"\..+\.\w+\.[a-z0-9_]{8}")
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what `replace_file` left in a folder and those below it when the process was killed."""
+    for path in folder.rglob(".*"):
+        if _DRAFT.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, flush it to the disk, and rename it.
 

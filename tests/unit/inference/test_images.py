@@ -121,3 +121,57 @@ def test_16_bits_are_brightened_in_whole_files_too(shape: tuple[int, ...]) -> No
     assert notes == ["the image uses only 12 of its 16 bits and was brightened to match"]
     with pytest.raises(InvalidImageError):
         decode_image(content[: len(content) * 6 // 10], whole=True)
+
+
+COLORS = np.zeros((20, 30, 3), np.uint8)
+COLORS[:10], COLORS[10:], COLORS[:, :9, 1] = (200, 30, 30), (20, 120, 220), 250
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+def test_pictures_are_turned_as_they_are_shown(
+    tmp_path: Path, suffix: str, orientation: int, turns: int
+) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    Image.fromarray(COLORS).save(path, exif=exif, quality=100)
+    shown = np.rot90(COLORS, turns)
+    pixels = read_image(path)
+    assert pixels.shape == shown.shape
+    assert np.abs(pixels.astype(int) - shown).mean() < 12
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("CMYK", "jpg"), ("CMYK", "tif"), ("P", "png"), ("P", "gif"), ("RGBA", "png")]
+)
+def test_colors_of_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
+    path = tmp_path / f"picture.{suffix}"
+    image = Image.fromarray(COLORS)
+    converted = image.quantize(16) if mode == "P" else image.convert(mode)
+    converted.save(path, **({"quality": 100} if suffix == "jpg" else {}))
+    notes: list[str] = []
+    assert np.abs(read_image(path, notes).astype(int) - COLORS).mean() < 6
+    assert not notes
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_of_an_animation_the_first_frame_is_used_and_said_so(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"animation.{suffix}"
+    first, second = Image.fromarray(COLORS), Image.fromarray(255 - COLORS)
+    options = {"webp": {"lossless": True}, "tif": {}}.get(suffix, {"duration": 100})
+    first.save(path, save_all=True, append_images=[second], **options)
+    notes: list[str] = []
+    assert np.abs(read_image(path, notes).astype(int) - COLORS).mean() < 6
+    assert notes == [f"{path.name} has 2 frames or pages, of which the first is used"]
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif", "avif", "jp2"])
+def test_a_picture_that_is_cut_off_is_an_error(tmp_path: Path, suffix: str) -> None:
+    """Half a picture would be segmented with confidence."""
+    path = tmp_path / f"picture.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InvalidImageError):
+        read_image(path)
