@@ -278,7 +278,10 @@ class ForwardPass:
         clock.begin("decode")
         decoded = self.family.decode(encoded, [projected])
         prediction = Prediction(
-            class_logits=decoded.class_logits[0, 0], mask_logits=decoded.mask_logits[0, 0], text=text
+            class_logits=decoded.class_logits[0, 0],
+            mask_logits=decoded.mask_logits[0, 0],
+            text=text,
+            states=decoded.states[0, 0],
         )
         if not prediction.is_finite:
             raise NotFiniteError
@@ -370,4 +373,5 @@ def prediction_of(decoded: DecoderStage, index: int, conditions: int) -> Predict
     return Prediction(
         class_logits=torch.cat([logits[:, :conditions], logits[:, -1:]], dim=-1),
         mask_logits=decoded.mask_logits[0, index],
+        states=decoded.states[0, index],
     )

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, MaskRle
@@ -24,6 +25,7 @@ from xsam.types.requests import Segments
 
 PANOPTIC_OVERLAP = 0.8
 DUPLICATE_IOU = 0.7
+SEVERAL_QUERIES = -1  # in `UnlabeledSegments.queries`
 NESTED_SHARE = 0.85
 """Visible objects share no pixels: a mask with this share inside another one is a part of that object."""
 
@@ -42,17 +44,23 @@ class UnlabeledSegments:
     masks: tuple[MaskRle, ...]  # (N,)
     label_indices: Tensor  # (N,) int64
     scores: Tensor  # (N,) float32
+    queries: Tensor  # (N,) int64, of the decoder; −1 = several
 
     @classmethod
     def of_masks(
-        cls, masks: BoolMask, label_indices: Tensor, scores: Tensor, image_hw: tuple[int, int]
+        cls,
+        masks: BoolMask,
+        label_indices: Tensor,
+        scores: Tensor,
+        image_hw: tuple[int, int],
     ) -> UnlabeledSegments:
-        """Encode whole masks (N, H, W)."""
+        """Encode whole masks (N, H, W), of no query in particular."""
         return cls(
             image_hw=image_hw,
             masks=tuple(MaskRle.encode_crop(mask, top=0, left=0, image_hw=image_hw) for mask in masks),
             label_indices=label_indices,
             scores=scores,
+            queries=torch.full_like(label_indices, SEVERAL_QUERIES),
         )
 
     def pick(self, order: Tensor) -> UnlabeledSegments:
@@ -63,6 +71,7 @@ class UnlabeledSegments:
             masks=tuple(self.masks[i] for i in indices.tolist()),
             label_indices=self.label_indices[order],
             scores=self.scores[order],
+            queries=self.queries[order],
         )
 
 
@@ -138,6 +147,7 @@ def instances(
         masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
         scores=scores,
+        queries=queries,
     ).pick(scores >= threshold)
 
 
@@ -160,6 +170,7 @@ def encode_queries(
         masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
         scores=scores,
+        queries=queries,
     )
 
 
@@ -194,8 +205,8 @@ def panoptic(
     """
     scores, labels = probabilities(class_logits).max(dim=-1)
     keep = scores >= threshold
-    scores, labels = scores[keep], labels[keep]
-    found: list[tuple[int, float]] = []
+    scores, labels, queries = scores[keep], labels[keep], keep.nonzero()[:, 0].tolist()
+    found: list[tuple[int, float, int]] = []
     segment_of = np.full(len(scores), -1, np.int32)  # what becomes of each query
     if len(scores):
         owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own, check=check)
@@ -208,11 +219,11 @@ def panoptic(
             segment_of[index] = len(found)
             if label in stuff and label in merged:
                 segment_of[index] = merged[label]
-                found[merged[label]] = (label, max(found[merged[label]][1], score))
+                found[merged[label]] = (label, max(found[merged[label]][1], score), SEVERAL_QUERIES)
                 continue
             if label in stuff:
                 merged[label] = len(found)
-            found.append((label, score))
+            found.append((label, score, queries[index]))
         segments = segment_of[owner]
         if not every_pixel:
             segments[~owned] = -1
@@ -221,6 +232,7 @@ def panoptic(
         masks=encode_labels(segments, range(len(found)), check) if found else (),
         label_indices=torch.tensor([f[0] for f in found], dtype=torch.long, device=scores.device),
         scores=torch.tensor([f[1] for f in found], device=scores.device),
+        queries=torch.tensor([f[2] for f in found], dtype=torch.long, device=scores.device),
     )
 
 
@@ -299,8 +311,21 @@ def _repeats(mask: MaskRle, better: Sequence[MaskRle], iou: float, nested: float
     return bool(inside.any() or around.any())
 
 
-def to_segments(raw: UnlabeledSegments, labels: Sequence[str], *, max_instances: int) -> Segments:
-    """Label and sort: best score first, at most `max_instances`, empty masks dropped."""
+def to_segments(
+    raw: UnlabeledSegments,
+    labels: Sequence[str],
+    *,
+    max_instances: int,
+    states: Tensor | None = None,
+) -> Segments:
+    """Label and sort: best score first, at most `max_instances`, empty masks dropped.
+
+    Args:
+        raw: in any order.
+        labels: by label index.
+        max_instances: number of segments to keep.
+        states: (Q, C) of the decoder's queries, by which objects are recognized in later frames.
+    """
     raw = raw.pick(torch.tensor([mask.crop().pixels.size > 0 for mask in raw.masks], dtype=torch.bool))
     raw = raw.pick(raw.scores.argsort(descending=True, stable=True)[:max_instances])
     indices = raw.label_indices.cpu().numpy().astype(np.int32)
@@ -311,4 +336,14 @@ def to_segments(raw: UnlabeledSegments, labels: Sequence[str], *, max_instances:
         label_indices=indices,
         scores=raw.scores.detach().cpu().numpy().astype(np.float32).clip(0, 1),
         boxes_xyxy=np.array([mask.crop().box_xyxy for mask in raw.masks], np.float32).reshape(-1, 4),
+        embeddings=_embeddings(raw.queries, states),
     )
+
+
+def _embeddings(queries: Tensor, states: Tensor | None) -> NDArray[np.float32]:
+    """Return the unit states of queries (N, C); zeros where a segment has several."""
+    if states is None:
+        return np.zeros((len(queries), 0), np.float32)
+    units = F.normalize(states.detach()[queries.clamp_min(0)].float(), dim=-1)
+    units = units.masked_fill((queries < 0)[:, None], 0.0)
+    return units.cpu().numpy()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xsam.inference.postprocess import (
+    SEVERAL_QUERIES,
     Check,
     UnlabeledSegments,
     always_go_on,
@@ -71,7 +72,11 @@ def stuff_regions(
     else:
         masks = ()
     return UnlabeledSegments(
-        image_hw=geometry.image_hw, masks=masks, label_indices=labels, scores=scores[labels]
+        image_hw=geometry.image_hw,
+        masks=masks,
+        label_indices=labels,
+        scores=scores[labels],
+        queries=torch.full_like(labels, SEVERAL_QUERIES),
     )
 
 

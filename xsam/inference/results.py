@@ -45,6 +45,7 @@ class Prediction:
     class_logits: Tensor | None  # (Q, K + 1); None when there is no mask (chat, no `<SEG>`)
     mask_logits: Tensor | None  # (Q, h, w)
     text: str = ""  # generated answer, tags included
+    states: Tensor | None = None  # (Q, C)
 
     @property
     def is_finite(self) -> bool:
@@ -91,7 +92,12 @@ def compose(
         unlabeled = _select(
             class_logits, mask_logits, query, task, frame, config, prompt_region, references, check
         )
-        segments = to_segments(unlabeled, _labels(query, task, phrases), max_instances=query.max_instances)
+        segments = to_segments(
+            unlabeled,
+            _labels(query, task, phrases),
+            max_instances=query.max_instances,
+            states=prediction.states,
+        )
         best = float(probabilities(class_logits).max()) if class_logits.shape[1] > 1 else 0.0
         message = f"nothing matches {_describe(query, task)}; best score {best:.2f}"
     elif task is not Task.CHAT:

@@ -24,6 +24,7 @@ _LARGEST_ID = 2**32 - 1
 _MIN_AFFINITY = 0.05
 _NEARNESS_WEIGHT = 0.5
 _OTHER_LABEL_FACTOR = 0.4  # when the label differs from the track's
+_OTHER_EMBEDDING_FACTOR = 0.4  # when the embedding has nothing in common with the track's
 _LOST_FACTOR = 0.8  # for a track that was not in the previous frame
 _REACH = 1.0  # in object sizes, for a track seen a moment ago
 _VELOCITY_GAIN = 0.5
@@ -70,18 +71,22 @@ class _Track:
     label: str
     mask: _TrackedMask  # when it was last seen
     seen_s: float
+    embedding: NDArray[np.float32]  # unit vector (D,), zeros or empty if it is not known
     center_xy: tuple[float, float]
     full_area_px: float  # when it is not occluded, by recent frames
     velocity_xy: tuple[float, float] = (0.0, 0.0)  # px/s
     velocity_known: bool = False
 
     @classmethod
-    def start(cls, track_id: int, label: str, mask: _TrackedMask, stamp_s: float) -> _Track:
+    def start(
+        cls, track_id: int, label: str, mask: _TrackedMask, embedding: NDArray[np.float32], stamp_s: float
+    ) -> _Track:
         return cls(
             track_id=track_id,
             label=label,
             mask=mask,
             seen_s=stamp_s,
+            embedding=embedding,
             center_xy=mask.center_xy,
             full_area_px=float(mask.area),
         )
@@ -98,7 +103,14 @@ class _Track:
         shift_xy = _displaced((0.0, 0.0), self.velocity_xy, elapsed_s)
         return max(self.mask.iou(mask, shift_xy), _NEARNESS_WEIGHT * nearness)
 
-    def observe(self, mask: _TrackedMask, label: str, stamp_s: float) -> None:
+    def similarity(self, embedding: NDArray[np.float32]) -> float:
+        """Return the factor of the affinity by how similar two embeddings are; 1 if one is missing."""
+        if embedding.shape != self.embedding.shape or not (embedding.any() and self.embedding.any()):
+            return 1.0
+        cosine = max(0.0, float(embedding @ self.embedding))
+        return _OTHER_EMBEDDING_FACTOR + (1.0 - _OTHER_EMBEDDING_FACTOR) * cosine
+
+    def observe(self, mask: _TrackedMask, label: str, embedding: NDArray[np.float32], stamp_s: float) -> None:
         """Update the track with the mask it was matched to."""
         elapsed_s = stamp_s - self.seen_s
         predicted_xy = _displaced(self.center_xy, self.velocity_xy, elapsed_s)
@@ -118,6 +130,8 @@ class _Track:
             float(mask.area), self.full_area_px + forgotten * (mask.area - self.full_area_px)
         )
         self.mask, self.label, self.seen_s = mask, label, stamp_s
+        if embedding.any():
+            self.embedding = embedding
 
 
 def _displaced(
@@ -132,8 +146,9 @@ class InstanceTracker:
     Matching maximizes the sum of affinities: the overlap with the mask moved to its predicted position or,
     where there is little overlap, nearness relative to the object's size. A different label weakens a match
     but does not exclude it: open-vocabulary labels flicker between near synonyms, and the object should keep
-    its id. Of two masks in the same position the one with the right label is taken. A lost object is kept for
-    `max_lost_s` and looked for at its predicted position.
+    its id. So does another embedding (`Segments.embeddings`, the decoder's queries), if the model gives any:
+    it decides between objects that pass each other. Of two masks in the same position the one with the right
+    label is taken. A lost object is kept for `max_lost_s` and looked for at its predicted position.
 
     Ids count from `first_id` and are never reused, not even after a reset.
     """
@@ -202,20 +217,27 @@ class InstanceTracker:
 
         masks = [_TrackedMask.of(mask) for mask in segments.masks]
         ids = np.full(len(segments), _NOT_TRACKED)
-        for index, track in self._match(masks, segments.labels, stamp_s):
-            track.observe(masks[index], segments.labels[index], stamp_s)
+        embeddings = [row.copy() for row in segments.embeddings]  # a view would keep all rows in memory
+        for index, track in self._match(masks, segments.labels, embeddings, stamp_s):
+            track.observe(masks[index], segments.labels[index], embeddings[index], stamp_s)
             ids[index] = track.track_id
         for index in np.flatnonzero(ids == _NOT_TRACKED).tolist():
             if masks[index].area and self._next_id <= _LARGEST_ID:
                 ids[index] = self._next_id
                 self._tracks.append(
-                    _Track.start(self._next_id, segments.labels[index], masks[index], stamp_s)
+                    _Track.start(
+                        self._next_id, segments.labels[index], masks[index], embeddings[index], stamp_s
+                    )
                 )
                 self._next_id += 1
         return ids
 
     def _match(
-        self, masks: list[_TrackedMask], labels: tuple[str, ...], stamp_s: float
+        self,
+        masks: list[_TrackedMask],
+        labels: tuple[str, ...],
+        embeddings: list[NDArray[np.float32]],
+        stamp_s: float,
     ) -> list[tuple[int, _Track]]:
         """Return pairs of a segment's index and its track."""
         last_s = max((track.seen_s for track in self._tracks), default=-math.inf)
@@ -224,8 +246,10 @@ class InstanceTracker:
             factor = 1.0 if track.seen_s == last_s else _LOST_FACTOR
             for row, mask in enumerate(masks):
                 same = labels[row] == track.label
-                affinity[row, column] = track.affinity(mask, stamp_s) * (
-                    factor if same else factor * _OTHER_LABEL_FACTOR
+                affinity[row, column] = (
+                    track.affinity(mask, stamp_s)
+                    * track.similarity(embeddings[row])
+                    * (factor if same else factor * _OTHER_LABEL_FACTOR)
                 )
         affinity[affinity < _MIN_AFFINITY] = 0.0
         rows, columns = self._assign(affinity, maximize=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +23,9 @@ from xsam import (
     VisualPrompt,
     XSam,
 )
+from xsam.config.presets import full_x2sam_config
+from xsam.engine import VideoSession
+from xsam.inference.family import X2SamFamily
 from xsam.model.x2sam import X2SamModel
 
 pytestmark = pytest.mark.slow  # each takes a fraction of a second, together several
@@ -147,6 +153,12 @@ def test_no_session_takes_more_than_was_said(x2sam: XSam, clip: list[Rgb], query
     assert session.nbytes <= x2sam.session_nbytes(query)
 
 
+def test_the_size_at_full_size_is_the_documented_one() -> None:
+    """Five frames and one in the making, for four layers and three scales of 64 × 64 cells."""
+    network: Any = SimpleNamespace(config=full_x2sam_config(), dtype=torch.bfloat16)
+    assert round(X2SamFamily(network).session_nbytes(0) / 1e6) == 302
+
+
 def test_a_jump_back_in_time_begins_another_video(x2sam: XSam, clip: list[Rgb]) -> None:
     session, fresh = x2sam.open_session("the mug"), x2sam.open_session("the mug")
     for step in range(3):
@@ -242,6 +254,25 @@ def test_memory_that_ran_out_is_given_back(
             session.step(clip[1])
     assert (session.nbytes, session.frame_count) == (0, 0)
     assert session.step(clip[1]).answered
+
+
+def test_segments_carry_what_the_tracker_tells_objects_apart_by(x2sam: XSam, clip: list[Rgb]) -> None:
+    """A segment of one query has that query's state; a region of many has none."""
+    queries = [
+        Query(thing_classes=("cube", "mug"), stuff_classes=("water",), score_threshold=0.0),
+        Query(text="the mug"),
+        Query(stuff_classes=("water", "sky"), score_threshold=0.0),
+    ]
+    for results in (x2sam.segment(clip[0], queries), x2sam.segment(clip[0], _sessions(x2sam, queries))):
+        for result, lengths in zip(results, ({1.0}, {1.0}, {0.0}), strict=True):
+            embeddings = result.segments.embeddings
+            assert embeddings.shape == (len(result), x2sam.config.memory.channels if len(result) else 0)
+            assert set(np.linalg.norm(embeddings, axis=1).round(4).tolist()) <= lengths | {0.0}
+        assert results[1].segments.embeddings.any()
+
+
+def _sessions(engine: XSam, queries: list[Query]) -> list[VideoSession]:
+    return [engine.open_session(query) for query in queries]
 
 
 def test_a_fork_goes_on_by_itself(x2sam: XSam, clip: list[Rgb]) -> None:

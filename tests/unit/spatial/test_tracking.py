@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -273,3 +274,53 @@ def test_scipy_is_imported_before_the_first_frame() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+# ----------------------------------------------------------------------------- identity
+
+
+def _embedded(masks: Sequence[BoolMask], *embeddings: Sequence[float]) -> Segments:
+    return replace(_segments(masks), embeddings=np.array(embeddings, np.float32))
+
+
+def test_embeddings_tell_objects_apart_that_pass_each_other() -> None:
+    """Each mask overlaps more with where the other mug was; only how they look says which is which."""
+    red, blue = (1.0, 0.0), (0.0, 1.0)
+    for embeddings, expected in (((red, blue), [1, 2]), ((blue, red), [2, 1])):
+        tracker = InstanceTracker()
+        first = _embedded([_disc(40.0), _disc(60.0)], red, blue)
+        assert tracker.update(first, stamp_s=0.0).tolist() == [1, 2]
+        passed = _embedded([_disc(51.5), _disc(48.5)], *embeddings)
+        assert tracker.update(passed, stamp_s=0.1).tolist() == expected
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(40.0), _disc(60.0)) == [1, 2]
+    assert _update(tracker, 0.1, _disc(51.5), _disc(48.5)) == [2, 1]
+
+
+@pytest.mark.parametrize("missing", [np.zeros((1, 2), np.float32), np.zeros((1, 0), np.float32)])
+def test_a_segment_without_an_embedding_goes_by_its_place(missing: NDArray[np.float32]) -> None:
+    """A region of several queries has none; the track keeps the one that it had."""
+    tracker, red = InstanceTracker(), (1.0, 0.0)
+    known = [_embedded([_disc(x)], red) for x in (40.0, 44.0)]
+    assert tracker.update(known[0], stamp_s=0.0).tolist() == [1]
+    between = replace(_segments([_disc(42.0)]), embeddings=missing)
+    assert tracker.update(between, stamp_s=0.1).tolist() == [1]
+    assert tracker.update(known[1], stamp_s=0.2).tolist() == [1]
+
+
+def test_another_embedding_in_the_same_place_keeps_the_id() -> None:
+    """As with labels: it may flicker, and there is no other candidate."""
+    tracker = InstanceTracker()
+    assert tracker.update(_embedded([_disc(40.0)], (1.0, 0.0)), stamp_s=0.0).tolist() == [1]
+    assert tracker.update(_embedded([_disc(41.0)], (0.0, 1.0)), stamp_s=0.1).tolist() == [1]
+
+
+def test_a_new_object_never_gets_the_id_of_a_tracked_one() -> None:
+    """In the official video code, numbering restarts with each frame, so the new one would be 1 again."""
+    tracker = InstanceTracker()
+    assert _update(tracker, 0.0, _disc(30.0), _disc(120.0)) == [1, 2]
+    for step, masks in enumerate(([80.0, 31.0, 121.0], [5.0, 122.0, 80.0, 31.0], [150.0, 5.0]), start=1):
+        ids = _update(tracker, step * 0.1, *map(_disc, masks))
+        assert len(set(ids)) == len(ids)
+        assert 0 not in ids
+    assert _update(tracker, 0.4, _disc(31.0), _disc(80.0)) == [1, 3]
