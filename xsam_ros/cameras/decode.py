@@ -15,7 +15,8 @@ from std_msgs.msg import Header
 from xsam.errors import InvalidImageError
 from xsam.media.messages.compressed_images import rgb_from_compressed
 from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes, stereo_notes
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
+from xsam.media.messages.stereo import stereo_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.checks import frame_id_problem
 from xsam.types.lens import LensDistortion

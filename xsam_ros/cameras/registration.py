@@ -11,7 +11,8 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes, stereo_notes
+from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
+from xsam.media.messages.stereo import stereo_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.lens import LensDistortion
 from xsam_ros.cameras.parameters import CameraParameters

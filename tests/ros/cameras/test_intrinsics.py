@@ -130,6 +130,37 @@ def test_distortion() -> None:
     assert lens == LensDistortion(model="plumb_bob", coefficients=(0.1, -0.2, 0.0, 0.0, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("model", "d"),
+    [
+        ("plumb_bob", [1e6, 0.0, 0.0, 0.0, 0.0]),
+        ("plumb_bob", [0.0, 0.0, 0.0, 0.0, 1e9]),
+        ("rational_polynomial", [1e6, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]),
+        ("equidistant", [1000.0, 0.0, 0.0, 0.0]),
+    ],
+)
+def test_the_distortion_of_no_lens_is_refused(model: str, d: list[float]) -> None:
+    """With k1 = 1e6 everything was on the axis, valid: 0.01 m for 0.43 m."""
+    with pytest.raises(InvalidImageError, match="impossible: halfway to the edge") as caught:
+        lens_for(_info(d=d, distortion_model=model))
+    assert "rectified" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("model", "focal_px", "d"),
+    [
+        ("plumb_bob", 610.0, [0.17, -0.49, 0.0, 0.0, 0.44]),  # RealSense, color
+        ("plumb_bob", 458.0, [-0.283, 0.074, 0.0002, 0.00002, 0.0]),  # EuRoC
+        ("plumb_bob", 280.0, [-0.35, 0.12, 0.0, 0.0, -0.02]),  # a wide USB camera
+        ("rational_polynomial", 600.0, [0.5, -2.6, 0.0, 0.0, 1.5, 0.4, -2.4, 1.4]),  # Azure Kinect
+        ("equidistant", 190.0, [-0.006, 0.04, -0.038, 0.006]),  # 180° fisheye
+    ],
+)
+def test_lenses_of_real_cameras_are_accepted(model: str, focal_px: float, d: list[float]) -> None:
+    k = [focal_px, 0.0, 319.5, 0.0, focal_px, 239.5, 0.0, 0.0, 1.0]
+    assert lens_for(_info(k=k, d=d, distortion_model=model)) is not None
+
+
 # ------------------------------------------------------- matrices that cannot be those of the image
 
 _SMALL_K = [300.0, 0.0, 160.0, 0.0, 300.0, 120.0, 0.0, 0.0, 1.0]
@@ -238,7 +269,7 @@ def test_a_matrix_of_another_image_is_refused(fields: dict[str, object], message
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("matrix", [[0.0] * 12, [*_SMALL_P[:8], 1.0, *_SMALL_P[9:]]])
+@pytest.mark.parametrize("matrix", [[0.0] * 12, [*_SMALL_P[:8], 1.0, *_SMALL_P[9:]], [*_SMALL_P[:11], 5.0]])
 def test_matrix_p_is_checked_too(matrix: list[float]) -> None:
     with pytest.raises(InvalidImageError, match="matrix P"):
         intrinsics_for(_small(p=matrix), (240, 320), rectified=True)

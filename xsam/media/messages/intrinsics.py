@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError
 from xsam.media.messages.fields import RosCameraInfo
+from xsam.spatial.lens import undistorted_rays
 from xsam.types.lens import LensDistortion
 
 MIN_VIEW_DEG, MAX_VIEW_DEG = 1.0, 170.0
@@ -27,6 +28,9 @@ _MAX_ASPECT_ERROR = 0.01
 _ROUNDING_PX = 16
 _CENTERED = (0.35, 0.65)
 """Principal points of uncropped images, as a share of width and height."""
+
+_MAX_BEND = 2.5
+"""How many times the angle of a pinhole camera a lens bends rays; fisheye lenses of 180° have 1.2."""
 
 _FAR_OFF = 0.1
 _NEAR_MIDDLE = 0.02
@@ -42,8 +46,6 @@ _USUAL_SIZES = (
 
 _UNDISTORTED_MODELS = ("", "none", "plumb_bob", "rational_polynomial")
 """Models that are no distortion if all coefficients are 0."""
-
-_MIN_BASELINE_M = 1e-4
 
 _BELONGS_HINT = "check that info_topic belongs to image_topic, and depth_info_topic to depth_topic"
 _RECTIFIED_TOPIC = re.compile(r"(.*_)?rect(ified)?(_.*)?")
@@ -115,7 +117,7 @@ def lens_for(info: RosCameraInfo, *, parameter: str = "rectified") -> LensDistor
         parameter: name of the camera's parameter for rectified images, for errors.
 
     Raises:
-        InvalidImageError: the model is not known, or its coefficients are missing.
+        InvalidImageError: the model is not known, or its coefficients are missing or those of no lens.
     """
     model, coefficients = info.distortion_model, tuple(float(value) for value in info.d)
     if model in _UNDISTORTED_MODELS and not any(coefficients):
@@ -128,11 +130,36 @@ def lens_for(info: RosCameraInfo, *, parameter: str = "rectified") -> LensDistor
             hint=hint,
         )
     try:
-        return LensDistortion(model=model, coefficients=coefficients)
+        lens = LensDistortion(model=model, coefficients=coefficients)
     except ValueError as error:
         raise InvalidImageError(
             f"the camera info cannot be corrected for distortion: {error}", hint=hint
         ) from error
+    if problem := _lens_problem(lens, info):
+        raise InvalidImageError(f"the distortion of the camera info is impossible: {problem}", hint=hint)
+    return lens
+
+
+def _lens_problem(lens: LensDistortion, info: RosCameraInfo) -> str:
+    """Return why no lens has this distortion, judged halfway to the edges of the image; "" = one may."""
+    matrix = np.array(info.k, np.float64).reshape(3, 3)
+    if _matrix_problem(matrix, info):  # which is reported by itself
+        return ""
+    away_px = np.array([[info.width, 0], [-info.width, 0], [0, info.height], [0, -info.height]]) / 4.0
+    x_px, y_px = (matrix[:2, 2] + away_px).T
+    angles = np.degrees(np.arctan(np.hypot(*undistorted_rays(x_px, y_px, matrix, lens))))
+    without = np.degrees(np.arctan(np.hypot(*(away_px / (matrix[0, 0], matrix[1, 1])).T)))
+    wrong = [
+        index
+        for index in range(len(angles))
+        if _aspect(max(angles[index], 1e-9) / without[index]) > _MAX_BEND
+    ]  # false for NaN: there are no rays at the edges of some wide images
+    if not wrong:
+        return ""
+    return (
+        f"halfway to the edge of the image it sees {angles[wrong[0]]:.3g}° from the axis, and without "
+        f"distortion {without[wrong[0]]:.3g}°"
+    )
 
 
 def rectified_notes(topic: str, parameter: str) -> list[str]:
@@ -142,55 +169,6 @@ def rectified_notes(topic: str, parameter: str) -> list[str]:
     return [
         f"{topic} sounds like rectified images; if they are, set {parameter}, or distortion is corrected "
         "twice"
-    ]
-
-
-def stereo_notes(info: RosCameraInfo, frame_id: str, remedy: str) -> list[str]:
-    """Return a note on the second camera of a stereo pair, whose images may name the frame of the first.
-
-    P projects points of the first camera's frame: its last column is -f times the way to the second one.
-    Locations are in the frame of the images, which should be the second camera's own, with the origin at its
-    optical center: there the column has no part in them. In the first camera's frame they would be off by the
-    baseline.
-
-    Args:
-        info: of the camera.
-        frame_id: of its images, in which locations are given.
-        remedy: what to do if that is the first camera's, as a sentence.
-
-    Raises:
-        InvalidImageError: the name of the frame is that of the first camera.
-
-    Source: `sensor_msgs/CameraInfo` on `header.frame_id` and P.
-    """
-    fx, fy, tx, ty = (float(info.p[index]) for index in (0, 5, 3, 7))
-    if not all(map(math.isfinite, (fx, fy, tx, ty))) or fx <= 0 or fy <= 0:
-        return []
-    right_m, down_m = -tx / fx, -ty / fy
-    if max(abs(right_m), abs(down_m)) < _MIN_BASELINE_M:
-        return []
-    sides = [
-        f"{abs(way_m):.3g} m {after if way_m > 0 else before}"
-        for way_m, before, after in (
-            (right_m, "to the left of", "to the right of"),
-            (down_m, "above", "below"),
-        )
-        if abs(way_m) >= _MIN_BASELINE_M
-    ]
-    second = (
-        f"matrix P of the camera info has Tx = {tx:g} and Ty = {ty:g}: the camera is the second of a stereo "
-        f"pair, {' and '.join(sides)} the first"
-    )
-    first = "" if abs(right_m) < _MIN_BASELINE_M else "left" if right_m > 0 else "right"
-    own = {"left": "right", "right": "left"}.get(first, "")
-    if first and first in frame_id.lower() and own not in frame_id.lower():
-        raise InvalidImageError(
-            f"{second}, but by its name the frame of the images, {frame_id!r}, is that of the first",
-            hint=remedy,
-        )
-    return [
-        f"{second}. Locations are in its own frame; if {frame_id!r} is the frame of the first, they are off "
-        f"by as much: {remedy}"
     ]
 
 
@@ -226,6 +204,8 @@ def _check_matrix(
 ) -> None:
     """Raise an error unless it is the matrix of a pinhole camera with the calibrated image size."""
     problem = _matrix_problem(matrix, info)
+    if not problem and rectified and float(info.p[11]):
+        problem = f"ends with the row (0, 0, 1, {float(info.p[11]):g}) instead of (0, 0, 1, 0)"
     if not problem:
         return
     name = "P" if rectified else "K"
