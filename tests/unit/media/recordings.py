@@ -101,10 +101,10 @@ def encode_rvl(depth: NDArray[np.uint16]) -> bytes:
     return np.asarray(packed, "<u4").tobytes()
 
 
-def camera_info(hw: tuple[int, int], head: Any, focal_px: float = 60.0) -> Any:
+def camera_info(hw: tuple[int, int], head: Any, focal_px: float = 60.0, *, tx: float = 0.0) -> Any:
     height, width = hw
     k = np.array([focal_px, 0, (width - 1) / 2, 0, focal_px, (height - 1) / 2, 0, 0, 1], np.float64)
-    p = np.insert(k.reshape(3, 3), 3, 0.0, axis=1).reshape(-1)
+    p = np.insert(k.reshape(3, 3), 3, (tx, 0.0, 0.0), axis=1).reshape(-1)
     region = T["sensor_msgs/msg/RegionOfInterest"](
         x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
     )

@@ -165,13 +165,18 @@ DEPTH[6:16, 2:12] = 800  # the red square of step 0
 DEPTH[:3] = 0
 
 
-def with_depth(depth: Any, *, frame_id: str = "camera_optical", info_first: bool = True) -> list[Recorded]:
+def with_depth(
+    depth: Any, *, frame_id: str = "camera_optical", info_first: bool = True, tx: float = 0.0
+) -> list[Recorded]:
     """One color image, with depth and camera info that come a little later."""
     topic = "/camera/depth/image_raw" + ("/compressedDepth" if hasattr(depth, "format") else "")
     depth.header = header(0, frame_id)
     infos = [
         recorded(
-            "/camera/camera_info", camera_info(HW, header(0)), 0, 1_000_000 if info_first else 30_000_000
+            "/camera/camera_info",
+            camera_info(HW, header(0), tx=tx),
+            0,
+            1_000_000 if info_first else 30_000_000,
         ),
         recorded("/camera/depth/camera_info", camera_info(HW, header(0, frame_id)), 0, 2_000_000),
     ]
@@ -206,6 +211,13 @@ def test_depth_gives_locations(tmp_path: Path, coding: str, info_first: bool) ->
     y_m = 0.8 * (rows.mean() - (HW[0] - 1) / 2) / 60
     assert place["position_m"] == pytest.approx([x_m, y_m, 0.8], abs=0.01)
     assert place["frame_id"] == "camera_optical"
+
+
+def test_the_second_camera_of_a_stereo_pair_is_noted(tmp_path: Path) -> None:
+    bag = write_bag(tmp_path / "bag", with_depth(image(DEPTH, "16UC1", None), tx=-6.0))
+    notes: list[str] = []
+    open_bag(bag, depth="/camera/depth/image_raw")[0].load(notes)
+    assert any("the second of a stereo pair, 0.1 m to the right of the first" in note for note in notes)
 
 
 def test_depth_of_another_camera_is_registered_by_static_transforms(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from xsam.media.messages.compressed_images import rgb_from_compressed
 from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
 from xsam.media.messages.images import rgb_from_image
 from xsam.media.messages.intrinsics import intrinsics_for, lens_for
+from xsam.media.messages.stereo import stereo_notes
 from xsam.spatial.localize import locate_masks
 from xsam.spatial.registration import DepthView
 from xsam.types.lens import LensDistortion
@@ -57,6 +58,10 @@ class BagFrame:
             if self.info is not None:
                 intrinsics = intrinsics_for(self.info, image_hw, notes=notes)
                 lens = lens_for(self.info)
+                if self.transforms is not None:
+                    notes += stereo_notes(
+                        self.info, self.frame_id, "its driver must name its own optical frame"
+                    )
             if self.transforms is not None:
                 depth_m = self._depth(image_hw, intrinsics, lens, notes)
         except InvalidImageError as error:
