@@ -28,6 +28,8 @@ from xsam_ros.srv import GetStatus
 _KEPT_S = 2.0  # images that arrived earlier are dropped, unless a request holds them
 _UNUSED_S = 60.0
 _CHECK_S = 10.0
+_CLOCK_WAIT_S = 2.0
+_POLL_S = 0.01
 _HELD_STAGES = 3
 """Stages of a request at which the buffered messages are held: the node has taken one of them."""
 
@@ -174,12 +176,20 @@ class CameraFeeds:
         values = self._parameters(camera, deadline)
         max_side_px = int(values.pop("max_image_side_px"))
         if values.pop("use_sim_time"):
-            self._connection.node.set_parameters([Parameter("use_sim_time", value=True)])
+            self._use_simulated_time(deadline)
         parameters = CameraParameters(**values)
         # Depth that has to be registered stays in the node, which knows where that leaves gaps.
         depth = "" if parameters.depth_info_topic else reported.depth_topic
         topics = CameraTopics(image=reported.image_topic, depth=depth, info=reported.info_topic)
         return CameraFeed(self._connection, topics, camera, parameters, max_side_px=max_side_px)
+
+    def _use_simulated_time(self, deadline: Deadline) -> None:
+        """Take the time from /clock, and wait a little for it: until it comes, no age is known."""
+        node = self._connection.node
+        node.set_parameters([Parameter("use_sim_time", value=True)])
+        wait = Deadline(min(deadline.remaining_s, _CLOCK_WAIT_S))
+        while not (node.get_clock().now().nanoseconds or wait.expired):
+            time.sleep(_POLL_S)
 
     def _parameters(self, camera: str, deadline: Deadline) -> dict[str, Any]:
         """Return the fields of `CameraParameters`, and what else is needed to read the camera's images."""
