@@ -19,12 +19,11 @@ from benchmarks.agent.scripting import (
     call,
     ids_of,
     is_confirmed,
-    search,
-    without,
 )
 
 MAX_COMPARED = 10
-MAX_INSPECTED = 3
+MAX_QUERIES = 8
+CLEAR_SCORE = 0.5  # of a name for something that was taken for something else
 
 Plan = Callable[[ParsedRequest], Script]
 Found = Generator[PlannedCall, ToolResult, str]
@@ -97,11 +96,16 @@ NAIVE: Mapping[str, Plan] = {
 
 
 def _inventory(request: ParsedRequest) -> Script:
-    """Count what is certain, and say how much is not."""
+    """Count what is certain in an overview and when asked for by name, and say how much is not."""
     seen = yield call("segment_everything")
     counts = Counter(seen.get("counts", {}))
-    doubtful = [item for item in _every(seen) if "unsure" in item]
-    left = seen.get("not_listed", 0) + len(doubtful)
+    left = seen.get("not_listed", 0) + len(_doubtful(seen))
+    if not counts:
+        return _listed(counts, unsure=left) if left else UNSURE
+    named = yield call("segment_objects", queries=list(counts)[:MAX_QUERIES], image_id=seen["image_id"])
+    for name in list(counts):
+        if counts[name] != len(_certain(named, name)):
+            left += counts.pop(name)
     return _listed(counts, unsure=left)
 
 
@@ -112,13 +116,26 @@ def _nearest(request: ParsedRequest) -> Script:
     if seen.get("not_listed") or len(everything) > MAX_COMPARED:
         return UNSURE
     best = yield from _extreme_of(everything, "nearest")
+    if best not in _certain(seen):
+        return UNSURE
     second = yield call("segment_objects", queries=["the nearest object"], image_id=seen["image_id"])
     return f"ANSWER: {best}" if best and best in _certain(second) else UNSURE
 
 
 def _exists(request: ParsedRequest) -> Script:
-    found = yield from search([request.noun], elsewhere=False)
-    return "ANSWER: yes" if ids_of(found) else without(found, "no")
+    """Say no as well where what was found clearly looks like something else."""
+    found = yield call("segment_objects", queries=[request.noun])
+    if found["status"] != "unsure":
+        return "ANSWER: yes" if _certain(found) else "ANSWER: no" if found["status"] == "no_match" else UNSURE
+    (first, *others) = found["objects"]
+    looked = yield call("inspect_object", object_id=first["id"])
+    names = looked.get("looks_like")
+    if others or not isinstance(names, dict) or not names or "does not know" in first["unsure"]:
+        return UNSURE
+    name, score = max(names.items(), key=lambda pair: pair[1])
+    if name == request.noun:
+        return UNSURE
+    return "ANSWER: no" if score >= CLEAR_SCORE > 2 * names.get(request.noun, 0.0) else UNSURE
 
 
 def _containment(request: ParsedRequest) -> Script:
@@ -138,26 +155,21 @@ def _count(request: ParsedRequest) -> Script:
     found = yield call("segment_objects", queries=[name])
     seen = yield call("segment_everything")
     number, again = len(_certain(found)), seen.get("counts", {}).get(name, 0)
-    doubtful = [item for item in _every(found) if "unsure" in item]
-    doubtful += [item for item in _every(seen) if "unsure" in item and item["label"] == name]
+    doubtful = [*_doubtful(found), *(item for item in _doubtful(seen) if item["label"] == name)]
     return f"ANSWER: {number}" if number == again and not doubtful else UNSURE
 
 
 def _extreme(request: ParsedRequest) -> Script:
-    """Compare all of the kind, if all are certain."""
+    """Compare all of the kind, and believe a winner that is certain."""
     found = yield call("segment_objects", queries=[request.noun])
-    ids = _all_certain(found)
-    if not ids:
-        return "ANSWER: none" if found["status"] == "no_match" else UNSURE
-    best = yield from _extreme_of(ids, request.word)
-    return f"ANSWER: {best}" if best else UNSURE
+    return (yield from _certain_extreme(found, request.word))
 
 
 def _middle(request: ParsedRequest) -> Script:
     """Take the one between the leftmost and the rightmost of exactly three."""
     found = yield call("segment_objects", queries=[singular(request.noun)])
-    ids = _all_certain(found)
-    if len(ids) != 3:
+    ids = _certain(found)
+    if len(ids) != 3 or _doubtful(found) or found.get("truncated"):
         return UNSURE
     left = yield from _extreme_of(ids, "leftmost")
     right = yield from _extreme_of(ids, "rightmost")
@@ -168,11 +180,7 @@ def _middle(request: ParsedRequest) -> Script:
 def _farthest_by_use(request: ParsedRequest) -> Script:
     """Compare everything that the question finds for certain."""
     found = yield call("ask_scene", question=f"What can I {request.other}?")
-    ids = _all_certain(found)
-    if not ids:
-        return "ANSWER: none" if found["status"] == "no_match" else UNSURE
-    best = yield from _extreme_of(ids, "farthest")
-    return f"ANSWER: {best}" if best else UNSURE
+    return (yield from _certain_extreme(found, "farthest"))
 
 
 def _track(request: ParsedRequest) -> Script:
@@ -210,6 +218,16 @@ def _one(request: ParsedRequest) -> Found:
     return ids[0] if len(ids) == 1 else ""
 
 
+def _certain_extreme(found: ToolResult, relation: str) -> Found:
+    """Compare what was found, the doubtful with the certain: whether the losers are real does not matter."""
+    if found["status"] == "no_match":
+        return "ANSWER: none"
+    if found.get("truncated") or not _certain(found):
+        return UNSURE
+    best = yield from _extreme_of([item["id"] for item in _every(found)], relation)
+    return f"ANSWER: {best}" if best and best in _certain(found) else UNSURE
+
+
 def _extreme_of(ids: list[str], relation: str) -> Found:
     """Let geometry decide; "" if it is not clear."""
     if len(ids) == 1:
@@ -233,10 +251,8 @@ def _certain(result: ToolResult, label: str = "") -> list[str]:
     )
 
 
-def _all_certain(result: ToolResult) -> list[str]:
-    """Return the ids of all objects; none if one of them is in doubt or not listed."""
-    doubtful = [item for item in _every(result) if "unsure" in item]
-    return [] if doubtful or result.get("truncated") else _certain(result)
+def _doubtful(result: ToolResult) -> list[ToolResult]:
+    return [item for item in _every(result) if "unsure" in item]
 
 
 def _listed(counts: Mapping[str, int], *, unsure: int = 0) -> str:

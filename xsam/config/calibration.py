@@ -9,23 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from xsam.config.fields import Field, Items, Name, Number, check_section
+from xsam.config.fields import Field, Flag, Items, Name, Number, check_section
 
-Kind = Literal["category", "categories", "phrase", "object", "question", "description"]
-KINDS: tuple[Kind, ...] = ("category", "categories", "phrase", "object", "question", "description")
+Kind = Literal["category", "categories", "layout", "phrase", "object", "question", "description"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_CATEGORIES = 1000
-_CLIP = 0.01  # scores are clipped to [0.01, 0.99] before their logarithm
+_CLIP = 0.01  # shares are clipped to [0.01, 0.99] before their logarithm
+_CENSUS_CLIP = 0.05  # for the scores of a census, which lists nothing below
 
-_COEFFICIENT = Number(-100.0, 100.0)
-_WEIGHTS: dict[str, Field] = {
-    "bias": _COEFFICIENT,
-    "score": _COEFFICIENT,
-    "named": _COEFFICIENT,
-    "rival": _COEFFICIENT,
-}
+EVIDENCE = ("score", "named", "rival", "firmness", "runner_up")
+"""Names of the evidence about a segment: each a share in [0, 1], with a weight."""
+
+_WEIGHTS: dict[str, Field] = dict.fromkeys(("bias", *EVIDENCE), Number(-100.0, 100.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +35,25 @@ class EvidenceWeights:
         score: weight of the segment's own score.
         named: weight of the score that the asked category has on this mask, among all known categories.
         rival: weight of the best score of any other category on this mask.
+        firmness: weight of the share of the mask that stays when its threshold rises.
+        runner_up: weight of the best score of another mask for the same words.
     """
 
     bias: float = 0.0
     score: float = 0.0
     named: float = 0.0
     rival: float = 0.0
+    firmness: float = 0.0
+    runner_up: float = 0.0
 
-    def chance(self, score: float, named: float, rival: float) -> float:
-        """Return the probability that the segment is right; the arguments are probabilities."""
-        evidence = self.score * log_odds(score) + self.named * log_odds(named)
-        return 1 / (1 + math.exp(-(self.bias + evidence + self.rival * log_odds(rival))))
+    def chance(self, evidence: Mapping[str, float]) -> float:
+        """Return the probability that a segment is right.
+
+        Args:
+            evidence: a share in [0, 1] for every name in `EVIDENCE`.
+        """
+        values = zip(EVIDENCE, evidence_row(evidence), strict=True)
+        return 1 / (1 + math.exp(-(self.bias + sum(getattr(self, name) * value for name, value in values))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +63,17 @@ class Calibration:
     Attributes:
         known_categories: names of the objects that it was trained on, singular; rivals are among them.
         sure_from: chance from which a segment is believed.
-        weights: for each kind of query. `category`: one category; `categories`: a list of them; `phrase`: a
-            phrase with one of the categories in it; `object`: a phrase without; `question`: reasoning;
-            `description`: a phrase of a grounded description. Kinds that are left out are never doubted for
-            their score.
+        corrects_places: whether the answer to "the leftmost mug" is the mug that the outlines show to be it,
+            even where the model points to another one; for models that find the mugs and not their places.
+        weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
+            list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
+            phrase without; `question`: reasoning; `description`: a phrase of a grounded description. Kinds
+            that are left out are never doubted for their score.
     """
 
     known_categories: tuple[str, ...]
     sure_from: float
+    corrects_places: bool = False
     weights: Mapping[Kind, EvidenceWeights]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,6 +81,7 @@ class Calibration:
         content: dict[str, Any] = {
             "known_categories": list(self.known_categories),
             "sure_from": self.sure_from,
+            "corrects_places": self.corrects_places,
         }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
@@ -88,11 +98,16 @@ def check_calibration(xsam: Any, problems: list[str]) -> Calibration | None:
     shared: dict[str, Field] = {
         "known_categories": Items(Name(60), 0, MAX_CATEGORIES),
         "sure_from": Number(0.0, 1.0),
+        "corrects_places": Flag(),
     }
     parts = section if isinstance(section, Mapping) else {}
     own = {key: value for key, value in parts.items() if key not in KINDS}
     values = check_section(
-        name, own if isinstance(section, Mapping) else section, shared, problems, required=tuple(shared)
+        name,
+        own if isinstance(section, Mapping) else section,
+        shared,
+        problems,
+        required=("known_categories", "sure_from"),
     )
     weights = {
         kind: check_section(f"{name}.{kind}", parts[kind], _WEIGHTS, problems)
@@ -106,7 +121,14 @@ def check_calibration(xsam: Any, problems: list[str]) -> Calibration | None:
     )
 
 
-def log_odds(probability: float) -> float:
-    """Return log(p / (1 − p)) of a probability, clipped to [0.01, 0.99]."""
-    clipped = min(max(probability, _CLIP), 1 - _CLIP)
-    return math.log(clipped / (1 - clipped))
+def evidence_row(evidence: Mapping[str, float]) -> list[float]:
+    """Return what the weights are multiplied with: log(p / (1 − p)) of every share, clipped to [0.01, 0.99].
+
+    Scores of the census are clipped at 0.05 below: what it does not list may have any score up to that.
+    """
+    row = []
+    for name in EVIDENCE:
+        least = _CENSUS_CLIP if name in ("named", "rival") else _CLIP
+        clipped = min(max(evidence[name], least), 1 - _CLIP)
+        row.append(math.log(clipped / (1 - clipped)))
+    return row

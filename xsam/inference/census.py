@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xsam.config.calibration import Calibration
+from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.spatial.phrases import parse_spatial_phrase
 from xsam.types.masks import MaskRle
 from xsam.types.requests import MAX_CATEGORIES, Query, SegmentationResult, Task
@@ -31,12 +32,14 @@ class Census:
     Attributes:
         names: the categories that were looked for.
         labels, scores, masks: what was found, (N,); one object may have several labels.
+        support: what the network says for the masks.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...] = ()
     scores: tuple[float, ...] = ()
     masks: tuple[MaskRle, ...] = ()
+    support: MaskSupport = NO_SUPPORT
 
     def on(self, mask: MaskRle) -> dict[str, float]:
         """Return the labels on a mask, each with its score weighted by the overlap."""
@@ -48,20 +51,25 @@ class Census:
                     found[label] = max(found.get(label, 0.0), score * overlap)
         return found
 
-    def objects(self, noun: str) -> tuple[MaskRle, ...]:
-        """Return the masks of the objects that a noun names, each once; of all objects for "object"."""
+    def objects(self, noun: str, *, least: float = MIN_CANDIDATE_SCORE) -> tuple[int, ...]:
+        """Return the indices of the objects that a noun names, each once; of all objects for "object".
+
+        Args:
+            noun: a category, possibly with attributes, or "object".
+            least: score from which an object counts.
+        """
         anything = noun in _ANY_OBJECT
         name = noun if anything else named_category(noun, self.names)
         order = sorted(range(len(self.masks)), key=lambda index: -self.scores[index])
         taken: list[int] = []
         for index in order:
             fits = anything or self.labels[index] == name
-            if not fits or self.scores[index] < MIN_CANDIDATE_SCORE:
+            if not fits or self.scores[index] < least:
                 continue
             others = [self.masks[k] for k in taken]
             if not (MaskRle.iou_matrix([self.masks[index]], others) > SAME_PIXELS).any():
                 taken.append(index)
-        return tuple(self.masks[k] for k in taken)
+        return tuple(taken)
 
 
 NO_CENSUS = Census(names=())
@@ -108,7 +116,7 @@ def census_query(names: Sequence[str]) -> Query:
     )
 
 
-def census_of(result: SegmentationResult) -> Census:
+def census_of(result: SegmentationResult, support: MaskSupport = NO_SUPPORT) -> Census:
     """Return the census that the result of a `census_query` holds; empty if the query failed."""
     segments = result.segments
     return Census(
@@ -116,4 +124,5 @@ def census_of(result: SegmentationResult) -> Census:
         labels=segments.labels,
         scores=tuple(segments.scores.tolist()),
         masks=segments.masks,
+        support=support,
     )

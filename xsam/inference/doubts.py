@@ -5,7 +5,12 @@ The mask of a query with marks on the image must obey them.
 A segment is compared with what the census of the frame says of the same pixels:
 
 * `named`: the score of the category that was asked for ("the red mug" → mug);
-* `rival`: the best score of any other category.
+* `rival`: the best score of any other category;
+
+and with what the network itself says for it (`MaskSupport`):
+
+* `firmness`: how little the outline depends on the threshold of the mask;
+* `runner_up`: the best score of another mask for the same words.
 
 `Calibration.chance` turns these and the segment's own score into the chance that it is right. Phrases that
 compare objects are checked against the outlines of the census (`xsam.spatial.phrases`). Without a
@@ -21,15 +26,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from xsam.config.calibration import Calibration, Kind
-from xsam.inference.census import MIN_CANDIDATE_SCORE, SAME_PIXELS, Census, named_category
+from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
+from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, named_category
+from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
+from xsam.inference.places import misplaced
 from xsam.spatial.marks import disobedience, obeys_mark
-from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
+from xsam.spatial.phrases import parse_spatial_phrase
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
 
 SAME_OBJECT = 0.8  # IoU from which the segments of two queries show the same object
-MIN_CHANCE = 0.5  # beside segments that are believed, less likely ones are left out
+MIN_CHANCE = 0.25  # beside segments that are believed, less likely ones are left out
 _CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 _TEXT_TASKS = (Task.REFERRING, Task.REASONING, Task.GROUNDED_CONVERSATION)
 CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS)
@@ -47,12 +54,24 @@ class Evidence:
     named: float  # 0 when no known category was named
     rival: float
     rival_label: str
+    firmness: float = 1.0
+    runner_up: float = 0.0
 
 
-def evidence_of(result: SegmentationResult, task: Task, census: Census) -> list[Evidence]:
+def evidence_of(
+    result: SegmentationResult, task: Task, census: Census, support: MaskSupport = NO_SUPPORT
+) -> list[Evidence]:
     """Return the evidence about each segment of a result."""
     segments, found = result.segments, []
-    for label, score, mask in zip(segments.labels, segments.scores.tolist(), segments.masks, strict=True):
+    columns = zip(
+        segments.labels,
+        segments.scores.tolist(),
+        segments.masks,
+        support.firmness or (1.0,) * len(segments),
+        support.runners_up or (0.0,) * len(segments),
+        strict=True,
+    )
+    for label, score, mask, firmness, runner_up in columns:
         here = census.on(mask)
         name = None if task is Task.REASONING else named_category(label, census.names)
         rivals = {other: value for other, value in here.items() if other != name}
@@ -64,6 +83,8 @@ def evidence_of(result: SegmentationResult, task: Task, census: Census) -> list[
                 named=here.get(name, 0.0) if name is not None else 0.0,
                 rival=rivals.get(rival_label, 0.0),
                 rival_label=rival_label,
+                firmness=firmness,
+                runner_up=runner_up,
             )
         )
     return found
@@ -71,6 +92,8 @@ def evidence_of(result: SegmentationResult, task: Task, census: Census) -> list[
 
 def _kind(query: Query, task: Task, name: str | None) -> Kind:
     if task in _CATEGORY_TASKS:
+        if query.thing_classes and query.stuff_classes:
+            return "layout"
         return "category" if len(query.thing_classes + query.stuff_classes) == 1 else "categories"
     if task is Task.GROUNDED_CONVERSATION:
         return "description"
@@ -87,10 +110,11 @@ def with_doubts(
     census: Census,
     calibration: Calibration | None,
     unknown: Mapping[str, Sequence[str]],
+    support: MaskSupport = NO_SUPPORT,
 ) -> SegmentationResult:
     """Return the result with what speaks against each segment, and UNSURE instead of FOUND if anything does.
 
-    Beside segments that are believed, those that are more likely wrong than right are left out, unless the
+    Beside segments that are believed, those that are hardly ever right are left out, unless the
     query sets its own threshold: then all are wanted.
 
     Args:
@@ -100,6 +124,7 @@ def with_doubts(
         census: of the frame.
         calibration: of the checkpoint.
         unknown: label → its words that the model does not know.
+        support: what the network says for the masks of the result.
     """
     if result.status is not Status.FOUND or task not in CHECKED_TASKS or not len(result):
         return result
@@ -107,7 +132,7 @@ def with_doubts(
     checkable = task is Task.REFERRING and bool(census.names)
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
     doubts, chances = [], []
-    for index, evidence in enumerate(evidence_of(result, task, census)):
+    for index, evidence in enumerate(evidence_of(result, task, census, support)):
         if phrase is not None:
             evidence = _of_its_kind(evidence)
         chance = _chance(evidence, calibration)
@@ -118,7 +143,7 @@ def with_doubts(
         elif calibration is not None and chance < calibration.sure_from:
             doubts.append(_in_words(evidence, chance))
         elif phrase is not None:
-            doubts.append(_misplaced(phrase, segments.masks[index], census, frame))
+            doubts.append(misplaced(phrase, segments.masks[index], census, frame))
         else:
             doubts.append("")
     keep = np.ones(len(segments), np.bool_)
@@ -206,7 +231,12 @@ def _same_name(one: str, two: str) -> bool:
 
 def _chance(evidence: Evidence, calibration: Calibration | None) -> float:
     weights = calibration.weights.get(evidence.kind) if calibration is not None else None
-    return 1.0 if weights is None else weights.chance(evidence.score, evidence.named, evidence.rival)
+    return 1.0 if weights is None else chance_of(evidence, weights)
+
+
+def chance_of(evidence: Evidence, weights: EvidenceWeights) -> float:
+    """Return the probability that a segment is right."""
+    return weights.chance({name: getattr(evidence, name) for name in EVIDENCE})
 
 
 def _of_its_kind(evidence: Evidence) -> Evidence:
@@ -246,16 +276,3 @@ def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[
         unlikely = bool(doubts[index]) and chances[index] < MIN_CHANCE and label in sure
         keep[index] = not (relabeled or unlikely)
     return keep
-
-
-def _misplaced(phrase: SpatialPhrase, mask: MaskRle, census: Census, frame: Frame) -> str:
-    """Return why a segment may not be what a phrase about places means; "" if it is."""
-    candidates = census.objects(phrase.noun)
-    overlaps = MaskRle.iou_matrix([mask], candidates)[0] if candidates else np.zeros(0)
-    if not len(overlaps) or overlaps.max() <= SAME_PIXELS:
-        return "its place could not be checked"
-    measured = [MeasuredObject.of(candidate, frame.depth_m) for candidate in candidates]
-    anchors = [
-        [MeasuredObject.of(found, frame.depth_m) for found in census.objects(noun)] for noun in phrase.anchors
-    ]
-    return contradiction(phrase, int(overlaps.argmax()), measured, anchors, frame.image_hw)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,21 +13,22 @@ from torch import Tensor
 
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
+from xsam.inference.answers import Composer
 from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
-from xsam.inference.doubts import CHECKED_TASKS, compete, with_doubts, with_mark_doubts
+from xsam.inference.doubts import CHECKED_TASKS, compete
 from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
-from xsam.inference.pointing import Reference
+from xsam.inference.mask_support import MaskSupport
 from xsam.inference.prepare import MAX_NEW_TOKENS, Prompt, prepare
-from xsam.inference.prompts import SEG_TAG, mark_positions, unknown_words
-from xsam.inference.results import Prediction, compose, plain_text, with_names_of
+from xsam.inference.prompts import SEG_TAG, mark_positions
+from xsam.inference.results import Prediction, plain_text
 from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage, span_means
-from xsam.types.deadline import TextHook
-from xsam.types.requests import Frame, Query, SegmentationResult, Task
+from xsam.types.deadline import Deadline, TextHook
+from xsam.types.requests import Frame, Query, SegmentationResult
 
 MAX_PROMPTS_PER_BATCH = 8
 _SURVEY = -1  # index of the prompt for the census, which is no query of the request
@@ -42,6 +42,7 @@ class ForwardPass:
         self.family: Family = family_of(model)
         self.tokenizer = tokenizer
         self.model_id = model_id
+        self.composer = Composer(config=model.config, tokenizer=tokenizer, model_id=model_id)
 
     def run(
         self,
@@ -91,6 +92,25 @@ class ForwardPass:
             for prompt, result in zip(prompts, composed, strict=True):
                 results[prompt.index] = result.with_timing(stages_s)
         return [results[index] for index in range(len(queries))]
+
+    def examine(
+        self, frame: Frame, queries: Sequence[Query], names: Sequence[str]
+    ) -> tuple[list[tuple[SegmentationResult, MaskSupport]], Census]:
+        """Answer queries without doubting or correcting anything, and take a census; for calibration.
+
+        Args:
+            frame: the source image.
+            queries: none of them with a generated answer.
+            names: the categories that the census looks for.
+
+        Raises:
+            XSamError: a query cannot be answered.
+        """
+        clock, frames = StageClock(Deadline(None)), FrameCache(0)
+        prompts = [self.prepare(i, query, frame) for i, query in enumerate((*queries, census_query(names)))]
+        predictions, _ = self._predict(frame, prompts, frames, clock, None, keep_frame=False)
+        *answers, surveyed = (self.composer.plain(predictions[p.index], p, frame, clock) for p in prompts)
+        return answers, census_of(*surveyed)
 
     def prepare(self, index: int, query: Query, frame: Frame) -> Prompt:
         """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`."""
@@ -145,7 +165,7 @@ class ForwardPass:
             frames.put(key, encoded, keep=keep_frame)
         answer = predictions.pop(_SURVEY, None)
         if survey is not None and isinstance(answer, Prediction):
-            encoded.census = census_of(self.compose(answer, survey, frame, clock))
+            encoded.census = census_of(*self.composer.plain(answer, survey, frame, clock))
         failed = [prompt for prompt in prompts if prompt.index not in predictions]
         if failed:
             frames.drop(key)  # what the language model computed from the image may be the cause
@@ -332,39 +352,9 @@ class ForwardPass:
         clock: StageClock,
         *,
         census: Census = NO_CENSUS,
-        references: Sequence[Reference] = (),
     ) -> SegmentationResult:
-        """Build the result of one prompt, still without timing; see `xsam.inference.results.compose`."""
-        if isinstance(prediction, ModelError):
-            return replace(
-                SegmentationResult.from_error(prediction, prompt.query, frame), model_id=self.model_id
-            )
-        described = prompt.task is Task.GROUNDED_CONVERSATION  # which does not read the text of the query
-        unknown = {} if described else unknown_words(self.tokenizer, prompt.query)
-        words = dict.fromkeys(word for found in unknown.values() for word in found)
-        result = compose(
-            prediction,
-            prompt.distinct,
-            frame,
-            self.model.config,
-            task=prompt.task,
-            prompt_region=prompt.prompt_region,
-            references=references,
-            model_id=self.model_id,
-            hint=f"the model does not know the word(s): {', '.join(words)}" if words else "",
-            check=clock.check,
-        )
-        result = with_doubts(
-            result,
-            prompt.task,
-            frame,
-            census=census,
-            calibration=self.model.config.calibration,
-            unknown=unknown,
-        )
-        if prompt.regions is not None:  # else the marks, if there are any, are on an earlier frame
-            result = with_mark_doubts(result, prompt.task)
-        return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
+        """Build the result of one prompt, still without timing; see `xsam.inference.answers`."""
+        return self.composer.answer(prediction, prompt, frame, clock, census=census)
 
 
 def prediction_of(decoded: DecoderStage, index: int, conditions: int) -> Prediction:

@@ -66,7 +66,8 @@ def followed(
     queries = (p >= threshold).nonzero()[:, 0]
     if not len(queries):
         queries = p.argmax()[None]
-    candidates = encode_queries(mask_logits, geometry, queries, torch.zeros_like(queries), p[queries], check)
+    labels = torch.zeros_like(queries)
+    candidates = encode_queries(p[:, None], mask_logits, geometry, queries, labels, check)
     masks, weights = zip(*references, strict=True)
     overlaps = MaskRle.iou_matrix(candidates.masks, masks)
     agreement = torch.from_numpy(overlaps @ np.array(weights) / sum(weights)).to(p)

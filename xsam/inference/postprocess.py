@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from xsam.inference.mask_support import FIRM_LOGIT, firmness_of, runners_up
 from xsam.inference.upsample import MaskGeometry
 from xsam.types.masks import BoolMask, MaskRle
 from xsam.types.requests import Segments
@@ -38,13 +39,25 @@ Check = Callable[[], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnlabeledSegments:
-    """Masks with scores and label indices, before they are labeled and sorted."""
+    """Masks with scores and label indices, before they are labeled and sorted.
+
+    Attributes:
+        image_hw: (H, W) in pixels.
+        masks: (N,).
+        label_indices: (N,) int64.
+        scores: (N,) float32.
+        firmness: (N,) float32 in [0, 1], see `firmness_of`; 1 where it was not measured.
+        runners_up: (N,) float32, the best score of any other decoder query for the same label; 0 for none.
+        queries: (N,) int64, of the decoder; −1 = several.
+    """
 
     image_hw: tuple[int, int]
-    masks: tuple[MaskRle, ...]  # (N,)
-    label_indices: Tensor  # (N,) int64
-    scores: Tensor  # (N,) float32
-    queries: Tensor  # (N,) int64, of the decoder; −1 = several
+    masks: tuple[MaskRle, ...]
+    label_indices: Tensor
+    scores: Tensor
+    firmness: Tensor
+    runners_up: Tensor
+    queries: Tensor
 
     @classmethod
     def of_masks(
@@ -60,6 +73,8 @@ class UnlabeledSegments:
             masks=tuple(MaskRle.encode_crop(mask, top=0, left=0, image_hw=image_hw) for mask in masks),
             label_indices=label_indices,
             scores=scores,
+            firmness=torch.ones_like(scores),
+            runners_up=torch.zeros_like(scores),
             queries=torch.full_like(label_indices, SEVERAL_QUERIES),
         )
 
@@ -71,6 +86,8 @@ class UnlabeledSegments:
             masks=tuple(self.masks[i] for i in indices.tolist()),
             label_indices=self.label_indices[order],
             scores=self.scores[order],
+            firmness=self.firmness[order],
+            runners_up=self.runners_up[order],
             queries=self.queries[order],
         )
 
@@ -92,9 +109,10 @@ def best_query(
     Returns:
         One segment per condition, in their order; the score is the probability.
     """
-    scores, queries = probabilities(class_logits).max(dim=0)
-    labels = torch.arange(len(scores), device=scores.device)
-    return encode_queries(mask_logits, geometry, queries, labels, scores, check)
+    p = probabilities(class_logits)
+    queries = p.argmax(dim=0)
+    labels = torch.arange(p.shape[1], device=p.device)
+    return encode_queries(p, mask_logits, geometry, queries, labels, check)
 
 
 def matching_queries(
@@ -113,7 +131,7 @@ def matching_queries(
     chosen = p > threshold
     chosen[p.argmax(dim=0), torch.arange(p.shape[1], device=p.device)] = True
     labels, queries = chosen.T.nonzero(as_tuple=True)
-    found = encode_queries(mask_logits, geometry, queries, labels, p[queries, labels], check)
+    found = encode_queries(p, mask_logits, geometry, queries, labels, check)
     return without_duplicates(found, nested=NESTED_SHARE, check=check)
 
 
@@ -134,6 +152,7 @@ def instances(
     top, queries, labels = top[possible], queries[possible], labels[possible]
     masks: dict[int, MaskRle] = {}
     certainty: dict[int, float] = {}
+    firmness: dict[int, float] = {}
     for query in dict.fromkeys(queries.tolist()):  # one query may stand for several classes
         check()
         logits, row, column = geometry.crop(mask_logits[query])
@@ -141,35 +160,37 @@ def instances(
         total = float(logits.sigmoid()[inside].sum())
         certainty[query] = total / (int(inside.sum()) + 1e-6)
         masks[query] = _encode_crop(inside, row, column, geometry)
+        firmness[query] = firmness_of(logits)
     scores = top * top.new_tensor([certainty[query] for query in queries.tolist()])
     return UnlabeledSegments(
         image_hw=geometry.image_hw,
         masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
         scores=scores,
+        firmness=top.new_tensor([firmness[query] for query in queries.tolist()]),
+        runners_up=runners_up(p, queries, labels),
         queries=queries,
     ).pick(scores >= threshold)
 
 
 def encode_queries(
-    mask_logits: Tensor,
-    geometry: MaskGeometry,
-    queries: Tensor,
-    labels: Tensor,
-    scores: Tensor,
-    check: Check,
+    p: Tensor, mask_logits: Tensor, geometry: MaskGeometry, queries: Tensor, labels: Tensor, check: Check
 ) -> UnlabeledSegments:
-    """Encode the masks of the selected queries, which may repeat."""
+    """Encode the masks of the selected queries (N,), which may repeat; scores are their `p` (Q, K)."""
     masks: dict[int, MaskRle] = {}
+    firmness: dict[int, float] = {}
     for query in dict.fromkeys(queries.tolist()):
         check()
         logits, row, column = geometry.crop(mask_logits[query])
         masks[query] = _encode_crop(logits > 0, row, column, geometry)
+        firmness[query] = firmness_of(logits)
     return UnlabeledSegments(
         image_hw=geometry.image_hw,
         masks=tuple(masks[query] for query in queries.tolist()),
         label_indices=labels,
-        scores=scores,
+        scores=p[queries, labels],
+        firmness=p.new_tensor([firmness[query] for query in queries.tolist()]),
+        runners_up=runners_up(p, queries, labels),
         queries=queries,
     )
 
@@ -203,13 +224,17 @@ def panoptic(
             where its mask probability is ≥ 0.5.
         check: called in every loop; may raise.
     """
-    scores, labels = probabilities(class_logits).max(dim=-1)
-    keep = scores >= threshold
-    scores, labels, queries = scores[keep], labels[keep], keep.nonzero()[:, 0].tolist()
-    found: list[tuple[int, float, int]] = []
+    p = probabilities(class_logits)
+    scores, labels = p.max(dim=-1)
+    keep = (scores >= threshold).nonzero()[:, 0]
+    scores, labels = scores[keep], labels[keep]
+    seconds, queries = runners_up(p, keep, labels).tolist(), keep.tolist()
+    found: list[tuple[int, float, int, float, float]] = []  # label, score, query, firmness, runner-up
     segment_of = np.full(len(scores), -1, np.int32)  # what becomes of each query
     if len(scores):
-        owner, owned, areas = _compete(mask_logits[keep], scores, geometry, weigh_own=weigh_own, check=check)
+        owner, owned, areas, firmness = _compete(
+            mask_logits[keep], scores, geometry, weigh_own=weigh_own, check=check
+        )
         taken = np.bincount(owner.ravel(), minlength=len(scores))
         merged: dict[int, int] = {}
         for index, (label, score) in enumerate(zip(labels.tolist(), scores.tolist(), strict=True)):
@@ -218,12 +243,13 @@ def panoptic(
                 continue
             segment_of[index] = len(found)
             if label in stuff and label in merged:
+                _, best, _, *others = found[merged[label]]
                 segment_of[index] = merged[label]
-                found[merged[label]] = (label, max(found[merged[label]][1], score), SEVERAL_QUERIES)
+                found[merged[label]] = (label, max(best, score), SEVERAL_QUERIES, *others)
                 continue
             if label in stuff:
                 merged[label] = len(found)
-            found.append((label, score, queries[index]))
+            found.append((label, score, queries[index], float(firmness[index]), seconds[index]))
         segments = segment_of[owner]
         if not every_pixel:
             segments[~owned] = -1
@@ -233,15 +259,18 @@ def panoptic(
         label_indices=torch.tensor([f[0] for f in found], dtype=torch.long, device=scores.device),
         scores=torch.tensor([f[1] for f in found], device=scores.device),
         queries=torch.tensor([f[2] for f in found], dtype=torch.long, device=scores.device),
+        firmness=torch.tensor([f[3] for f in found], device=scores.device),
+        runners_up=torch.tensor([f[4] for f in found], device=scores.device),
     )
 
 
 def _compete(
     mask_logits: Tensor, scores: Tensor, geometry: MaskGeometry, *, weigh_own: bool, check: Check
-) -> tuple[NDArray[np.int32], BoolMask, NDArray[np.int64]]:
-    """Return each pixel's owner (H, W), whether it is in the owner's mask (H, W), and own areas (N,)."""
+) -> tuple[NDArray[np.int32], BoolMask, NDArray[np.int64], NDArray[np.float32]]:
+    """Return each pixel's owner and whether it is in its mask (H, W), own areas and firmness (N,)."""
     owners, owned = [], []
     areas = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    firm, loose = torch.zeros_like(areas), torch.zeros_like(areas)
     for _, logits in geometry.bands(mask_logits):
         check()
         chances = logits.sigmoid()
@@ -249,9 +278,12 @@ def _compete(
         own = (weighted if weigh_own else chances) >= 0.5
         owner = weighted.max(dim=0).indices
         areas += own.flatten(1).sum(dim=1)
+        firm += (logits > FIRM_LOGIT).flatten(1).sum(dim=1)
+        loose += (logits > -FIRM_LOGIT).flatten(1).sum(dim=1)
         owners.append(owner.to(torch.int32).cpu().numpy())
         owned.append((chances.gather(0, owner[None])[0] >= 0.5).cpu().numpy())
-    return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy()
+    firmness = (firm / loose.clamp(min=1)).cpu().numpy()
+    return np.concatenate(owners), np.concatenate(owned), areas.cpu().numpy(), firmness
 
 
 def encode_labels(label_map: NDArray[np.int32], labels: Sequence[int], check: Check) -> tuple[MaskRle, ...]:
@@ -311,23 +343,20 @@ def _repeats(mask: MaskRle, better: Sequence[MaskRle], iou: float, nested: float
     return bool(inside.any() or around.any())
 
 
-def to_segments(
-    raw: UnlabeledSegments,
-    labels: Sequence[str],
-    *,
-    max_instances: int,
-    states: Tensor | None = None,
-) -> Segments:
-    """Label and sort: best score first, at most `max_instances`, empty masks dropped.
+def best_first(raw: UnlabeledSegments, *, max_instances: int) -> UnlabeledSegments:
+    """Sort: best score first, at most `max_instances`, empty masks dropped."""
+    raw = raw.pick(torch.tensor([mask.crop().pixels.size > 0 for mask in raw.masks], dtype=torch.bool))
+    return raw.pick(raw.scores.argsort(descending=True, stable=True)[:max_instances])
+
+
+def to_segments(raw: UnlabeledSegments, labels: Sequence[str], *, states: Tensor | None = None) -> Segments:
+    """Label segments, in their order.
 
     Args:
-        raw: in any order.
+        raw: the segments.
         labels: by label index.
-        max_instances: number of segments to keep.
         states: (Q, C) of the decoder's queries, by which objects are recognized in later frames.
     """
-    raw = raw.pick(torch.tensor([mask.crop().pixels.size > 0 for mask in raw.masks], dtype=torch.bool))
-    raw = raw.pick(raw.scores.argsort(descending=True, stable=True)[:max_instances])
     indices = raw.label_indices.cpu().numpy().astype(np.int32)
     return Segments(
         image_hw=raw.image_hw,

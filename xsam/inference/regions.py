@@ -76,6 +76,8 @@ def stuff_regions(
         masks=masks,
         label_indices=labels,
         scores=scores[labels],
+        firmness=torch.ones_like(scores[labels]),
+        runners_up=torch.zeros_like(scores[labels]),
         queries=torch.full_like(labels, SEVERAL_QUERIES),
     )
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from xsam.config import ModelConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
+from xsam.inference.mask_support import MaskSupport
 from xsam.inference.pointing import Reference, followed, most_overlapping, pointed_at
 from xsam.inference.postprocess import (
     CANDIDATE_SHARE,
@@ -19,6 +20,7 @@ from xsam.inference.postprocess import (
     Check,
     UnlabeledSegments,
     always_go_on,
+    best_first,
     best_query,
     instances,
     matching_queries,
@@ -65,7 +67,7 @@ def compose(
     model_id: str = "",
     hint: str = "",
     check: Check = always_go_on,
-) -> SegmentationResult:
+) -> tuple[SegmentationResult, MaskSupport]:
     """Build the typed result: segments, text, status, and a message when nothing was found.
 
     Args:
@@ -81,29 +83,28 @@ def compose(
         check: called in every loop over queries, classes and bands; may raise.
 
     Returns:
-        The result, still without timing.
+        The result, still without timing, and what the network itself says for its masks.
     """
     phrases = tuple(" ".join(phrase.split()) for phrase in _PHRASE.findall(prediction.text))
     text = plain_text(prediction.text)
     segments = Segments(image_hw=frame.image_hw)
-    message = ""
+    message, support = "", MaskSupport()
     if prediction.class_logits is not None and prediction.mask_logits is not None:
         class_logits, mask_logits = prediction.class_logits, prediction.mask_logits
         unlabeled = _select(
             class_logits, mask_logits, query, task, frame, config, prompt_region, references, check
         )
-        segments = to_segments(
-            unlabeled,
-            _labels(query, task, phrases),
-            max_instances=query.max_instances,
-            states=prediction.states,
+        unlabeled = best_first(unlabeled, max_instances=query.max_instances)
+        segments = to_segments(unlabeled, _labels(query, task, phrases), states=prediction.states)
+        support = MaskSupport(
+            firmness=tuple(unlabeled.firmness.tolist()), runners_up=tuple(unlabeled.runners_up.tolist())
         )
         best = float(probabilities(class_logits).max()) if class_logits.shape[1] > 1 else 0.0
         message = f"nothing matches {_describe(query, task)}; best score {best:.2f}"
     elif task is not Task.CHAT:
         message = "the generated answer holds no mask"
     found = len(segments) > 0 or (task is Task.CHAT and bool(text))
-    return SegmentationResult(
+    result = SegmentationResult(
         status=Status.FOUND if found else Status.NOT_FOUND,
         query=query,
         segments=segments,
@@ -116,6 +117,7 @@ def compose(
         frame_id=frame.frame_id,
         stamp_ns=frame.stamp_ns,
     )
+    return result, support
 
 
 def plain_text(generated: str) -> str:

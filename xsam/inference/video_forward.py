@@ -160,10 +160,12 @@ def _decode(
         surveyed = family.decode(encoded, [read.survey.states])
         known = prediction_of(surveyed, 0, len(read.survey.states.conditions))
         if known.is_finite:
-            census = census_of(forward.compose(known, read.survey.prompt, frame, clock))
+            census = census_of(*forward.composer.plain(known, read.survey.prompt, frame, clock))
     clock.begin("postprocess")
     prompt = read.prompt if step.prompt is None else step.prompt
-    result = forward.compose(prediction, prompt, frame, clock, census=census, references=now.references)
+    result = forward.composer.answer(
+        prediction, prompt, frame, clock, census=census, references=now.references, of_video=True
+    )
     if now.is_late(frame):
         return _in_doubt(result, now), step.before
     pointed, accepted, first_doubts = now.pointed, now.accepted, now.first_doubts

@@ -25,10 +25,12 @@ from xsam.eval.questions import PanopticTruth, RegionTruth
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scenes import IMAGE_HW, parse_seeds
 from xsam.eval.scoreboard import Scoreboard
+from xsam.inference.forward import ForwardPass
 from xsam.sim.render import render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.train.evidence import Sample, calibrate_evidence, scene_samples
+from xsam.train.evidence import SceneEvidence, calibrate_evidence, scene_evidence
 from xsam.types.requests import Task
+from xsam.weights.checkpoint import load_checkpoint, resolve_model
 
 MAX_FALSE_ALARM = 0.055
 """Target on validation scenes, slightly below the target on unseen ones."""
@@ -55,15 +57,18 @@ def choose_rejection(
 
 
 def calibrate(
-    model: XSam, seeds: range, *, per_scene: int = 4, show_progress: bool = False
+    folder: Path, seeds: range, *, per_scene: int = 4, show_progress: bool = False
 ) -> dict[str, Any]:
-    """Choose thresholds for a model from its results on the scenes of `seeds`."""
+    """Choose thresholds for a checkpoint from its results on the scenes of `seeds`."""
+    network, tokenizer = load_checkpoint(folder)
+    model = XSam(network, tokenizer, model_id=folder.name)
+    forward = ForwardPass(network, tokenizer, model_id=folder.name)
     scores: dict[bool, list[float]] = {True: [], False: []}  # key: the phrase is absent
-    samples: list[Sample] = []
+    evidence: list[SceneEvidence] = []
     boards = {threshold: Scoreboard() for threshold in INSTANCE_THRESHOLDS}
     for seed in tqdm(seeds, unit="scene", disable=not show_progress, mininterval=5.0):
         view = render(sample_scene(seed), image_hw=IMAGE_HW)
-        samples += scene_samples(model, seed, view)
+        evidence.append(scene_evidence(forward, seed, view))
         questions = list(scene_questions(seed, view, per_scene=per_scene))
         phrases = [q for q in questions if q.query.task in (Task.REFERRING, Task.REASONING)]
         queries = [replace(q.query, score_threshold=0.0) for q in phrases]
@@ -86,14 +91,22 @@ def calibrate(
         "present_rejected": _share_below(scores[False], reject_below),
         "instance_threshold": max(INSTANCE_THRESHOLDS, key=lambda t: quality[t] or 0.0),
         "panoptic_pq": quality,
-        "calibration": calibrate_evidence(samples).to_dict(),
+        "calibration": calibrate_evidence(evidence).to_dict(),
+        "places_right": {
+            "own": _share([right for scene in evidence for right in scene.own_places]),
+            "corrected": _share([right for scene in evidence for right in scene.corrected_places]),
+        },
         "phrases": len(scores[False]) + len(scores[True]),
         "n": len(seeds),
     }
 
 
 def _share_below(values: Sequence[float], threshold: float) -> float | None:
-    return round(float(np.mean(np.asarray(values) < threshold)), 4) if values else None
+    return _share([value < threshold for value in values])
+
+
+def _share(flags: Sequence[bool]) -> float | None:
+    return round(float(np.mean(flags)), 4) if flags else None
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -104,11 +117,11 @@ def main(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
     scenes: Annotated[
         str, typer.Option(metavar="START:COUNT", help="Seeds of the scenes; do not use test seeds.")
-    ] = f"{VALIDATION_SEEDS.start + 1000}:300",
+    ] = f"{VALIDATION_SEEDS.start + 1000}:1000",
 ) -> None:
     """Choose thresholds on validation scenes."""
     seeds = parse_seeds(scenes)
-    print(json.dumps(calibrate(XSam.load(model), seeds, show_progress=True)))
+    print(json.dumps(calibrate(resolve_model(model)[0], seeds, show_progress=True)))
 
 
 if __name__ == "__main__":

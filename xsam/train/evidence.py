@@ -11,19 +11,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from xsam.config.calibration import KINDS, Calibration, EvidenceWeights, Kind, log_odds
-from xsam.engine import XSam
-from xsam.inference.census import census_of, census_query
-from xsam.inference.doubts import Evidence, evidence_of
+from xsam.config.calibration import EVIDENCE, KINDS, Calibration, EvidenceWeights, Kind, evidence_row
+from xsam.inference.doubts import Evidence, chance_of, evidence_of
+from xsam.inference.forward import ForwardPass
+from xsam.inference.places import corrected
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.household import CATEGORIES
-from xsam.sim.language import absent_expressions, reasoning_questions, referring_expressions
-from xsam.sim.render import RenderedView
+from xsam.sim.language import (
+    RELATION_KINDS,
+    absent_expressions,
+    reasoning_questions,
+    referring_expressions,
+)
+from xsam.sim.render import STUFF_NAMES, RenderedView
 from xsam.sim.scene import sample_scene
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame, Query, Task
+from xsam.types.segments import Segments
 
 MIN_IOU = 0.5
 TARGET_PRECISION = 0.95
@@ -50,29 +57,62 @@ class Sample:
 class _Asked:
     query: Query
     wanted: tuple[int, ...]  # instance ids; empty = nothing fits
+    is_comparison: bool = False
 
 
-def scene_samples(model: XSam, seed: int, view: RenderedView) -> Iterator[Sample]:
-    """Ask about a scene in every way that has words, and yield every segment of the answers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneEvidence:
+    """What the answers about one scene tell.
+
+    Attributes:
+        samples: one for each segment.
+        own_places, corrected_places: for each phrase that compares objects, whether the object that the model
+            chose is right, and whether the one that the outlines show is.
+    """
+
+    samples: tuple[Sample, ...]
+    own_places: tuple[bool, ...]
+    corrected_places: tuple[bool, ...]
+
+
+@torch.inference_mode()
+def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> SceneEvidence:
+    """Ask about a scene in every way that has words."""
     items = annotate(sample_scene(seed), view)
     masks = {item.instance_id: MaskRle.encode(view.instance_ids == item.instance_id) for item in items}
     unclear = {item.instance_id for item in items if not item.labeled}
     asked = list(_questions(items, view.rgb.shape[1], np.random.default_rng([seed, 102])))
-    frame = Frame(rgb=view.rgb)
-    census = census_of(model.segment(frame, census_query(CATEGORIES)))
-    for question, result in zip(asked, model.segment(frame, [q.query for q in asked]), strict=True):
+    names = {item.instance_id: item.category for item in items}
+    frame = Frame(rgb=view.rgb, depth_m=view.depth_m)
+    answers, census = forward.examine(frame, [question.query for question in asked], CATEGORIES)
+    samples, own, corrections = [], [], []
+    for question, (result, support) in zip(asked, answers, strict=True):
         task = question.query.resolved_task()
-        evidence = evidence_of(result, task, census)
-        names = {item.instance_id: item.category for item in items}
+        if question.is_comparison:
+            (truth,) = (masks[key] for key in question.wanted)
+            placed, _ = corrected(result, support, task, frame, census)
+            own.append(_shows(result.segments, truth))
+            corrections.append(_shows(placed.segments, truth))
+            continue
+        evidence = evidence_of(result, task, census, support)
         for mask, label, found in zip(result.segments.masks, result.segments.labels, evidence, strict=True):
             overlaps = {key: mask.iou(truth) for key, truth in masks.items()}
             best = max(overlaps, key=lambda key: overlaps[key], default=0)
             wanted = question.wanted
-            if task is Task.OPEN_VOCABULARY and len(question.query.thing_classes) > 1:
+            if len(question.query.thing_classes) > 1:
+                if label not in CATEGORIES:
+                    continue  # a surface
                 wanted = tuple(key for key, name in names.items() if name == label)
             if best in unclear and overlaps[best] > 0 and best not in wanted:
                 continue  # hardly visible: it counts neither way
-            yield Sample(evidence=found, right=max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU)
+            right = max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU
+            samples.append(Sample(evidence=found, right=right))
+    return SceneEvidence(samples=tuple(samples), own_places=tuple(own), corrected_places=tuple(corrections))
+
+
+def _shows(segments: Segments, truth: MaskRle) -> bool:
+    """Return whether the first segment has the outline of an object."""
+    return len(segments) > 0 and segments.masks[0].iou(truth) >= MIN_IOU
 
 
 def _questions(
@@ -89,6 +129,10 @@ def _questions(
     plain = [e for e in referring_expressions(items, width_px) if e.kind in PLAIN_KINDS]
     for index in rng.permutation(len(plain))[:5]:
         yield _Asked(query=Query(text=plain[index].text), wanted=plain[index].instance_ids)
+    compared = [e for e in referring_expressions(items, width_px) if e.kind in RELATION_KINDS]
+    for index in rng.permutation(len(compared))[:3]:
+        expression = compared[index]
+        yield _Asked(query=Query(text=expression.text), wanted=expression.instance_ids, is_comparison=True)
     questions = reasoning_questions(items)
     for index in rng.permutation(len(questions))[:2]:
         question = questions[index]
@@ -98,23 +142,27 @@ def _questions(
             yield _Asked(query=Query(text=expression.text, task=Task.REASONING), wanted=())
         elif expression.kind != "absent_category":
             yield _Asked(query=Query(text=expression.text), wanted=())
-    yield _Asked(query=Query(thing_classes=CATEGORIES), wanted=())  # what is wanted depends on the label
+    # What is wanted of these depends on the label.
+    yield _Asked(query=Query(thing_classes=CATEGORIES), wanted=())
+    yield _Asked(query=Query(thing_classes=CATEGORIES, stuff_classes=STUFF_NAMES[1:]), wanted=())
 
 
-def calibrate_evidence(samples: Sequence[Sample]) -> Calibration:
-    """Fit the weights of every kind, and choose the chance from which answers are believed."""
+def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
+    """Fit the weights of every kind; choose the chance from which to believe and who decides on places."""
+    samples = [sample for scene in scenes for sample in scene.samples]
     weights: dict[Kind, EvidenceWeights] = {}
     for kind in KINDS:
         chosen = [sample for sample in samples if sample.evidence.kind == kind]
         if len(chosen) >= MIN_SAMPLES:
             weights[kind] = _fit(chosen)
     known = [sample for sample in samples if sample.evidence.kind in weights]
-    chances = [
-        weights[s.evidence.kind].chance(s.evidence.score, s.evidence.named, s.evidence.rival) for s in known
-    ]
+    chances = [chance_of(s.evidence, weights[s.evidence.kind]) for s in known]
     right = [sample.right for sample in known]
     return Calibration(
-        known_categories=CATEGORIES, sure_from=choose_sure_from(chances, right), weights=weights
+        known_categories=CATEGORIES,
+        sure_from=choose_sure_from(chances, right),
+        corrects_places=sum(sum(s.corrected_places) - sum(s.own_places) for s in scenes) > 0,
+        weights=weights,
     )
 
 
@@ -132,17 +180,14 @@ def choose_sure_from(
 
 def _fit(samples: Sequence[Sample]) -> EvidenceWeights:
     """Fit a logistic regression with a small ridge penalty by Newton's method."""
-    rows = [
-        (1.0, log_odds(s.evidence.score), log_odds(s.evidence.named), log_odds(s.evidence.rival))
-        for s in samples
-    ]
+    rows = [(1.0, *evidence_row({name: getattr(s.evidence, name) for name in EVIDENCE})) for s in samples]
     x: NDArray[np.float64] = np.array(rows)
     y = np.array([sample.right for sample in samples], np.float64)
-    ridge = _RIDGE * np.diag([0.0, 1.0, 1.0, 1.0])
+    ridge = _RIDGE * np.diag([0.0, *([1.0] * len(EVIDENCE))])
     w = np.zeros(x.shape[1])
     for _ in range(_STEPS):
         p = 1 / (1 + np.exp(-(x @ w)))
         hessian = (x * (p * (1 - p))[:, None]).T @ x + ridge + 1e-6 * np.eye(len(w))
         w -= np.linalg.solve(hessian, x.T @ (p - y) + ridge @ w)
-    bias, score, named, rival = (round(float(value), 3) for value in w)
-    return EvidenceWeights(bias=bias, score=score, named=named, rival=rival)
+    bias, *values = (round(float(value), 3) for value in w)
+    return EvidenceWeights(bias=bias, **dict(zip(EVIDENCE, values, strict=True)))

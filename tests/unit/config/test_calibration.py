@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xsam.config.calibration import EvidenceWeights, check_calibration
+from xsam.config.calibration import EVIDENCE, EvidenceWeights, check_calibration
 
 SECTION = {"known_categories": ["mug", "vase"], "sure_from": 0.8, "phrase": {"score": 1.0}}
 
@@ -36,7 +36,11 @@ def test_what_is_wrong_is_named(change: dict, problem: str) -> None:
 
 
 def test_the_chance_follows_the_evidence() -> None:
-    weights = EvidenceWeights(score=1.0, named=0.5, rival=-0.5)
-    assert weights.chance(0.5, 0.5, 0.5) == pytest.approx(0.5)
-    assert weights.chance(0.9, 0.5, 0.5) == pytest.approx(0.9)
-    assert weights.chance(0.5, 0.0, 1.0) == pytest.approx(1 / 100)  # clipped to 0.01 and 0.99
+    even = dict.fromkeys(EVIDENCE, 0.5)
+    weights = EvidenceWeights(score=1.0, named=0.5, rival=-0.5, firmness=2.0, runner_up=-1.0)
+    assert weights.chance(even) == pytest.approx(0.5)
+    assert weights.chance({**even, "score": 0.9}) == pytest.approx(0.9)
+    assert weights.chance({**even, "firmness": 0.75}) == pytest.approx(0.9)  # odds of 3², to 1
+    assert weights.chance({**even, "runner_up": 0.0}) == pytest.approx(0.99)  # clipped to 0.01
+    # What a census does not list may have a score up to 0.05.
+    assert weights.chance({**even, "rival": 0.0}) == weights.chance({**even, "rival": 0.05}) < 0.95

@@ -11,6 +11,7 @@ from xsam import Frame, MaskRle, Query, SegmentationResult, Segments, Status, Ta
 from xsam.config.calibration import Calibration, EvidenceWeights
 from xsam.inference.census import Census, census_names, named_category
 from xsam.inference.doubts import compete, with_doubts
+from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 
 HW = (100, 200)
 SCORE_ONLY = EvidenceWeights(score=1.0)  # the chance is the score
@@ -48,7 +49,15 @@ def census_with(*found: tuple[str, float, MaskRle]) -> Census:
     return Census(names=KNOWN.known_categories, labels=labels, scores=scores, masks=masks)
 
 
-def check(result: SegmentationResult, census: Census, *, calibration=KNOWN, unknown=None, depth_m=None):
+def check(
+    result: SegmentationResult,
+    census: Census,
+    *,
+    calibration=KNOWN,
+    unknown=None,
+    depth_m=None,
+    support=NO_SUPPORT,
+):
     frame = Frame(rgb=np.zeros((*HW, 3), np.uint8), depth_m=depth_m)
     return with_doubts(
         result,
@@ -57,6 +66,7 @@ def check(result: SegmentationResult, census: Census, *, calibration=KNOWN, unkn
         census=census,
         calibration=calibration,
         unknown=unknown or {},
+        support=support,
     )
 
 
@@ -94,6 +104,26 @@ def test_a_weak_answer_says_how_often_such_answers_are_right() -> None:
     assert result.segments.doubts == ("weak: about 4 of 10 such answers are right",)
 
 
+@pytest.mark.parametrize(("firmness", "status"), [(0.9, Status.FOUND), (0.5, Status.UNSURE)])
+def test_a_soft_outline_speaks_against_a_segment(firmness: float, status: Status) -> None:
+    weights = EvidenceWeights(score=1.0, firmness=1.0)
+    calibration = replace(KNOWN, weights={"category": weights})
+    result = result_of(Query(thing_classes=("mug",)), ("mug", 0.6, box(10)))
+    support = MaskSupport(firmness=(firmness,), runners_up=(0.0,))
+    assert check(result, census_with(), calibration=calibration, support=support).status is status
+
+
+def test_a_list_with_surfaces_has_weights_of_its_own() -> None:
+    calibration = replace(KNOWN, weights={"layout": EvidenceWeights(bias=-5.0)})
+    mug = ("mug", 0.9, box(10))
+    things = check(
+        result_of(Query(thing_classes=("mug", "cup")), mug), census_with(), calibration=calibration
+    )
+    both = Query(thing_classes=("mug", "cup"), stuff_classes=("table",))
+    assert things.status is Status.FOUND
+    assert check(result_of(both, mug), census_with(), calibration=calibration).status is Status.UNSURE
+
+
 def test_without_a_calibration_scores_are_taken_as_they_are() -> None:
     result = check(
         result_of(Query(thing_classes=("mug",)), ("mug", 0.1, box(10))), census_with(), calibration=None
@@ -103,7 +133,7 @@ def test_without_a_calibration_scores_are_taken_as_they_are() -> None:
 
 def test_unlikely_ones_beside_sure_ones_are_left_out_unless_a_threshold_asks_for_all() -> None:
     query = Query(thing_classes=("mug", "vase"))
-    found = (("mug", 0.9, box(10)), ("mug", 0.3, box(60)), ("vase", 0.3, box(110)))
+    found = (("mug", 0.9, box(10)), ("mug", 0.2, box(60)), ("vase", 0.2, box(110)))
     result = check(result_of(query, *found), census_with())
     assert result.segments.labels == ("mug", "vase")  # no vase is sure, so the unlikely one is shown
     assert result.segments.doubts[0] == ""

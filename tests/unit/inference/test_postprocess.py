@@ -21,9 +21,11 @@ from tests.unit.inference.logits import (
     mask_logits,
     pixels,
 )
+from xsam.inference.mask_support import firmness_of, runners_up
 from xsam.inference.pointing import most_overlapping
 from xsam.inference.postprocess import (
     UnlabeledSegments,
+    best_first,
     best_query,
     instances,
     matching_queries,
@@ -275,7 +277,7 @@ def test_segments_come_best_first_without_empty_ones() -> None:
         [0.4, 0.99, 0.7, 0.5],
         [1, 0, 2, 0],
     )
-    packed = to_segments(raw, ("a", "b", "c"), max_instances=2)
+    packed = to_segments(best_first(raw, max_instances=2), ("a", "b", "c"))
     assert packed.labels == ("c", "a")
     assert packed.label_indices.tolist() == [2, 0]
     assert packed.scores.tolist() == pytest.approx([0.7, 0.5])
@@ -285,6 +287,21 @@ def test_segments_come_best_first_without_empty_ones() -> None:
     assert packed.label_indices.dtype == np.int32
 
 
+def test_a_firm_outline_does_not_depend_on_the_threshold() -> None:
+    steep = torch.tensor([[-9.0, 9.0, 9.0, -9.0]])
+    soft = torch.tensor([[-1.0, 0.5, 9.0, -0.5]])  # one of four pixels is certain
+    assert firmness_of(steep) == 1.0
+    assert firmness_of(soft) == 0.25
+    assert firmness_of(torch.full((2, 2), -9.0)) == 0.0
+
+
+def test_a_runner_up_is_another_query_with_the_same_label() -> None:
+    p = torch.tensor([[0.9, 0.1], [0.3, 0.6], [0.2, 0.5]])
+    found = runners_up(p, torch.tensor([0, 1, 2, 1]), torch.tensor([0, 0, 1, 1]))
+    assert found.tolist() == pytest.approx([0.3, 0.9, 0.6, 0.5])
+    assert runners_up(p[:1], torch.tensor([0]), torch.tensor([1])).tolist() == [0.0]
+
+
 def test_nothing_is_packed_as_nothing() -> None:
-    packed = to_segments(_raw([], [], []), ("a",), max_instances=5)
+    packed = to_segments(best_first(_raw([], [], []), max_instances=5), ("a",))
     assert (len(packed), packed.boxes_xyxy.shape, packed.image_hw) == (0, (0, 4), (2, 3))

@@ -33,7 +33,7 @@ def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: st
     raw = Prediction(class_logits=classes, mask_logits=masks, text=text)
     region = prompt_mask(query.prompts, FRAME.image_hw) if query.prompts else None
     task = query.resolved_task()
-    return compose(raw, query, FRAME, CONFIG, task=task, prompt_region=region, model_id="m")
+    return compose(raw, query, FRAME, CONFIG, task=task, prompt_region=region, model_id="m")[0]
 
 
 def test_one_stuff_class_does_not_fill_the_picture() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from xsam.engine import XSam
 from xsam.sim.scene import VALIDATION_SEEDS
 from xsam.train.calibrate import INSTANCE_THRESHOLDS, calibrate, choose_rejection
+from xsam.weights.checkpoint import resolve_model
 
 
 def test_the_threshold_lets_a_share_of_present_phrases_go() -> None:
@@ -27,7 +27,7 @@ def test_without_phrases_everything_is_answered() -> None:
 @pytest.mark.slow
 def test_thresholds_of_the_shipped_checkpoint() -> None:
     first = VALIDATION_SEEDS.start + 2000
-    found = calibrate(XSam.load("tiny", device="cpu"), range(first, first + 4))
+    found = calibrate(resolve_model("tiny")[0], range(first, first + 4))
     assert found["n"] == 4
     assert found["phrases"] >= 4
     assert 0.0 <= found["reject_below"] < 1.0

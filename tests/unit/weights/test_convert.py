@@ -21,7 +21,7 @@ from support.golden import GOLDEN
 from tests.unit.weights.published_files import as_bin, base_tokenizer, download_folder, nothing_left
 from xsam import CheckpointError, InvalidOptionError, Query, VisualPrompt, XSam
 from xsam.config import SPECIAL_TOKENS, XSamConfig, full_config
-from xsam.inference import forward
+from xsam.inference import answers
 from xsam.inference.results import Prediction
 from xsam.weights import convert, published
 from xsam.weights.checkpoint import module_name
@@ -62,7 +62,7 @@ def small_full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 def _predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Prediction]:
     predictions: list[Prediction] = []
-    compose: Callable[..., object] = forward.compose
+    compose: Callable[..., object] = answers.compose
 
     def spy(prediction: Prediction, *args: object, **named: object) -> object:
         predictions.append(prediction)
@@ -76,7 +76,7 @@ def _predictions(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[Predicti
         Query(prompts=(VisualPrompt.box(10, 10, 60, 60),)),
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(forward, "compose", spy)
+        patch.setattr(answers, "compose", spy)
         results = XSam.load(folder, device="cpu").segment(rgb, queries)
     assert {result.code for result in results} == {""}
     return predictions
