@@ -27,8 +27,8 @@ def test_without_phrases_everything_is_answered() -> None:
 @pytest.mark.slow
 def test_thresholds_of_the_shipped_checkpoint() -> None:
     first = VALIDATION_SEEDS.start + 2000
-    found = calibrate(resolve_model("tiny")[0], range(first, first + 4))
-    assert found["n"] == 4
+    found = calibrate(resolve_model("tiny")[0], range(first, first + 2))
+    assert found["n"] == 2
     assert found["phrases"] >= 4
     assert 0.0 <= found["reject_below"] < 1.0
     assert found["instance_threshold"] in INSTANCE_THRESHOLDS
