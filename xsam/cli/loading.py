@@ -13,7 +13,7 @@ import typer
 if TYPE_CHECKING:
     from xsam.engine import XSam
 
-MODEL_HELP = "A shipped model, or a folder from `xsam convert`."
+MODEL_HELP = "A shipped model (tiny), or a folder from `xsam convert` (data/xsam_full)."
 _PANEL = "Model"
 
 
@@ -25,15 +25,20 @@ class LlmWeights(str, Enum):
 
 
 Model = Annotated[str, typer.Option(help=MODEL_HELP, rich_help_panel=_PANEL)]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", …', rich_help_panel=_PANEL)]
+Device = Annotated[
+    str, typer.Option(help='"auto", "cpu", "cuda", "cuda:1", …: --device cuda:1.', rich_help_panel=_PANEL)
+]
 LlmDevice = Annotated[
-    str | None, typer.Option(help="Device of the language model, if not --device.", rich_help_panel=_PANEL)
+    str | None,
+    typer.Option(
+        help="Device of the language model, if not --device: --llm-device cpu.", rich_help_panel=_PANEL
+    ),
 ]
 LlmWeightsFormat = Annotated[
     LlmWeights,
     typer.Option(
         "--llm-weights",
-        help="int8 needs a quarter of float32's memory, and torchao; it is slower on a CPU.",
+        help="int8 needs a quarter of float32's memory, and torchao; slower on a CPU: --llm-weights int8.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -41,7 +46,7 @@ Compiled = Annotated[
     bool,
     typer.Option(
         "--compiled",
-        help="Compile the encoders: takes minutes and a C++ compiler, then saves a few percent.",
+        help="Compile the encoders: takes minutes and a C++ compiler, then saves a few percent: --compiled.",
         rich_help_panel=_PANEL,
     ),
 ]

@@ -40,14 +40,13 @@ _STATUS_COLORS = {
 }
 
 
-EPILOG = """
-Sources are pictures, folders, patterns ('photos/*.jpg'), lists of files (.txt), videos, and bags of ROS 2.
-Queries follow them: the first argument that is no file is the first query. Results of more than one frame are
-written to results.jsonl in the folder of the run, runs/segment/NAME or --out.
-
-Exit codes: 0 found in some frame, 1 failed, 2 refused or used wrongly, 3 not found, 4 in doubt, 130 stopped
-by Ctrl-C.
-"""
+EPILOG = (
+    "Sources are pictures, folders, patterns ('photos/*.jpg'), lists of files (.txt), videos, bags of ROS 2, "
+    "and cameras (0). Queries follow them: the first argument that is no file is the first query. Results of "
+    "more than one frame are written to results.jsonl in the run: runs/segment/NAME or --out.\n\n"
+    "Exit codes: 0 found in some frame, 1 failed, 2 refused or used wrongly, 3 not found, 4 in doubt, 130 "
+    "stopped by Ctrl-C."
+)
 
 
 def segment(

@@ -14,8 +14,18 @@ from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
 from xsam.media.messages.compressed_images import rgb_from_compressed
-from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for, rectified_notes
+from xsam.media.messages.depth_images import (
+    depth_from_compressed,
+    depth_from_image,
+    range_notes,
+    resize_depth,
+)
+from xsam.media.messages.intrinsics import (
+    intrinsics_for,
+    lens_for,
+    optical_notes,
+    rectified_notes,
+)
 from xsam.media.messages.stereo import stereo_notes
 from xsam.spatial.registration import DepthView
 from xsam.types.checks import frame_id_problem
@@ -33,9 +43,6 @@ from xsam_ros.messages.frames import stamp_ns
 from xsam_ros.messages.image_messages import rgb_from_image
 
 T = TypeVar("T")
-
-_PLAUSIBLE_M = (0.03, 60.0)
-"""Medians of depth images of real cameras; millimeters taken for meters are far beyond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +136,8 @@ class FrameDecoder:
             except InvalidImageError as error:
                 no_depth_reason = self._unusable(f"the depth image cannot be used: {error}")
         if depth_m is not None and not self.parameters.frame_override:
-            notes += _frame_notes(image_frame, self.camera)
+            remedy = f"set {self.camera}.frame_override to the optical frame"
+            notes += optical_notes(image_frame, remedy)
         frame = Frame(
             rgb=rgb,
             camera=self.camera,
@@ -190,7 +198,7 @@ class FrameDecoder:
             depth_m = depth_from_image(message, max_side_px=max_side_px, scale=scale)
         if problem := frame_id_problem(message.header.frame_id):
             raise InvalidImageError(f"its frame_id {problem}")
-        notes += _range_notes(depth_m, self.camera)
+        notes += range_notes(depth_m, f"set {self.camera}.depth_scale")
         return depth_m, message.header
 
     def _depth_view(
@@ -263,30 +271,6 @@ def _registered(
     if intrinsics is None:
         raise InvalidImageError("registering it needs the camera matrix of the color image")
     return view.registered(image_hw, intrinsics, lens)
-
-
-def _frame_notes(frame_id: str, camera: str) -> list[str]:
-    """Return a note on a frame that may not have the axes of an optical frame."""
-    if "optical" in frame_id:
-        return []
-    return [
-        f"the frame of the images, {frame_id!r}, is not marked as optical (REP 103): locations have x right, "
-        f"y down, z forward; if TF has other axes there, set {camera}.frame_override to the optical frame"
-    ]
-
-
-def _range_notes(depth_m: NDArray[np.float32], camera: str) -> list[str]:
-    """Return a note on depth that is implausible for a depth camera, as in the wrong unit."""
-    sample = depth_m[::4, ::4]
-    measured = sample[sample > 0]
-    nearest_m, farthest_m = _PLAUSIBLE_M
-    if not len(measured) or nearest_m <= (middle_m := float(np.median(measured))) <= farthest_m:
-        return []
-    side = "above" if middle_m > farthest_m else "below"
-    return [
-        f"half of the depth is {side} {middle_m:.4g} m, which is implausible: check its unit, and set "
-        f"{camera}.depth_scale"
-    ]
 
 
 def _deserialize(buffered: BufferedMessage, message_type: type[T]) -> T:

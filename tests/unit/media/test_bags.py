@@ -462,3 +462,43 @@ def test_a_bag_says_how_many_frames_it_has(tmp_path: Path) -> None:
     for storage in ("mcap", "sqlite3"):
         bag = write_bag(tmp_path / storage, clip(4), storage=storage)  # type: ignore[arg-type]
         assert open_sources([str(bag)], SourceOptions()).count == 4
+
+
+def test_rectified_images_have_matrix_p(tmp_path: Path) -> None:
+    """Their lens was corrected twice."""
+    info = camera_info(HW, header(0))
+    info.d = np.array([0.4, 0.1, 0.0, 0.0, 0.0])
+    info.p = info.p.copy()
+    info.p[0] = info.p[5] = 50.0
+    for name, focal_px, has_lens in (("image_rect_color", 50.0, False), ("image_raw", 60.0, True)):
+        bag = write_bag(
+            tmp_path / name,
+            [
+                recorded("/camera/camera_info", info, 0, 0),
+                recorded(f"/camera/{name}", image(scene(0), "rgb8", header(0)), 0),
+            ],
+        )
+        loaded = open_bag(bag)[0].load([])
+        assert loaded.intrinsics is not None
+        assert loaded.intrinsics[0, 0] == focal_px
+        assert (loaded.lens is not None) == has_lens
+
+
+def test_the_second_camera_of_a_stereo_pair_says_so(tmp_path: Path) -> None:
+    messages = with_depth(image(DEPTH, "16UC1", None))
+    for item in messages:
+        if item.topic == "/camera/camera_info":
+            item.message.p = item.message.p.copy()
+            item.message.p[3] = -6.0
+    bag = write_bag(tmp_path / "bag", messages)
+    notes: list[str] = []
+    open_bag(bag, depth="/camera/depth/image_raw")[0].load(notes)
+    assert any("the second of a stereo pair" in note for note in notes)
+
+
+def test_depth_in_the_wrong_unit_is_noticed(tmp_path: Path) -> None:
+    depth = image(DEPTH.astype(np.float32), "32FC1", None)  # millimeters
+    notes: list[str] = []
+    bag = write_bag(tmp_path / "bag", with_depth(depth))
+    open_bag(bag, depth="/camera/depth/image_raw")[0].load(notes)
+    assert any("is implausible: check its unit" in note for note in notes)

@@ -13,9 +13,19 @@ from xsam.media.bags.cdr import decode
 from xsam.media.bags.storage import RawMessage
 from xsam.media.bags.transforms import StaticTransforms
 from xsam.media.messages.compressed_images import rgb_from_compressed
-from xsam.media.messages.depth_images import depth_from_compressed, depth_from_image, resize_depth
+from xsam.media.messages.depth_images import (
+    depth_from_compressed,
+    depth_from_image,
+    range_notes,
+    resize_depth,
+)
 from xsam.media.messages.images import rgb_from_image
-from xsam.media.messages.intrinsics import intrinsics_for, lens_for
+from xsam.media.messages.intrinsics import (
+    intrinsics_for,
+    lens_for,
+    optical_notes,
+    sounds_rectified,
+)
 from xsam.media.messages.stereo import stereo_notes
 from xsam.spatial.localize import locate_masks
 from xsam.spatial.registration import DepthView
@@ -56,8 +66,9 @@ class BagFrame:
         intrinsics = lens = depth_m = None
         try:
             if self.info is not None:
-                intrinsics = intrinsics_for(self.info, image_hw, notes=notes)
-                lens = lens_for(self.info)
+                rectified = sounds_rectified(self.camera)
+                intrinsics = intrinsics_for(self.info, image_hw, rectified=rectified, notes=notes)
+                lens = None if rectified else lens_for(self.info)
                 if self.transforms is not None:
                     notes += stereo_notes(
                         self.info, self.frame_id, "its driver must name its own optical frame"
@@ -108,6 +119,8 @@ class BagFrame:
         if self.depth is None:
             raise InvalidImageError("no depth image has a stamp near that of the color image")
         depth_m, depth_frame = _depth_m(self.depth)
+        notes += range_notes(depth_m, "use a bag of a driver that follows REP 118")
+        notes += optical_notes(self.frame_id, "turn the locations into it")
         if depth_frame in ("", self.frame_id):
             if depth_m.shape != image_hw:
                 notes.append(f"depth is {depth_m.shape[1]}×{depth_m.shape[0]} px and was resized to color")
@@ -118,10 +131,12 @@ class BagFrame:
                 f"depth is in frame {depth_frame!r} and color in {self.frame_id!r}; registering it needs the "
                 "camera info of both"
             )
+        rectified = sounds_rectified(self.depth.topic.name)
+        own_hw = (depth_m.shape[0], depth_m.shape[1])
         self._view = DepthView(
             depth_m=depth_m,
-            intrinsics=intrinsics_for(self.depth_info, (depth_m.shape[0], depth_m.shape[1]), notes=notes),
-            lens=lens_for(self.depth_info),
+            intrinsics=intrinsics_for(self.depth_info, own_hw, rectified=rectified, notes=notes),
+            lens=None if rectified else lens_for(self.depth_info),
             color_from_depth=self.transforms.look_up(self.frame_id, depth_frame),
         )
         notes.append(

@@ -23,6 +23,8 @@ _MILLIMETER_ENCODINGS = frozenset({"16UC1", "mono16"})
 _METER_ENCODING = "32FC1"
 _CONFIG_HEADER = struct.Struct("<iff")  # coding (0 = inverse depth), quantization A and B
 _TRANSPORT = "compressedDepth"
+_PLAUSIBLE_M = (0.03, 60.0)
+"""Medians of depth images of real cameras; millimeters taken for meters are far beyond."""
 
 
 def depth_from_image(
@@ -120,6 +122,24 @@ def resize_depth(depth_m: NDArray[np.float32], image_hw: tuple[int, int]) -> NDA
     columns = (np.arange(width) * 2 + 1) * depth_m.shape[1] // (2 * width)
     resized: NDArray[np.float32] = depth_m[rows[:, None], columns[None, :]]
     return resized
+
+
+def range_notes(depth_m: NDArray[np.float32], remedy: str) -> list[str]:
+    """Return a note on depth that is implausible for a depth camera, as in the wrong unit.
+
+    Args:
+        depth_m: (H, W).
+        remedy: what to do about it.
+    """
+    sample = depth_m[::4, ::4]
+    measured = sample[sample > 0]
+    nearest_m, farthest_m = _PLAUSIBLE_M
+    if not len(measured) or nearest_m <= (middle_m := float(np.median(measured))) <= farthest_m:
+        return []
+    side = "above" if middle_m > farthest_m else "below"
+    return [
+        f"half of the depth is {side} {middle_m:.4g} m, which is implausible: check its unit, and {remedy}"
+    ]
 
 
 def _unsupported(message: RosCompressedImage, reason: str) -> InvalidImageError:

@@ -162,9 +162,29 @@ def _lens_problem(lens: LensDistortion, info: RosCameraInfo) -> str:
     )
 
 
+def sounds_rectified(topic: str) -> bool:
+    """Tell whether a topic has rectified images, by the names that ROS gives them."""
+    return any(_RECTIFIED_TOPIC.fullmatch(part) for part in topic.split("/"))
+
+
+def optical_notes(frame_id: str, remedy: str) -> list[str]:
+    """Return a note on a frame that may not have the axes of an optical frame.
+
+    Args:
+        frame_id: of the images.
+        remedy: what to do if it has other axes.
+    """
+    if "optical" in frame_id:
+        return []
+    return [
+        f"the frame of the images, {frame_id!r}, is not marked as optical (REP 103): locations have x right, "
+        f"y down, z forward; if TF has other axes there, {remedy}"
+    ]
+
+
 def rectified_notes(topic: str, parameter: str) -> list[str]:
     """Return a note on a lens that distorts images whose topic sounds like rectified ones."""
-    if not any(_RECTIFIED_TOPIC.fullmatch(part) for part in topic.split("/")):
+    if not sounds_rectified(topic):
         return []
     return [
         f"{topic} sounds like rectified images; if they are, set {parameter}, or distortion is corrected "

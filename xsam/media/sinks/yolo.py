@@ -59,7 +59,8 @@ class YoloSink(Sink):
         names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(self._labels.names))
         path = self._folder / "data.yaml"
         names = f"names:\n{names}" if names else "names: {}\n"
-        replace_file(path, f"path: .\ntrain: images\nval: images\n{names}".encode())
+        head = "# val are the same images: split them before a score means anything\n"
+        replace_file(path, f"{head}train: images\nval: images\n{names}".encode())
         return [path, self._folder / "labels"]
 
     def notes(self) -> list[str]:
