@@ -14,8 +14,18 @@ from typer.testing import CliRunner
 from support.golden import GOLDEN
 from tests.docs.documents import read
 from tests.unit.media.clips import scene, write_video
-from tests.unit.media.recordings import Recorded, camera_info, header, image, only_file, write_bag
-from tests.unit.media.test_bags import DEPTH, HW, START_NS, STEP_NS
+from tests.unit.media.recordings import (
+    DEPTH,
+    HW,
+    START_NS,
+    STEP_NS,
+    Recorded,
+    camera_info,
+    header,
+    image,
+    only_file,
+    write_bag,
+)
 from xsam import cli
 
 pytestmark = pytest.mark.slow

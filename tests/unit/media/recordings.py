@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
+from tests.unit.media.clips import scene
+from xsam import InvalidImageError
+from xsam.media.frames import SourceFrame
+from xsam.media.options import BagTopics, SourceOptions
+from xsam.media.sources import open_sources
+
 STORE = get_typestore(Stores.ROS2_HUMBLE)
 T = STORE.types
 START_NS = 1_700_000_000_000_000_000
@@ -161,3 +167,62 @@ def write_bag(
 def only_file(bag: Path) -> Path:
     (path,) = (file for file in bag.iterdir() if file.name != "metadata.yaml")
     return path
+
+
+TOPIC = "/camera/image_raw"
+HW = (48, 64)
+DEPTH = np.full(HW, 2000, np.uint16)
+DEPTH[6:16, 2:12] = 800  # the red square of step 0
+DEPTH[:3] = 0
+
+
+def recorded(topic: str, message: Any, step: int, delay_ns: int = 5_000_000) -> Recorded:
+    return Recorded(topic=topic, message=message, stamp_ns=START_NS + step * STEP_NS + delay_ns)
+
+
+def clip(count: int = 5) -> list[Recorded]:
+    """Color images with rows that are padded."""
+    return [
+        recorded(TOPIC, image(scene(step), "rgb8", header(step), padding=7), step) for step in range(count)
+    ]
+
+
+def open_bag(path: Path, **chosen: str) -> list[SourceFrame]:
+    return list(open_sources([str(path)], SourceOptions(bag=BagTopics(**chosen))).frames())
+
+
+def problems(frames: Sequence[SourceFrame]) -> list[str]:
+    found = []
+    for frame in frames:
+        try:
+            frame.load([])
+        except InvalidImageError as error:
+            found.append(error.message)
+    return found
+
+
+def assert_clip(frames: Sequence[SourceFrame], count: int = 5) -> None:
+    assert [frame.stamp_ns for frame in frames] == [START_NS + step * STEP_NS for step in range(count)]
+    for step, frame in enumerate(frames):
+        loaded = frame.load([])
+        assert np.array_equal(loaded.rgb, scene(step))
+        assert (loaded.frame_id, loaded.camera, loaded.stamp_ns) == ("camera_optical", TOPIC, frame.stamp_ns)
+
+
+def with_depth(
+    depth: Any, *, frame_id: str = "camera_optical", info_first: bool = True, tx: float = 0.0
+) -> list[Recorded]:
+    """One color image, with depth and camera info that come a little later."""
+    topic = "/camera/depth/image_raw" + ("/compressedDepth" if hasattr(depth, "format") else "")
+    depth.header = header(0, frame_id)
+    infos = [
+        recorded(
+            "/camera/camera_info",
+            camera_info(HW, header(0), tx=tx),
+            0,
+            1_000_000 if info_first else 30_000_000,
+        ),
+        recorded("/camera/depth/camera_info", camera_info(HW, header(0, frame_id)), 0, 2_000_000),
+    ]
+    messages = [*clip(1), *infos, recorded(topic, depth, 0, 40_000_000)]
+    return sorted(messages, key=lambda item: item.stamp_ns)

@@ -14,8 +14,7 @@ from PIL import Image
 from rosbags.highlevel import AnyReader
 
 from tests.unit.media.clips import ask_colors, color_mask, scene, write_video
-from tests.unit.media.recordings import STORE, image, write_bag
-from tests.unit.media.test_bags import DEPTH, with_depth
+from tests.unit.media.recordings import DEPTH, STORE, image, with_depth, write_bag
 from xsam import Query
 from xsam.media.journal import Journal
 from xsam.media.options import BagTopics, SourceOptions
