@@ -172,6 +172,7 @@ def test_a_database_that_is_no_bag(tmp_path: Path) -> None:
         open_bag(path)
 
 
+@pytest.mark.slow
 def test_a_message_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
     from zstandard import ZstdCompressor
 

@@ -28,6 +28,8 @@ from xsam.media.sinks.yolo import YoloSink
 from xsam.media.sources import open_sources
 from xsam.types.requests import Frame
 
+pytestmark = pytest.mark.slow
+
 QUERIES = (Query(thing_classes=("red", "blue")),)
 RUN = {"model": "colors"}
 
