@@ -14,6 +14,7 @@ from torch import Tensor
 from xsam.errors import InvalidQueryError, ModelError
 from xsam.inference.acceleration import is_out_of_memory
 from xsam.inference.answers import Composer
+from xsam.inference.category_passes import join_passes
 from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
 from xsam.inference.doubts import CHECKED_TASKS, compete
 from xsam.inference.family import Family, Network, PromptStates, family_of
@@ -76,7 +77,7 @@ class ForwardPass:
         prompts: list[Prompt] = []
         for index, query in enumerate(queries):
             try:
-                prompts.append(self.prepare(index, query, frame))
+                prompts.append(self.prepare(index, query, frame, split=True))
             except InvalidQueryError as error:
                 results[index] = SegmentationResult.from_error(error, query, frame)
         if prompts:
@@ -112,9 +113,9 @@ class ForwardPass:
         *answers, surveyed = (self.composer.plain(predictions[p.index], p, frame, clock) for p in prompts)
         return answers, census_of(*surveyed)
 
-    def prepare(self, index: int, query: Query, frame: Frame) -> Prompt:
+    def prepare(self, index: int, query: Query, frame: Frame, *, split: bool = False) -> Prompt:
         """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`."""
-        return prepare(self.family, self.tokenizer, index, query, frame)
+        return prepare(self.family, self.tokenizer, index, query, frame, split=split)
 
     # ------------------------------------------------------------------------------------ encode
 
@@ -151,12 +152,14 @@ class ForwardPass:
         predictions: dict[int, Prediction | ModelError] = {}
         survey = self.survey(prompts, frame, known=encoded.census)
         try:
-            forced = [prompt for prompt in prompts if prompt.conversation.answer]
+            forced = [prompt for prompt in prompts if prompt.conversation.answer and not prompt.passes]
             for start in range(0, len(forced), MAX_PROMPTS_PER_BATCH):
                 batch = forced[start : start + MAX_PROMPTS_PER_BATCH]
                 predictions.update(self._predict_forced(encoded, batch, clock))
             for prompt in prompts:
-                if not prompt.conversation.answer:
+                if prompt.passes:
+                    predictions.update(self._predict_passes(encoded, prompt, clock))
+                elif not prompt.conversation.answer:
                     with suppress(NotFiniteError):
                         predictions[prompt.index] = self._predict_generated(encoded, prompt, clock, on_text)
             if survey:  # a pass of its own: the last bits of an answer must not depend on what is cached
@@ -198,7 +201,8 @@ class ForwardPass:
         def run() -> None:
             encoded = self._encode(frame, again, compiled=False)
             if prompt is not None and prompt.conversation.answer:
-                self._predict_forced(encoded, [prompt], again)
+                for part in prompt.passes or (prompt,):
+                    self._predict_forced(encoded, [part], again)
             elif prompt is not None:
                 self._predict_generated(encoded, prompt, again, None)
 
@@ -237,6 +241,14 @@ class ForwardPass:
             for p, prompt in enumerate(prompts)
         }
         return {index: prediction for index, prediction in predictions.items() if prediction.is_finite}
+
+    def _predict_passes(
+        self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock
+    ) -> dict[int, Prediction]:
+        """Predict for a prompt with passes, one after the other: each fills the model's room."""
+        parts = [self._predict_forced(encoded, [part], clock).get(part.index) for part in prompt.passes]
+        finite = [part for part in parts if part is not None]
+        return {prompt.index: join_passes(finite)} if len(finite) == len(parts) else {}
 
     def read(self, encoded: EncodedFrame, prompts: Sequence[Prompt], clock: StageClock) -> list[PromptStates]:
         """Read prompts with a fixed answer after the image, in one pass of the language model."""

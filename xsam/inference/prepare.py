@@ -11,6 +11,7 @@ from torch import Tensor
 
 from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError
+from xsam.inference.category_passes import split_categories
 from xsam.inference.family import Family
 from xsam.inference.preprocess import region_mask
 from xsam.inference.prompt_masks import prompt_mask
@@ -34,10 +35,22 @@ class Prompt:
     text_start: int  # index of the first token after the image
     regions: Tensor | None  # (R, S, S) masks for the region sampler
     prompt_region: BoolMask | None  # (H, W) pixels that an INTERACTIVE query points at
+    # With parts of the categories, if all of them take more tokens than the model has room for.
+    passes: tuple[Prompt, ...] = ()
 
 
-def prepare(family: Family, tokenizer: Any, index: int, query: Query, frame: Frame) -> Prompt:
+def prepare(
+    family: Family, tokenizer: Any, index: int, query: Query, frame: Frame, *, split: bool = False
+) -> Prompt:
     """Validate a query and turn it into tokens and region masks.
+
+    Args:
+        family: of the network.
+        tokenizer: of the network.
+        index: of the query in the request.
+        query: as given.
+        frame: the source image.
+        split: divide categories that take more tokens than the model has room for into several passes.
 
     Raises:
         InvalidQueryError: a field is wrong, a text is empty without its tags, or the query takes more
@@ -46,15 +59,13 @@ def prepare(family: Family, tokenizer: Any, index: int, query: Query, frame: Fra
     config = family.network.config
     task = query.validate(frame.image_hw)
     distinct = without_repeats(query)
-    conversation = conversation_for(distinct, task)
-    tokens = tokenize(tokenizer, conversation, family.chat)
-    tokens = tokens.expand(family.count_image_tokens(frame.image_hw), config.sampler.tokens_per_region)
-    room = family.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
-    if len(tokens.input_ids) > room:
-        raise InvalidQueryError(
-            f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
-            hint="ask for fewer categories or regions at a time, or shorten the text",
-        )
+    conversation, tokens = _read(family, tokenizer, distinct, task, frame)
+    passes: tuple[Prompt, ...] = ()
+    if problem := _too_long(family, conversation, tokens):
+        if split and task in (Task.GENERIC, Task.OPEN_VOCABULARY):
+            passes = _in_passes(family, tokenizer, distinct, task, frame)
+        if not passes:
+            raise problem
     regions = prompt_region = None
     if task is Task.INTERACTIVE:
         prompt_region = prompt_mask(query.prompts, frame.image_hw)
@@ -75,4 +86,52 @@ def prepare(family: Family, tokenizer: Any, index: int, query: Query, frame: Fra
         text_start=int(np.flatnonzero(tokens.input_ids == IMAGE_ID)[-1]) + 1,
         regions=regions,
         prompt_region=prompt_region,
+        passes=passes,
     )
+
+
+def _read(
+    family: Family, tokenizer: Any, query: Query, task: Task, frame: Frame
+) -> tuple[Conversation, TokenizedPrompt]:
+    conversation = conversation_for(query, task)
+    tokens = tokenize(tokenizer, conversation, family.chat)
+    per_region = family.network.config.sampler.tokens_per_region
+    return conversation, tokens.expand(family.count_image_tokens(frame.image_hw), per_region)
+
+
+def _too_long(
+    family: Family, conversation: Conversation, tokens: TokenizedPrompt
+) -> InvalidQueryError | None:
+    room = family.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
+    if len(tokens.input_ids) <= room:
+        return None
+    return InvalidQueryError(
+        f"the query takes {len(tokens.input_ids)} tokens, the model has room for {room}",
+        hint="ask for fewer categories or regions at a time, or shorten the text",
+    )
+
+
+def _in_passes(family: Family, tokenizer: Any, query: Query, task: Task, frame: Frame) -> tuple[Prompt, ...]:
+    """Divide the categories into as few parts as fit; empty if not even single ones do."""
+    for count in range(2, len(query.thing_classes + query.stuff_classes) + 1):
+        passes: list[Prompt] = []
+        for part in split_categories(query, count):
+            conversation, tokens = _read(family, tokenizer, part, task, frame)
+            if _too_long(family, conversation, tokens):
+                break
+            passes.append(
+                Prompt(
+                    index=len(passes),
+                    query=part,
+                    distinct=part,
+                    task=task,
+                    conversation=conversation,
+                    tokens=tokens,
+                    text_start=int(np.flatnonzero(tokens.input_ids == IMAGE_ID)[-1]) + 1,
+                    regions=None,
+                    prompt_region=None,
+                )
+            )
+        if len(passes) == count:
+            return tuple(passes)
+    return ()
