@@ -29,6 +29,7 @@ from xsam import (
     VisualPrompt,
     XSam,
 )
+from xsam.config import XSamConfig
 from xsam.model.xsam import XSamModel
 
 # ----------------------------------------------------------------------------------- refusals, errors
@@ -57,9 +58,12 @@ def test_no_queries(one_engine: XSam) -> None:
         one_engine.segment(picture(), [])
 
 
-def test_more_tokens_than_the_model_has_room_for(one_engine: XSam) -> None:
+def test_more_tokens_than_the_model_has_room_for(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a single query, this once returned a REFUSED result, while other bad queries raise."""
-    long = Query(thing_classes=tuple(f"xyzzy number {i} " * 4 for i in range(120)))
+    config = one_engine.config
+    assert isinstance(config, XSamConfig)
+    monkeypatch.setattr(config.llm, "max_position_embeddings", config.num_image_tokens + 200)
+    long = Query(thing_classes=("x y z " * 330, "mug"))
     refused, good = one_engine.segment(picture(), [long, Query(text="mug")])
     assert (refused.status, refused.code) == (Status.REFUSED, "INVALID_QUERY")
     assert "tokens" in refused.message
