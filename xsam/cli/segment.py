@@ -20,7 +20,7 @@ from xsam.inference.images import read_image
 from xsam.media.frames import Every
 from xsam.media.image_files import check_output, write_image
 from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
-from xsam.media.sources import looks_like_source, single_picture
+from xsam.media.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, looks_like_source, single_picture
 from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
 
 if TYPE_CHECKING:
@@ -203,8 +203,11 @@ def segment(
         return
     for query in queries:
         query.validate()
-    if out is not None and out.is_file():
-        raise InvalidOptionError(f"--out {out} is a file; it must be the folder of the run")
+    if out is not None and (out.is_file() or out.suffix.lower() in PICTURE_SUFFIXES | VIDEO_SUFFIXES):
+        raise InvalidOptionError(
+            f"--out {out} is a file; it must be the folder of the run",
+            hint="give a folder, and say with --save what to write there",
+        )
     options = RunOptions(
         folder=out,
         save=kinds,

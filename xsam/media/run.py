@@ -221,10 +221,16 @@ def _known(
     if "problem" in entry:
         _damaged(source, entry["problem"], summary)
         return [], str(entry["problem"])
-    results = [
-        result_from_body(ResultBody.model_validate_json(json.dumps(record)), query=query)
-        for record, query in zip(entry["results"], queries, strict=True)
-    ]
+    try:
+        results = [
+            result_from_body(ResultBody.model_validate_json(json.dumps(record)), query=query)
+            for record, query in zip(entry["results"], queries, strict=True)
+        ]
+    except (ValueError, TypeError, InvalidImageError) as error:  # pydantic's errors are ValueErrors
+        raise SourceError(
+            f"the results of {source.name} in the folder are damaged: {str(error).splitlines()[0]}",
+            hint="remove results.jsonl to start again",
+        ) from error
     if trackers is not None:
         trackers.update(source, results)
     needing = [sink for sink in sinks if sink.needs_all_frames]

@@ -111,6 +111,8 @@ def test_outputs_of_one_picture(tmp_path: Path) -> None:
         (["--fps", "0"], "USAGE", "Invalid value for '--fps'"),
         (["--class", "a"], "INVALID_QUERY", "three different requests"),
         (["--out", "{clip}"], "INVALID_OPTION", "is a file; it must be the folder of the run"),
+        (["--out", "overlay.mp4"], "INVALID_OPTION", "is a file; it must be the folder of the run"),
+        (["--save", "png", "--out", "mug.png"], "INVALID_OPTION", "it must be the folder of the run"),
     ],
 )
 def test_wrong_options_are_refused_before_the_model_is_loaded(
@@ -174,3 +176,24 @@ def test_a_signal_ends_a_run_with_complete_files(tmp_path: Path, number: signal.
     data = json.loads((out / "annotations" / "instances_results.json").read_text())
     assert len(data["images"]) == summary["frames"] < 400
     assert (out / "overlay.mp4").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("package", "name", "extra"),
+    [("av", "clip.mp4", "media"), ("mcap", "a.mcap", "bags"), ("yaml", "a", "bags")],
+)
+def test_what_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, name: str, extra: str
+) -> None:
+    source = tmp_path / name
+    if name == "a":
+        source.mkdir()
+        (source / "metadata.yaml").write_text("")
+    else:
+        source.write_bytes(b"\x89MCAP0\r\n" if package == "mcap" else b"video")
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in [module for module in sys.modules if module.startswith(f"{package}.")]:
+        monkeypatch.setitem(sys.modules, module, None)
+    failure = json_line(run_xsam("segment", source, "cat", "--model", "none", "--json"), 1)
+    assert failure["code"] == "MISSING_PACKAGE"
+    assert failure["hint"] == f"pip install 'xsam[{extra}]'"

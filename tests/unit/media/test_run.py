@@ -276,6 +276,20 @@ def test_a_damaged_line_is_named(clip: Path, tmp_path: Path) -> None:
         Journal(tmp_path, RUN, resume=True)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"score":0.9', '"score":"high"'), ('"status":"found"', '"status":"?"'), ("[48,64]", "[9,9]")],
+)
+def test_results_that_were_altered_are_not_used(clip: Path, tmp_path: Path, old: str, new: str) -> None:
+    run(clip, tmp_path)
+    path = tmp_path / "results.jsonl"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(SourceError, match="the results of clip_000000 in the folder are damaged"):
+        run(clip, tmp_path, resume=True)
+
+
 def test_tracks_of_two_queries_have_different_ids(tmp_path: Path) -> None:
     path = write_video(tmp_path / "clip.mp4", [scene(step) for step in range(5)])
     journal = Journal(tmp_path / "out", RUN)
