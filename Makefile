@@ -99,6 +99,10 @@ bench-ros: setup ## Images received with and without the profile, answers while 
 	@scripts/run_in_env.sh python -m benchmarks.ros.responsiveness
 	@scripts/run_in_env.sh python -m benchmarks.ros.memory
 
+.PHONY: bench-server
+bench-server: setup ## Latency, load and losses of the model server: 5 min [BENCH_ARGS="--only latency"]
+	@scripts/run_in_env.sh python -m benchmarks.server $(BENCH_ARGS)
+
 .PHONY: release
 release: setup ## Build source archive, wheel and bill of materials (CycloneDX) in dist/: 20 s
 	@scripts/release.sh

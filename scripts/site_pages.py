@@ -38,6 +38,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "reference/xsam_agent_tools.md": _python_page(
             "xsam_agent_tools", "xsam_agent_tools", "xsam_agent_tools.middleware"
         ),
+        "reference/xsam_remote.md": _python_page("xsam.remote", "xsam.remote"),
         "reference/interfaces.md": _interfaces_page(),
         "reference/parameters.md": _parameters_page(),
         "reference/cli.md": _cli_page(),

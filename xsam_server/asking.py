@@ -46,6 +46,8 @@ from xsam_server.model import ServedModel
 from xsam_server.reading import Incoming, read_body
 from xsam_server.settings import ServerSettings
 
+_SMALL_JSON_BYTES = 16_384
+
 Progress = QueueEvent | StageEvent | TextEvent
 Outcome = ResponseBody | XSamError
 
@@ -94,7 +96,7 @@ class SegmentDesk:
     _threads: ThreadPoolExecutor = field(
         init=False, default_factory=lambda: ThreadPoolExecutor(2, thread_name_prefix="xsam_prepare")
     )
-    _call_s: float = field(init=False, default=0.5)  # about how long a call of the model takes
+    _call_s: float | None = field(init=False, default=None)  # about how long a call of the model takes
 
     def close(self) -> None:
         """Release the threads."""
@@ -141,9 +143,12 @@ class SegmentDesk:
         _ = self.model.engine  # raises while there is none
         if self.model.worker.waiting >= self.settings.queue_size:  # checked again when it is queued
             raise QueueFullError(f"{self.model.worker.waiting} requests are already waiting for the model")
-        # In a thread: large images and JSON would hold up the other requests.
-        loop = asyncio.get_running_loop()
-        question = await loop.run_in_executor(self._threads, self._prepare, incoming, held, record)
+        small = incoming.image is None and len(incoming.request) <= _SMALL_JSON_BYTES
+        if small and b'"mask"' not in incoming.request:  # a mask of a few bytes may have millions of pixels
+            question = self._prepare(incoming, held, record)
+        else:  # in a thread: large images and JSON would hold up the other requests
+            loop = asyncio.get_running_loop()
+            question = await loop.run_in_executor(self._threads, self._prepare, incoming, held, record)
         record.stages_s["prepare"] = record.elapsed_s - record.stages_s["receive"]
         return question
 
@@ -205,6 +210,7 @@ class SegmentDesk:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
+        self._check_wait(question.deadline)
         submitted_s = time.monotonic()
 
         def work(on_stage: StageHook) -> ResponseBody:
@@ -255,7 +261,8 @@ class SegmentDesk:
             on_text=tell if emit is not None else None,
             keep_frame=question.body.keep_frame,
         )
-        self._call_s += 0.1 * (time.monotonic() - began_s - self._call_s)
+        took_s = time.monotonic() - began_s
+        self._call_s = took_s if self._call_s is None else self._call_s + 0.2 * (took_s - self._call_s)
         self.metrics.answered(len(results), results[0].timing.stages_s)
         return ResponseBody(
             frame=question.kept.id,
@@ -323,19 +330,25 @@ class SegmentDesk:
     def _retry_after_s(self, error: XSamError) -> float:
         if isinstance(error, RateLimitError):
             return error.retry_after_s
-        return self._call_s * (self.model.worker.waiting + 1) if isinstance(error, QueueFullError) else 1.0
+        return self._wait_s(self.model.worker.waiting) if isinstance(error, QueueFullError) else 1.0
 
+    def _wait_s(self, ahead: int) -> float:
+        """Return about how long the requests ahead will take, and the one that runs."""
+        return (self._call_s or 0.0) * (ahead + 0.5)
 
-class SegmentAnswer(Response):
-    """The answer of the route: it does the work while it is sent."""
+    def _check_wait(self, deadline: Deadline) -> None:
+        """Refuse a request that would wait in vain: it would only make others late as well.
 
-    def __init__(self, desk: SegmentDesk) -> None:
-        super().__init__()
-        self._desk = desk
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request."""
-        await self._desk.serve(scope, receive, send)
+        Raises:
+            QueueFullError: its deadline will pass before the model has answered.
+        """
+        ahead = self.model.worker.waiting
+        needed_s = self._wait_s(ahead) + (self._call_s or 0.0)
+        if ahead and needed_s > deadline.remaining_s:
+            raise QueueFullError(
+                f"with {ahead} requests ahead the answer would take about {needed_s:.2g} s, and the deadline"
+                f" is in {deadline.remaining_s:.2g} s"
+            )
 
 
 async def _until_gone(

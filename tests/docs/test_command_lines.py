@@ -20,6 +20,7 @@ PROGRAMS = [
     "benchmarks/agent/__main__.py",
     "benchmarks/growth.py",
     "benchmarks/plot.py",
+    "benchmarks/server/__main__.py",
     "examples/agent_in_process.py",
     "examples/agent_robot_planner.py",
     *NEED_ROS,

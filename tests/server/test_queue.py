@@ -53,6 +53,33 @@ def test_a_full_queue_refuses_at_once_and_loses_nobody(
         assert [answer.result().status_code for answer in answers] == [200] * 3
 
 
+def test_a_request_that_would_wait_in_vain_is_refused_at_once(engine: FakeEngine) -> None:
+    """Under twice the load that the model keeps up, nearly every answer came too late."""
+    with (
+        running_server(lambda: engine) as running,
+        ThreadPoolExecutor(3) as clients,
+        httpx.Client(base_url=running.url, timeout=PATIENCE_S) as http,
+    ):
+        ask = ask_with(http)
+        engine.free.clear()
+        slow = clients.submit(ask, IMAGE)  # so that the server knows how long a call takes
+        _wait_for(running, waiting=0)
+        with pytest.raises(TimeoutError):
+            poll_until(slow.done, "never", timeout_s=0.5)
+        engine.free.set()
+        assert slow.result().status_code == 200
+        engine.free.clear()
+        answers = [clients.submit(ask, IMAGE)]
+        _wait_for(running, waiting=0)
+        answers.append(clients.submit(ask, IMAGE))
+        _wait_for(running, waiting=1)
+        refused = ask(IMAGE, deadline_s=0.4)
+        assert (refused.status_code, refused.json()["code"]) == (429, "QUEUE_FULL")
+        assert "with 1 requests ahead" in refused.json()["message"]
+        engine.free.set()
+        assert [answer.result().status_code for answer in answers] == [200] * 2
+
+
 def test_deadlines_hold_in_the_queue_and_in_the_model(
     server: RunningServer, engine: FakeEngine, ask: Ask
 ) -> None:

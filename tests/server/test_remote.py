@@ -225,7 +225,7 @@ async def test_a_cancelled_coroutine_ends_the_request_on_the_server(
 def test_deadlines_are_said_by_the_server(remote: RemoteSegmenter, engine: FakeEngine) -> None:
     engine.free.clear()
     with pytest.raises(DeadlineExceededError, match="held"):
-        remote.segment(frame_of(80), RED_QUERY, deadline_s=0.6)
+        remote.segment(frame_of(80), RED_QUERY, deadline_s=4.0)
     assert remote.link.is_up
 
 
@@ -353,11 +353,11 @@ def _bad_server(answer: bytes | None) -> Iterator[tuple[str, list[int]]]:
                 except TimeoutError:
                     continue
                 accepted.append(1)
-                connection.settimeout(5.0)
-                _read_request(connection)
                 if answer is None:
                     open_connections.append(connection)
                 else:
+                    connection.settimeout(5.0)
+                    _read_request(connection)
                     connection.sendall(answer)
                     connection.close()
             for connection in open_connections:
@@ -378,8 +378,8 @@ def _http(status: str, body: bytes, length: int | None = None) -> bytes:
 
 def test_a_half_open_link_ends_with_the_deadline() -> None:
     with _bad_server(None) as (url, _), RemoteSegmenter(url) as remote:
-        with pytest.raises(LinkDownError, match=r"no answer within 0\.6 s"):
-            remote.segment(frame_of(1), RED_QUERY, deadline_s=0.6)
+        with pytest.raises(LinkDownError, match="no answer within 2 s"):
+            remote.segment(frame_of(1), RED_QUERY, deadline_s=2.0)
         assert not remote.link.is_up
         with pytest.raises(DeadlineExceededError):
             remote.segment(frame_of(1), RED_QUERY, deadline_s=0.05)

@@ -74,9 +74,7 @@ def _layer(
     """Run one post-norm layer: deformable attention of every cell to all levels, feed-forward."""
     attended = layer.dropout(_attention(layer.self_attn, x, positions, centers, sizes))
     x = layer.self_attn_layer_norm(x + attended)
-    return layer.final_layer_norm(
-        x + layer.dropout(layer.fc2(layer.dropout(F.relu(layer.fc1(x), inplace=True))))
-    )
+    return layer.final_layer_norm(x + layer.dropout(layer.fc2(layer.dropout(F.relu(layer.fc1(x))))))
 
 
 def _attention(

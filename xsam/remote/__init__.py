@@ -9,6 +9,8 @@
         (result,) = segmenter.segment(Frame(rgb=rgb), [Query(text="the red mug")], deadline_s=10.0)
 """
 
-from xsam.remote.segmenter import LinkStatus, RemoteSegmenter
+from xsam.remote.fallback import RemoteEngine
+from xsam.remote.link import LinkStatus
+from xsam.remote.segmenter import RemoteSegmenter
 
-__all__ = ["LinkStatus", "RemoteSegmenter"]
+__all__ = ["LinkStatus", "RemoteEngine", "RemoteSegmenter"]

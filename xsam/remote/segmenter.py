@@ -35,12 +35,10 @@ from xsam.web.gate import is_token
 from xsam.wire.conversion import query_to_body
 from xsam.wire.models import QueryBody, ResponseBody, StatusBody
 
-__all__ = ["LinkStatus", "RemoteSegmenter"]
-
 T = TypeVar("T")
 
 _KNOWN_FRAMES = 256
-_SURELY_DOWN_S = 0.5  # a server that is asked with more time than this says itself that it is late
+_SURELY_DOWN_S = 1.0  # in half of this, a server that is there answers a request for its health
 
 
 class RemoteSegmenter:
@@ -303,14 +301,25 @@ class RemoteSegmenter:
     # -------------------------------------------------------------------- in the thread of connections
 
     async def _in_time(self, work: Coroutine[Any, Any, T], deadline: Deadline) -> T:
+        """Wait for an answer; if it takes long, find out meanwhile whether the server is there at all."""
+        task = asyncio.ensure_future(work)
+        probe: asyncio.Future[bool] | None = None
         try:
-            return await asyncio.wait_for(work, deadline.timeout_s)
-        except asyncio.TimeoutError:
+            await asyncio.wait({task}, timeout=_half(deadline))
+            if not task.done():
+                probe = asyncio.ensure_future(self._link.is_alive(deadline))
+                await asyncio.wait({task}, timeout=deadline.timeout_s)
+            if task.done():
+                return task.result()
             late = deadline.error("request")
-            if (deadline.allowed_s or 0.0) < _SURELY_DOWN_S:
-                raise late from None
+            if (deadline.allowed_s or 0.0) < _SURELY_DOWN_S or (probe and probe.done() and probe.result()):
+                raise late
             self._link.gave_up(late.message)
-            raise LinkDownError(f"{late.message}, and {self.url} does not say why") from None
+            raise LinkDownError(f"{late.message}, and {self.url} does not answer at all")
+        finally:
+            task.cancel()
+            if probe is not None:
+                probe.cancel()
 
     async def _ask(self, plan: Plan, emit: Callable[[Progress], None] | None) -> ResponseBody:
         return await self._in_time(self._ask_until_kept(plan, emit), plan.deadline)
@@ -361,6 +370,10 @@ class RemoteSegmenter:
 
 def _closed() -> SegmenterUnavailableError:
     return SegmenterUnavailableError("the client is closed", hint="")
+
+
+def _half(deadline: Deadline) -> float | None:
+    return None if deadline.timeout_s is None else deadline.timeout_s / 2
 
 
 def _check_options(url: str, encoding: str, jpeg_quality: int, token: str) -> None:

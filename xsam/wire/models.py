@@ -165,7 +165,7 @@ class StatusBody(_Answer):
     version: str
     state: Literal["loading", "ready", "failed", "closed"]
     model: str = Field(description="empty until it is loaded")
-    error: str = Field("", description="why it could not be loaded")
+    last_error: str = Field("", description="why it could not be loaded")
     waiting: int = Field(description="requests in the queue")
     limits: LimitsBody
 

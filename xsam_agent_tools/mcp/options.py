@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from enum import Enum
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsam.errors import InvalidImageError, XSamError
+from xsam.errors import InvalidImageError, InvalidOptionError, XSamError
+from xsam.segmenter import Segmenter
 from xsam.types.requests import Frame
 from xsam.web.gate import is_host_name, is_loopback, is_token
 from xsam_agent_tools.mcp.http import HttpSettings
@@ -26,6 +27,9 @@ from xsam_agent_tools.text.pictures import PictureSettings
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import Images
 
+if TYPE_CHECKING:
+    from xsam.remote import RemoteSegmenter
+
 ORACLE = "oracle"
 SEGMENTERS = "xsam.segmenters"
 """Group of entry points: name → class of a segmenter; the ROS package registers its client as `ros`."""
@@ -33,6 +37,7 @@ SEGMENTERS = "xsam.segmenters"
 _ROS_NAME = re.compile(r"/?[A-Za-z_]\w*(?:/[A-Za-z_]\w*)*", re.ASCII)
 LOOPBACK = "127.0.0.1"
 TOKEN_VARIABLE = "XSAM_MCP_TOKEN"
+SERVER_TOKEN_VARIABLE = "XSAM_SERVER_TOKEN"
 
 _PROGRAM = "python -m xsam_agent_tools.mcp_server"
 
@@ -64,6 +69,8 @@ class ServerOptions:
     no_images: bool
     deadline_s: float
     http: HttpSettings | None  # None = stdio
+    server: str | None = None  # address of a model server that answers instead of a model of this process
+    server_token: str = ""
     picture_scale: float = 1.0
 
 
@@ -89,6 +96,16 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
         model: Annotated[
             str, typer.Option(help=f"tiny, a converted folder, or {ORACLE} (the truth about --scene).")
         ] = "tiny",
+        server: Annotated[
+            str | None,
+            typer.Option(metavar="URL", help="A model server (xsam serve) instead of --model."),
+        ] = None,
+        server_token: Annotated[
+            str,
+            typer.Option(
+                metavar="SECRET", envvar=SERVER_TOKEN_VARIABLE, help="Token for --server, if it needs one."
+            ),
+        ] = "",
         cameras: Annotated[
             str, typer.Option(help='Names, separated by commas; default: all of the node, else "camera".')
         ] = "",
@@ -118,6 +135,8 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
         """X-SAM's perception tools over MCP; give one of --ros, --scene and --image."""
         if sum(source is not None for source in (ros, scene, image)) != 1:
             raise typer.BadParameter("give exactly one of --ros, --scene and --image")
+        if server is not None:
+            _check_server(server, server_token, ros=ros, model=model)
         if model == ORACLE and scene is None:
             raise typer.BadParameter("--model oracle needs --scene")
         if image is not None and not image.is_file():
@@ -151,11 +170,34 @@ def run_command_line(serve: Callable[[ServerOptions], None], arguments: list[str
                 no_images=no_images,
                 deadline_s=deadline_s,
                 http=http,
+                server=server,
+                server_token=server_token,
                 picture_scale=picture_scale,
             )
         )
 
     app(arguments, prog_name=_PROGRAM)
+
+
+def _check_server(url: str, token: str, *, ros: str | None, model: str) -> None:
+    """Check that a model server can be asked; it is not contacted.
+
+    Raises:
+        typer.BadParameter: the address or the token is none, or another option answers already.
+    """
+    if ros is not None or model != "tiny":
+        raise typer.BadParameter("--server answers instead of --ros and --model: give one of them")
+    try:
+        _remote(url, token).close()
+    except InvalidOptionError as error:
+        raise typer.BadParameter(f"--server {url}: {error}") from error
+
+
+def _remote(url: str, token: str) -> RemoteSegmenter:
+    """Return a client of a model server; the file of the client needs httpx."""
+    from xsam.remote import RemoteSegmenter
+
+    return RemoteSegmenter(url, token=token)
 
 
 def _http_settings(host: str, port: int, allowed_hosts: tuple[str, ...], token: str) -> HttpSettings:
@@ -207,19 +249,32 @@ def open_toolkit(options: ServerOptions) -> Iterator[XSamToolkit]:
         from xsam.sim.oracle import SimulatedTable
 
         table = SimulatedTable(options.scene, cameras=dict.fromkeys(cameras, 0.0))
-        segmenter = table if options.model == ORACLE else _load_in_background(options.model)
-        yield XSamToolkit(segmenter, cameras, frame_source=table.frame, images=images, **settings)
+        with _model(options, oracle=table) as segmenter:
+            yield XSamToolkit(segmenter, cameras, frame_source=table.frame, images=images, **settings)
         return
     image = options.image
     if image is None:
         raise ValueError("one of ros, scene and image must be given")
-    yield XSamToolkit(
-        _load_in_background(options.model),
-        cameras,
-        frame_source=lambda camera: _read_frame(image, camera),
-        images=images,
-        **settings,
-    )
+    with _model(options) as segmenter:
+        yield XSamToolkit(
+            segmenter,
+            cameras,
+            frame_source=lambda camera: _read_frame(image, camera),
+            images=images,
+            **settings,
+        )
+
+
+@contextmanager
+def _model(options: ServerOptions, *, oracle: Segmenter | None = None) -> Iterator[Segmenter]:
+    """Give what segments the frames of this process: a server, the truth about a scene, or a model."""
+    if options.server is not None:
+        with _remote(options.server, options.server_token) as remote:
+            yield remote
+    elif oracle is not None and options.model == ORACLE:
+        yield oracle
+    else:
+        yield _load_in_background(options.model)
 
 
 def load_ros_client() -> Callable[[str], Any]:

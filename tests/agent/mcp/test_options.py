@@ -56,6 +56,13 @@ def test_every_option(tmp_path: Path) -> None:
     assert options.http == HttpSettings(port=0)
 
 
+def test_a_model_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = _parse("--scene", "1", "--server", "http://gpu:8080", "--server-token", "secret-of-the-arm")
+    assert (options.server, options.server_token) == ("http://gpu:8080", "secret-of-the-arm")
+    monkeypatch.setenv("XSAM_SERVER_TOKEN", "secret-of-spot")
+    assert _parse("--scene", "1", "--server", "http://gpu:8080").server_token == "secret-of-spot"
+
+
 def test_options_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
     hosts = ("--host", "0.0.0.0", "--allowed-host", "robot.local", "--allowed-host", "10.0.0.7:8000")
     monkeypatch.setenv("XSAM_MCP_TOKEN", "secret-token")  # where `ps` does not show it
@@ -95,6 +102,10 @@ def test_options_of_http(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--scene", "1", "--deadline-s", "-1"], "--deadline-s"),
         (["--scene", "1", "--transport", "http", "--port", "99999"], "--port"),
         (["--scene", "1", "--host", "0.0.0.0"], "need --transport http"),
+        (["--scene", "1", "--server", "gpu:8080"], "--server gpu:8080"),
+        (["--scene", "1", "--server", "http://gpu", "--server-token", "short"], "--server http://gpu"),
+        (["--scene", "1", "--server", "http://gpu", "--model", "oracle"], "--server answers"),
+        (["--ros", "/xsam", "--server", "http://gpu"], "--server answers"),
         (["--scene", "1", "--allowed-host", "robot"], "need --transport http"),
         ([*HTTP, "--host", "192.168.1.5"], "--token"),
         ([*HTTP, "--host", "robot.local"], "--token"),

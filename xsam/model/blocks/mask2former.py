@@ -103,9 +103,7 @@ class PixelDecoder(nn.Module):
         self.finer = round(math.log2(coarsest / config.common_stride))  # levels on top
         for index, count in enumerate(channels[: self.finer], start=1):
             self.add_module(f"adapter_{index}", nn.Sequential(*_convolution(count, width)))
-            self.add_module(
-                f"layer_{index}", nn.Sequential(*_convolution(width, width, side=3), nn.ReLU(inplace=True))
-            )
+            self.add_module(f"layer_{index}", nn.Sequential(*_convolution(width, width, side=3), nn.ReLU()))
 
     def finer_levels(self) -> list[tuple[nn.Module, nn.Module]]:
         """Return the projection of each finer level and its output convolution, coarse to fine."""

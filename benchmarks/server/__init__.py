@@ -1,0 +1,1 @@
+"""Benchmarks of the model server and its client: `python -m benchmarks.server`."""
