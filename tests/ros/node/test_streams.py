@@ -42,7 +42,7 @@ class MovingScene(ImageDriver):
         self.sent: dict[tuple[int, int], int] = {}  # left edge of the red square by stamp
 
     def next(self, stamp: Any) -> Image:
-        left = 5 + abs(len(self.sent) % 80 - 40)
+        left = 5 + abs(len(self.sent) % 16 - 8)  # overlaps itself in all frames, however many are skipped
         rgb = np.full((*_HW, 3), 120, np.uint8)
         if self.red:
             rgb[10:25, left : left + 15] = (255, 0, 0)
