@@ -108,6 +108,7 @@ def test_limits_of_a_client_over_http(ask: Ask, engine: FakeEngine) -> None:
 
 
 def _in_pieces() -> Iterator[bytes]:
+    yield b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\n'
     yield from [b"x" * 10_000] * 100
 
 
