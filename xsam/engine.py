@@ -35,7 +35,7 @@ from xsam.inference.census import census_names
 from xsam.inference.family import Network, VideoFamily
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
-from xsam.inference.free_cores import FreeCores
+from xsam.inference.free_cores import AT_IMPORT, FreeCores
 from xsam.inference.images import ImageOrFrame, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.stages import HookRaisedError, StageClock, guarded
@@ -70,7 +70,7 @@ class XSam:
         options = check_options({"frame_cache_mib": frame_cache_mib, "threads": threads})
         self._forward: ForwardPass | None = ForwardPass(model.eval(), tokenizer, model_id=model_id)
         self._threads = options["threads"]
-        self._free_cores = FreeCores()
+        self._free_cores = FreeCores(since=AT_IMPORT)
         self._lock = threading.Lock()
         self._frames = FrameCache(int(options["frame_cache_mib"] * 2**20))
         self._process_id = os.getpid()

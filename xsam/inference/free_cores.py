@@ -58,13 +58,23 @@ def allowed_cores() -> int:
         return count
 
 
+AT_IMPORT = read_usage()
+"""Loading a model takes long enough to know by its first request how busy the cores are."""
+
+
 class FreeCores:
     """Counts the cores that were free since it was last asked."""
 
-    def __init__(self, read: Callable[[], Usage | None] = read_usage, cores: int | None = None) -> None:
+    def __init__(
+        self,
+        read: Callable[[], Usage | None] = read_usage,
+        cores: int | None = None,
+        *,
+        since: Usage | None = None,
+    ) -> None:
         self._read = read
         self._cores = allowed_cores() if cores is None else cores
-        self._before = read()
+        self._before = since or read()
         self._free = self._cores
 
     def count(self) -> int:

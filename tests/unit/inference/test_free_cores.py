@@ -30,6 +30,14 @@ def test_a_short_window_changes_nothing() -> None:
     assert _free(2, (0.0, 0.0, 0.0), (1.0, 1.0, 0.0), (1.01, 1.0, 0.0), (1.2, 1.0, 0.0)) == [1, 1, 2]
 
 
+def test_the_first_request_counts_from_the_given_time() -> None:
+    """It comes right after loading, and once ran on all cores of a busy machine."""
+    free = FreeCores(
+        lambda: Usage(at_s=3.0, all_s=4.0, own_s=2.0), 2, since=Usage(at_s=1.0, all_s=0.0, own_s=0.0)
+    )
+    assert free.count() == 1
+
+
 def test_a_system_without_counters_leaves_all_cores() -> None:
     free = FreeCores(lambda: None, 3)
     assert free.count() == 3
