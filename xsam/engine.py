@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -36,8 +36,9 @@ from xsam.inference.family import Network, VideoFamily
 from xsam.inference.forward import ForwardPass
 from xsam.inference.frame_cache import FrameCache
 from xsam.inference.free_cores import AT_IMPORT, FreeCores
-from xsam.inference.images import ImageOrFrame, as_frame
+from xsam.inference.images import ImageOrFrame, as_clip, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
+from xsam.inference.prepare import as_query, several
 from xsam.inference.stages import HookRaisedError, StageClock, guarded
 from xsam.inference.video import VideoSession, VideoState, check_video_query
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -222,7 +223,7 @@ class XSam:
             if result.code:  # found invalid once it was tokenized, or not finite
                 raise error_for_code(result.code, result.message, hint=result.hint)
             return result
-        parsed = [self._as_query_or_session(query) for query in _several(queries)]
+        parsed = [self._as_query_or_session(query) for query in several(queries)]
         if not parsed:
             raise InvalidQueryError("no queries were given")
         sessions = [id(item) for item in parsed if isinstance(item, VideoSession)]
@@ -306,12 +307,46 @@ class XSam:
             )
         if type(late_s) not in (int, float) or not 0.0 <= late_s < math.inf:
             raise InvalidOptionError(f"late_s must be a number of seconds from 0 on, got {late_s!r:.40}")
-        parsed = _as_query(query)
+        parsed = as_query(query)
         check_video_query(parsed)
         state = VideoState(
             query=parsed, bank=family.new_bank(), refresh_every=refresh_every, late_s=float(late_s)
         )
         return VideoSession(self, state)
+
+    def segment_clip(
+        self,
+        frames: Sequence[ImageOrFrame],
+        query: str | Query,
+        *,
+        deadline_s: float | None = None,
+        on_stage: StageHook | None = None,
+    ) -> list[SegmentationResult]:
+        """Segment every frame of a short clip, which the language model reads whole, later frames too.
+
+        Args:
+            frames: at most 64 images of one size, in order; stamps do not matter.
+            query: text or a `Query`; visual prompts belong to the first frame.
+            deadline_s: seconds from now, for the whole clip; checked between stages. None = no limit.
+            on_stage: see `StageHook`.
+
+        Returns:
+            One result per frame, all with the timing of the clip.
+
+        Raises:
+            InvalidImageError, InvalidQueryError, DeadlineExceededError, and what the hook raises.
+            ModelError: the model has no memory, or fails.
+        """
+        self._video_family()
+        clock = StageClock(Deadline(deadline_s), on_stage)
+        parsed = as_query(query)
+        check_video_query(parsed)
+        notes: list[str] = []
+        clip = as_clip(frames, notes)
+        parsed.validate(clip[0].image_hw)
+        with self._exclusive(clock) as forward:
+            results = video_forward.segment_clip(forward, clip, parsed, clock)
+        return [result.with_notes(notes) for result in results]
 
     def session_nbytes(self, query: str | Query) -> int:
         """Return the most bytes that a session of a query will take, before it takes any.
@@ -320,7 +355,7 @@ class XSam:
             InvalidQueryError: it is neither text nor a query.
             ModelError: the model has no memory.
         """
-        family, parsed = self._video_family(), _as_query(query)
+        family, parsed = self._video_family(), as_query(query)
         named = (parsed.text, *parsed.thing_classes, *parsed.stuff_classes)
         texts = (*named, *census_names([parsed], self.config.calibration))
         regions = len(parsed.prompts) * self.config.sampler.tokens_per_region
@@ -338,7 +373,7 @@ class XSam:
 
     def _as_query_or_session(self, query: Any) -> Query | VideoSession:
         if not isinstance(query, VideoSession):
-            return _as_query(query)
+            return as_query(query)
         if query.engine is not self:
             raise InvalidQueryError("the session belongs to another engine")
         return query
@@ -354,24 +389,6 @@ class XSam:
         if self._forward is None:
             raise ModelError("the model was closed", hint="load it again")
         return self._forward
-
-
-def _several(queries: Any) -> list[Any]:
-    try:
-        unordered = isinstance(queries, (bytes, Mapping, Set))  # results are in the order of the queries
-        return list(None if unordered else queries)  # type: ignore[arg-type]
-    except TypeError:  # not iterable
-        raise InvalidQueryError(
-            f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"
-        ) from None
-
-
-def _as_query(query: Any) -> Query:
-    if isinstance(query, Query):
-        return query
-    if not isinstance(query, str):
-        raise InvalidQueryError(f"a query must be text or a Query, got {type(query).__name__}")
-    return Query(text=query)
 
 
 @contextmanager

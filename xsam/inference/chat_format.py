@@ -28,6 +28,7 @@ class ChatFormat:
     also_stop_at: tuple[str, ...] = ()  # besides `end` and the tokenizer's end-of-text token
     image: str = f"{IMAGE_TAG}\n"  # with what separates it from the question
     bos: bool = False  # begin with the tokenizer's beginning-of-text token
+    medium: str = "image"  # what questions call that which is seen
 
     def translate(self, conversation: str) -> str:
         """Replace Phi-3's tags by those of the language model."""

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from xsam.config import IMAGE_ID
 from xsam.inference.frame_cache import EncodedFrame
-from xsam.inference.inputs import ImageInputs, X2SamInputs, XSamInputs
+from xsam.inference.inputs import Grid, ImageInputs, PromptInputs, X2SamInputs, XSamInputs
 from xsam.model.language import LanguageModel, PrefixCache, cache_prefix
 from xsam.model.mask_decoder import DecoderMemory, PromptText
 from xsam.model.memory import MemoryBank, MemoryEntry
@@ -94,6 +96,19 @@ class VideoFamily(Family, Protocol):
 
     def look(self, pixels: tuple[Any, ...], features: FrameFeatures) -> EncodedFrame:
         """Compute what a language model that is to read the frame needs; it has no memory to decode with."""
+        ...
+
+    def of_clip(self, count: int) -> PromptInputs:
+        """Return how a clip of `count` frames is shown to the language model."""
+        ...
+
+    def look_at_clip(self, frames: Sequence[NDArray[np.uint8]], first: FrameFeatures) -> EncodedFrame:
+        """Compute what a language model that is to read a whole clip needs.
+
+        Args:
+            frames: images (H, W, 3) of one size.
+            first: features of the first one, which regions belong to.
+        """
         ...
 
     def recall(
@@ -214,8 +229,13 @@ class X2SamFamily(X2SamInputs):
         return model.encode_frames(pixels[2][None].to(model.device, model.dtype), first=first)
 
     def look(self, pixels: tuple[Any, ...], features: FrameFeatures) -> EncodedFrame:
+        return self._look(pixels[0], pixels[1], features)
+
+    def look_at_clip(self, frames: Sequence[NDArray[np.uint8]], first: FrameFeatures) -> EncodedFrame:
+        return self._look(*self.clip_patches(frames), first)
+
+    def _look(self, patches: Tensor, grid: Grid, features: FrameFeatures) -> EncodedFrame:
         model = self.model
-        patches, grid, _ = pixels
         visual = model.visual_tokens(patches.to(model.device, model.dtype), grid)
         nothing = DecoderMemory(
             keys=(), values=(), mask_features=features.mask_features, level_mask_features=()

@@ -20,6 +20,7 @@ from xsam.inference.doubts import CHECKED_TASKS, compete
 from xsam.inference.family import Family, Network, PromptStates, family_of
 from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
+from xsam.inference.inputs import PromptInputs
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.prepare import MAX_NEW_TOKENS, Prompt, prepare
 from xsam.inference.prompts import SEG_TAG, mark_positions
@@ -113,9 +114,25 @@ class ForwardPass:
         *answers, surveyed = (self.composer.plain(predictions[p.index], p, frame, clock) for p in prompts)
         return answers, census_of(*surveyed)
 
-    def prepare(self, index: int, query: Query, frame: Frame, *, split: bool = False) -> Prompt:
-        """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`."""
-        return prepare(self.family, self.tokenizer, index, query, frame, split=split)
+    def prepare(
+        self,
+        index: int,
+        query: Query,
+        frame: Frame,
+        *,
+        split: bool = False,
+        inputs: PromptInputs | None = None,
+    ) -> Prompt:
+        """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`.
+
+        Args:
+            index: of the query in the request.
+            query: the query.
+            frame: what it is about; of a clip, the first frame.
+            split: see `xsam.inference.prepare.prepare`.
+            inputs: how the frame is shown to the language model; None = as an image.
+        """
+        return prepare(inputs or self.family, self.tokenizer, index, query, frame, split=split)
 
     # ------------------------------------------------------------------------------------ encode
 
@@ -177,7 +194,12 @@ class ForwardPass:
         return predictions, encoded.census or NO_CENSUS
 
     def survey(
-        self, prompts: Sequence[Prompt], frame: Frame, *, known: Census | None = None
+        self,
+        prompts: Sequence[Prompt],
+        frame: Frame,
+        *,
+        known: Census | None = None,
+        inputs: PromptInputs | None = None,
     ) -> Prompt | None:
         """Return the prompt for the census that these prompts need; None if `known` is enough."""
         checked = [prompt.query for prompt in prompts if prompt.task in CHECKED_TASKS]
@@ -185,7 +207,7 @@ class ForwardPass:
         if not names or (known is not None and set(names) <= set(known.names)):
             return None
         try:
-            return self.prepare(_SURVEY, census_query(names), frame)
+            return self.prepare(_SURVEY, census_query(names), frame, inputs=inputs)
         except InvalidQueryError:  # it takes more tokens than the model has room for
             return None
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import stat
 import sys
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
 
 MAX_FILE_BYTES = 1 << 30
+MAX_CLIP_FRAMES = 64  # as many as the language model of X2SAM was shown at most
 
 # What Pillow reads where OpenCV gives up. Not all it knows: for EPS it would start Ghostscript.
 _PILLOW_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "BMP", "WEBP", "TGA", "ICO", "PCX")
@@ -61,6 +64,37 @@ def as_frame(source: ImageOrFrame | CameraRef, notes: list[str] | None = None) -
             hint="pass the image itself",
         )
     return source if isinstance(source, Frame) else Frame(rgb=as_rgb(source, notes))
+
+
+def as_clip(sources: Sequence[ImageOrFrame], notes: list[str] | None = None) -> list[Frame]:
+    """Return the frames of a clip, all of one size.
+
+    Args:
+        sources: images as `as_frame` takes them, or an array (T, H, W, 3).
+        notes: see `as_rgb`.
+
+    Raises:
+        InvalidImageError: there is none, there are more than `MAX_CLIP_FRAMES`, their sizes differ, or one of
+            them cannot be read.
+    """
+    if isinstance(sources, (str, bytes, os.PathLike, Frame)) or not isinstance(sources, Iterable):
+        raise InvalidImageError(f"a clip is a sequence of images, got {type(sources).__name__}")
+    given = list(itertools.islice(sources, MAX_CLIP_FRAMES + 1))
+    if not 0 < len(given) <= MAX_CLIP_FRAMES:
+        raise InvalidImageError(
+            f"a clip has from 1 to {MAX_CLIP_FRAMES} frames, got {'more' if given else 'none'}",
+            hint="follow a longer video with open_session" if given else "",
+        )
+    frames = [as_frame(source, notes) for source in given]
+    height, width = frames[0].image_hw
+    for index, frame in enumerate(frames):
+        if frame.image_hw != (height, width):
+            raise InvalidImageError(
+                f"frame {index} of the clip has {frame.image_hw[1]}×{frame.image_hw[0]} pixels, "
+                f"the first one {width}×{height}",
+                hint="all frames of a clip must have one size",
+            )
+    return frames
 
 
 def as_rgb(image: Any, notes: list[str] | None = None) -> NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from xsam.config import IMAGE_ID
 from xsam.errors import InvalidQueryError
 from xsam.inference.category_passes import split_categories
-from xsam.inference.family import Family
+from xsam.inference.inputs import PromptInputs
 from xsam.inference.preprocess import region_mask
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.prompts import Conversation, TokenizedPrompt, conversation_for, tokenize, without_repeats
@@ -40,12 +41,12 @@ class Prompt:
 
 
 def prepare(
-    family: Family, tokenizer: Any, index: int, query: Query, frame: Frame, *, split: bool = False
+    inputs: PromptInputs, tokenizer: Any, index: int, query: Query, frame: Frame, *, split: bool = False
 ) -> Prompt:
     """Validate a query and turn it into tokens and region masks.
 
     Args:
-        family: of the network.
+        inputs: how the frame is shown to the language model.
         tokenizer: of the network.
         index: of the query in the request.
         query: as given.
@@ -56,14 +57,14 @@ def prepare(
         InvalidQueryError: a field is wrong, a text is empty without its tags, or the query takes more
             tokens than the model has room for.
     """
-    config = family.network.config
+    config = inputs.config
     task = query.validate(frame.image_hw)
     distinct = without_repeats(query)
-    conversation, tokens = _read(family, tokenizer, distinct, task, frame)
+    conversation, tokens = _read(inputs, tokenizer, distinct, task, frame)
     passes: tuple[Prompt, ...] = ()
-    if problem := _too_long(family, conversation, tokens):
+    if problem := _too_long(inputs, conversation, tokens):
         if split and task in (Task.GENERIC, Task.OPEN_VOCABULARY):
-            passes = _in_passes(family, tokenizer, distinct, task, frame)
+            passes = _in_passes(inputs, tokenizer, distinct, task, frame)
         if not passes:
             raise problem
     regions = prompt_region = None
@@ -91,18 +92,18 @@ def prepare(
 
 
 def _read(
-    family: Family, tokenizer: Any, query: Query, task: Task, frame: Frame
+    inputs: PromptInputs, tokenizer: Any, query: Query, task: Task, frame: Frame
 ) -> tuple[Conversation, TokenizedPrompt]:
-    conversation = conversation_for(query, task)
-    tokens = tokenize(tokenizer, conversation, family.chat)
-    per_region = family.network.config.sampler.tokens_per_region
-    return conversation, tokens.expand(family.count_image_tokens(frame.image_hw), per_region)
+    conversation = conversation_for(query, task, medium=inputs.chat.medium)
+    tokens = tokenize(tokenizer, conversation, inputs.chat)
+    per_region = inputs.config.sampler.tokens_per_region
+    return conversation, tokens.expand(inputs.count_image_tokens(frame.image_hw), per_region)
 
 
 def _too_long(
-    family: Family, conversation: Conversation, tokens: TokenizedPrompt
+    inputs: PromptInputs, conversation: Conversation, tokens: TokenizedPrompt
 ) -> InvalidQueryError | None:
-    room = family.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
+    room = inputs.max_positions - (0 if conversation.answer else MAX_NEW_TOKENS)
     if len(tokens.input_ids) <= room:
         return None
     return InvalidQueryError(
@@ -111,13 +112,15 @@ def _too_long(
     )
 
 
-def _in_passes(family: Family, tokenizer: Any, query: Query, task: Task, frame: Frame) -> tuple[Prompt, ...]:
+def _in_passes(
+    inputs: PromptInputs, tokenizer: Any, query: Query, task: Task, frame: Frame
+) -> tuple[Prompt, ...]:
     """Divide the categories into as few parts as fit; empty if not even single ones do."""
     for count in range(2, len(query.thing_classes + query.stuff_classes) + 1):
         passes: list[Prompt] = []
         for part in split_categories(query, count):
-            conversation, tokens = _read(family, tokenizer, part, task, frame)
-            if _too_long(family, conversation, tokens):
+            conversation, tokens = _read(inputs, tokenizer, part, task, frame)
+            if _too_long(inputs, conversation, tokens):
                 break
             passes.append(
                 Prompt(
@@ -135,3 +138,31 @@ def _in_passes(family: Family, tokenizer: Any, query: Query, task: Task, frame: 
         if len(passes) == count:
             return tuple(passes)
     return ()
+
+
+def several(queries: Any) -> list[Any]:
+    """Return the members of a sequence of queries.
+
+    Raises:
+        InvalidQueryError: it is not a sequence.
+    """
+    try:
+        unordered = isinstance(queries, (bytes, Mapping, Set))  # results are in the order of the queries
+        return list(None if unordered else queries)  # type: ignore[arg-type]
+    except TypeError:  # not iterable
+        raise InvalidQueryError(
+            f"queries must be text, a Query or a sequence of them, got {type(queries).__name__}"
+        ) from None
+
+
+def as_query(query: Any) -> Query:
+    """Return a query, or the query that a text stands for.
+
+    Raises:
+        InvalidQueryError: it is neither.
+    """
+    if isinstance(query, Query):
+        return query
+    if not isinstance(query, str):
+        raise InvalidQueryError(f"a query must be text or a Query, got {type(query).__name__}")
+    return Query(text=query)

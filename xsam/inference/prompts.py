@@ -191,12 +191,13 @@ def without_repeats(query: Query) -> Query:
     )
 
 
-def conversation_for(query: Query, task: Task | None = None) -> Conversation:
+def conversation_for(query: Query, task: Task | None = None, *, medium: str = "image") -> Conversation:
     """Build the canonical question for a query, and the answer to force where the task has a fixed one.
 
     Args:
         query: a valid query.
         task: its resolved task, if the caller knows it.
+        medium: what the question is about, "image" or "video".
 
     Raises:
         InvalidQueryError: a text is empty once its tags are removed.
@@ -206,12 +207,12 @@ def conversation_for(query: Query, task: Task | None = None) -> Conversation:
     if task in (Task.GENERIC, Task.OPEN_VOCABULARY):
         names = [category_name(name) for name in query.thing_classes + query.stuff_classes]
         question = (
-            f"Can you segment the image based on the following categories: {_conditions(names)}? "
+            f"Can you segment the {medium} based on the following categories: {_conditions(names)}? "
             "Please output the segmentation masks."
         )
         answer = f"Sure, the segmentation result is {SEG_TAG}."
     elif task is Task.REFERRING:
-        question = f"Please segment {_conditions([text.lower()])} in this image."
+        question = f"Please segment {_conditions([text.lower()])} in this {medium}."
         answer = f"Sure, it is {SEG_TAG}."
     elif task is Task.REASONING:
         explain = "explain why and " if query.explain else ""
@@ -226,8 +227,8 @@ def conversation_for(query: Query, task: Task | None = None) -> Conversation:
     elif task in (Task.INTERACTIVE, Task.VISUAL_GROUNDED):
         count = 1 if task is Task.INTERACTIVE else sum(prompt.positive for prompt in query.prompts)
         question = (
-            f"Can you segment the image based on the following regions: {_conditions([REGION_TAG] * count)}? "
-            "Please output the corresponding segmentation mask."
+            f"Can you segment the {medium} based on the following regions: "
+            f"{_conditions([REGION_TAG] * count)}? Please output the corresponding segmentation mask."
         )
         answer = f"Sure, {SEG_TAG}."
     elif text:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from xsam.errors import InvalidImageError, InvalidQueryError
+from xsam.errors import InvalidImageError, InvalidQueryError, error_for_code
 from xsam.inference.census import NO_CENSUS, census_of
 from xsam.inference.doubts import compete, doubted
 from xsam.inference.family import VideoFamily
@@ -57,6 +58,50 @@ def run(
     for index, session in sessions.items():
         session.state = states[index]
     return [result.with_timing(stages_s) if result.answered else result for result in competed]
+
+
+def segment_clip(
+    forward: ForwardPass, frames: Sequence[Frame], query: Query, clock: StageClock
+) -> list[SegmentationResult]:
+    """Segment every frame of a clip that the language model reads whole, in the given order.
+
+    Args:
+        forward: of a family with a memory.
+        frames: at least one, all of one size; visual prompts belong to the first.
+        query: a valid one that generates no text.
+        clock: stages and deadline of the request.
+
+    Raises:
+        InvalidQueryError: it takes more tokens than the model has room for.
+        ModelError: the network gives NaN or infinity.
+        DeadlineExceededError: no time is left.
+    """
+    family = forward.family.video
+    assert family is not None
+    clock.begin("preprocess")
+    inputs = family.of_clip(len(frames))
+    prompt = forward.prepare(0, query, frames[0], inputs=inputs)
+    survey = forward.survey([prompt], frames[0], inputs=inputs)
+    state = VideoState(query=query, bank=family.new_bank(), refresh_every=0, late_s=math.inf)
+    results: list[SegmentationResult] = []
+    read: ReadQuery | None = None
+    for index, frame in enumerate(frames):
+        pixels = family.pixels(frame.rgb)
+        clock.begin("encode")
+        features = family.encode_step(pixels, first=index == 0)
+        if read is None:
+            seen = family.look_at_clip([f.rgb for f in frames], features)
+            clock.begin("language")
+            read = _read(forward, seen, prompt, survey, clock)
+        step = _Step(before=state, now=state, prompt=prompt if index == 0 else None, read=read)
+        result, state = _decode(forward, family, step, features, frame, clock)
+        if result.code:
+            raise error_for_code(result.code, result.message, hint=result.hint)
+        state = replace(state, newest_ns=0)  # the order is given, whatever the stamps
+        results.append(result)
+    competed = [compete([result])[0] for result in results]
+    stages_s = clock.finish()
+    return [result.with_timing(stages_s) for result in competed]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from xsam import (
     DeadlineExceededError,
+    Frame,
     InvalidImageError,
     InvalidOptionError,
     InvalidQueryError,
@@ -177,3 +180,57 @@ def test_a_model_without_memory_says_so() -> None:
     assert not engine.has_memory
     with pytest.raises(ModelError, match="no memory of earlier frames"):
         engine.open_session("the mug")
+
+
+# ------------------------------------------------------------------------------------ whole clips
+
+
+def test_a_clip_is_read_whole(engine: XSam, clip: list[Rgb]) -> None:
+    """The answer about the first frame depends on a later one, unlike in a session; the order matters."""
+    results = engine.segment_clip(clip[:4], "the red cube")
+    assert [result.masks.shape[1:] for result in results] == [(48, 72)] * 4
+    other = engine.segment_clip([*clip[:3], clip[8][:, ::-1]], "the red cube")
+    assert not np.allclose(_scores(results[0]), _scores(other[0]), rtol=1e-6)
+    again = engine.segment_clip(np.stack(clip[:4]), "the red cube")
+    for before, after in zip(results, again, strict=True):
+        np.testing.assert_array_equal(_scores(before), _scores(after))
+
+
+def test_stamps_do_not_change_the_order_of_a_clip(engine: XSam, clip: list[Rgb]) -> None:
+    plain = engine.segment_clip(clip[:3], "the mug")
+    stamped = [Frame(rgb=rgb, stamp_ns=stamp) for rgb, stamp in zip(clip, (9, 5, 7), strict=False)]
+    for before, after in zip(plain, engine.segment_clip(stamped, "the mug"), strict=True):
+        np.testing.assert_array_equal(_scores(before), _scores(after))
+
+
+def test_an_object_is_followed_from_the_first_frame_of_a_clip(engine: XSam, clip: list[Rgb]) -> None:
+    query = Query(prompts=(VisualPrompt.box(5, 10, 25, 30),))
+    results = engine.segment_clip(clip[:3], query)
+    assert [len(result.segments) for result in results] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("frames", "message"),
+    [
+        ([], "got none"),
+        ([np.zeros((8, 8, 3), np.uint8)] * 65, "from 1 to 64 frames, got more"),
+        (
+            [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 9, 3), np.uint8)],
+            "frame 1 of the clip has 9×8 pixels",
+        ),
+        ("clip.mp4", "a sequence of images, got str"),
+        (7, "a sequence of images, got int"),
+    ],
+)
+def test_what_is_no_clip_is_refused(engine: XSam, frames: Any, message: str) -> None:
+    with pytest.raises(InvalidImageError, match=message):
+        engine.segment_clip(frames, "the mug")
+
+
+def test_clips_need_a_memory_and_a_query_without_text(engine: XSam, clip: list[Rgb]) -> None:
+    with pytest.raises(InvalidQueryError, match="does not generate"):
+        engine.segment_clip(clip[:2], Query(text="hello", task=Task.CHAT))
+    with pytest.raises(ModelError, match="no memory of earlier frames"):
+        XSam.load("tiny").segment_clip(clip[:2], "the mug")
+    with pytest.raises(DeadlineExceededError):
+        engine.segment_clip(clip[:2], "the mug", deadline_s=1e-6)
