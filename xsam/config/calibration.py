@@ -1,7 +1,8 @@
 """Calibration of a checkpoint: what it knows by name, and how far its scores can be trusted.
 
-The section `xsam.calibration` of `config.json`. `xsam.train.calibrate` measures it on validation scenes; a
-checkpoint without it still answers, but none of its answers is doubted for its score.
+The section `xsam.calibration` of `config.json`, `x2sam.calibration` for X2SAM. `xsam.train.calibrate`
+measures it on validation scenes; a checkpoint without it still answers, but none of its answers is doubted
+for its score.
 """
 
 from __future__ import annotations
@@ -88,12 +89,18 @@ class Calibration:
         return content
 
 
-def check_calibration(xsam: Any, problems: list[str]) -> Calibration | None:
-    """Return the calibration in the section `xsam`, None if it has none; add what is wrong to `problems`."""
-    section = xsam.get("calibration") if isinstance(xsam, Mapping) else None
+def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") -> Calibration | None:
+    """Return the calibration in a section of `config.json`, None if it has none.
+
+    Args:
+        parent: content of the section that has it.
+        problems: receives what is wrong.
+        owner: name of that section.
+    """
+    section = parent.get("calibration") if isinstance(parent, Mapping) else None
     if section is None:
         return None
-    name = "xsam.calibration"
+    name = f"{owner}.calibration"
     before = len(problems)
     shared: dict[str, Field] = {
         "known_categories": Items(Name(60), 0, MAX_CATEGORIES),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
-from xsam.config.calibration import Calibration
+from xsam.config.calibration import Calibration, check_calibration
 from xsam.config.json_files import JsonConfig
 from xsam.config.schema import build_config
 from xsam.config.sections import SPECIAL_TOKENS
@@ -83,24 +83,22 @@ class X2SamConfig(JsonConfig):
     reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = never "not found"
     instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
     one_mask_per_object: bool = False
+    calibration: Calibration | None = None  # None = scores are taken as they are
 
     @property
     def square(self) -> Square:
         """Input of SAM 2's encoder."""
         return Square(side=int(self.sam2.backbone_config.image_size[0]), keep_ratio=not self.pixels.squash)
 
-    @property
-    def calibration(self) -> Calibration | None:
-        """None: no checkpoint of this family has been calibrated."""
-        return None
-
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `config.json`."""
         own = {
             name: getattr(self, name)
             for name in (f.name for f in fields(self))
-            if name not in ("vlm", "sam2", "mask2former", "memory", "pixels", "sampler")
+            if name not in ("vlm", "sam2", "mask2former", "memory", "pixels", "sampler", "calibration")
         }
+        if self.calibration is not None:
+            own["calibration"] = self.calibration.to_dict()
         memory = asdict(self.memory)
         memory["mask_stride"] = [memory["mask_stride"]]
         side = self.square.side
@@ -140,11 +138,14 @@ class X2SamConfig(JsonConfig):
                 together; see `xsam.config.x2sam_schema`.
         """
         sections, problems = check_x2sam_config(data)
-        config: X2SamConfig = build_config(lambda: cls._from_sections(sections), problems, x2sam_misfits)
+        calibration = check_calibration(data.get("x2sam"), problems, owner="x2sam") if sections else None
+        config: X2SamConfig = build_config(
+            lambda: cls._from_sections(sections, calibration), problems, x2sam_misfits
+        )
         return config
 
     @classmethod
-    def _from_sections(cls, sections: Mapping[str, Any]) -> X2SamConfig:
+    def _from_sections(cls, sections: Mapping[str, Any], calibration: Calibration | None) -> X2SamConfig:
         from transformers import Mask2FormerConfig, Qwen3VLConfig, Sam2VisionConfig
 
         return cls(
@@ -154,5 +155,6 @@ class X2SamConfig(JsonConfig):
             memory=MemoryConfig(**sections["memory"]),
             pixels=PixelConfig(**sections["pixels"]),
             sampler=RegionSamplerConfig(**sections["sampler"]),
+            calibration=calibration,
             **sections["x2sam"],
         )

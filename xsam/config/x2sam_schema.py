@@ -166,6 +166,7 @@ _X2SAM: dict[str, Field] = {
     "instance_threshold": Number(0.0, 1.0),
     "one_mask_per_object": Flag(),
     "sampler": _IGNORED,  # a table of its own
+    "calibration": _IGNORED,  # likewise, see `check_calibration`
     # Fixed here, variable in the released code, or of training only.
     "special_tokens": Choice(SPECIAL_TOKENS),
     "cond_type": Choice("phrase"),

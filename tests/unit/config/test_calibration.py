@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from support.golden import GOLDEN_X2SAM
+from xsam import CheckpointError
+from xsam.config import X2SamConfig
 from xsam.config.calibration import EVIDENCE, EvidenceWeights, check_calibration
 
 SECTION = {"known_categories": ["mug", "vase"], "sure_from": 0.8, "phrase": {"score": 1.0}}
@@ -33,6 +38,18 @@ def test_what_is_wrong_is_named(change: dict, problem: str) -> None:
     problems: list[str] = []
     assert check_calibration({"calibration": {**SECTION, **change}}, problems) is None
     assert any(problem in found for found in problems), problems
+
+
+def test_x2sam_has_its_own_section() -> None:
+    content = json.loads((GOLDEN_X2SAM / "x2a" / "config.json").read_text())
+    content["x2sam"]["calibration"] = SECTION
+    config = X2SamConfig.from_dict(content)
+    assert config.calibration is not None
+    assert config.calibration.known_categories == ("mug", "vase")
+    assert config.to_dict()["x2sam"]["calibration"] == config.calibration.to_dict()
+    content["x2sam"]["calibration"] = {**SECTION, "sure_from": 2}
+    with pytest.raises(CheckpointError, match=r"x2sam\.calibration\.sure_from must be a number"):
+        X2SamConfig.from_dict(content)
 
 
 def test_the_chance_follows_the_evidence() -> None:

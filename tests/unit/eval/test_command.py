@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from support.golden import GOLDEN_X2SAM
 from tests.unit.eval import benchmark_files as files
 from xsam import cli
 from xsam.cli.scores import score_table
@@ -22,9 +23,9 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
 
 
-def _eval(*arguments: object) -> Result:
+def _eval(*arguments: object, model: object = "tiny") -> Result:
     """Run the command; any exception other than an exit fails the test."""
-    command = ["eval", "tiny", "--device", "cpu", *map(str, arguments)]
+    command = ["eval", str(model), "--device", "cpu", *map(str, arguments)]
     result = CliRunner().invoke(cli.app, command)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
@@ -53,6 +54,16 @@ def test_eval_on_scenes_ends_with_json(tmp_path: Path) -> None:
     names = sorted(path.name for path in folder.iterdir())
     assert [name[:5] for name in names] == ["0_iou", "1_iou", "2_iou"]
     assert names == sorted(names, key=lambda name: float(name[5:9]))
+
+
+@pytest.mark.slow
+def test_eval_takes_a_checkpoint_of_x2sam() -> None:
+    result = _eval("--scenes", "2000001:1", "--json", model=GOLDEN_X2SAM / "x2a")
+    assert result.exit_code == 0
+    scores = json.loads(result.stdout, parse_constant=_no_constant)
+    assert (scores["n"], scores["failed"]) == (1, 0)
+    assert 0 <= scores["referring_miou"] <= 1
+    assert scores["panoptic_pq"] is not None
 
 
 def _no_constant(name: str) -> None:
