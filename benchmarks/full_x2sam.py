@@ -43,11 +43,11 @@ def measure_full_x2sam(
         write_released_x2sam(download, full_x2sam_config(), torch.bfloat16)
         log(f"x2sam-full: written in {time.perf_counter() - began:.0f} s")
     if not (checkpoint / "config.json").is_file():
-        with _Part(report, "convert", time.perf_counter, log):
+        with _Part(report, "convert", clock, log):
             converted = convert(download, checkpoint)
         report["output_gb"] = round(converted.size_bytes / 1e9, 2)
         report["parameters_m"] = round(converted.parameter_count / 1e6, 1)
-    with _Part(report, "load", time.perf_counter, log):
+    with _Part(report, "load", clock, log):
         engine = XSam.load(checkpoint, device="cpu", dtype="bfloat16")
     rgb = render(sample_scene(0), image_hw=_IMAGE_HW).rgb
     for name, phrase in (("first", "the red mug"), ("next", "a red cup")):
@@ -80,7 +80,7 @@ class _Part:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         reset_peak()
         self._watch.__enter__()
-        self._began = self._clock()
+        self._began, self._began_wall = self._clock(), time.perf_counter()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -91,6 +91,7 @@ class _Part:
             stages[stage] = round(stages.get(stage, 0.0) + until - since, 3)
         self._report[self._name] = {
             "seconds": round(ended - self._began, 2),
+            "wall_s": round(time.perf_counter() - self._began_wall, 2),
             "peak_gb": round(peak_mib() * 2**20 / 1e9, 2),
             "peak_own_gb": round(self._own[0] * 2**20 / 1e9, 2),
             **({"stages": stages} if stages else {}),
