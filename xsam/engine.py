@@ -21,14 +21,12 @@ from xsam.errors import (
     InvalidQueryError,
     ModelError,
     OutOfMemoryError,
-    XSamError,
     error_for_code,
 )
 from xsam.inference import video_forward
 from xsam.inference.acceleration import (
     compile_fixed_shapes,
     cpu_threads,
-    is_out_of_memory,
     quantize_language_model,
 )
 from xsam.inference.census import census_names
@@ -39,7 +37,7 @@ from xsam.inference.free_cores import AT_IMPORT, FreeCores
 from xsam.inference.images import ImageOrFrame, as_clip, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.prepare import as_query, several
-from xsam.inference.stages import HookRaisedError, StageClock, guarded
+from xsam.inference.stages import StageClock, guarded, model_errors
 from xsam.inference.video import VideoSession, VideoState, check_video_query
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
@@ -120,7 +118,7 @@ class XSam:
             frame_cache_mib=frame_cache_mib,
         )
         folder, model_id = resolve_model(model)
-        with _model_errors(f"cannot load {folder}", CheckpointError):
+        with model_errors(f"cannot load {folder}", CheckpointError):
             network, tokenizer = (load_x2sam if is_x2sam(folder) else load_checkpoint)(
                 folder, device=options.device, llm_device=options.llm_device, dtype=options.dtype
             )
@@ -260,7 +258,7 @@ class XSam:
         if not self._lock.acquire(timeout=-1 if timeout_s is None else timeout_s):
             raise DeadlineExceededError("another request kept the model busy until the deadline")
         try:
-            with torch.inference_mode(), cpu_threads(self._thread_count()), _model_errors():
+            with torch.inference_mode(), cpu_threads(self._thread_count()), model_errors():
                 yield self._open_forward()
         except OutOfMemoryError:
             self._frames.clear()  # the next request may fit
@@ -389,20 +387,3 @@ class XSam:
         if self._forward is None:
             raise ModelError("the model was closed", hint="load it again")
         return self._forward
-
-
-@contextmanager
-def _model_errors(failed: str = "inference failed", default: type[XSamError] = ModelError) -> Iterator[None]:
-    """Convert what PyTorch and others raise to the project's errors, with the cause attached."""
-    try:
-        yield
-    except XSamError:
-        raise
-    except HookRaisedError as raised:
-        raise raised.error from None
-    except Exception as error:
-        lines = str(error).strip().splitlines()
-        if is_out_of_memory(error):
-            raise OutOfMemoryError(lines[0] if lines else "out of memory") from error
-        reason = f": {lines[0]}" if lines else ""
-        raise default(f"{failed}: {type(error).__name__}{reason}") from error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec
 
-from xsam.errors import XSamError
+from xsam.errors import ModelError, OutOfMemoryError, XSamError
+from xsam.inference.acceleration import is_out_of_memory
 from xsam.types.deadline import Deadline, StageHook
 
 _Arguments = ParamSpec("_Arguments")
@@ -82,3 +84,20 @@ class StageClock:
         if self._stage:
             spent_s = time.monotonic() - self._began_s
             self._spent_s[self._stage] = self._spent_s.get(self._stage, 0.0) + spent_s
+
+
+@contextmanager
+def model_errors(failed: str = "inference failed", default: type[XSamError] = ModelError) -> Iterator[None]:
+    """Convert what PyTorch and others raise to the project's errors, with the cause attached."""
+    try:
+        yield
+    except XSamError:
+        raise
+    except HookRaisedError as raised:
+        raise raised.error from None
+    except Exception as error:
+        lines = str(error).strip().splitlines()
+        if is_out_of_memory(error):
+            raise OutOfMemoryError(lines[0] if lines else "out of memory") from error
+        reason = f": {lines[0]}" if lines else ""
+        raise default(f"{failed}: {type(error).__name__}{reason}") from error
