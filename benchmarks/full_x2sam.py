@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.machine import peak_mib, reset_peak, watch_own_memory
+from benchmarks.machine import peak_mib, reset_peak, seconds_by_stage, watch_own_memory
 from benchmarks.random_weights import write_released_x2sam
 from xsam.config.presets import full_x2sam_config
 from xsam.engine import XSam
@@ -86,9 +85,7 @@ class _Part:
     def __exit__(self, *error: Any) -> None:
         ended = self._clock()
         self._watch.__exit__(*error)
-        stages: dict[str, float] = {}
-        for (stage, since), (_, until) in itertools.pairwise([*self._marks, ("", ended)]):
-            stages[stage] = round(stages.get(stage, 0.0) + until - since, 3)
+        stages = {k: round(v, 3) for k, v in seconds_by_stage([*self._marks, ("", ended)]).items()}
         self._report[self._name] = {
             "seconds": round(ended - self._began, 2),
             "wall_s": round(time.perf_counter() - self._began_wall, 2),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -66,12 +67,13 @@ def _best(work: Callable[[], object], clock: Callable[[], float]) -> float:
 
 
 def peak_extra_mib(work: Callable[[], object]) -> float:
-    """Return the peak resident memory of `work` beyond what was resident before it, MiB (Linux only)."""
+    """Return the peak of the memory that `work` takes, without files that are mapped, MiB (Linux only)."""
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    reset_peak()
-    before = _status("VmRSS")
-    work()
-    return (_status("VmHWM") - before) / _MIB
+    peak: list[float] = []
+    before = _status("RssAnon") / _MIB
+    with watch_own_memory(peak):
+        work()
+    return peak[0] - before
 
 
 def reset_peak() -> None:
@@ -93,11 +95,11 @@ def _status(name: str) -> int:
 
 @contextmanager
 def watch_own_memory(peak: list[float]) -> Iterator[None]:
-    """Append the peak of the memory that is not mapped from files, MiB, sampled every 20 ms (Linux only)."""
+    """Append the peak of the memory that is not mapped from files, MiB, sampled every 5 ms (Linux only)."""
     highest, done = [_status("RssAnon")], threading.Event()
 
     def sample() -> None:
-        while not done.wait(0.02):
+        while not done.wait(0.005):
             highest.append(max(highest.pop(), _status("RssAnon")))
 
     watcher = threading.Thread(target=sample)
@@ -108,6 +110,18 @@ def watch_own_memory(peak: list[float]) -> Iterator[None]:
         done.set()
         watcher.join()
         peak.append(highest[0] / _MIB)
+
+
+def seconds_by_stage(marks: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Add up the seconds of each stage, which may be announced several times.
+
+    Args:
+        marks: name and time of each announcement in order; the last one only ends the one before.
+    """
+    spent: dict[str, float] = {}
+    for (stage, since), (_, until) in itertools.pairwise(marks):
+        spent[stage] = spent.get(stage, 0.0) + until - since
+    return spent
 
 
 def drop_from_memory(folder: Path) -> None:

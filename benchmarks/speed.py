@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import gc
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -22,6 +21,8 @@ from benchmarks.machine import (
     peak_extra_mib,
     peak_mib,
     read_seconds,
+    reset_peak,
+    seconds_by_stage,
 )
 from benchmarks.plain import PlainXSam
 from benchmarks.plain_x2sam import PlainX2Sam
@@ -83,8 +84,8 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         )
         marks.append(("", clock()))
         seconds[kind].append(marks[-1][1] - marks[0][1])
-        for (stage, since), (_, until) in itertools.pairwise(marks):
-            stages[kind][stage].append(until - since)
+        for stage, spent in seconds_by_stage(marks).items():
+            stages[kind][stage].append(spent)
         log(f"{size.name}: {kind} {seconds[kind][-1]:.3f} s")
 
     def ask_plain(rgb: NDArray[np.uint8], results: list[tuple[MaskRle, float]]) -> None:
@@ -104,6 +105,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         rgb = frames.next()
         engine = XSam(model, tokenizer, model_id=size.name)  # with an empty frame cache
         if not peaks:
+            reset_peak()
             peaks["fast"] = peak_extra_mib(functools.partial(ask, "first", rgb, PHRASES[:1]))
             peaks["total"] = peak_mib()
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.machine import peak_extra_mib
+from benchmarks.machine import peak_extra_mib, seconds_by_stage
 from benchmarks.plain_x2sam import PlainX2Sam
 from xsam.engine import XSam
 from xsam.types.requests import Query
@@ -56,8 +55,8 @@ def measure_video(
             marks.append(("", clock()))
             if session.frame_count > 1:
                 steps.append(marks[-1][1] - marks[0][1])
-                for (stage, since), (_, until) in itertools.pairwise(marks):
-                    stages[stage].append(until - since)
+                for stage, spent in seconds_by_stage(marks).items():
+                    stages[stage].append(spent)
         full.append(steps[-1])
         log(f"session: step {steps[-1]:.2f} s with a full memory")
 
