@@ -126,10 +126,8 @@ class ForwardPass:
         """Validate a query and turn it into tokens and region masks; see `xsam.inference.prepare`.
 
         Args:
-            index: of the query in the request.
-            query: the query.
+            index, query, split: see there.
             frame: what it is about; of a clip, the first frame.
-            split: see `xsam.inference.prepare.prepare`.
             inputs: how the frame is shown to the language model; None = as an image.
         """
         return prepare(inputs or self.family, self.tokenizer, index, query, frame, split=split)

@@ -31,6 +31,7 @@ from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
 from xsam.train.evidence import SceneEvidence, calibrate_evidence, scene_evidence
 from xsam.types.requests import Task
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
+from xsam.weights.x2sam import is_x2sam, load_x2sam
 
 MAX_FALSE_ALARM = 0.055
 """Target on validation scenes, slightly below the target on unseen ones."""
@@ -60,7 +61,7 @@ def calibrate(
     folder: Path, seeds: range, *, per_scene: int = 4, show_progress: bool = False
 ) -> dict[str, Any]:
     """Choose thresholds for a checkpoint from its results on the scenes of `seeds`."""
-    network, tokenizer = load_checkpoint(folder)
+    network, tokenizer = load_x2sam(folder) if is_x2sam(folder) else load_checkpoint(folder)
     model = XSam(network, tokenizer, model_id=folder.name)
     forward = ForwardPass(network, tokenizer, model_id=folder.name)
     scores: dict[bool, list[float]] = {True: [], False: []}  # key: the phrase is absent
