@@ -224,7 +224,10 @@ def _certain_extreme(found: ToolResult, relation: str) -> Found:
         return "ANSWER: none"
     if found.get("truncated") or not _certain(found):
         return UNSURE
-    best = yield from _extreme_of([item["id"] for item in _every(found)], relation)
+    ids = [item["id"] for item in _every(found)]
+    if len(ids) < 2:  # who asks for the leftmost sees several
+        return UNSURE
+    best = yield from _extreme_of(ids, relation)
     return f"ANSWER: {best}" if best and best in _certain(found) else UNSURE
 
 

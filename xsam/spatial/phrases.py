@@ -176,7 +176,7 @@ def _order_contradiction(
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return "there is no depth to check near and far"
-    if len(known) < phrase.rank:
+    if len(known) < max(2, phrase.rank):  # who says "the leftmost" sees several
         return f"only {len(known)} found to compare"
     order = sorted(range(len(known)), key=lambda index: known[index], reverse=phrase.descending)
     if order.index(chosen) != phrase.rank - 1:

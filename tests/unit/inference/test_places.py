@@ -79,6 +79,14 @@ def test_a_place_is_believed_if_doubtful_objects_do_not_matter(scores: tuple[flo
     assert misplaced(phrase, MUGS[0], census, FRAME) == doubt
 
 
+def test_one_alone_is_not_the_leftmost() -> None:
+    """Where only one carrot was found, the leftmost carrot was it, and the other one stayed unseen."""
+    phrase = parse_spatial_phrase("the leftmost mug")
+    assert phrase is not None
+    alone = census_with(("mug", 0.9, MUGS[1]))
+    assert misplaced(phrase, MUGS[1], alone, FRAME) == "only 1 found to compare"
+
+
 def test_a_weak_one_farther_left_makes_the_answer_doubtful() -> None:
     census = census_with(("mug", 0.15, MUGS[0]), ("mug", 0.8, MUGS[1]), ("mug", 0.7, MUGS[2]))
     phrase = parse_spatial_phrase("the leftmost mug")
