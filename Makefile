@@ -84,7 +84,7 @@ fuzz: setup ## Send hostile requests to the node: about 3 min [REQUESTS=1000 SEE
 	@scripts/run_in_env.sh python -m benchmarks.ros.fuzz --requests $(or $(REQUESTS),1000) $(if $(SEED),--seed $(SEED))
 
 .PHONY: bench-agent
-bench-agent: setup ## Score scripted planners that use the tools: 5 min [BENCH_ARGS="--model openai:gpt-5-mini"]
+bench-agent: setup ## Score scripted planners that use the tools: 8 min [BENCH_ARGS="--model openai:gpt-5-mini"]
 	@scripts/run_in_env.sh python -m benchmarks.agent $(BENCH_ARGS)
 
 .PHONY: bench

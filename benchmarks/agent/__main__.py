@@ -39,7 +39,7 @@ from xsam.sim.oracle import SimulatedTable
 
 RESULTS = Path(__file__).with_name("results")
 ORACLE, TINY = "oracle", "tiny"
-DEFAULT_PROBED = TEST_SEEDS[1000:1030]
+DEFAULT_PROBED, DEFAULT_PLANNED = TEST_SEEDS[1000:1030], TEST_SEEDS[1000:1010]
 PROBE_METRICS = ("ok_precision", "false_ok", "unsure_of_right", "presence_mcc")
 DEFAULT_RUNS = [(f"policy:{policy}", segmenter) for segmenter in (ORACLE, TINY) for policy in POLICIES]
 
@@ -98,7 +98,7 @@ def main(
     if not model and not task and segmenter in (None, TINY):
         summary |= {k: v for k, v in _probe(TINY, DEFAULT_PROBED, engines, out).items() if k in PROBE_METRICS}
         summary["planner"] = _plan(
-            [f"policy:{policy}" for policy in POLICIES], TINY, DEFAULT_PROBED, engines, out
+            [f"policy:{policy}" for policy in POLICIES], TINY, DEFAULT_PLANNED, engines, out
         )
     print(json.dumps(summary))
     return summary

@@ -19,11 +19,12 @@ from benchmarks.agent.scripting import (
     call,
     ids_of,
     is_confirmed,
+    search,
+    without,
 )
 
 MAX_COMPARED = 10
 MAX_QUERIES = 8
-CLEAR_SCORE = 0.5  # of a name for something that was taken for something else
 
 Plan = Callable[[ParsedRequest], Script]
 Found = Generator[PlannedCall, ToolResult, str]
@@ -123,19 +124,8 @@ def _nearest(request: ParsedRequest) -> Script:
 
 
 def _exists(request: ParsedRequest) -> Script:
-    """Say no as well where what was found clearly looks like something else."""
-    found = yield call("segment_objects", queries=[request.noun])
-    if found["status"] != "unsure":
-        return "ANSWER: yes" if _certain(found) else "ANSWER: no" if found["status"] == "no_match" else UNSURE
-    (first, *others) = found["objects"]
-    looked = yield call("inspect_object", object_id=first["id"])
-    names = looked.get("looks_like")
-    if others or not isinstance(names, dict) or not names or "does not know" in first["unsure"]:
-        return UNSURE
-    name, score = max(names.items(), key=lambda pair: pair[1])
-    if name == request.noun:
-        return UNSURE
-    return "ANSWER: no" if score >= CLEAR_SCORE > 2 * names.get(request.noun, 0.0) else UNSURE
+    found = yield from search([request.noun], elsewhere=False)
+    return "ANSWER: yes" if ids_of(found) else without(found, "no")
 
 
 def _containment(request: ParsedRequest) -> Script:
