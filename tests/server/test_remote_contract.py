@@ -18,7 +18,7 @@ from xsam.remote import RemoteSegmenter
 FRAME = Frame(rgb=picture(), camera="wrist", frame_id="lens", stamp_ns=123_456_789_012)
 
 
-@pytest.fixture(scope="module", params=["fake", "golden model"])
+@pytest.fixture(scope="module", params=["fake", pytest.param("golden model", marks=pytest.mark.slow)])
 def local(request: pytest.FixtureRequest) -> Any:
     if request.param == "fake":
         return new_engine()
