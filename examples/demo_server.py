@@ -38,7 +38,7 @@ def ask_server(rgb: NDArray[np.uint8], query: Query, out: Path) -> dict[str, Any
     process = NodeProcess([sys.executable, "-m", "xsam", "serve", "--port", "0"], log=log)
     try:
         address = poll_until(
-            lambda: re.search(r"serving on (http://\S+?),?\s", log.read_text(encoding="utf-8")),
+            lambda: re.search(r"serving on (http://\S+)\s", log.read_text(encoding="utf-8")),
             "the server",
             timeout_s=_START_S,
         )

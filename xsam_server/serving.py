@@ -52,7 +52,7 @@ def _serve_on(listener: socket.socket, load: Callable[[], Engine], settings: Ser
     )
     programs.append(program)
     url = url_of(listener, settings.host, scheme="http" if settings.tls is None else "https")
-    run_until_signal(program, listener, announcement=f"xsam: serving on {url}, API page {url}/docs")
+    run_until_signal(program, listener, announcement=f"xsam: serving on {url} (page), {url}/docs (API)")
     error = server.model.error
     if error is not None:
         raise error

@@ -22,7 +22,7 @@ STARTING_S = 60.0
 
 def _url(process: ServerProcess) -> str:
     process.wait_for("xsam: serving on ")
-    return process.errors.split("xsam: serving on ")[1].split(",")[0]
+    return process.errors.split("xsam: serving on ")[1].split()[0]
 
 
 def test_it_serves_until_a_signal(tmp_path: Path) -> None:

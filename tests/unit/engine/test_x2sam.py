@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from support.golden import GOLDEN_X2SAM
-from xsam import InvalidQueryError, Query, Task, VisualPrompt, XSam
+from xsam import InvalidQueryError, Query, Status, Task, VisualPrompt, XSam
 from xsam.config import X2SamConfig
 
 FOLDER = GOLDEN_X2SAM / "x2a"
@@ -77,7 +77,16 @@ def test_an_image_takes_tokens_by_its_size(engine: XSam) -> None:
     assert family.count_image_tokens((1080, 1920)) == 943
 
 
-def test_a_query_without_room_is_refused(engine: XSam, rgb: NDArray[np.uint8]) -> None:
+def test_categories_without_room_are_read_in_passes(engine: XSam, rgb: NDArray[np.uint8]) -> None:
     names = tuple(f"thing number {index} of many" for index in range(250))
+    assert engine.segment(rgb, Query(thing_classes=names)).status is not Status.REFUSED
+
+
+def test_a_query_without_room_is_refused(
+    engine: XSam, rgb: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = engine.config
+    assert isinstance(config, X2SamConfig)
+    monkeypatch.setattr(config.vlm.text_config, "max_position_embeddings", 300)
     with pytest.raises(InvalidQueryError, match="tokens"):
-        engine.segment(rgb, Query(thing_classes=names))
+        engine.segment(rgb, Query(text="x y z " * 330))
