@@ -25,7 +25,7 @@ from benchmarks.server.processes import camera_frames, server_process
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class Part(str, Enum):
+class Measurement(str, Enum):
     """Parts of the measurement."""
 
     LATENCY = "latency"
@@ -36,33 +36,33 @@ class Part(str, Enum):
 
 @app.command(help=__doc__)
 def main(
-    only: Annotated[list[Part] | None, typer.Option(help="Parts to measure; all by default.")] = None,
+    only: Annotated[list[Measurement] | None, typer.Option(help="Parts to measure; all by default.")] = None,
     frames: Annotated[int, typer.Option(min=3, help="Frames of latency.")] = 100,
     seconds: Annotated[float, typer.Option(min=1, help="Of each load.")] = 20.0,
     requests: Annotated[int, typer.Option(min=100, help="Requests of losses.")] = 10_000,
 ) -> None:
     """Run the measurement."""
-    parts = set(only or Part)
+    parts = set(only or Measurement)
     pictures = camera_frames(frames)
     report: dict[str, Any] = {}
     plain: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind, target in (("tiny", report), ("plain", plain)):
-            if parts & {Part.LATENCY, Part.LOAD}:
+            if parts & {Measurement.LATENCY, Measurement.LOAD}:
                 with server_process(kind, folder) as server:
-                    if Part.LATENCY in parts:
+                    if Measurement.LATENCY in parts:
                         way = latency.measure_xsam if kind == "tiny" else latency.measure_plain
                         target |= way(server, pictures)
                         _progress(f"latency of {kind}", target)
-                    if Part.LOAD in parts:
+                    if Measurement.LOAD in parts:
                         target |= load.measure(server, pictures, seconds=seconds, loads=(0.8, 2.0))
                         _progress(f"load of {kind}", target)
-        if Part.LOSSES in parts:
+        if Measurement.LOSSES in parts:
             with server_process("color", folder) as server:
                 report |= Losses(server, requests).run()
                 _progress("losses", report)
-    if Part.BATCHING in parts:
+    if Measurement.BATCHING in parts:
         report |= batching.measure(pictures)
     typer.echo(json.dumps({**report, "plain": plain}))
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.server.processes import ServerProcess
+from benchmarks.server.processes import ServerProgram
 from xsam import Frame, Query
 from xsam.remote import RemoteSegmenter
 
@@ -19,7 +19,7 @@ DEADLINE_S = 60.0
 _PING_EVERY_S = 0.01
 
 
-def measure_xsam(server: ServerProcess, frames: Sequence[Frame]) -> dict[str, Any]:
+def measure_xsam(server: ServerProgram, frames: Sequence[Frame]) -> dict[str, Any]:
     """Ask twice about each frame, one request after the other; then while somebody asks for the health."""
     half = len(frames) // 2
     with RemoteSegmenter(server.url) as remote:
@@ -45,7 +45,7 @@ def measure_xsam(server: ServerProcess, frames: Sequence[Frame]) -> dict[str, An
     }
 
 
-def measure_plain(server: ServerProcess, frames: Sequence[Frame]) -> dict[str, Any]:
+def measure_plain(server: ServerProgram, frames: Sequence[Frame]) -> dict[str, Any]:
     """Ask the plain handler about each frame; then about others while somebody asks for the health."""
     half = len(frames) // 2
     with httpx.Client(base_url=server.url, timeout=DEADLINE_S, trust_env=False) as http:
@@ -68,7 +68,7 @@ class _Spent:
     """What requests took beyond the time of the engine: on the clock, and of the processors."""
 
     def __init__(
-        self, server: ServerProcess, ask: Callable[[Frame], dict[str, float]], frames: Sequence[Frame]
+        self, server: ServerProgram, ask: Callable[[Frame], dict[str, float]], frames: Sequence[Frame]
     ) -> None:
         self._added_s, self._engine_s, engine_cpu_s = [], [], 0.0
         began_cpu_s = server.cpu_s + time.process_time()

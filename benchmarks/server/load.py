@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from benchmarks.server.latency import plain_body
-from benchmarks.server.processes import ServerProcess
+from benchmarks.server.processes import ServerProgram
 from xsam import Frame, Query, XSamError
 from xsam.remote import RemoteSegmenter
 
@@ -21,7 +21,7 @@ Ask = Callable[[Frame, float], Awaitable[str]]
 
 
 def measure(
-    server: ServerProcess, frames: Sequence[Frame], *, seconds: float, loads: Sequence[float]
+    server: ServerProgram, frames: Sequence[Frame], *, seconds: float, loads: Sequence[float]
 ) -> dict[str, Any]:
     """Measure the peak with two clients, then the goodput with random arrivals at each load.
 
@@ -48,7 +48,7 @@ def measure(
 
 
 async def _measure_plain(
-    server: ServerProcess, frames: Sequence[Frame], seconds: float, loads: Sequence[float]
+    server: ServerProgram, frames: Sequence[Frame], seconds: float, loads: Sequence[float]
 ) -> dict[str, Any]:
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=server.url, trust_env=False, limits=limits) as http:

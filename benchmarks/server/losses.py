@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from benchmarks.server.processes import ServerProcess
+from benchmarks.server.processes import ServerProgram
 from benchmarks.server.program import TOKEN
 from xsam import Frame, Query, XSamError
 from xsam.remote import RemoteSegmenter
@@ -29,7 +29,7 @@ _AUTHORIZED = f"Authorization: Bearer {TOKEN}\r\n".encode()
 class Losses:
     """Sixteen clients that check every answer, and five kinds of disturbance."""
 
-    def __init__(self, server: ServerProcess, requests: int) -> None:
+    def __init__(self, server: ServerProgram, requests: int) -> None:
         self._server = server
         self._left = requests
         self._quiet_at = int(requests * _QUIET_SHARE)

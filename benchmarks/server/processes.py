@@ -24,7 +24,7 @@ START_WITHIN_S = 180.0
 
 
 @dataclass(slots=True, kw_only=True)
-class ServerProcess:
+class ServerProgram:
     """A server in a process of its own, which may be killed and started again."""
 
     kind: str
@@ -69,12 +69,12 @@ class ServerProcess:
 
 
 @contextlib.contextmanager
-def server_process(kind: str, folder: Path) -> Iterator[ServerProcess]:
+def server_process(kind: str, folder: Path) -> Iterator[ServerProgram]:
     """Run a server, and wait until it answers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = int(probe.getsockname()[1])
     log = folder / f"{kind}.log"
-    server = ServerProcess(kind=kind, port=port, log=log, process=_start(kind, port, log))
+    server = ServerProgram(kind=kind, port=port, log=log, process=_start(kind, port, log))
     try:
         server.wait()
         yield server

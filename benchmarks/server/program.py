@@ -60,7 +60,7 @@ class TimedEngine:
         self._engine.close()
 
 
-class ColorEngine:
+class RedEngine:
     """Finds the red pixels of a picture: a mask for another picture would be noticed."""
 
     model_id = "color"
@@ -143,7 +143,7 @@ def main() -> None:
         serve(lambda: TimedEngine(_load_tiny()), ServerSettings(port=port))
     else:
         clients = (Client(name="fleet", token=TOKEN),)
-        serve(ColorEngine, ServerSettings(port=port, clients=clients, queue_size=64, frames_bytes=8 << 20))
+        serve(RedEngine, ServerSettings(port=port, clients=clients, queue_size=64, frames_bytes=8 << 20))
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ Ask = Callable[[Frame, Sequence[Query]], "list[SegmentationResult]"]
 """Segments one frame; what it raises of `XSamError` belongs to this frame."""
 
 
-class Progress(Protocol):
+class FrameHook(Protocol):
     """Receives what a run has done."""
 
     def __call__(
@@ -101,7 +101,7 @@ def segment_frames(
     every: Every | None = None,
     track: bool = False,
     on_sequence: Callable[[], None] = lambda: None,
-    on_frame: Progress | None = None,
+    on_frame: FrameHook | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Summary:
     """Segment the frames of a source.
@@ -118,7 +118,7 @@ def segment_frames(
         every: which frames to use; None = all.
         track: give objects ids that stay the same from frame to frame.
         on_sequence: called before the first frame of each video, bag or folder is segmented.
-        on_frame: see `Progress`.
+        on_frame: see `FrameHook`.
         stopped: asked before every frame; True ends the run.
 
     Raises:

@@ -19,7 +19,7 @@ _EXIF_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class EncodedPicture:
     """An image as it is sent."""
 
     id: str  # sha256, as the server computes it
@@ -28,7 +28,7 @@ class Picture:
     note: str = ""  # what was lost; "" = nothing
 
 
-def picture_of(frame: Frame, encoding: Encoding, jpeg_quality: int) -> Picture:
+def picture_of(frame: Frame, encoding: Encoding, jpeg_quality: int) -> EncodedPicture:
     """Return a frame as it is sent: the camera's own file if there is one, else in the given encoding.
 
     Args:
@@ -37,13 +37,13 @@ def picture_of(frame: Frame, encoding: Encoding, jpeg_quality: int) -> Picture:
         jpeg_quality: 1 to 100.
     """
     if frame.encoded is not None and _is_same_picture(frame.encoded, frame.image_hw):
-        return Picture(id=hashlib.sha256(frame.encoded).hexdigest(), content=frame.encoded)
+        return EncodedPicture(id=hashlib.sha256(frame.encoded).hexdigest(), content=frame.encoded)
     height, width = frame.image_hw
     if encoding == "raw":
         pixels = np.ascontiguousarray(frame.rgb)
         digest = hashlib.sha256(raw_rgb_header(width, height))
         digest.update(pixels.data)
-        return Picture(
+        return EncodedPicture(
             id=digest.hexdigest(), content=pixels.tobytes(), raw=SizeBody(width=width, height=height)
         )
     import cv2
@@ -57,7 +57,7 @@ def picture_of(frame: Frame, encoding: Encoding, jpeg_quality: int) -> Picture:
     if not done:
         raise InvalidOptionError(f"this OpenCV cannot write {encoding}", hint='use encoding="raw"')
     content = encoded.tobytes()
-    return Picture(id=hashlib.sha256(content).hexdigest(), content=content, note=note)
+    return EncodedPicture(id=hashlib.sha256(content).hexdigest(), content=content, note=note)
 
 
 def _is_same_picture(encoded: bytes, image_hw: tuple[int, int]) -> bool:

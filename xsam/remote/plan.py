@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xsam.remote.pictures import Picture
+from xsam.remote.pictures import EncodedPicture
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import Frame, Query, SegmentationResult
 from xsam.wire.conversion import results_from_response
@@ -20,14 +20,14 @@ _MARGIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class RequestPlan:
     """One request: what is sent, and what is answered here because it is invalid."""
 
     frame: Frame
     queries: tuple[Query, ...]
     refused: Mapping[int, SegmentationResult]
     bodies: Sequence[QueryBody]
-    picture: Picture | None  # None = nothing is sent
+    picture: EncodedPicture | None  # None = nothing is sent
     deadline: Deadline
     keep_frame: bool
     model: str | None

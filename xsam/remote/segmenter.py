@@ -28,7 +28,7 @@ from xsam.errors import (
 from xsam.remote.answers import parsed, read_events, server_seconds
 from xsam.remote.link import LinkStatus, ServerLink
 from xsam.remote.pictures import ENCODINGS, Encoding, picture_of
-from xsam.remote.plan import Plan, Progress
+from xsam.remote.plan import Progress, RequestPlan
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.web.gate import is_token
@@ -244,7 +244,7 @@ class RemoteSegmenter:
 
     def _plan(
         self, source: Frame | CameraRef, queries: Sequence[Query], deadline: Deadline, keep_frame: bool
-    ) -> Plan:
+    ) -> RequestPlan:
         """Check a request and encode its image; what is invalid by itself is not sent."""
         if not queries:
             raise InvalidQueryError("no queries were given")
@@ -263,7 +263,7 @@ class RemoteSegmenter:
             except InvalidQueryError as error:
                 refused[index] = SegmentationResult.from_error(error, query, source)
         picture = picture_of(source, self._encoding, self._jpeg_quality) if bodies else None
-        return Plan(
+        return RequestPlan(
             frame=source,
             queries=tuple(queries),
             refused=refused,
@@ -274,7 +274,7 @@ class RemoteSegmenter:
             model=self._wanted_model,
         )
 
-    def _results(self, plan: Plan, response: ResponseBody) -> list[SegmentationResult]:
+    def _results(self, plan: RequestPlan, response: ResponseBody) -> list[SegmentationResult]:
         models = {result.model for result in response.results if result.model}
         if self._wanted_model is not None and models - {self._wanted_model}:
             raise WrongModelError(f"{max(models)!r:.80} answered instead of {self._wanted_model!r:.80}")
@@ -321,10 +321,12 @@ class RemoteSegmenter:
             if probe is not None:
                 probe.cancel()
 
-    async def _ask(self, plan: Plan, emit: Callable[[Progress], None] | None) -> ResponseBody:
+    async def _ask(self, plan: RequestPlan, emit: Callable[[Progress], None] | None) -> ResponseBody:
         return await self._in_time(self._ask_until_kept(plan, emit), plan.deadline)
 
-    async def _ask_until_kept(self, plan: Plan, emit: Callable[[Progress], None] | None) -> ResponseBody:
+    async def _ask_until_kept(
+        self, plan: RequestPlan, emit: Callable[[Progress], None] | None
+    ) -> ResponseBody:
         """Ask with the id of the frame alone if the server has it; if it does not, with the frame."""
         accept = "application/json" if emit is None else "application/x-ndjson"
         by_id = plan.picture_id in self._known

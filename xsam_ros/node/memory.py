@@ -28,7 +28,7 @@ class MemoryStatistics:
     is_full: bool = False  # the reason is the bound on the memory of all sessions
 
 
-class MemoryBudget:
+class SessionBudget:
     """Bytes that the sessions of all streams may take together. Thread-safe."""
 
     def __init__(self, engine: Engine, parameters: Callable[[], NodeParameters]) -> None:
@@ -85,7 +85,7 @@ class StreamSessions:
 
     def __init__(
         self,
-        budget: MemoryBudget | None = None,
+        budget: SessionBudget | None = None,
         *,
         open_session: Callable[[Query], Session] | None = None,
         nbytes: Callable[[Query], int] = lambda _: 0,

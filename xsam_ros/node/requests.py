@@ -24,7 +24,7 @@ from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
-from xsam_ros.node.memory import MemoryBudget, RequestSessions, StreamSessions
+from xsam_ros.node.memory import RequestSessions, SessionBudget, StreamSessions
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.publishers.camera import CameraPublishers
@@ -76,7 +76,7 @@ class RequestHandler:
         cameras: Mapping[str, CameraBuffer],
         parameters: Callable[[], NodeParameters],
     ) -> None:
-        self.memory = MemoryBudget(engine, parameters)
+        self.memory = SessionBudget(engine, parameters)
         self._engine = engine
         self._transforms = transforms
         self._cameras = cameras

@@ -51,7 +51,7 @@ class Clip(ImageDriver):
         return image_from_array(rgb, "rgb8", header)
 
 
-class Streams(NodeClient):
+class MemoryClient(NodeClient):
     """A client of the node that collects the results of its cameras."""
 
     def __init__(self, ros: Any) -> None:
@@ -92,8 +92,8 @@ def process(module_spawn: Callable[..., Any]) -> Any:
 @pytest.fixture
 def node(
     process: Any, cameras: dict[str, Clip], module_ros: Any, eventually: Eventually
-) -> Iterator[Streams]:
-    node = Streams(module_ros)
+) -> Iterator[MemoryClient]:
+    node = MemoryClient(module_ros)
     eventually(lambda: node.active, "the active state", 120.0)
     eventually(lambda: all(camera.frames for camera in node.status.cameras), "frames")
     yield node
@@ -137,7 +137,7 @@ def _memory_notes(result: _RESULT) -> list[str]:
 
 
 def test_results_equal_a_session_of_the_engine(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     """Frames that were skipped cost nothing; the queries are read again every few frames."""
     node.set_stream(TEXT, "the mug")
@@ -158,7 +158,7 @@ def test_results_equal_a_session_of_the_engine(
 
 
 def test_every_camera_has_its_own_memory(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     for camera in cameras:
         node.set_stream(TEXT, camera=camera)
@@ -171,7 +171,7 @@ def test_every_camera_has_its_own_memory(
 
 
 def test_time_that_jumps_back_and_another_size_begin_another_video(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     """Track ids go on from the last one: an object of another video is never taken for one of this."""
     clip, results = cameras["front"], node.results["front"]
@@ -194,7 +194,7 @@ def test_time_that_jumps_back_and_another_size_begin_another_video(
 
 
 def test_another_query_begins_another_session(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     results = node.results["front"]
     for text in (TEXT, "water"):
@@ -207,7 +207,7 @@ def test_another_query_begins_another_session(
 
 
 def test_a_deadline_drops_frames_and_nothing_else(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     results = node.results["front"]
     node.set_stream(TEXT)
@@ -230,7 +230,7 @@ def test_a_deadline_drops_frames_and_nothing_else(
     ],
 )
 def test_without_memory_every_frame_is_an_image_and_the_stream_says_why(
-    node: Streams,
+    node: MemoryClient,
     cameras: dict[str, Clip],
     engine: XSam,
     eventually: Eventually,
@@ -255,7 +255,7 @@ def test_without_memory_every_frame_is_an_image_and_the_stream_says_why(
 
 
 def test_a_query_that_generates_text_is_answered_without_a_session(
-    node: Streams, eventually: Eventually
+    node: MemoryClient, eventually: Eventually
 ) -> None:
     request = messages.SegmentQuery(text="what is there?", explain=True)
     node.set_stream_queries([request, messages.SegmentQuery(text=TEXT)])
@@ -270,7 +270,7 @@ def test_a_query_that_generates_text_is_answered_without_a_session(
 
 
 def test_a_request_with_the_words_of_the_stream_looks_with_its_memory(
-    node: Streams, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
+    node: MemoryClient, cameras: dict[str, Clip], engine: XSam, eventually: Eventually
 ) -> None:
     """The stream never notices: its own results are as if nobody had asked."""
     clip, results = cameras["front"], node.results["front"]

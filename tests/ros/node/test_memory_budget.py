@@ -8,7 +8,7 @@ import pytest
 
 from xsam import FakeSegmenter, InvalidQueryError, Query, VisualPrompt
 from xsam.segmenter import Session
-from xsam_ros.node.memory import MemoryBudget, StreamSessions
+from xsam_ros.node.memory import SessionBudget, StreamSessions
 from xsam_ros.node.parameters import NodeParameters
 
 _NBYTES = 400_000
@@ -74,15 +74,15 @@ def engine() -> _Rememberer:
 
 
 @pytest.fixture
-def budget(engine: _Rememberer, parameters: list[NodeParameters]) -> MemoryBudget:
-    return MemoryBudget(engine, lambda: parameters[-1])
+def budget(engine: _Rememberer, parameters: list[NodeParameters]) -> SessionBudget:
+    return SessionBudget(engine, lambda: parameters[-1])
 
 
 def _open(sessions: StreamSessions, *queries: Query) -> list[bool]:
     return [isinstance(sessions.of(index, query), _Session) for index, query in enumerate(queries)]
 
 
-def test_each_query_keeps_its_session(budget: MemoryBudget, engine: _Rememberer) -> None:
+def test_each_query_keeps_its_session(budget: SessionBudget, engine: _Rememberer) -> None:
     sessions = budget.stream_sessions("front")
     first = [sessions.of(0, _CUBE), sessions.of(1, _MUG)]
     assert [session.query for session in first if isinstance(session, _Session)] == [_CUBE, _MUG]
@@ -93,7 +93,7 @@ def test_each_query_keeps_its_session(budget: MemoryBudget, engine: _Rememberer)
     assert (statistics.no_memory_reason, statistics.is_full) == ("", False)
 
 
-def test_what_is_beyond_the_bound_goes_without_and_says_so(budget: MemoryBudget) -> None:
+def test_what_is_beyond_the_bound_goes_without_and_says_so(budget: SessionBudget) -> None:
     """Sizes are those announced, for both streams together, before any of it is taken."""
     one, other = budget.stream_sessions("front"), budget.stream_sessions("rear")
     assert _open(one, _CUBE) == [True]
@@ -110,7 +110,7 @@ def test_what_is_beyond_the_bound_goes_without_and_says_so(budget: MemoryBudget)
     assert "query 3: " in statistics.no_memory_reason
 
 
-def test_memory_of_a_stream_that_has_ended_goes_to_others(budget: MemoryBudget) -> None:
+def test_memory_of_a_stream_that_has_ended_goes_to_others(budget: SessionBudget) -> None:
     one, other = budget.stream_sessions("front"), budget.stream_sessions("rear")
     assert _open(one, _CUBE, _MUG) == [True, True]
     assert _open(other, _CAP) == [False]
@@ -122,7 +122,7 @@ def test_memory_of_a_stream_that_has_ended_goes_to_others(budget: MemoryBudget) 
     assert one.statistics().sessions == 0
 
 
-def test_a_larger_bound_counts_at_once(budget: MemoryBudget, parameters: list[NodeParameters]) -> None:
+def test_a_larger_bound_counts_at_once(budget: SessionBudget, parameters: list[NodeParameters]) -> None:
     sessions = budget.stream_sessions("front")
     assert _open(sessions, _CUBE, _MUG, _CAP) == [True, True, False]
     parameters.append(replace(parameters[-1], memory_mb=2))
@@ -131,7 +131,7 @@ def test_a_larger_bound_counts_at_once(budget: MemoryBudget, parameters: list[No
     assert _open(sessions, _CUBE) == [True]  # what is there is kept
 
 
-def test_generated_and_invalid_queries_have_no_session(budget: MemoryBudget) -> None:
+def test_generated_and_invalid_queries_have_no_session(budget: SessionBudget) -> None:
     sessions = budget.stream_sessions("front")
     asked = Query(text="why?", explain=True)
     assert _open(sessions, asked, Query(text=" "), _CUBE) == [False, False, True]
@@ -141,8 +141,8 @@ def test_generated_and_invalid_queries_have_no_session(budget: MemoryBudget) -> 
 
 
 def test_off_and_models_without_memory(engine: _Rememberer) -> None:
-    off = MemoryBudget(engine, lambda: NodeParameters(memory="off")).stream_sessions("front")
-    without = MemoryBudget(_Forgetful(), NodeParameters).stream_sessions("front")
+    off = SessionBudget(engine, lambda: NodeParameters(memory="off")).stream_sessions("front")
+    without = SessionBudget(_Forgetful(), NodeParameters).stream_sessions("front")
     for sessions, reason in ((off, "parameter memory is off"), (without, "the model has no memory")):
         assert _open(sessions, _CUBE) == [False]
         assert sessions.notes(0) == ()
@@ -151,7 +151,7 @@ def test_off_and_models_without_memory(engine: _Rememberer) -> None:
     assert engine.options == []
 
 
-def test_a_request_with_the_words_of_a_stream_looks_with_its_memory(budget: MemoryBudget) -> None:
+def test_a_request_with_the_words_of_a_stream_looks_with_its_memory(budget: SessionBudget) -> None:
     stream = budget.stream_sessions("front")
     marked = Query(prompts=(VisualPrompt.point(3, 4),))
     opened = [stream.of(index, query) for index, query in enumerate((_CUBE, marked))]

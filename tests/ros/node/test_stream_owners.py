@@ -23,7 +23,7 @@ _RESPONSE = SetStreamQuery.Response
 _STATUS = messages.StreamStatus
 
 
-class Client(NodeClient):
+class OwnerClient(NodeClient):
     """A client of the node that collects what is published of camera "front"."""
 
     def __init__(self, ros: Any) -> None:
@@ -65,15 +65,17 @@ def process(module_spawn: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def node(process: Any, camera: ImageDriver, module_ros: Any, eventually: Eventually) -> Iterator[Client]:
-    node = Client(module_ros)
+def node(process: Any, camera: ImageDriver, module_ros: Any, eventually: Eventually) -> Iterator[OwnerClient]:
+    node = OwnerClient(module_ros)
     eventually(lambda: node.active, "the active state", 60.0)
     eventually(lambda: node.status.cameras[0].frames, "frames")
     yield node
     node.ask(replace=True)
 
 
-def test_a_second_owner_is_refused_and_told_who_has_the_camera(node: Client, eventually: Eventually) -> None:
+def test_a_second_owner_is_refused_and_told_who_has_the_camera(
+    node: OwnerClient, eventually: Eventually
+) -> None:
     """The second call once took the stream over in silence."""
     first = node.ask("red", owner="picker", stream_id="p1", lease_s=60.0)
     assert first.status == _RESPONSE.STATUS_STARTED
@@ -95,7 +97,7 @@ def test_a_second_owner_is_refused_and_told_who_has_the_camera(node: Client, eve
     assert 0.0 < node.stream.lease_left_s <= 60.0
 
 
-def test_replacing_tells_the_owner(node: Client, eventually: Eventually) -> None:
+def test_replacing_tells_the_owner(node: OwnerClient, eventually: Eventually) -> None:
     node.ask("red", owner="picker", stream_id="r1")
     replaced = node.ask("green", owner="navigator", stream_id="r2", replace=True)
     assert (replaced.status, replaced.stream.owner) == (_RESPONSE.STATUS_CHANGED, "navigator")
@@ -114,7 +116,7 @@ def test_replacing_tells_the_owner(node: Client, eventually: Eventually) -> None
     assert eventually(lambda: node.end_of("r2"), "the end of the second").end == _STATUS.END_REPLACED
 
 
-def test_an_owner_changes_its_stream_and_keeps_its_id(node: Client, eventually: Eventually) -> None:
+def test_an_owner_changes_its_stream_and_keeps_its_id(node: OwnerClient, eventually: Eventually) -> None:
     """A lost request may be sent again: the same id is the same stream."""
     node.ask("red", owner="picker", stream_id="c1")
     for _ in range(2):
@@ -128,7 +130,7 @@ def test_an_owner_changes_its_stream_and_keeps_its_id(node: Client, eventually: 
     assert node.stream.end == _STATUS.END_STOPPED
 
 
-def test_a_lease_that_is_not_renewed_ends_the_stream(node: Client, eventually: Eventually) -> None:
+def test_a_lease_that_is_not_renewed_ends_the_stream(node: OwnerClient, eventually: Eventually) -> None:
     """A stream whose client had died went on for ever."""
     node.ask("red", owner="picker", stream_id="l1", lease_s=1.5)
     for _ in range(8):
@@ -146,7 +148,7 @@ def test_a_lease_that_is_not_renewed_ends_the_stream(node: Client, eventually: E
     assert node.ask(owner="navigator").status == _RESPONSE.STATUS_STOPPED
 
 
-def test_only_the_owner_renews(node: Client) -> None:
+def test_only_the_owner_renews(node: OwnerClient) -> None:
     node.ask("red", owner="picker", stream_id="o1", lease_s=30.0)
     assert node.ask(owner="thief", stream_id="o1", renew=True).code == "STREAM_ENDED"
     assert node.ask(owner="picker", renew=True).code == "INVALID_QUERY"
@@ -170,7 +172,7 @@ def test_only_the_owner_renews(node: Client) -> None:
     ],
     ids=repr,
 )
-def test_what_is_out_of_bounds_is_refused(node: Client, fields: dict[str, Any]) -> None:
+def test_what_is_out_of_bounds_is_refused(node: OwnerClient, fields: dict[str, Any]) -> None:
     response = node.ask("red", **fields)
     assert (response.status, response.code) == (_RESPONSE.STATUS_REFUSED, "INVALID_QUERY")
     assert next(iter(fields)) in response.message
@@ -178,7 +180,7 @@ def test_what_is_out_of_bounds_is_refused(node: Client, fields: dict[str, Any]) 
 
 
 def test_results_of_requests_do_not_mix_with_those_of_the_stream(
-    node: Client, eventually: Eventually
+    node: OwnerClient, eventually: Eventually
 ) -> None:
     """Images cannot say whose they are: a Nav2 layer lost its floor for every question somebody asked."""
     node.ask("green", owner="navigator", stream_id="m1")
@@ -203,7 +205,9 @@ def _sees_red(labels: Image) -> bool:
     return bool(ids[10, 10])
 
 
-def test_deactivation_ends_streams_and_says_so(node: Client, module_ros: Any, eventually: Eventually) -> None:
+def test_deactivation_ends_streams_and_says_so(
+    node: OwnerClient, module_ros: Any, eventually: Eventually
+) -> None:
     """After deactivate and activate a stream was gone without notice."""
     node.ask("red", owner="picker", stream_id="d1", lease_s=60.0)
     configured = node.stream_status("dark")
@@ -225,14 +229,16 @@ def test_deactivation_ends_streams_and_says_so(node: Client, module_ros: Any, ev
     assert again.stream_id != configured.stream_id
 
 
-def test_a_silent_camera_is_named_and_does_not_end_the_stream(node: Client, eventually: Eventually) -> None:
+def test_a_silent_camera_is_named_and_does_not_end_the_stream(
+    node: OwnerClient, eventually: Eventually
+) -> None:
     eventually(lambda: "NO_FRAME" in node.stream_status("dark").last_error, "the reason")
     status = node.stream_status("dark")
     assert "/dark/image_raw" in status.last_error
     assert status.running
 
 
-def test_the_stream_of_a_parameter_gives_way(node: Client) -> None:
+def test_the_stream_of_a_parameter_gives_way(node: OwnerClient) -> None:
     """Nobody waits for it: the README's calls replace the one in config/demo.yaml."""
     assert node.stream_status("dark").running
     changed = node.ask("green", camera="dark", owner="picker")

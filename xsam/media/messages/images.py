@@ -19,7 +19,7 @@ from xsam.types.pixels import as_u8, used_bits
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 
-class Layout(NamedTuple):
+class PixelLayout(NamedTuple):
     """How the pixels of an encoding lie in memory."""
 
     dtype: str  # of one channel, byte order left out
@@ -33,17 +33,17 @@ _YUV = {"yuv422": "UYVY", "uyvy": "UYVY", "yuv422_yuy2": "YUY2", "yuyv": "YUY2"}
 _YUV_PLANAR = {"nv12": "NV12", "nv21": "NV21"}
 
 _COLOR_LAYOUTS = {
-    **{f"{order}{bits}": Layout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
-    **{f"{order}a{bits}": Layout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
-    **{name: Layout("u1", 1) for name in ("mono8", "8UC1")},
-    "mono16": Layout("u2", 1),
-    **{name: Layout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
-    **{name: Layout("u1", 4) for name in ("8UC4",)},
-    **{f"bayer_{pattern}{bits}": Layout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
-    **{name: Layout("u1", 2) for name in _YUV},
-    **{name: Layout("u1", 1, planar=True) for name in _YUV_PLANAR},
+    **{f"{order}{bits}": PixelLayout(f"u{bits // 8}", 3) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{f"{order}a{bits}": PixelLayout(f"u{bits // 8}", 4) for order in ("rgb", "bgr") for bits in (8, 16)},
+    **{name: PixelLayout("u1", 1) for name in ("mono8", "8UC1")},
+    "mono16": PixelLayout("u2", 1),
+    **{name: PixelLayout("u1", 3) for name in ("8UC3",)},  # blue first, as in OpenCV
+    **{name: PixelLayout("u1", 4) for name in ("8UC4",)},
+    **{f"bayer_{pattern}{bits}": PixelLayout(f"u{bits // 8}", 1) for pattern in _BAYER for bits in (8, 16)},
+    **{name: PixelLayout("u1", 2) for name in _YUV},
+    **{name: PixelLayout("u1", 1, planar=True) for name in _YUV_PLANAR},
 }
-_DEPTH_LAYOUTS = {"32FC1": Layout("f4", 1), "16UC1": Layout("u2", 1)}
+_DEPTH_LAYOUTS = {"32FC1": PixelLayout("f4", 1), "16UC1": PixelLayout("u2", 1)}
 LAYOUTS = {**_COLOR_LAYOUTS, **_DEPTH_LAYOUTS}
 
 DEPTH_ENCODINGS = tuple(_DEPTH_LAYOUTS)
