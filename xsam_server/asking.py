@@ -47,6 +47,7 @@ from xsam_server.reading import Incoming, read_body
 from xsam_server.settings import ServerSettings
 
 _SMALL_JSON_BYTES = 16_384
+_CAUTION = 1.25  # calls differ: an answer that comes just too late has cost a whole call
 
 Progress = QueueEvent | StageEvent | TextEvent
 Outcome = ResponseBody | XSamError
@@ -343,7 +344,7 @@ class SegmentDesk:
             QueueFullError: its deadline will pass before the model has answered.
         """
         ahead = self.model.worker.waiting
-        needed_s = self._wait_s(ahead) + (self._call_s or 0.0)
+        needed_s = _CAUTION * (self._wait_s(ahead) + (self._call_s or 0.0))
         if ahead and needed_s > deadline.remaining_s:
             raise QueueFullError(
                 f"with {ahead} requests ahead the answer would take about {needed_s:.2g} s, and the deadline"

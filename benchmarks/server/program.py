@@ -128,7 +128,9 @@ def _serve_plain(port: int) -> None:
     async def segment(body: dict[str, Any]) -> dict[str, Any]:
         file = np.frombuffer(base64.b64decode(body["image"]), np.uint8)
         rgb = cv2.imdecode(file, cv2.IMREAD_COLOR)[..., ::-1]
-        (result,) = engine.segment(Frame(rgb=rgb), [Query(text=body["text"])], deadline_s=1e9)
+        (result,) = engine.segment(
+            Frame(rgb=rgb), [Query(text=body["text"])], deadline_s=1e9, keep_frame=False
+        )
         return {"result": result_to_body(replace(result)).model_dump(mode="json")}
 
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
