@@ -18,8 +18,9 @@ from xsam.version import __version__
 from xsam.web.gate import App, HttpGate, Receive, Refusal, Scope, Send, host_names
 from xsam.wire.models import MAX_QUERIES, ErrorBody, LimitsBody, ResponseBody, StatusBody, json_schema
 from xsam_server.answers import STATUS_OF
-from xsam_server.asking import EVENT_STYLES, SegmentDesk
+from xsam_server.asking import SegmentDesk
 from xsam_server.clients import ClientLimits
+from xsam_server.events import EVENT_STYLES
 from xsam_server.frames import FrameStore, MemoryBudget
 from xsam_server.images import FORMATS
 from xsam_server.metrics import Metrics, RequestRecord, log_bug

@@ -9,7 +9,6 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
@@ -39,6 +38,7 @@ from xsam.wire.models import (
 )
 from xsam_server.answers import error_response, http_status
 from xsam_server.clients import ClientLimits
+from xsam_server.events import EventStyle, Outcome, Progress, event_style, events_until_gone
 from xsam_server.frames import FrameStore, HeldMemory, KeptFrame, MemoryBudget
 from xsam_server.images import decode, frame_id
 from xsam_server.metrics import Metrics, RequestRecord, log_bug
@@ -49,33 +49,9 @@ from xsam_server.settings import ServerSettings
 _SMALL_JSON_BYTES = 16_384
 _CAUTION = 1.25  # calls differ: an answer that comes just too late has cost a whole call
 
-Progress = QueueEvent | StageEvent | TextEvent
-Outcome = ResponseBody | XSamError
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventStyle:
-    """How a stream of events is written."""
-
-    media_type: str
-    template: str
-    heartbeat: str  # an empty event
-
-    def encode(self, event: Progress | ResponseEvent | ErrorEvent) -> bytes:
-        """Return an event as bytes."""
-        return self.template.format(event=event.event, data=event.model_dump_json()).encode()
-
-
-EVENT_STYLES = (
-    EventStyle(
-        media_type="text/event-stream", template="event: {event}\ndata: {data}\n\n", heartbeat=": \n\n"
-    ),
-    EventStyle(media_type="application/x-ndjson", template="{data}\n", heartbeat="\n"),
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class AdmittedRequest:
     """A request that has been read and found to be in order."""
 
     body: RequestBody
@@ -126,7 +102,7 @@ class SegmentDesk:
 
     # ------------------------------------------------------------------------------------ request
 
-    async def _read(self, request: Request, held: HeldMemory, record: RequestRecord) -> Question:
+    async def _read(self, request: Request, held: HeldMemory, record: RequestRecord) -> AdmittedRequest:
         """Read a request and find its frame; refuse it at once if there is no room in the queue."""
         chunks = _chunks(request, record)
         try:
@@ -153,7 +129,7 @@ class SegmentDesk:
         record.stages_s["prepare"] = record.elapsed_s - record.stages_s["receive"]
         return question
 
-    def _prepare(self, incoming: Incoming, held: HeldMemory, record: RequestRecord) -> Question:
+    def _prepare(self, incoming: Incoming, held: HeldMemory, record: RequestRecord) -> AdmittedRequest:
         body, queries = request_from_json(incoming.request)
         record.queries = len(queries)
         if not queries:
@@ -170,7 +146,7 @@ class SegmentDesk:
         deadline = Deadline(allowed_s - record.elapsed_s)
         kept = self._frame(body, incoming.image, held, record)
         deadline.check("prepare")
-        return Question(body=body, queries=queries, kept=kept, deadline=deadline)
+        return AdmittedRequest(body=body, queries=queries, kept=kept, deadline=deadline)
 
     def _frame(
         self, body: RequestBody, image: bytes | None, held: HeldMemory, record: RequestRecord
@@ -201,9 +177,11 @@ class SegmentDesk:
 
     # ------------------------------------------------------------------------------------- answer
 
-    async def _answer(self, question: Question, request: Request, send: Send, record: RequestRecord) -> None:
+    async def _answer(
+        self, question: AdmittedRequest, request: Request, send: Send, record: RequestRecord
+    ) -> None:
         """Queue the request, and send its progress, if it is asked for, and its outcome."""
-        style = _style_of(request.headers.get("accept", ""))
+        style = event_style(request.headers.get("accept", ""))
         events: asyncio.Queue[Progress | Outcome] = asyncio.Queue()
         loop = asyncio.get_running_loop()
 
@@ -240,7 +218,7 @@ class SegmentDesk:
                 self.model.worker.cancel(job, RequestCancelledError("the client closed the connection"))
 
     def _ask(
-        self, question: Question, on_stage: StageHook, emit: Callable[[Progress], None] | None
+        self, question: AdmittedRequest, on_stage: StageHook, emit: Callable[[Progress], None] | None
     ) -> ResponseBody:
         """Ask the model; in its thread."""
 
@@ -278,7 +256,7 @@ class SegmentDesk:
         send: Send,
         record: RequestRecord,
     ) -> None:
-        async for event in _until_gone(events, gone, every_s=None):
+        async for event in events_until_gone(events, gone, every_s=None):
             if isinstance(event, XSamError):
                 await self._refuse(event, request, send, record)
                 return
@@ -304,7 +282,7 @@ class SegmentDesk:
             (b"x-accel-buffering", b"no"),  # nginx would hold the events back
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async for event in _until_gone(events, gone, every_s=self.settings.heartbeat_s):
+        async for event in events_until_gone(events, gone, every_s=self.settings.heartbeat_s):
             ended = isinstance(event, Outcome)
             if event is None:
                 chunk = style.heartbeat.encode()
@@ -352,31 +330,6 @@ class SegmentDesk:
             )
 
 
-async def _until_gone(
-    events: asyncio.Queue[Progress | Outcome], gone: asyncio.Future[None], *, every_s: float | None
-) -> AsyncIterator[Progress | Outcome | None]:
-    """Yield events, and None whenever none has come for some seconds.
-
-    Raises:
-        ClientDisconnect: the client has closed the connection.
-    """
-    next_event = asyncio.ensure_future(events.get())
-    try:
-        while True:
-            waited: set[asyncio.Future[Any]] = {next_event, gone}
-            await asyncio.wait(waited, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
-            if next_event.done():
-                event = next_event.result()
-                next_event = asyncio.ensure_future(events.get())
-                yield event
-            elif gone.done():
-                raise ClientDisconnect
-            else:
-                yield None
-    finally:
-        next_event.cancel()
-
-
 async def _chunks(request: Request, record: RequestRecord) -> AsyncIterator[bytes]:
     """Yield the body as it arrives, and take note of how much there was."""
     record.body_began = True
@@ -403,12 +356,3 @@ async def _disconnected(request: Request) -> None:
     """Return once the client has closed the connection."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _style_of(accept: str) -> EventStyle | None:
-    """Return the style of the first stream of events that a client accepts; None = it wants plain JSON."""
-    for kind in accept.lower().split(","):
-        for style in EVENT_STYLES:
-            if kind.partition(";")[0].strip() == style.media_type:
-                return style
-    return None
