@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from tests.docs.documents import ROOT, read
+from xsam.version import __version__
 
 # Linking exceptions (of GCC's run-time library, LLVM) and the LGPL are none of these.
 STRONG_COPYLEFT = re.compile(
@@ -65,3 +68,34 @@ def test_page_is_up_to_date(dependencies: ModuleType) -> None:
 def test_what_is_shipped_is_locked(dependencies: ModuleType) -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", read("requirements/all.lock"), re.MULTILINE))
     assert dependencies.shipped() <= locked
+
+
+def test_the_bill_of_materials_names_versions_hashes_and_licenses(
+    dependencies: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `make release` hands to the CycloneDX tool, and what it adds to the file of that tool."""
+    dependencies.pins()
+    pins = capsys.readouterr().out
+    blocks = re.split(r"^(?=[a-z0-9])", pins, flags=re.MULTILINE)[1:]
+    assert {"torch", "numpy", "langchain-core"} <= {block.partition("==")[0] for block in blocks}
+    assert not re.search(r"^(pytest|ruff|ros-)", pins, flags=re.MULTILINE)
+    assert all("--hash=sha256:" in block for block in blocks)
+
+    components = [
+        {"bom-ref": f"requirements-L{line}", "name": name} for line, name in enumerate(("numpy", "torch"))
+    ]
+    bom = tmp_path / "bom.json"
+    root = {"bom-ref": "root-component", "name": "xsam"}
+    content = {
+        "metadata": {"component": root},
+        "components": components,
+        "dependencies": [{"ref": "root-component"}, {"ref": "requirements-L0"}],
+    }
+    bom.write_text(json.dumps(content))
+    dependencies.complete(bom)
+    completed = json.loads(bom.read_text())
+    assert completed["metadata"]["component"]["version"] == __version__
+    licenses = [component["licenses"][0]["license"]["name"] for component in completed["components"]]
+    assert all("BSD" in name for name in licenses), "NumPy and PyTorch are under BSD licenses"
+    assert completed["dependencies"][0]["dependsOn"] == ["requirements-L0", "requirements-L1"]
+    assert "dependsOn" not in completed["dependencies"][1]
