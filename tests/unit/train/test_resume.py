@@ -122,7 +122,7 @@ def test_a_finished_state_has_its_checkpoint(
         raise PowerCut
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(trainer_module, "save_checkpoint", stop)
+        stopped.setattr(trainer_module, "write_folder", stop)
         with pytest.raises(PowerCut):
             start(tmp_path, steps=2).fit()
     again = start(tmp_path, steps=2)
