@@ -19,6 +19,7 @@ from rclpy.node import Node
 
 from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraBuffer, CameraStatistics
+from xsam_ros.node.engines import LinkedEngine
 from xsam_ros.node.metrics import NodeStatistics, StatisticsSnapshot, StreamStatistics
 
 _PERIOD_S = 1.0
@@ -38,6 +39,7 @@ class Diagnostics:
         cameras: Mapping[str, CameraBuffer],
         *,
         model: Callable[[], str],
+        link: Callable[[], LinkedEngine | None] = lambda: None,
         transforms: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Prepare; nothing is published yet.
@@ -47,12 +49,14 @@ class Diagnostics:
             statistics: of the node.
             cameras: by name; read each time, so it may change.
             model: returns a description of the model and its device, for people.
+            link: returns the engine if its model is behind a link to a server.
             transforms: returns what is wrong with TF.
         """
         self._node = node
         self._statistics = statistics
         self._cameras = cameras
         self._model = model
+        self._link = link
         self._transforms = transforms
         self._publisher: Any = None
         self._timer: Any = None
@@ -79,7 +83,7 @@ class Diagnostics:
         self._publisher.publish(message)
 
     def statuses(self) -> list[DiagnosticStatus]:
-        """Return one status for the model, one per camera, and one for TF if a transform is missing."""
+        """Return the status of the model, of each camera, of a server, and of TF where it fails."""
         now = self._statistics.snapshot()
         before, self._before = self._before, now
         name, model = self._node.get_fully_qualified_name(), self._model()
@@ -89,6 +93,8 @@ class Diagnostics:
         for camera, buffer in cameras:
             status = camera_status(name, buffer.statistics(), now.streams.get(camera, StreamStatistics()))
             statuses.append(_with_doubt(status, "shared topic", shared.get(camera, "")))
+        if (engine := self._link()) is not None:
+            statuses.append(server_status(name, engine))
         if problems := self._transforms():
             values = {f"problem {number}": problem for number, problem in enumerate(problems, 1)}
             statuses.append(
@@ -130,6 +136,24 @@ def _shared_topics(cameras: Sequence[tuple[str, CameraBuffer]]) -> dict[str, str
         if len(names) > 1
         for name in names
     }
+
+
+def server_status(node: str, engine: LinkedEngine) -> DiagnosticStatus:
+    """Return the status of the link to a model server."""
+    link = engine.link
+    values = {
+        "round trip": f"{1000 * link.round_trip_s:.1f} ms",
+        "sent": f"{link.bytes_sent / 1e6:.1f} MB",
+        "received": f"{link.bytes_received / 1e6:.1f} MB",
+        "connections lost": str(link.connections_lost),
+        "answers now": "the local model" if engine.is_local else "the server",
+    }
+    level, message = DiagnosticStatus.OK, "connected"
+    if not link.is_up:
+        level, message = DiagnosticStatus.ERROR, f"the server is away: {link.last_error or 'not asked yet'}"
+    if engine.is_local:
+        level, message = DiagnosticStatus.WARN, f"the local model answers; {message}"
+    return _status(level, f"{node}: server", message, engine.url, values)
 
 
 def model_status(

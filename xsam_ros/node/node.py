@@ -7,7 +7,6 @@ memory. Run it with `ros2 run xsam_ros xsam_node` or `python -m xsam_ros.segment
 from __future__ import annotations
 
 import functools
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from xsam_ros.messages.results import error_to_response
 from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
+from xsam_ros.node.engines import LinkedEngine, load_engine
 from xsam_ros.node.lifecycle import not_active, release_memory, reported
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 from xsam_ros.node.parameters import NodeParameters, validator
@@ -55,38 +55,8 @@ from xsam_ros.srv import GetStatus, Segment, SetStreamQuery
 
 _MAX_ERROR_CHARS = 4000
 _LEASE_PERIOD_S = 0.25
-_MODEL_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
-INSTALL_COMMAND = "pip install '.[model]' in the folder of X-SAM"
 
 EngineFactory = Callable[[NodeParameters], Engine]
-
-
-def load_engine(parameters: NodeParameters) -> Engine:
-    """Load the model that the parameters name.
-
-    Raises:
-        ModelError: a Python package that the model needs is not installed.
-        XSamError: as for `XSam.load`.
-    """
-    missing = [name for name in _MODEL_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModelError(
-            f"the model needs Python packages that are not installed: {', '.join(missing)}",
-            hint=f"colcon does not install them; run {INSTALL_COMMAND} with the Python of this node "
-            f"({sys.executable})",
-        )
-    from xsam.engine import XSam  # imports PyTorch, so not before it is needed
-
-    choices: dict[str, Any] = {"dtype": parameters.dtype, "llm_weights": parameters.llm_weights}
-    return XSam.load(
-        parameters.model,
-        device=parameters.device,
-        llm_device=parameters.llm_device or None,
-        compiled=parameters.compiled,
-        threads=parameters.threads or None,
-        frame_cache_mib=parameters.frame_cache_mib,
-        **choices,
-    )
 
 
 class SegmenterNode(LifecycleNode):
@@ -126,6 +96,7 @@ class SegmenterNode(LifecycleNode):
             self._statistics,
             self._cameras,
             model=self._model_description,
+            link=self._linked_engine,
             transforms=lambda: self._transforms.problems,
         )
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may not have begun, or stand still
@@ -380,7 +351,13 @@ class SegmenterNode(LifecycleNode):
     def _model_description(self) -> str:
         if self._engine is None:
             return "none"
+        linked = self._linked_engine()
+        if linked is not None and not linked.is_local:
+            return f"{self._engine.model_id or 'unknown'} on {linked.url}"
         return f"{self._engine.model_id} on {resolved_device(self._current_parameters().device)}"
+
+    def _linked_engine(self) -> LinkedEngine | None:
+        return self._engine if isinstance(self._engine, LinkedEngine) else None
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)

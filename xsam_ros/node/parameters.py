@@ -132,6 +132,25 @@ class NodeParameters:
         maximum=60.0,
         change=Change.ANY_TIME,
     )
+    engine: str = parameter(
+        "local",
+        "local = the model runs in this process; remote = a model server is asked (xsam serve).",
+        choices=("local", "remote"),
+        change=Change.NEVER,  # whoever may set parameters must not be able to have images sent elsewhere
+    )
+    server_url: str = parameter(
+        "", "Address of the model server: http://HOST:PORT or https://HOST:PORT.", change=Change.NEVER
+    )
+    token_file: str = parameter(
+        "", "File whose only line is this node's token for the server; empty = none.", change=Change.NEVER
+    )
+    fallback: str = parameter(
+        "none",
+        "none = requests end with LINK_DOWN while the server is away; local = the model of the parameters "
+        "answers meanwhile, and every result says so.",
+        choices=("none", "local"),
+        change=Change.NEVER,
+    )
     memory: str = parameter(
         "auto",
         "Memory of earlier frames in streams: auto = queries have one if the model does (X2SAM); off = every "

@@ -12,7 +12,7 @@ import pytest
 
 from xsam import ModelError
 from xsam.engine import XSam
-from xsam_ros.node.node import load_engine
+from xsam_ros.node.engines import load_engine
 from xsam_ros.node.parameters import NodeParameters
 
 _LOAD = inspect.signature(XSam.load)
