@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 
-from support.model_server import FakeEngine, RunningServer, running_server
 from tests.ros.node_client import NodeClient
 from xsam import InvalidOptionError
 from xsam.remote import RemoteEngine
 from xsam_ros.node.engines import load_engine
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.srv import Segment
+
+pytest.importorskip("fastapi")  # `colcon test` runs without the server
+from support.model_server import FakeEngine, RunningServer, running_server
 
 Eventually = Callable[..., Any]
 WHOLE = np.ones((24, 32), np.bool_)  # the mask of all of the image that `NodeClient.segment` sends
