@@ -49,8 +49,21 @@ class RosPeer:
         self.node.destroy_node()
         try_shutdown(context=self.context)
 
-    def call(self, service_type: type[Any], name: str, request: Any, *, timeout_s: float = 30.0) -> Any:
+    def call(
+        self,
+        service_type: type[Any],
+        name: str,
+        request: Any,
+        *,
+        timeout_s: float = 30.0,
+        again_after_s: float | None = None,
+    ) -> Any:
         """Call a service and return its response.
+
+        Args:
+            timeout_s: for the service to appear, and again for the response.
+            again_after_s: send the request again when no response has come for so long: the middleware loses
+                one now and then, if the server does not know the new client yet. Only for pure questions.
 
         Raises:
             TimeoutError: the service did not appear, or did not respond, in time.
@@ -58,9 +71,17 @@ class RosPeer:
         client = self.node.create_client(service_type, name)
         try:
             poll_until(client.service_is_ready, f"service {name}", timeout_s=timeout_s)
-            future = client.call_async(request)
-            poll_until(future.done, f"response of {name}", timeout_s=timeout_s)
-            return future.result()
+            futures = [client.call_async(request)]
+            sent_s = time.monotonic()
+
+            def answered() -> Any:
+                nonlocal sent_s
+                if again_after_s is not None and time.monotonic() - sent_s > again_after_s:
+                    futures.append(client.call_async(request))
+                    sent_s = time.monotonic()
+                return next((future for future in futures if future.done()), None)
+
+            return poll_until(answered, f"response of {name}", timeout_s=timeout_s).result()
         finally:
             self.node.destroy_client(client)
 

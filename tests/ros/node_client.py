@@ -23,7 +23,7 @@ class NodeClient:
 
     @property
     def status(self) -> GetStatus.Response:
-        return self._ros.call(GetStatus, "/xsam/get_status", GetStatus.Request())
+        return self._ros.call(GetStatus, "/xsam/get_status", GetStatus.Request(), again_after_s=5.0)
 
     @property
     def active(self) -> bool:

@@ -47,6 +47,10 @@ def test_the_server_over_a_node(node: None) -> None:
                 text, *pictures = result.content
                 return json.loads(text.text), len(pictures)
 
+            for _ in range(20):  # the first image comes when the new subscription has found its publisher
+                if (await call("show_camera", camera="table"))[1]:
+                    break
+                await asyncio.sleep(0.5)
             found, pictures = await call("segment_objects", queries=["cup"], camera="all")
             assert found["status"] in ("ok", "unsure")
             assert pictures == 1
