@@ -35,6 +35,7 @@ from xsam import (
     WrongModelError,
 )
 from xsam.remote import RemoteSegmenter
+from xsam.remote.link import ServerLink
 from xsam.wire.conversion import result_to_body
 from xsam.wire.models import ResponseBody
 from xsam_server.settings import Client, ServerSettings
@@ -426,6 +427,20 @@ def test_a_closed_client_refuses_and_ends_what_runs(server: RunningServer, engin
     remote.close()
     with pytest.raises(SegmenterUnavailableError, match="closed"):
         remote.segment(frame_of(90), RED_QUERY, deadline_s=PATIENCE_S)
+
+
+def test_a_connection_that_does_not_close_holds_nobody_up(
+    server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def close(_: ServerLink) -> None:
+        await asyncio.sleep(3600.0)
+
+    monkeypatch.setattr(ServerLink, "close", close)
+    segmenter = RemoteSegmenter(server.url)
+    closing = threading.Thread(target=segmenter.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE_S)
+    assert not closing.is_alive()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, wait
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ from xsam.wire.models import QueryBody, ResponseBody, StatusBody
 T = TypeVar("T")
 
 _KNOWN_FRAMES = 256
+_CLOSE_WITHIN_S = 3.0
 _SURELY_DOWN_S = 1.0  # in half of this, a server that is there answers a request for its health
 
 
@@ -124,15 +125,22 @@ class RemoteSegmenter:
         return self._link.status
 
     def close(self) -> None:
-        """End all requests and close the connections. May be called more than once."""
+        """End all requests and close the connections. May be called more than once.
+
+        A connection that does not close in time is left to the thread, which ends with the program.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+        ending = asyncio.run_coroutine_threadsafe(self._end(), self._loop)
+        wait([ending], timeout=_CLOSE_WITHIN_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.join(_CLOSE_WITHIN_S)
+        if not self._thread.is_alive():
+            self._loop.close()
+        if ending.done():
+            ending.result()
 
     def warm_up(self) -> None:
         """Ask for the status, which opens a connection and tells the model."""

@@ -289,7 +289,11 @@ class SegmenterNode(LifecycleNode):
 
     def _load(self, parameters: NodeParameters) -> Engine:
         engine = self._engine_factory(parameters)
-        engine.warm_up()
+        try:
+            engine.warm_up()
+        except BaseException:
+            engine.close()
+            raise
         return engine
 
     def _release(self, timeout_s: float | None = None) -> bool:
