@@ -16,8 +16,9 @@ from xsam.segmenter import Engine
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask
 from xsam.web.listening import listen, url_of, uvicorn_server
+from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer
-from xsam_server.model import ModelState
+from xsam_server.model import ModelState, ServedModel
 from xsam_server.settings import ServerSettings
 
 PATIENCE_S = 30.0
@@ -83,6 +84,7 @@ class RunningServer:
     url: str
     port: int
     server: ModelServer
+    model: ServedModel
     program: uvicorn.Server
 
 
@@ -96,13 +98,14 @@ def running_server(
 ) -> Iterator[RunningServer]:
     """Run a server in a thread, and end it with the context."""
     settings = settings or ServerSettings()
-    server = ModelServer(load, settings)
+    answerer = LocalAnswerer(load, settings)
+    server = ModelServer(answerer, settings)
     with listen("127.0.0.1", port) as listener:
         program = uvicorn_server(
             server.app,
             request_within_s=settings.request_within_s,
             max_waiting=settings.max_waiting,
-            on_ending=server.model.stop_accepting,
+            on_ending=answerer.model.stop_accepting,
         )
         url, port = url_of(listener, "127.0.0.1"), listener.getsockname()[1]
         thread = threading.Thread(
@@ -112,10 +115,10 @@ def running_server(
         poll_until(lambda: program.started, "the server to start", timeout_s=PATIENCE_S)
         if wait_until_ready:
             poll_until(
-                lambda: server.model.state is not ModelState.LOADING, "the model", timeout_s=PATIENCE_S
+                lambda: answerer.model.state is not ModelState.LOADING, "the model", timeout_s=PATIENCE_S
             )
         try:
-            yield RunningServer(url=url, port=port, server=server, program=program)
+            yield RunningServer(url=url, port=port, server=server, model=answerer.model, program=program)
         finally:
             program.should_exit = True
             thread.join(PATIENCE_S)

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from xsam.segmenter import Engine
 from xsam.types.requests import Status
 from xsam.version import __version__
 from xsam.web.gate import App, HttpGate, Receive, Refusal, Scope, Send, host_names
 from xsam.wire.models import MAX_QUERIES, ErrorBody, LimitsBody, ResponseBody, StatusBody, json_schema
+from xsam_server.answering import Answerer
 from xsam_server.answers import STATUS_OF
 from xsam_server.asking import SegmentDesk
 from xsam_server.clients import ClientLimits
 from xsam_server.events import EVENT_STYLES
-from xsam_server.frames import FrameStore, MemoryBudget
+from xsam_server.frames import MemoryBudget
 from xsam_server.images import FORMATS
-from xsam_server.metrics import Metrics, RequestRecord, log_bug
-from xsam_server.model import ModelState, ServedModel
+from xsam_server.metrics import Metrics, RequestRecord
+from xsam_server.model import ModelState
 from xsam_server.page import PAGE_PATHS, add_page
 from xsam_server.settings import ServerSettings
 
@@ -33,8 +32,6 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/sc
 
 SEGMENT_PATH = "/v1/segment"
 
-_CLOSE_WITHIN_S = 2.0
-_TIDY_EVERY_S = 5.0
 _REQUEST_BODY: dict[str, Any] = {
     "required": True,
     "content": {
@@ -61,36 +58,27 @@ _REQUEST_BODY: dict[str, Any] = {
 
 
 class ModelServer:
-    """The application of one model, and what it is made of."""
+    """The application in front of whatever answers, and what it is made of."""
 
-    def __init__(
-        self,
-        load: Callable[[], Engine],
-        settings: ServerSettings,
-        *,
-        on_failed: Callable[[], None] | None = None,
-    ) -> None:
-        """Build the application; the model is loaded when it starts.
+    def __init__(self, answerer: Answerer, settings: ServerSettings) -> None:
+        """Build the application.
 
         Args:
-            load: returns the engine; called in the model's thread.
+            answerer: started and closed with the application.
             settings: whom to serve, and the limits.
-            on_failed: see `ServedModel`.
         """
         self.settings = settings
-        self.model = ServedModel(load, queue_size=settings.queue_size, log_error=log_bug, on_failed=on_failed)
-        self.frames = FrameStore(limit_bytes=settings.frames_bytes, max_age_s=settings.frames_age_s)
+        self._answerer = answerer
         memory = MemoryBudget(settings.memory_bytes)
         self.metrics = Metrics(
-            waiting=lambda: self.model.worker.waiting,
-            busy=lambda: self.model.worker.busy,
-            frames_bytes=lambda: self.frames.nbytes,
+            waiting=lambda: answerer.waiting,
+            busy=lambda: answerer.busy,
+            frames_bytes=lambda: answerer.frames_nbytes,
             memory_bytes=lambda: memory.used,
         )
         self._desk = SegmentDesk(
             settings=settings,
-            model=self.model,
-            frames=self.frames,
+            answerer=answerer,
             memory=memory,
             limits=ClientLimits(clients=settings.clients),
             metrics=self.metrics,
@@ -117,20 +105,11 @@ class ModelServer:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _: FastAPI) -> AsyncIterator[None]:
-        self.model.start()
-        tidy = asyncio.ensure_future(self._tidy())
+        self._answerer.start()
         try:
             yield
         finally:
-            tidy.cancel()
-            self._desk.close()
-            await asyncio.to_thread(self.model.close, timeout_s=_CLOSE_WITHIN_S)
-
-    async def _tidy(self) -> None:
-        """Drop old frames also while nobody asks."""
-        while True:
-            await asyncio.sleep(_TIDY_EVERY_S)
-            self.frames.drop_old()
+            await self._answerer.close()
 
     def _routes(self) -> FastAPI:
         app = FastAPI(
@@ -170,7 +149,7 @@ class ModelServer:
 
         @app.get("/readyz", summary="The model is loaded and warm")
         async def readyz() -> JSONResponse:
-            state = self.model.state
+            state = self._answerer.state
             return JSONResponse({"state": state.value}, status_code=200 if state is ModelState.READY else 503)
 
         @app.get("/metrics", summary="Metrics for Prometheus")
@@ -191,13 +170,13 @@ class ModelServer:
         return app
 
     def _status(self) -> StatusBody:
-        settings, model = self.settings, self.model
+        settings, answerer = self.settings, self._answerer
         return StatusBody(
             version=__version__,
-            state=model.state.value,
-            model=model.model_id,
-            last_error="" if model.error is None else str(model.error),
-            waiting=model.worker.waiting,
+            state=answerer.state.value,
+            model=answerer.model_id,
+            last_error="" if answerer.error is None else str(answerer.error),
+            waiting=answerer.waiting,
             limits=LimitsBody(
                 queries=MAX_QUERIES,
                 queue=settings.queue_size,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -31,6 +31,7 @@ class RequestRecord:
     bytes_in: int = 0
     bytes_out: int = 0
     stages_s: dict[str, float] = field(default_factory=dict)
+    model_stages_s: dict[str, float] = field(default_factory=dict)  # of the model's call; empty: none ended
     began_s: float = field(default_factory=time.monotonic)
 
     @property
@@ -86,20 +87,16 @@ class Metrics:
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"xsam_{name}", text, labels, registry=self._registry)
 
-    def answered(self, queries: int, stages_s: Mapping[str, float]) -> None:
-        """Note a call of the model."""
-        self._batch.observe(queries)
-        for stage, seconds in stages_s.items():
-            self._stages.labels(stage).observe(seconds)
-
     def ended(self, record: RequestRecord) -> None:
         """Count and log a request."""
         self._requests.labels(record.client, record.code).inc()
         self._bytes.labels(record.client, "in").inc(record.bytes_in)
         self._bytes.labels(record.client, "out").inc(record.bytes_out)
         self._seconds.labels(record.client).observe(record.elapsed_s)
-        for stage, seconds in record.stages_s.items():
+        for stage, seconds in (*record.stages_s.items(), *record.model_stages_s.items()):
             self._stages.labels(stage).observe(seconds)
+        if record.model_stages_s:
+            self._batch.observe(record.queries)
         if record.frame:
             self._frames.labels(record.client, record.frame).inc()
         log_event(

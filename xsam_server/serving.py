@@ -14,6 +14,7 @@ from xsam.errors import InvalidOptionError
 from xsam.segmenter import Engine
 from xsam.web.gate import is_host_name, is_loopback
 from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
+from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer, configure_logging
 from xsam_server.settings import ServerSettings
 
@@ -40,23 +41,24 @@ def _serve_on(listener: socket.socket, load: Callable[[], Engine], settings: Ser
     def end() -> None:
         programs[0].should_exit = True
 
-    server = ModelServer(load, settings, on_failed=end)
+    answerer = LocalAnswerer(load, settings, on_failed=end)
+    server = ModelServer(answerer, settings)
     program = uvicorn_server(
         server.app,
         request_within_s=settings.request_within_s,
         max_waiting=settings.max_waiting,
         tls=settings.tls,
-        on_ending=server.model.stop_accepting,
+        on_ending=answerer.model.stop_accepting,
         timeout_keep_alive=settings.request_within_s,
         server_header=False,
     )
     programs.append(program)
     url = url_of(listener, settings.host, scheme="http" if settings.tls is None else "https")
     run_until_signal(program, listener, announcement=f"xsam: serving on {url} (page), {url}/docs (API)")
-    error = server.model.error
+    error = answerer.model.error
     if error is not None:
         raise error
-    if server.model.worker.busy:  # its thread cannot be stopped, and Python would wait for it
+    if answerer.model.worker.busy:  # its thread cannot be stopped, and Python would wait for it
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)

@@ -74,7 +74,7 @@ def test_the_place_in_the_queue_and_signs_of_life(
         first = clients.submit(ask, IMAGE)
         assert engine.entered.wait(PATIENCE_S)
         second = clients.submit(ask, IMAGE, headers=NDJSON)
-        poll_until(lambda: server.server.model.worker.waiting == 1, "the second", timeout_s=PATIENCE_S)
+        poll_until(lambda: server.model.worker.waiting == 1, "the second", timeout_s=PATIENCE_S)
         with pytest.raises(TimeoutError):
             poll_until(second.done, "heartbeats", timeout_s=0.3)
         engine.free.set()

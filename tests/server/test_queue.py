@@ -28,7 +28,7 @@ def server(engine: FakeEngine) -> Iterator[RunningServer]:
 
 
 def _wait_for(server: RunningServer, *, waiting: int) -> None:
-    worker = server.server.model.worker
+    worker = server.model.worker
     poll_until(
         lambda: worker.busy == (waiting >= 0) and worker.waiting == max(0, waiting),
         f"{waiting} waiting requests",
@@ -193,7 +193,7 @@ def test_a_model_that_cannot_be_loaded_is_said() -> None:
         raise CheckpointError("model.safetensors is damaged")
 
     with running_server(load) as running, httpx.Client(base_url=running.url, timeout=PATIENCE_S) as http:
-        assert running.server.model.state is ModelState.FAILED
+        assert running.model.state is ModelState.FAILED
         assert http.get("/readyz").json() == {"state": "failed"}
         answer = ask_with(http)(IMAGE)
         assert (answer.status_code, answer.json()["code"]) == (500, "CHECKPOINT")

@@ -252,7 +252,7 @@ def test_refusals_keep_their_type() -> None:
             asked = [callers.submit(spot.segment, frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)]
             assert engine.entered.wait(PATIENCE_S)
             asked.append(callers.submit(spot.segment, frame_of(2), RED_QUERY, deadline_s=PATIENCE_S))
-            worker = server.server.model.worker
+            worker = server.model.worker
             poll_until(lambda: worker.waiting == 1, "the queue", timeout_s=PATIENCE_S)
             with pytest.raises(QueueFullError):
                 spot.segment(frame_of(3), RED_QUERY, deadline_s=PATIENCE_S)
