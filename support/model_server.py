@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import uvicorn
 
 from support.polling import poll_until
-from xsam import CameraRef, FakeSegmenter, Frame, Query, SegmentationResult
+from xsam import CameraRef, FakeSegmenter, Frame, Query, SegmentationResult, Status
 from xsam.errors import XSamError
 from xsam.segmenter import Engine
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -34,6 +34,7 @@ class FakeEngine(FakeSegmenter):
         self.free.set()
         self.entered = threading.Event()  # set by each call
         self.error: XSamError | Exception | None = None  # raised by calls
+        self.doubt = ""  # of every segment
         self.asked: list[tuple[Frame | CameraRef, Sequence[Query], bool]] = []
         self.ended_early: list[BaseException] = []
         self.closed = False
@@ -67,7 +68,14 @@ class FakeEngine(FakeSegmenter):
         except BaseException as error:
             self.ended_early.append(error)
             raise
-        return [replace(result, model_id=result.model_id and self.model_id) for result in results]
+        return [self._as_told(result) for result in results]
+
+    def _as_told(self, result: SegmentationResult) -> SegmentationResult:
+        result = replace(result, model_id=result.model_id and self.model_id)
+        if not self.doubt or not result.found:
+            return result
+        doubts = (self.doubt,) * len(result.segments)
+        return replace(result, status=Status.UNSURE, segments=replace(result.segments, doubts=doubts))
 
     def warm_up(self) -> None:
         """Do nothing."""

@@ -15,6 +15,7 @@ from xsam.types.requests import Status
 from xsam.version import __version__
 from xsam.web.gate import App, HttpGate, Receive, Refusal, Scope, Send, host_names
 from xsam.wire.models import MAX_QUERIES, ErrorBody, LimitsBody, ResponseBody, StatusBody, json_schema
+from xsam_server.annotators import AnnotatorTokens, add_annotators, annotator_dialects
 from xsam_server.answering import Answerer
 from xsam_server.answers import STATUS_OF
 from xsam_server.asking import SegmentDesk
@@ -27,7 +28,7 @@ from xsam_server.model import ModelState
 from xsam_server.page import PAGE_PATHS, add_page
 from xsam_server.settings import ServerSettings
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/docs", "/openapi.json", "/v1/schema"}) | PAGE_PATHS
+OPEN_PATHS = PAGE_PATHS | {"/healthz", "/readyz", "/health", "/docs", "/openapi.json", "/v1/schema"}
 """Paths that need no token: they tell nothing about cameras, clients or load."""
 
 SEGMENT_PATH = "/v1/segment"
@@ -83,19 +84,22 @@ class ModelServer:
             limits=ClientLimits(clients=settings.clients),
             metrics=self.metrics,
         )
+        self._dialects = annotator_dialects(settings)
         self._api = self._routes()
-        self.app: App = HttpGate(
+        gate = HttpGate(
             self._dispatch,
             names=host_names(settings.host, settings.allowed_hosts),
             tokens={client.name: client.token for client in settings.clients},
             open_paths=OPEN_PATHS,
             on_refused=self._count_refusal,
         )
+        self.app: App = AnnotatorTokens(gate)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer requests to the model without the framework's own work on each, which takes as long."""
-        if scope["type"] == "http" and scope["path"] == SEGMENT_PATH and scope["method"] == "POST":
-            await self._desk.serve(scope, receive, send)
+        path = scope["path"] if scope["type"] == "http" and scope["method"] == "POST" else ""
+        if path == SEGMENT_PATH or path in self._dialects:
+            await self._desk.serve(scope, receive, send, dialect=self._dialects.get(path))
         else:
             await self._api(scope, receive, send)
 
@@ -109,6 +113,7 @@ class ModelServer:
         try:
             yield
         finally:
+            self._desk.close()
             await self._answerer.close()
 
     def _routes(self) -> FastAPI:
@@ -156,6 +161,7 @@ class ModelServer:
         async def metrics() -> Response:
             return Response(self.metrics.as_text(), media_type=self.metrics.content_type)
 
+        add_annotators(app, self._answerer)
         add_page(app)
 
         @app.exception_handler(HTTPException)

@@ -1,4 +1,4 @@
-"""`POST /v1/segment` from the first byte to the last: admission, body, frame, queue, model, answer."""
+"""A request to the model from the first byte to the last: admission, body, frame, queue, model, answer."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import asyncio
 import contextlib
 import traceback
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from xsam.errors import ModelError, QueueFullError, RateLimitError, RequestCancelledError, XSamError
+from xsam.types.deadline import Deadline
 from xsam.web.gate import CLIENT_KEY, LINGER_BYTES, LINGER_S, NO_TOKEN_CLIENT, Receive, Scope, Send
 from xsam.wire.conversion import error_to_body
 from xsam.wire.models import ErrorEvent, ResponseBody, ResponseEvent
 from xsam_server.answering import Answerer
 from xsam_server.answers import error_response, http_status
 from xsam_server.clients import ClientLimits
+from xsam_server.dialects.base import Dialect
 from xsam_server.events import EventStyle, Outcome, Progress, event_style, events_until_gone
 from xsam_server.frames import HeldMemory, MemoryBudget
 from xsam_server.metrics import Metrics, RequestRecord, log_bug
-from xsam_server.reading import Incoming, read_body
+from xsam_server.reading import MAX_JSON_BYTES, Incoming, read_body
 from xsam_server.settings import ServerSettings
 
 
@@ -34,15 +37,36 @@ class SegmentDesk:
     memory: MemoryBudget
     limits: ClientLimits
     metrics: Metrics
+    # Apart from the threads that read other requests: a dialect may wait for the server of its tool.
+    _threads: ThreadPoolExecutor = field(
+        init=False, default_factory=lambda: ThreadPoolExecutor(4, thread_name_prefix="xsam_dialect")
+    )
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Whatever happens, it ends with a typed answer, if anybody still listens."""
+    def close(self) -> None:
+        """Release the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def serve(
+        self, scope: Scope, receive: Receive, send: Send, *, dialect: Dialect | None = None
+    ) -> None:
+        """Answer one request. Whatever happens, it ends with a typed answer, if anybody still listens.
+
+        Args:
+            scope: see ASGI.
+            receive: see ASGI.
+            send: see ASGI.
+            dialect: form of request and answer; None = the server's own.
+        """
         record = RequestRecord(client=str(scope.get(CLIENT_KEY, NO_TOKEN_CLIENT)))
         request = Request(scope, receive)
         try:
             with self.limits.admit(record.client), self.memory.hold() as held:
-                incoming = await self._read(request, held, record)
-                await self._answer(incoming, held, request, send, record)
+                if dialect is None:
+                    incoming = await self._read(request, held, record, MAX_JSON_BYTES)
+                    await self._answer(incoming, held, request, send, record)
+                else:
+                    incoming = await self._read(request, held, record, self.settings.max_body_bytes)
+                    await self._answer_in(dialect, incoming, held, request, send, record)
         except (ClientDisconnect, asyncio.CancelledError) as error:
             record.code, record.http_status = RequestCancelledError.code, 499
             if isinstance(error, asyncio.CancelledError):  # the server ends
@@ -56,7 +80,9 @@ class SegmentDesk:
         finally:
             self.metrics.ended(record)
 
-    async def _read(self, request: Request, held: HeldMemory, record: RequestRecord) -> Incoming:
+    async def _read(
+        self, request: Request, held: HeldMemory, record: RequestRecord, max_json_bytes: int
+    ) -> Incoming:
         """Read a request; refuse it at once if there is no room for it."""
         chunks = _chunks(request, record)
         try:
@@ -65,6 +91,7 @@ class SegmentDesk:
                 content_type=request.headers.get("content-type", ""),
                 content_length=request.headers.get("content-length"),
                 max_bytes=self.settings.max_body_bytes,
+                max_json_bytes=max_json_bytes,
                 take_memory=held.take,
             )
         except XSamError:
@@ -89,6 +116,39 @@ class SegmentDesk:
         finally:
             gone.cancel()
             pending.end()
+
+    async def _answer_in(
+        self,
+        dialect: Dialect,
+        incoming: Incoming,
+        held: HeldMemory,
+        request: Request,
+        send: Send,
+        record: RequestRecord,
+    ) -> None:
+        """Have the questions of a dialect answered one after the other, and send the answer in its form."""
+        loop = asyncio.get_running_loop()
+        deadline = Deadline(max(0.0, self.settings.max_deadline_s - record.elapsed_s))
+        parsed = await loop.run_in_executor(
+            self._threads, dialect.parse, incoming.request, held.take, deadline
+        )
+        gone = asyncio.ensure_future(_disconnected(request))
+        responses: list[ResponseBody] = []
+        try:
+            for question in parsed.questions:
+                own = question.request(model=parsed.model, keep_frame=parsed.keep_frames)
+                pending = await self.answerer.ask(own, record=record, held=held, progress=False)
+                try:
+                    responses.append(await _response(pending.events, gone))
+                finally:
+                    pending.end()
+        finally:
+            gone.cancel()
+        record.queries = len(responses)
+        content = await loop.run_in_executor(self._threads, dialect.write, parsed, responses)
+        record.bytes_out = len(content)
+        response = Response(content, media_type="application/json")
+        await response(request.scope, request.receive, send)
 
     async def _send_outcome(
         self,
@@ -152,6 +212,16 @@ class SegmentDesk:
         if isinstance(error, RateLimitError):
             return error.retry_after_s
         return self.answerer.wait_s() if isinstance(error, QueueFullError) else 1.0
+
+
+async def _response(events: asyncio.Queue[Progress | Outcome], gone: asyncio.Future[None]) -> ResponseBody:
+    """Wait for the outcome of a request; raise it if it is an error."""
+    async for event in events_until_gone(events, gone, every_s=None):
+        if isinstance(event, XSamError):
+            raise event
+        if isinstance(event, ResponseBody):
+            return event
+    raise ClientDisconnect
 
 
 async def _chunks(request: Request, record: RequestRecord) -> AsyncIterator[bytes]:

@@ -26,10 +26,7 @@ def read_token_file(path: Path) -> tuple[Client, ...]:
         InvalidOptionError: a line is wrong (errors never show a token), or everybody may read the file.
         OSError: the file cannot be read.
     """
-    if path.stat().st_mode & _READABLE_BY_OTHERS:
-        raise InvalidOptionError(
-            f"{path} holds secrets, and every user of this machine can read it", hint=f"chmod 600 {path}"
-        )
+    _check_private(path)
     clients: list[Client] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         words = line.partition("#")[0].split()
@@ -47,6 +44,27 @@ def read_token_file(path: Path) -> tuple[Client, ...]:
     if not clients:
         raise InvalidOptionError(f"{path} names no client")
     return tuple(clients)
+
+
+def read_secret(path: Path) -> str:
+    """Return the one line of a file.
+
+    Raises:
+        InvalidOptionError: it has no line or several (errors never show it), or everybody may read it.
+        OSError: the file cannot be read.
+    """
+    _check_private(path)
+    secret = path.read_text(encoding="utf-8").strip()
+    if not is_token(secret):
+        raise InvalidOptionError(f"{path} does not hold one token alone")
+    return secret
+
+
+def _check_private(path: Path) -> None:
+    if path.stat().st_mode & _READABLE_BY_OTHERS:
+        raise InvalidOptionError(
+            f"{path} holds secrets, and every user of this machine can read it", hint=f"chmod 600 {path}"
+        )
 
 
 def _client(words: Sequence[str]) -> Client:

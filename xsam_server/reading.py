@@ -33,6 +33,7 @@ async def read_body(
     content_type: str,
     content_length: str | None,
     max_bytes: int,
+    max_json_bytes: int = MAX_JSON_BYTES,
     take_memory: Callable[[int], None],
 ) -> Incoming:
     """Read the body of a request.
@@ -42,19 +43,20 @@ async def read_body(
         content_type: header of that name.
         content_length: header of that name; None = the body comes in pieces of unknown number.
         max_bytes: more are refused: at once if the header says so.
+        max_json_bytes: more JSON is refused.
         take_memory: called with bytes before they are stored; may raise.
 
     Raises:
         InvalidQueryError: it has another type, or parts that do not belong to a request.
-        RequestTooLargeError: it has more than `max_bytes`, or the JSON more than `MAX_JSON_BYTES`.
+        RequestTooLargeError: it has more than `max_bytes`, or the JSON more than `max_json_bytes`.
     """
     kind, options = parse_options_header(content_type)
     if content_length is not None and content_length.isdecimal():
         _check_size(int(content_length), max_bytes)
     if kind == _JSON.encode():
-        sink: _Json | _Parts = _Json()
+        sink: _Json | _Parts = _Json(max_json_bytes)
     elif kind == _MULTIPART.encode() and options.get(b"boundary"):
-        sink = _Parts(options[b"boundary"])
+        sink = _Parts(options[b"boundary"], max_json_bytes)
     else:
         raise InvalidQueryError(f"a request cannot be of the type {content_type!r:.80}", hint=_HINT)
     nbytes = 0
@@ -74,10 +76,10 @@ def _check_size(nbytes: int, max_bytes: int) -> None:
         )
 
 
-def _check_json_size(nbytes: int) -> None:
-    if nbytes > MAX_JSON_BYTES:
+def _check_json_size(nbytes: int, max_bytes: int) -> None:
+    if nbytes > max_bytes:
         raise RequestTooLargeError(
-            f"the JSON of the request has more than {MAX_JSON_BYTES >> 20} MiB",
+            f"the JSON of the request has more than {max_bytes / 2**20:.3g} MiB",
             hint="send fewer mask prompts",
         )
 
@@ -85,12 +87,13 @@ def _check_json_size(nbytes: int) -> None:
 class _Json:
     """A body that is JSON and nothing else."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int) -> None:
         self._content = bytearray()
+        self._max_bytes = max_bytes
 
     def write(self, chunk: bytes) -> None:
         self._content += chunk
-        _check_json_size(len(self._content))
+        _check_json_size(len(self._content), self._max_bytes)
 
     def finish(self) -> Incoming:
         return Incoming(request=bytes(self._content))
@@ -105,7 +108,8 @@ class _Part:
 class _Parts:
     """A multipart body of the parts `request` and `image`."""
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, max_json_bytes: int) -> None:
+        self._max_json_bytes = max_json_bytes
         try:
             self._parser = MultipartParser(
                 boundary,
@@ -166,7 +170,7 @@ class _Parts:
         content = self._part.content
         content += data[start:end]
         if self._part.name == "request":
-            _check_json_size(len(content))
+            _check_json_size(len(content), self._max_json_bytes)
 
     def _on_end(self) -> None:
         self._ended = True

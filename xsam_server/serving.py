@@ -16,6 +16,7 @@ from xsam.web.gate import is_host_name, is_loopback
 from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
 from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer, configure_logging
+from xsam_server.dialects.task_images import check_label_studio_url
 from xsam_server.settings import ServerSettings
 
 
@@ -86,6 +87,10 @@ def check_settings(settings: ServerSettings) -> ServerSettings:
             f"--host {host}: the names by which clients call this machine are not known",
             hint="add --allowed-host NAME",
         )
+    if settings.label_studio_url:
+        check_label_studio_url(settings.label_studio_url)
+    elif settings.label_studio_token:
+        raise InvalidOptionError("--label-studio-token-file is for --label-studio-url, which is not given")
     for path in settings.tls or ():
         _check_file(path)
     return settings

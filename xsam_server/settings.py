@@ -34,4 +34,6 @@ class ServerSettings:
     frames_age_s: float = 300.0  # a frame that nobody has asked about for so long is dropped
     request_within_s: float = 30.0  # a connection that has not sent a whole request is closed
     max_waiting: int = 400  # connections that have not sent a whole request; the oldest is closed
+    label_studio_url: str = ""  # the one from which images of tasks may be fetched; "" = none
+    label_studio_token: str = ""  # of a user there
     heartbeat_s: float = 5.0  # an empty line in streams of events, so that a dead connection is noticed

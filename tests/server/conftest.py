@@ -62,6 +62,7 @@ def _fresh_engine(engine: FakeEngine) -> Iterator[None]:
     engine.free.set()
     engine.entered.clear()
     engine.error = None
+    engine.doubt = ""
     engine.asked.clear()
     engine.ended_early.clear()
 

@@ -32,6 +32,12 @@ def serve(
     ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="Certificate chain (PEM) for HTTPS.")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="Private key (PEM) of --tls-cert.")] = None,
+    label_studio_url: Annotated[
+        str, typer.Option(metavar="URL", help="Label Studio whose images of tasks may be fetched.")
+    ] = "",
+    label_studio_token_file: Annotated[
+        Path | None, typer.Option(help="Access token of a user there, alone in a file.")
+    ] = None,
     queue_size: Annotated[
         int, typer.Option(min=1, max=10_000, help="Requests that may wait.", rich_help_panel=_PANEL)
     ] = 16,
@@ -94,6 +100,10 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
         clients=() if token_file is None else clients.read_token_file(token_file),
         tls=None if tls_cert is None else (tls_cert, tls_key),
+        label_studio_url=label_studio_url,
+        label_studio_token=""
+        if label_studio_token_file is None
+        else clients.read_secret(label_studio_token_file),
         queue_size=queue_size,
         max_body_bytes=int(max_body_mib * 2**20),
         max_pixels=int(max_megapixels * 1e6),
