@@ -19,14 +19,16 @@ declare -A PACKAGES=(
     [providers]="langchain langchain-openai langchain-anthropic langchain-google-genai langchain-ollama
         langchain-mistralai langchain-aws"
     [torchao]="torchao $torch"
+    [label_studio]="label-studio-sdk"
 )
-declare -A EXTRA=([rosa]=agent [rai]=agent [adapters]=agent [providers]=agent [torchao]=model,agent)
+declare -A EXTRA=([rosa]=agent [rai]=agent [adapters]=agent [providers]=agent [torchao]=model,agent [label_studio]=server)
 declare -A TESTS=(
     [rosa]=tests/agent/test_rosa.py
     [rai]=tests/agent/test_rai.py
     [adapters]=tests/agent/mcp/test_adapters.py
     [providers]=tests/agent/test_providers.py
     [torchao]=tests/unit/inference/test_acceleration.py
+    [label_studio]=tests/server/test_outlines.py
 )
 
 run_set() {
@@ -52,7 +54,7 @@ run_set() {
 }
 
 sets=("$@")
-((${#sets[@]})) || sets=(rosa rai adapters providers torchao)
+((${#sets[@]})) || sets=(rosa rai adapters providers torchao label_studio)
 failed=()
 for name in "${sets[@]}"; do
     [[ -n ${PACKAGES[$name]:-} ]] || { echo "[test-extras] no set $name; there are: ${!PACKAGES[*]}" >&2; exit 2; }
