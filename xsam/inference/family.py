@@ -24,11 +24,42 @@ from xsam.model.mask_decoder import DecoderMemory, PromptText
 from xsam.model.memory import MemoryBank, MemoryEntry
 from xsam.model.qwen_vl import VisualTokens, place_deepstack
 from xsam.model.x2sam import FrameFeatures, X2SamModel
-from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions
+from xsam.model.xsam import DecoderStage, XSamModel, pad_conditions, span_means
 
 Network: TypeAlias = "XSamModel | X2SamModel"
 
 PREFIX_ROOM = 320  # positions allocated behind the image's: enough for eight short prompts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextSpans:
+    """Where in a text the states are that the decoder reads, on the devices where that is needed."""
+
+    used: Tensor  # (U,) positions in the text
+    in_condition: Tensor  # (U,) index of the condition of each, or −1
+    of_conditions: Tensor  # (N,) which of them are in conditions
+    conditions: int
+    seg: int  # which of them is `<SEG>`
+
+    @classmethod
+    def of(
+        cls,
+        cond_ids: NDArray[np.int64],
+        seg_ids: NDArray[np.int64],
+        *,
+        text_device: torch.device,
+        device: torch.device,
+    ) -> TextSpans:
+        """Build the spans of a text from the condition and the `<SEG>` of each position, or −1 (L,)."""
+        used = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
+        in_condition = cond_ids[used]
+        return cls(
+            used=torch.from_numpy(used).to(text_device),
+            in_condition=torch.from_numpy(in_condition).to(device),
+            of_conditions=torch.from_numpy(np.flatnonzero(in_condition >= 0)).to(device),
+            conditions=int(in_condition.max()) + 1,
+            seg=int(np.flatnonzero(seg_ids[used] == 0)[0]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +69,16 @@ class PromptStates:
     seg: Tensor  # (C,) at `<SEG>`
     conditions: Tensor  # (K, C) mean over each condition's span
     tokens: Tensor  # (N, C) at every token of the spans, in order
+
+    @classmethod
+    def of(cls, family: Family, states: Tensor, spans: TextSpans) -> PromptStates:
+        """Project states of a text (L, D) at its spans; no others are used."""
+        projected = family.project(states[spans.used].to(family.network.device))
+        return cls(
+            seg=projected[spans.seg],
+            conditions=span_means(projected[None], [spans.in_condition], counts=[spans.conditions])[0],
+            tokens=projected[spans.of_conditions],
+        )
 
 
 class Family(ImageInputs, Protocol):
@@ -278,11 +319,8 @@ class X2SamFamily(X2SamInputs):
     def decode(self, encoded: EncodedFrame, prompts: Sequence[PromptStates]) -> DecoderStage:
         conditions, valid = pad_conditions([prompt.conditions for prompt in prompts])
         tokens = pad_sequence([prompt.tokens for prompt in prompts], batch_first=True)
-        lengths = torch.tensor([len(prompt.tokens) for prompt in prompts], device=tokens.device)
-        text = PromptText(
-            tokens=tokens[None],
-            valid=(torch.arange(tokens.shape[1], device=tokens.device) < lengths[:, None])[None],
-        )
+        present = [torch.ones(len(p.tokens), dtype=torch.bool, device=tokens.device) for p in prompts]
+        text = PromptText(tokens=tokens[None], valid=pad_sequence(present, batch_first=True)[None])
         seg = torch.stack([prompt.seg for prompt in prompts])
         return self.model.predict(encoded.memory, seg[None], conditions[None], valid[None], text)
 

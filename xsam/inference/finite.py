@@ -21,16 +21,27 @@ class _FoundError(Exception):
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Tell whether no tensor has NaN or infinity; waits for the device once."""
-    extremes = [
-        extreme.float()
-        for tensor in tensors
-        if tensor.numel() and tensor.is_floating_point()
-        for extreme in tensor.aminmax()  # NaN if an element is; much faster than `isfinite`
-    ]
+    return finite_groups([tensors])[0]
+
+
+def finite_groups(groups: Iterable[Iterable[Tensor]]) -> list[bool]:
+    """Tell for each group of tensors whether none has NaN or infinity; waits for the device once."""
+    sizes: list[int] = []
+    extremes: list[Tensor] = []
+    for group in groups:
+        before = len(extremes)
+        extremes += [
+            extreme.float()
+            for tensor in group
+            if tensor.numel() and tensor.is_floating_point()
+            for extreme in tensor.aminmax()  # NaN if an element is; much faster than `isfinite`
+        ]
+        sizes.append(len(extremes) - before)
     if not extremes:
-        return True
+        return [True] * len(sizes)
     device = extremes[0].device
-    return bool(torch.isfinite(torch.stack([extreme.to(device) for extreme in extremes])).all())
+    finite = iter(torch.isfinite(torch.stack([e.to(device) for e in extremes])).tolist())
+    return [all([next(finite) for _ in range(size)]) for size in sizes]
 
 
 def not_finite_error(model: nn.Module, module: nn.Module | None) -> ModelError:

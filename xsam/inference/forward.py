@@ -17,8 +17,14 @@ from xsam.inference.answers import Composer
 from xsam.inference.category_passes import join_passes
 from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
 from xsam.inference.doubts import CHECKED_TASKS, compete
-from xsam.inference.family import Family, Network, PromptStates, family_of
-from xsam.inference.finite import NotFiniteError, all_finite, first_not_finite, not_finite_error
+from xsam.inference.family import Family, Network, PromptStates, TextSpans, family_of
+from xsam.inference.finite import (
+    NotFiniteError,
+    all_finite,
+    finite_groups,
+    first_not_finite,
+    not_finite_error,
+)
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.inputs import PromptInputs
 from xsam.inference.mask_support import MaskSupport
@@ -28,7 +34,7 @@ from xsam.inference.results import Prediction, plain_text
 from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
-from xsam.model.xsam import DecoderStage, span_means
+from xsam.model.xsam import DecoderStage
 from xsam.types.deadline import Deadline, TextHook
 from xsam.types.requests import Frame, Query, SegmentationResult
 
@@ -260,7 +266,8 @@ class ForwardPass:
             prompt.index: prediction_of(decoded, p, len(projected[p].conditions))
             for p, prompt in enumerate(prompts)
         }
-        return {index: prediction for index, prediction in predictions.items() if prediction.is_finite}
+        finite = finite_groups([prediction.logits for prediction in predictions.values()])
+        return {i: prediction for (i, prediction), ok in zip(predictions.items(), finite, strict=True) if ok}
 
     def _predict_passes(
         self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock
@@ -275,14 +282,15 @@ class ForwardPass:
         prefix = self._prefix(encoded, prompts[0])
         clock.check()
         texts = [self._embed(encoded, prompt)[None] for prompt in prompts]
-        return [
-            self._project(
-                states[0],
-                prompt.tokens.cond_ids[prompt.text_start :],
-                prompt.tokens.seg_ids[prompt.text_start :],
+        # Before the language model is started: a copy to a GPU would wait until it is done.
+        spans = [
+            self._spans(
+                prompt.tokens.cond_ids[prompt.text_start :], prompt.tokens.seg_ids[prompt.text_start :]
             )
-            for prompt, states in zip(prompts, following_states(self.family.llm, prefix, texts), strict=True)
+            for prompt in prompts
         ]
+        states = following_states(self.family.llm, prefix, texts)
+        return [PromptStates.of(self.family, of[0], span) for of, span in zip(states, spans, strict=True)]
 
     def _predict_generated(
         self, encoded: EncodedFrame, prompt: Prompt, clock: StageClock, on_text: TextHook | None
@@ -326,7 +334,8 @@ class ForwardPass:
             cond_ids[cond_ids >= requested] = -1
         if int(seg_ids.max()) != 0 or int(cond_ids.max()) < 0:
             return Prediction(class_logits=None, mask_logits=None, text=text)
-        projected = self._project(generation.hidden_states, cond_ids, seg_ids)
+        spans = self._spans(cond_ids, seg_ids)
+        projected = PromptStates.of(self.family, generation.hidden_states, spans)
         clock.begin("decode")
         decoded = self.family.decode(encoded, [projected])
         prediction = Prediction(
@@ -357,22 +366,11 @@ class ForwardPass:
         points = None
         if prompt.regions is not None:
             count = model.config.sampler.num_sample_point
-            points = torch.stack([region_points(m.to(model.device), count) for m in prompt.regions])
+            points = torch.stack([region_points(m, count) for m in prompt.regions]).to(model.device)
         return self.family.embed(encoded, ids, points)
 
-    def _project(
-        self, states: Tensor, cond_ids: NDArray[np.int64], seg_ids: NDArray[np.int64]
-    ) -> PromptStates:
-        """Project the states of a text (L, D) at `<SEG>` and at the conditions; no others are used."""
-        used = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
-        device = self.model.device
-        projected = self.family.project(states[torch.from_numpy(used).to(states.device)].to(device))
-        in_condition = torch.from_numpy(cond_ids[used]).to(device)
-        return PromptStates(
-            seg=projected[int(np.flatnonzero(seg_ids[used] == 0)[0])],
-            conditions=span_means(projected[None], [in_condition])[0],
-            tokens=projected[in_condition >= 0],
-        )
+    def _spans(self, cond_ids: NDArray[np.int64], seg_ids: NDArray[np.int64]) -> TextSpans:
+        return TextSpans.of(cond_ids, seg_ids, text_device=self.model.llm_device, device=self.model.device)
 
     # ----------------------------------------------------------------------------------- compose
 

@@ -53,4 +53,5 @@ def firmness_of(logits: Tensor) -> float:
 
     Thin parts and outlines that the model guesses are soft. SAM calls this the stability score.
     """
-    return float((logits > FIRM_LOGIT).sum()) / max(1, int((logits > -FIRM_LOGIT).sum()))
+    firm, loose = torch.stack([(logits > FIRM_LOGIT).sum(), (logits > -FIRM_LOGIT).sum()]).tolist()
+    return float(firm / max(1, loose))

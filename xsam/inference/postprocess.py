@@ -157,8 +157,8 @@ def instances(
         check()
         logits, row, column = geometry.crop(mask_logits[query])
         inside = logits > 0
-        total = float(logits.sigmoid()[inside].sum())
-        certainty[query] = total / (int(inside.sum()) + 1e-6)
+        total, area = torch.stack([(logits.sigmoid() * inside).sum().double(), inside.sum().double()]).tolist()
+        certainty[query] = total / (area + 1e-6)
         masks[query] = _encode_crop(inside, row, column, geometry)
         firmness[query] = firmness_of(logits)
     scores = top * top.new_tensor([certainty[query] for query in queries.tolist()])

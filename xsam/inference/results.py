@@ -50,9 +50,13 @@ class Prediction:
     states: Tensor | None = None  # (Q, C)
 
     @property
+    def logits(self) -> tuple[Tensor, ...]:
+        return tuple(t for t in (self.class_logits, self.mask_logits) if t is not None)
+
+    @property
     def is_finite(self) -> bool:
         """False if a logit is NaN or infinite."""
-        return all_finite(t for t in (self.class_logits, self.mask_logits) if t is not None)
+        return all_finite(self.logits)
 
 
 def compose(

@@ -60,9 +60,10 @@ class MaskGeometry:
         """
         positive = mask_logits > 0
         rows, columns = self.axes(mask_logits)
+        occupied = torch.cat([positive.any(dim=1), positive.any(dim=0)]).cpu().numpy()  # waits for a GPU once
         spans = []
-        for axis, occupied in ((rows, positive.any(dim=1)), (columns, positive.any(dim=0))):
-            where = occupied.nonzero()[:, 0]
+        for axis, part in ((rows, occupied[: len(positive)]), (columns, occupied[len(positive) :])):
+            where = np.flatnonzero(part)
             spans.append(axis.reach(int(where[0]), int(where[-1])) if len(where) else (0, 0))
         (top, bottom), (left, right) = spans
         logits = mask_logits.float()
@@ -83,7 +84,7 @@ class MaskGeometry:
         height, width = self.image_hw
         count = max(1, len(mask_logits) + others)
         rows, columns = self.axes(mask_logits)
-        wide = mask_logits.float() @ columns.matrix.to(mask_logits.device).T  # (N, h, W)
+        wide = mask_logits.float() @ columns.matrix.T  # (N, h, W)
         step = max(1, BAND_BYTES // (count * width * 4))
         for top in range(0, height, step):
             yield top, rows.resize(wide, top, min(top + step, height))
@@ -91,7 +92,7 @@ class MaskGeometry:
     def axes(self, mask_logits: Tensor) -> tuple[Axis, Axis]:
         """Return the interpolation along the rows and the columns of (…, h, w) logits."""
         rows, columns = (
-            _axis(cells, self.side, scaled, pixels)
+            _axis(cells, self.side, scaled, pixels, mask_logits.device)
             for cells, scaled, pixels in zip(
                 mask_logits.shape[-2:], self.scaled_hw, self.image_hw, strict=True
             )
@@ -103,7 +104,7 @@ class MaskGeometry:
 class Axis:
     """Interpolation from decoder cells to image pixels along one axis."""
 
-    matrix: Tensor  # (pixels, cells) float32
+    matrix: Tensor  # (pixels, cells) float32, on the device of the logits
     first: NDArray[np.int64]  # (pixels,) first and last cell that a pixel depends on; nondecreasing
     last: NDArray[np.int64]
 
@@ -116,7 +117,7 @@ class Axis:
     def resize(self, cells: Tensor, start: int, end: int) -> Tensor:
         """Interpolate (…, cells, M) to (…, end − start, M)."""
         span = self.cells(slice(start, end))
-        return self.matrix[start:end, span].to(cells.device) @ cells[..., span, :]
+        return self.matrix[start:end, span] @ cells[..., span, :]
 
     def cells(self, pixels: slice) -> slice:
         """Return the cells that a range of pixels depends on."""
@@ -124,13 +125,13 @@ class Axis:
 
 
 @functools.lru_cache(maxsize=32)
-def _axis(cells: int, side: int, scaled: int, pixels: int) -> Axis:
+def _axis(cells: int, side: int, scaled: int, pixels: int, device: torch.device) -> Axis:
     with torch.inference_mode(False), torch.no_grad():
         square = F.interpolate(torch.eye(cells)[None], size=side, mode="linear", align_corners=False)
         resized = F.interpolate(square[..., :scaled], size=pixels, mode="linear", align_corners=False)[0]
     taken = resized.numpy() != 0
     return Axis(
-        matrix=resized.T.contiguous(),
+        matrix=resized.T.contiguous().to(device),
         first=taken.argmax(axis=0).astype(np.int64),
         last=(cells - 1 - taken[::-1].argmax(axis=0)).astype(np.int64),
     )
@@ -181,4 +182,4 @@ class Tiles:
         part = self.mask_logits[..., self.columns.cells(horizontal)]
         part = self.rows.resize(part, vertical.start, vertical.stop)
         across = self.columns.matrix[horizontal, self.columns.cells(horizontal)]
-        return part @ across.T.to(part.device)
+        return part @ across.T

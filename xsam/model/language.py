@@ -340,13 +340,15 @@ def generate(
         if token_ids and token_ids[-1] in final_ids:
             break
         if forced_ids is None:
-            token = int(token_logits(llm, hidden[:, -1]).argmax())
+            likeliest = token_logits(llm, hidden[:, -1]).argmax(dim=-1)
+            token = int(likeliest)
         else:
             token = forced_ids[len(token_ids)]
+            likeliest = torch.tensor([token], device=prompt.device)
         token_ids.append(token)
         if on_token is not None:
             on_token(token)
         if token in stop_ids:
             break
-        step = llm.model.embed_tokens(torch.tensor([[token]], device=prompt.device)).to(prompt.dtype)
+        step = llm.model.embed_tokens(likeliest[None]).to(prompt.dtype)
     return Generation(token_ids=token_ids, hidden_states=states[:count])

@@ -26,9 +26,11 @@ class ClassPredictor(nn.Module):
         self.clamp = clamp
 
     def forward(self, queries: Tensor, conditions: Tensor) -> Tensor:
-        """Compare (..., Q, C) with (..., K, C): (..., Q, K) logits within ±clamp."""
-        similarity = F.normalize(queries, dim=-1) @ F.normalize(conditions, dim=-1).transpose(-1, -2)
-        return (self.logit_scale.exp() * similarity).clamp(-self.clamp, self.clamp)
+        """Compare (..., Q, C) with (..., K, C): (..., Q, K) logits within ±clamp, float32."""
+        # In bfloat16, logits of 10 are 1/16 apart: queries would tie.
+        queries, conditions = F.normalize(queries.float(), dim=-1), F.normalize(conditions.float(), dim=-1)
+        similarity = queries @ conditions.transpose(-1, -2)
+        return (self.logit_scale.float().exp() * similarity).clamp(-self.clamp, self.clamp)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,7 +39,7 @@ def decode_pixels(module: PixelDecoder, pyramid: Sequence[Tensor]) -> tuple[tupl
         code = sine_code(sizes[index], tokens[-1].shape[-1], like=x)
         level_positions.append(code + module.level_embed[index])
     x, positions = torch.cat(tokens, dim=1), torch.cat(level_positions)
-    centers = _cell_centers(sizes, x)
+    centers = _cell_centers(sizes, x.device)
     for layer in module.encoder.layers:
         x = _layer(layer, x, positions, centers, sizes)
     outputs = [
@@ -53,12 +53,12 @@ def decode_pixels(module: PixelDecoder, pyramid: Sequence[Tensor]) -> tuple[tupl
     return tuple(outputs[:LEVELS]), module.mask_projection(outputs[-1])
 
 
-def _cell_centers(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
-    """Return the (S, 2) centers (x, y) of all cells of all levels, in [0, 1]."""
+def _cell_centers(sizes: Sequence[tuple[int, int]], device: torch.device) -> Tensor:
+    """Return the (S, 2) centers (x, y) of all cells of all levels, in [0, 1], float32."""
     grids = []
     for height, width in sizes:
-        rows = torch.arange(0.5, height, dtype=like.dtype, device=like.device) / height
-        columns = torch.arange(0.5, width, dtype=like.dtype, device=like.device) / width
+        rows = torch.arange(0.5, height, dtype=torch.float32, device=device) / height
+        columns = torch.arange(0.5, width, dtype=torch.float32, device=device) / width
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         grids.append(torch.stack([x, y], dim=-1).flatten(0, 1))
     return torch.cat(grids)
@@ -102,16 +102,18 @@ def sample_grids(
 ) -> Tensor:
     """Sum weighted bilinear samples of one image's maps; the way for training and for a GPU.
 
-    See `sample_weighted`, which it equals.
+    See `sample_weighted`, which it equals. Half precision is too coarse for places, and samples have the type
+    of their places: both are float32.
     """
     count = len(offsets)
     sampled = []
     for level, (part, (height, width)) in enumerate(
         zip(value.split([h * w for h, w in sizes]), sizes, strict=True)
     ):
-        shape = torch.tensor([width, height], dtype=offsets.dtype, device=offsets.device)
-        places = centers[:, None, None] + offsets[:, :, level] / shape  # (Q, heads, P, 2)
-        maps = part.permute(1, 2, 0).unflatten(-1, (height, width))
+        x, y = offsets[:, :, level].float().unbind(-1)
+        # (Q, heads, P, 2); no tensor of the size: copying it to a GPU would wait for the layers before
+        places = centers[:, None, None] + torch.stack([x / width, y / height], dim=-1)
+        maps = part.permute(1, 2, 0).unflatten(-1, (height, width)).float()
         sampled.append(
             F.grid_sample(
                 maps,
@@ -123,7 +125,7 @@ def sample_grids(
         )
     # (heads, C, Q, L · P), weighted and summed over the samples
     summed = (torch.cat(sampled, dim=-1) * weights.transpose(0, 1)[:, None]).sum(dim=-1)
-    return summed.permute(2, 0, 1).reshape(count, -1)
+    return summed.permute(2, 0, 1).reshape(count, -1).to(value.dtype)
 
 
 def sample_weighted(
@@ -137,7 +139,7 @@ def sample_weighted(
     Args:
         value: (S, heads, C), the cells of all L maps, one map after the other.
         sizes: (height, width) of each map.
-        centers: (Q, 2) position of each query, (x, y) in [0, 1].
+        centers: (Q, 2) position of each query, (x, y) in [0, 1], float32.
         offsets: (Q, heads, L, P, 2) of the samples from the query, in cells of the map.
         weights: (Q, heads, L · P).
 
@@ -163,7 +165,7 @@ def sample_weighted(
 
     across, down, pitch = (per_sample(n) for n in ([w for _, w in sizes], [h for h, _ in sizes], pitches))
     offsets = offsets.flatten(2, 3).float()
-    centers = centers.float()[:, None, None]
+    centers = centers[:, None, None]
     # In cells of the map with its border: its first cell is at 1.
     x = torch.minimum((centers[..., 0] * across + offsets[..., 0]).add_(0.5).clamp_min_(0.0), across + 1)
     y = torch.minimum((centers[..., 1] * down + offsets[..., 1]).add_(0.5).clamp_min_(0.0), down + 1)

@@ -48,10 +48,9 @@ def sample_regions(features: Tensor, points: Tensor, config: RegionSamplerConfig
     Source: bilinear with `align_corners=True`; 64 averages of 4 points (current layout) or one
     maximum of all (released layout).
     """
-    grid = points.flip(-1).to(features.dtype) * 2 - 1
-    sampled = F.grid_sample(features, grid[:, :, None], mode="bilinear", align_corners=True).squeeze(
-        -1
-    )  # (R, D, N)
+    grid = points.flip(-1).float() * 2 - 1  # half precision is too coarse for places
+    sampled = F.grid_sample(features.float(), grid[:, :, None], mode="bilinear", align_corners=True)
+    sampled = sampled.squeeze(-1).to(features.dtype)  # (R, D, N)
     if config.pooling_mode == "max":
         return F.adaptive_max_pool1d(sampled, config.pooling_output_size or 1).transpose(1, 2)
     return F.avg_pool1d(sampled, config.pooling_kernel_size or 1).transpose(1, 2)

@@ -252,19 +252,23 @@ def embed_prompt(
     return embeds
 
 
-def span_means(states: Tensor, cond_ids: Sequence[Tensor]) -> list[Tensor]:
+def span_means(
+    states: Tensor, cond_ids: Sequence[Tensor], *, counts: Sequence[int] | None = None
+) -> list[Tensor]:
     """Average the states over each condition's span, tags included.
 
     Args:
         states: (N, L, C).
         cond_ids: N tensors with the condition index of each position or −1, at most L long.
+        counts: N numbers of conditions; None = read from `cond_ids`, which waits for a GPU.
 
     Returns:
         N tensors (K, C).
     """
     means = []
-    for state, ids in zip(states, cond_ids, strict=True):
-        count = int(ids.max()) + 1 if len(ids) else 0
+    if counts is None:
+        counts = [int(ids.max()) + 1 if len(ids) else 0 for ids in cond_ids]
+    for state, ids, count in zip(states, cond_ids, counts, strict=True):
         member = (ids[None] == torch.arange(count, device=ids.device)[:, None]).to(state.dtype)  # (K, L)
         means.append(member @ state[: len(ids)] / member.sum(dim=1, keepdim=True))
     return means

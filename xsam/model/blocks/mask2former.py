@@ -27,20 +27,15 @@ def sine_code(size: tuple[int, int], channels: int, *, like: Tensor) -> Tensor:
     """Return the (H · W, C) code of the cells of a map: half of the channels for y, half for x."""
     half = channels // 2
     exponents = 2 * torch.div(torch.arange(half, device=like.device), 2, rounding_mode="floor") / half
-    periods = _PERIOD ** exponents.to(like.dtype)
+    periods = _PERIOD ** exponents.float()
     codes = []
     for count in size:
-        angles = torch.arange(1, count + 1, dtype=like.dtype, device=like.device)
+        angles = torch.arange(1, count + 1, dtype=torch.float32, device=like.device)
         angles = (angles / (count + 1e-6) * 2 * math.pi)[:, None] / periods
         codes.append(torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1))
     rows, columns = codes
-    return torch.cat(
-        [
-            rows[:, None].expand(-1, len(columns), -1).flatten(0, 1),
-            columns.repeat(len(rows), 1),
-        ],
-        dim=1,
-    )
+    whole = [rows[:, None].expand(-1, len(columns), -1).flatten(0, 1), columns.repeat(len(rows), 1)]
+    return torch.cat(whole, dim=1).to(like.dtype)
 
 
 class DeformableAttention(nn.Module):
