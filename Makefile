@@ -9,6 +9,7 @@ BIN := .venv/bin
 TRAIN_ARGS ?=
 SIZE ?=
 BENCH_ARGS ?=
+GPU_ARGS ?=
 export PYTHON
 
 .PHONY: help
@@ -91,6 +92,11 @@ bench-agent: setup ## Score scripted planners that use the tools: 8 min [BENCH_A
 bench: setup ## Measure speed and memory against the plain way: 15 min at most [SIZE=full for 4.6 G parameters]
 	@echo "[bench] sizes: $(or $(SIZE),tiny mid node); checkpoints with random weights are written to runs/bench/ once"
 	@scripts/run_in_env.sh python -m benchmarks --size $(or $(SIZE),tiny mid node)
+
+.PHONY: gpu-check
+gpu-check: ## Check and measure everything that needs a GPU: 9 min at most [GPU_ARGS="--device cpu --size tiny"]
+	@[[ -x $(BIN)/python ]] && python=scripts/run_in_env.sh\ python || python=$(or $(PYTHON),python3); \
+	$$python -m benchmarks.gpu $(GPU_ARGS)
 
 .PHONY: bench-ros
 bench-ros: setup ## Images received with and without the profile, answers while the model works: 2 min

@@ -27,15 +27,23 @@ ENGINE_STAGES = ("preprocess", "encode", "language", "decode", "postprocess")
 _READY_S = 60.0
 _PARAMETERS = """
 /**/xsam:
-  ros__parameters: {model: tiny, device: cpu, cameras: [table], table: {image_topic: /table/image_raw}}
+  ros__parameters: {model: tiny, device: "DEVICE", cameras: [table], table: {image_topic: /table/image_raw}}
 /**/xsam_camera_sim:
   ros__parameters: {camera: table, seed: 7, width: 640, height: 480, rate_hz: 10.0, orbit: false}
 """
 
 
-def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
-    """Return the overhead at 640×480 and the message size of twenty instances at 1920×1080."""
-    overheads_ms, waits_ms = _overheads_ms(log)
+def measure_node(
+    log: Callable[[str], None], *, device: str = "cpu", requests: int = REQUESTS
+) -> dict[str, Any]:
+    """Return the overhead at 640×480 and the message size of twenty instances at 1920×1080.
+
+    Args:
+        log: takes a line of progress.
+        device: of the tiny model in the node.
+        requests: to measure.
+    """
+    overheads_ms, waits_ms = _overheads_ms(log, device, requests)
     bytes_published, ratio = _published_bytes()
     return {
         "requests": len(overheads_ms),
@@ -47,7 +55,7 @@ def measure_node(log: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]:
+def _overheads_ms(log: Callable[[str], None], device: str, requests: int) -> tuple[list[float], list[float]]:
     import domain_coordinator  # type: ignore[import-untyped, import-not-found, unused-ignore]
 
     from support.readiness import wait_until_active
@@ -63,7 +71,7 @@ def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]
         )
         camera = CameraRef(name="table", max_age_s=5.0)
         parameters = Path(folder) / "parameters.yaml"
-        parameters.write_text(_PARAMETERS, encoding="utf-8")
+        parameters.write_text(_PARAMETERS.replace("DEVICE", device), encoding="utf-8")
         with NodeProcesses(log_dir=Path(folder)) as processes, RosSegmenter("/xsam") as segmenter:
             processes.start("camera", "xsam_ros.camera_sim", "--params-file", parameters)
             processes.start("segmenter", "xsam_ros.segmenter_node", "--params-file", parameters)
@@ -73,7 +81,7 @@ def _overheads_ms(log: Callable[[str], None]) -> tuple[list[float], list[float]]
             log(f"node: an empty call takes {np.median(idle) * 1e3:.2f} ms")
             overheads, waits = [], []
             stages: dict[str, list[float]] = {}
-            for index in range(WARM_UP + REQUESTS):
+            for index in range(WARM_UP + requests):
                 began = time.perf_counter()
                 result = segmenter.segment(camera, [Query(text="the red cup")], deadline_s=30.0)[0]
                 waited = time.perf_counter() - began

@@ -59,7 +59,9 @@ class PlainXSam:
             projected = model.llm_projector(states)
         with self._stage("decode"):
             conditions, valid = pad_conditions(
-                span_means(projected, [torch.from_numpy(tokens.cond_ids[: projected.shape[1]])])
+                span_means(
+                    projected, [torch.from_numpy(tokens.cond_ids[: projected.shape[1]]).to(model.device)]
+                )
             )
             seg_embed = projected[:, int(np.flatnonzero(tokens.seg_ids == 0)[0])]
             decoded = model.decode(features, seg_embed[:, None], conditions[None], valid[None])[-1]
@@ -68,7 +70,7 @@ class PlainXSam:
             masks = geometry.upsample(decoded.mask_logits[0, 0])
             scores, queries = probabilities(decoded.class_logits[0, 0]).max(dim=0)
             best = masks[int(queries[0])].sigmoid() > 0.5
-            return MaskRle.encode(best.numpy()), float(scores[0])
+            return MaskRle.encode(best.cpu().numpy()), float(scores[0])
 
     @torch.inference_mode()
     def seconds_per_token(self, rgb: NDArray[np.uint8], count: int) -> float:
@@ -92,7 +94,7 @@ class PlainXSam:
     def _pixels(self, rgb: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         model = self._model
         vision, seg = vision_pixels(rgb, model.config), segmentation_pixels(rgb, model.config.square)
-        return vision[None].to(model.dtype), seg[None].to(model.dtype)
+        return vision[None].to(model.device, model.dtype), seg[None].to(model.device, model.dtype)
 
     def _encode(self, vision: Tensor, seg: Tensor) -> ImageFeatures:
         model, config = self._model, self._model.config
@@ -116,7 +118,7 @@ class PlainXSam:
     ) -> Tensor:
         """Return the last hidden states of prompt and template; the template is read token by token."""
         llm = self._llm
-        ids = torch.from_numpy(input_ids)
+        ids = torch.from_numpy(input_ids).to(self._model.device)
         embeds = self._model.embed(ids[:answer_start], features.image_tokens[0])[None]
         cache, kept = DynamicCache(config=llm.config), []
         for position in range(answer_start, len(ids) + 1):

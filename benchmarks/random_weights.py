@@ -18,6 +18,7 @@ from xsam.inference.chat_format import X2SAM_CHAT
 from xsam.model.x2sam import X2SamModel
 from xsam.model.xsam import XSamModel
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.weights.checkpoint import build_on_meta, fill_network
 from xsam.weights.releases import QWEN3_VL, X2SAM, X2SAM_STAGE
 
 _RELEASED_NAMES = (
@@ -87,6 +88,22 @@ def write_released_x2sam(folder: Path, config: X2SamConfig, dtype: torch.dtype) 
     unfinished.replace(stage / "pytorch_model.bin")
 
 
+def random_model(config: XSamConfig, dtype: torch.dtype, device: torch.device) -> XSamModel:
+    """Make a network on a device, without a file and without the host's memory."""
+    noise = _noise().to(device)
+    model = build_on_meta(config)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    fill_network(
+        model,
+        {name: _random(name, shape, dtype, noise) for name, shape in shapes.items()},
+        llm_names=("llm.",),
+        fill_buffers=lambda network: network.llm.model.rotary_emb.to(device),
+        device=device,
+        dtype=dtype,
+    )
+    return model
+
+
 def is_written(weights: Path, config: ModelConfig) -> bool:
     """Return True if the weights exist and belong to this configuration, not to an earlier one."""
     described = weights.parent / "config.json"
@@ -139,6 +156,6 @@ def _noise() -> Tensor:
 def _random(name: str, shape: tuple[int, ...], dtype: torch.dtype, noise: Tensor) -> Tensor:
     """Return a weight that keeps every activation finite; one draw is repeated: 4.6 G would take minutes."""
     if len(shape) == 1:
-        return (torch.zeros(shape) if name.endswith("bias") else torch.ones(shape)).to(dtype)
+        return torch.full(shape, 0.0 if name.endswith("bias") else 1.0, dtype=dtype, device=noise.device)
     count = math.prod(shape)
     return noise.to(dtype).repeat(math.ceil(count / len(noise)))[:count].reshape(shape).clone()

@@ -117,7 +117,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
             seconds["eight"][-1] += seconds["first"][-1] - seconds["next"][-1]
             for stage, values in stages["eight"].items():
                 values[-1] += stages["first"][stage][-1] - stages["next"][stage][-1]
-            tokens_per_s = 1 / _seconds_per_token(model, size.generated_tokens, clock)
+            tokens_per_s = 1 / seconds_per_token(model, size.generated_tokens, clock)
         else:
             ask("eight", frames.next(), PHRASES)
         fast = _best_mask(engine, rgb)
@@ -137,7 +137,7 @@ def measure(size: ModelSize, clock: Callable[[], float], log: Callable[[str], No
         for phrase in PHRASES:
             plain.segment(rgb, phrase)
         seconds["plain_eight"].append(clock() - began)
-        tokens_per_s = 1 / _seconds_per_token(model, size.generated_tokens, clock)
+        tokens_per_s = 1 / seconds_per_token(model, size.generated_tokens, clock)
     plain_tokens_per_s = (
         None if size.once else 1 / plain.seconds_per_token(frames.next(), size.generated_tokens)
     )
@@ -226,10 +226,10 @@ def _agreement(fast: tuple[MaskRle | None, float], plain: tuple[MaskRle, float])
 
 
 @torch.inference_mode()
-def _seconds_per_token(model: Network, count: int, clock: Callable[[], float]) -> float:
+def seconds_per_token(model: Network, count: int, clock: Callable[[], float]) -> float:
     """Return the seconds per generated token after a prompt with an image has been read."""
-    prompt = model.llm.model.embed_tokens(torch.arange(5, 12))
-    image = torch.randn(1, _IMAGE_TOKENS, prompt.shape[1], dtype=prompt.dtype)
+    prompt = model.llm.model.embed_tokens(torch.arange(5, 12, device=model.llm_device))
+    image = torch.randn(1, _IMAGE_TOKENS, prompt.shape[1], device=prompt.device).to(prompt.dtype)
     prefix = cache_prefix(model.llm, image, room=count + 8)
     times: list[float] = []
     generate(

@@ -27,7 +27,7 @@ def stock_language(llm: CausalText) -> Any:
     kind = Phi3ForCausalLM if llm.config.model_type == "phi3" else Qwen3ForCausalLM
     llm.config._attn_implementation = "sdpa"
     stock = _with_weights(lambda: kind(llm.config), llm)
-    stock.model.rotary_emb = type(stock.model.rotary_emb)(llm.config)
+    stock.model.rotary_emb = type(stock.model.rotary_emb)(llm.config).to(llm.model.norm.weight.device)
     return stock
 
 
@@ -35,7 +35,7 @@ def stock_siglip(model: XSamModel) -> Any:
     """Return SigLIP's encoder."""
     model.config.vision_encoder._attn_implementation = "sdpa"
     stock = _with_weights(lambda: SiglipVisionModel(model.config.vision_encoder), model.vision_encoder)
-    stock.embeddings.position_ids = torch.arange(stock.embeddings.num_positions)[None]
+    stock.embeddings.position_ids = torch.arange(stock.embeddings.num_positions, device=model.device)[None]
     return stock
 
 

@@ -18,6 +18,7 @@ NEED_ROS = ["examples/agent_over_ros.py", "examples/demo.py"] + [
 PROGRAMS = [
     "benchmarks/__main__.py",
     "benchmarks/agent/__main__.py",
+    "benchmarks/gpu/__main__.py",
     "benchmarks/growth.py",
     "benchmarks/plot.py",
     "benchmarks/server/__main__.py",
@@ -62,6 +63,15 @@ def test_wrong_usage(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (error,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
         assert named in error
     assert CliRunner().invoke(app, ["--help"]).exit_code == 0
+
+
+@pytest.mark.parametrize("option", ["--part", "--without"])
+def test_a_part_that_does_not_exist(option: str) -> None:
+    result = CliRunner().invoke(importlib.import_module("benchmarks.gpu.__main__").app, [option, "sped"])
+    assert result.exit_code == 2
+    assert option in result.stderr
+    assert "'sped'" in result.stderr
+    assert "speed" in result.stderr
 
 
 @pytest.mark.parametrize(

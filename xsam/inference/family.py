@@ -31,6 +31,11 @@ Network: TypeAlias = "XSamModel | X2SamModel"
 PREFIX_ROOM = 320  # positions allocated behind the image's: enough for eight short prompts
 
 
+def copied_to(device: torch.device, numbers: NDArray[Any]) -> Tensor:
+    """Copy an array to a device, without waiting for what a GPU has yet to do."""
+    return torch.from_numpy(numbers).to(device, non_blocking=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextSpans:
     """Where in a text the states are that the decoder reads, on the devices where that is needed."""
@@ -54,9 +59,9 @@ class TextSpans:
         used = np.flatnonzero((cond_ids >= 0) | (seg_ids == 0))
         in_condition = cond_ids[used]
         return cls(
-            used=torch.from_numpy(used).to(text_device),
-            in_condition=torch.from_numpy(in_condition).to(device),
-            of_conditions=torch.from_numpy(np.flatnonzero(in_condition >= 0)).to(device),
+            used=copied_to(text_device, used),
+            in_condition=copied_to(device, in_condition),
+            of_conditions=copied_to(device, np.flatnonzero(in_condition >= 0)),
             conditions=int(in_condition.max()) + 1,
             seg=int(np.flatnonzero(seg_ids[used] == 0)[0]),
         )
@@ -189,7 +194,7 @@ class XSamFamily(XSamInputs):
 
     def encode(self, pixels: tuple[Any, ...], *, compiled: bool) -> EncodedFrame:
         model = self.model
-        inputs = [tensor[None].to(model.device, model.dtype) for tensor in pixels]
+        inputs = [tensor[None].to(model.device, model.dtype, non_blocking=True) for tensor in pixels]
         features = model.encode_image(*inputs) if compiled else XSamModel.encode_image(model, *inputs)
         return EncodedFrame(
             image_tokens=features.image_tokens,

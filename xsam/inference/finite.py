@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -41,7 +42,7 @@ def finite_groups(groups: Iterable[Iterable[Tensor]]) -> list[bool]:
         return [True] * len(sizes)
     device = extremes[0].device
     finite = iter(torch.isfinite(torch.stack([e.to(device) for e in extremes])).tolist())
-    return [all([next(finite) for _ in range(size)]) for size in sizes]
+    return [all(list(itertools.islice(finite, size))) for size in sizes]
 
 
 def not_finite_error(model: nn.Module, module: nn.Module | None) -> ModelError:

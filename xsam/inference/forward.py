@@ -17,7 +17,7 @@ from xsam.inference.answers import Composer
 from xsam.inference.category_passes import join_passes
 from xsam.inference.census import NO_CENSUS, Census, census_names, census_of, census_query
 from xsam.inference.doubts import CHECKED_TASKS, compete
-from xsam.inference.family import Family, Network, PromptStates, TextSpans, family_of
+from xsam.inference.family import Family, Network, PromptStates, TextSpans, copied_to, family_of
 from xsam.inference.finite import (
     NotFiniteError,
     all_finite,
@@ -354,7 +354,7 @@ class ForwardPass:
     def _prefix(self, encoded: EncodedFrame, prompt: Prompt) -> PrefixCache:
         """Return keys and values of the user tag and the image, which every prompt begins with."""
         if encoded.prefix is None:
-            ids = torch.from_numpy(prompt.tokens.input_ids[: prompt.text_start]).to(self.model.llm_device)
+            ids = copied_to(self.model.llm_device, prompt.tokens.input_ids[: prompt.text_start])
             encoded.prefix = self.family.prefix(encoded, ids)
             encoded.image_tokens, encoded.deepstack = None, ()
         return encoded.prefix
@@ -362,7 +362,7 @@ class ForwardPass:
     def _embed(self, encoded: EncodedFrame, prompt: Prompt) -> Tensor:
         """Embed what follows the image, (L, D)."""
         model = self.model
-        ids = torch.from_numpy(prompt.tokens.input_ids[prompt.text_start :]).to(model.llm_device)
+        ids = copied_to(model.llm_device, prompt.tokens.input_ids[prompt.text_start :])
         points = None
         if prompt.regions is not None:
             count = model.config.sampler.num_sample_point

@@ -157,7 +157,9 @@ def instances(
         check()
         logits, row, column = geometry.crop(mask_logits[query])
         inside = logits > 0
-        total, area = torch.stack([(logits.sigmoid() * inside).sum().double(), inside.sum().double()]).tolist()
+        total, area = torch.stack(
+            [(logits.sigmoid() * inside).sum().double(), inside.sum().double()]
+        ).tolist()
         certainty[query] = total / (area + 1e-6)
         masks[query] = _encode_crop(inside, row, column, geometry)
         firmness[query] = firmness_of(logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ParamSpec
@@ -98,6 +99,8 @@ def model_errors(failed: str = "inference failed", default: type[XSamError] = Mo
     except Exception as error:
         lines = str(error).strip().splitlines()
         if is_out_of_memory(error):
+            # The frames of the traceback hold tensors for as long as anybody holds the error.
+            traceback.clear_frames(error.__traceback__)
             raise OutOfMemoryError(lines[0] if lines else "out of memory") from error
         reason = f": {lines[0]}" if lines else ""
         raise default(f"{failed}: {type(error).__name__}{reason}") from error

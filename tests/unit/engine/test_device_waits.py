@@ -1,8 +1,8 @@
 """Between the pixels and the decoder's masks, nothing reads a value back, and inputs are copied first.
 
-On a GPU, reading a value (`int(tensor)`, `nonzero`, indexing by booleans) waits until all work queued before it
-is done; so does copying from memory that is not pinned. The GPU then idles while Python queues the next stage.
-A network on the meta device has no values, so reading one raises an error there.
+On a GPU, reading a value (`int(tensor)`, `nonzero`, indexing by booleans) waits until all work queued before
+it is done; so does copying from memory that is not pinned. The GPU then idles while Python queues the next
+stage. A network on the meta device has no values, so reading one raises an error there.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,23 @@ def test_what_the_network_raises_is_typed(
     assert caught.value.__cause__ is raised
     assert "\n" not in caught.value.message
     assert one_engine.segment(picture(), "mug").found  # and keeps working
+
+
+def test_an_error_that_is_kept_keeps_no_tensors(one_engine: XSam, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory on a GPU: who keeps the error must not keep the memory that the next request needs."""
+    made: list[weakref.ref[torch.Tensor]] = []
+
+    def fail(*_: Any) -> None:
+        tensor = torch.zeros(1000)
+        made.append(weakref.ref(tensor))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(XSamModel, "predict", fail)
+        with pytest.raises(OutOfMemoryError) as caught:
+            one_engine.segment(picture(), "mug")
+    assert caught.value.__cause__ is not None
+    assert made[0]() is None
 
 
 # ---------------------------------------------------------------------------- deadlines, cancellation

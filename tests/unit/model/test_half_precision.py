@@ -1,7 +1,7 @@
 """Places are computed in float32 whatever the type of the network: bfloat16 has 8 bits.
 
-Between 0.5 and 1 its numbers are 1/256 apart, half a cell of a map of 128: a map that changes from cell to cell
-tells.
+Between 0.5 and 1 its numbers are 1/256 apart, half a cell of a map of 128: a map that changes from cell to
+cell tells.
 """
 
 from __future__ import annotations
