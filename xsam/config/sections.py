@@ -198,6 +198,7 @@ XSAM: dict[str, Field] = {
     "empty_thinking": Flag(),
     "reject_below": Number(0.0, 1.0),
     "instance_threshold": Number(0.0, 1.0),
+    "mask_places": Flag(),
     "one_mask_per_object": Flag(),
     "sampler": _IGNORED,  # a table of its own, see `check_config`
     "calibration": _IGNORED,  # likewise, see `check_calibration`

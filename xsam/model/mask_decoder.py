@@ -6,6 +6,7 @@ on the image alone is computed once per image (`decoder_memory`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xsam.model.blocks.mask2former import MaskDecoder, QueryLayer, sine_code
+
+
+_PLACE_PERIODS = 4
+_PLACE_CODE = 5 + 4 * _PLACE_PERIODS
 
 
 class ClassPredictor(nn.Module):
@@ -61,6 +66,47 @@ class PromptText:
 
     tokens: Tensor  # (B, P, N, C), padded
     valid: Tensor  # (B, P, N) bool, False at padding
+
+
+class MaskPlaces(nn.Linear):
+    """Tells a query where its mask is and how large: a linear map of `place_code`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(_PLACE_CODE, width)
+
+    def forward(self, mask_logits: Tensor) -> Tensor:
+        """(B, P, Q, h, w) → (B, P, Q, C). No gradient reaches the masks."""
+        return super().forward(place_code(mask_logits.detach()))
+
+
+def place_code(mask_logits: Tensor) -> Tensor:
+    """Describe soft masks: center, spread and area, and sines of the center at several periods.
+
+    Args:
+        mask_logits: (..., h, w).
+
+    Returns:
+        (..., 21). Centers are −1 … 1 from left to right and from top to bottom of the map.
+    """
+    height, width = mask_logits.shape[-2:]
+    share = mask_logits.float().sigmoid()
+    area = share.mean(dim=(-2, -1))
+    moments = []
+    for marginal, count in ((share.sum(dim=-2), width), (share.sum(dim=-1), height)):
+        at = (torch.arange(count, device=share.device, dtype=share.dtype) + 0.5) * (2 / count) - 1
+        weight = marginal / marginal.sum(dim=-1, keepdim=True).clamp(min=1e-6)
+        center = (weight * at).sum(dim=-1)
+        spread = (weight * (at - center[..., None]).square()).sum(dim=-1).sqrt()
+        moments += [center, spread]
+    centers = torch.stack(moments[::2], dim=-1)
+    angles = torch.cat([centers * (math.pi * 2**k / 2) for k in range(_PLACE_PERIODS)], dim=-1)
+    plain = torch.stack([*moments, (area + 1e-4).log() / 4], dim=-1)
+    return torch.cat([plain, angles.sin(), angles.cos()], dim=-1).to(mask_logits.dtype)
+
+
+def add_mask_places(module: MaskDecoder) -> None:
+    """Let every layer begin with the places of the masks so far (not part of the published X-SAM)."""
+    module.mask_places = MaskPlaces(module.queries_features.embedding_dim)
 
 
 def add_text_attention(module: MaskDecoder) -> None:
@@ -128,9 +174,10 @@ def decode_queries(
     for index, layer in enumerate(module.decoder.layers):
         level = index % len(memory.level_mask_features)
         size = memory.level_mask_features[level].shape[-2:]
-        visible = _visible_pixels(predictions[-1].mask_logits, size)
+        logits = _resized(predictions[-1].mask_logits, size)
+        visible = _visible_pixels(logits)
         x = _layer(
-            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
+            layer, _placed(module, x, logits), module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
         )
         predictions.append(_predict(module, x, memory.mask_features))
     return predictions
@@ -150,9 +197,10 @@ def predict_queries(
     x = _first_states(module, seg_embeds)
     for index, layer in enumerate(module.decoder.layers):
         features = memory.level_mask_features[index % len(memory.level_mask_features)]
-        visible = _visible_pixels(_predict(module, x, features).mask_logits, features.shape[-2:])
+        logits = _predict(module, x, features).mask_logits
+        visible = _visible_pixels(logits)
         x = _layer(
-            layer, x, module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
+            layer, _placed(module, x, logits), module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
         )
     return _predict(module, x, memory.mask_features)
 
@@ -173,16 +221,23 @@ def _predict(module: MaskDecoder, x: Tensor, mask_features: Tensor) -> QueryPred
     )
 
 
-def _visible_pixels(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(mask_logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize (B, P, Q, H, W) to (B, P, Q, h, w); no gradient flows back."""
+    logits = mask_logits.detach()
+    if logits.shape[-2:] == size:
+        return logits
+    resized = F.interpolate(logits.flatten(1, 2), size=size, mode="bilinear", align_corners=False)
+    return resized.unflatten(1, logits.shape[1:3])
+
+
+def _placed(module: MaskDecoder, x: Tensor, mask_logits: Tensor) -> Tensor:
+    return x if module.mask_places is None else x + module.mask_places(mask_logits)
+
+
+def _visible_pixels(mask_logits: Tensor) -> Tensor:
     """Return the (B, 1, P·Q, h·w) bool attention mask; a query with an empty mask attends to everything."""
-    batch, prompts, queries = mask_logits.shape[:3]
-    with torch.no_grad():
-        logits = mask_logits.detach().flatten(1, 2)
-        if logits.shape[-2:] != size:
-            logits = F.interpolate(logits, size=size, mode="bilinear", align_corners=False)
-        visible = logits.flatten(2) >= 0
-        visible = visible | ~visible.any(dim=-1, keepdim=True)
-    return visible.reshape(batch, 1, prompts * queries, -1)
+    visible = mask_logits.flatten(3).flatten(1, 2) >= 0
+    return (visible | ~visible.any(dim=-1, keepdim=True))[:, None]
 
 
 def _split_heads(t: Tensor, heads: int) -> Tensor:

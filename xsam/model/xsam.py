@@ -21,6 +21,7 @@ from xsam.model.mask_decoder import (
     ClassPredictor,
     DecoderMemory,
     QueryPrediction,
+    add_mask_places,
     decode_queries,
     decoder_memory,
     predict_queries,
@@ -82,6 +83,8 @@ class Segmentor(nn.Module):
         self.encoder = SamEncoder(config.sam)
         self.pixel_decoder = PixelDecoder(config.mask2former, channels)
         self.decoder = MaskDecoder(config.mask2former)
+        if config.mask_places:
+            add_mask_places(self.decoder)
         self.class_predictor = ClassPredictor(config.logit_clamp)
 
 

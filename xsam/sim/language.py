@@ -269,11 +269,15 @@ def reasoning_questions(annotations: Sequence[ObjectAnnotation]) -> tuple[Expres
 
 
 def _groups(annotations: Sequence[ObjectAnnotation]) -> list[list[ObjectAnnotation]]:
-    """Group labeled objects by color and category, ordered left to right by their leftmost object."""
-    groups: dict[tuple[str, str], list[ObjectAnnotation]] = {}
-    for item in sorted((item for item in annotations if item.labeled), key=_x):
-        groups.setdefault((item.color, item.category), []).append(item)
-    return list(groups.values())
+    """Group labeled objects by category and color, in the order of `CATEGORIES` and of the alphabet.
+
+    A fixed order can be continued by a model that knows what is in the picture, but not where.
+    """
+    groups: dict[tuple[int, str], list[ObjectAnnotation]] = {}
+    for item in annotations:
+        if item.labeled:
+            groups.setdefault((CATEGORIES.index(item.category), item.color), []).append(item)
+    return [groups[key] for key in sorted(groups)]
 
 
 def _enumerate(phrases: Sequence[str]) -> str:
@@ -295,7 +299,7 @@ def reasoning_answer(question: Expression, annotations: Sequence[ObjectAnnotatio
 def grounded_caption(
     annotations: Sequence[ObjectAnnotation], rng: np.random.Generator | None = None
 ) -> GroundedText:
-    """List the labeled objects from left to right, identical ones together, in at most six phrases.
+    """List the labeled objects by category, identical ones together, in at most six phrases.
 
     Args:
         annotations: all visible objects in the view.

@@ -25,6 +25,9 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(metavar="PX", help="Input side of the SAM branch, if not that of --init.")
     ] = None,
+    mask_places: Annotated[
+        bool, typer.Option("--mask-places", help="Tell the mask decoder's queries where their masks are.")
+    ] = False,
     heads: Annotated[
         list[Path] | None,
         typer.Option(help="Run of an earlier stage whose auxiliary heads continue training; repeatable."),
@@ -44,6 +47,7 @@ def train(
         out=out,
         init=init,
         image_size=image_size,
+        mask_places=mask_places,
         heads=heads or (),
         overrides=parse_overrides(overrides or []),
         cpu=cpu,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,21 @@ def _resize_positions(name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
     raise TrainingConfigError(f"{name} has shape {tuple(tensor.shape)} and cannot become {tuple(shape)}")
 
 
+def with_mask_places(model: Network) -> Network:
+    """Return X-SAM with `mask_places`; the layer starts with PyTorch's random values, all others are kept.
+
+    Raises:
+        TrainingConfigError: the model is X2SAM.
+    """
+    if not isinstance(model, XSamModel):
+        raise TrainingConfigError("X2SAM has no mask places", hint="no --mask-places")
+    if model.config.mask_places:
+        return model
+    grown = XSamModel(replace(model.config, mask_places=True))
+    grown.load_state_dict({**grown.state_dict(), **{n: t.float().cpu() for n, t in model.state_dict().items()}})
+    return grown
+
+
 def train(
     recipe: str | Path,
     *,
@@ -148,6 +164,7 @@ def train(
     out: Path,
     init: Path | None = None,
     image_size: int | None = None,
+    mask_places: bool = False,
     heads: Sequence[Path] = (),
     overrides: Mapping[str, Any] | None = None,
     cpu: bool = False,
@@ -160,6 +177,7 @@ def train(
         out: folder of the run.
         init: checkpoint folder to start from; ignored if the run is resumed.
         image_size: input side of the SAM branch in pixels, if it differs from that of `init`.
+        mask_places: tell the mask decoder's queries where their masks are, also if those of `init` are not told.
         heads: runs of earlier stages whose auxiliary heads continue training.
         overrides: fields that replace those of the recipe.
         cpu: do not use a GPU.
@@ -172,6 +190,8 @@ def train(
     model, tokenizer = build_model(config, init)
     if image_size is not None:
         model = at_image_size(model, image_size)
+    if mask_places:
+        model = with_mask_places(model)
     sources = [open_configured(source, data, augment=True) for source in config.sources]
     validation = (
         None if config.validation is None else open_configured(config.validation, data, augment=False)

@@ -183,3 +183,4 @@ class MaskDecoder(nn.Module):
         )
         self.decoder = QueryLayers(config)
         self.level_embed = nn.Embedding(LEVELS, width)
+        self.mask_places: nn.Module | None = None  # see `xsam.model.mask_decoder.add_mask_places`
