@@ -7,9 +7,11 @@ The conventions follow the evaluation of GranD-f (Rasheed et al., arXiv 2311.033
   Missed and spurious masks are not penalized, so read it together with the next scores.
 * Truth mIoU: the same pairs, averaged over all true phrases, with 0 for a missed one; not part of GranD-f.
 * AP50: mask AP at IoU 0.5, without categories.
+* Precision: share of the phrases of the caption, those without a mask included, that have such a pair.
 * Recall: share of the true phrases that have a pair with IoU ≥ 0.5 *and* similar text. GranD-f compares BERT
   embeddings (cosine ≥ 0.5); here it is `captions.content_f1` (≥ 0.5), which needs no model, so recall is not
   comparable with published numbers.
+* Mentions: precision and recall of the same pairs by text alone, whatever the masks.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class GroundedScores:
 
     miou: float | None
     truth_miou: float | None
+    precision: float | None
     recall: float | None
+    mention_precision: float | None
+    mention_recall: float | None
     ap50: float | None
     caption_f1: float | None
     cider: float | None  # from 0 to 10; None for fewer than two images
@@ -57,7 +62,9 @@ class GroundedCaptionScorer:
         self._mious: list[float] = []
         self._paired_iou = 0.0
         self._matched = 0
+        self._mentioned = 0
         self._phrases = 0
+        self._own_phrases = 0
         self._ap = MaskAP()
         self._captions: list[tuple[str, str]] = []
 
@@ -68,17 +75,28 @@ class GroundedCaptionScorer:
         phrases: Sequence[GroundedPhrase],
         true_caption: str,
         true_phrases: Sequence[GroundedPhrase],
+        ungrounded: Sequence[str] = (),
     ) -> float:
-        """Add one image, with captions without tags, and return its mIoU."""
+        """Add one image, with captions without tags, and return its mIoU.
+
+        Args:
+            caption, phrases: of the model.
+            true_caption, true_phrases: of the ground truth.
+            ungrounded: phrases of the model that have no mask.
+        """
         ious = MaskRle.iou_matrix([p.mask for p in phrases], [t.mask for t in true_phrases])
-        text_f1 = np.array([[content_f1(p.text, t.text) for t in true_phrases] for p in phrases], np.float64)
-        text_f1 = text_f1.reshape(ious.shape)
+        texts = [*(p.text for p in phrases), *ungrounded]
+        mentions = np.array([[content_f1(p, t.text) for t in true_phrases] for p in texts], np.float64)
+        mentions = mentions.reshape(len(texts), len(true_phrases))
+        text_f1 = mentions[: len(phrases)]
         pairs = best_pairs(ious, ious > 0)
         miou = statistics.fmean(ious[pair] for pair in pairs) if pairs else 0.0
         self._paired_iou += sum(float(ious[pair]) for pair in pairs)
         self._mious.append(miou)
         self._matched += len(best_pairs(ious, (ious >= MATCH_IOU) & (text_f1 >= MATCH_TEXT_F1)))
+        self._mentioned += len(best_pairs(mentions, mentions >= MATCH_TEXT_F1))
         self._phrases += len(true_phrases)
+        self._own_phrases += len(texts)
         self._ap.add(
             truth=[("", t.mask) for t in true_phrases], found=[("", p.mask, p.score) for p in phrases]
         )
@@ -91,7 +109,10 @@ class GroundedCaptionScorer:
         return GroundedScores(
             miou=statistics.fmean(self._mious) if self._mious else None,
             truth_miou=self._paired_iou / self._phrases if self._phrases else None,
+            precision=self._matched / self._own_phrases if self._own_phrases else None,
             recall=self._matched / self._phrases if self._phrases else None,
+            mention_precision=self._mentioned / self._own_phrases if self._own_phrases else None,
+            mention_recall=self._mentioned / self._phrases if self._phrases else None,
             ap50=self._ap.scores().ap50,
             caption_f1=statistics.fmean(f1) if f1 else None,
             cider=cider_d(

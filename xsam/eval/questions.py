@@ -95,7 +95,21 @@ class CaptionTruth:
     ranked: bool = True
 
 
-Truth = RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTruth
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresenceTruth:
+    """Whether anything in the image matches; the query has a threshold of 0, so that its score is known."""
+
+    present: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountTruth:
+    """The number of objects of each category, by label index."""
+
+    counts: tuple[int, ...]
+
+
+Truth = CountTruth | PresenceTruth | RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTruth
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -11,7 +11,9 @@ from xsam.data.region_prompts import draw_region_prompt
 from xsam.eval.questions import (
     MAX_DETECTIONS,
     CaptionTruth,
+    CountTruth,
     InstanceTruth,
+    PresenceTruth,
     Question,
     RegionTruth,
     interactive_question,
@@ -25,6 +27,7 @@ from xsam.sim.language import (
     absent_expressions,
     category_queries,
     grounded_caption,
+    near_misses,
     reasoning_questions,
     referring_expressions,
 )
@@ -68,6 +71,7 @@ def scene_questions(seed: int, view: RenderedView, *, per_scene: int) -> Iterato
     yield from _layout_questions(view, items)
     if labeled:
         yield _caption_question(view, items)
+    yield from _presence_questions(seed, view, items)
 
 
 def _pixels(view: RenderedView, ids: Sequence[int]) -> BoolMask:
@@ -133,6 +137,42 @@ def _layout_questions(view: RenderedView, items: Sequence[ObjectAnnotation]) -> 
         ids[view.stuff_ids == STUFF_NAMES.index(name)] = _STUFF_ID + index
         classes[_STUFF_ID + index] = len(CATEGORIES) + index
     return layout_questions(ids, classes, things=CATEGORIES, stuff=STUFF)
+
+
+def _presence_questions(seed: int, view: RenderedView, items: Sequence[ObjectAnnotation]) -> Iterator[Question]:
+    """Ask for what is there and for what is not, for near misses, and for numbers of objects."""
+    rng = np.random.default_rng([seed, 101])
+    width_px = view.rgb.shape[1]
+    present = referring_expressions(items, width_px)
+    absent = absent_expressions(items, rng, count_per_kind=1)
+    absent = tuple(e for e in absent if e.kind != "absent_reasoning")
+    count = min(2, len(present), len(absent))
+    for expressions in (present, absent):
+        for index in rng.permutation(len(expressions))[:count]:
+            yield Question(
+                group="presence",
+                query=Query(task=Task.REFERRING, text=expressions[index].text, score_threshold=0.0),
+                truth=PresenceTruth(present=expressions is present),
+            )
+    for expression in near_misses(items, width_px, rng):
+        yield Question(
+            group="near_miss",
+            kind=expression.kind,
+            query=Query(task=Task.REFERRING, text=expression.text),
+            truth=RegionTruth(mask=_pixels(view, ())),
+        )
+    countable = [e for e in category_queries(items, rng, absent_count=2) if _countable(e.text, items)]
+    if countable:
+        yield Question(
+            group="count",
+            query=Query(task=Task.OPEN_VOCABULARY, thing_classes=tuple(e.text for e in countable)),
+            truth=CountTruth(counts=tuple(len(e.instance_ids) for e in countable)),
+        )
+
+
+def _countable(category: str, items: Sequence[ObjectAnnotation]) -> bool:
+    """Return False if an object of the category is visible but not labeled, so that its number is unclear."""
+    return all(item.labeled for item in items if item.category == category)
 
 
 def _caption_question(view: RenderedView, items: Sequence[ObjectAnnotation]) -> Question:

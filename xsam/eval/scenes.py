@@ -26,12 +26,13 @@ from xsam.console import ErrorCommand
 from xsam.eval.loop import QuestionedImage, Round, evaluate_questions
 from xsam.eval.pictures import PictureSample
 from xsam.eval.predictions import PredictionFile
+from xsam.eval.presence import FALSE_ALARMS
 from xsam.eval.processes import Processes
 from xsam.eval.questions import INTERACTIVE_KINDS, RegionTruth
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scoreboard import Scores
 from xsam.segmenter import Segmenter
-from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
+from xsam.sim.language import EXPRESSION_KINDS, NEAR_MISS_KINDS, RELATION_KINDS
 from xsam.sim.render import render
 from xsam.sim.scene import TEST_SEEDS, sample_scene
 
@@ -46,8 +47,12 @@ SCORE_KEYS: tuple[str, ...] = (
     *("category_ap", "category_ap50", "category_ap75", "vgd_ap", "vgd_ap50", "vgd_ap75"),
     *("panoptic_pq", "panoptic_sq", "panoptic_rq", "panoptic_pq_things", "panoptic_pq_stuff"),
     "semantic_miou",
-    *("gcg_miou", "gcg_truth_miou", "gcg_recall", "gcg_ap50", "gcg_caption_f1", "gcg_cider"),
-    *("absent_rejected", "present_rejected"),
+    *("gcg_miou", "gcg_truth_miou", "gcg_precision", "gcg_recall"),
+    *("gcg_mention_precision", "gcg_mention_recall", "gcg_ap50", "gcg_caption_f1", "gcg_cider"),
+    *("absent_rejected", "present_rejected", "presence_mcc", "presence_auc"),
+    *(f"absent_rejected_at_{round(100 * share):02}" for share in FALSE_ALARMS),
+    *("near_miss_believed", *(f"{kind}_believed" for kind in NEAR_MISS_KINDS)),
+    *("count_exact", "count_mae"),
 )
 
 

@@ -9,8 +9,14 @@ RegionTruth    `<group>_miou`, `_ciou`, `_giou`, `_p50`, `iou_<kind>`; group "gr
 InstanceTruth  `<group>_ap`, `_ap50`, `_ap75`
 PanopticTruth  `<group>_pq`, `_sq`, `_rq`, `_pq_things`, `_pq_stuff`
 SemanticTruth  `<group>_miou`
-CaptionTruth   `<group>_miou`, `_truth_miou`, `_recall`, `_ap50`, `_caption_f1`, `_cider`
+CaptionTruth   `<group>_miou`, `_truth_miou`, `_precision`, `_recall`, `_mention_precision`,
+               `_mention_recall`, `_ap50`, `_caption_f1`, `_cider`
+PresenceTruth  `presence_auc`, `absent_rejected_at_01`, `_05`, `_10` (share of false alarms)
+CountTruth     `count_exact`, `count_mae`
 =============  ==================================================================================
+
+Phrases of the groups with a RegionTruth also give `presence_mcc` (found against unsure and not found), those
+of the group "near_miss" only `near_miss_believed` and `<kind>_believed`: the share answered "found".
 
 A result "not found" counts as an empty prediction. A refused or failed result enters no score and is counted
 in `failed`.
@@ -31,10 +37,13 @@ from xsam.eval.average_precision import MaskAP
 from xsam.eval.grounded_captions import GroundedCaptionScorer, GroundedPhrase
 from xsam.eval.overlap import RegionOverlap
 from xsam.eval.panoptic_quality import PanopticQuality, SemanticOverlap
+from xsam.eval.presence import PresenceScorer
 from xsam.eval.questions import (
     CaptionTruth,
+    CountTruth,
     InstanceTruth,
     PanopticTruth,
+    PresenceTruth,
     Question,
     RegionTruth,
     SemanticTruth,
@@ -47,6 +56,7 @@ Scores = dict[str, Any]
 
 INTERACTIVE = "interactive"
 GENERALIZED = "grefcoco"  # phrases for no, one, or several objects
+NEAR_MISS = "near_miss"  # phrases that nothing fits, but almost
 _MAX_REASONS = 20
 
 
@@ -63,6 +73,7 @@ class Scoreboard:
         self._panoptic: dict[str, PanopticQuality] = {}
         self._semantic: dict[str, SemanticOverlap] = {}
         self._captions: dict[str, GroundedCaptionScorer] = defaultdict(GroundedCaptionScorer)
+        self._presence = PresenceScorer()
 
     def add(self, question: Question, result: SegmentationResult) -> float | None:
         """Add one result.
@@ -71,11 +82,20 @@ class Scoreboard:
             The IoU of this result alone: of the region, of the instances (see `_merged_iou`), of a caption's
             phrases, or the mean over the classes of a whole image. None for refused and failed results.
         """
-        self.counts["absent" if question.absent else question.group] += 1
+        is_absent = question.absent and question.group != NEAR_MISS
+        self.counts["absent" if is_absent else question.group] += 1
         if result.status in (Status.REFUSED, Status.FAILED):
             self._count_failure(question, result)
             return None
         truth = question.truth
+        if isinstance(truth, PresenceTruth):
+            score = float(result.segments.scores.max(initial=0.0))
+            return self._presence.add_score(score, present=truth.present)
+        if isinstance(truth, CountTruth):
+            found = Counter(result.segments.label_indices.tolist())
+            for label, count in enumerate(truth.counts):
+                self._presence.add_count(found[label], count)
+            return None
         if isinstance(truth, RegionTruth):
             return self._add_region(question, truth, result)
         if isinstance(truth, InstanceTruth):
@@ -124,6 +144,7 @@ class Scoreboard:
         found |= {f"{group}_miou": semantic.mean_iou for group, semantic in self._semantic.items()}
         for group, captions in self._captions.items():
             found |= {f"{group}_{name}": value for name, value in asdict(captions.scores()).items()}
+        found |= self._presence.results()
         if self._regions:
             for name, is_absent in (("absent_rejected", True), ("present_rejected", False)):
                 flags = (f for (_, absent), f in self._rejected.items() if absent is is_absent)
@@ -150,6 +171,12 @@ class Scoreboard:
         if question.group == INTERACTIVE:
             name = f"{INTERACTIVE}_{question.kind}" if question.kind else INTERACTIVE
             return self._kinds[name].add(found, truth.mask, truth.ignored)
+        near_miss = question.kind if question.group == NEAR_MISS else ""
+        if question.group != GENERALIZED:
+            believed = result.status is Status.FOUND and not rejected
+            self._presence.add_answer(believed, present=not question.absent, near_miss=near_miss)
+        if near_miss:
+            return float(rejected)
         self._rejected[question.group, question.absent].append(rejected)
         if question.kind:
             self._kinds[question.kind].add(found, truth.mask, truth.ignored)
@@ -186,6 +213,11 @@ class Scoreboard:
         return self._captions[question.group].add(
             caption=result.text,
             phrases=phrases,
+            ungrounded=[
+                text
+                for index, text in enumerate(result.phrases)
+                if index not in segments.label_indices.tolist()
+            ],
             true_caption=truth.text,
             true_phrases=[
                 GroundedPhrase(text=text, mask=MaskRle.encode(mask))

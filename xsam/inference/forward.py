@@ -120,6 +120,27 @@ class ForwardPass:
         *answers, surveyed = (self.composer.plain(predictions[p.index], p, frame, clock) for p in prompts)
         return answers, census_of(*surveyed)
 
+    def predict(self, frame: Frame, queries: Sequence[Query]) -> list[Prediction]:
+        """Return what the network predicts, before anything is selected; for measurements.
+
+        Args:
+            frame: the source image.
+            queries: none of them with a generated answer.
+
+        Raises:
+            XSamError: a query cannot be answered.
+        """
+        prompts = [self.prepare(index, query, frame) for index, query in enumerate(queries)]
+        clock = StageClock(Deadline(None))
+        found, _ = self._predict(frame, prompts, FrameCache(0), clock, None, keep_frame=False)
+        predictions = []
+        for prompt in prompts:
+            prediction = found[prompt.index]
+            if isinstance(prediction, ModelError):
+                raise prediction
+            predictions.append(prediction)
+        return predictions
+
     def prepare(
         self,
         index: int,

@@ -11,13 +11,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from xsam.inference.census import MIN_CANDIDATE_SCORE, SAME_PIXELS, Census
+from xsam.inference.census import MIN_CANDIDATE_SCORE, MIN_CENSUS_SCORE, SAME_PIXELS, Census
 from xsam.inference.mask_support import MaskSupport
 from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame, SegmentationResult, Segments, Status, Task
 
 LOOSE_SCORE, STRICT_SCORE = 0.1, 0.5  # with fewer and with more certain objects, the answer must be the same
+CANDIDATE_SCORES = (MIN_CANDIDATE_SCORE, LOOSE_SCORE, MIN_CENSUS_SCORE)
+"""Scores from which objects count when one is chosen: the first that makes the phrase clear."""
 CORRECTED = "picked by place among all that were found: the model itself pointed elsewhere"
 
 
@@ -34,7 +36,10 @@ def corrected(
     if task is not Task.REFERRING or not answered or result.query.score_threshold is not None:
         return result, support
     phrase = parse_spatial_phrase(result.query.text)
-    chosen = _meant(phrase, census, frame, MIN_CANDIDATE_SCORE) if phrase is not None else None
+    if phrase is None:
+        return result, support
+    possible = (_meant(phrase, census, frame, least) for least in CANDIDATE_SCORES)
+    chosen = next((index for index in possible if index is not None), None)
     if chosen is None:
         return result, support
     mask = census.masks[chosen]

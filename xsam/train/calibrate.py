@@ -71,7 +71,7 @@ def calibrate(
         view = render(sample_scene(seed), image_hw=IMAGE_HW)
         evidence.append(scene_evidence(forward, seed, view))
         questions = list(scene_questions(seed, view, per_scene=per_scene))
-        phrases = [q for q in questions if q.query.task in (Task.REFERRING, Task.REASONING)]
+        phrases = [q for q in questions if q.group in (Task.REFERRING.value, Task.REASONING.value)]
         queries = [replace(q.query, score_threshold=0.0) for q in phrases]
         for question, result in zip(phrases, model.segment(view.rgb, queries), strict=True):
             assert isinstance(question.truth, RegionTruth)

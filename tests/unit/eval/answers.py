@@ -8,8 +8,10 @@ import numpy as np
 
 from xsam.eval.questions import (
     CaptionTruth,
+    CountTruth,
     InstanceTruth,
     PanopticTruth,
+    PresenceTruth,
     Question,
     RegionTruth,
     SemanticTruth,
@@ -62,6 +64,12 @@ def right_answer(question: Question, image_hw: tuple[int, int]) -> SegmentationR
     text, phrases = "", ()
     if isinstance(truth, RegionTruth):
         found = [(0, truth.mask)] if truth.mask.any() else []
+    elif isinstance(truth, PresenceTruth):
+        found = [(0, np.ones(image_hw, np.bool_))] if truth.present else []
+    elif isinstance(truth, CountTruth):
+        cells = np.arange(image_hw[0] * image_hw[1]).reshape(image_hw)
+        labels = [label for label, count in enumerate(truth.counts) for _ in range(count)]
+        found = [(label, cells == index) for index, label in enumerate(labels)]
     elif isinstance(truth, InstanceTruth):
         found = [(label, mask) for label, masks in enumerate(truth.masks) for mask in masks]
     elif isinstance(truth, PanopticTruth):

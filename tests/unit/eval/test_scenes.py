@@ -72,7 +72,10 @@ def _true_results(
 
 def test_every_task_is_asked(questions_by_seed: dict[int, list[Question]]) -> None:
     for questions in questions_by_seed.values():
-        counts = Counter("absent" if q.absent else q.group for q in questions)
+        counts = Counter(
+            q.group if q.group == "near_miss" else "absent" if q.absent else q.group for q in questions
+        )
+        assert 2 <= counts.pop("near_miss") <= 5
         assert counts == {
             "referring": 4,
             "reasoning": 1,
@@ -83,6 +86,8 @@ def test_every_task_is_asked(questions_by_seed: dict[int, list[Question]]) -> No
             "panoptic": 1,
             "semantic": 1,
             "gcg": 1,
+            "presence": 4,
+            "count": 1,
         }
         for question in questions:
             question.query.validate((480, 640))
@@ -94,7 +99,7 @@ def test_published_questions_stay_the_same(questions_by_seed: dict[int, list[Que
     texts = [
         q.query.text
         for q in questions_by_seed[2_000_001]
-        if isinstance(q.truth, RegionTruth) and q.query.text
+        if isinstance(q.truth, RegionTruth) and q.query.text and q.group != "near_miss"
     ]
     assert texts == PUBLISHED
     prompts = {q.kind: q.query.prompts[0] for q in questions_by_seed[2_000_001] if q.group == "interactive"}
@@ -194,13 +199,16 @@ def test_a_perfect_model_has_full_scores(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(asking, "ask", _true_results)
     scores = evaluate(FakeSegmenter({}), SEEDS)
     assert set(scores) >= {*SCORE_KEYS, "counts", "questions", "failed", "ms_per_query_median", "n"}
-    assert (scores["n"], scores["failed"], scores["questions"]) == (3, 0, 48)
+    assert (scores["n"], scores["failed"], scores["questions"]) == (3, 0, 78)
     assert scores["present_rejected"] == 0.0
     assert 0 < scores["gcg_cider"] <= 10
     for key in SCORE_KEYS:
-        if key not in ("present_rejected", "gcg_cider"):
+        if key == "count_mae" or key.endswith("_believed"):
+            assert scores[key] in (0.0, None), key
+        elif key not in ("present_rejected", "gcg_cider"):
             assert scores[key] in (1.0, None), key
-    assert all(key.startswith("iou_") for key in SCORE_KEYS if scores[key] is None)
+    unmeasured = [key for key in SCORE_KEYS if scores[key] is None]
+    assert all(key.startswith("iou_") or key.endswith("_believed") for key in unmeasured)
     json.dumps(scores, allow_nan=False)
 
 
@@ -249,9 +257,9 @@ class ErrorRaisingSegmenter:
 @pytest.mark.parametrize(("refuse", "code"), [(True, "INVALID_QUERY"), (False, "OUT_OF_MEMORY")])
 def test_failures_are_not_answers(refuse: bool, code: str) -> None:
     scores = evaluate(ErrorRaisingSegmenter(refuse=refuse), SEEDS[:1])
-    assert scores["failed"] == scores["questions"] == 16
+    assert scores["failed"] == scores["questions"] == 26
     assert all(code in reason for reason in scores["failures"])
-    assert sum(scores["failures"].values()) == 16
+    assert sum(scores["failures"].values()) == 26
     assert [scores[key] for key in SCORE_KEYS] == [None] * len(SCORE_KEYS)
 
 

@@ -15,12 +15,14 @@ from xsam.sim.annotate import ObjectAnnotation, mirror
 from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
 from xsam.sim.language import (
     ABSENT_KINDS,
+    NEAR_MISS_KINDS,
     EXPRESSION_KINDS,
     VOCABULARY,
     Expression,
     absent_expressions,
     category_queries,
     grounded_caption,
+    near_misses,
     reasoning_answer,
     reasoning_questions,
     referring_expressions,
@@ -256,6 +258,31 @@ def test_absent_expressions_fit_nothing(objects: Objects, seed: int) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(views(), st.integers(0, 1000))
+def test_near_misses_name_what_is_there_and_fit_nothing(objects: Objects, seed: int) -> None:
+    true = {e.text for e in referring_expressions(objects, WIDTH)}
+    found = near_misses(objects, WIDTH, np.random.default_rng(seed))
+    assert len({e.kind for e in found}) == len(found) <= len(NEAR_MISS_KINDS)
+    for e in found:
+        assert e.instance_ids == ()
+        assert e.text not in true
+        assert any(o.category in e.text for o in objects), e
+    by_kind = {e.kind: e.text.removeprefix("the ") for e in found}
+    if "miss_side" in by_kind:
+        side = " left of the " if " left of the " in by_kind["miss_side"] else " right of the "
+        (one,), (two,) = (
+            [o for o in objects if o.category == name] for name in by_kind["miss_side"].split(side)
+        )
+        is_left = one.centroid_xy[0] < two.centroid_xy[0]
+        assert is_left == (side == " right of the ")
+    if "miss_color" in by_kind:
+        assert not named(objects, by_kind["miss_color"])
+    if "miss_negated" in by_kind:
+        category, color = by_kind["miss_negated"].split(" that is not ")
+        assert {o.color for o in objects if o.category == category} == {color}
+
+
+@settings(max_examples=60, deadline=None)
+@given(views(), st.integers(0, 1000))
 def test_category_queries_and_questions_are_complete(objects: Objects, seed: int) -> None:
     for query in category_queries(objects, np.random.default_rng(seed), absent_count=5):
         expected = tuple(o.instance_id for o in objects if o.category == query.text and o.labeled)
@@ -302,10 +329,10 @@ def test_caption_reads_well() -> None:
     )
     caption = grounded_caption(objects)
     assert caption.text == (
-        "<p>a green apple</p> , <p>two red knives</p> , <p>an orange carrot</p> and <p>a blue plate</p>"
+        "<p>a blue plate</p> , <p>a green apple</p> , <p>an orange carrot</p> and <p>two red knives</p>"
         " are on the table ."
     )
-    assert caption.instance_ids == ((2,), (3, 4), (5,), (1,))
+    assert caption.instance_ids == ((1,), (2,), (5,), (3, 4))
     assert grounded_caption(objects[:1]).text == "<p>a blue plate</p> is on the table ."
     assert grounded_caption(()).text == "there is nothing on the table ."
 
