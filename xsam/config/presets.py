@@ -203,6 +203,7 @@ def tiny_config(*, vocab_size: int) -> XSamConfig:
         extra_select_layers=(2, 3, 4, 5),
         connector_scale_factor=(2, 1, 0.5, 0.25),
         connector_hidden_dim=48,
+        mask_places=True,
         one_mask_per_object=True,
         reject_below=0.15,
         instance_threshold=0.3,

@@ -24,7 +24,8 @@ import typer
 from xsam.console import ErrorCommand
 from xsam.eval.scenes import IMAGE_HW, parse_seeds
 from xsam.inference.forward import ForwardPass
-from xsam.inference.postprocess import MaskGeometry, always_go_on, encode_queries, probabilities
+from xsam.inference.postprocess import always_go_on, encode_queries, probabilities
+from xsam.inference.upsample import MaskGeometry
 from xsam.sim.annotate import annotate
 from xsam.sim.language import EXPRESSION_KINDS, Expression, referring_expressions
 from xsam.sim.render import render

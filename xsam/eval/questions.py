@@ -109,7 +109,9 @@ class CountTruth:
     counts: tuple[int, ...]
 
 
-Truth = CountTruth | PresenceTruth | RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTruth
+Truth = (
+    CountTruth | PresenceTruth | RegionTruth | InstanceTruth | PanopticTruth | SemanticTruth | CaptionTruth
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -139,7 +139,9 @@ def _layout_questions(view: RenderedView, items: Sequence[ObjectAnnotation]) -> 
     return layout_questions(ids, classes, things=CATEGORIES, stuff=STUFF)
 
 
-def _presence_questions(seed: int, view: RenderedView, items: Sequence[ObjectAnnotation]) -> Iterator[Question]:
+def _presence_questions(
+    seed: int, view: RenderedView, items: Sequence[ObjectAnnotation]
+) -> Iterator[Question]:
     """Ask for what is there and for what is not, for near misses, and for numbers of objects."""
     rng = np.random.default_rng([seed, 101])
     width_px = view.rgb.shape[1]

@@ -90,7 +90,8 @@ class Scoreboard:
         truth = question.truth
         if isinstance(truth, PresenceTruth):
             score = float(result.segments.scores.max(initial=0.0))
-            return self._presence.add_score(score, present=truth.present)
+            self._presence.add_score(score, present=truth.present)
+            return None
         if isinstance(truth, CountTruth):
             found = Counter(result.segments.label_indices.tolist())
             for label, count in enumerate(truth.counts):

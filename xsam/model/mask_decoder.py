@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from xsam.model.blocks.mask2former import MaskDecoder, QueryLayer, sine_code
 
-
 _PLACE_PERIODS = 4
 _PLACE_CODE = 5 + 4 * _PLACE_PERIODS
 
@@ -177,7 +176,13 @@ def decode_queries(
         logits = _resized(predictions[-1].mask_logits, size)
         visible = _visible_pixels(logits)
         x = _layer(
-            layer, _placed(module, x, logits), module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
+            layer,
+            _placed(module, x, logits),
+            module.queries_embedder.weight,
+            memory.keys[index],
+            memory.values[index],
+            visible,
+            text,
         )
         predictions.append(_predict(module, x, memory.mask_features))
     return predictions
@@ -200,7 +205,13 @@ def predict_queries(
         logits = _predict(module, x, features).mask_logits
         visible = _visible_pixels(logits)
         x = _layer(
-            layer, _placed(module, x, logits), module.queries_embedder.weight, memory.keys[index], memory.values[index], visible, text
+            layer,
+            _placed(module, x, logits),
+            module.queries_embedder.weight,
+            memory.keys[index],
+            memory.values[index],
+            visible,
+            text,
         )
     return _predict(module, x, memory.mask_features)
 

@@ -19,8 +19,10 @@ resized to S; the others are square. The shape depends only on the seed.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -130,29 +132,55 @@ def render_shard(path: Path, seeds: range, size: int, *, progress: tqdm | None =
 
 
 def render_shards(
-    directory: Path, *, start: int, count: int, size: int, shard_size: int = 500, show_progress: bool = False
+    directory: Path,
+    *,
+    start: int,
+    count: int,
+    size: int,
+    shard_size: int = 500,
+    processes: int = 1,
+    show_progress: bool = False,
 ) -> list[Path]:
     """Render `count` consecutive seeds; existing shards are kept.
+
+    Args:
+        directory: receives the shards.
+        start: first seed.
+        count: number of scenes.
+        size: longest edge of the images, in pixels.
+        shard_size: scenes per file.
+        processes: number of processes that render shards at the same time.
+        show_progress: show a progress bar on stderr.
 
     Returns:
         The paths of all shards in the range.
 
     Raises:
-        ValueError: `count`, `size` or `shard_size` is not positive, or `start` is negative.
+        ValueError: `count`, `size`, `shard_size` or `processes` is not positive, or `start` is negative.
     """
-    if start < 0 or count < 1 or size < 4 or shard_size < 1:
+    if start < 0 or count < 1 or size < 4 or shard_size < 1 or processes < 1:
         raise ValueError(f"bad range: start {start}, count {count}, size {size}, shard_size {shard_size}")
     directory.mkdir(parents=True, exist_ok=True)
-    paths = []
-    with tqdm(total=count, unit="scene", disable=not show_progress, mininterval=10.0) as progress:
-        for first in range(start, start + count, shard_size):
-            seeds = range(first, min(first + shard_size, start + count))
-            path = shard_path(directory, first, len(seeds))
-            paths.append(path)
-            if path.exists():
-                progress.update(len(seeds))
-            else:
+    ranges = [
+        range(first, min(first + shard_size, start + count))
+        for first in range(start, start + count, shard_size)
+    ]
+    paths = [shard_path(directory, seeds.start, len(seeds)) for seeds in ranges]
+    missing = [(path, seeds) for path, seeds in zip(paths, ranges, strict=True) if not path.exists()]
+    done = count - sum(len(seeds) for _, seeds in missing)
+    with tqdm(
+        total=count, initial=done, unit="scene", disable=not show_progress, mininterval=10.0
+    ) as progress:
+        if processes == 1:
+            for path, seeds in missing:
                 render_shard(path, seeds, size, progress=progress)
+            return paths
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+            futures = {pool.submit(render_shard, path, seeds, size): len(seeds) for path, seeds in missing}
+            for future in as_completed(futures):
+                future.result()
+                progress.update(futures[future])
     return paths
 
 
@@ -218,9 +246,18 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for the shards.")],
     size: Annotated[int, typer.Option(min=16, max=4096, help="Longest edge of the images, in pixels.")] = 256,
     shard_size: Annotated[int, typer.Option(min=1, help="Scenes per file.")] = 500,
+    processes: Annotated[int, typer.Option(min=1, help="Files rendered at the same time.")] = 1,
 ) -> None:
     """Pre-render simulated scenes."""
-    render_shards(out, start=start, count=count, size=size, shard_size=shard_size, show_progress=True)
+    render_shards(
+        out,
+        start=start,
+        count=count,
+        size=size,
+        shard_size=shard_size,
+        processes=processes,
+        show_progress=True,
+    )
 
 
 if __name__ == "__main__":

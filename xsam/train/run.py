@@ -153,7 +153,9 @@ def with_mask_places(model: Network) -> Network:
     if model.config.mask_places:
         return model
     grown = XSamModel(replace(model.config, mask_places=True))
-    grown.load_state_dict({**grown.state_dict(), **{n: t.float().cpu() for n, t in model.state_dict().items()}})
+    grown.load_state_dict(
+        {**grown.state_dict(), **{n: t.float().cpu() for n, t in model.state_dict().items()}}
+    )
     return grown
 
 
@@ -177,7 +179,7 @@ def train(
         out: folder of the run.
         init: checkpoint folder to start from; ignored if the run is resumed.
         image_size: input side of the SAM branch in pixels, if it differs from that of `init`.
-        mask_places: tell the mask decoder's queries where their masks are, also if those of `init` are not told.
+        mask_places: tell the mask decoder's queries where their masks are; see `with_mask_places`.
         heads: runs of earlier stages whose auxiliary heads continue training.
         overrides: fields that replace those of the recipe.
         cpu: do not use a GPU.

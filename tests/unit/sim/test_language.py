@@ -15,8 +15,8 @@ from xsam.sim.annotate import ObjectAnnotation, mirror
 from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
 from xsam.sim.language import (
     ABSENT_KINDS,
-    NEAR_MISS_KINDS,
     EXPRESSION_KINDS,
+    NEAR_MISS_KINDS,
     VOCABULARY,
     Expression,
     absent_expressions,

@@ -118,3 +118,11 @@ def test_command_line(tmp_path: Path) -> None:
     arguments = ["--start", "5", "--count", "2", "--size", "32", "--out", str(tmp_path / "deep" / "out")]
     app(arguments, standalone_mode=False)
     assert load_shards(tmp_path / "deep" / "out").seeds.tolist() == [5, 6]
+
+
+def test_several_processes_render_the_same(directory: Path, tmp_path: Path) -> None:
+    paths = render_shards(tmp_path, start=20, count=7, size=SIZE, shard_size=3, processes=2)
+    assert [path.name for path in paths] == sorted(path.name for path in directory.iterdir())
+    alone, together = load_shards(directory), load_shards(tmp_path)
+    np.testing.assert_array_equal(alone.rgb, together.rgb)
+    assert alone.annotations == together.annotations
