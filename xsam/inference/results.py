@@ -32,6 +32,7 @@ from xsam.inference.postprocess import (
 from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.inference.regions import stuff_regions
 from xsam.inference.upsample import MaskGeometry
+from xsam.spatial.phrases import means_one
 from xsam.types.masks import BoolMask
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
 
@@ -198,7 +199,7 @@ def _select(
     least = config.reject_below if threshold is None else threshold
     found = (
         matching_queries(class_logits, mask_logits, geometry, check=check)
-        if config.one_mask_per_object
+        if config.one_mask_per_object and not (task is Task.REFERRING and means_one(query.text))
         else best_query(class_logits, mask_logits, geometry, check=check)
     )
     return found.pick(found.scores >= least)

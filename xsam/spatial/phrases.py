@@ -110,6 +110,12 @@ def parse_spatial_phrase(text: str) -> SpatialPhrase | None:
     return None
 
 
+def means_one(text: str) -> bool:
+    """Return whether a phrase compares objects and means one of them: "the leftmost mug", not "the mugs"."""
+    phrase = parse_spatial_phrase(text)
+    return phrase is not None and not phrase.noun.endswith("s")  # "scissors" may be several
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredObject:
     """What a comparison needs of one object.

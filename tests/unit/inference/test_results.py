@@ -147,3 +147,25 @@ def test_phrases_of_a_caption_are_labels() -> None:
 def test_no_tags_in_what_people_read(generated: str, plain: str) -> None:
     """`<SEG>` after a phrase once stayed in the text, and so did half a tag before an unclosed one."""
     assert plain_text(generated) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the mug", 2),
+        ("the leftmost mug", 1),
+        ("the second mug from the left", 1),
+        ("the mug left of the bottle", 1),
+        ("the mugs left of the bottle", 2),
+    ],
+)
+def test_a_phrase_that_compares_means_one(text: str, expected: int) -> None:
+    """With one mask per object, a second mug beside "the leftmost mug" is wrong by the words alone."""
+    query = Query(text=text)
+    masks = torch.full((2, 32, 32), -8.0)
+    masks[0][RIGHT_PART] = masks[1][BELOW_PART] = 8.0
+    raw = Prediction(class_logits=class_logits((0.8,), (0.7,)), mask_logits=masks)
+    config = dataclasses.replace(CONFIG, one_mask_per_object=True)
+    result, _ = compose(raw, query, FRAME, config, task=Task.REFERRING)
+    assert len(result) == expected
+    assert result.segments.scores[0] == pytest.approx(0.8, abs=1e-3)
