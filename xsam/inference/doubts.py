@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
 from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, named_category
+from xsam.inference.descriptions import with_shown_phrases, worth_saying
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.inference.places import misplaced
 from xsam.spatial.marks import disobedience, obeys_mark
@@ -115,7 +116,8 @@ def with_doubts(
     """Return the result with what speaks against each segment, and UNSURE instead of FOUND if anything does.
 
     Beside segments that are believed, those that are hardly ever right are left out, unless the
-    query sets its own threshold: then all are wanted.
+    query sets its own threshold: then all are wanted. A description loses the phrases that it cannot show
+    (`xsam.inference.descriptions`).
 
     Args:
         result: of one query.
@@ -149,7 +151,15 @@ def with_doubts(
     keep = np.ones(len(segments), np.bool_)
     if task in _CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
         keep = _worth_showing(segments, doubts, chances)
-    return doubted(replace(result, segments=replace(segments, doubts=tuple(doubts))[keep]))
+    tidies = (
+        task is Task.GROUNDED_CONVERSATION
+        and calibration is not None
+        and "description" in calibration.weights
+    )
+    if tidies and result.query.score_threshold is None:
+        keep = worth_saying(segments, chances)
+    result = replace(result, segments=replace(segments, doubts=tuple(doubts))[keep])
+    return doubted(with_shown_phrases(result) if tidies else result)
 
 
 def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResult:

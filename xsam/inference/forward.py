@@ -108,7 +108,7 @@ class ForwardPass:
 
         Args:
             frame: the source image.
-            queries: none of them with a generated answer.
+            queries: what to answer.
             names: the categories that the census looks for.
 
         Raises:

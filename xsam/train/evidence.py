@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from xsam.config.calibration import EVIDENCE, KINDS, Calibration, EvidenceWeights, Kind, evidence_row
+from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.forward import ForwardPass
 from xsam.inference.places import corrected
@@ -99,7 +100,9 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             overlaps = {key: mask.iou(truth) for key, truth in masks.items()}
             best = max(overlaps, key=lambda key: overlaps[key], default=0)
             wanted = question.wanted
-            if len(question.query.thing_classes) > 1:
+            if task is Task.GROUNDED_CONVERSATION:
+                wanted = _described(label, items)
+            elif len(question.query.thing_classes) > 1:
                 if label not in CATEGORIES:
                     continue  # a surface
                 wanted = tuple(key for key, name in names.items() if name == label)
@@ -108,6 +111,14 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             right = max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU
             samples.append(Sample(evidence=found, right=right))
     return SceneEvidence(samples=tuple(samples), own_places=tuple(own), corrected_places=tuple(corrections))
+
+
+def _described(phrase: str, items: Sequence[ObjectAnnotation]) -> tuple[int, ...]:
+    """Return the objects that a phrase of a description names by color and category: "two red mugs"."""
+    category = named_category(phrase, CATEGORIES)
+    return tuple(
+        item.instance_id for item in items if item.category == category and f" {item.color} " in f" {phrase} "
+    )
 
 
 def _shows(segments: Segments, truth: MaskRle) -> bool:
@@ -143,6 +154,7 @@ def _questions(
         elif expression.kind != "absent_category":
             yield _Asked(query=Query(text=expression.text), wanted=())
     # What is wanted of these depends on the label.
+    yield _Asked(query=Query(task=Task.GROUNDED_CONVERSATION), wanted=())
     yield _Asked(query=Query(thing_classes=CATEGORIES), wanted=())
     yield _Asked(query=Query(thing_classes=CATEGORIES, stuff_classes=STUFF_NAMES[1:]), wanted=())
 

@@ -50,7 +50,7 @@ def test_what_the_model_rejected_is_found_by_its_place() -> None:
 
 
 def test_weak_objects_count_where_the_others_do_not_decide() -> None:
-    """Of two mugs the census often finds one well and the other hardly: together they tell right from left."""
+    """Of two mugs the census often finds one well and the other hardly: both tell right from left."""
     result, _ = correct("the rightmost mug", 1, scores=(0.9, 0.01, 0.12))
     assert result.segments.masks == (MUGS[2],)
     assert CORRECTED in result.hint
