@@ -27,10 +27,10 @@ from xsam.sim.language import (
     absent_expressions,
     category_queries,
     grounded_caption,
-    near_misses,
     reasoning_questions,
     referring_expressions,
 )
+from xsam.sim.near_misses import near_misses
 from xsam.sim.render import STUFF_NAMES, RenderedView
 from xsam.sim.scene import sample_scene
 from xsam.types.masks import BoolMask

@@ -32,7 +32,8 @@ from xsam.eval.questions import INTERACTIVE_KINDS, RegionTruth
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scoreboard import Scores
 from xsam.segmenter import Segmenter
-from xsam.sim.language import EXPRESSION_KINDS, NEAR_MISS_KINDS, RELATION_KINDS
+from xsam.sim.language import EXPRESSION_KINDS, RELATION_KINDS
+from xsam.sim.near_misses import NEAR_MISS_KINDS
 from xsam.sim.render import render
 from xsam.sim.scene import TEST_SEEDS, sample_scene
 

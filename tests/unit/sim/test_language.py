@@ -16,17 +16,16 @@ from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
 from xsam.sim.language import (
     ABSENT_KINDS,
     EXPRESSION_KINDS,
-    NEAR_MISS_KINDS,
     VOCABULARY,
     Expression,
     absent_expressions,
     category_queries,
     grounded_caption,
-    near_misses,
     reasoning_answer,
     reasoning_questions,
     referring_expressions,
 )
+from xsam.sim.near_misses import NEAR_MISS_KINDS, near_misses
 from xsam.sim.words import plural, split_words
 
 WIDTH, HEIGHT = 192, 144
