@@ -22,11 +22,18 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "licenses.md"
 LOCKS = [ROOT / "requirements" / name for name in ("all.lock", "cuda.lock")]
-EXTRAS = frozenset({"model", "remote", "server", "agent", "langgraph", "mcp", "train", "bags", "media"})
+EXTRAS = frozenset(
+    {"model", "remote", "server", "fleet", "agent", "langgraph", "mcp", "train", "bags", "media"}
+)
 PYTHONS = ("3.10", "3.11", "3.12")
 
 # Packages that some versions of Python do not need, and those whose metadata names no license.
-KNOWN = {"exceptiongroup": "MIT AND PSF-2.0", "setuptools": "MIT", "tomli": "MIT"}
+KNOWN = {
+    "async-timeout": "Apache-2.0",
+    "exceptiongroup": "MIT AND PSF-2.0",
+    "setuptools": "MIT",
+    "tomli": "MIT",
+}
 # Wheels that contain code under the GPL, which their metadata does not say; `all` includes none.
 GPL_INSIDE = {"av": "BSD-3-Clause; FFmpeg in the wheel LGPL-3.0-or-later, x264 and x265 GPL-2.0-or-later"}
 

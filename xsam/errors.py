@@ -21,6 +21,7 @@
     │   ├── StreamEndedError           STREAM_ENDED       the stream has ended; `reason` says why
     │   ├── SegmenterUnavailableError  UNAVAILABLE        no segmenter responds (service not found)
     │   │   └── LinkDownError          LINK_DOWN          the server cannot be reached, or the link broke
+    │   │       └── ReplicaLostError   REPLICA_LOST       the replica that had the request has ended
     │   ├── FrameNotKeptError          FRAME_NOT_KEPT     the server no longer has the frame of this id
     │   ├── RequestTooLargeError       TOO_LARGE          more bytes, pixels or queries than the server takes
     │   ├── RateLimitError             RATE_LIMITED       the client sends more than its token allows
@@ -191,6 +192,13 @@ class LinkDownError(SegmenterUnavailableError):
 
     code = "LINK_DOWN"
     default_hint = "check that the server runs (xsam serve) and that the network reaches it"
+
+
+class ReplicaLostError(LinkDownError):
+    """One of several servers behind an address ended while it had the request; the others go on."""
+
+    code = "REPLICA_LOST"
+    default_hint = "ask again: another replica will answer"
 
 
 class FrameNotKeptError(RequestRefusedError):

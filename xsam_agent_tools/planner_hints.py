@@ -30,6 +30,7 @@ PLANNER_HINTS = {
     "STREAM_ENDED": "call again if it is still needed",
     "UNAVAILABLE": "call again in a moment; if there is still no response, tell the user",
     "LINK_DOWN": "call again in a moment; if there is still no response, tell the user",
+    "REPLICA_LOST": "call again",
     "FRAME_NOT_KEPT": "look at a fresh image with segment_objects",
     "TOO_LARGE": "call again and ask for less at a time; if that fails, too, tell the user",
     "RATE_LIMITED": "call again in a moment, one call at a time",

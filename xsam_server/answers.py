@@ -17,6 +17,7 @@ from xsam.errors import (
     OutOfMemoryError,
     QueueFullError,
     RateLimitError,
+    ReplicaLostError,
     RequestCancelledError,
     RequestTooLargeError,
     UnauthorizedError,
@@ -41,6 +42,7 @@ STATUS_OF = {
     ModelError.code: 500,
     NotActiveError.code: 503,
     OutOfMemoryError.code: 503,
+    ReplicaLostError.code: 503,
     DeadlineExceededError.code: 504,
 }
 _RETRY_LATER = (429, 503)

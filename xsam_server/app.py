@@ -91,6 +91,7 @@ class ModelServer:
             names=host_names(settings.host, settings.allowed_hosts),
             tokens={client.name: client.token for client in settings.clients},
             open_paths=OPEN_PATHS,
+            this_machine_only=not settings.clients,
             on_refused=self._count_refusal,
         )
         self.app: App = AnnotatorTokens(gate)

@@ -49,12 +49,17 @@ class ServedModel:
         self._engine: Engine | None = None
         self.state = ModelState.LOADING
         self.error: XSamError | None = None
+        self._ended_loading = threading.Event()
         self.worker = ModelWorker(queue_size=queue_size, log_error=log_error, owner="the server")
         self.worker.refuse(NotActiveError("the model is being loaded", hint=_HINT))
 
     def start(self) -> None:
         """Load in the background."""
         threading.Thread(target=self._run, name="xsam_load", daemon=True).start()
+
+    def wait_until_loaded(self) -> None:
+        """Wait until the model is loaded, or cannot be: see `state`; within the deadline of loading."""
+        self._ended_loading.wait()
 
     @property
     def engine(self) -> Engine:
@@ -92,6 +97,12 @@ class ServedModel:
         self.worker.refuse(NotActiveError("the server is shutting down", hint="ask again once it is back"))
 
     def _run(self) -> None:
+        try:
+            self._load_and_accept()
+        finally:
+            self._ended_loading.set()
+
+    def _load_and_accept(self) -> None:
         def load() -> Engine:
             engine = self._load()
             engine.warm_up()

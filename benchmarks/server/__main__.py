@@ -1,10 +1,11 @@
 """Measure the model server: what it adds, what it sends, what it keeps up under load, and what it loses.
 
-    python -m benchmarks.server                   # 5 min on 2 cores
+    python -m benchmarks.server                   # 8 min on 2 cores
     python -m benchmarks.server --only losses --requests 10000
 
 All with the tiny model on loopback and one PyTorch thread; `losses` has a stand-in for it that takes 5 ms.
 `plain` is what one would write first: FastAPI, the image as base64 in JSON, the model called in the handler.
+`ray` is Ray Serve with two replicas and without affinity: left out where Ray is not installed.
 The last line is JSON.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,13 +48,16 @@ def main(
     pictures = camera_frames(frames)
     report: dict[str, Any] = {}
     plain: dict[str, Any] = {}
+    ray: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for kind, target in (("tiny", report), ("plain", plain)):
-            if parts & {Measurement.LATENCY, Measurement.LOAD}:
+        for kind, target in (("tiny", report), ("plain", plain), ("ray", ray)):
+            if kind == "ray" and find_spec("ray") is None:
+                _progress("no Ray", ray)
+            elif parts & {Measurement.LATENCY, Measurement.LOAD}:
                 with server_process(kind, folder) as server:
                     if Measurement.LATENCY in parts:
-                        way = latency.measure_xsam if kind == "tiny" else latency.measure_plain
+                        way = latency.measure_plain if kind == "plain" else latency.measure_xsam
                         target |= way(server, pictures)
                         _progress(f"latency of {kind}", target)
                     if Measurement.LOAD in parts:
@@ -64,7 +69,7 @@ def main(
                 _progress("losses", report)
     if Measurement.BATCHING in parts:
         report |= batching.measure(pictures)
-    typer.echo(json.dumps({**report, "plain": plain}))
+    typer.echo(json.dumps({**report, "plain": plain, "ray_without_affinity": ray}))
 
 
 def _progress(part: str, report: dict[str, Any]) -> None:

@@ -2,13 +2,16 @@
 
 tiny    `xsam_server` with the tiny model
 plain   what one would write first: FastAPI, the image as base64 in JSON, the model called in the handler
+ray     `xsam_server.fleet` with two replicas of the tiny model, and without affinity
 color   `xsam_server` with a stand-in for the model that finds what is red, in 5 ms
 """
 
 from __future__ import annotations
 
 import base64
+import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -106,6 +109,10 @@ class RedEngine:
         pass
 
 
+def load_timed_tiny() -> TimedEngine:
+    return TimedEngine(_load_tiny())
+
+
 def _load_tiny() -> Any:
     from xsam import XSam
 
@@ -116,7 +123,7 @@ def _serve_plain(port: int) -> None:
     import cv2
     from fastapi import FastAPI
 
-    engine = TimedEngine(_load_tiny())
+    engine = load_timed_tiny()
     engine.warm_up()
     app = FastAPI()
 
@@ -136,13 +143,26 @@ def _serve_plain(port: int) -> None:
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
+def _serve_ray(port: int) -> None:
+    from support.fleet import running_fleet, running_ray
+
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    options: dict[str, Any] = {"min_replicas": 2, "threads": 1, "affinity": False}
+    with running_ray(), running_fleet(load_timed_tiny, port=port, **options):
+        ended.wait()
+
+
 def main() -> None:
     """Serve until a signal ends the process."""
     kind, port = sys.argv[1], int(sys.argv[2])
     if kind == "plain":
         _serve_plain(port)
+    elif kind == "ray":
+        _serve_ray(port)
     elif kind == "tiny":
-        serve(lambda: TimedEngine(_load_tiny()), ServerSettings(port=port))
+        serve(load_timed_tiny, ServerSettings(port=port))
     else:
         clients = (Client(name="fleet", token=TOKEN),)
         serve(RedEngine, ServerSettings(port=port, clients=clients, queue_size=64, frames_bytes=8 << 20))

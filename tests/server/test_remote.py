@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,11 +30,13 @@ from xsam import (
     QueueFullError,
     RequestCancelledError,
     RequestTooLargeError,
+    SegmentationResult,
     SegmenterUnavailableError,
     Status,
     UnauthorizedError,
     WrongModelError,
 )
+from xsam.errors import ReplicaLostError
 from xsam.remote import RemoteSegmenter
 from xsam.remote.link import ServerLink
 from xsam.wire.conversion import result_to_body
@@ -486,3 +489,36 @@ def test_an_image_that_the_server_cannot_use_is_the_senders_fault(remote: Remote
 def test_masks_are_found(remote: RemoteSegmenter) -> None:
     (result,) = remote.segment(frame_of(90), RED_QUERY, deadline_s=PATIENCE_S)
     np.testing.assert_array_equal(result.masks, RED[None])
+
+
+class _EngineOfLostReplicas(FakeEngine):
+    """Answers as an ingress does when the replica behind it dies, for some times."""
+
+    times_lost = 0
+
+    def warm_up(self) -> None:
+        self.asked.clear()
+
+    def segment(self, *arguments: Any, **options: Any) -> list[SegmentationResult]:
+        results = super().segment(*arguments, **options)
+        if len(self.asked) <= self.times_lost:
+            raise ReplicaLostError("the replica that had the request has ended")
+        return results
+
+
+@pytest.mark.parametrize("stages", [None, list[str]()])
+def test_a_request_whose_replica_died_is_sent_again_but_not_for_ever(stages: list[str] | None) -> None:
+    """It is a pure question; but one that ends every replica must not go through all of them."""
+    engine = _EngineOfLostReplicas({"red": [RED]})
+    on_stage = None if stages is None else stages.append
+    with running_server(lambda: engine) as running, RemoteSegmenter(running.url) as remote:
+        engine.times_lost = 2
+        (result,) = remote.segment(frame_of(201), RED_QUERY, deadline_s=PATIENCE_S, on_stage=on_stage)
+        assert result.status is Status.FOUND
+        assert (len(engine.asked), remote.link.connections_lost) == (3, 2)
+        engine.asked.clear()
+        engine.times_lost = 99
+        with pytest.raises(LinkDownError, match="replica") as caught:
+            remote.segment(frame_of(202), RED_QUERY, deadline_s=PATIENCE_S, on_stage=on_stage)
+        assert caught.value.retryable
+        assert len(engine.asked) == 3

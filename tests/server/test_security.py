@@ -17,6 +17,8 @@ import pytest
 from support.model_server import PATIENCE_S, FakeEngine, RunningServer, running_server
 from tests.server.conftest import Ask, ask_with, form, picture, png
 from xsam import InvalidOptionError
+from xsam_server.answering import LocalAnswerer
+from xsam_server.app import ModelServer
 from xsam_server.serving import check_settings
 from xsam_server.settings import Client, ServerSettings
 
@@ -205,3 +207,32 @@ def test_other_names_of_this_machine_must_be_allowed(engine: FakeEngine) -> None
         ask = ask_with(http)
         assert ask(IMAGE, headers={"host": "robot.local:8080"}).status_code == 200
         assert ask(IMAGE, headers={"host": "robot.evil"}).status_code == 421
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("address", "served"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("192.0.2.7", False),
+        ("::ffff:192.0.2.7", False),
+        ("2001:db8::1", False),
+        (None, False),
+    ],
+)
+async def test_without_tokens_only_this_machine_is_served_wherever_the_server_listens(
+    engine: FakeEngine, address: str | None, served: bool
+) -> None:
+    """`Host` can be forged. On Ray Serve, whoever starts it decides where it listens, not this program."""
+    for clients, expected in (((), served), (CLIENTS, True)):
+        settings = ServerSettings(clients=clients)
+        app = ModelServer(LocalAnswerer(lambda: engine, settings), settings).app
+        transport = httpx.ASGITransport(app, client=(address, 1))  # type: ignore[arg-type]
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            answer = await http.get("/healthz")
+        assert (answer.status_code == 200) == expected
+        if not expected:
+            assert (answer.status_code, answer.json()["code"]) == (403, "UNAUTHORIZED")

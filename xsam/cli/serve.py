@@ -17,6 +17,7 @@ _PANEL = "Limits"
 
 
 def serve(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help=loading.MODEL_HELP)] = "tiny",
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address; any but loopback needs --token-file.")
@@ -75,8 +76,21 @@ def serve(
     compiled: loading.Compiled = False,
     threads: loading.Threads = None,
     frame_cache_mib: loading.FrameCacheMib = None,
+    ray: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CONFIG",
+            exists=True,
+            dir_okay=False,
+            help="Serve replicas on Ray Serve, by its configuration file: config/fleet_one_machine.yaml.",
+            rich_help_panel="Fleet",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model to robots, agents and people over HTTP."""
+    if ray is not None:
+        _serve_fleet(ray, context)
+        return
     if (tls_cert is None) != (tls_key is None):
         raise typer.BadParameter("--tls-cert and --tls-key belong together")
 
@@ -113,3 +127,17 @@ def serve(
         frames_age_s=frames_age_s,
     )
     serving.serve(load, serving.check_settings(settings))
+
+
+def _serve_fleet(config: Path, context: typer.Context) -> None:
+    given = [
+        name
+        for name in context.params
+        if name != "ray" and str(context.get_parameter_source(name)).endswith("COMMANDLINE")
+    ]
+    if given:
+        raise typer.BadParameter(
+            f"--ray takes everything from its file: leave out {', '.join(sorted(given))}"
+        )
+    starting: Any = import_module("xsam_server.fleet.starting")
+    starting.serve_fleet(config)

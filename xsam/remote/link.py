@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import ValidationError
 
-from xsam.errors import LinkDownError, ModelError, UnauthorizedError, XSamError
+from xsam.errors import LinkDownError, ModelError, ReplicaLostError, UnauthorizedError, XSamError
 from xsam.types.deadline import Deadline
 from xsam.version import __version__
 from xsam.wire.conversion import error_from_body
@@ -83,7 +83,8 @@ class ServerLink:
 
         A connection that cannot be opened is tried again for `reconnect_within_s`. One that broke is opened
         again and the request sent again, at once the first time, because a server may close an idle
-        connection at any moment; not more than twice, because the request may be what ends the server.
+        connection at any moment; not more than twice, because the request may be what ends the server. An
+        answer that says that the replica has ended counts as a connection that broke.
 
         Args:
             method: of HTTP.
@@ -107,7 +108,7 @@ class ServerLink:
                     return await handle(response)
                 finally:
                     await response.aclose()
-            except (httpx.TransportError, OSError) as error:
+            except (httpx.TransportError, OSError, ReplicaLostError) as error:
                 self._lost(error)
                 if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
                     times_broken += 1

@@ -83,6 +83,7 @@ class HttpGate:
         names: Collection[str],
         tokens: Mapping[str, str] | None = None,
         open_paths: Collection[str] = (),
+        this_machine_only: bool = False,
         on_refused: Callable[[Scope, Refusal], None] | None = None,
     ) -> None:
         """Put the gate in front of an application.
@@ -92,12 +93,14 @@ class HttpGate:
             names: see `host_names`.
             tokens: name of each client → its token; none = no token is needed.
             open_paths: paths that need no token.
+            this_machine_only: refuse clients with another address than loopback, wherever the server listens.
             on_refused: called for each request that does not pass.
         """
         self._app = app
         self._names = names
         self._tokens = {name: _digest(token.encode()) for name, token in (tokens or {}).items()}
         self._open_paths = open_paths
+        self._this_machine_only = this_machine_only
         self._on_refused = on_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -106,6 +109,13 @@ class HttpGate:
             await self._app(scope, receive, send)
             return
         checked = self._client(scope["path"], scope["headers"])
+        if self._this_machine_only and not _comes_from_loopback(scope):
+            checked = Refusal(
+                status=403,
+                code="UNAUTHORIZED",
+                message="only programs on the same machine are served",
+                hint="start the server with a file of tokens",
+            )
         if isinstance(checked, str):
             scope[CLIENT_KEY] = checked
             await self._app(scope, receive, send)
@@ -146,6 +156,11 @@ class HttpGate:
     def _is_allowed(self, host: str) -> bool:
         host = host.lower()
         return is_host_name(host) and (host in self._names or host.rpartition(":")[0] in self._names)
+
+
+def _comes_from_loopback(scope: Scope) -> bool:
+    host = str((scope.get("client") or ("",))[0])
+    return is_loopback(host.removeprefix("::ffff:"))
 
 
 async def refuse(refusal: Refusal, receive: Receive, send: Send) -> None:

@@ -1,0 +1,1 @@
+"""Benchmarks of the fleet on Ray Serve: `python -m benchmarks.fleet`."""
