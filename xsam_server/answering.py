@@ -113,7 +113,7 @@ class Answerer(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedRequest:
+class CheckedRequest:
     """A request that has been understood."""
 
     body: RequestBody
@@ -121,7 +121,7 @@ class ParsedRequest:
     deadline: Deadline
 
 
-def parse_request(content: bytes, *, record: RequestRecord, max_deadline_s: float) -> ParsedRequest:
+def check_request(content: bytes, *, record: RequestRecord, max_deadline_s: float) -> CheckedRequest:
     """Parse the JSON of a request; its deadline counts from the arrival of the request.
 
     Raises:
@@ -136,7 +136,7 @@ def parse_request(content: bytes, *, record: RequestRecord, max_deadline_s: floa
     allowed_s = max_deadline_s if body.deadline_s is None else min(max_deadline_s, body.deadline_s)
     if allowed_s <= record.elapsed_s:
         raise DeadlineExceededError(f"the deadline of {allowed_s:.3g} s passed before the request was read")
-    return ParsedRequest(body=body, queries=queries, deadline=Deadline(allowed_s - record.elapsed_s))
+    return CheckedRequest(body=body, queries=queries, deadline=Deadline(allowed_s - record.elapsed_s))
 
 
 def sent_frame_id(body: RequestBody, image: bytes | None) -> str:
@@ -237,11 +237,11 @@ class LocalAnswerer:
         loop = asyncio.get_running_loop()
         began_s = record.elapsed_s
         if is_read_quickly(incoming):
-            parsed, kept = self._prepare(incoming, held, record)
+            checked, kept = self._prepare(incoming, held, record)
         else:
-            parsed, kept = await loop.run_in_executor(self._threads, self._prepare, incoming, held, record)
+            checked, kept = await loop.run_in_executor(self._threads, self._prepare, incoming, held, record)
         record.stages_s["prepare"] = record.elapsed_s - began_s
-        self._check_wait(parsed.deadline)
+        self._check_wait(checked.deadline)
         events: asyncio.Queue[Progress | Outcome] = asyncio.Queue()
         submitted_s = time.monotonic()
 
@@ -251,14 +251,14 @@ class LocalAnswerer:
 
         def work(on_stage: StageHook) -> ResponseBody:
             record.stages_s["queue"] = time.monotonic() - submitted_s
-            return self._segment(parsed, kept, record, on_stage, emit if progress else None)
+            return self._segment(checked, kept, record, on_stage, emit if progress else None)
 
         def tell_ahead(ahead: int) -> None:
             if ahead:
                 emit(QueueEvent(ahead=ahead))
 
         job = self.model.worker.submit(
-            work, emit, deadline=parsed.deadline, on_queue_position=tell_ahead if progress else None
+            work, emit, deadline=checked.deadline, on_queue_position=tell_ahead if progress else None
         )
 
         def end() -> None:
@@ -273,14 +273,14 @@ class LocalAnswerer:
 
     def _prepare(
         self, incoming: Incoming, held: HeldMemory, record: RequestRecord
-    ) -> tuple[ParsedRequest, KeptFrame]:
-        parsed = parse_request(incoming.request, record=record, max_deadline_s=self._settings.max_deadline_s)
-        model = parsed.body.model
+    ) -> tuple[CheckedRequest, KeptFrame]:
+        checked = check_request(incoming.request, record=record, max_deadline_s=self._settings.max_deadline_s)
+        model = checked.body.model
         if model is not None and model != self.model_id:
             raise WrongModelError(f"the server holds {self.model_id!r}, not {model!r:.80}")
-        kept = self._frame(parsed.body, incoming.image, held, record)
-        parsed.deadline.check("prepare")
-        return parsed, kept
+        kept = self._frame(checked.body, incoming.image, held, record)
+        checked.deadline.check("prepare")
+        return checked, kept
 
     def _frame(
         self, body: RequestBody, image: bytes | None, held: HeldMemory, record: RequestRecord
@@ -307,7 +307,7 @@ class LocalAnswerer:
 
     def _segment(
         self,
-        parsed: ParsedRequest,
+        checked: CheckedRequest,
         kept: KeptFrame,
         record: RequestRecord,
         on_stage: StageHook,
@@ -327,11 +327,11 @@ class LocalAnswerer:
         began_s = time.monotonic()
         results = self.model.engine.segment(
             kept.frame,
-            parsed.queries,
-            deadline_s=parsed.deadline.remaining_s,
+            checked.queries,
+            deadline_s=checked.deadline.remaining_s,
             on_stage=announce,
             on_text=tell if emit is not None else None,
-            keep_frame=parsed.body.keep_frame,
+            keep_frame=checked.body.keep_frame,
         )
         took_s = time.monotonic() - began_s
         self._call_s = took_s if self._call_s is None else self._call_s + 0.2 * (took_s - self._call_s)

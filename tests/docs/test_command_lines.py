@@ -18,6 +18,7 @@ NEED_ROS = ["examples/agent_over_ros.py", "examples/demo.py"] + [
 PROGRAMS = [
     "benchmarks/__main__.py",
     "benchmarks/agent/__main__.py",
+    "benchmarks/fleet/__main__.py",
     "benchmarks/gpu/__main__.py",
     "benchmarks/growth.py",
     "benchmarks/plot.py",

@@ -21,7 +21,7 @@ from xsam.errors import (
     XSamError,
 )
 from xsam.types.deadline import Deadline
-from xsam_server.answering import ParsedRequest, PendingAnswer, is_read_quickly, parse_request, sent_frame_id
+from xsam_server.answering import CheckedRequest, PendingAnswer, check_request, is_read_quickly, sent_frame_id
 from xsam_server.events import Outcome, Progress
 from xsam_server.fleet.lines import read_line
 from xsam_server.fleet.options import FleetOptions
@@ -130,11 +130,11 @@ class RemoteAnswerer:
     ) -> PendingAnswer:
         """See `Answerer.ask`."""
         if is_read_quickly(incoming):
-            parsed, key = self._read(incoming, record)
+            checked, key = self._read(incoming, record)
         else:
-            parsed, key = await asyncio.to_thread(self._read, incoming, record)
+            checked, key = await asyncio.to_thread(self._read, incoming, record)
         self.check_room()  # again: others may have come while this one was read
-        request = _Request(parsed.deadline, record, on_end=self._ended)
+        request = _Request(checked.deadline, record, on_end=self._ended)
         self._in_flight += 1
         replicas = self._replicas.options(
             stream=True, **({"session_id": key} if self._options.affinity else {})
@@ -142,10 +142,10 @@ class RemoteAnswerer:
         await request.send(replicas.answer, incoming, progress=progress)
         return PendingAnswer(events=request.events, end=request.end)
 
-    def _read(self, incoming: Incoming, record: RequestRecord) -> tuple[ParsedRequest, str]:
+    def _read(self, incoming: Incoming, record: RequestRecord) -> tuple[CheckedRequest, str]:
         """Return a request, and what decides which replica it goes to: a client finds its own frames only."""
-        parsed = parse_request(incoming.request, record=record, max_deadline_s=self._options.max_deadline_s)
-        return parsed, f"{record.client}/{sent_frame_id(parsed.body, incoming.image)}"
+        checked = check_request(incoming.request, record=record, max_deadline_s=self._options.max_deadline_s)
+        return checked, f"{record.client}/{sent_frame_id(checked.body, incoming.image)}"
 
     def _ended(self, record: RequestRecord) -> None:
         self._in_flight -= 1
