@@ -134,7 +134,7 @@ class RemoteAnswerer:
         else:
             checked, key = await asyncio.to_thread(self._read, incoming, record)
         self.check_room()  # again: others may have come while this one was read
-        request = _Request(checked.deadline, record, on_end=self._ended)
+        request = _SentRequest(checked.deadline, record, on_end=self._ended)
         self._in_flight += 1
         replicas = self._replicas.options(
             stream=True, **({"session_id": key} if self._options.affinity else {})
@@ -169,7 +169,7 @@ class RemoteAnswerer:
             await asyncio.sleep(_LOOK_EVERY_S)
 
 
-class _Request:
+class _SentRequest:
     """One request on its way through a replica. Its methods run in the event loop."""
 
     def __init__(
