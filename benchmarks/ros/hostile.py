@@ -1,9 +1,14 @@
-"""Hostile requests: every field, with values at its limits and beyond."""
+"""Hostile requests: every field, with values at its limits and beyond.
+
+`python -m benchmarks.ros.hostile 2000000` sends one with that many points in a prompt, and prints "sent", then
+what the node says.
+"""
 
 from __future__ import annotations
 
 import array
 import random
+import sys
 from typing import Any
 
 import numpy as np
@@ -139,3 +144,28 @@ def _enums(request: Any, rng: random.Random) -> None:
     query.task = rng.choice((*range(10), 255))
     query.text = rng.choice(("", "the mug", "what is it?"))
     query.thing_classes = rng.choice(([], ["mug"]))
+
+
+def send_points(count: int) -> None:
+    """Send a request with a scribble of many points, 16 bytes each, and print the answer."""
+    import rclpy
+
+    rclpy.init(args=[])
+    node = rclpy.create_node("hostile")
+    client = node.create_client(Segment, "/xsam/segment")
+    if not client.wait_for_service(30.0):
+        raise TimeoutError("no service /xsam/segment")
+    scribble = VisualPrompt(kind=VisualPrompt.KIND_SCRIBBLE, points=[PixelPoint(x=3.0, y=4.0)] * count)
+    request = Segment.Request(queries=[SegmentQuery(prompts=[scribble])], timeout_s=60.0)
+    request.image = image_from_array(np.zeros((24, 32, 3), np.uint8), "rgb8")
+    future = client.call_async(request)
+    print("sent", flush=True)
+    rclpy.spin_until_future_complete(node, future, timeout_sec=120.0)
+    response = future.result()
+    if response is None:
+        raise TimeoutError("no response in 120 s")
+    print(response.message or response.results[0].message, flush=True)
+
+
+if __name__ == "__main__":
+    send_points(int(sys.argv[1]))

@@ -2,12 +2,15 @@
 
     python -m benchmarks.ros.responsiveness --calls 200
 
-The last line is JSON: median and 99th percentile in milliseconds for each call, idle and busy.
+The last line is JSON: median and 99th percentile in milliseconds for each call, idle and busy, and the
+longest call of the status while a request with three million points arrives.
 """
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -33,6 +36,7 @@ _CALLS: dict[str, tuple[type[Any], Any]] = {
     "get_state": (GetState, GetState.Request()),
 }
 _CLIENTS = 3
+_POINTS = 3_000_000
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -51,6 +55,7 @@ def main(
         with RosSegmenter("/xsam") as segmenter:
             wait_until_active(segmenter, processes=processes)
         idle = _measure(client, calls)
+        hostile = _longest_beside_hostile(client)
         stop = threading.Event()
         load = [threading.Thread(target=_load, args=(index, stop)) for index in range(_CLIENTS)]
         for thread in load:
@@ -60,7 +65,8 @@ def main(
         stop.set()
         for thread in load:
             thread.join(60.0)
-    print(json.dumps({"idle": idle, "busy": busy, "calls": calls, "clients": _CLIENTS}))
+    figures = {"idle": idle, "busy": busy, "hostile": hostile, "calls": calls, "clients": _CLIENTS}
+    print(json.dumps(figures))
 
 
 def _measure(client: LoadClient, calls: int) -> dict[str, dict[str, float]]:
@@ -75,6 +81,22 @@ def _measure(client: LoadClient, calls: int) -> dict[str, dict[str, float]]:
         p50_ms, p99_ms = 1000 * np.percentile(elapsed_s, [50, 99])
         report[name] = {"p50_ms": round(float(p50_ms), 2), "p99_ms": round(float(p99_ms), 2)}
     return report
+
+
+def _longest_beside_hostile(client: LoadClient) -> dict[str, float]:
+    """Return the longest call of the status while millions of points arrive, and how long those take."""
+    command = [sys.executable, "-m", "benchmarks.ros.hostile", str(_POINTS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # "sent"
+        began_s, longest_s = time.perf_counter(), 0.0
+        while process.poll() is None:
+            called_s = time.perf_counter()
+            if client.try_call(GetStatus, "/xsam/get_status", GetStatus.Request(), timeout_s=30.0) is None:
+                raise RuntimeError("get_status did not respond within 30 s")
+            longest_s = max(longest_s, time.perf_counter() - called_s)
+        took_s = time.perf_counter() - began_s
+    return {"longest_ms": round(1000 * longest_s, 1), "request_ms": round(1000 * took_s, 1)}
 
 
 def _load(seed: int, stop: threading.Event) -> None:

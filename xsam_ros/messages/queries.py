@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,9 +54,7 @@ def prompt_from_message(
         known = ", ".join(f"{value} {name.name}" for value, name in _KINDS.items())
         raise InvalidQueryError(f"unknown prompt kind {message.kind}; known: {known}")
     if len(message.points) > MAX_POINTS:
-        raise InvalidQueryError(
-            f"a prompt has {len(message.points)} points, at most {MAX_POINTS} are allowed"
-        )
+        raise InvalidQueryError(f"a prompt has more than {MAX_POINTS} points")
     if kind is PromptKind.POINT and len(message.points) != 1:
         raise InvalidQueryError(f"a point prompt needs exactly one point, got {len(message.points)}")
     box = (message.box.x_min, message.box.y_min, message.box.x_max, message.box.y_max)
@@ -99,6 +98,20 @@ def query_to_message(query: Query) -> messages.SegmentQuery:
     )
 
 
+def cut_to_limits(queries: Sequence[messages.SegmentQuery]) -> None:
+    """Cut lists of untrusted queries to one element more than is allowed, in place.
+
+    A query that was cut is refused when it is converted, and until then takes little memory: ten million
+    points take a gigabyte, and a request may wait in the queue.
+    """
+    for query in queries:
+        for names in (query.thing_classes, query.stuff_classes):
+            del names[MAX_CATEGORIES + 1 :]
+        del query.prompts[MAX_PROMPTS + 1 :]
+        for prompt in query.prompts:
+            del prompt.points[MAX_POINTS + 1 :]
+
+
 def check_query_message(message: messages.SegmentQuery) -> None:
     """Check a query as far as possible without its image, and without decoding its masks.
 
@@ -127,9 +140,9 @@ def query_from_message(
         raise InvalidQueryError(f"unknown task {message.task}; known: {known}")
     categories = len(message.thing_classes) + len(message.stuff_classes)
     if categories > MAX_CATEGORIES:
-        raise InvalidQueryError(f"{categories} categories, at most {MAX_CATEGORIES} are allowed")
+        raise InvalidQueryError(f"more than {MAX_CATEGORIES} categories")
     if len(message.prompts) > MAX_PROMPTS:
-        raise InvalidQueryError(f"{len(message.prompts)} prompts, at most {MAX_PROMPTS} are allowed")
+        raise InvalidQueryError(f"more than {MAX_PROMPTS} prompts")
     threshold = float(message.score_threshold)
     unset = math.isnan(threshold) or threshold == messages.SegmentQuery.SCORE_THRESHOLD_UNSET
     defaults = Query()

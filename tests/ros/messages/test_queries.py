@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
+from rclpy.serialization import serialize_message
 
 import xsam_ros.msg as messages
 from tests.ros.messages.strategies import (
@@ -30,6 +31,7 @@ from xsam import (
 )
 from xsam_ros.messages.queries import (
     MAX_POINTS,
+    cut_to_limits,
     prompt_from_message,
     prompt_to_message,
     query_from_message,
@@ -88,8 +90,8 @@ _PIXEL = messages.PixelPoint(x=1.0, y=1.0)
     ("message", "reason"),
     [
         (messages.SegmentQuery(task=99), "unknown task 99"),
-        (messages.SegmentQuery(thing_classes=["a"] * 300), "300 categories"),
-        (_query_with(*[_prompt(_POINT, points=[_PIXEL])] * 33), "33 prompts"),
+        (messages.SegmentQuery(thing_classes=["a"] * 300), "more than 256 categories"),
+        (_query_with(*[_prompt(_POINT, points=[_PIXEL])] * 33), "more than 32 prompts"),
         (_query_with(_prompt(0)), "unknown prompt kind 0"),
         (_query_with(_prompt(77)), "unknown prompt kind 77"),
         (_query_with(_prompt(_POINT)), "exactly one point"),
@@ -179,3 +181,29 @@ def test_every_enum_has_its_constant() -> None:
     ):
         constants = {name for name in vars(message) if name.startswith(prefix) and "__" not in name}
         assert constants - {f"{prefix}UNSET", f"{prefix}UNKNOWN"} == {f"{prefix}{item.name}" for item in enum}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        messages.SegmentQuery(
+            prompts=[messages.VisualPrompt(kind=3, points=[messages.PixelPoint()] * 10 * MAX_POINTS)]
+        ),
+        messages.SegmentQuery(prompts=[messages.VisualPrompt(kind=1)] * 100_000),
+        messages.SegmentQuery(thing_classes=["mug"] * 100_000),
+        messages.SegmentQuery(stuff_classes=["wall"] * 100_000),
+    ],
+)
+def test_what_is_cut_is_small_and_refused(query: messages.SegmentQuery) -> None:
+    """A request may wait in the queue, and millions of points take gigabytes."""
+    cut_to_limits([query])
+    assert len(serialize_message(query)) < 20 * MAX_POINTS
+    with pytest.raises(InvalidQueryError, match="more than"):
+        query_from_message(query)
+
+
+def test_what_is_allowed_is_not_cut() -> None:
+    points = [messages.PixelPoint(x=float(x), y=1.0) for x in range(MAX_POINTS)]
+    query = messages.SegmentQuery(prompts=[messages.VisualPrompt(kind=3, points=points)])
+    cut_to_limits([query])
+    assert len(query_from_message(query).prompts[0].points_xy) == MAX_POINTS

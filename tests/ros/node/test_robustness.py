@@ -68,6 +68,25 @@ def test_a_camera_that_is_killed_and_restarted(
     assert (result.image_height, result.image_width) == (80, 96)
 
 
+@pytest.mark.timeout(180)
+def test_other_calls_are_answered_while_millions_of_points_arrive(node: NodeClient) -> None:
+    """Deserializing them takes seconds; `benchmarks.ros.responsiveness` has the times."""
+    command = [sys.executable, "-m", "benchmarks.ros.hostile", "2000000"]
+    hostile = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert hostile.stdout is not None
+        assert hostile.stdout.readline() == "sent\n"
+        answered = 0
+        while hostile.poll() is None:
+            assert node.status.state == "active"
+            answered += 1
+        assert answered >= 10
+        assert "more than 10000 points" in hostile.stdout.read()
+    finally:
+        hostile.kill()
+        hostile.communicate()
+
+
 def test_hostile_requests_all_end(node: NodeClient) -> None:
     """Run a part of `make fuzz`, with a model that takes no time."""
     with LoadClient(f"fuzz_{time.monotonic_ns()}") as client:
