@@ -1,7 +1,7 @@
 """X-SAM: segment anything you can say or point at.
 
-The light half (structures, errors, the `Segmenter` protocol, masks, drawing) is imported here and
-needs NumPy only. `XSam` is loaded on first use, because it brings PyTorch along::
+Everything but the errors is imported on first use. Structures, the `Segmenter` protocol and masks need NumPy
+only; `XSam` brings PyTorch along::
 
     from xsam import XSam
 
@@ -10,6 +10,7 @@ needs NumPy only. `XSam` is loaded on first use, because it brings PyTorch along
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from xsam.errors import (
@@ -45,24 +46,24 @@ from xsam.errors import (
     WrongModelError,
     XSamError,
 )
-from xsam.segmenter import FakeSegmenter, Segmenter
-from xsam.types.masks import MaskRle
-from xsam.types.requests import (
-    CameraRef,
-    Frame,
-    PromptKind,
-    Query,
-    SegmentationResult,
-    Segments,
-    Status,
-    Task,
-    Timing,
-    VisualPrompt,
-)
 from xsam.version import __version__
 
 if TYPE_CHECKING:
     from xsam.engine import XSam
+    from xsam.segmenter import FakeSegmenter, Segmenter
+    from xsam.types.masks import MaskRle
+    from xsam.types.requests import (
+        CameraRef,
+        Frame,
+        PromptKind,
+        Query,
+        SegmentationResult,
+        Segments,
+        Status,
+        Task,
+        Timing,
+        VisualPrompt,
+    )
 
 __all__ = [
     "CameraRef",
@@ -114,15 +115,28 @@ __all__ = [
 ]
 
 
+_MODULES = {
+    **dict.fromkeys(("FakeSegmenter", "Segmenter"), "xsam.segmenter"),
+    "MaskRle": "xsam.types.masks",
+    "XSam": "xsam.engine",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name == "XSam":
-        try:
-            from xsam.engine import XSam
-        except ModuleNotFoundError as error:
-            if error.name in ("torch", "transformers", "safetensors", "PIL"):
-                raise ImportError(
-                    f"XSam needs {error.name}, which is not installed: pip install 'xsam[model]'"
-                ) from error
-            raise
-        return XSam
-    raise AttributeError(f"module 'xsam' has no attribute {name!r}")
+    """Import a name on first use: the types bring NumPy, the engine PyTorch (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'xsam' has no attribute {name!r}")
+    try:
+        found = getattr(importlib.import_module(_MODULES.get(name, "xsam.types.requests")), name)
+    except ModuleNotFoundError as error:
+        if error.name in ("torch", "transformers", "safetensors", "PIL"):
+            raise ImportError(
+                f"{name} needs {error.name}, which is not installed: pip install 'xsam[model]'"
+            ) from error
+        raise
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

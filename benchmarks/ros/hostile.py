@@ -1,6 +1,6 @@
 """Hostile requests: every field, with values at its limits and beyond.
 
-`python -m benchmarks.ros.hostile 2000000` sends one with that many points in a prompt, and prints "sent", then
+`python -m benchmarks.ros.hostile 2000000` sends one with that many points in a prompt; it prints "sent", then
 what the node says.
 """
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+import xsam
 from tests.docs.documents import ROOT
 
 HEAVY = ("torch", "transformers", "rclpy", "sensor_msgs", "xsam_ros")
@@ -36,6 +37,20 @@ def test_agent_tools_are_light() -> None:
 def test_public_names_resolve_lazily() -> None:
     """Listing the public names of `xsam` must not load the model either."""
     assert loaded_by("import xsam; dir(xsam); xsam.Frame", HEAVY) == []
+
+
+def test_importing_xsam_alone_loads_no_numpy() -> None:
+    """It took 0.15 s, most of them NumPy's; now every name is imported on first use."""
+    assert loaded_by("import xsam; xsam.XSamError", ("numpy", "pycocotools")) == []
+    assert loaded_by("import xsam; xsam.Query", ("numpy",)) == ["numpy"]
+
+
+def test_every_public_name_is_there() -> None:
+    for name in xsam.__all__:
+        assert getattr(xsam, name) is not None
+    assert set(xsam.__all__) <= set(dir(xsam))
+    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
+        _ = xsam.Segmentor
 
 
 @pytest.mark.slow
