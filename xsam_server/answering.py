@@ -267,6 +267,10 @@ class LocalAnswerer:
 
         return PendingAnswer(events=events, end=end)
 
+    def keep(self, client: str, kept: KeptFrame) -> None:
+        """Keep a frame that did not come from its client, such as one of a camera. Thread-safe."""
+        self._frames.put(client, kept)
+
     def wait_s(self) -> float:
         """See `Answerer.wait_s`: those that wait, and the one that runs."""
         return (self._call_s or 0.0) * (self.waiting + 0.5)

@@ -19,6 +19,7 @@ from xsam_server.annotators import AnnotatorTokens, add_annotators, annotator_di
 from xsam_server.answering import Answerer
 from xsam_server.answers import STATUS_OF
 from xsam_server.asking import SegmentDesk
+from xsam_server.cameras import Cameras
 from xsam_server.clients import ClientLimits
 from xsam_server.events import EVENT_STYLES
 from xsam_server.frames import MemoryBudget
@@ -61,15 +62,19 @@ _REQUEST_BODY: dict[str, Any] = {
 class ModelServer:
     """The application in front of whatever answers, and what it is made of."""
 
-    def __init__(self, answerer: Answerer, settings: ServerSettings) -> None:
+    def __init__(
+        self, answerer: Answerer, settings: ServerSettings, *, cameras: Cameras | None = None
+    ) -> None:
         """Build the application.
 
         Args:
             answerer: started and closed with the application.
             settings: whom to serve, and the limits.
+            cameras: those that clients may look through; closed with the application.
         """
         self.settings = settings
         self._answerer = answerer
+        self._cameras = cameras
         memory = MemoryBudget(settings.memory_bytes)
         self.metrics = Metrics(
             waiting=lambda: answerer.waiting,
@@ -115,6 +120,8 @@ class ModelServer:
             yield
         finally:
             self._desk.close()
+            if self._cameras is not None:
+                self._cameras.close()
             await self._answerer.close()
 
     def _routes(self) -> FastAPI:
@@ -163,6 +170,8 @@ class ModelServer:
             return Response(self.metrics.as_text(), media_type=self.metrics.content_type)
 
         add_annotators(app, self._answerer)
+        if self._cameras is not None:
+            self._cameras.add_to(app)
         add_page(app)
 
         @app.exception_handler(HTTPException)
@@ -184,6 +193,8 @@ class ModelServer:
             model=answerer.model_id,
             last_error="" if answerer.error is None else str(answerer.error),
             waiting=answerer.waiting,
+            node="" if self._cameras is None else self._cameras.source.node,
+            cameras=[] if self._cameras is None else list(self._cameras.source.names),
             limits=LimitsBody(
                 queries=MAX_QUERIES,
                 queue=settings.queue_size,

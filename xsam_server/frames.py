@@ -22,7 +22,8 @@ class KeptFrame:
 
     @property
     def nbytes(self) -> int:
-        return int(self.frame.rgb.nbytes)
+        depth = self.frame.depth_m
+        return int(self.frame.rgb.nbytes) + (0 if depth is None else int(depth.nbytes))
 
 
 class FrameStore:

@@ -16,16 +16,20 @@ from xsam.web.gate import is_host_name, is_loopback
 from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
 from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer, configure_logging
+from xsam_server.cameras import Cameras, CameraSource
 from xsam_server.dialects.task_images import check_label_studio_url
 from xsam_server.settings import ServerSettings
 
 
-def serve(load: Callable[[], Engine], settings: ServerSettings) -> None:
+def serve(
+    load: Callable[[], Engine], settings: ServerSettings, *, cameras: CameraSource | None = None
+) -> None:
     """Load the model in the background, and serve it until a signal ends the program.
 
     Args:
         load: returns the engine.
         settings: checked by `check_settings` before.
+        cameras: those that clients may look through; None = none.
 
     Raises:
         OSError: the address is not available, or a file of TLS cannot be read.
@@ -33,17 +37,23 @@ def serve(load: Callable[[], Engine], settings: ServerSettings) -> None:
     """
     configure_logging()
     with listen(settings.host, settings.port) as listener:
-        _serve_on(listener, load, settings)
+        _serve_on(listener, load, settings, cameras)
 
 
-def _serve_on(listener: socket.socket, load: Callable[[], Engine], settings: ServerSettings) -> None:
+def _serve_on(
+    listener: socket.socket,
+    load: Callable[[], Engine],
+    settings: ServerSettings,
+    source: CameraSource | None,
+) -> None:
     programs: list[uvicorn.Server] = []
 
     def end() -> None:
         programs[0].should_exit = True
 
     answerer = LocalAnswerer(load, settings, on_failed=end)
-    server = ModelServer(answerer, settings)
+    cameras = None if source is None else Cameras(source=source, keep=answerer.keep)
+    server = ModelServer(answerer, settings, cameras=cameras)
     program = uvicorn_server(
         server.app,
         request_within_s=settings.request_within_s,

@@ -66,7 +66,7 @@ def test_dependencies_are_declared() -> None:
     assert ros <= declared | {"builtin_interfaces"}, ros - declared
 
 
-@pytest.mark.parametrize("name", ["xsam_node", "xsam_camera_sim"])
+@pytest.mark.parametrize("name", ["xsam_node", "xsam_camera_sim", "xsam_page"])
 def test_programs_can_be_run(name: str) -> None:
     path = ROOT / "scripts" / name
     assert path.read_text().startswith("#!/usr/bin/env python3\n")

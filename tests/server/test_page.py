@@ -18,7 +18,7 @@ from pycocotools import mask as coco_mask
 
 from support.browser import browser, missing_browser
 from support.model_server import FakeEngine, RunningServer, running_server
-from xsam import Task
+from xsam import Frame, NoFrameError, Task
 from xsam.types.masks import BoolMask
 from xsam.types.visual_prompts import PromptKind
 
@@ -336,6 +336,50 @@ def test_the_webcam(page: Page) -> None:
     page.wait_for_selector("#video", state="hidden")
     ask(page, "mug")
     status_is(page, "Not found")
+
+
+class OneCamera:
+    """A camera whose every picture is brighter than the one before."""
+
+    node = "/lab/xsam"
+    names = ("wrist", SCRIPT)
+
+    def __init__(self) -> None:
+        self.shade = 0
+
+    def newest_frame(self, camera: str) -> Frame:
+        if camera != "wrist":
+            raise NoFrameError("camera 'dead' has not delivered a frame", hint="is its driver running?")
+        self.shade += 1
+        return Frame(rgb=np.full((*HW, 3), self.shade % 256, np.uint8), camera=camera)
+
+
+def test_a_live_camera_of_the_robot(program: Browser, engine: FakeEngine) -> None:
+    cameras = OneCamera()
+    with running_server(lambda: engine, cameras=cameras) as running:
+        page = program.new_context().new_page()
+        page.set_default_timeout(20_000)
+        page.goto(running.url)
+        page.wait_for_selector("#camera", state="visible")
+        page.select_option("#camera", "wrist")
+        page.wait_for_selector("#live", state="visible")
+        poll(lambda: cameras.shade > 3)
+        page.click("#snap")
+        page.wait_for_selector("#live", state="hidden")
+        ask(page, "mug")
+        status_is(page, "Found: 1 object")
+        frame = engine.asked[-1][0]
+        assert isinstance(frame, Frame)
+        assert frame.camera == "wrist", "the frame itself, not the picture of it"
+        page.click("summary:has-text('Use this answer')")
+        page.click("[data-copy=ros2]")
+        assert page.inner_text("#copied").startswith("ros2 service call /lab/xsam/segment ")
+        assert 'camera: "wrist"' in page.inner_text("#copied")
+        page.select_option("#camera", SCRIPT)
+        status_is(page, "has not delivered a frame")
+        assert page.locator("#live").is_hidden()
+        assert page.title() != "1"
+        page.context.close()
 
 
 def test_on_a_phone_nothing_is_cut_off(program: Browser, server: RunningServer) -> None:

@@ -167,6 +167,10 @@ class StatusBody(_Answer):
     model: str = Field(description="empty until it is loaded")
     last_error: str = Field("", description="why it could not be loaded")
     waiting: int = Field(description="requests in the queue")
+    node: str = Field("", exclude_if=not_, description="ROS node that answers; left out: none")
+    cameras: list[str] = Field(
+        default_factory=list, exclude_if=not_, description="see /v1/cameras/NAME; left out: it has none"
+    )
     limits: LimitsBody
 
 

@@ -85,11 +85,14 @@ export class Server {
     return answer;
   }
 
-  /** Return the newest picture of a camera as a Blob. */
-  async cameraPicture(name) {
-    const response = await this.request(`v1/cameras/${encodeURIComponent(name)}`);
+  /** Return the newest picture of a camera as a File; the server has its frame. */
+  async cameraPicture(name, signal) {
+    const response = await this.request(`v1/cameras/${encodeURIComponent(name)}`, { signal });
     if (!response.ok) throw await errorOf(response);
-    return response.blob();
+    const blob = await response.blob();
+    const picture = new File([blob], `${name}.jpg`, { type: blob.type });
+    this.frames.set(picture, response.headers.get("x-xsam-frame"));
+    return picture;
   }
 
   /** Report again and again whether the server is there and its model ready. */
@@ -108,8 +111,8 @@ export class Server {
       }
       const response = await this.request("v1/status", options);
       if (!response.ok) return this.onLink({ up: false, words: (await errorOf(response)).message });
-      const { model, cameras } = await response.json();
-      this.onLink({ up: true, words: "connected", model, cameras });
+      const { model, node, cameras } = await response.json();
+      this.onLink({ up: true, words: "connected", model, node, cameras });
     } catch {
       this.onLink({ up: false, words: "the server does not answer" });
     }

@@ -24,6 +24,7 @@ let objects = []; // of the last answer, with masks and colors
 let asked = null; // the query of the last answer
 let running = null; // AbortController of the question that is under way
 let pause = 0;
+let rosNode = "/xsam"; // that answers, or would
 
 // ------------------------------------------------------------------------------------- question
 
@@ -186,7 +187,7 @@ async function copy(kind) {
   const text = {
     python: () => snippets.python(asked, picture.name, server.origin),
     curl: () => snippets.curl(asked, picture.name, server.origin),
-    ros2: () => snippets.ros2(asked, picture.camera ?? "CAMERA"),
+    ros2: () => snippets.ros2(asked, picture.camera ?? "CAMERA", rosNode),
   }[kind]();
   const shown = find("copied");
   shown.textContent = text;
@@ -253,7 +254,8 @@ document.addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-server.onLink = ({ up, words, model = "", cameras = [] }) => {
+server.onLink = ({ up, words, model = "", node = "/xsam", cameras = [] }) => {
+  rosNode = node;
   find("link").dataset.up = String(up);
   find("link").textContent = words;
   if (model) find("model").textContent = model;

@@ -11,8 +11,9 @@ function element(tag, className, text) {
   return node;
 }
 
-function meters(position) {
-  return position.map((value) => value.toFixed(3)).join(", ");
+function place({ position_m, frame_id, reason }) {
+  if (!position_m) return `no position: ${reason}`;
+  return `at ${position_m.map((value) => value.toFixed(3)).join(", ")} m${frame_id ? ` in ${frame_id}` : ""}`;
 }
 
 export class ResultList {
@@ -51,7 +52,7 @@ export class ResultList {
     number.style.borderColor = css(PALETTE[object.color]);
     item.append(number, element("span", "label", object.label), element("span", "score", object.score.toFixed(2)));
     if (object.doubt) item.append(element("span", "doubt", object.doubt));
-    if (object.position_m) item.append(element("span", "more", `at ${meters(object.position_m)} m`));
+    if (object.location) item.append(element("span", "more", place(object.location)));
     for (const kind of ["pointerenter", "focus"]) item.addEventListener(kind, () => this.onHover(index));
     for (const kind of ["pointerleave", "blur"]) item.addEventListener(kind, () => this.onHover(-1));
     return item;

@@ -58,7 +58,7 @@ function yamlPrompt({ kind, points_xy, box_xyxy, positive }) {
   return `{${parts.join(", ")}}`;
 }
 
-export function ros2(query, camera) {
+export function ros2(query, camera, node) {
   const parts = [];
   if (query.task) parts.push(`task: ${ROS_TASKS[query.task]}`);
   if (query.text) parts.push(`text: ${quote(query.text)}`);
@@ -66,5 +66,5 @@ export function ros2(query, camera) {
   if (query.prompts) parts.push(`prompts: [${query.prompts.map(yamlPrompt).join(", ")}]`);
   if (query.score_threshold !== undefined) parts.push(`score_threshold: ${query.score_threshold}`);
   const request = `{camera: ${quote(camera)}, queries: [{${parts.join(", ")}}]}`;
-  return `ros2 service call /xsam/segment xsam_ros/srv/Segment ${shellQuote(request)}\n`;
+  return `ros2 service call ${node}/segment xsam_ros/srv/Segment ${shellQuote(request)}\n`;
 }

@@ -2,6 +2,7 @@
 
 const ACCEPTED = ["image/jpeg", "image/png", "image/webp"];
 const JPEG_QUALITY = 0.92;
+const LIVE_PAUSE_MS = 100; // between pictures of a live camera
 
 const find = (id) => document.getElementById(id);
 
@@ -10,7 +11,8 @@ export class PictureSource {
     this.onPicture = onPicture;
     this.onProblem = onProblem;
     this.server = server;
-    this.stream = null;
+    this.stream = null; // of the webcam
+    this.live = null; // camera of the robot that is shown: {name, picture, control}
     this.offered = "";
     find("open").addEventListener("click", () => find("file").click());
     find("file").addEventListener("change", (event) => {
@@ -18,8 +20,8 @@ export class PictureSource {
       event.target.value = "";
     });
     find("webcam").addEventListener("click", () => (this.stream ? this.stopWebcam() : this.startWebcam()));
-    find("snap").addEventListener("click", () => this.snap());
-    find("camera").addEventListener("change", (event) => this.takeFromRobot(event.target.value));
+    find("snap").addEventListener("click", () => (this.live ? this.take(this.live.picture, this.live.name) : this.snap()));
+    find("camera").addEventListener("change", (event) => this.watchCamera(event.target.value));
     const drop = find("drop");
     for (const kind of ["dragenter", "dragover"]) {
       document.addEventListener(kind, (event) => {
@@ -42,6 +44,7 @@ export class PictureSource {
   async take(file, camera) {
     if (!file) return;
     this.stopWebcam();
+    this.stopCamera();
     let bitmap;
     try {
       bitmap = await createImageBitmap(file);
@@ -54,6 +57,7 @@ export class PictureSource {
   }
 
   async startWebcam() {
+    this.stopCamera();
     const video = find("video");
     try {
       this.stream = await navigator.mediaDevices.getUserMedia({ video: { width: 1280 }, audio: false });
@@ -73,7 +77,8 @@ export class PictureSource {
     this.stream?.getTracks().forEach((track) => track.stop());
     this.stream = null;
     find("video").srcObject = null;
-    find("video").hidden = find("snap").hidden = true;
+    find("video").hidden = true;
+    find("snap").hidden = !this.live?.picture;
     find("webcam").textContent = "Webcam";
   }
 
@@ -97,15 +102,41 @@ export class PictureSource {
     select.hidden = !names.length;
   }
 
-  async takeFromRobot(name) {
+  /** Show a camera of the robot live, until a picture is taken. */
+  async watchCamera(name) {
+    this.stopWebcam();
+    this.stopCamera();
     if (!name) return;
-    find("camera").value = "";
-    try {
-      const blob = await this.server.cameraPicture(name);
-      await this.take(new File([blob], `${name}.jpg`, { type: blob.type }), name);
-    } catch (error) {
-      this.onProblem(error.message, error.hint);
+    find("camera").value = name;
+    const control = new AbortController();
+    const live = (this.live = { name, picture: null, control });
+    const shown = find("live");
+    while (this.live === live) {
+      try {
+        live.picture = await this.server.cameraPicture(name, control.signal);
+      } catch (error) {
+        if (this.live !== live) return;
+        this.stopCamera();
+        this.onProblem(error.message, error.hint);
+        return;
+      }
+      if (this.live !== live) return;
+      URL.revokeObjectURL(shown.src);
+      shown.src = URL.createObjectURL(live.picture);
+      shown.hidden = find("snap").hidden = false;
+      await new Promise((resolve) => setTimeout(resolve, LIVE_PAUSE_MS));
     }
+  }
+
+  stopCamera() {
+    this.live?.control.abort();
+    this.live = null;
+    const shown = find("live");
+    URL.revokeObjectURL(shown.src);
+    shown.removeAttribute("src");
+    shown.hidden = true;
+    find("snap").hidden = !this.stream;
+    find("camera").value = "";
   }
 }
 
