@@ -130,6 +130,7 @@ class ModelServer:
             version=__version__,
             description="Segment what you can say or point at: one model for many clients.",
             lifespan=self._lifespan,
+            docs_url=None,  # FastAPI's would load scripts from another host
             redoc_url=None,
         )
         errors: dict[int | str, dict[str, Any]] = {
@@ -143,6 +144,7 @@ class ModelServer:
             responses={200: {"content": streams}, **errors},
             openapi_extra={"requestBody": _REQUEST_BODY},
             summary="Segment one image by up to 32 queries",
+            description="Requests, responses, errors and events are described in docs/server.md.",
         )
         async def segment() -> Response:
             """Describe the path; `_dispatch` answers."""

@@ -1,4 +1,4 @@
-"""The page at `/`: static files, which everyone who may connect can read."""
+"""The pages at `/` and `/docs`: static files, which everyone who may connect can read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HEADERS = {
 
 def _files() -> dict[str, Path]:
     files = {f"/{path.name}": path for path in sorted(_FOLDER.iterdir()) if path.suffix in _MEDIA_TYPES}
-    return {"/": files.pop("/index.html"), **files}
+    return {"/": files.pop("/index.html"), "/docs": files.pop("/docs.html"), **files}
 
 
 _FILES = _files()
@@ -37,7 +37,7 @@ PAGE_PATHS = frozenset(_FILES)
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the page and the files it is made of; nothing else of the folder, and no path of a request."""
+    """Serve the pages and the files they are made of; nothing else of the folder, and no path of a request."""
     for path, file in _FILES.items():
         app.get(path, include_in_schema=False)(_sender(file))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import httpx
@@ -13,7 +14,13 @@ import pytest
 
 pytest.importorskip("fastapi", reason="fastapi is not installed")
 
+from support.browser import browser
 from support.model_server import PATIENCE_S, FakeEngine, RunningServer, running_server
+from xsam import Frame, Query
+from xsam.remote import RemoteSegmenter
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 HEIGHT, WIDTH = 31, 47
 
@@ -25,6 +32,7 @@ def picture(shade: int = 90) -> np.ndarray:
     return rgb
 
 
+RED_QUERY = [Query(text="red")]
 RED = (picture() == (255, 0, 0)).all(axis=2)
 
 
@@ -104,3 +112,26 @@ def form(content: bytes, *headers: str) -> bytes:
         *headers,
     ]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Browser]:
+    """Start a browser."""
+    with browser() as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def remote(server: RunningServer) -> Iterator[RemoteSegmenter]:
+    with RemoteSegmenter(server.url) as segmenter:
+        yield segmenter
+
+
+def frame_of(shade: int) -> Frame:
+    """Return a frame that no other test asks about."""
+    return Frame(rgb=picture(shade), camera="wrist", frame_id="lens", stamp_ns=5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -8,8 +8,7 @@ import pytest
 
 from support.model_server import PATIENCE_S, FakeEngine, running_server
 from support.polling import poll_until
-from tests.server.conftest import new_engine, picture
-from tests.server.test_remote import free_port
+from tests.server.conftest import free_port, new_engine, picture
 from xsam import (
     CheckpointError,
     DeadlineExceededError,

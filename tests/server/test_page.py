@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import shlex
 from collections.abc import Iterator
@@ -12,13 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from support.browser import browser, missing_browser
+from support.browser import missing_browser
 from support.model_server import FakeEngine, RunningServer, running_server
-from xsam import Frame, NoFrameError, Task
+from tests.server.browsing import (
+    BOWL,
+    HW,
+    MUG,
+    SCRIPT,
+    ask,
+    click,
+    colored,
+    on_screen,
+    open_picture,
+    page_engine,
+    poll,
+    status_is,
+)
+from xsam import Task
 from xsam.types.masks import BoolMask
 from xsam.types.visual_prompts import PromptKind
 
@@ -28,28 +40,10 @@ if TYPE_CHECKING:
 if MISSING := missing_browser():
     pytest.skip(MISSING, allow_module_level=True)
 
-HW = (120, 200)
-GRAY = 90
-SCRIPT = '<img src=x onerror="document.title=1">'
-
-
-def disk(x: int, y: int, radius: int) -> BoolMask:
-    rows, columns = np.mgrid[: HW[0], : HW[1]]
-    return np.asarray((columns - x) ** 2 + (rows - y) ** 2 <= radius**2)
-
-
-MUG, BOWL = disk(60, 50, 25), disk(150, 80, 18)
-
-
-@pytest.fixture(scope="module")
-def program() -> Iterator[Browser]:
-    with browser() as program:
-        yield program
-
 
 @pytest.fixture(scope="module")
 def engine() -> FakeEngine:
-    return FakeEngine({"mug": [MUG], "bowl": [BOWL], SCRIPT: [disk(20, 100, 10)]})
+    return page_engine()
 
 
 @pytest.fixture(scope="module")
@@ -72,52 +66,6 @@ def page(program: Browser, server: RunningServer, engine: FakeEngine) -> Iterato
     yield page
     context.close()
     assert problems == []
-
-
-def open_picture(
-    page: Page, name: str = "gray picture.png", *, hw: tuple[int, int] = HW, noise: bool = False
-) -> None:
-    rgb = np.full((*hw, 3), GRAY, np.uint8)
-    if noise:
-        rgb = np.random.default_rng(0).integers(0, 256, rgb.shape, np.uint8)
-    data = io.BytesIO()
-    Image.fromarray(rgb).save(data, "PNG")
-    page.set_input_files("#file", {"name": name, "mimeType": "image/png", "buffer": data.getvalue()})
-    page.wait_for_selector("#empty", state="hidden")
-
-
-def ask(page: Page, text: str, *, kind: str = "auto") -> None:
-    page.locator(f"label:has(input[value={kind}])").click()
-    page.fill("#text", text)
-    page.click("#go")
-
-
-def on_screen(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Return where the picture's position (x, y) is on the screen."""
-    box = page.locator("#view").bounding_box()
-    assert box is not None
-    return box["x"] + x * box["width"] / HW[1], box["y"] + y * box["height"] / HW[0]
-
-
-def click(page: Page, x: int, y: int, *, negative: bool = False) -> None:
-    """Click the middle of a pixel."""
-    if negative:
-        page.keyboard.down("Shift")
-    page.mouse.click(*on_screen(page, x + 0.5, y + 0.5))
-    if negative:
-        page.keyboard.up("Shift")
-
-
-def status_is(page: Page, text: str) -> None:
-    page.wait_for_function("text => document.querySelector('#status').textContent.includes(text)", arg=text)
-
-
-def colored(page: Page) -> BoolMask:
-    """Return which pixels of the picture the canvas shows in another color than gray (H, W)."""
-    image = Image.open(io.BytesIO(page.locator("#view").screenshot())).convert("RGB")
-    shown: NDArray[np.int16] = np.asarray(image.resize((HW[1], HW[0]), Image.Resampling.BOX), np.int16)
-    inside = np.pad(np.ones((HW[0] - 8, HW[1] - 8), np.bool_), 4)  # the frame around what has the focus
-    return np.asarray(np.ptp(shown, axis=2) > 8) & inside
 
 
 def last_query(engine: FakeEngine) -> Any:
@@ -336,83 +284,3 @@ def test_the_webcam(page: Page) -> None:
     page.wait_for_selector("#video", state="hidden")
     ask(page, "mug")
     status_is(page, "Not found")
-
-
-class OneCamera:
-    """A camera whose every picture is brighter than the one before."""
-
-    node = "/lab/xsam"
-    names = ("wrist", SCRIPT)
-
-    def __init__(self) -> None:
-        self.shade = 0
-
-    def newest_frame(self, camera: str) -> Frame:
-        if camera != "wrist":
-            raise NoFrameError("camera 'dead' has not delivered a frame", hint="is its driver running?")
-        self.shade += 1
-        return Frame(rgb=np.full((*HW, 3), self.shade % 256, np.uint8), camera=camera)
-
-
-def test_a_live_camera_of_the_robot(program: Browser, engine: FakeEngine) -> None:
-    cameras = OneCamera()
-    with running_server(lambda: engine, cameras=cameras) as running:
-        page = program.new_context().new_page()
-        page.set_default_timeout(20_000)
-        page.goto(running.url)
-        page.wait_for_selector("#camera", state="visible")
-        page.select_option("#camera", "wrist")
-        page.wait_for_selector("#live", state="visible")
-        poll(lambda: cameras.shade > 3)
-        page.click("#snap")
-        page.wait_for_selector("#live", state="hidden")
-        ask(page, "mug")
-        status_is(page, "Found: 1 object")
-        frame = engine.asked[-1][0]
-        assert isinstance(frame, Frame)
-        assert frame.camera == "wrist", "the frame itself, not the picture of it"
-        page.click("summary:has-text('Use this answer')")
-        page.click("[data-copy=ros2]")
-        assert page.inner_text("#copied").startswith("ros2 service call /lab/xsam/segment ")
-        assert 'camera: "wrist"' in page.inner_text("#copied")
-        page.select_option("#camera", SCRIPT)
-        status_is(page, "has not delivered a frame")
-        assert page.locator("#live").is_hidden()
-        assert page.title() != "1"
-        page.context.close()
-
-
-def test_on_a_phone_nothing_is_cut_off(program: Browser, server: RunningServer) -> None:
-    context = program.new_context(viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True)
-    page = context.new_page()
-    page.goto(server.url)
-    open_picture(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.touchscreen.tap(*on_screen(page, 60, 50))
-    status_is(page, "Found: 1 object")
-    context.close()
-
-
-def test_the_server_is_gone_and_comes_back(program: Browser) -> None:
-    page = program.new_context().new_page()
-    with running_server(lambda: FakeEngine({"mug": [MUG]})) as server:
-        page.goto(server.url)
-        page.wait_for_selector("#link[data-up=true]")
-        open_picture(page)
-        ask(page, "mug")
-        status_is(page, "Found")
-    page.click("#go")
-    status_is(page, "The server does not answer")
-    assert not colored(page).any(), "masks of another question are not left beside an error"
-    page.wait_for_selector("#link[data-up=false]")
-    with running_server(lambda: FakeEngine({"mug": [MUG]}), port=server.port):
-        page.wait_for_selector("#link[data-up=true]")
-        page.click("#go")
-        status_is(page, "Found: 1 object")
-    page.context.close()
-
-
-def poll(condition: Any) -> None:
-    from support.polling import poll_until
-
-    poll_until(condition, "the request", timeout_s=20.0)
