@@ -18,6 +18,7 @@ from support.browser import missing_browser
 from support.model_server import FakeEngine, RunningServer, running_server
 from tests.server.browsing import (
     BOWL,
+    GRAY,
     HW,
     MUG,
     SCRIPT,
@@ -235,6 +236,22 @@ def test_an_object_keeps_its_color(page: Page) -> None:
     ask(page, "bowl", kind="auto")
     status_is(page, "Found: 1 object")
     assert page.locator("#objects li .number").evaluate("n => n.style.borderColor") == color
+
+
+def test_the_copied_python_runs(
+    page: Page, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    click(page, 60, 50)
+    status_is(page, "Found")
+    page.click("summary:has-text('Use this answer')")
+    page.click("[data-copy=python]")
+    Image.fromarray(np.full((*HW, 3), GRAY, np.uint8)).save(tmp_path / "gray picture.png")
+    monkeypatch.chdir(tmp_path)
+    engine.asked.clear()
+    names: dict[str, Any] = {}
+    exec(page.inner_text("#copied"), names)
+    assert names["result"].found
+    assert last_query(engine).prompts[0].points_xy.tolist() == [[60, 50]]
 
 
 def test_the_answer_as_code(page: Page, server: RunningServer) -> None:

@@ -13,7 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from xsam.errors import InvalidImageError
-from xsam.media.messages.compressed_images import rgb_from_compressed
+from xsam.media.messages.compressed_images import is_plain_jpeg, rgb_from_compressed
 from xsam.media.messages.depth_images import (
     depth_from_compressed,
     depth_from_image,
@@ -97,7 +97,7 @@ class FrameDecoder:
             InvalidImageError: the color image cannot be decoded.
         """
         notes = self._stamp_notes(image)
-        message, rgb = self._decode_image(image, max_side_px, notes)
+        message, rgb, encoded = self._decode_image(image, max_side_px, notes)
         image_frame = message.header.frame_id
         header = Header(stamp=message.header.stamp, frame_id=self.parameters.frame_override or image_frame)
         color_frames = (image_frame, header.frame_id)
@@ -146,6 +146,7 @@ class FrameDecoder:
             depth_m=depth_m,
             intrinsics=intrinsics,
             lens=lens,
+            encoded=encoded,
         )
         return CameraFrame(
             frame=frame,
@@ -171,19 +172,22 @@ class FrameDecoder:
 
     def _decode_image(
         self, image: BufferedMessage, max_side_px: int, notes: list[str]
-    ) -> tuple[Any, NDArray[np.uint8]]:
+    ) -> tuple[Any, NDArray[np.uint8], bytes | None]:
+        """Return message, pixels, and the file of exactly these pixels, if there is one."""
         bit_depth = self.parameters.bit_depth
         if self.parameters.compressed:
             compressed = _deserialize(image, CompressedImage)
-            return compressed, rgb_from_compressed(
+            rgb = rgb_from_compressed(
                 compressed,
                 max_side_px=max_side_px,
                 bit_depth=bit_depth,
                 swap_red_blue=self.parameters.swap_red_blue,
                 notes=notes,
             )
+            is_plain = is_plain_jpeg(compressed) and not (bit_depth or self.parameters.swap_red_blue)
+            return compressed, rgb, bytes(compressed.data) if is_plain else None
         raw = _deserialize(image, Image)
-        return raw, rgb_from_image(raw, max_side_px=max_side_px, bit_depth=bit_depth, notes=notes)
+        return raw, rgb_from_image(raw, max_side_px=max_side_px, bit_depth=bit_depth, notes=notes), None
 
     def _decode_depth(
         self, depth: BufferedMessage, max_side_px: int, notes: list[str]

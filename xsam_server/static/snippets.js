@@ -26,12 +26,17 @@ export function python(query, fileName, origin) {
   if (query.thing_classes) parts.push(`thing_classes=(${query.thing_classes.map((name) => `${quote(name)},`).join(" ")})`);
   if (query.prompts) parts.push(`prompts=(${query.prompts.map((prompt) => `${pythonPrompt(prompt)},`).join(" ")})`);
   if (query.score_threshold !== undefined) parts.push(`score_threshold=${query.score_threshold}`);
-  const names = ["Query", query.task && "Task", query.prompts && "VisualPrompt"].filter(Boolean).join(", ");
-  return `from xsam import ${names}
+  const names = ["Frame", "Query", query.task && "Task", query.prompts && "VisualPrompt"].filter(Boolean).join(", ");
+  return `from pathlib import Path
+
+from xsam import ${names}
+from xsam.inference.images import read_image
 from xsam.remote import RemoteSegmenter
 
 with RemoteSegmenter(${quote(origin)}) as segmenter:
-    result = segmenter.segment(${quote(fileName)}, Query(${parts.join(", ")}))
+    frame = Frame(rgb=read_image(Path(${quote(fileName)})))
+    query = Query(${parts.join(", ")})
+    (result,) = segmenter.segment(frame, [query], deadline_s=60.0)
     print(result.status.value, result.segments.labels)
 `;
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import array
 import math
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import serialize_message
@@ -249,6 +251,33 @@ def test_compressed_color_and_depth(clock: FakeClock) -> None:
     np.testing.assert_array_equal(got.frame.rgb, rgb)
     assert got.frame.depth_m is not None
     np.testing.assert_allclose(got.frame.depth_m, depth_m, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("file_format", "kind", "parameters", "passed_on"),
+    [
+        ("jpeg", None, {}, True),
+        ("jpeg", "mono8; jpeg compressed mono8", {}, True),
+        ("png", None, {}, False),
+        ("jpeg", None, {"swap_red_blue": True}, False),
+        ("jpeg", None, {"bit_depth": 8}, False),
+        ("jpeg", "bayer_rggb8; jpeg compressed bayer_rggb8", {}, False),
+    ],
+)
+def test_the_file_of_a_jpeg_camera_goes_with_its_frame(
+    clock: FakeClock, file_format: str, kind: str | None, parameters: dict[str, Any], passed_on: bool
+) -> None:
+    """A server gets it untouched; not where others would see other pixels in it."""
+    camera = BufferedCamera(clock, compressed=True, **parameters)
+    rgb = np.zeros((8, 16, 3), np.uint8)
+    rgb[2:, 3:] = (10, 200, 30)
+    message = compressed_from_rgb(rgb, file_format)
+    if kind is not None:
+        gray = cv2.imencode(".jpg", np.ascontiguousarray(rgb[..., 1]))[1]
+        message.data, message.format = array.array("B", gray.tobytes()), kind
+    camera.buffer.image.store(camera.serialized(message, 0.0))
+    frame = camera.frame().frame
+    assert frame.encoded == (bytes(message.data) if passed_on else None)
 
 
 # ----------------------------------------------------------------------------------- statistics

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from lifecycle_msgs.msg import Transition
 
 from tests.ros.node_client import NodeClient
 from xsam import InvalidOptionError
@@ -19,6 +20,7 @@ from xsam_ros.srv import Segment
 
 pytest.importorskip("fastapi")  # `colcon test` runs without the server
 from support.model_server import FakeEngine, RunningServer, running_server
+from xsam_server.settings import Client, ServerSettings
 
 Eventually = Callable[..., Any]
 WHOLE = np.ones((24, 32), np.bool_)  # the mask of all of the image that `NodeClient.segment` sends
@@ -82,6 +84,24 @@ def test_the_server_answers_and_its_loss_is_typed(
     with running_server(engine, port=server.port):
         again = node.segment("red", timeout_s=20.0)
         assert again.status == Segment.Response.STATUS_ANSWERED
+
+
+def test_a_token_that_the_server_refuses_fails_configure_in_words(
+    spawn: Callable[..., Any], ros: Any, eventually: Eventually, tmp_path: Path
+) -> None:
+    node = NodeClient(ros)
+    token = tmp_path / "token"
+    token.write_text("a-wrong-token\n")
+    settings = ServerSettings(clients=(Client(name="spot", token="secret-of-spot"),))
+    with running_server(lambda: FakeEngine({"red": [WHOLE]}), settings) as server:
+        _start(spawn, server, token_file=str(token))
+        reason = eventually(lambda: node.status.last_error, "the reason")
+        assert "token is missing or wrong" in reason
+        assert "a-wrong-token" not in reason
+        assert node.status.state == "unconfigured"
+        token.write_text("secret-of-spot\n")
+        assert node.change(Transition.TRANSITION_CONFIGURE)
+        assert node.status.state == "inactive"
 
 
 def test_a_local_model_answers_meanwhile_and_says_so(

@@ -88,6 +88,15 @@ def rgb_from_compressed(
     return rgb_from_pixels(pixels, encoding, bit_depth=bit_depth, notes=notes)
 
 
+def is_plain_jpeg(message: RosCompressedImage) -> bool:
+    """Tell whether a message that can be decoded is a JPEG file that anybody decodes to the same pixels.
+
+    Not a Bayer mosaic, which looks gray to others, and not a PNG, which may have 16 bits or alpha.
+    """
+    original = message.format.partition(";")[0].strip()
+    return bytes(message.data[:3]) == b"\xff\xd8\xff" and not original.startswith("bayer_")
+
+
 def decode_image_file(
     data: memoryview | bytes, *, formats: tuple[str, ...], max_side_px: int = MAX_IMAGE_SIDE_PX
 ) -> NDArray[Any]:
