@@ -37,7 +37,7 @@ PAGE_PATHS = frozenset(_FILES)
 
 
 def add_page(app: FastAPI) -> None:
-    """Serve the pages and the files they are made of; nothing else of the folder, and no path of a request."""
+    """Serve the pages and their files; nothing else of the folder, and no path of a request."""
     for path, file in _FILES.items():
         app.get(path, include_in_schema=False)(_sender(file))
 
