@@ -9,9 +9,10 @@ import httpx
 import numpy as np
 import pytest
 
-from support.model_server import FakeEngine, running_server
+from support.model_server import PATIENCE_S, FakeEngine, running_server
+from support.polling import poll_until
 from tests.server.conftest import HEIGHT, RED, WIDTH, new_engine, picture, png
-from xsam import Task
+from xsam import RequestCancelledError, Task
 from xsam_server.settings import Client, ServerSettings
 
 IMAGE = "data:image/png;base64," + base64.b64encode(png(picture())).decode()
@@ -181,3 +182,19 @@ def test_tokens_and_limits_are_those_of_the_server() -> None:
 
 def _large() -> str:
     return base64.b64encode(png(np.zeros((100, 100, 3), np.uint8))).decode()
+
+
+def test_deadlines_and_closed_connections_end_a_request(engine: FakeEngine) -> None:
+    with (
+        running_server(lambda: engine, ServerSettings(max_deadline_s=0.5)) as running,
+        httpx.Client(base_url=running.url) as http,
+    ):
+        engine.free.clear()
+        late = predict(http, text_prompt="red")
+        assert (late.status_code, late.json()["code"]) == (504, "DEADLINE")
+    engine.ended_early.clear()
+    with running_server(lambda: engine) as running, httpx.Client(base_url=running.url, timeout=0.3) as http:
+        with pytest.raises(httpx.ReadTimeout):
+            predict(http, text_prompt="red")
+        poll_until(lambda: engine.ended_early, "the model to stop", timeout_s=PATIENCE_S)
+        assert isinstance(engine.ended_early[0], RequestCancelledError)
