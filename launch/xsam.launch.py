@@ -21,7 +21,7 @@ OVERRIDES = {
     "device": (str, "cpu, cuda, ..."),
     "dtype": (str, "auto, float32, bfloat16 or float16"),
     "llm_device": (str, "Device of the language model"),
-    "llm_weights": (str, "as_loaded or int8"),
+    "llm_weights": (str, "as_loaded, int8 or bfloat16"),
     "compiled": (bool, "true to compile the encoders"),
     "threads": (int, "CPU threads of PyTorch, 0 for as many as other programs leave free"),
     "frame_cache_mib": (int, "Memory for features of recent frames in MiB, 0 for none"),

@@ -27,6 +27,7 @@ from xsam.inference import video_forward
 from xsam.inference.acceleration import (
     compile_fixed_shapes,
     cpu_threads,
+    multiply_in_bfloat16,
     quantize_language_model,
 )
 from xsam.inference.census import census_names
@@ -83,7 +84,7 @@ class XSam:
         device: str = "auto",
         dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
         llm_device: str | None = None,
-        llm_weights: Literal["as_loaded", "int8"] = "as_loaded",
+        llm_weights: Literal["as_loaded", "int8", "bfloat16"] = "as_loaded",
         compiled: bool = False,
         threads: int | None = None,
         frame_cache_mib: float = DEFAULT_FRAME_CACHE_MIB,
@@ -95,7 +96,9 @@ class XSam:
             device: "auto" (CUDA when there is one), "cpu", "cuda", "cuda:1" …
             dtype: "auto" is bfloat16 on CUDA and float32 on the CPU.
             llm_device: device of the language model, if not the same as the rest.
-            llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao.
+            llm_weights: "int8" stores the language model's matrices in eight bits; needs torchao. "bfloat16"
+                stores and multiplies them in it, within a float32 model: a third faster on a known frame, for
+                CPUs with instructions for it.
             compiled: compile the encoders with `torch.compile` on the first frame, which takes about two
                 minutes on one core and needs a C++ compiler; without one, requests raise `ModelError`.
                 Saves a few percent on a new frame on one CPU core; not measured on a GPU.
@@ -124,6 +127,8 @@ class XSam:
             )
             if options.llm_weights == "int8":
                 quantize_language_model(network)
+            if options.llm_weights == "bfloat16":
+                multiply_in_bfloat16(network)
             if options.compiled:
                 compile_fixed_shapes(network)
         return cls(

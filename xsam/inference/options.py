@@ -11,6 +11,7 @@ import torch
 from xsam.config.fields import Choice, Field, Flag, Number, Whole, check_section
 from xsam.errors import InvalidOptionError
 from xsam.inference.acceleration import require_torchao
+from xsam.model.precision import computes_natively
 
 DEFAULT_FRAME_CACHE_MIB = 2048
 
@@ -54,7 +55,7 @@ OPTIONS: Mapping[str, Field] = {
     "device": Device(automatic=True),
     "dtype": Choice("auto", "float32", "bfloat16", "float16"),
     "llm_device": Device(optional=True),
-    "llm_weights": Choice("as_loaded", "int8"),
+    "llm_weights": Choice("as_loaded", "int8", "bfloat16"),
     "compiled": Flag(),
     "threads": Whole(1, 4096, optional=True),
     "frame_cache_mib": Number(0.0, 1e9),
@@ -68,7 +69,7 @@ class LoadOptions:
     device: torch.device
     dtype: torch.dtype
     llm_device: torch.device | None
-    llm_weights: Literal["as_loaded", "int8"]
+    llm_weights: Literal["as_loaded", "int8", "bfloat16"]
     compiled: bool
     threads: int | None
     frame_cache_mib: float
@@ -84,6 +85,12 @@ class LoadOptions:
         values = check_options(options)
         if values["llm_weights"] == "int8":
             require_torchao()
+        text_device = values["llm_device"] or values["device"]
+        if values["llm_weights"] == "bfloat16" and not computes_natively(text_device, torch.bfloat16):
+            raise InvalidOptionError(
+                'llm_weights must not be "bfloat16" on this processor, which has no instructions for it: '
+                'products would take several times longer than those of "as_loaded"'
+            )
         if values["dtype"] == "auto":
             values["dtype"] = "bfloat16" if values["device"].type == "cuda" else "float32"
         return cls(**{**values, "dtype": getattr(torch, values["dtype"])})

@@ -50,6 +50,13 @@ class NarrowLinear(nn.Linear):
         return out.unflatten(0, input.shape[:-1])
 
 
+class HalfLinear(nn.Linear):
+    """A linear layer that multiplies in the type of its weight and gives the type of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input.to(self.weight.dtype), self.weight, self.bias).to(input.dtype)
+
+
 class NarrowEmbedding(nn.Embedding):
     """An embedding whose table is stored in a narrower type than its output."""
 

@@ -29,7 +29,7 @@ class FleetOptions(BaseModel):
 
     model: str = Field("tiny", description="as `xsam serve MODEL`; a folder must be there on every node")
     device: str | None = Field(None, description="null: cuda if `num_gpus` is more than 0, else cpu")
-    llm_weights: Literal["as_loaded", "int8"] = "as_loaded"
+    llm_weights: Literal["as_loaded", "int8", "bfloat16"] = "as_loaded"
     threads: int | None = Field(None, ge=1, description="CPU threads of a replica")
     frame_cache_mib: float | None = Field(None, ge=0, description="features of earlier frames, per replica")
 

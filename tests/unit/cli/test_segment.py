@@ -219,7 +219,7 @@ def test_bugs_are_one_line_and_not_hidden(monkeypatch: pytest.MonkeyPatch) -> No
         (["--device", "cpu:7"], "INVALID_OPTION", "device must be"),
         (["--threads", "100000"], "INVALID_OPTION", "threads must be an integer from 1 to 4096 or null"),
         (["--threads", "0"], "USAGE", "Invalid value for '--threads'"),
-        (["--llm-weights", "int4"], "USAGE", "'int4' is not one of 'as_loaded', 'int8'"),
+        (["--llm-weights", "int4"], "USAGE", "'int4' is not one of 'as_loaded', 'int8', 'bfloat16'"),
         (["--threshold", "nan"], "USAGE", "Invalid value for '--threshold'"),
         (["--nonsense"], "USAGE", "No such option"),
         (["--box", "1,2"], "INVALID_QUERY", "--box takes 4 numbers"),

@@ -40,7 +40,7 @@ from xsam import (
         ({"llm_device": "tpu"}, "llm_device must be"),
         ({"dtype": "bf16"}, "dtype must be one of 'auto', 'float32', 'bfloat16', 'float16', got 'bf16'"),
         ({"dtype": torch.float16}, "dtype must be one of"),
-        ({"llm_weights": "int4"}, "llm_weights must be one of 'as_loaded', 'int8', got 'int4'"),
+        ({"llm_weights": "int4"}, "llm_weights must be one of 'as_loaded', 'int8', 'bfloat16', got 'int4'"),
         ({"compiled": "yes"}, "compiled must be true or false, got 'yes'"),
         ({"threads": 0}, "threads must be an integer from 1 to 4096 or null, got 0"),
         ({"threads": 2.5}, "threads must be"),

@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from support.golden import GOLDEN
-from xsam import ModelError, XSam
-from xsam.inference.acceleration import cpu_threads
+from xsam import InvalidOptionError, ModelError, XSam
+from xsam.inference.acceleration import cpu_threads, multiply_in_bfloat16
+from xsam.model.precision import computes_natively
+from xsam.weights.checkpoint import load_checkpoint
 
 PICTURE = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
 
@@ -67,6 +69,36 @@ def test_eight_bits_answer_alike(dtype: str) -> None:
     engine = XSam.load(GOLDEN / "a", device="cpu", dtype=dtype, llm_weights="int8")  # type: ignore[arg-type]
     rough = engine.segment(PICTURE, "mug")
     assert rough.segments.scores.tolist() == pytest.approx(exact.segments.scores.tolist(), abs=0.05)
+
+
+@pytest.mark.skipif(
+    not computes_natively(torch.device("cpu"), torch.bfloat16),
+    reason="this processor has no bfloat16 instructions",
+)
+def test_a_language_model_in_bfloat16_answers_alike() -> None:
+    model, tokenizer = load_checkpoint(GOLDEN / "a")
+    exact = XSam(model, tokenizer, model_id="a").segment(PICTURE, "mug")
+    engine = XSam.load(GOLDEN / "a", device="cpu", llm_weights="bfloat16")
+    rough = engine.segment(PICTURE, "mug")
+    assert rough.segments.scores.tolist() != exact.segments.scores.tolist()
+    assert rough.segments.scores.tolist() == pytest.approx(exact.segments.scores.tolist(), abs=0.05)
+
+
+@pytest.mark.parametrize("variant", ["a", "c"])
+def test_only_matrices_of_the_language_model_become_bfloat16(variant: str) -> None:
+    model, _ = load_checkpoint(GOLDEN / variant)
+    multiply_in_bfloat16(model)
+    narrow = {name for name, p in model.named_parameters() if p.dtype is torch.bfloat16}
+    assert narrow == {
+        name for name, p in model.named_parameters() if name.startswith("llm.model.layers") and p.ndim == 2
+    }
+
+
+def test_bfloat16_is_refused_where_it_would_be_slow(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Checked before anything is loaded: here there is nothing to load."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(InvalidOptionError, match="no instructions for it"):
+        XSam.load(tmp_path, device="cpu", llm_weights="bfloat16")
 
 
 @pytest.mark.slow
