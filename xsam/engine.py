@@ -39,7 +39,8 @@ from xsam.inference.images import ImageOrFrame, as_clip, as_frame
 from xsam.inference.options import DEFAULT_FRAME_CACHE_MIB, LoadOptions, check_options
 from xsam.inference.prepare import as_query, several
 from xsam.inference.stages import StageClock, guarded, model_errors
-from xsam.inference.video import VideoSession, VideoState, check_video_query
+from xsam.inference.video import VideoSession, VideoState
+from xsam.segmenter import check_video_query
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult
 from xsam.weights.checkpoint import load_checkpoint, resolve_model

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xsam.errors import InvalidQueryError, UnknownCameraError
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask, MaskRle, box_of_mask
-from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Timing
+from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task, Timing
 
 
 @runtime_checkable
@@ -131,10 +131,11 @@ class FrameSegmenter(Segmenter, Protocol):
 
 
 class Session(Protocol):
-    """One query on the frames of one video, whose model remembers earlier frames; see `VideoEngine`.
+    """One query on the frames of one video, each of which is answered with regard to earlier ones.
 
-    A request with a session that ends early leaves it as it was: the frame counts as dropped. Not for several
-    threads at once.
+    The model may remember them (see `VideoEngine`), or masks are carried from keyframes to the frames after
+    them (see `xsam.video`). A step that ends early leaves the session as it was: the frame counts as dropped.
+    Not for several threads at once.
     """
 
     @property
@@ -148,6 +149,21 @@ class Session(Protocol):
     @property
     def nbytes(self) -> int:
         """Memory that it takes, bytes."""
+        ...
+
+    def step(
+        self, source: Frame, *, deadline_s: float | None = None, on_stage: StageHook | None = None
+    ) -> SegmentationResult:
+        """Segment the next frame.
+
+        Args:
+            source: the frame.
+            deadline_s: seconds from now; None = no limit.
+            on_stage: called between stages of the model; may raise to end the step.
+
+        Raises:
+            XSamError: the frame has no result.
+        """
         ...
 
     def fork(self) -> Session:
@@ -202,6 +218,15 @@ class VideoEngine(Engine, Protocol):
     ) -> list[SegmentationResult]:
         """See `Engine.segment`; for a session, the frame is the next one of its video."""
         ...
+
+
+def check_video_query(query: Query) -> None:
+    """Raise `InvalidQueryError` for a query whose answer is generated: it has no masks to follow."""
+    if query.explain or query.resolved_task() in (Task.CHAT, Task.GROUNDED_CONVERSATION):
+        raise InvalidQueryError(
+            "a video session segments, it does not generate text",
+            hint="segment one frame with this query, then open a session for what it names",
+        )
 
 
 def video_engine(segmenter: Segmenter) -> VideoEngine | None:

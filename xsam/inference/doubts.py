@@ -190,10 +190,8 @@ def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResu
 
 def doubted(result: SegmentationResult) -> SegmentationResult:
     """Return the result with the status that its segments' doubts call for."""
-    doubts = any(result.segments.doubts)
-    if result.status not in (Status.FOUND, Status.UNSURE) or (result.status is Status.UNSURE) == doubts:
-        return result
-    return replace(result, status=Status.UNSURE if doubts else Status.FOUND)
+    found = result.status in (Status.FOUND, Status.UNSURE)
+    return result.with_doubts(result.segments.doubts) if found else result
 
 
 def compete(results: Sequence[SegmentationResult]) -> list[SegmentationResult]:

@@ -14,14 +14,14 @@ from typing import Protocol
 
 from torch import Tensor
 
-from xsam.errors import InvalidImageError, InvalidQueryError
+from xsam.errors import InvalidImageError
 from xsam.inference.family import PromptStates
 from xsam.inference.images import ImageOrFrame
 from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
 from xsam.model.memory import MemoryBank
 from xsam.types.deadline import StageHook
-from xsam.types.requests import Frame, Query, SegmentationResult, Task
+from xsam.types.requests import Frame, Query, SegmentationResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,12 +193,3 @@ class VideoSession:
     def fail(self) -> None:
         """Forget the video because the model failed."""
         self.state = self.state.restarted("the model failed")
-
-
-def check_video_query(query: Query) -> None:
-    """Raise `InvalidQueryError` for a query whose answer is generated: it has no masks to follow."""
-    if query.explain or query.resolved_task() in (Task.CHAT, Task.GROUNDED_CONVERSATION):
-        raise InvalidQueryError(
-            "a video session segments, it does not generate text",
-            hint="segment one frame with this query, then open a session for what it names",
-        )

@@ -1,4 +1,4 @@
-"""Pixels with more than 8 bits → uint8."""
+"""What is a usable image, and pixels with more than 8 bits → uint8."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xsam.errors import InvalidImageError
+from xsam.types.masks import MAX_IMAGE_SIDE_PX
 
 
 def used_bits(pixels: NDArray[np.unsignedinteger[Any]]) -> int:
@@ -62,3 +65,18 @@ def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     clipped = np.minimum(pixels, largest).astype(np.uint32)
     scaled: NDArray[np.uint8] = ((clipped * 255 + largest // 2) // largest).astype(np.uint8)
     return scaled
+
+
+def check_rgb(rgb: NDArray[Any]) -> None:
+    """Raise `InvalidImageError` unless `rgb` is a usable uint8 (H, W, 3) image."""
+    if not isinstance(rgb, np.ndarray):
+        raise InvalidImageError(f"an image must be a NumPy array, got {type(rgb).__name__}")
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise InvalidImageError(f"an image must be uint8 (H, W, 3) RGB, got {rgb.dtype} {rgb.shape}")
+    height, width = rgb.shape[:2]
+    if height == 0 or width == 0:
+        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
+    if max(height, width) > MAX_IMAGE_SIDE_PX:
+        raise InvalidImageError(
+            f"the image is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed"
+        )

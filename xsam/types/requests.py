@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import REFUSAL_CODES, InvalidImageError, InvalidQueryError, XSamError
 from xsam.types.arrays import Rebuilt, owned
+from xsam.types.carried import Carried
 from xsam.types.checks import (
     enum_member,
     flag,
@@ -29,6 +30,7 @@ from xsam.types.checks import (
 )
 from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
+from xsam.types.pixels import check_rgb
 from xsam.types.segments import Segments
 from xsam.types.visual_prompts import PromptKind, VisualPrompt
 
@@ -315,6 +317,7 @@ class SegmentationResult:
     frame_id: str = ""
     stamp_ns: int = 0
     timing: Timing = field(default_factory=Timing)
+    carried: Carried | None = None  # None = the model segmented this very frame
 
     @property
     def found(self) -> bool:
@@ -348,6 +351,11 @@ class SegmentationResult:
         """Return the same result with more notes."""
         return replace(self, notes=(*self.notes, *notes)) if notes else self
 
+    def with_doubts(self, doubts: Sequence[str]) -> SegmentationResult:
+        """Return the same result with these doubts about its segments, and the status that they call for."""
+        status = Status.UNSURE if any(doubts) else Status.FOUND
+        return replace(self, segments=replace(self.segments, doubts=tuple(doubts)), status=status)
+
     @classmethod
     def from_error(cls, error: XSamError, query: Query, frame: Frame) -> SegmentationResult:
         """Build the result of a query that was refused or failed."""
@@ -377,18 +385,3 @@ def _is_unicode(text: str) -> bool:
 def plain_name(name: str) -> str:
     """Return the name of a category without differences of case and spacing."""
     return " ".join(name.split()).casefold()
-
-
-def check_rgb(rgb: NDArray[Any]) -> None:
-    """Raise `InvalidImageError` unless `rgb` is a usable uint8 (H, W, 3) image."""
-    if not isinstance(rgb, np.ndarray):
-        raise InvalidImageError(f"an image must be a NumPy array, got {type(rgb).__name__}")
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
-        raise InvalidImageError(f"an image must be uint8 (H, W, 3) RGB, got {rgb.dtype} {rgb.shape}")
-    height, width = rgb.shape[:2]
-    if height == 0 or width == 0:
-        raise InvalidImageError(f"the image has no pixels: {width}×{height}")
-    if max(height, width) > MAX_IMAGE_SIDE_PX:
-        raise InvalidImageError(
-            f"the image is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed"
-        )
