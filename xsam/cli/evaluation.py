@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from xsam.cli import loading
+from xsam.cli.clips import evaluate_on_clips
 from xsam.cli.scores import describe_run, score_table
 from xsam.console import print_error, print_lines
 
@@ -35,7 +36,7 @@ _BELONGS_TO = {
     "count": "pictures",
     "resume": "out",
 }
-_DATA = ("scenes", "coco", "source", "benchmark")
+_DATA = ("scenes", "coco", "source", "benchmark", "clips")
 
 
 class _Evaluation(Protocol):
@@ -57,6 +58,14 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help=loading.MODEL_HELP)],
     scenes: Annotated[
         str | None, typer.Option(metavar="START:COUNT", help=f"Simulated scenes; default {DEFAULT_SCENES}.")
+    ] = None,
+    clips: Annotated[
+        str | None,
+        typer.Option(
+            metavar="START:COUNT",
+            help="Simulated clips, instead of scenes: J&F and identities over time, every frame segmented "
+            "or masks carried from keyframes: --clips 2000000:20.",
+        ),
     ] = None,
     benchmark: Annotated[
         str | None,
@@ -111,9 +120,23 @@ def evaluate(
     With --out, `torchrun` and `accelerate launch` start several processes that share the work. Exit code 1 if
     every question failed, 130 after Ctrl-C: the scores are those of the images until then.
     """
-    if sum(given is not None for given in (scenes, coco, source, benchmark)) > 1:
+    if sum(given is not None for given in (scenes, coco, source, benchmark, clips)) > 1:
         raise typer.BadParameter(f"give one of {', '.join(f'--{name}' for name in _DATA)}")
     _check_combination(context)
+    load = partial(
+        loading.load_model,
+        model,
+        device=device,
+        llm_device=llm_device,
+        llm_weights=llm_weights,
+        compiled=compiled,
+        threads=threads,
+        frame_cache_mib=frame_cache_mib,
+    )
+    if clips is not None:
+        if out is not None:
+            raise typer.BadParameter("--out is not for clips, whose scores are printed only")
+        evaluate_on_clips(load, _seeds(clips)[:limit], pictures=pictures, as_json=as_json)
     evaluation: dict[str, Any] = {"model": model}
     if benchmark is not None:
         if data is None:
@@ -138,15 +161,7 @@ def evaluate(
     processes, device = _join_processes(device, out)
     predictions = None if out is None else _prediction_file(out, evaluation, resume, processes)
     with Console(stderr=True, quiet=not processes.is_main).status("loading the model …"):
-        loaded = loading.load_model(
-            model,
-            device=device,
-            llm_device=llm_device,
-            llm_weights=llm_weights,
-            compiled=compiled,
-            threads=threads,
-            frame_cache_mib=frame_cache_mib,
-        )
+        loaded = load(device=device)
     scores = run(loaded, show_progress=True, pictures=sample, predictions=predictions, processes=processes)
     processes.leave()
     if processes.is_main:
@@ -225,11 +240,16 @@ def _prediction_file(
     return PredictionFile(folder, evaluation, resume=resume, processes=processes)
 
 
-def _open_scenes(text: str, limit: int | None, per_scene: int) -> _Evaluation:
-    from xsam.eval.scenes import evaluate as run
+def _seeds(text: str) -> range:
     from xsam.eval.scenes import parse_seeds
 
-    return partial(run, seeds=parse_seeds(text)[:limit], per_scene=per_scene)
+    return parse_seeds(text)
+
+
+def _open_scenes(text: str, limit: int | None, per_scene: int) -> _Evaluation:
+    from xsam.eval.scenes import evaluate as run
+
+    return partial(run, seeds=_seeds(text)[:limit], per_scene=per_scene)
 
 
 def _open_benchmark(name: str, folder: Path, images: Path | None, limit: int | None) -> _Evaluation:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from xsam.engine import XSam
     from xsam.media.run import Summary
     from xsam.media.sinks.base import Sink
+    from xsam.segmenter import Session
 
 SAVE_KINDS = ("png", "labels", "video", "coco", "yolo", "jsonl", "mcap")
 _CANCELLED = 130  # the exit code of a command that Ctrl-C ended
@@ -48,6 +49,7 @@ class RunOptions:
     sources: SourceOptions
     every: Every
     track: bool
+    propagate: int | None  # frames from one keyframe to the next; None = the model sees every frame
     resume: bool
     as_json: bool
     model: str
@@ -88,17 +90,20 @@ def segment_recording(
         "queries": [query_to_body(query).model_dump(mode="json") for query in queries],
         "every": {"frames": options.every.frames, "seconds": options.every.seconds},
         "track": options.track,
+        **({} if options.propagate is None else {"propagate": options.propagate}),
     }
     console = Console(stderr=True, quiet=options.as_json and not Console(stderr=True).is_terminal)
     with closing(Journal(folder, run, resume=options.resume)) as journal:
         sinks = open_sinks(options.save, folder, queries)
         with console.status("loading the model …"):
             engine = load()
-        with_memory = options.track and engine.has_memory
-        sessions = [engine.open_session(query) for query in queries] if with_memory else []
+        sessions = _open_sessions(engine, queries, options)
 
         def ask(frame: Frame, asked: Sequence[Query]) -> list[SegmentationResult]:
-            return engine.segment(frame, sessions or asked, keep_frame=False)
+            if options.propagate is not None:
+                return [session.step(frame) for session in sessions]
+            remembering: Any = sessions or asked  # the sessions are the engine's own
+            return engine.segment(frame, remembering, keep_frame=False)
 
         def forget() -> None:
             for session in sessions:
@@ -118,12 +123,26 @@ def segment_recording(
             )
         entry = next(journal.entries(), {}) if options.single else {}
     if sessions and summary.known:
-        summary.notes["the model's memory of earlier frames began anew where the run was resumed"] += 1
+        summary.notes["what was remembered of earlier frames began anew where the run was resumed"] += 1
     if options.as_json and "results" in entry:
         typer.echo(json.dumps(entry["results"][0]))
     else:
         report(summary, as_json=options.as_json)
     raise typer.Exit(_CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
+
+
+def _open_sessions(engine: XSam, queries: Sequence[Query], options: RunOptions) -> list[Session]:
+    """Open a session for each query, if frames are not segmented one by one."""
+    if options.propagate is not None:
+        from xsam.video.motion import CameraMotion
+        from xsam.video.propagation import PropagationOptions
+        from xsam.video.session import open_propagation
+
+        motion, keyframes = CameraMotion(), PropagationOptions(every=options.propagate)
+        return [open_propagation(engine, query, keyframes, motion=motion) for query in queries]
+    if options.track and engine.has_memory:
+        return [engine.open_session(query) for query in queries]
+    return []
 
 
 def open_sinks(kinds: Sequence[str], folder: Path, queries: Sequence[Query]) -> list[Sink]:

@@ -115,6 +115,17 @@ def segment(
             rich_help_panel=_RECORDINGS,
         ),
     ] = False,
+    propagate: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            metavar="N",
+            help="Let the model see one frame in N, more when something changes, and carry its masks to "
+            "the frames between: --propagate 10.",
+            rich_help_panel=_RECORDINGS,
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -198,7 +209,7 @@ def segment(
         frame_cache_mib=frame_cache_mib,
     )
     picture = single_picture(names)
-    if picture is not None and len(queries) == 1 and not (kinds or resume or track):
+    if picture is not None and len(queries) == 1 and not (kinds or resume or track or propagate):
         _segment_picture(picture, queries[0], load, out, as_json)
         return
     for query in queries:
@@ -218,6 +229,7 @@ def segment(
         ),
         every=Every.parse(every),
         track=track,
+        propagate=propagate,
         resume=resume,
         as_json=as_json,
         model=model,

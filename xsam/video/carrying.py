@@ -21,13 +21,17 @@ _MARGIN = 4  # cells around an object that its field covers
 _SMOOTHING = (9, 9)  # cells
 _PRIOR = 0.01  # weight of the motion of the object as a whole, where nothing of it is near
 _APART = 0.25  # cells by which a part of an object may move otherwise than the whole
-_CLEARLY = 4.0  # gray values by which a cell's own flow must explain it better
 _MIN_CELLS = 6
+_FLAT = 4.0  # squared gray values per cell: what has smaller slopes says little about its place
+_MAX_DRIFT = 1.0  # cells that one frame corrects
 _DAMPING = 1e-3
 _FITS = 3
+_STILL_IN_FRONT = 0.5  # factor of the misfit: who is in front does not change from frame to frame
 _PRESENT = 0.05  # share of a cell from which on an object is in it
 _MIN_AREA = 0.5  # cells; what is smaller is gone
+_SLIVER = 0.15  # share of an object below which it has left through the edge of the image
 _GRAY_TOLERANCE = 20.0  # by which a cell may differ from what it showed in the keyframe
+_AROUND = np.ones((3, 3), np.uint8)
 _OTHER_MOTION = 1.0  # cells by which what covers an object moves otherwise
 
 Window = tuple[slice, slice]
@@ -43,7 +47,7 @@ class CarriedMask:
         gray: (h, w) of the keyframe.
         image_hw: (H, W) in pixels.
         origin_xy: first cell of `offsets`.
-        offsets: from cells of the newest frame to their places in the keyframe, in a window around the object.
+        offsets: from cells of the newest frame to their places in the keyframe, in a window around it.
         visible: (h, w) share of each cell in the newest frame; not where something else covers the object.
         flow: of the last step, in the window.
         covered: (h, w) True where something else covers the object, in the window; None = nowhere.
@@ -71,7 +75,9 @@ class CarriedMask:
         if not crop.pixels.size:
             return None
         height, width = grid_hw(image_hw)
-        coverage = cv2.resize(mask.decode().view(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA)
+        coverage = cv2.resize(
+            mask.decode().view(np.uint8) * 255, (width, height), interpolation=cv2.INTER_AREA
+        )
         coverage = coverage.astype(np.float32) / 255.0
         window = _window(coverage)
         if window is None:  # it is smaller than the noise
@@ -87,6 +93,11 @@ class CarriedMask:
             visible=coverage,
             flow=np.zeros(shape, np.float32),
         )
+
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.mask.pixels, self.coverage, self.offsets, self.visible, self.flow)
+        return sum(array.nbytes for array in arrays)
 
     @property
     def window(self) -> Window:
@@ -110,14 +121,16 @@ class CarriedMask:
         left, top = self.origin_xy
         before = sample(self.offsets, displaced(flow, (origin_xy[0] - left, origin_xy[1] - top)))
         offsets = flow + before
+        offsets = offsets + _drift(motion.gray[window], self.gray, self.coverage, offsets, origin_xy)
         moved = replace(self, origin_xy=origin_xy, offsets=offsets, flow=flow)
         return moved._compared(motion, window)
 
     def _compared(self, motion: Motion, window: Window) -> CarriedMask | None:
         """Return this with what can be seen of the object, by comparison with the keyframe."""
         sources = displaced(self.offsets, self.origin_xy)
-        coverage = cv2.remap(self.coverage, sources, None, cv2.INTER_LINEAR)
-        if float(coverage.sum()) < _MIN_AREA:
+        coverage = sample(self.coverage, sources, outside=0.0)
+        remaining = float(coverage.sum())
+        if remaining < (_SLIVER * float(self.coverage.sum()) if self._is_at_edge() else _MIN_AREA):
             return None
         difference = motion.gray[window].astype(np.float32) - sample(self.gray, sources).astype(np.float32)
         inside = coverage > 0.5
@@ -126,16 +139,22 @@ class CarriedMask:
         difference -= np.median(difference[inside])  # the light may have changed
         differs = np.abs(difference) > _GRAY_TOLERANCE
         other = ((motion.backward[window] - self.flow) ** 2).sum(axis=2) > _OTHER_MOTION**2
-        covered = cv2.morphologyEx((differs & other).view(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+        strange = (differs & other).view(np.uint8)
+        # Cells at the edge show the background, too: only what reaches further in covers the object.
+        inner = cv2.erode(inside.view(np.uint8), _AROUND)
+        covered = cv2.dilate(strange & inner, _AROUND) & strange
         visible = np.zeros_like(self.coverage)
         visible[window] = coverage * (covered == 0)
         return replace(
             self,
             visible=visible,
             covered=covered.view(np.bool_) if covered.any() else None,
-            fronts=(),
             agreement=1.0 - float(np.count_nonzero(differs & inside)) / float(np.count_nonzero(inside)),
         )
+
+    def _is_at_edge(self) -> bool:
+        (rows, columns), (height, width) = self.window, self.coverage.shape
+        return bool(rows.start == 0 or columns.start == 0 or rows.stop == height or columns.stop == width)
 
     def enters_by(self) -> float:
         """Return how many cells an object that the edge of the image cut off has moved inwards since."""
@@ -149,7 +168,7 @@ class CarriedMask:
         return max((way for is_cut, way in ways if is_cut), default=0.0)
 
     def misfit(self, motion: Motion, cells: NDArray[np.bool_]) -> float:
-        """Return how badly the object explains what some cells of the grid show: by motion and by gray value."""
+        """Return how badly the object explains the motion and the gray values of some cells of the grid."""
         window = self.window
         chosen = cells[window]
         flow = np.sqrt(((motion.backward[window] - self.flow)[chosen] ** 2).sum(axis=1))
@@ -173,10 +192,13 @@ class CarriedMask:
             ]
         )
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        offsets = cv2.warpAffine(self.offsets, to_cells, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        border = cv2.BORDER_REPLICATE
+        offsets: Field = np.asarray(
+            cv2.warpAffine(self.offsets, to_cells, size, flags=flags, borderMode=border), np.float32
+        )
         offsets *= np.array([cell_x, cell_y], np.float32)
         places = displaced(offsets, (left - self.mask.left, top - self.mask.top))
-        pixels = cv2.remap(self.mask.pixels.view(np.uint8) * 255, places, None, cv2.INTER_LINEAR) > 127
+        pixels = sample(self.mask.pixels.view(np.uint8) * np.uint8(255), places, outside=0.0) > 127
         if self.covered is not None:
             covered = cv2.warpAffine(self.covered.view(np.uint8) * 255, to_cells, size, flags=flags)
             pixels &= covered <= 127
@@ -188,7 +210,7 @@ def behind(masks: Sequence[CarriedMask | None], motion: Motion) -> tuple[Carried
 
     Masks that overlapped in the keyframe, such as a mug and its handle, go on to do so.
     """
-    result = list(masks)
+    result = [mask and replace(mask, fronts=()) for mask in masks]
     for one in range(len(result)):
         for other in range(one):
             first, second = result[one], result[other]
@@ -197,10 +219,12 @@ def behind(masks: Sequence[CarriedMask | None], motion: Motion) -> tuple[Carried
             both = (first.visible > 0.5) & (second.visible > 0.5)
             if not both.any() or float(np.minimum(first.coverage, second.coverage).sum()) > both.sum() / 2:
                 continue
-            if first.misfit(motion, both) <= second.misfit(motion, both):
-                back, front = other, one
-            else:
-                back, front = one, other
+            misfits = {one: first.misfit(motion, both), other: second.misfit(motion, both)}
+            for key, rival in ((one, other), (other, one)):
+                earlier = masks[rival]
+                if earlier is not None and key in earlier.fronts:  # it was in front one frame ago
+                    misfits[key] *= _STILL_IN_FRONT
+            front, back = sorted(misfits, key=lambda key: misfits[key])
             hidden, cover = result[back], result[front]
             assert hidden is not None
             assert cover is not None
@@ -256,32 +280,67 @@ def _window(coverage: Plane) -> Window | None:
     )
 
 
-def _own_flow(motion: Motion, window: Window, visible_guess: Plane, visible: Plane) -> Field:
+def _own_flow(motion: Motion, window: Window, guess: Plane, visible: Plane) -> Field:
     """Return the flow of an object in a window: smoothed inside, extended beyond its edge.
 
     Cells at the edge of a thin or fast object show the flow of what is behind it. So a cell that moves unlike
-    the object as a whole counts only if its own flow explains its gray value clearly better.
+    the object as a whole counts little, except where all around it do so: a part that moves by itself.
 
     Args:
         motion: from the frame before.
         window: around the object.
-        weights: of its cells.
+        guess: (h, w) where it should be by the flow of each cell.
+        visible: (h, w) where it was.
     """
     flow = motion.backward[window]
     origin_xy = (window[1].start, window[0].start)
-    whole = _affine(flow, visible_guess[window] * motion.consistent[window])
+    whole = _affine(flow, guess[window] * motion.consistent[window])
     weights = sample(visible, displaced(whole, origin_xy)) * (motion.consistent[window] + np.float32(1e-3))
     apart = ((flow - whole) ** 2).sum(axis=2)
-    gray = motion.gray[window].astype(np.float32)
-    errors = [
-        cv2.blur(np.abs(gray - sample(motion.gray_before, displaced(each, origin_xy)).astype(np.float32)), (3, 3))
-        for each in (flow, whole)
-    ]
-    explained = errors[0] + _CLEARLY < errors[1]
-    weights = np.where(explained, weights, weights / (1.0 + apart / _APART**2)).astype(np.float32)
+    weights /= (1.0 + apart / _APART**2).astype(np.float32)
     smooth = cv2.GaussianBlur(np.dstack([(flow - whole) * weights[..., None], weights]), _SMOOTHING, 0)
-    own: Field = whole + smooth[..., :2] / (smooth[..., 2:] + _PRIOR)
-    return own
+    return np.asarray(whole + smooth[..., :2] / (smooth[..., 2:] + _PRIOR), np.float32)
+
+
+def _drift(
+    gray: NDArray[np.uint8],
+    before: NDArray[np.uint8],
+    coverage: Plane,
+    offsets: Field,
+    origin_xy: tuple[int, int],
+) -> Field:
+    """Return the affine change of offsets after which an object looks most as in the keyframe.
+
+    It is a single Gauss-Newton step, so a small error of the flow does not grow from frame to frame.
+
+    Args:
+        gray: (h, w) of the window in the newest frame.
+        before: (h, w) of the keyframe.
+        coverage: (h, w) of the object in the keyframe.
+        offsets: of the window.
+        origin_xy: its first cell.
+    """
+    sources = displaced(offsets, origin_xy)
+    shown = sample(before, sources).astype(np.float32)
+    weights = sample(coverage, sources, outside=0.0)
+    difference = gray.astype(np.float32) - shown
+    total = float(weights.sum())
+    if total < _MIN_CELLS:
+        return np.zeros_like(offsets)
+    difference -= float((difference * weights).sum()) / total
+    weights = weights / (1.0 + (difference / _GRAY_TOLERANCE) ** 2)
+    dx, dy = cv2.Sobel(shown, cv2.CV_32F, 1, 0, scale=0.125), cv2.Sobel(shown, cv2.CV_32F, 0, 1, scale=0.125)
+    height, width = gray.shape
+    scale = max(height, width)
+    x = (np.arange(width, dtype=np.float32) / scale - 0.5)[None, :]
+    y = (np.arange(height, dtype=np.float32) / scale - 0.5)[:, None]
+    slopes = np.stack([dx, dy, dx * x, dy * x, dx * y, dy * y]).reshape(6, -1)
+    weighted = slopes * weights.ravel()
+    damping = _FLAT * total * np.diag([1.0, 1.0, 0.1, 0.1, 0.1, 0.1])
+    step = np.linalg.solve(weighted @ slopes.T + damping, weighted @ difference.ravel())
+    step = np.clip(step, -_MAX_DRIFT, _MAX_DRIFT).astype(np.float32)
+    change: Field = np.dstack([step[k] + step[2 + k] * x + step[4 + k] * y for k in (0, 1)])
+    return change
 
 
 def _affine(flow: Field, weights: Plane) -> Field:
@@ -305,4 +364,4 @@ def _affine(flow: Field, weights: Plane) -> Field:
     x = np.arange(width) / scale - 0.5
     y = np.arange(height) / scale - 0.5
     whole = fitted[0] + x[None, :, None] * fitted[1] + y[:, None, None] * fitted[2]
-    return whole.astype(np.float32)
+    return np.asarray(whole, np.float32)

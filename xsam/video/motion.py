@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -15,6 +16,8 @@ Field = NDArray[np.float32]
 
 Plane = NDArray[np.float32]
 """(h, w) one number per cell."""
+
+Number = TypeVar("Number", np.float32, np.uint8)
 
 GRID_SIDE = 160
 """Cells along the longer side of an image: 4 px each at 640×480. Half of that loses small objects, twice as
@@ -47,11 +50,12 @@ class CameraMotion:
     """The motion of one camera's images, from frame to frame. Sessions of the camera may share it."""
 
     def __init__(self) -> None:
-        flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+        vision: Any = cv2  # whose annotations lack it
+        flow = vision.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
         flow.setFinestScale(0)
         flow.setPatchStride(_PATCH_STRIDE)
         flow.setGradientDescentIterations(_DESCENT_STEPS)
-        # It would smooth the flow across the edges of objects, at twice the time; each object smooths its own.
+        # It would smooth across the edges of objects, at twice the time; each object smooths its own flow.
         flow.setVariationalRefinementIterations(0)
         self._flow = flow
         self._frame: Frame | None = None
@@ -73,14 +77,23 @@ class CameraMotion:
             return None
         if frame.stamp_ns < before.stamp_ns:
             return None
-        backward = self._flow.calc(gray, gray_before, None)
-        forward = self._flow.calc(gray_before, gray, None)
+        backward, forward = self._calculate(gray, gray_before), self._calculate(gray_before, gray)
         there = sample(forward, displaced(backward))
         error = (backward + there) ** 2
         length = backward**2 + there**2
         consistent = error.sum(axis=2) <= _TOLERANCE**2 + _RELATIVE_TOLERANCE**2 * length.sum(axis=2)
         self._motion = Motion(backward=backward, consistent=consistent, gray=gray, gray_before=gray_before)
         return self._motion
+
+    def _calculate(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Field:
+        nothing_known: Any = None
+        return np.asarray(self._flow.calc(first, second, nothing_known), np.float32)
+
+    def fork(self) -> CameraMotion:
+        """Return the same, to go on by itself with other frames."""
+        other = CameraMotion()
+        other._frame, other._gray, other._motion = self._frame, self._gray, self._motion
+        return other
 
     @property
     def gray(self) -> NDArray[np.uint8]:
@@ -111,11 +124,23 @@ def displaced(field: Field, origin_xy: tuple[int, int] = (0, 0)) -> Field:
         origin_xy: its first cell.
     """
     places = field.copy()
-    places[..., 0] += np.arange(origin_xy[0], origin_xy[0] + field.shape[1], dtype=np.float32)
-    places[..., 1] += np.arange(origin_xy[1], origin_xy[1] + field.shape[0], dtype=np.float32)[:, None]
+    (left, top), (height, width) = origin_xy, field.shape[:2]
+    places[..., 0] += np.arange(left, left + width, dtype=np.float32)
+    places[..., 1] += np.arange(top, top + height, dtype=np.float32)[:, None]
     return places
 
 
-def sample(values: NDArray, places: Field) -> NDArray:  # type: ignore[type-arg]
-    """Return values of the grid at places between its cells; outside of it, those at its edge."""
-    return cv2.remap(values, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+def sample(values: NDArray[Number], places: Field, *, outside: float | None = None) -> NDArray[Number]:
+    """Return values of the grid at places between its cells.
+
+    Args:
+        values: (h, w) or (h, w, C).
+        places: (H, W, 2) x, y in cells.
+        outside: value beyond the grid; None = that at its edge.
+    """
+    border = cv2.BORDER_REPLICATE if outside is None else cv2.BORDER_CONSTANT
+    no_second_map: Any = None
+    sampled: Any = cv2.remap(
+        values, places, no_second_map, cv2.INTER_LINEAR, borderMode=border, borderValue=outside or 0.0
+    )
+    return cast("NDArray[Number]", sampled)

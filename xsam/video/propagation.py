@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.types.carried import Carried
-from xsam.types.masks import MaskRle
-from xsam.types.requests import Frame, Query, SegmentationResult, Status
+from xsam.types.masks import MaskCrop, MaskRle
+from xsam.types.requests import Frame, Query, SegmentationResult, Status, VisualPrompt
 from xsam.video.carrying import CarriedMask, behind, cut
 from xsam.video.motion import Field, Motion, displaced, sample
 
@@ -26,7 +26,10 @@ _NEW_VIEW = 0.06
 _ENTERING_CELLS = 2.0
 """How far an object that the edge of the image cut off may move inwards: more of it is in view then."""
 
-_DUE_CONFIDENCE = 0.8
+_DUE_CONFIDENCE = 0.7
+_POINTING_CONFIDENCE = 0.6
+"""Of a mask, from which on it may take the place of what was pointed at."""
+
 _GRAY_TOLERANCE = 20.0
 _FADING = 0.99  # of the confidence, with each frame
 
@@ -57,6 +60,11 @@ class _Since:
     consistent: NDArray[np.bool_]
     frames: int = 0
 
+    @property
+    def nbytes(self) -> int:
+        arrays = (self.frame.rgb, self.gray, self.offsets, self.consistent)
+        return sum(array.nbytes for array in arrays)
+
     @classmethod
     def begin(cls, frame: Frame, gray: NDArray[np.uint8]) -> _Since:
         return cls(
@@ -69,15 +77,11 @@ class _Since:
     def advanced(self, motion: Motion, places: Field) -> _Since:
         offsets = motion.backward + sample(self.offsets, places)
         seen = sample(self.consistent.view(np.uint8) * 255, places) > 127
-        return replace(
-            self, offsets=offsets, consistent=motion.consistent & seen, frames=self.frames + 1
-        )
+        return replace(self, offsets=offsets, consistent=motion.consistent & seen, frames=self.frames + 1)
 
     def as_motion(self, gray: NDArray[np.uint8]) -> Motion:
         """Return the motion from that frame to the newest one in one step."""
-        return Motion(
-            backward=self.offsets, consistent=self.consistent, gray=gray, gray_before=self.gray
-        )
+        return Motion(backward=self.offsets, consistent=self.consistent, gray=gray, gray_before=self.gray)
 
     def news(self, gray: NDArray[np.uint8]) -> str:
         """Return what in the newest frame that frame does not show; "" = nothing of importance."""
@@ -110,6 +114,8 @@ class Propagation:
         self._since: _Since | None = None  # the keyframe
         self._held: _Since | None = None
         self._wanted = False
+        self._refusal: SegmentationResult | None = None  # of the last keyframe, if it was not answered
+        self._asked: tuple[int, ...] = ()  # label indices of the masks that took the place of prompts
 
     def advance(self, frame: Frame, gray: NDArray[np.uint8], motion: Motion | None) -> None:
         """Carry the masks to the next frame.
@@ -162,6 +168,54 @@ class Propagation:
             return "an object does not look as it did"
         return since.news(self._gray)
 
+    def keyframe_query(self) -> Query | None:
+        """Return what to ask a model without memory about the newest frame.
+
+        Visual prompts belong to the first frame. In later ones, the masks of what they pointed at take their
+        place, as far as these can be trusted.
+
+        Returns:
+            None if nothing of what was pointed at is in view any more.
+        """
+        query, answer = self.query, self._answer
+        if not query.prompts or answer is None:
+            return query
+        assert self._frame is not None
+        best: dict[int, MaskCrop] = {}
+        for index, crop in enumerate(cut(self._masks)):
+            mask = self._masks[index]
+            number = int(answer.segments.label_indices[index])
+            if crop is None or mask is None or number in best:
+                continue
+            if self._confidence(mask) >= _POINTING_CONFIDENCE:
+                best[number] = crop
+        self._asked = tuple(sorted(best))
+        prompts = []
+        for number in self._asked:
+            pixels = np.zeros(self._frame.image_hw, np.bool_)
+            pixels[best[number].window] = best[number].pixels
+            prompts.append(VisualPrompt.from_mask(pixels))
+        return replace(query, prompts=tuple(prompts), task=query.resolved_task()) if prompts else None
+
+    def as_asked(self, answer: SegmentationResult) -> SegmentationResult:
+        """Return the answer to `keyframe_query` as that to the query itself."""
+        segments, labels = answer.segments, {}
+        if self._asked and self._answer is not None:
+            before = self._answer.segments
+            labels = dict(zip(before.label_indices.tolist(), before.labels, strict=True))
+            indices = np.array([self._asked[index] for index in segments.label_indices.tolist()], np.int32)
+            segments = replace(
+                segments, label_indices=indices, labels=tuple(labels[index] for index in indices.tolist())
+            )
+        self._asked = ()
+        return replace(answer, query=self.query, segments=segments)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of masks and of what has happened since their frame, bytes."""
+        masks = [mask.nbytes for mask in self._masks if mask is not None]
+        return sum(masks) + sum(since.nbytes for since in (self._since, self._held) if since is not None)
+
     def hold(self) -> None:
         """Keep the newest frame as the next keyframe, until `correct` or `release`; see `advance` first."""
         assert self._frame is not None
@@ -179,9 +233,13 @@ class Propagation:
         (refused, failed): earlier masks stay, and the next frame is due.
         """
         held, self._held = self._held, None
-        if held is None or not answer.answered:
+        if held is None:
+            return
+        if not answer.answered:
+            self._refusal = answer
             return
         assert self._gray is not None
+        self._refusal = None
         self._wanted = False
         masks = [CarriedMask.of(mask, held.gray) for mask in answer.segments.masks]
         if held.frames:
@@ -191,10 +249,13 @@ class Propagation:
         self._answer, self._masks, self._since = answer, tuple(masks), held
 
     def result(self) -> SegmentationResult | None:
-        """Return the masks in the newest frame; None before the first keyframe."""
+        """Return the masks in the newest frame; None before the first keyframe.
+
+        As long as no keyframe was answered, it is what the model said instead, and why.
+        """
         answer, since, frame = self._answer, self._since, self._frame
         if answer is None or since is None or frame is None:
-            return None
+            return self._refusal
         if not since.frames:
             return answer
         age_s = (frame.stamp_ns - since.frame.stamp_ns) * 1e-9
@@ -209,9 +270,12 @@ class Propagation:
         segments = replace(
             answer.segments[np.array(kept, np.intp)], masks=masks, boxes_xyxy=boxes, locations=()
         )
+        refusal = self._refusal
+        notes = () if refusal is None else (f"the last keyframe has no answer: {refusal.message}",)
         carried = replace(
             answer,
             segments=segments,
+            notes=(*answer.notes, *notes),
             camera=frame.camera,
             frame_id=frame.frame_id,
             stamp_ns=frame.stamp_ns,

@@ -17,6 +17,7 @@ from xsam.errors import (
     XSamError,
     error_for_code,
 )
+from xsam.types.carried import Carried
 from xsam.types.location import Location3D
 from xsam.types.masks import MaskRle
 from xsam.types.requests import (
@@ -30,6 +31,7 @@ from xsam.types.requests import (
 )
 from xsam.wire.models import (
     MAX_QUERIES,
+    CarriedBody,
     ErrorBody,
     InstanceBody,
     LocationBody,
@@ -154,6 +156,7 @@ def result_to_body(result: SegmentationResult) -> ResultBody:
             for label, index, score, doubt, track_id, box, location, mask in zip(*columns, strict=True)
         ],
         timing_s={name: round(seconds, 6) for name, seconds in result.timing.stages_s.items()},
+        carried=None if result.carried is None else CarriedBody(**asdict(result.carried)),
     )
 
 
@@ -204,6 +207,7 @@ def result_from_body(body: ResultBody, *, query: Query, frame: Frame | None = No
         frame_id="" if frame is None else frame.frame_id,
         stamp_ns=0 if frame is None else frame.stamp_ns,
         timing=Timing(stages_s=dict(body.timing_s)),
+        carried=None if body.carried is None else Carried(**body.carried.model_dump()),
     )
 
 

@@ -110,6 +110,15 @@ class InstanceBody(_Answer):
     mask: MaskBody
 
 
+class CarriedBody(_Answer):
+    """The masks are those of an earlier frame, carried along with the image since; see `Carried`."""
+
+    keyframe_ns: int = Field(description="stamp of that frame")
+    age_s: float
+    frames: int = Field(description="frames since")
+    confidence: float = Field(description="0 to 1; falls with time, drift and change")
+
+
 class ResultBody(_Answer):
     """The result of one query."""
 
@@ -129,6 +138,9 @@ class ResultBody(_Answer):
     image: SizeBody
     segments: list[InstanceBody]
     timing_s: dict[str, float]
+    carried: CarriedBody | None = Field(
+        None, exclude_if=not_, description="left out: the model segmented this very frame"
+    )
 
 
 class ResponseBody(_Answer):
