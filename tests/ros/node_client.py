@@ -74,10 +74,15 @@ class NodeClient:
         return self.set_stream_queries(queries, camera=camera, rate_hz=rate_hz)
 
     def set_stream_queries(
-        self, queries: list[messages.SegmentQuery], *, camera: str = "front", rate_hz: float = 0.0
+        self,
+        queries: list[messages.SegmentQuery],
+        *,
+        camera: str = "front",
+        rate_hz: float = 0.0,
+        propagate: bool = False,
     ) -> SetStreamQuery.Response:
         """Start, change or (without queries) stop a stream."""
-        request = SetStreamQuery.Request(camera=camera, rate_hz=rate_hz, queries=queries)
+        request = SetStreamQuery.Request(camera=camera, rate_hz=rate_hz, queries=queries, propagate=propagate)
         return self._ros.call(SetStreamQuery, "/xsam/set_stream_query", request)
 
     def stream_status(self, camera: str = "front") -> messages.StreamStatus:

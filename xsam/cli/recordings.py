@@ -103,7 +103,8 @@ def segment_recording(
             if options.propagate is not None:
                 return [session.step(frame) for session in sessions]
             remembering: Any = sessions or asked  # the sessions are the engine's own
-            return engine.segment(frame, remembering, keep_frame=False)
+            results: list[SegmentationResult] = engine.segment(frame, remembering, keep_frame=False)
+            return results
 
         def forget() -> None:
             for session in sessions:

@@ -12,7 +12,7 @@ class Carried:
     Attributes:
         keyframe_ns: stamp of that frame.
         age_s: seconds from its stamp to that of this frame; 0 if the frames have no stamps.
-        frames: frames since the keyframe.
+        frames: frames since the keyframe; 0 = not known, as over ROS.
         confidence: from 0 to 1; falls with drift, with time, and where objects no longer look as they did.
     """
 

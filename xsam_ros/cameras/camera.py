@@ -118,6 +118,7 @@ class CameraBuffer:
             self.info = buffer(topics.info)
         self.depth_info: TopicBuffer | None = buffer(topics.depth_info) if topics.depth_info else None
         self._lock = threading.Lock()
+        self._decoding = threading.Lock()
         self._decoder = FrameDecoder(
             camera=name,
             image_topic=topics.image,
@@ -228,16 +229,17 @@ class CameraBuffer:
                 self._with_depth += depth is not None
                 self._last_used = image.sequence
         try:
-            decoded = self._decoder.decode(
-                image,
-                depth,
-                info,
-                depth_info,
-                no_depth_reason=no_depth_reason,
-                no_info_reason="" if info is not None else self._no_info_reason(self.info, "camera info"),
-                no_depth_info_reason=self._no_info_reason(self.depth_info, "depth camera info"),
-                max_side_px=max_side_px,
-            )
+            with self._decoding:
+                decoded = self._decoder.decode(
+                    image,
+                    depth,
+                    info,
+                    depth_info,
+                    no_depth_reason=no_depth_reason,
+                    no_info_reason="" if info is not None else self._no_info_reason(self.info, "camera info"),
+                    no_depth_info_reason=self._no_info_reason(self.depth_info, "depth camera info"),
+                    max_side_px=max_side_px,
+                )
         except InvalidImageError as error:
             self._count_error(error.message)
             raise InvalidImageError(f"camera {self.name!r}: {error.message}", hint=error.hint) from error

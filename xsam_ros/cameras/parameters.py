@@ -152,3 +152,8 @@ class CameraParameters:
         minimum=0.0,
         maximum=1000.0,
     )
+    stream_propagate: bool = parameter(
+        False,
+        "The model segments some images of that stream, and their masks are carried along to the others, so "
+        "that results come at the rate of the camera.",
+    )

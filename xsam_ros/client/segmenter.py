@@ -245,6 +245,7 @@ class RosSegmenter:
         queries: Sequence[Query],
         *,
         rate_hz: float = 0.0,
+        propagate: bool = False,
         wait_s: float = 10.0,
         deadline_s: float = 5.0,
         lease_s: float = 10.0,
@@ -255,7 +256,9 @@ class RosSegmenter:
         Args:
             camera: configured name; it has at most one stream.
             queries: at least one.
-            rate_hz: highest rate of results; 0 = as fast as the model can.
+            rate_hz: highest rate of results; 0 = as fast as the model can, or the camera with `propagate`.
+            propagate: the model segments keyframes only, and their masks are carried along in between;
+                `SegmentationResult.carried` says so.
             wait_s: how long the iteration waits for the next result.
             deadline_s: for the node to start the stream; lost requests are sent again.
             lease_s: the node ends the stream when it has not heard of this client for so long, 1 to 86400.
@@ -273,6 +276,7 @@ class RosSegmenter:
         request = SetStreamQuery.Request(
             camera=require_sendable("camera", camera),
             rate_hz=float(rate_hz),
+            propagate=bool(propagate),
             lease_s=float(lease_s),
             replace=bool(replace),
         )

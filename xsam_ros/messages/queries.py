@@ -112,13 +112,18 @@ def cut_to_limits(queries: Sequence[messages.SegmentQuery]) -> None:
             del prompt.points[MAX_POINTS + 1 :]
 
 
-def check_query_message(message: messages.SegmentQuery) -> None:
+def check_query_message(message: messages.SegmentQuery) -> Query:
     """Check a query as far as possible without its image, and without decoding its masks.
+
+    Returns:
+        The query, with masks of one pixel.
 
     Raises:
         InvalidQueryError: as for `query_from_message` and `Query.validate`.
     """
-    query_from_message(message, decode=False).validate()
+    query = query_from_message(message, decode=False)
+    query.validate()
+    return query
 
 
 def query_from_message(

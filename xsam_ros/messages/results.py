@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from std_msgs.msg import Header
 
 import xsam_ros.msg as messages
 from xsam.errors import REFUSAL_CODES, InvalidImageError, ModelError, XSamError, error_for_code
+from xsam.types.carried import Carried
 from xsam.types.requests import Query, SegmentationResult, Segments, Status, Timing
 from xsam_ros.action import Segment as SegmentAction
 from xsam_ros.messages.frames import copied_header, stamp_from_ns, stamp_ns
@@ -109,6 +111,9 @@ def result_to_message(
         text=replace_unsendable(result.text),
         phrases=[replace_unsendable(phrase) for phrase in result.phrases],
         notes=[replace_unsendable(note) for note in result.notes],
+        keyframe=result.carried is None,
+        keyframe_age_s=0.0 if result.carried is None else result.carried.age_s,
+        confidence=1.0 if result.carried is None else result.carried.confidence,
         timing=[
             messages.StageTiming(stage=stage, seconds=float(seconds))
             for stage, seconds in result.timing.stages_s.items()
@@ -151,7 +156,16 @@ def result_from_message(
         frame_id=message.header.frame_id,
         stamp_ns=stamp_ns(message.header.stamp),
         timing=Timing(stages_s={item.stage: item.seconds for item in message.timing}),
+        carried=None if message.keyframe else _carried(message),
     )
+
+
+def _carried(message: messages.SegmentationResult) -> Carried:
+    age_s, confidence = message.keyframe_age_s, message.confidence
+    if not (math.isfinite(age_s) and 0.0 <= confidence <= 1.0):
+        raise ModelError(f"the result is {age_s} s after its keyframe with confidence {confidence}")
+    keyframe_ns = stamp_ns(message.header.stamp) - round(age_s * 1e9)
+    return Carried(keyframe_ns=keyframe_ns, age_s=age_s, frames=0, confidence=confidence)
 
 
 def error_to_response(error: XSamError, response: Response) -> Response:

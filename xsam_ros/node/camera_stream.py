@@ -18,7 +18,7 @@ from xsam.spatial.tracking import InstanceTracker
 from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import SegmentationResult
 from xsam.worker import Job
-from xsam_ros.cameras.camera import CameraBuffer
+from xsam_ros.cameras.camera import CameraBuffer, CameraFrame
 from xsam_ros.node.memory import StreamSessions
 from xsam_ros.node.metrics import StreamStatistics
 from xsam_ros.node.requests import FrameResults, NodeContext
@@ -116,7 +116,7 @@ class CameraStream:
         self._finished_s: deque[float] = deque(maxlen=_WINDOW)  # on the monotonic clock
         self._latencies_s: deque[float] = deque(maxlen=_WINDOW)
         self._stopping = threading.Event()
-        self._answers = self._dropped = self._refused = 0
+        self._answers = self._dropped = self._refused = self._keyframes = 0
         self._last_error = ""
         self._sequence = 0
         self._started_s = self._arrived_s = time.monotonic()
@@ -157,6 +157,8 @@ class CameraStream:
             lease_s=self.lease.lease_s,
             lease_left_s=self.lease.left_s,
             memory=self._sessions.statistics(),
+            propagate=self.query.propagate,
+            keyframes=self._keyframes,
         )
 
     def _no_frame_reason(self) -> str:
@@ -204,15 +206,9 @@ class CameraStream:
         def work(on_stage: StageHook) -> FrameResults | None:
             on_stage("image")
             started_s = time.monotonic()
-            source = self._buffer.newest_frame(
-                max_age_s=parameters.max_frame_age_s, max_side_px=parameters.max_image_side_px
-            )
-            if source.sequence <= self._sequence:
-                return None  # the newer image has no depth yet, which is worth the wait
-            if self._sequence:
-                self._dropped += max(0, source.sequence - self._sequence - 1)
-            self._sequence = source.sequence
-            self._arrived_s = self._arrival_s(source.sequence, started_s)
+            source = self._next_frame(started_s)
+            if source is None:
+                return None
             return context.handler.segment(
                 source,
                 self.query.parsed(source.frame.image_hw),
@@ -242,11 +238,30 @@ class CameraStream:
         if outcome is None:
             self._stopping.wait(_DEPTH_WAIT_S)
             return
+        self._keyframes += 1
+        self._count(outcome)
+
+    def _count(self, outcome: FrameResults) -> None:
+        """Count a frame that has results."""
         self._answers += 1
         self._last_error = ""
         self._finished_s.append(time.monotonic())
         self._latencies_s.append(time.monotonic() - self._arrived_s)
-        context.statistics.add_times(outcome.stages_s)
+        self._context.statistics.add_times(outcome.stages_s)
+
+    def _next_frame(self, started_s: float) -> CameraFrame | None:
+        """Decode the newest image; None if a newer one has no depth yet, for which it is worth to wait."""
+        parameters = self._context.parameters()
+        source = self._buffer.newest_frame(
+            max_age_s=parameters.max_frame_age_s, max_side_px=parameters.max_image_side_px
+        )
+        if source.sequence <= self._sequence:
+            return None
+        if self._sequence:
+            self._dropped += max(0, source.sequence - self._sequence - 1)
+        self._sequence = source.sequence
+        self._arrived_s = self._arrival_s(source.sequence, started_s)
+        return source
 
     def _arrival_s(self, sequence: int, default_s: float) -> float:
         """Return when an image arrived, on the monotonic clock."""

@@ -46,6 +46,8 @@ class StreamStatistics:
     end: StreamEnd = StreamEnd.NONE
     end_message: str = ""  # why it has ended
     memory: MemoryStatistics = field(default_factory=MemoryStatistics)
+    propagate: bool = False  # masks are carried from keyframes to the frames after them
+    keyframes: int = 0  # frames that the model has segmented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -176,6 +176,13 @@ class NodeParameters:
         maximum=1_048_576,
         change=Change.ANY_TIME,
     )
+    keyframe_frames: int = parameter(
+        10,
+        "In streams with propagate, the model segments one image in so many, and more if something changes.",
+        minimum=1,
+        maximum=100_000,
+        change=Change.ANY_TIME,
+    )
     load_timeout_s: float = parameter(
         900.0, "Configuring fails if loading the model takes longer.", unit="s", minimum=1.0, maximum=86400.0
     )

@@ -7,12 +7,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from sensor_msgs.msg import Image
 
 from xsam.errors import InvalidImageError, InvalidQueryError, ModelError, UnknownCameraError
-from xsam.segmenter import Engine
+from xsam.segmenter import Engine, Session
 from xsam.spatial.localize import locate_masks
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.location import Location3D
@@ -24,7 +24,7 @@ from xsam_ros.messages.queries import query_from_message
 from xsam_ros.messages.results import result_to_message
 from xsam_ros.msg import SegmentationResult as ResultMessage
 from xsam_ros.msg import SegmentQuery, StageTiming
-from xsam_ros.node.memory import RequestSessions, SessionBudget, StreamSessions
+from xsam_ros.node.memory import SessionBudget
 from xsam_ros.node.metrics import NodeStatistics
 from xsam_ros.node.parameters import NodeParameters
 from xsam_ros.publishers.camera import CameraPublishers
@@ -32,6 +32,17 @@ from xsam_ros.publishers.camera import CameraPublishers
 _MAX_MASK_PIXELS = 256_000_000
 """Most pixels of all mask prompts of a request together, at one byte each once they are decoded: a message
 of a few bytes can describe any of them."""
+
+
+class QuerySessions(Protocol):
+    """What is given to the engine for a query: the query itself, or a session."""
+
+    def of(self, index: int, query: Query) -> Query | Session: ...
+
+    def notes(self, index: int) -> tuple[str, ...]:
+        """Return what the results of a query have to say about its session."""
+        ...
+
 
 RefineHook = Callable[[int, SegmentationResult], SegmentationResult]
 """Gets the index of a query and its result; returns the result to send."""
@@ -128,7 +139,7 @@ class RequestHandler:
         refine: RefineHook = lambda _, result: result,
         stream_id: str = "",
         keep_frame: bool = True,
-        sessions: StreamSessions | RequestSessions | None = None,
+        sessions: QuerySessions | None = None,
     ) -> FrameResults:
         """Run the queries on one frame; a query that could not be parsed gives a REFUSED result at its index.
 
@@ -144,33 +155,86 @@ class RequestHandler:
             keep_frame: see `Engine.segment`.
             sessions: of the stream, whose next frame this is, or what a request may use of them.
         """
-        indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
-        segmented: list[SegmentationResult] = []
-        if indices:
-            on_stage("inference")
-            valid: list[Any] = [parsed.query for parsed in queries if isinstance(parsed.query, Query)]
-            if sessions is not None:  # sessions go to an engine that has given them
-                valid = [sessions.of(index, query) for index, query in zip(indices, valid, strict=True)]
-            segmented = self._engine.segment(
-                source.frame,
-                valid,
-                deadline_s=deadline.remaining_s,
-                on_stage=on_stage,
-                on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
-                keep_frame=keep_frame,
-            )
-            if len(segmented) != len(indices):
-                raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
-            if sessions is not None:
-                segmented = [
-                    result.with_notes(sessions.notes(index))
-                    for index, result in zip(indices, segmented, strict=True)
-                ]
+        segmented = self.ask(
+            source,
+            queries,
+            deadline=deadline,
+            on_stage=on_stage,
+            on_text=on_text,
+            keep_frame=keep_frame,
+            sessions=sessions,
+        )
         on_stage("location")
-        by_index = {
-            index: self._with_locations(source, result)
-            for index, result in zip(indices, segmented, strict=True)
+        return self.complete(
+            source,
+            queries,
+            segmented,
+            before_s=before_s,
+            on_stage=on_stage,
+            refine=refine,
+            stream_id=stream_id,
+        )
+
+    def ask(
+        self,
+        source: CameraFrame,
+        queries: Sequence[ParsedQuery],
+        *,
+        deadline: Deadline,
+        on_stage: StageHook,
+        on_text: TextHook | None = None,
+        keep_frame: bool = True,
+        sessions: QuerySessions | None = None,
+    ) -> dict[int, SegmentationResult]:
+        """Return what the model says to the queries that could be parsed, by index; see `segment`."""
+        indices = [i for i, parsed in enumerate(queries) if isinstance(parsed.query, Query)]
+        if not indices:
+            return {}
+        on_stage("inference")
+        valid: list[Any] = [parsed.query for parsed in queries if isinstance(parsed.query, Query)]
+        if sessions is not None:  # sessions go to an engine that has given them
+            valid = [sessions.of(index, query) for index, query in zip(indices, valid, strict=True)]
+        segmented = self._engine.segment(
+            source.frame,
+            valid,
+            deadline_s=deadline.remaining_s,
+            on_stage=on_stage,
+            on_text=None if on_text is None else lambda index, text: on_text(indices[index], text),
+            keep_frame=keep_frame,
+        )
+        if len(segmented) != len(indices):
+            raise ModelError(f"the model returned {len(segmented)} results for {len(indices)} queries")
+        notes = (lambda _: ()) if sessions is None else sessions.notes
+        return {
+            index: result.with_notes(notes(index)) for index, result in zip(indices, segmented, strict=True)
         }
+
+    def complete(
+        self,
+        source: CameraFrame,
+        queries: Sequence[ParsedQuery],
+        segmented: Mapping[int, SegmentationResult],
+        *,
+        before_s: Mapping[str, float],
+        on_stage: StageHook = lambda _: None,
+        refine: RefineHook = lambda _, result: result,
+        stream_id: str = "",
+    ) -> FrameResults:
+        """Add locations to results, and make messages of them.
+
+        Args:
+            source: the frame that they are about.
+            queries: all; a query that could not be parsed gives a REFUSED result at its index.
+            segmented: results of the others, by index.
+            before_s: seconds by stage before.
+            on_stage: called between stages; may raise.
+            refine: see `segment`.
+            stream_id: see there.
+        """
+        by_index = {index: self._with_locations(source, result) for index, result in segmented.items()}
+        stages_s = next(
+            (result.timing.stages_s for result in by_index.values() if result.timing.stages_s), {}
+        )
         on_stage("response")
         for index, parsed in enumerate(queries):
             if isinstance(parsed.query, InvalidQueryError):
@@ -179,12 +243,11 @@ class RequestHandler:
             replace(refined, notes=(*refined.notes, *source.notes))
             for refined in (refine(index, by_index[index]) for index in range(len(queries)))
         ]
-        timings = (by_index[index].timing.stages_s for index in indices)
         return FrameResults(
             source=source,
             results=results,
             messages=self._messages(source, queries, results, before_s, stream_id),
-            stages_s={**before_s, **next(filter(None, timings), {})},
+            stages_s={**before_s, **stages_s},
         )
 
     def _with_locations(self, source: CameraFrame, result: SegmentationResult) -> SegmentationResult:

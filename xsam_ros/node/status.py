@@ -63,4 +63,6 @@ def stream_to_message(stream: StreamStatistics) -> StreamStatus:
         sessions=stream.memory.sessions,
         memory_bytes=stream.memory.nbytes,
         no_memory_reason=replace_unsendable(stream.memory.no_memory_reason),
+        propagate=stream.propagate,
+        keyframes=stream.keyframes,
     )

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 
 from xsam.errors import InvalidQueryError
+from xsam.segmenter import check_video_query
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.messages.queries import check_query_message
 from xsam_ros.msg import SegmentQuery
@@ -25,12 +26,13 @@ _DESCRIPTION_CHARS = 200
 class StreamQuery:
     """The queries of a stream and its rate."""
 
-    def __init__(self, messages: Sequence[SegmentQuery], rate_hz: float) -> None:
+    def __init__(self, messages: Sequence[SegmentQuery], rate_hz: float, *, propagate: bool = False) -> None:
         """Check what shows without an image. Mask prompts are not decoded.
 
         Args:
             messages: from an untrusted sender; kept until the stream ends.
-            rate_hz: highest rate; 0 = as fast as the model can.
+            rate_hz: highest rate; 0 = as fast as the model can, or with `propagate` the camera.
+            propagate: the model segments keyframes only, and their masks are carried along in between.
 
         Raises:
             InvalidQueryError: a query is invalid for every image, there is too much to keep, or the rate is
@@ -42,8 +44,11 @@ class StreamQuery:
         _check_amount("prompt points", sum(len(prompt.points) for prompt in prompts), MAX_POINTS)
         _check_amount("bytes of masks", sum(len(prompt.mask.counts) for prompt in prompts), MAX_MASK_BYTES)
         for message in messages:
-            check_query_message(message)
+            query = check_query_message(message)
+            if propagate:
+                check_video_query(query)
         self.rate_hz = float(rate_hz)
+        self.propagate = propagate
         self._messages = tuple(messages)
         self._lock = threading.Lock()
         self._image_hw: tuple[int, int] | None = None
@@ -79,7 +84,9 @@ def configured_stream(camera: CameraParameters) -> StreamQuery:
     Raises:
         InvalidQueryError: see `StreamQuery`.
     """
-    return StreamQuery([SegmentQuery(text=camera.stream_text)], camera.stream_rate_hz)
+    return StreamQuery(
+        [SegmentQuery(text=camera.stream_text)], camera.stream_rate_hz, propagate=camera.stream_propagate
+    )
 
 
 def check_rate(rate_hz: float) -> None:

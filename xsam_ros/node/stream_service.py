@@ -46,7 +46,7 @@ def respond(
         response.status = response.STATUS_STOPPED
         response.message = "" if was_running else "no stream was running"
     else:
-        query = StreamQuery(request.queries, request.rate_hz)
+        query = StreamQuery(request.queries, request.rate_hz, propagate=request.propagate)
         stream, was_running = streams.start(request.camera, query, claim)
         response.status = response.STATUS_CHANGED if was_running else response.STATUS_STARTED
     response.stream = stream_to_message(stream)

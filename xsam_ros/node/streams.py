@@ -17,6 +17,7 @@ from xsam_ros.messages.text import require_sendable
 from xsam_ros.node.camera_stream import CameraStream, Lease
 from xsam_ros.node.memory import MemoryStatistics
 from xsam_ros.node.metrics import StreamStatistics
+from xsam_ros.node.propagating_stream import PropagatingStream
 from xsam_ros.node.requests import NodeContext
 from xsam_ros.node.status import stream_to_message
 from xsam_ros.node.stream_query import StreamQuery
@@ -117,7 +118,8 @@ class Streams:
                     self._stop(camera)  # it changes, and keeps its id
                 else:
                     self._end(camera, StreamEnd.REPLACED, f"{_named(claim.owner)} replaced it")
-            stream = self._streams[camera] = CameraStream(
+            kind = PropagatingStream if query.propagate else CameraStream
+            stream = self._streams[camera] = kind(
                 buffer,
                 query,
                 self._context,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -62,6 +63,7 @@ class CameraPublishers:
 
     def __init__(self, node: LifecycleNode, camera: str) -> None:
         self._node = node
+        self._lock = threading.Lock()
         no_class = node.get_parameter_or(f"{camera}.semantic_no_class", Parameter("", value=NO_CLASS)).value
         self._classes = ClassTable(no_class=int(no_class))
         self._published_labels: tuple[str, ...] | None = None
@@ -92,8 +94,13 @@ class CameraPublishers:
             results: as returned to the caller, with the header of the source image.
             segments: the segments of each result.
         """
-        if not results:
-            return
+        if results:
+            with self._lock:  # of a stream's thread and the model's
+                self._publish_all(frame, results, segments)
+
+    def _publish_all(
+        self, frame: Frame, results: Sequence[SegmentationResult], segments: Sequence[Segments]
+    ) -> None:
         for result in results:
             self._publishers["result"].publish(result)
         if results[0].stream_id != self._stream_id:
