@@ -22,6 +22,7 @@ _SMOOTHING = (9, 9)  # cells
 _PRIOR = 0.01  # weight of the motion of the object as a whole, where nothing of it is near
 _APART = 0.25  # cells by which a part of an object may move otherwise than the whole
 _MIN_CELLS = 6
+_ENOUGH_CELLS = 400  # for six numbers
 _FLAT = 4.0  # squared gray values per cell: what has smaller slopes says little about its place
 _MAX_DRIFT = 1.0  # cells that one frame corrects
 _DAMPING = 1e-3
@@ -350,6 +351,8 @@ def _affine(flow: Field, weights: Plane) -> Field:
     if len(rows) < _MIN_CELLS:
         mean = (flow * weights[..., None]).sum(axis=(0, 1)) / max(float(weights.sum()), 1e-9)
         return np.broadcast_to(mean.astype(np.float32), flow.shape)
+    stride = 1 + len(rows) // _ENOUGH_CELLS
+    rows, columns = rows[::stride], columns[::stride]
     scale = max(height, width)
     terms = np.stack([np.ones(len(rows)), columns / scale - 0.5, rows / scale - 0.5], axis=1)
     values, base = flow[rows, columns].astype(np.float64), weights[rows, columns].astype(np.float64)

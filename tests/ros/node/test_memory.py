@@ -177,7 +177,7 @@ def test_time_that_jumps_back_and_another_size_begin_another_video(
     clip, results = cameras["front"], node.results["front"]
     node.set_stream(TEXT)
     eventually(lambda: len(results) >= 4, "results")
-    clip.clock_s -= 700
+    clip.clock_s = 300  # it counts images, whose number by now depends on the machine
     eventually(lambda: any(r.header.stamp.sec < 1000 for r in list(results)[-2:]), "results after the jump")
     clip.rows = 40
     eventually(lambda: sum(result.image_height == 40 for result in list(results)) >= 4, "smaller images")

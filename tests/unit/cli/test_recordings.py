@@ -197,3 +197,27 @@ def test_what_is_not_installed_is_named(
     failure = json_line(run_xsam("segment", source, "cat", "--model", "none", "--json"), 1)
     assert failure["code"] == "MISSING_PACKAGE"
     assert failure["hint"] == f"pip install 'xsam[{extra}]'"
+
+
+def test_masks_are_carried_between_keyframes(clip: Path, tmp_path: Path) -> None:
+    """Every third frame is seen by the model, at least; the results say which."""
+    arguments = ("--class", "cat", "--threshold", 0, "--out", tmp_path, *MODEL)
+    result = run_xsam("segment", clip, *arguments, "--propagate", 3, "--track", "--json")
+    assert result.exit_code in (0, 4)
+    lines = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert lines[0]["run"]["propagate"] == 3
+    carried = [line["results"][0].get("carried") for line in lines[1:]]
+    assert len(carried) == 6
+    assert carried[0] is None
+    assert any(carried)
+    for line, item in zip(lines[1:], carried, strict=True):
+        if item is not None:
+            assert item["age_s"] == pytest.approx((line["stamp_ns"] - item["keyframe_ns"]) * 1e-9)
+            assert 1 <= item["frames"] < 3
+            assert 0.0 <= item["confidence"] < 1.0
+
+
+def test_clips_need_a_range_of_seeds(tmp_path: Path) -> None:
+    assert run_xsam("eval", GOLDEN / "a", "--clips", "five").exit_code == 2
+    assert run_xsam("eval", GOLDEN / "a", "--clips", "5:1", "--out", tmp_path).exit_code == 2
+    assert run_xsam("eval", GOLDEN / "a", "--clips", "5:1", "--scenes", "5:1").exit_code == 2

@@ -23,7 +23,10 @@ from xsam import (
     XSam,
 )
 from xsam.engine import VideoSession
+from xsam.eval.clips import evaluate_clips
 from xsam.model.x2sam import X2SamModel
+from xsam.video.propagation import PropagationOptions
+from xsam.video.session import open_propagation
 
 pytestmark = pytest.mark.slow  # each takes a fraction of a second, together several
 Rgb = NDArray[np.uint8]
@@ -234,3 +237,27 @@ def test_clips_need_a_memory_and_a_query_without_text(engine: XSam, clip: list[R
         XSam.load("tiny").segment_clip(clip[:2], "the mug")
     with pytest.raises(DeadlineExceededError):
         engine.segment_clip(clip[:2], "the mug", deadline_s=1e-6)
+
+
+def test_propagation_asks_the_model_with_its_memory(engine: XSam, clip: list[Rgb]) -> None:
+    """The own session of the model sees the keyframes only, and remembers them."""
+    query = Query(thing_classes=("cube", "mug"), score_threshold=0.0)
+    own = engine.open_session(query)
+    session = open_propagation(engine, query, PropagationOptions(every=3, eager=False))
+    frames = [Frame(rgb=rgb, stamp_ns=(index + 1) * 10**8) for index, rgb in enumerate(clip[:7])]
+    results = [session.step(frame) for frame in frames]
+    for index in (0, 3, 6):
+        assert results[index].carried is None
+        np.testing.assert_array_equal(_scores(results[index]), _scores(own.step(frames[index])))
+    assert session.nbytes > own.nbytes > 0
+    assert results[1].carried is not None
+
+
+def test_clips_are_scored_with_a_model_that_remembers(engine: XSam) -> None:
+    scores = evaluate_clips(engine, range(7, 8), length=6, image_hw=(96, 128))
+    assert (scores["n"], scores["frames"], scores["failed"]) == (1, 6, 0)
+    assert scores["truth_jf_keyframe_5"] > 0.8
+    for name in ("jf_every_frame", "jf_keyframe_5", "jf_keyframe_10", "id_switches_per_100"):
+        assert 0.0 <= scores[name] <= 100.0
+    assert scores["jf_loss_5"] == pytest.approx(scores["jf_every_frame"] - scores["jf_keyframe_5"], abs=2e-4)
+    assert scores["ms_per_propagated_frame"] > 0
