@@ -141,11 +141,6 @@ class Propagation:
                 [mask and mask.carried(motion, places=places) for mask in self._masks], motion
             )
 
-    @property
-    def is_held(self) -> bool:
-        """True while the model segments a frame."""
-        return self._held is not None
-
     def want(self) -> None:
         """Make the next frame a keyframe."""
         self._wanted = True
