@@ -4,7 +4,8 @@
 
 * `jf_every_frame`, `jf_keyframe_5`, `jf_keyframe_10`: J&F with the model's masks in every frame, every fifth
   and every tenth; `j_…` and `f_…` are its parts. `jf_loss_5` and `jf_loss_10` are the differences.
-* `truth_…`: the same with true masks in the keyframes, which measures the propagation alone. `truth_…_eager`
+* `truth_…`: the same with true masks in the keyframes, which measures the propagation alone; in every frame,
+  what is left to 1 are objects that have another track after they were hidden. `truth_…_eager`
   asks between them as well, as sessions do (`PropagationOptions.eager`), in `truth_keyframe_share` of frames.
 * `id_switches_per_100`: how often the track id of an object changes, per object and 100 frames, with
   keyframes every 10 frames; `id_switches_per_100_every_frame` and `truth_id_switches_per_100` accordingly.
@@ -166,7 +167,7 @@ def evaluate_clips(
         The scores: see above.
     """
     names = ("every_frame", *(f"keyframe_{n}" for n in CADENCES))
-    truth_names = tuple(f"truth_{name}" for name in (*names[1:], "eager"))
+    truth_names = tuple(f"truth_{name}" for name in (*names, "eager"))
     scores = {name: TrackScores() for name in (*names, *truth_names)}
     carried_s: list[float] = []
     asked_s: list[float] = []
@@ -202,7 +203,9 @@ def evaluate_clips(
             found[key] = round(getattr(score, part), 4)
     for cadence in CADENCES:
         found[f"jf_loss_{cadence}"] = round(scores["every_frame"].jf - scores[f"keyframe_{cadence}"].jf, 4)
-        found[f"truth_jf_loss_{cadence}"] = round(1.0 - scores[f"truth_keyframe_{cadence}"].jf, 4)
+        found[f"truth_jf_loss_{cadence}"] = round(
+            scores["truth_every_frame"].jf - scores[f"truth_keyframe_{cadence}"].jf, 4
+        )
     found["id_switches_per_100"] = round(scores["keyframe_10"].switches_per_100, 4)
     found["id_switches_per_100_every_frame"] = round(scores["every_frame"].switches_per_100, 4)
     found["truth_id_switches_per_100"] = round(scores["truth_keyframe_10"].switches_per_100, 4)
@@ -262,7 +265,8 @@ def _model_steps(model: Engine, clip: TableClip) -> dict[str, Callable[[_ClipFra
 
 def _truth_steps() -> dict[str, Callable[[_ClipFrame], SegmentationResult]]:
     """Return the ways to carry true masks."""
-    options = {f"truth_keyframe_{n}": PropagationOptions(every=n, eager=False) for n in CADENCES}
+    options = {"truth_every_frame": PropagationOptions(every=1, eager=False)}
+    options |= {f"truth_keyframe_{n}": PropagationOptions(every=n, eager=False) for n in CADENCES}
     options["truth_eager"] = PropagationOptions(every=max(CADENCES))
 
     def stepping(chosen: PropagationOptions) -> Callable[[_ClipFrame], SegmentationResult]:
