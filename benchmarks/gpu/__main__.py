@@ -24,16 +24,16 @@ _HERE = "benchmarks.gpu"
 PARTS = (
     Part(name="machine", target=f"{_HERE}.machine:run", budget_s=90, about="the device, and its roofline"),
     Part(name="golden", target=f"{_HERE}.golden:run", budget_s=60, about="parity with the reference"),
-    Part(name="speed", target=f"{_HERE}.speed:run", budget_s=100, about="seconds and memory by stage"),
-    Part(name="plain", target=f"{_HERE}.plain:run", budget_s=60, about="the same, the plain way"),
-    Part(name="waits", target=f"{_HERE}.waits:run", budget_s=40, about="waits of Python for the device"),
-    Part(name="memory", target=f"{_HERE}.memory:run", budget_s=40, about="recovery after out of memory"),
-    Part(name="weights", target=f"{_HERE}.weights:run", budget_s=60, about="int8 and int4 language model"),
-    Part(name="graphs", target=f"{_HERE}.options:run_graphs", budget_s=40, about="CUDA graphs"),
-    Part(name="attention", target=f"{_HERE}.options:run_attention", budget_s=40, about="attention backends"),
-    Part(name="batch", target=f"{_HERE}.options:run_batch", budget_s=40, about="several frames at once"),
+    Part(name="speed", target=f"{_HERE}.speed:run", budget_s=120, about="seconds and memory by stage"),
+    Part(name="plain", target=f"{_HERE}.plain:run", budget_s=90, about="the same, the plain way"),
+    Part(name="waits", target=f"{_HERE}.waits:run", budget_s=60, about="waits of Python for the device"),
+    Part(name="memory", target=f"{_HERE}.memory:run", budget_s=60, about="recovery after out of memory"),
+    Part(name="weights", target=f"{_HERE}.weights:run", budget_s=120, about="int8 and int4 language model"),
+    Part(name="graphs", target=f"{_HERE}.options:run_graphs", budget_s=60, about="CUDA graphs"),
+    Part(name="attention", target=f"{_HERE}.options:run_attention", budget_s=90, about="attention backends"),
+    Part(name="batch", target=f"{_HERE}.options:run_batch", budget_s=90, about="several frames at once"),
     Part(name="node", target=f"{_HERE}.node:run", budget_s=90, about="what the ROS node adds"),
-    Part(name="compile", target=f"{_HERE}.options:run_compile", budget_s=120, about="torch.compile"),
+    Part(name="compile", target=f"{_HERE}.options:run_compile", budget_s=150, about="torch.compile"),
 )
 _PRELOAD = tuple(dict.fromkeys(part.target.partition(":")[0] for part in PARTS if part.name != "node"))
 _LEAST_S = 10.0  # a part is not begun with less

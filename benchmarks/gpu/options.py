@@ -112,7 +112,7 @@ def run_batch(settings: Settings, record: Record) -> None:
     repeat = repeats(settings, 5)
     with torch.inference_mode():
         alone = 0.0
-        for count in BATCHES:
+        for count in BATCHES if settings.on_gpu else BATCHES[:2]:
             steps = Steps.of(subject, batch=count)
             if subject.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
