@@ -116,6 +116,7 @@ def running_ray() -> Iterator[None]:
         RAY_AUTH_MODE="token",
         RAY_AUTH_TOKEN=secrets.token_hex(32),
         RAY_USAGE_STATS_ENABLED="0",
+        RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S="1",
         RAY_worker_niceness="0",
         RAY_raylet_start_wait_time_s="120",  # of machines that others keep busy
     )

@@ -70,10 +70,10 @@ def main(
 
 
 def measure_affinity(folder: Path, seconds: float) -> dict[str, Any]:
-    """Return hit rates of 16 robots that ask three times about a frame every 4 s."""
+    """Return hit rates of 16 robots that ask three times about a frame every 10 s."""
     from benchmarks.fleet.real import RobotsAtWork, sleeping_fleet
 
-    load = RobotLoad(robots=16, hz=0.25, prompts=3, deadline_s=20.0, seconds=seconds)
+    load = RobotLoad(robots=16, hz=0.1, prompts=3, deadline_s=20.0, seconds=seconds)
     found: dict[str, Any] = {}
 
     def kill() -> None:
@@ -94,7 +94,7 @@ def measure_affinity(folder: Path, seconds: float) -> dict[str, Any]:
 
 
 def validate(folder: Path, seconds: float, new_s: float, same_s: float, *, tiny: bool) -> dict[str, Any]:
-    """Compare two real replicas with two simulated ones, at 60, 100 and 160 % of what they keep up."""
+    """Compare two real replicas with two simulated ones, at 60, 100 and 150 % of what they keep up."""
     from benchmarks.fleet.real import RobotsAtWork, sleeping_fleet
     from benchmarks.server.program import load_timed_tiny
     from support.fleet import running_fleet
@@ -107,10 +107,11 @@ def validate(folder: Path, seconds: float, new_s: float, same_s: float, *, tiny:
     )
     found: dict[str, Any] = {}
     with open_fleet(min_replicas=replicas) as fleet:
-        alone = RobotLoad(robots=1, hz=0.5, prompts=prompts, deadline_s=60.0, seconds=max(10.0, seconds / 3))
+        hz = 0.3 / (new_s + prompts * same_s)
+        alone = RobotLoad(robots=1, hz=hz, prompts=prompts, deadline_s=60.0, seconds=max(20.0, seconds / 2))
         quiet = RobotsAtWork(fleet, alone).run()
         frame_s = float(np.mean(quiet.engine_s["new"]) + (prompts - 1) * np.mean(quiet.engine_s["same"]))
-        for share in (0.6, 1.0, 1.6):
+        for share in (0.6, 1.0, 1.5):
             robots = 12
             load = RobotLoad(
                 robots=robots,

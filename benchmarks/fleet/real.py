@@ -101,7 +101,7 @@ class RobotsAtWork:
         self.engine_s: dict[str, list[float]] = {"new": [], "same": []}  # by what the prompt was about
         self.outside_s: list[float] = []  # of prompts that did not wait for others
         self._fleet, self._load = fleet, load
-        self._chance = np.random.default_rng(0)
+        self._chance = np.random.default_rng()  # no frame twice: replicas would know it from an earlier run
         self._image_hw = image_hw
 
     def run(self, meanwhile: Callable[[], None] | None = None) -> RobotsAtWork:

@@ -23,6 +23,7 @@ IMPORT_PATH = "xsam_server.fleet:app"
 _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # else whoever reaches one of Ray's ports can run code here
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_SERVE_QUEUE_LENGTH_RESPONSE_DEADLINE_S": "1",  # a replica that is slow to tell still has the frame
     "RAY_worker_niceness": "0",  # else any other program on the machine comes before the model
 }
 _PRIVATE = 0o077  # umask: the token and the logs of Ray are for this user
