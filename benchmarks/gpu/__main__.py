@@ -102,7 +102,8 @@ def main(
         report["stopped"] = str(signal_name)
     report["seconds"] = round(time.monotonic() - began, 1)
     report |= judge(report)
-    if pages is None and settings.on_gpu:
+    known = "name" in report["parts"].get("machine", {}).get("figures", {})
+    if pages is None and settings.on_gpu and known:  # not without a GPU, or of some parts
         pages = Path("docs/gpu")
     if pages is not None:
         write(pages / page_name(report), render(report))
