@@ -19,7 +19,7 @@ from xsam_server.annotators import AnnotatorTokens, add_annotators, annotator_di
 from xsam_server.answering import Answerer
 from xsam_server.answers import STATUS_OF
 from xsam_server.asking import SegmentDesk
-from xsam_server.cameras import Cameras
+from xsam_server.cameras import LiveCameras
 from xsam_server.clients import ClientLimits
 from xsam_server.events import EVENT_STYLES
 from xsam_server.frames import MemoryBudget
@@ -63,7 +63,7 @@ class ModelServer:
     """The application in front of whatever answers, and what it is made of."""
 
     def __init__(
-        self, answerer: Answerer, settings: ServerSettings, *, cameras: Cameras | None = None
+        self, answerer: Answerer, settings: ServerSettings, *, cameras: LiveCameras | None = None
     ) -> None:
         """Build the application.
 

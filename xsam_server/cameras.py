@@ -45,7 +45,7 @@ class CameraSource(Protocol):
 
 
 @dataclass(slots=True, kw_only=True)
-class Cameras:
+class LiveCameras:
     """Pictures of cameras for clients.
 
     A picture is JPEG; the frame itself, with its depth, is kept under the id of the picture, so that a

@@ -16,7 +16,7 @@ from xsam.web.gate import is_host_name, is_loopback
 from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
 from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer, configure_logging
-from xsam_server.cameras import Cameras, CameraSource
+from xsam_server.cameras import CameraSource, LiveCameras
 from xsam_server.dialects.task_images import check_label_studio_url
 from xsam_server.settings import ServerSettings
 
@@ -52,7 +52,7 @@ def _serve_on(
         programs[0].should_exit = True
 
     answerer = LocalAnswerer(load, settings, on_failed=end)
-    cameras = None if source is None else Cameras(source=source, keep=answerer.keep)
+    cameras = None if source is None else LiveCameras(source=source, keep=answerer.keep)
     server = ModelServer(answerer, settings, cameras=cameras)
     program = uvicorn_server(
         server.app,

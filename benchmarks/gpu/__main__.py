@@ -18,22 +18,28 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from benchmarks.gpu.report import judge, page_name, render
-from benchmarks.gpu.runner import Part, Settings, run_part
+from benchmarks.gpu.runner import CheckPart, Settings, run_part
 
 _HERE = "benchmarks.gpu"
 PARTS = (
-    Part(name="machine", target=f"{_HERE}.machine:run", budget_s=90, about="the device, and its roofline"),
-    Part(name="golden", target=f"{_HERE}.golden:run", budget_s=60, about="parity with the reference"),
-    Part(name="speed", target=f"{_HERE}.speed:run", budget_s=120, about="seconds and memory by stage"),
-    Part(name="plain", target=f"{_HERE}.plain:run", budget_s=90, about="the same, the plain way"),
-    Part(name="waits", target=f"{_HERE}.waits:run", budget_s=60, about="waits of Python for the device"),
-    Part(name="memory", target=f"{_HERE}.memory:run", budget_s=60, about="recovery after out of memory"),
-    Part(name="weights", target=f"{_HERE}.weights:run", budget_s=120, about="int8 and int4 language model"),
-    Part(name="graphs", target=f"{_HERE}.options:run_graphs", budget_s=60, about="CUDA graphs"),
-    Part(name="attention", target=f"{_HERE}.options:run_attention", budget_s=90, about="attention backends"),
-    Part(name="batch", target=f"{_HERE}.options:run_batch", budget_s=90, about="several frames at once"),
-    Part(name="node", target=f"{_HERE}.node:run", budget_s=90, about="what the ROS node adds"),
-    Part(name="compile", target=f"{_HERE}.options:run_compile", budget_s=150, about="torch.compile"),
+    CheckPart(
+        name="machine", target=f"{_HERE}.machine:run", budget_s=90, about="the device, and its roofline"
+    ),
+    CheckPart(name="golden", target=f"{_HERE}.golden:run", budget_s=60, about="parity with the reference"),
+    CheckPart(name="speed", target=f"{_HERE}.speed:run", budget_s=120, about="seconds and memory by stage"),
+    CheckPart(name="plain", target=f"{_HERE}.plain:run", budget_s=90, about="the same, the plain way"),
+    CheckPart(name="waits", target=f"{_HERE}.waits:run", budget_s=60, about="waits of Python for the device"),
+    CheckPart(name="memory", target=f"{_HERE}.memory:run", budget_s=60, about="recovery after out of memory"),
+    CheckPart(
+        name="weights", target=f"{_HERE}.weights:run", budget_s=120, about="int8 and int4 language model"
+    ),
+    CheckPart(name="graphs", target=f"{_HERE}.options:run_graphs", budget_s=60, about="CUDA graphs"),
+    CheckPart(
+        name="attention", target=f"{_HERE}.options:run_attention", budget_s=90, about="attention backends"
+    ),
+    CheckPart(name="batch", target=f"{_HERE}.options:run_batch", budget_s=90, about="several frames at once"),
+    CheckPart(name="node", target=f"{_HERE}.node:run", budget_s=90, about="what the ROS node adds"),
+    CheckPart(name="compile", target=f"{_HERE}.options:run_compile", budget_s=150, about="torch.compile"),
 )
 _PRELOAD = tuple(dict.fromkeys(part.target.partition(":")[0] for part in PARTS if part.name != "node"))
 _LEAST_S = 10.0  # a part is not begun with less
@@ -41,7 +47,7 @@ _LEAST_S = 10.0  # a part is not begun with less
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-class Size(str, Enum):
+class DeviceSize(str, Enum):
     """The network: the shipped one, or random weights of that size."""
 
     TINY = "tiny"
@@ -60,7 +66,7 @@ def _stop(number: int, _: Any) -> NoReturn:
 @app.command(help=__doc__)
 def main(
     device: Annotated[str, typer.Option(help="cuda, cuda:1 … or cpu.")] = "cuda",
-    size: Annotated[Size, typer.Option(help="Network to measure.")] = Size.FULL,
+    size: Annotated[DeviceSize, typer.Option(help="Network to measure.")] = DeviceSize.FULL,
     deadline_s: Annotated[float, typer.Option(min=1.0, help="For everything.")] = 530.0,
     part: Annotated[list[str] | None, typer.Option(help="Only this part; repeatable.")] = None,
     without: Annotated[list[str] | None, typer.Option(help="Not this part; repeatable.")] = None,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.runner import Record, Settings, SkippedPart
-from benchmarks.gpu.subject import PHRASES, Frames, Subject, subject_of
+from benchmarks.gpu.subject import PHRASES, Frames, MeasuredModel, subject_of
 from xsam.errors import OutOfMemoryError
 from xsam.types.requests import Query
 
@@ -51,12 +51,12 @@ def run(settings: Settings, record: Record) -> None:
         raise AssertionError(f"same answer: {same}, {lost} bytes lost")
 
 
-def _allocated(subject: Subject) -> int:
+def _allocated(subject: MeasuredModel) -> int:
     return torch.cuda.memory_allocated() if subject.device.type == "cuda" else 0
 
 
 @contextmanager
-def _little_memory(subject: Subject) -> Iterator[None]:
+def _little_memory(subject: MeasuredModel) -> Iterator[None]:
     """Leave a few megabytes: of the device, or of this process's addresses."""
     if subject.device.type == "cuda":
         torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.gpu.runner import Record, Settings
-from benchmarks.gpu.subject import PHRASES, Frames, Steps, Subject, moved, repeats, subject_of
+from benchmarks.gpu.subject import PHRASES, Frames, MeasuredModel, Steps, moved, repeats, subject_of
 
 BATCHES = (1, 2, 4, 8)
 
@@ -57,7 +57,7 @@ def _moved(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> dict[str, fl
     return {"classes_moved": moved(actual[0], expected[0]), "masks_moved": moved(actual[1], expected[1])}
 
 
-def _ms(subject: Subject, work: Callable[[], object], repeat: int) -> float:
+def _ms(subject: MeasuredModel, work: Callable[[], object], repeat: int) -> float:
     return round(subject.seconds(work, repeat=repeat) * 1e3, 3)
 
 
@@ -89,7 +89,7 @@ def run_graphs(settings: Settings, record: Record) -> None:
 
 
 def _captured(
-    stage: Callable[[], Sequence[Tensor]], subject: Subject
+    stage: Callable[[], Sequence[Tensor]], subject: MeasuredModel
 ) -> tuple[Callable[[], object], Callable[[], Sequence[Tensor]]]:
     """Return what replays a stage, and its outputs; without a GPU, the stage itself."""
     if subject.device.type != "cuda":
@@ -154,7 +154,7 @@ def run_compile(settings: Settings, record: Record) -> None:
     record("engine_answers", True)
 
 
-def _compiled(subject: Subject, work: Callable[[], object], repeat: int) -> dict[str, float]:
+def _compiled(subject: MeasuredModel, work: Callable[[], object], repeat: int) -> dict[str, float]:
     began = time.perf_counter()
     work()
     subject.sync()

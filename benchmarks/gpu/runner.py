@@ -44,7 +44,7 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class CheckPart:
     """One part: a function `(settings, record)` in a module."""
 
     name: str
@@ -54,7 +54,7 @@ class Part:
 
 
 def run_part(
-    part: Part, settings: Settings, *, limit_s: float, preload: Sequence[str] = ()
+    part: CheckPart, settings: Settings, *, limit_s: float, preload: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Run a part to its end or its limit.
 

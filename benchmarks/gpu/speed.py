@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.flops import stage_flops
 from benchmarks.gpu.runner import Record, Settings
-from benchmarks.gpu.subject import IMAGE_SIZES, PHRASES, Frames, Subject, repeats, subject_of
+from benchmarks.gpu.subject import IMAGE_SIZES, PHRASES, Frames, MeasuredModel, repeats, subject_of
 from benchmarks.machine import seconds_by_stage
 from benchmarks.speed import seconds_per_token
 from xsam.engine import XSam
@@ -40,7 +40,7 @@ def run(settings: Settings, record: Record) -> None:
     record("gflop", stage_flops(subject.engine(), frames.next(), PHRASES[0]))
 
 
-def _clock(subject: Subject) -> Callable[[], float]:
+def _clock(subject: MeasuredModel) -> Callable[[], float]:
     import time
 
     def clock() -> float:
@@ -54,7 +54,7 @@ def _ask(engine: XSam, rgb: NDArray[np.uint8], phrases: Sequence[str], **options
     engine.segment(rgb, [Query(text=phrase) for phrase in phrases], **options)
 
 
-def _prompts(subject: Subject, frames: Frames, repeat: int) -> dict[str, float]:
+def _prompts(subject: MeasuredModel, frames: Frames, repeat: int) -> dict[str, float]:
     """Return milliseconds of a first, a next and eight prompts, as a caller waits for them."""
     engine, clock = subject.engine(), _clock(subject)
     times: dict[str, list[float]] = defaultdict(list)
@@ -72,7 +72,7 @@ def _prompts(subject: Subject, frames: Frames, repeat: int) -> dict[str, float]:
     return {f"{kind}_ms": round(median(values) * 1e3, 3) for kind, values in times.items()}
 
 
-def _stages(subject: Subject, frames: Frames, repeat: int) -> dict[str, dict[str, float]]:
+def _stages(subject: MeasuredModel, frames: Frames, repeat: int) -> dict[str, dict[str, float]]:
     """Return milliseconds by stage, with the device idle between stages."""
     engine, clock = subject.engine(), _clock(subject)
     times: dict[str, dict[str, list[float]]] = {"first": defaultdict(list), "next": defaultdict(list)}
@@ -93,7 +93,7 @@ def _stages(subject: Subject, frames: Frames, repeat: int) -> dict[str, dict[str
     }
 
 
-def _memory(subject: Subject, frames: Frames) -> dict[str, Any]:
+def _memory(subject: MeasuredModel, frames: Frames) -> dict[str, Any]:
     """Return the device's memory: the weights, the peak of each stage, and what PyTorch took in all."""
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
@@ -136,7 +136,7 @@ def _gigabytes(model: Any) -> dict[str, float]:
     return {stage: round(size, 4) for stage, size in sizes.items()}
 
 
-def _same_twice(subject: Subject) -> bool:
+def _same_twice(subject: MeasuredModel) -> bool:
     """Tell whether two engines answer a frame alike, to the last bit."""
     rgb = Frames().next()
     queries = [Query(text=phrase, score_threshold=0.0) for phrase in PHRASES[:3]]

@@ -40,7 +40,7 @@ PHRASES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class MeasuredModel:
     """A network and what is measured with it."""
 
     model: XSamModel
@@ -96,7 +96,7 @@ def device_of(settings: Settings) -> torch.device:
     return device
 
 
-def subject_of(settings: Settings, *, dtype: torch.dtype | None = None) -> Subject:
+def subject_of(settings: Settings, *, dtype: torch.dtype | None = None) -> MeasuredModel:
     """Build the network in the type that the engine chooses for the device, or in another one."""
     device = device_of(settings)
     if dtype is None:
@@ -106,7 +106,9 @@ def subject_of(settings: Settings, *, dtype: torch.dtype | None = None) -> Subje
     else:
         config = full_config() if settings.size == "full" else mid_config()
         model, tokenizer = random_model(config, dtype, device), build_tiny_tokenizer()
-    return Subject(model=model.requires_grad_(False), tokenizer=tokenizer, device=device, name=settings.size)
+    return MeasuredModel(
+        model=model.requires_grad_(False), tokenizer=tokenizer, device=device, name=settings.size
+    )
 
 
 def repeats(settings: Settings, many: int) -> int:
@@ -118,14 +120,14 @@ def repeats(settings: Settings, many: int) -> int:
 class Steps:
     """The steps of a prompt on tensors, for batches of frames and for graphs; texts have a fixed length."""
 
-    subject: Subject
+    subject: MeasuredModel
     pixels: tuple[torch.Tensor, ...]  # (B, 3, s, s) each
     texts: list[torch.Tensor]  # of (B, L, D)
     image_ids: torch.Tensor  # (T,)
     spans: Sequence[Any]
 
     @classmethod
-    def of(cls, subject: Subject, *, batch: int = 1, phrases: Sequence[str] = PHRASES[:1]) -> Steps:
+    def of(cls, subject: MeasuredModel, *, batch: int = 1, phrases: Sequence[str] = PHRASES[:1]) -> Steps:
         """Prepare a batch of frames with the same prompts."""
         from xsam.inference.family import TextSpans
         from xsam.inference.forward import ForwardPass

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.gpu.runner import Record, Settings
-from benchmarks.gpu.subject import PHRASES, Frames, Subject, subject_of
+from benchmarks.gpu.subject import PHRASES, Frames, MeasuredModel, subject_of
 
 ALLOWED = {
     "encode": 1,
@@ -113,7 +113,7 @@ def _cuda_waits(stage: _Stage) -> Iterator[tuple[Counter[str], Counter[str]]]:
             torch.cuda.set_sync_debug_mode(before)
 
 
-def _profile(subject: Subject, work: Callable[[], object]) -> dict[str, Any]:
+def _profile(subject: MeasuredModel, work: Callable[[], object]) -> dict[str, Any]:
     """Count calls that wait, copies and kernels of a next prompt, and the share of time that kernels run."""
     from torch.profiler import ProfilerActivity, profile
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.gpu.runner import Record, Settings
-from benchmarks.gpu.subject import Steps, Subject, moved, repeats, subject_of
+from benchmarks.gpu.subject import MeasuredModel, Steps, moved, repeats, subject_of
 from xsam.model.xsam import XSamModel
 from xsam.sim import annotate, render, sample_scene
 from xsam.types.requests import Query
@@ -106,7 +106,7 @@ def run(settings: Settings, record: Record) -> None:
                 record(name, {"error": str(error).splitlines()[0][:200]})
 
 
-def _ms(subject: Subject, work: Callable[[], object], repeat: int) -> float:
+def _ms(subject: MeasuredModel, work: Callable[[], object], repeat: int) -> float:
     return round(subject.seconds(work, repeat=repeat, warm_up=2) * 1e3, 3)
 
 
@@ -132,7 +132,7 @@ def narrow(model: XSamModel, kind: Callable[[nn.Linear], nn.Module]) -> Iterator
             setattr(module, name, linear)
 
 
-def answers_moved(tiny: Subject, kind: Callable[[nn.Linear], nn.Module]) -> dict[str, float]:
+def answers_moved(tiny: MeasuredModel, kind: Callable[[nn.Linear], nn.Module]) -> dict[str, float]:
     """Compare answers of the trained tiny model with and without the change, on rendered scenes."""
     asked = [scene_queries(seed) for seed in (SCENES if tiny.device.type == "cuda" else SCENES[:2])]
     exact = [tiny.engine().segment(rgb, queries) for rgb, queries in asked]

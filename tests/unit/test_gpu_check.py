@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu.report import judge, page_name, render
-from benchmarks.gpu.runner import Part, Settings, run_part
+from benchmarks.gpu.runner import CheckPart, Settings, run_part
 from benchmarks.random_weights import random_model
 from support.golden import GOLDEN
 from tests.docs.documents import ROOT
@@ -38,7 +38,7 @@ CPU = Settings(device="cpu", size="tiny")
 def test_a_part_ends_alone_and_keeps_its_figures(
     function: Any, status: str, error: str, figures: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    part = Part(name="part", target=f"{gpu_parts.__name__}:{function.__name__}", budget_s=5, about="")
+    part = CheckPart(name="part", target=f"{gpu_parts.__name__}:{function.__name__}", budget_s=5, about="")
     outcome = run_part(part, CPU, limit_s=5 if function is gpu_parts.hangs else 60)
     assert (outcome["status"], outcome["error"], outcome["figures"]) == (status, error, figures)
     assert capfd.readouterr().out == ""
@@ -46,7 +46,7 @@ def test_a_part_ends_alone_and_keeps_its_figures(
 
 def test_a_part_that_is_not_there_fails() -> None:
     outcome = run_part(
-        Part(name="part", target="benchmarks.gpu.nothing:run", budget_s=3, about=""), CPU, limit_s=60
+        CheckPart(name="part", target="benchmarks.gpu.nothing:run", budget_s=3, about=""), CPU, limit_s=60
     )
     assert outcome["status"] == "failed"
     assert "benchmarks.gpu.nothing" in outcome["error"]

@@ -23,6 +23,7 @@ import typer
 
 from xsam.console import ErrorCommand
 from xsam.eval.scenes import IMAGE_HW, parse_seeds
+from xsam.inference.examine import predict
 from xsam.inference.forward import ForwardPass
 from xsam.inference.postprocess import always_go_on, encode_queries, probabilities
 from xsam.inference.upsample import MaskGeometry
@@ -38,7 +39,7 @@ MAX_PER_KIND = 2  # phrases of a scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class MaskChoice:
     """How the masks of a model compare with the object that a phrase means.
 
     Attributes:
@@ -57,7 +58,7 @@ class Choice:
 
 
 @torch.inference_mode()
-def scene_choices(forward: ForwardPass, seed: int) -> list[tuple[str, Choice]]:
+def scene_choices(forward: ForwardPass, seed: int) -> list[tuple[str, MaskChoice]]:
     """Rank all masks for phrases about a scene: (kind of the phrase, choice)."""
     view = render(sample_scene(seed), image_hw=IMAGE_HW)
     items = annotate(sample_scene(seed), view)
@@ -75,7 +76,7 @@ def scene_choices(forward: ForwardPass, seed: int) -> list[tuple[str, Choice]]:
     geometry = MaskGeometry.for_image(frame.image_hw, forward.model.config.square)
     queries = [Query(task=Task.REFERRING, text=phrase.text) for phrase in phrases]
     found = []
-    for phrase, prediction in zip(phrases, forward.predict(frame, queries), strict=True):
+    for phrase, prediction in zip(phrases, predict(forward, frame, queries), strict=True):
         assert prediction.class_logits is not None
         assert prediction.mask_logits is not None
         scores = probabilities(prediction.class_logits)
@@ -92,7 +93,7 @@ def scene_choices(forward: ForwardPass, seed: int) -> list[tuple[str, Choice]]:
         found.append(
             (
                 phrase.kind,
-                Choice(
+                MaskChoice(
                     oracle_iou=float(own.max()),
                     rank=int(own.argmax()) + 1,
                     right_category=visible and category[shown] == category[wanted],
@@ -104,7 +105,7 @@ def scene_choices(forward: ForwardPass, seed: int) -> list[tuple[str, Choice]]:
     return found
 
 
-def summarize(choices: list[Choice]) -> dict[str, Any]:
+def summarize(choices: list[MaskChoice]) -> dict[str, Any]:
     """Average choices; `right_object` is None where no phrase had a rival and the right category."""
     contested = [choice for choice in choices if choice.rivals and choice.right_category]
     return {
@@ -131,7 +132,7 @@ def main(
 
     network, tokenizer = load_checkpoint(resolve_model(model)[0])
     forward = ForwardPass(network.eval(), tokenizer, model_id=model)
-    choices: dict[str, list[Choice]] = defaultdict(list)
+    choices: dict[str, list[MaskChoice]] = defaultdict(list)
     for seed in parse_seeds(scenes):
         for kind, choice in scene_choices(forward, seed):
             choices[kind].append(choice)

@@ -27,7 +27,6 @@ from xsam.inference.finite import (
 )
 from xsam.inference.frame_cache import EncodedFrame, FrameCache
 from xsam.inference.inputs import PromptInputs
-from xsam.inference.mask_support import MaskSupport
 from xsam.inference.prepare import MAX_NEW_TOKENS, Prompt, prepare
 from xsam.inference.prompts import SEG_TAG, mark_positions
 from xsam.inference.results import Prediction, plain_text
@@ -35,7 +34,7 @@ from xsam.inference.stages import StageClock
 from xsam.model.language import PrefixCache, following_states, generate
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage
-from xsam.types.deadline import Deadline, TextHook
+from xsam.types.deadline import TextHook
 from xsam.types.requests import Frame, Query, SegmentationResult
 
 MAX_PROMPTS_PER_BATCH = 8
@@ -88,7 +87,7 @@ class ForwardPass:
             except InvalidQueryError as error:
                 results[index] = SegmentationResult.from_error(error, query, frame)
         if prompts:
-            predictions, census = self._predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
+            predictions, census = self.predict(frame, prompts, frames, clock, on_text, keep_frame=keep_frame)
             clock.begin("postprocess")
             composed = compete(
                 [
@@ -100,46 +99,6 @@ class ForwardPass:
             for prompt, result in zip(prompts, composed, strict=True):
                 results[prompt.index] = result.with_timing(stages_s)
         return [results[index] for index in range(len(queries))]
-
-    def examine(
-        self, frame: Frame, queries: Sequence[Query], names: Sequence[str]
-    ) -> tuple[list[tuple[SegmentationResult, MaskSupport]], Census]:
-        """Answer queries without doubting or correcting anything, and take a census; for calibration.
-
-        Args:
-            frame: the source image.
-            queries: what to answer.
-            names: the categories that the census looks for.
-
-        Raises:
-            XSamError: a query cannot be answered.
-        """
-        clock, frames = StageClock(Deadline(None)), FrameCache(0)
-        prompts = [self.prepare(i, query, frame) for i, query in enumerate((*queries, census_query(names)))]
-        predictions, _ = self._predict(frame, prompts, frames, clock, None, keep_frame=False)
-        *answers, surveyed = (self.composer.plain(predictions[p.index], p, frame, clock) for p in prompts)
-        return answers, census_of(*surveyed)
-
-    def predict(self, frame: Frame, queries: Sequence[Query]) -> list[Prediction]:
-        """Return what the network predicts, before anything is selected; for measurements.
-
-        Args:
-            frame: the source image.
-            queries: none of them with a generated answer.
-
-        Raises:
-            XSamError: a query cannot be answered.
-        """
-        prompts = [self.prepare(index, query, frame) for index, query in enumerate(queries)]
-        clock = StageClock(Deadline(None))
-        found, _ = self._predict(frame, prompts, FrameCache(0), clock, None, keep_frame=False)
-        predictions = []
-        for prompt in prompts:
-            prediction = found[prompt.index]
-            if isinstance(prediction, ModelError):
-                raise prediction
-            predictions.append(prediction)
-        return predictions
 
     def prepare(
         self,
@@ -161,7 +120,7 @@ class ForwardPass:
 
     # ------------------------------------------------------------------------------------ encode
 
-    def _predict(
+    def predict(
         self,
         frame: Frame,
         prompts: Sequence[Prompt],

@@ -44,7 +44,7 @@ class ClipConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Carried:
+class CarriedObject:
     """The way of one object: along a line through a point that it passes at a time."""
 
     index: int  # in the objects of the scene
@@ -62,7 +62,7 @@ class TableClip:
     length: int
     swing_rad: float
     period_s: float
-    carried: tuple[Carried, ...]
+    carried: tuple[CarriedObject, ...]
 
     def stamp_s(self, frame: int) -> float:
         """Return the time of a frame from the beginning of the clip."""
@@ -121,7 +121,7 @@ def sample_clip(seed: int, config: ClipConfig | None = None) -> TableClip:
         speed = float(rng.uniform(*config.speed_m_s))
         item = scene.objects[index]
         ways.append(
-            Carried(
+            CarriedObject(
                 index=index,
                 # Each on a level of its own, so that they do not run into each other.
                 through_m=(float(rng.uniform(-0.12, 0.12)), float(rng.uniform(-0.12, 0.12)), height_m),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xsam.config.calibration import EVIDENCE, KINDS, Calibration, EvidenceWeights, Kind, evidence_row
 from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
+from xsam.inference.examine import examine
 from xsam.inference.forward import ForwardPass
 from xsam.inference.places import corrected
 from xsam.sim.annotate import ObjectAnnotation, annotate
@@ -85,7 +86,7 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
     asked = list(_questions(items, view.rgb.shape[1], np.random.default_rng([seed, 102])))
     names = {item.instance_id: item.category for item in items}
     frame = Frame(rgb=view.rgb, depth_m=view.depth_m)
-    answers, census = forward.examine(frame, [question.query for question in asked], CATEGORIES)
+    answers, census = examine(forward, frame, [question.query for question in asked], CATEGORIES)
     samples, own, corrections = [], [], []
     for question, (result, support) in zip(asked, answers, strict=True):
         task = question.query.resolved_task()

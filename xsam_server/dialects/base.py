@@ -68,7 +68,7 @@ class ImageQuestion:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParsedRequest:
+class DialectRequest:
     """A request in whatever form it came."""
 
     questions: Sequence[ImageQuestion]
@@ -79,7 +79,7 @@ class ParsedRequest:
 class Dialect(Protocol):
     """A form of requests and answers. Its methods are called in a thread."""
 
-    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> ParsedRequest:
+    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> DialectRequest:
         """Read the JSON of a request.
 
         Raises:
@@ -87,7 +87,7 @@ class Dialect(Protocol):
         """
         ...
 
-    def write(self, parsed: ParsedRequest, responses: Sequence[ResponseBody]) -> bytes:
+    def write(self, parsed: DialectRequest, responses: Sequence[ResponseBody]) -> bytes:
         """Write the responses to the questions of a request, in their order, as JSON.
 
         Raises:

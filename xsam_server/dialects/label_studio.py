@@ -16,7 +16,7 @@ from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam.wire.conversion import validation_message
 from xsam.wire.models import MAX_QUERIES, ResponseBody
-from xsam_server.dialects.base import ImageQuestion, ParsedRequest, TakeMemory, embedded_image
+from xsam_server.dialects.base import DialectRequest, ImageQuestion, TakeMemory, embedded_image
 from xsam_server.dialects.brush import brush_code
 from xsam_server.dialects.label_config import LabelConfig, read_label_config
 from xsam_server.dialects.outlines import outlines_of
@@ -66,7 +66,7 @@ class _Setup(_Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ParsedTasks(ParsedRequest):
+class _ParsedTasks(DialectRequest):
     config: LabelConfig
     label: str | None  # of what the annotator has marked; None = nothing is marked
 
@@ -77,7 +77,7 @@ class LabelStudioDialect:
 
     fetch: FetchImage | None = None  # None = only images that tasks contain
 
-    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> ParsedRequest:
+    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> DialectRequest:
         """See `Dialect.parse`."""
         body = _validated(_Prediction, content)
         if not 1 <= len(body.tasks) <= MAX_QUERIES:
@@ -103,7 +103,7 @@ class LabelStudioDialect:
             questions.append(ImageQuestion(query=query, image=image, image_hw=image_hw))
         return _ParsedTasks(questions=questions, keep_frames=label is not None, config=config, label=label)
 
-    def write(self, parsed: ParsedRequest, responses: Sequence[ResponseBody]) -> bytes:
+    def write(self, parsed: DialectRequest, responses: Sequence[ResponseBody]) -> bytes:
         """See `Dialect.write`."""
         assert isinstance(parsed, _ParsedTasks)
         predictions = []

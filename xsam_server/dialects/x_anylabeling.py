@@ -16,7 +16,7 @@ from xsam.types.masks import MaskRle
 from xsam.types.requests import Query, SegmentationResult, Task, VisualPrompt
 from xsam.wire.conversion import validation_message
 from xsam.wire.models import ResponseBody
-from xsam_server.dialects.base import ImageQuestion, ParsedRequest, TakeMemory, embedded_image
+from xsam_server.dialects.base import DialectRequest, ImageQuestion, TakeMemory, embedded_image
 from xsam_server.dialects.outlines import outlines_of
 
 _OPEN_LABEL = "AUTOLABEL_OBJECT"
@@ -55,7 +55,7 @@ class _Request(_Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _ParsedPrediction(ParsedRequest):
+class _ParsedPrediction(DialectRequest):
     params: _Params
 
 
@@ -63,7 +63,7 @@ class _ParsedPrediction(ParsedRequest):
 class XAnyLabelingDialect:
     """One image in base64, and a text or marks; polygons come back."""
 
-    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> ParsedRequest:
+    def parse(self, content: bytes, take_memory: TakeMemory, deadline: Deadline) -> DialectRequest:
         """See `Dialect.parse`."""
         try:
             body = _Request.model_validate_json(content)
@@ -72,7 +72,7 @@ class XAnyLabelingDialect:
         question = ImageQuestion(query=_query(body.params), image=embedded_image(body.image, take_memory))
         return _ParsedPrediction(questions=(question,), model=body.model, params=body.params)
 
-    def write(self, parsed: ParsedRequest, responses: Sequence[ResponseBody]) -> bytes:
+    def write(self, parsed: DialectRequest, responses: Sequence[ResponseBody]) -> bytes:
         """See `Dialect.write`."""
         assert isinstance(parsed, _ParsedPrediction)
         (question,), (response,) = parsed.questions, responses

@@ -31,7 +31,7 @@ def _texture(seed: int, hw: tuple[int, int], low: int, high: int) -> np.ndarray[
     return np.asarray(cv2.resize(coarse, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-class Scene(ImageDriver):
+class MovingScene(ImageDriver):
     """A camera that sees a red square with a texture go back and forth."""
 
     def __init__(self, ros: Any) -> None:
@@ -58,7 +58,7 @@ class Scene(ImageDriver):
         return float((mask & truth).sum() / (mask | truth).sum())
 
 
-class Client(NodeClient):
+class StreamClient(NodeClient):
     def __init__(self, ros: Any) -> None:
         super().__init__(ros)
         self.results: list[Any] = ros.collect(_RESULT, "/xsam/front/result")
@@ -72,8 +72,8 @@ class Client(NodeClient):
 
 
 @pytest.fixture(scope="module")
-def scene(module_ros: Any) -> Iterator[Scene]:
-    with Scene(module_ros) as scene:
+def scene(module_ros: Any) -> Iterator[MovingScene]:
+    with MovingScene(module_ros) as scene:
         yield scene
 
 
@@ -84,8 +84,8 @@ def process(module_spawn: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture
-def node(process: Any, scene: Scene, module_ros: Any, eventually: Eventually) -> Iterator[Client]:
-    node = Client(module_ros)
+def node(process: Any, scene: MovingScene, module_ros: Any, eventually: Eventually) -> Iterator[StreamClient]:
+    node = StreamClient(module_ros)
     eventually(lambda: node.active, "the active state", 60.0)
     eventually(lambda: node.status.cameras[0].frames, "frames")
     yield node
@@ -93,7 +93,9 @@ def node(process: Any, scene: Scene, module_ros: Any, eventually: Eventually) ->
     eventually(lambda: node.idle, "an idle model")
 
 
-def test_results_come_faster_than_the_model(node: Client, scene: Scene, eventually: Eventually) -> None:
+def test_results_come_faster_than_the_model(
+    node: StreamClient, scene: MovingScene, eventually: Eventually
+) -> None:
     """The model takes 1.5 s for a frame; a robot gets masks of each image all the same, and their age."""
     assert node.propagate("slow red").status == _STREAM.STATUS_STARTED
     eventually(lambda: len(node.results) >= 40, "results")
@@ -112,7 +114,7 @@ def test_results_come_faster_than_the_model(node: Client, scene: Scene, eventual
     assert 0 < status.keyframes < status.answers
 
 
-def test_the_queue_stays_free(node: Client, eventually: Eventually) -> None:
+def test_the_queue_stays_free(node: StreamClient, eventually: Eventually) -> None:
     node.propagate("slow red")
     eventually(lambda: len(node.results) >= 10, "results")
     assert node.status.waiting == 0
@@ -120,7 +122,7 @@ def test_the_queue_stays_free(node: Client, eventually: Eventually) -> None:
     assert response.code == ""
 
 
-def test_a_fast_model_gives_keyframes(node: Client, scene: Scene, eventually: Eventually) -> None:
+def test_a_fast_model_gives_keyframes(node: StreamClient, scene: MovingScene, eventually: Eventually) -> None:
     node.propagate("red")
     eventually(
         lambda: len(node.results) >= 30 and any(result.keyframe for result in node.results), "a keyframe"
@@ -132,7 +134,7 @@ def test_a_fast_model_gives_keyframes(node: Client, scene: Scene, eventually: Ev
     assert min(scene.iou(result) for result in node.results if result.instances) > 0.7
 
 
-def test_each_image_has_a_result_for_every_query(node: Client, eventually: Eventually) -> None:
+def test_each_image_has_a_result_for_every_query(node: StreamClient, eventually: Eventually) -> None:
     node.propagate("red", "blue")
     eventually(lambda: len(node.results) >= 20, "results")
     results = list(node.results)[:20]
@@ -142,21 +144,21 @@ def test_each_image_has_a_result_for_every_query(node: Client, eventually: Event
         assert first.header == second.header
 
 
-def test_text_is_refused(node: Client) -> None:
+def test_text_is_refused(node: StreamClient) -> None:
     chat = _QUERY(text="what is there?", task=_QUERY.TASK_CHAT)
     response = node.set_stream_queries([chat], propagate=True)
     assert (response.status, response.code) == (_STREAM.STATUS_REFUSED, "INVALID_QUERY")
     assert "generate" in response.message
 
 
-def test_a_model_that_fails_is_named(node: Client, eventually: Eventually) -> None:
+def test_a_model_that_fails_is_named(node: StreamClient, eventually: Eventually) -> None:
     node.propagate("broken")
     eventually(lambda: node.stream.last_error, "an error")
     assert node.stream.running
     assert not any(result.instances for result in node.results)
 
 
-def test_an_ordinary_stream_has_keyframes_only(node: Client, eventually: Eventually) -> None:
+def test_an_ordinary_stream_has_keyframes_only(node: StreamClient, eventually: Eventually) -> None:
     node.set_stream("red")
     eventually(lambda: len(node.results) >= 5, "results")
     assert all(result.keyframe and result.confidence == 1.0 for result in node.results)
