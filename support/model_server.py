@@ -18,7 +18,7 @@ from xsam.types.masks import BoolMask
 from xsam.web.listening import listen, url_of, uvicorn_server
 from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer
-from xsam_server.cameras import Cameras, CameraSource
+from xsam_server.cameras import CameraSource, LiveCameras
 from xsam_server.model import ModelState, ServedModel
 from xsam_server.settings import ServerSettings
 
@@ -109,7 +109,7 @@ def running_server(
     """Run a server in a thread, and end it with the context."""
     settings = settings or ServerSettings()
     answerer = LocalAnswerer(load, settings)
-    seen = None if cameras is None else Cameras(source=cameras, keep=answerer.keep)
+    seen = None if cameras is None else LiveCameras(source=cameras, keep=answerer.keep)
     server = ModelServer(answerer, settings, cameras=seen)
     with listen("127.0.0.1", port) as listener:
         program = uvicorn_server(
