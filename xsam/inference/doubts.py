@@ -44,6 +44,11 @@ CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS)
 """Tasks whose segments are compared with the census: those with words."""
 
 _WORD = re.compile(r"[^\W\d_]+")
+# Calibrated checkpoints are small ones: they find "the mug that is not red" on the red mug.
+_NEGATION = re.compile(
+    r"\b(?:not|no|non|without|except|excluding|neither|nor|never|nothing|none|other than)\b|\b\w+n['’]t\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,6 +147,8 @@ def with_doubts(
         label = segments.labels[index]
         if words := unknown.get(label, ()):
             doubts.append(f"the model does not know {', '.join(map(repr, words))}")
+        elif calibration is not None and (negation := _NEGATION.search(_asked(result.query, task, label))):
+            doubts.append(f"the model does not understand {negation[0]!r}: check what it must not be")
         elif calibration is not None and chance < calibration.sure_from:
             doubts.append(_in_words(evidence, chance))
         elif phrase is not None:
@@ -160,6 +167,11 @@ def with_doubts(
         keep = worth_saying(segments, chances)
     result = replace(result, segments=replace(segments, doubts=tuple(doubts))[keep])
     return doubted(with_shown_phrases(result) if tidies else result)
+
+
+def _asked(query: Query, task: Task, label: str) -> str:
+    """Return the words that a segment answers; those of a description are the model's own."""
+    return "" if task is Task.GROUNDED_CONVERSATION else query.text or label
 
 
 def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResult:

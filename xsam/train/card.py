@@ -37,9 +37,14 @@ _ROWS: Sequence[tuple[str, str]] = (
     ("point prompts, mean IoU", "interactive_point_iou"),
     ("box prompts, mean IoU", "interactive_box_iou"),
     ("example objects (visual grounding), AP50", "vgd_ap50"),
-    ("grounded captions, mean IoU", "gcg_miou"),
+    ("descriptions, mean IoU of all true phrases, 0 for missed ones", "gcg_truth_miou"),
+    ("descriptions, phrases that name and outline something", "gcg_precision"),
+    ("descriptions, true phrases that are named and outlined", "gcg_recall"),
     ('absent phrases reported "not found"', "absent_rejected"),
     ('present phrases reported "not found"', "present_rejected"),
+    ('near misses believed ("the blue mug" where all are red)', "near_miss_believed"),
+    ('"found" against what is there, correlation (Matthews)', "presence_mcc"),
+    ("categories counted exactly", "count_exact"),
 )
 
 

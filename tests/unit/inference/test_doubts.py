@@ -99,6 +99,31 @@ def test_a_word_that_the_model_does_not_know_is_named() -> None:
     assert result.segments.doubts == ("", "the model does not know 'fork'")
 
 
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("the mug that is not red", "not"),
+        ("the mug without a handle", "without"),
+        ("a mug other than the red one", "other than"),
+        ("the mug that isn't red", "isn't"),
+        ("NO mug", "NO"),
+        ("the notable mug", ""),  # a word that only begins so
+        ("the knotted mug", ""),
+    ],
+)
+def test_what_a_thing_must_not_be_is_not_understood(text: str, word: str) -> None:
+    """Of the phrases "the … that is not red" where all were red, 42 of 100 were answered with confidence."""
+    mug = box(10)
+    result = check(result_of(Query(text=text), (text, 0.95, mug)), census_with(("mug", 0.95, mug)))
+    assert result.status is (Status.UNSURE if word else Status.FOUND)
+    if word:
+        assert result.segments.doubts == (
+            f"the model does not understand {word!r}: check what it must not be",
+        )
+    uncalibrated = check(result_of(Query(text=text), (text, 0.95, mug)), census_with(), calibration=None)
+    assert uncalibrated.status is Status.FOUND  # a large model may understand it
+
+
 def test_a_weak_answer_says_how_often_such_answers_are_right() -> None:
     result = check(result_of(Query(text="what can i drink from?"), ("what?", 0.4, box(10))), census_with())
     assert result.segments.doubts == ("weak: about 4 of 10 such answers are right",)
