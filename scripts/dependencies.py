@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,10 +84,11 @@ def shipped() -> set[str]:
 
 def license_of(name: str) -> str:
     """Return the license that an installed package declares, as SPDX expression if it does so."""
-    try:
-        fields = metadata.metadata(name)
-    except metadata.PackageNotFoundError:
+    # Not from `sys.path`: setuptools adds its own copies of packages to it.
+    installed = next(iter(metadata.distributions(name=name, path=[sysconfig.get_path("purelib")])), None)
+    if installed is None:
         return KNOWN[name]
+    fields = installed.metadata
     if name in GPL_INSIDE:
         return GPL_INSIDE[name]
     if expression := fields.get("License-Expression"):

@@ -140,11 +140,12 @@ def test_a_client_that_leaves_while_it_sends_leaves_nothing_behind(
         with socket.create_connection(("127.0.0.1", server.port)) as connection:
             connection.sendall(head + b"Content-Length: 1000\r\n\r\n{")
 
-    def held() -> bool:
-        return 'xsam_requests_total{client="local",code="CANCELLED"}' in http.get("/metrics").text
+    def gone() -> bool:
+        text = http.get("/metrics").text
+        counted = 'xsam_requests_total{client="local",code="CANCELLED"}' in text
+        return counted and "xsam_requests_memory_bytes 0.0" in text
 
-    poll_until(held, "the requests to end", timeout_s=PATIENCE_S)
-    assert "xsam_requests_memory_bytes 0.0" in http.get("/metrics").text
+    poll_until(gone, "the requests to end and their memory to be given back", timeout_s=PATIENCE_S)
 
 
 def test_the_event_loop_answers_while_the_model_is_stuck(

@@ -22,6 +22,11 @@ _TASKS = {
     "panoptic": "panoptic",
     "semantic": "semantic",
     "gcg": "grounded captions",
+    "presence": "presence",
+    "absent": "absent phrases",
+    "near": "near misses",
+    "miss": "… by kind",
+    "count": "numbers of objects",
 }
 _METRICS = {
     "miou": "mean IoU",
@@ -40,7 +45,20 @@ _METRICS = {
     "pq_things": "PQ of things",
     "pq_stuff": "PQ of stuff",
     "truth_miou": "mean IoU, including missed phrases",
+    "precision": "precision of phrases",
     "recall": "recall of phrases",
+    "mention_precision": "precision of phrases by their words",
+    "mention_recall": "recall of phrases by their words",
+    "mcc": 'correlation of "found" with what is there (Matthews)',
+    "auc": "area under the ROC curve",
+    **{f"rejected_at_{share}": f"share rejected at {share} % false alarms" for share in ("01", "05", "10")},
+    "miss_believed": 'share answered "found"',
+    **{
+        f"{kind}_believed": f'{kind}, answered "found"'
+        for kind in ("color", "side", "order", "part", "negated")
+    },
+    "exact": "share counted exactly",
+    "mae": "mean error",
     "caption_f1": "F1 of content words",
     "cider": "CIDEr-D, 0 to 10",
 }

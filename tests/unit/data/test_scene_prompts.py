@@ -16,6 +16,7 @@ from xsam.inference.chat_format import ChatFormat
 from xsam.inference.prompt_masks import PROMPT_RADIUS_SHARE
 from xsam.inference.prompts import tokenize
 from xsam.sim.annotate import annotate
+from xsam.sim.household import CATEGORIES
 from xsam.sim.render import STUFF_NAMES, render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
 from xsam.sim.words import plural
@@ -126,14 +127,14 @@ def test_captions_name_what_they_point_at() -> None:
     captions = [(s, p) for s, p in drawn() if p.kind == "grounded_conversation"]
     assert captions
     for sample, prompt in captions:
-        columns = []
+        order = []
         for phrase, ids in zip(phrases(prompt.conversation), prompt.targets, strict=True):
             items = [sample.labeled()[number] for number in ids]
             assert len({(item.color, item.category) for item in items}) == 1
             noun = items[0].category if len(items) == 1 else plural(items[0].category)
             assert phrase.endswith(f"{items[0].color} {noun}")
-            columns.append(min(sample.column(number) for number in ids))
-        assert columns == sorted(columns)
+            order.append((CATEGORIES.index(items[0].category), items[0].color))
+        assert order == sorted(set(order))
         assert prompt.conversation.answer.endswith("The segmentation mask is <SEG>.<|end|>")
 
 

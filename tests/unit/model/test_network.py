@@ -127,7 +127,7 @@ def test_a_query_without_a_mask_looks_everywhere() -> None:
     logits = torch.full((1, 2, 2, 2, 4), -3.0)  # one image, two prompts of two queries, 2×4 pixels
     logits[0, 0, 1, 0, 3] = 3.0
     logits[0, 1, 0, 1, :2] = 3.0
-    visible = _visible_pixels(logits, (2, 4))
+    visible = _visible_pixels(logits)
     assert visible.shape == (1, 1, 4, 8)
     assert visible[0, 0].int().tolist() == [
         [1, 1, 1, 1, 1, 1, 1, 1],

@@ -73,7 +73,7 @@ def _gradients(
 def _assert_close(first: dict[str, Tensor], second: dict[str, Tensor]) -> None:
     assert first.keys() == second.keys()
     for name, gradient in first.items():
-        scale = float(gradient.abs().max()) + 1e-4
+        scale = float(gradient.abs().max()) + 5e-4  # what is zero but for rounding
         torch.testing.assert_close(second[name], gradient, atol=2e-3 * scale, rtol=0)
 
 
