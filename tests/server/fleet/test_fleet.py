@@ -178,7 +178,12 @@ def test_a_fleet_that_shrinks_loses_no_request(
         answers = [clients.submit(ask_with(http), png(picture(shade))) for shade in range(200, 204)]
         poll_until(lambda: len(set(engines.processes("began"))) == 2, "both replicas", timeout_s=PATIENCE_S)
         shrinking = clients.submit(deploy, load_engine, min_replicas=1, **LIMITS)
-        poll_until(lambda: _replica_states().get("STOPPING"), "the drain", timeout_s=START_WITHIN_S)
+        poll_until(
+            lambda: shrinking.done() or _replica_states().get("STOPPING"),
+            "the drain",
+            timeout_s=START_WITHIN_S,
+        )
+        assert not shrinking.done(), shrinking.result()
         assert not any(answer.done() for answer in answers)
         engines.free()
         assert _codes(answers) == ["OK"] * 4
