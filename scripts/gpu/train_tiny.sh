@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train the embedded model further on one CUDA device: scenes rendered on all cores, bf16, large batches.
 #
-#     scripts/gpu/train_tiny.sh [OUT]            about 9 minutes on one recent GPU and 16 cores
+#     scripts/gpu/train_tiny.sh [OUT]            meant for 10 minutes on one recent GPU and 16 cores
 #     SMOKE=1 scripts/gpu/train_tiny.sh [OUT]    the same steps in a minute or two, on a CPU
 #
 # OUT (default runs/gpu) receives the scenes, the run, which resumes when the script is started again, and

@@ -47,18 +47,20 @@ def with_shown_phrases(result: SegmentationResult) -> SegmentationResult:
     """Return a description without the phrases that have no segment; NOT_FOUND if none is left.
 
     The text is shortened only if it lists its phrases ("a, b and c"); in running text every phrase stays,
-    because a sentence without its object would say something else.
+    because a sentence without its object would say something else, and `hint` names those without a segment.
     """
     shown = sorted(set(result.segments.label_indices.tolist()))
     if len(shown) == len(result.phrases):
         return result
-    parts = _parts(result.text, result.phrases)
-    if parts is None:
-        return result
-    lead, tail = parts
     if not shown:
         message = "nothing in the description could be shown with confidence"
         return replace(result, status=Status.NOT_FOUND, text="", phrases=(), message=message)
+    parts = _parts(result.text, result.phrases)
+    if parts is None:
+        lost = (phrase for index, phrase in enumerate(result.phrases) if index not in shown)
+        hint = f"said, but not shown with confidence: {', '.join(dict.fromkeys(lost))}"
+        return replace(result, hint="; ".join(filter(None, (result.hint, hint))))
+    lead, tail = parts
     kept = tuple(result.phrases[index] for index in shown)
     listed = " and ".join(filter(None, (", ".join(kept[:-1]), kept[-1])))
     if len(kept) == 1 and _ARTICLE.match(kept[0]):

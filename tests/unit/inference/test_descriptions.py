@@ -54,7 +54,11 @@ def test_nothing_that_can_be_shown_is_not_found() -> None:
 )
 def test_running_text_stays(text: str) -> None:
     result = description(0, 1, text=text)
-    assert with_shown_phrases(result) == result
+    kept = with_shown_phrases(result)
+    assert (kept.text, kept.phrases, len(kept)) == (text, PHRASES, 2)
+    assert kept.hint == "said, but not shown with confidence: a duck, two pans"
+    nothing = with_shown_phrases(description(text=text))
+    assert (nothing.status, nothing.text) == (Status.NOT_FOUND, ""), "words alone are no answer"
 
 
 def test_one_phrase_for_each_object_and_none_that_is_likely_wrong() -> None:
