@@ -13,12 +13,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from xsam.inference.census import SAME_PIXELS
 from xsam.types.masks import MaskRle
 from xsam.types.requests import SegmentationResult, Segments, Status
 
 MIN_DESCRIBED_CHANCE = 0.5
 """A phrase whose mask is more likely wrong than right is left out."""
-SAME_OBJECT = 0.5  # IoU from which two phrases are about the same object
 
 _SEPARATOR = re.compile(r"\s*(?:,|\band\b|,\s*and\b)\s*")
 _ARTICLE = re.compile(r"(?:a|an|the)\s")
@@ -37,7 +37,7 @@ def worth_saying(segments: Segments, chances: Sequence[float]) -> NDArray[np.boo
         mask = segments.masks[index]
         if chances[index] < MIN_DESCRIBED_CHANCE:
             break
-        if not (MaskRle.iou_matrix([mask], taken) > SAME_OBJECT).any():
+        if not (MaskRle.iou_matrix([mask], taken) > SAME_PIXELS).any():
             keep[index] = True
             taken.append(mask)
     return keep
