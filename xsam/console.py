@@ -19,12 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from xsam.errors import OutOfMemoryError, RequestRefusedError, XSamError
-from xsam.types.requests import Status
+from xsam.types.kinds import Status
 
 EXIT_CODES = {
     Status.FOUND: 0,
@@ -191,6 +189,9 @@ def _echo_json(failure: Failure) -> None:
 
 def print_error(message: str, hint: str) -> None:
     """Print one red line on stderr."""
+    from rich.console import Console
+    from rich.text import Text
+
     line = Text.assemble(("error: ", "bold red"), (message, "red"))
     if hint:
         line.append(f" ({hint})", style="dim red")
@@ -199,5 +200,8 @@ def print_error(message: str, hint: str) -> None:
 
 def print_lines(*lines: str) -> None:
     """Print lines on stdout, without markup."""
+    from rich.console import Console
+    from rich.text import Text
+
     for line in lines:
         Console().print(Text(line), soft_wrap=True)

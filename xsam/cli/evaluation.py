@@ -9,11 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
-from rich.console import Console
 
 from xsam.cli import loading
-from xsam.cli.clips import evaluate_on_clips
-from xsam.cli.scores import describe_run, score_table
 from xsam.console import print_error, print_lines
 
 if TYPE_CHECKING:
@@ -120,6 +117,10 @@ def evaluate(
     With --out, `torchrun` and `accelerate launch` start several processes that share the work. Exit code 1 if
     every question failed, 130 after Ctrl-C: the scores are those of the images until then.
     """
+    from rich.console import Console
+
+    from xsam.cli.clips import evaluate_on_clips
+
     if sum(given is not None for given in (scenes, coco, source, benchmark, clips)) > 1:
         raise typer.BadParameter(f"give one of {', '.join(f'--{name}' for name in _DATA)}")
     _check_combination(context)
@@ -185,6 +186,10 @@ def evaluate(
 
 def _report(scores: Mapping[str, Any], predictions: PredictionFile | None, as_json: bool) -> None:
     """Print the scores, and save them."""
+    from rich.console import Console
+
+    from xsam.cli.scores import describe_run, score_table
+
     for reason, times in scores.get("skipped", {}).items():
         Console(stderr=True).print(f"skipped: {times} {reason}", markup=False, soft_wrap=True)
     for reason, times in scores["failures"].items():

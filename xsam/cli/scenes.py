@@ -8,9 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsam.media.image_files import write_image
-from xsam.weights.files import replace_file
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -36,7 +33,9 @@ def _write_scene(seed: int, out: Path, image_hw: tuple[int, int]) -> list[Path]:
 
     import numpy as np
 
+    from xsam.media.image_files import write_image
     from xsam.sim import annotate, language, render, sample_scene
+    from xsam.weights.files import replace_file
 
     scene = sample_scene(seed)
     view = render(scene, image_hw=image_hw)

@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from xsam.cli import loading
-from xsam.cli.recordings import RunOptions, parse_save, segment_recording
-from xsam.console import EXIT_CODES, print_lines
-from xsam.errors import InvalidOptionError, InvalidQueryError
-from xsam.inference.images import read_image
-from xsam.media.frames import Every
-from xsam.media.image_files import check_output, write_image
+from xsam.errors import InvalidOptionError
 from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
-from xsam.media.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, looks_like_source, single_picture
-from xsam.types.requests import Query, SegmentationResult, Status, Task, VisualPrompt
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from xsam.engine import XSam
+from xsam.types.kinds import Task
 
 _RECORDINGS = "Several frames"
 _BAGS = "Bags"
-_STATUS_COLORS = {
-    Status.FOUND: "green",
-    Status.UNSURE: "yellow",
-    Status.NOT_FOUND: "yellow",
-    Status.REFUSED: "red",
-    Status.FAILED: "red",
-}
 
 
 EPILOG = (
@@ -187,13 +164,19 @@ def segment(
     frame_cache_mib: loading.FrameCacheMib = None,
 ) -> None:
     """Find something in pictures, videos and recordings."""
+    from xsam.cli.arguments import parse_boxes, parse_names, parse_points, parse_queries, split_arguments
+    from xsam.cli.pictures import segment_picture
+    from xsam.cli.recordings import RunOptions, parse_save, segment_recording
+    from xsam.media.frames import Every
+    from xsam.media.sources import PICTURE_SUFFIXES, VIDEO_SUFFIXES, single_picture
+
     names, texts = split_arguments(arguments)
-    queries = _queries(
+    queries = parse_queries(
         texts,
         task=task,
-        thing_classes=_parse_names(classes or []),
-        stuff_classes=_parse_names(stuff or []),
-        prompts=(*_parse_boxes(box or []), *_parse_points(point or [])),
+        thing_classes=parse_names(classes or []),
+        stuff_classes=parse_names(stuff or []),
+        prompts=(*parse_boxes(box or []), *parse_points(point or [])),
         score_threshold=threshold,
         explain=explain,
     )
@@ -210,7 +193,7 @@ def segment(
     )
     picture = single_picture(names)
     if picture is not None and len(queries) == 1 and not (kinds or resume or track or propagate):
-        _segment_picture(picture, queries[0], load, out, as_json)
+        segment_picture(picture, queries[0], load, out, as_json)
         return
     for query in queries:
         query.validate()
@@ -236,112 +219,3 @@ def segment(
         single=picture is not None and len(queries) == 1,
     )
     segment_recording(names, queries, load, options)
-
-
-def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split into sources and queries. The first argument is a source, and so are those after it that look so.
-
-    Raises:
-        InvalidQueryError: something that looks like a source follows a query.
-    """
-    count = 1
-    while count < len(arguments) and looks_like_source(arguments[count]):
-        count += 1
-    sources, texts = list(arguments[:count]), list(arguments[count:])
-    for text in texts:
-        if looks_like_source(text):
-            raise InvalidQueryError(
-                f"{text!r:.80} looks like a source, but follows the query {texts[0]!r:.80}",
-                hint="give all sources first, then the queries",
-            )
-    return sources, texts
-
-
-def _queries(texts: Sequence[str], **fields: Any) -> list[Query]:
-    """Return a query per text, or one without text."""
-    given = (bool(texts), bool(fields["thing_classes"] or fields["stuff_classes"]), bool(fields["prompts"]))
-    if fields["task"] is Task.AUTO and sum(given) > 1:
-        raise InvalidQueryError(
-            "text, categories and regions are three different requests",
-            hint="give one of them, or choose the kind of request with --task",
-        )
-    return [Query(text=text, **fields) for text in (texts or [""])]
-
-
-def _segment_picture(
-    image: Path, query: Query, load: Callable[[], XSam], out: Path | None, as_json: bool
-) -> None:
-    notes: list[str] = []
-    rgb = read_image(image, notes)
-    query.validate((rgb.shape[0], rgb.shape[1]))
-    if out is not None:
-        check_output(out, image)
-    with Console(stderr=True).status("loading the model …") as progress:
-        engine = load()
-        result = engine.segment(rgb, query, on_stage=lambda stage: progress.update(f"{stage} …"))
-        result = result.with_notes(notes)
-    if out is not None:
-        write_image(out, _draw(rgb, result))
-    if as_json:
-        from xsam.wire.conversion import result_to_body
-
-        typer.echo(result_to_body(result).model_dump_json())
-    else:
-        _print_result(result, out)
-    raise typer.Exit(EXIT_CODES[result.status])
-
-
-def _parse_names(values: list[str]) -> tuple[str, ...]:
-    """Split at commas, and drop repetitions."""
-    names = [" ".join(name.split()) for value in values for name in value.split(",")]
-    return tuple(dict.fromkeys(names))
-
-
-def _parse_numbers(option: str, value: str, count: int) -> list[float]:
-    try:
-        numbers = [float(part) for part in value.split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) != count:
-        raise InvalidQueryError(f"{option} takes {count} numbers separated by commas, got {value!r}")
-    return numbers
-
-
-def _parse_boxes(values: list[str]) -> list[VisualPrompt]:
-    return [VisualPrompt.box(*_parse_numbers("--box", value, 4)) for value in values]
-
-
-def _parse_points(values: list[str]) -> list[VisualPrompt]:
-    return [VisualPrompt.point(*_parse_numbers("--point", value, 2)) for value in values]
-
-
-def _draw(rgb: NDArray[np.uint8], result: SegmentationResult) -> NDArray[np.uint8]:
-    from xsam.draw.overlay import draw_overlay, draw_prompts
-
-    query = result.query
-    title = query.text or ", ".join(query.thing_classes + query.stuff_classes) or "region"
-    overlay = draw_overlay(rgb, result.segments, title=title)
-    return draw_prompts(overlay, query.prompts)
-
-
-def _print_result(result: SegmentationResult, out: Path | None) -> None:
-    status = (result.status.value.replace("_", " "), f"bold {_STATUS_COLORS[result.status]}")
-    detail = result.message or f"in {result.timing.total_s:.2f} s with {result.model_id}"
-    Console().print(Text.assemble(status, f": {detail}"), soft_wrap=True)
-    print_lines(*filter(None, (result.text, result.hint)), *(f"note: {note}" for note in result.notes))
-    segments = result.segments
-    if len(segments):
-        doubtful = any(segments.doubts)
-        table = Table("label", "score", "box x0 y0 x1 y1", "area px", *(["unsure"] if doubtful else []))
-        columns = (segments.labels, segments.scores, segments.boxes_xyxy, segments.masks, segments.doubts)
-        for label, score, box, mask, doubt in zip(*columns, strict=True):
-            row: list[Text | str] = [
-                Text(label),
-                f"{score:.2f}",
-                " ".join(f"{v:.0f}" for v in box),
-                str(mask.area),
-            ]
-            table.add_row(*row, *([Text(doubt)] if doubtful else []))
-        Console().print(table)
-    if out is not None:
-        print_lines(f"wrote {out}")

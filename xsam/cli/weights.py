@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from xsam.console import print_lines
 
@@ -45,6 +44,8 @@ def convert(
     force: Annotated[bool, typer.Option("--force", help="Replace the checkpoint in OUT.")] = False,
 ) -> None:
     """Turn published weights into a folder that --model takes."""
+    from rich.console import Console
+
     from xsam.weights.convert import convert as run
 
     with Console(stderr=True).status("reading, checking and writing weights …"):

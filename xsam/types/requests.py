@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +26,7 @@ from xsam.types.checks import (
     typed_entries,
     whole_number,
 )
+from xsam.types.kinds import Status, Task
 from xsam.types.lens import LensDistortion
 from xsam.types.masks import MAX_IMAGE_SIDE_PX, BoolMask
 from xsam.types.pixels import check_rgb
@@ -54,34 +54,6 @@ __all__ = [
 MAX_TEXT_CHARS = 2000
 MAX_CATEGORIES = 256
 MAX_PROMPTS = 32
-
-
-class Task(str, Enum):
-    """Kind of segmentation. `AUTO` chooses from the fields that are filled in."""
-
-    AUTO = "auto"
-    GENERIC = "generic"
-    OPEN_VOCABULARY = "open_vocabulary"
-    REFERRING = "referring"
-    REASONING = "reasoning"
-    GROUNDED_CONVERSATION = "grounded_conversation"
-    INTERACTIVE = "interactive"
-    VISUAL_GROUNDED = "visual_grounded"
-    CHAT = "chat"
-
-
-class Status(str, Enum):
-    """Outcome of a query. An empty list of segments never stands for an error.
-
-    FOUND can be acted on; UNSURE has segments, and `Segments.doubts` says which of them may be something
-    else, and why.
-    """
-
-    FOUND = "found"
-    UNSURE = "unsure"
-    NOT_FOUND = "not_found"
-    REFUSED = "refused"
-    FAILED = "failed"
 
 
 # Fields of a query that make up the question of each task.

@@ -17,7 +17,7 @@ from support.golden import GOLDEN, GOLDEN_X2SAM
 from tests.unit.cli.command import error_line, json_line, run_xsam
 from tests.unit.media.clips import scene, write_video
 from xsam import Query, XSam
-from xsam.cli.segment import split_arguments
+from xsam.cli.arguments import split_arguments
 from xsam.errors import InvalidQueryError
 from xsam.media.video_files import VideoFile
 
