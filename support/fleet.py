@@ -166,11 +166,15 @@ def running_fleet(load: Callable[[], Engine], *, port: int = 0, **args: Any) -> 
         serve.shutdown()
 
 
-def deploy(load: Callable[[], Engine], **args: Any) -> None:
-    """Deploy the fleet, or change it; returns when that is done."""
+def deploy(load: Callable[[], Engine], *, wait: bool = True, **args: Any) -> None:
+    """Deploy the fleet, or change it; returns when that is done, or with `wait=False` when it has begun.
+
+    Ask for the status on the same thread: Ray builds its configurations with state of the whole process.
+    """
     from ray import serve
 
     from xsam_server.fleet.deployments import application
 
     options = read_options({"num_cpus": 0, "ingress_num_cpus": 0, **args})
-    serve.run(application(load, options), name=APP, route_prefix="/")
+    target = serve.RunTarget(application(load, options), name=APP, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=wait)

@@ -16,6 +16,8 @@ from xsam.train.collate import IGNORE, TrainBatch
 from xsam.train.losses import Matching
 
 BACKGROUND_WEIGHT = 0.15
+MIN_CELL_COVER = 0.1
+"""Part of a token's cell that an object must cover."""
 
 
 class ClosedSetHead(nn.Module):
@@ -31,22 +33,30 @@ class ClosedSetHead(nn.Module):
 
 
 class AttributeHeads(nn.Module):
-    """Predicts class and attributes of objects from pixels and from matched queries.
+    """Predicts class and attributes of objects from pixels, from matched queries, and from image tokens.
 
     Args:
         classes: size of the closed set.
         attributes: name → number of values, for `PromptedImage.attributes`.
         feature_size: channels of the pixel decoder.
         hidden_dim: channels of the queries.
+        token_size: channels of the image tokens that the language model reads; 0 without a language model.
     """
 
     def __init__(
-        self, classes: int, attributes: Mapping[str, int], *, feature_size: int, hidden_dim: int
+        self,
+        classes: int,
+        attributes: Mapping[str, int],
+        *,
+        feature_size: int,
+        hidden_dim: int,
+        token_size: int = 0,
     ) -> None:
         super().__init__()
         self.sizes = {"class": classes, **attributes}
         self.pixels = nn.Conv2d(feature_size, 1 + sum(self.sizes.values()), 1)
         self.queries = nn.Linear(hidden_dim, sum(self.sizes.values()))
+        self.tokens = nn.Conv2d(token_size, sum(self.sizes.values()), 1) if token_size else None
 
     def query_loss(self, states: Tensor, matching: Matching, batch: TrainBatch) -> Tensor:
         """Compute the cross-entropy of class and attributes of the matched queries, states (B, P, Q, C)."""
@@ -82,6 +92,55 @@ class AttributeHeads(nn.Module):
                     loss = loss + 0.5 * F.cross_entropy(part, labels, ignore_index=IGNORE)
             first += size_of
         return loss
+
+    def token_loss(self, tokens: Tensor, batch: TrainBatch) -> Tensor:
+        """Compute the binary cross-entropy of what each cell of (B, D, h, w) tokens shows.
+
+        A language model names what it can read from the tokens; captions alone teach that slowly. A cell may
+        show several objects. The loss is the sum over all values, averaged over the known cells.
+        """
+        assert self.tokens is not None
+        logits = self.tokens(tokens)
+        size = tokens.shape[-2:]
+        ignored = F.interpolate(batch.ignored[:, None].float(), size=size, mode="area")[:, 0]
+        shown = torch.zeros_like(logits)
+        for b, masks in enumerate(batch.masks):
+            cover = F.interpolate(masks[None].float(), size=size, mode="area")[0] >= MIN_CELL_COVER
+            first = 0
+            for name, count in self.sizes.items():
+                labels = batch.classes if name == "class" else batch.attributes.get(name)
+                for cells, label in zip(cover, () if labels is None else labels[b].tolist(), strict=False):
+                    if label >= 0:
+                        shown[b, first + label][cells] = 1.0
+                first += count
+        each = F.binary_cross_entropy_with_logits(logits, shown, reduction="none").sum(dim=1)
+        known = (ignored < MIN_CELL_COVER).float()
+        return (each * known).sum() / known.sum().clamp(min=1)
+
+
+class WordHead(nn.Module):
+    """Predicts the words of each condition from its embedding alone.
+
+    Without it, the embeddings of "the leftmost mug" and "the rightmost mug" are nearly the same (cosine
+    0.9996), and no other loss moves them apart.
+    """
+
+    def __init__(self, *, hidden_dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.words = nn.Linear(hidden_dim, vocabulary)
+
+    def forward(self, conditions: Tensor, batch: TrainBatch) -> Tensor:
+        """Compute the cross-entropy of (B, P, K, C) embeddings against a uniform choice of their words."""
+        is_word = (batch.text_ids >= 0)[:, None, None]  # regions have no words
+        inside = (batch.span_weights > 0) & is_word  # (B, P, K, L)
+        has_words = inside.any(dim=-1)
+        if not has_words.any():
+            return conditions.sum() * 0.0
+        ids = batch.text_ids.clamp(min=0)[:, None, None].expand(inside.shape)[has_words]
+        words = torch.zeros(len(ids), self.words.out_features, device=conditions.device)
+        words = words.scatter_add(1, ids, inside[has_words].float()).clamp(max=1)
+        chances = self.words(conditions[has_words]).float().log_softmax(dim=-1)
+        return -((chances * words).sum(dim=1) / words.sum(dim=1)).mean()
 
 
 class GroundingHead(nn.Module):

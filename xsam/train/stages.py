@@ -118,6 +118,7 @@ class StageConfig:
     sampling: MaskSampling = field(default_factory=MaskSampling)
     attributes: Mapping[str, int] | None = None  # auxiliary heads: attribute → number of values
     grounding: bool = False  # auxiliary coarse mask from the `<SEG>` embedding
+    words: bool = False  # auxiliary words of each condition from its embedding
     lora: LoraConfig | None = None  # train low-rank updates of the language model instead of its matrices
 
     seed: int = 0

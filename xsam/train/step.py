@@ -14,7 +14,7 @@ from xsam.inference.family import Network
 from xsam.model.region_sampler import region_points
 from xsam.model.xsam import DecoderStage, ImageFeatures, XSamModel
 from xsam.train.collate import IGNORE, TrainBatch
-from xsam.train.heads import AttributeHeads, ClosedSetHead, GroundingHead
+from xsam.train.heads import AttributeHeads, ClosedSetHead, GroundingHead, WordHead
 from xsam.train.losses import LossWeights, MaskSampling, PromptTarget, segmentation_loss
 from xsam.train.networks import TextStates, network_of
 from xsam.train.stages import Stage
@@ -88,6 +88,11 @@ def _forward_output(stages: Sequence[DecoderStage]) -> ForwardOutput:
     )
 
 
+def _token_size(model: Network) -> int:
+    """Return the channels of the image tokens; 0 for X2SAM, where regions are sampled from other tokens."""
+    return model.config.llm.hidden_size if isinstance(model, XSamModel) else 0
+
+
 class StageModule(nn.Module):
     """Model and auxiliary heads of one stage; `forward` returns losses, as data-parallel wrappers require.
 
@@ -99,6 +104,7 @@ class StageModule(nn.Module):
         classes: size of the closed set; required by stage 1 and the attribute heads.
         attributes: name → number of values; None disables the attribute heads.
         grounding: enable the grounding head.
+        words: enable the word head.
     """
 
     def __init__(
@@ -111,6 +117,7 @@ class StageModule(nn.Module):
         classes: int = 0,
         attributes: Mapping[str, int] | None = None,
         grounding: bool = False,
+        words: bool = False,
     ) -> None:
         super().__init__()
         m2f = model.config.mask2former
@@ -122,7 +129,11 @@ class StageModule(nn.Module):
         with_attributes = attributes is not None and stage is not Stage.ALIGNMENT
         self.attributes = (
             AttributeHeads(
-                classes, attributes or {}, feature_size=m2f.feature_size, hidden_dim=m2f.hidden_dim
+                classes,
+                attributes or {},
+                feature_size=m2f.feature_size,
+                hidden_dim=m2f.hidden_dim,
+                token_size=_token_size(model) if stage is Stage.MIXED else 0,
             )
             if with_attributes
             else None
@@ -130,6 +141,11 @@ class StageModule(nn.Module):
         self.grounding = (
             GroundingHead(hidden_dim=m2f.hidden_dim, feature_size=m2f.feature_size)
             if grounding and stage is not Stage.SEGMENTOR
+            else None
+        )
+        self.words = (
+            WordHead(hidden_dim=m2f.hidden_dim, vocabulary=model.llm.lm_head.out_features)
+            if words and stage is Stage.MIXED
             else None
         )
 
@@ -145,6 +161,12 @@ class StageModule(nn.Module):
         losses.update(self._mask_losses(output, batch, batch.targets, features.multi_scale[-1], generator))
         if self.grounding is not None and batch.seg_positions.shape[1]:
             losses["loss_grounding"] = self.grounding(text.seg_embeds, features.multi_scale[-1], batch)
+        if self.attributes is not None and self.attributes.tokens is not None:
+            losses["loss_aux_tokens"] = self.weights.auxiliary * self.attributes.token_loss(
+                features.region_map, batch
+            )
+        if self.words is not None and batch.seg_positions.shape[1]:
+            losses["loss_aux_words"] = self.weights.auxiliary * self.words(text.conditions, batch)
         return losses
 
     def _segmentor(self, batch: TrainBatch, generator: torch.Generator | None) -> dict[str, Tensor]:

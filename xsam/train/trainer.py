@@ -103,6 +103,7 @@ class Trainer:
             classes=_classes(sources, config),
             attributes=config.attributes,
             grounding=config.grounding,
+            words=config.words,
         )
         self.optimizers = build_optimizers(module, config)
         self.initially_frozen = [

@@ -12,7 +12,6 @@ clients do not show to the model, under "xsam-agent-tools/artifact". Integers th
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import logging
@@ -32,10 +31,11 @@ from xsam.errors import XSamError
 from xsam.version import __version__
 from xsam_agent_tools.errors import NotLookedError, StaleIdError, UnknownIdError
 from xsam_agent_tools.mcp.http import HttpSettings, serve_http
+from xsam_agent_tools.mcp.notifications import sent_progress
 from xsam_agent_tools.mcp.options import ServerOptions, open_toolkit, run_command_line
 from xsam_agent_tools.mcp.stdio import serve_stdio
 from xsam_agent_tools.memory.pictures import mime_type
-from xsam_agent_tools.runtime.progress import send_progress_to
+from xsam_agent_tools.runtime.progress import ProgressListener, send_progress_to
 from xsam_agent_tools.text.content import error_payload, to_text
 from xsam_agent_tools.toolkit import XSamToolkit
 from xsam_agent_tools.tools.definition import ToolSpec, conversation_scope
@@ -67,7 +67,6 @@ _OUTPUT_SCHEMA = {
     },
     "required": ["status"],
 }
-_LOG = logging.getLogger(__name__)
 
 
 def build_server(toolkit: XSamToolkit) -> Server[Any]:
@@ -89,9 +88,10 @@ def build_server(toolkit: XSamToolkit) -> Server[Any]:
                 types.INVALID_PARAMS, f"unknown tool {params.name[:60]!r}; there are: {', '.join(specs)}"
             )
         is_first = next(calls) == 1
-        run = partial(_run, spec, params.arguments or {}, context, asyncio.get_running_loop(), is_first)
         try:
-            return await toolkit.call_threads.run(run)
+            async with sent_progress(context.session) as listener:
+                run = partial(_run, spec, params.arguments or {}, context, listener, is_first)
+                return await toolkit.call_threads.run(run)
         except XSamError as error:
             return _failure(error_payload(error))
 
@@ -123,19 +123,11 @@ def _run(
     spec: ToolSpec,
     arguments: dict[str, Any],
     context: ServerRequestContext[Any],
-    loop: asyncio.AbstractEventLoop,
+    listener: ProgressListener,
     is_first: bool,
 ) -> types.CallToolResult:
     """Call the tool on this worker thread."""
-    steps = 0
-
-    def report(event: dict[str, Any]) -> None:
-        nonlocal steps
-        steps += 1
-        notification = context.session.report_progress(steps, message=f"{event['tool']}: {event['stage']}")
-        asyncio.run_coroutine_threadsafe(notification, loop).add_done_callback(_log_failure)
-
-    with conversation_scope(_conversation_of(context)), send_progress_to(report):
+    with conversation_scope(_conversation_of(context)), send_progress_to(listener):
         try:
             content, artifact = spec.call(arguments)
         except ToolException as error:
@@ -177,11 +169,6 @@ def _conversation_of(context: ServerRequestContext[Any]) -> str:
         return "mcp"
     session = headers.get("mcp-session-id")
     return f"mcp {session}" if session else ""
-
-
-def _log_failure(done: Any) -> None:
-    if not done.cancelled() and (error := done.exception()) is not None:
-        _LOG.debug("a progress notification was not sent: %s", error)  # the client has gone
 
 
 def main(arguments: list[str] | None = None) -> None:

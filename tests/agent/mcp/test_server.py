@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import cv2
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from pycocotools import mask as coco
 
 from tests.agent.test_standard import EXAMPLES
 from xsam.sim.oracle import simulated_view
+from xsam_agent_tools.mcp.notifications import sent_progress
 from xsam_agent_tools.mcp.options import ServerOptions, open_toolkit, run_command_line
 from xsam_agent_tools.mcp.server import ARTIFACT_KEY, build_server
 from xsam_agent_tools.tools import BUILDERS, CORE_BUILDERS
@@ -179,7 +182,42 @@ async def test_progress_reaches_the_client(url: str) -> None:
 
     async with _over_http(url) as client:
         await client.call_tool("segment_objects", {"queries": ["mug"]}, progress_callback=listen)
+        with anyio.move_on_after(PATIENCE_S):
+            while len(messages) < 2:  # the client runs callbacks beside the answer
+                await anyio.sleep(0.01)
     assert messages == ["segment_objects: looking", "segment_objects: answered"]
+
+
+class _SlowLine:
+    """A session whose notifications take many steps of the event loop to be sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[float, str | None]] = []
+
+    async def report_progress(
+        self, progress: float, total: float | None = None, message: str | None = None
+    ) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        self.sent.append((progress, message))
+
+
+async def test_no_result_overtakes_its_progress() -> None:
+    line = _SlowLine()
+    async with sent_progress(line) as listener:
+        events = [{"tool": "look", "stage": stage} for stage in ("looking", "answered")]
+        await asyncio.to_thread(lambda: [listener(event) for event in events])
+    assert line.sent == [(1, "look: looking"), (2, "look: answered")]
+
+
+async def test_a_client_that_does_not_read_holds_no_result() -> None:
+    class Blocked(_SlowLine):
+        async def report_progress(self, *args: Any, **options: Any) -> None:
+            await asyncio.Event().wait()
+
+    with anyio.fail_after(PATIENCE_S):
+        async with sent_progress(Blocked(), within_s=0.05) as listener:
+            listener({"tool": "look", "stage": "looking"})
 
 
 async def test_requests_from_foreign_pages_are_refused(url: str) -> None:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from tests.unit.train.small import referring, small_config
+from xsam.config import REGION_ID
 from xsam.data.samples import PromptedImage
 from xsam.train.collate import Collator, TrainBatch
-from xsam.train.heads import BACKGROUND_WEIGHT, AttributeHeads, ClosedSetHead, GroundingHead
+from xsam.train.heads import BACKGROUND_WEIGHT, AttributeHeads, ClosedSetHead, GroundingHead, WordHead
 from xsam.train.losses import Matching, PromptTarget
 
 CELLS = 4  # feature maps of 4×4 cells
@@ -102,6 +103,49 @@ def test_pixels_without_known_colors_are_told_the_class_alone(template: TrainBat
     for colors in ([-1], None):
         again = heads.pixel_loss(logits[None], _batch(template, [TOP_LEFT], [1], colors=colors))
         assert torch.equal(again, alone)
+
+
+# ---------------------------------------------------------------------------------------- tokens
+
+
+def test_tokens_are_told_what_their_cells_show(template: TrainBatch) -> None:
+    """The top left cells show class 1 in color 2, the right ones class 0; two cells do not count."""
+    batch = _batch(template, [TOP_LEFT, RIGHT], [1, 0], colors=[2, -1], ignored=(slice(6, 8), slice(0, 4)))
+    heads = AttributeHeads(2, {"color": 3}, feature_size=1, hidden_dim=1, token_size=5)
+    assert heads.tokens is not None
+    heads.tokens.weight.data = torch.eye(5)[..., None, None]
+    torch.nn.init.zeros_(heads.tokens.bias)  # type: ignore[arg-type]
+    tokens = torch.zeros(1, 5, CELLS, CELLS)
+    tokens[:, 1] = 2.0  # class 1 everywhere
+    right, wrong = math.log(1 + math.exp(-2)), math.log(1 + math.exp(2))
+    expected = 4 * math.log(2) + (4 * right + 10 * wrong) / 14
+    assert float(heads.token_loss(tokens, batch).detach()) == pytest.approx(expected, rel=1e-5)
+    known = tokens.clone()
+    known[:, 1] = -SURE
+    known[:, 1, :2, :2] = SURE
+    assert float(heads.token_loss(known, batch).detach()) == pytest.approx(4 * math.log(2), rel=1e-5)
+
+
+# ----------------------------------------------------------------------------------------- words
+
+
+def test_conditions_are_told_their_words(template: TrainBatch) -> None:
+    """The first condition has words 3 and 1; the second one is padding, the third a region."""
+    head = WordHead(hidden_dim=4, vocabulary=4)
+    head.words.weight.data = torch.eye(4)
+    torch.nn.init.zeros_(head.words.bias)
+    spans = torch.zeros(1, 1, 3, 6)
+    spans[0, 0, 0, [1, 2, 4]] = 1 / 3
+    spans[0, 0, 2, 5] = 1.0
+    ids = torch.tensor([[0, 3, 1, 2, 3, REGION_ID]])
+    batch = dataclasses.replace(template, text_ids=ids, span_weights=spans)
+    conditions = torch.zeros(1, 1, 3, 4)
+    conditions[0, 0, 0, 3] = 1.0
+    total = math.log(math.e + 3)
+    expected = ((total - 1.0) + total) / 2  # each word once, however often it is said
+    assert float(head(conditions, batch).detach()) == pytest.approx(expected, rel=1e-5)
+    nothing = dataclasses.replace(batch, span_weights=torch.zeros_like(spans))
+    assert float(head(conditions, nothing).detach()) == 0.0
 
 
 # --------------------------------------------------------------------------------------- queries

@@ -194,9 +194,10 @@ def test_the_alignment_stage_leaves_the_segmentor_alone(model: XSamModel, batch:
 
 
 def test_the_mixed_stage_teaches_words_and_masks(model: XSamModel, batch: TrainBatch) -> None:
-    module = _module(model, Stage.MIXED, attributes={"color": 11})
+    module = _module(model, Stage.MIXED, attributes={"color": 11}, words=True)
     losses = _run(module, batch)
-    assert set(losses) == SEGMENTATION | {"loss_llm", "loss_aux_queries", "loss_aux_pixels"}
+    auxiliary = {f"loss_aux_{name}" for name in ("queries", "pixels", "tokens", "words")}
+    assert set(losses) == SEGMENTATION | {"loss_llm"} | auxiliary
     assert all(np.isfinite(value) for value in losses.values())
     taught = _taught(module)
     for part in ("llm.", "llm_projector.", "segmentor.decoder.", "segmentor.encoder.", "vision_encoder."):
@@ -206,9 +207,13 @@ def test_the_mixed_stage_teaches_words_and_masks(model: XSamModel, batch: TrainB
 def test_auxiliary_losses_have_their_weight(model: XSamModel, batch: TrainBatch) -> None:
     with torch.no_grad():
         half, whole = (
-            _module(model, Stage.MIXED, attributes={"color": 11}, weights=LossWeights(auxiliary=weight))(
-                batch, torch.Generator().manual_seed(1)
-            )
+            _module(
+                model,
+                Stage.MIXED,
+                attributes={"color": 11},
+                words=True,
+                weights=LossWeights(auxiliary=weight),
+            )(batch, torch.Generator().manual_seed(1))
             for weight in (0.35, 0.7)
         )
     for name, value in whole.items():
