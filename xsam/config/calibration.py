@@ -14,7 +14,9 @@ from typing import Any, Literal, get_args
 
 from xsam.config.fields import Field, Flag, Items, Name, Number, check_section
 
-Kind = Literal["category", "categories", "layout", "phrase", "object", "question", "description"]
+Kind = Literal[
+    "category", "categories", "layout", "phrase", "object", "question", "description", "look_alike", "mark"
+]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MAX_CATEGORIES = 1000

@@ -62,6 +62,7 @@ class Composer:
         calibration = self.config.calibration
         if calibration is not None and calibration.corrects_places and not of_video:
             result, support = corrected(result, support, prompt.task, frame, census)
+        marks_here = prompt.regions is not None
         result = with_doubts(
             result,
             prompt.task,
@@ -70,8 +71,9 @@ class Composer:
             support=support,
             calibration=calibration,
             unknown=unknown,
+            marks_here=marks_here,
         )
-        if prompt.regions is not None:  # else the marks, if there are any, are on an earlier frame
+        if marks_here:
             result = with_mark_doubts(result, prompt.task)
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
 

@@ -40,8 +40,9 @@ SAME_OBJECT = 0.8  # IoU from which the segments of two queries show the same ob
 MIN_CHANCE = 0.25  # beside segments that are believed, less likely ones are left out
 _CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 _TEXT_TASKS = (Task.REFERRING, Task.REASONING, Task.GROUNDED_CONVERSATION)
-CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS)
-"""Tasks whose segments are compared with the census: those with words."""
+_MARK_TASKS = (Task.VISUAL_GROUNDED, Task.INTERACTIVE)
+CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS, Task.VISUAL_GROUNDED)
+"""Tasks whose segments are compared with the census: those with words, and those that mean a kind."""
 
 _WORD = re.compile(r"[^\W\d_]+")
 # Calibrated checkpoints are small ones: they find "the mug that is not red" on the red mug.
@@ -65,10 +66,16 @@ class Evidence:
 
 
 def evidence_of(
-    result: SegmentationResult, task: Task, census: Census, support: MaskSupport = NO_SUPPORT
+    result: SegmentationResult,
+    task: Task,
+    census: Census,
+    support: MaskSupport = NO_SUPPORT,
+    *,
+    marks_here: bool = True,
 ) -> list[Evidence]:
-    """Return the evidence about each segment of a result."""
+    """Return the evidence about each segment of a result; the marks of a query may be on an earlier frame."""
     segments, found = result.segments, []
+    marked = _marked_categories(result, census, marks_here) if task is Task.VISUAL_GROUNDED else {}
     columns = zip(
         segments.labels,
         segments.scores.tolist(),
@@ -78,8 +85,11 @@ def evidence_of(
         strict=True,
     )
     for label, score, mask, firmness, runner_up in columns:
-        here = census.on(mask)
-        name = None if task is Task.REASONING else named_category(label, census.names)
+        here = census.on(mask) if task in CHECKED_TASKS else {}
+        if task is Task.VISUAL_GROUNDED:
+            name = marked.get(label)
+        else:
+            name = None if task is Task.REASONING else named_category(label, census.names)
         rivals = {other: value for other, value in here.items() if other != name}
         rival_label = max(rivals, key=lambda other: rivals[other], default="")
         found.append(
@@ -96,7 +106,29 @@ def evidence_of(
     return found
 
 
+def _marked_categories(result: SegmentationResult, census: Census, marks_here: bool) -> dict[str, str]:
+    """Return label → category of the segment at its mark, or else of the one with the best score."""
+    found: dict[str, tuple[bool, float, str]] = {}
+    positive = [mark for mark in result.query.prompts if mark.positive]
+    segments = result.segments
+    columns = zip(
+        segments.masks,
+        segments.labels,
+        segments.label_indices.tolist(),
+        segments.scores.tolist(),
+        strict=True,
+    )
+    for mask, label, index, score in columns:
+        if here := census.on(mask):
+            at_mark = marks_here and obeys_mark(mask.decode(), positive[index], whole_object=True)
+            name = max(here, key=lambda other: here[other])
+            found[label] = max(found.get(label, (False, 0.0, "")), (at_mark, score, name))
+    return {label: name for label, (_, _, name) in found.items()}
+
+
 def _kind(query: Query, task: Task, name: str | None) -> Kind:
+    if task in _MARK_TASKS:
+        return "look_alike" if task is Task.VISUAL_GROUNDED else "mark"
     if task in _CATEGORY_TASKS:
         if query.thing_classes and query.stuff_classes:
             return "layout"
@@ -117,6 +149,7 @@ def with_doubts(
     calibration: Calibration | None,
     unknown: Mapping[str, Sequence[str]],
     support: MaskSupport = NO_SUPPORT,
+    marks_here: bool = True,
 ) -> SegmentationResult:
     """Return the result with what speaks against each segment, and UNSURE instead of FOUND if anything does.
 
@@ -132,14 +165,16 @@ def with_doubts(
         calibration: of the checkpoint.
         unknown: label → its words that the model does not know.
         support: what the network says for the masks of the result.
+        marks_here: the marks of the query are on this frame, not on an earlier one.
     """
-    if result.status is not Status.FOUND or task not in CHECKED_TASKS or not len(result):
+    if result.status is not Status.FOUND or task not in (*CHECKED_TASKS, *_MARK_TASKS) or not len(result):
         return result
     segments = result.segments
     checkable = task is Task.REFERRING and bool(census.names)
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
     doubts, chances = [], []
-    for index, evidence in enumerate(evidence_of(result, task, census, support)):
+    found = evidence_of(result, task, census, support, marks_here=marks_here)
+    for index, evidence in enumerate(found):
         if phrase is not None:
             evidence = _of_its_kind(evidence)
         chance = _chance(evidence, calibration)
@@ -158,6 +193,8 @@ def with_doubts(
     keep = np.ones(len(segments), np.bool_)
     if task in _CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
         keep = _worth_showing(segments, doubts, chances)
+    elif task is Task.VISUAL_GROUNDED and result.query.score_threshold is None:
+        keep = ~_unlikely(segments, doubts, chances)
     tidies = (
         task is Task.GROUNDED_CONVERSATION
         and calibration is not None
@@ -170,16 +207,17 @@ def with_doubts(
 
 
 def _asked(query: Query, task: Task, label: str) -> str:
-    """Return the words that a segment answers; those of a description are the model's own."""
-    return "" if task is Task.GROUNDED_CONVERSATION else query.text or label
+    """Return the words that a segment answers: not those of a description, which are the model's own."""
+    return "" if task in (Task.GROUNDED_CONVERSATION, *_MARK_TASKS) else query.text or label
 
 
 def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResult:
     """Return the result with a doubt for each segment that does not obey the marks of its query.
 
-    The segments that look like a marked region are doubted together when none of them is at the mark.
+    It comes before other doubts. The segments that look like a marked region are doubted together when none
+    of them is at the mark.
     """
-    if result.status is not Status.FOUND or not len(result):
+    if result.status not in (Status.FOUND, Status.UNSURE) or not len(result):
         return result
     segments, marks = result.segments, result.query.prompts
     if task is Task.INTERACTIVE:
@@ -197,6 +235,7 @@ def with_mark_doubts(result: SegmentationResult, task: Task) -> SegmentationResu
                     doubts[index] = f"nothing was found at the {mark.kind.value} itself"
     else:
         return result
+    doubts = [own or earlier for own, earlier in zip(doubts, segments.doubts, strict=True)]
     return doubted(replace(result, segments=replace(segments, doubts=tuple(doubts))))
 
 
@@ -270,7 +309,7 @@ def _of_its_kind(evidence: Evidence) -> Evidence:
 
 
 def _in_words(evidence: Evidence, chance: float) -> str:
-    if evidence.kind not in ("question", "object") and evidence.rival > max(
+    if evidence.kind not in ("question", "object", "mark") and evidence.rival > max(
         evidence.named, MIN_CANDIDATE_SCORE
     ):
         return _looks_like(evidence.rival_label, evidence.rival)
@@ -284,15 +323,22 @@ def _looks_like(label: str, score: float) -> str:
 
 def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:
     """Return which segments to show (N,): one label for the same pixels, none unlikely beside a sure one."""
-    keep = np.ones(len(segments), np.bool_)
-    sure = {label for label, doubt in zip(segments.labels, doubts, strict=True) if not doubt}
-    for index, label in enumerate(segments.labels):
+    keep = ~_unlikely(segments, doubts, chances)
+    for index in range(len(segments)):
         better = [
             segments.masks[k]
             for k in range(len(segments))
             if keep[k] and k != index and (chances[k], -k) > (chances[index], -index)
         ]
-        relabeled = bool((MaskRle.iou_matrix([segments.masks[index]], better) > SAME_OBJECT).any())
-        unlikely = bool(doubts[index]) and chances[index] < MIN_CHANCE and label in sure
-        keep[index] = not (relabeled or unlikely)
+        if (MaskRle.iou_matrix([segments.masks[index]], better) > SAME_OBJECT).any():
+            keep[index] = False
     return keep
+
+
+def _unlikely(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:
+    """Return which segments (N,) are hardly ever right, beside a sure one of the same label."""
+    sure = {label for label, doubt in zip(segments.labels, doubts, strict=True) if not doubt}
+    columns = zip(segments.labels, doubts, chances, strict=True)
+    return np.array(
+        [bool(doubt) and chance < MIN_CHANCE and label in sure for label, doubt, chance in columns], np.bool_
+    )

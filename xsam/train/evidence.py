@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from xsam.config.calibration import EVIDENCE, KINDS, Calibration, EvidenceWeights, Kind, evidence_row
+from xsam.data.region_prompts import draw_region_prompt
 from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.examine import examine
@@ -31,7 +32,7 @@ from xsam.sim.language import (
 from xsam.sim.render import STUFF_NAMES, RenderedView
 from xsam.sim.scene import sample_scene
 from xsam.types.masks import MaskRle
-from xsam.types.requests import Frame, Query, Task
+from xsam.types.requests import Frame, PromptKind, Query, Task
 from xsam.types.segments import Segments
 
 MIN_IOU = 0.5
@@ -79,11 +80,12 @@ class SceneEvidence:
 
 @torch.inference_mode()
 def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> SceneEvidence:
-    """Ask about a scene in every way that has words."""
+    """Ask about a scene in every way: with words, and with marks."""
     items = annotate(sample_scene(seed), view)
     masks = {item.instance_id: MaskRle.encode(view.instance_ids == item.instance_id) for item in items}
     unclear = {item.instance_id for item in items if not item.labeled}
     asked = list(_questions(items, view.rgb.shape[1], np.random.default_rng([seed, 102])))
+    asked += _marked_questions(items, view, np.random.default_rng([seed, 104]))
     names = {item.instance_id: item.category for item in items}
     frame = Frame(rgb=view.rgb, depth_m=view.depth_m)
     answers, census = examine(forward, frame, [question.query for question in asked], CATEGORIES)
@@ -160,6 +162,20 @@ def _questions(
     yield _Asked(query=Query(thing_classes=CATEGORIES, stuff_classes=STUFF_NAMES[1:]), wanted=())
 
 
+def _marked_questions(
+    items: Sequence[ObjectAnnotation], view: RenderedView, rng: np.random.Generator
+) -> Iterator[_Asked]:
+    """Mark objects with a point and with a box, and ask for them and for all that look like them."""
+    labeled = [item for item in items if item.labeled]
+    for index in rng.permutation(len(labeled))[:3]:
+        item = labeled[index]
+        same = tuple(other.instance_id for other in items if other.category == item.category)
+        for kind in (PromptKind.POINT, PromptKind.BOX):
+            mark = draw_region_prompt(kind, view.instance_ids == item.instance_id, rng)
+            yield _Asked(query=Query(task=Task.INTERACTIVE, prompts=(mark,)), wanted=(item.instance_id,))
+            yield _Asked(query=Query(task=Task.VISUAL_GROUNDED, prompts=(mark,)), wanted=same)
+
+
 def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
     """Fit the weights of every kind; choose the chance from which to believe and who decides on places."""
     samples = [sample for scene in scenes for sample in scene.samples]
@@ -168,7 +184,8 @@ def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
         chosen = [sample for sample in samples if sample.evidence.kind == kind]
         if len(chosen) >= MIN_SAMPLES:
             weights[kind] = _fit(chosen)
-    known = [sample for sample in samples if sample.evidence.kind in weights]
+    # Marks are nearly always right: with them, less likely answers to words would be believed.
+    known = [s for s in samples if s.evidence.kind in weights and s.evidence.kind != "mark"]
     chances = [chance_of(s.evidence, weights[s.evidence.kind]) for s in known]
     right = [sample.right for sample in known]
     return Calibration(

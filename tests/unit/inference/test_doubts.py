@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from xsam import Frame, MaskRle, Query, SegmentationResult, Segments, Status, Task
+from xsam import Frame, MaskRle, Query, SegmentationResult, Segments, Status, Task, VisualPrompt
 from xsam.config.calibration import Calibration, EvidenceWeights
 from xsam.inference.census import Census, census_names, named_category
 from xsam.inference.doubts import compete, with_doubts
@@ -57,6 +57,7 @@ def check(
     unknown=None,
     depth_m=None,
     support=NO_SUPPORT,
+    marks_here=True,
 ):
     frame = Frame(rgb=np.zeros((*HW, 3), np.uint8), depth_m=depth_m)
     return with_doubts(
@@ -67,6 +68,7 @@ def check(
         calibration=calibration,
         unknown=unknown or {},
         support=support,
+        marks_here=marks_here,
     )
 
 
@@ -164,6 +166,48 @@ def test_unlikely_ones_beside_sure_ones_are_left_out_unless_a_threshold_asks_for
     assert result.segments.doubts[0] == ""
     everything = check(result_of(replace(query, score_threshold=0.0), *found), census_with())
     assert len(everything) == 3
+
+
+def test_what_looks_like_a_marked_thing_is_of_its_category() -> None:
+    """Asked for all that look like a marked book, a mug was told without a doubt."""
+    mug, other, vase = box(10), box(60), box(110)
+    marks = (VisualPrompt.box(8, 8, 32, 32),)
+    query = Query(task=Task.VISUAL_GROUNDED, prompts=marks)
+    result = result_of(query, ("region 1", 0.6, mug), ("region 1", 0.9, vase), ("region 1", 0.8, other))
+    census = census_with(("mug", 0.9, mug), ("vase", 0.95, vase), ("mug", 0.8, other))
+    calibration = replace(KNOWN, weights={"look_alike": NAMED})
+    checked = check(result, census, calibration=calibration)
+    assert checked.segments.masks == (mug, other), "the vase is hardly ever right, and left out"
+    assert checked.segments.doubts == ("", "")
+    everything = check(
+        replace(result, query=replace(query, score_threshold=0.1)), census, calibration=calibration
+    )
+    assert everything.status is Status.UNSURE
+    assert everything.segments.doubts == ("", "looks more like a vase, 0.95", "")
+
+
+def test_marks_on_an_earlier_frame_do_not_say_what_is_there_now() -> None:
+    mug, vase = box(10), box(110)
+    query = Query(task=Task.VISUAL_GROUNDED, prompts=(VisualPrompt.box(8, 8, 32, 32),))
+    result = result_of(query, ("region 1", 0.6, mug), ("region 1", 0.9, vase))
+    census = census_with(("mug", 0.9, mug), ("vase", 0.95, vase))
+    calibration = replace(KNOWN, weights={"look_alike": NAMED})
+    checked = check(result, census, calibration=calibration, marks_here=False)
+    assert checked.segments.masks == (vase,)
+
+
+def test_a_soft_outline_at_a_mark_is_in_doubt() -> None:
+    query = Query(task=Task.INTERACTIVE, prompts=(VisualPrompt.point(20, 20),))
+    calibration = replace(KNOWN, weights={"mark": EvidenceWeights(firmness=1.0)})
+    for firmness, doubt in ((0.9, ""), (0.4, "weak: about 4 of 10 such answers are right")):
+        support = MaskSupport(firmness=(firmness,), runners_up=(0.0,))
+        result = check(
+            result_of(query, ("region", 0.9, box(10))),
+            census_with(("vase", 0.99, box(10))),
+            calibration=calibration,
+            support=support,
+        )
+        assert result.segments.doubts == (doubt,)
 
 
 def test_one_object_of_a_list_has_one_label() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.inference.test_doubts import box, result_of
 from xsam import Frame, MaskRle, Query, Status, Task, VisualPrompt, XSam
-from xsam.inference.doubts import with_mark_doubts
+from xsam.inference.doubts import doubted, with_mark_doubts
 
 OBJECT = box(40, top=20, size=20)  # x and y from (40, 20) to (60, 40)
 INSIDE = VisualPrompt.point(50, 30)
@@ -59,6 +59,14 @@ def test_similar_objects_belong_to_their_mark() -> None:
     checked = with_mark_doubts(labeled, Task.VISUAL_GROUNDED)
     assert checked.segments.doubts == ("", "", "nothing was found at the point itself")
     assert checked.status is Status.UNSURE
+
+
+def test_the_doubt_of_a_mark_comes_before_others() -> None:
+    query = Query(task=Task.INTERACTIVE, prompts=(INSIDE, VisualPrompt.point(55, 35, positive=False)))
+    result = result_of(query, ("region", 0.9, OBJECT), ("region", 0.8, box(46, top=26, size=8)))
+    weak = doubted(replace(result, segments=replace(result.segments, doubts=("weak", "weak"))))
+    checked = with_mark_doubts(weak, Task.INTERACTIVE)
+    assert checked.segments.doubts == ("the mask contains the negative point", "weak")
 
 
 def test_nothing_found_stays_so() -> None:
