@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from xsam.cli import evaluation, scenes, segment, serve, versions, weights
+from xsam.cli import evaluation, label, scenes, segment, serve, versions, weights
 from xsam.console import EXIT_CODES, ErrorGroup
 from xsam.train.command import train
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 
 # In the order of `xsam --help`.
 app.command(epilog=segment.EPILOG)(segment.segment)
+app.command(epilog=label.EPILOG)(label.label)
 app.command()(serve.serve)
 app.command("eval")(evaluation.evaluate)
 app.command()(train)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from xsam.segmenter import Session
 
 SAVE_KINDS = ("png", "labels", "video", "coco", "yolo", "jsonl", "mcap")
-_CANCELLED = 130  # the exit code of a command that Ctrl-C ended
+CANCELLED = 130  # the exit code of a command that Ctrl-C ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,9 +110,9 @@ def segment_recording(
             for session in sessions:
                 session.reset()
 
-        with _progress(console) as progress, stop_requests() as stopped:
+        with progress_bar(console) as progress, stop_requests() as stopped:
             summary = segment_frames(
-                _Counted(source, progress),
+                CountedSource(source, progress),
                 queries,
                 ask,
                 journal=journal,
@@ -129,7 +129,7 @@ def segment_recording(
         typer.echo(json.dumps(entry["results"][0]))
     else:
         report(summary, as_json=options.as_json)
-    raise typer.Exit(_CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
+    raise typer.Exit(CANCELLED if summary.interrupted else EXIT_CODES[summary.status])
 
 
 def _open_sessions(engine: XSam, queries: Sequence[Query], options: RunOptions) -> list[Session]:
@@ -210,7 +210,7 @@ def report(summary: Summary, *, as_json: bool) -> None:
     print_lines(*(f"wrote {path}" for path in summary.outputs))
 
 
-class _Counted:
+class CountedSource:
     """A source that shows on a bar how far it was read."""
 
     def __init__(self, source: Source, progress: Progress) -> None:
@@ -229,7 +229,8 @@ class _Rate(ProgressColumn):
         return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """Return a bar with rate and remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -15,6 +15,7 @@ from xsam.media.sinks.labels import LabelNumbers, is_answered
 from xsam.types.requests import Query
 
 ANNOTATIONS = Path("annotations") / "instances_results.json"
+_EXTRA = ("track_id", "doubt", "ignore", "model", "prompt", "threshold", "carried", "item", "decision")
 
 
 class CocoSink(Sink):
@@ -34,19 +35,7 @@ class CocoSink(Sink):
     def finish(self, entries: Callable[[], Iterable[dict[str, Any]]]) -> list[Path]:
         self._labels.read(entries())
         self._left_out = sum(not is_answered(entry) for entry in entries() if "results" in entry)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.writelines(self._parts(entries))
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(draft, 0o644)
-            os.replace(draft, self._path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(draft)
-            raise
+        write_coco(self._path, entries, self._labels, description="results of xsam segment")
         return [self._path]
 
     def notes(self) -> list[str]:
@@ -54,34 +43,68 @@ class CocoSink(Sink):
             return []
         return [f"{self._left_out} frames are not in COCO's annotations: not all queries were answered"]
 
-    def _parts(self, entries: Callable[[], Iterable[dict[str, Any]]]) -> Iterator[str]:
-        """Yield the file piece by piece: it may be larger than memory."""
-        categories = [{"id": number + 1, "name": name} for number, name in enumerate(self._labels.names)]
-        yield '{"info": {"description": "results of xsam segment"},\n'
-        yield f'"categories": {json.dumps(categories)},\n'
-        yield '"images": ['
-        yield from _joined(_image(number, entry) for number, entry in _used(entries()))
-        yield '],\n"annotations": ['
-        yield from _joined(self._annotations(entries()))
-        yield "]}\n"
 
-    def _annotations(self, entries: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        identity = 0
-        for image_id, entry in _used(entries):
-            for segment in (segment for result in entry["results"] for segment in result["segments"]):
-                identity += 1
-                x_min, y_min, x_max, y_max = segment["box_xyxy"]
-                yield {
-                    "id": identity,
-                    "image_id": image_id,
-                    "category_id": self._labels.number(segment["label"]) + 1,
-                    "segmentation": segment["mask"],
-                    "area": segment["area_px"],
-                    "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
-                    "iscrowd": 0,
-                    "score": segment["score"],
-                    **{key: segment[key] for key in ("track_id", "doubt") if key in segment},
-                }
+def write_coco(
+    path: Path, entries: Callable[[], Iterable[dict[str, Any]]], labels: LabelNumbers, *, description: str
+) -> None:
+    """Write a file of instances; it appears whole or not at all.
+
+    Args:
+        path: of the file.
+        entries: returns the lines of a journal, as often as it is called. A segment with `ignore` becomes a
+            region in which detections are neither right nor wrong (`iscrowd`).
+        labels: the number of each category.
+        description: of the data.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.writelines(_parts(entries, labels, description))
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(draft, 0o644)
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(draft)
+        raise
+
+
+def _parts(
+    entries: Callable[[], Iterable[dict[str, Any]]], labels: LabelNumbers, description: str
+) -> Iterator[str]:
+    """Yield the file piece by piece: it may be larger than memory."""
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(labels.names)]
+    yield f'{{"info": {{"description": {json.dumps(description)}}},\n'
+    yield f'"categories": {json.dumps(categories)},\n'
+    yield '"images": ['
+    yield from _joined(_image(number, entry) for number, entry in _used(entries()))
+    yield '],\n"annotations": ['
+    yield from _joined(_annotations(entries(), labels))
+    yield "]}\n"
+
+
+def _annotations(entries: Iterable[dict[str, Any]], labels: LabelNumbers) -> Iterator[dict[str, Any]]:
+    identity = 0
+    for image_id, entry in _used(entries):
+        for segment in (segment for result in entry["results"] for segment in result["segments"]):
+            identity += 1
+            x_min, y_min, x_max, y_max = segment["box_xyxy"]
+            yield {
+                "id": identity,
+                "image_id": image_id,
+                "category_id": labels.number(segment["label"]) + 1,
+                "segmentation": segment["mask"],
+                "area": segment["area_px"],
+                "bbox": [x_min, y_min, x_max - x_min, y_max - y_min],
+                "iscrowd": int(segment.get("ignore", 0)),
+                "score": segment["score"],
+                **{key: segment[key] for key in _EXTRA if key in segment},
+            }
 
 
 def _used(entries: Iterable[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:

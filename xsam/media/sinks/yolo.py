@@ -40,8 +40,15 @@ class YoloSink(Sink):
         if not item.answered:
             return
         segments = merged(item.results, item.frame.image_hw)
+        self._doubtful += sum(map(bool, segments.doubts))
+        path = self._folder / "labels" / f"{item.source.name}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, self.text(zip(segments.labels, segments.masks, strict=True)).encode())
+
+    def text(self, masks: Iterable[tuple[str, MaskRle]]) -> str:
+        """Return the lines for the masks of one frame, and measure what polygons change in them."""
         lines = []
-        for label, mask in zip(segments.labels, segments.masks, strict=True):
+        for label, mask in masks:
             number = self._labels.number(label)
             if mask.area == 0:
                 continue
@@ -50,10 +57,7 @@ class YoloSink(Sink):
             self._count, self._sum, self._worst = self._count + 1, self._sum + iou, min(self._worst, iou)
             self._low += iou < MIN_IOU
             lines.append(" ".join([str(number), *(f"{value:.6f}" for value in polygon.ravel())]))
-        self._doubtful += sum(map(bool, segments.doubts))
-        path = self._folder / "labels" / f"{item.source.name}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(path, "".join(f"{line}\n" for line in lines).encode())
+        return "".join(f"{line}\n" for line in lines)
 
     def finish(self, entries: Callable[[], Iterable[dict[str, Any]]]) -> list[Path]:
         names = "".join(f"  {number}: {json.dumps(name)}\n" for number, name in enumerate(self._labels.names))
