@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -78,6 +79,17 @@ def test_the_document_has_commands() -> None:
     assert len(COMMANDS) > 12
 
 
+def prepare_labels(folder: Path, command: str) -> None:
+    """Leave what a command about labels needs: nothing, or a data set and decisions about it."""
+    shutil.rmtree(folder / "mugs", ignore_errors=True)
+    if "--apply" in command:
+        labels = shlex.split(next(line for line in COMMANDS if line.startswith("xsam label clip")))[1:]
+        CliRunner().invoke(cli.app, [*labels, "--model", str(GOLDEN / "a"), "--device", "cpu"])
+        run = json.loads((folder / "mugs" / "label.json").read_text())["run"]
+        content = {"format": "xsam-label-decisions/1", "run": run, "decisions": {}}
+        (folder / "decisions.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command(folder: Path, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
@@ -89,6 +101,8 @@ def test_command(folder: Path, command: str, monkeypatch: pytest.MonkeyPatch) ->
         assert result.exit_code == 2, result.output
         assert "cannot be opened" in result.output or "there is no camera" in result.output
         return
+    if command.startswith("xsam label"):
+        prepare_labels(folder, command)
     result = CliRunner().invoke(cli.app, arguments)
     assert result.exit_code in (0, 3, 4), result.output
     assert "damaged" not in result.output

@@ -35,8 +35,8 @@ EPILOG = (
     "ROS 2, cameras. Open review.html in the folder, decide by keyboard, save, and apply what was saved:\n\n"
     "xsam label clip.mp4 --classes mug,plate --out mugs\n\n"
     "xsam label --apply decisions.json --out mugs\n\n"
-    "Exit codes: 0 labelled, or applied; 1 failed, 2 refused or used wrongly, 3 nothing found, 4 all that was "
-    "found is in doubt, 130 stopped by Ctrl-C."
+    "Exit codes: 0 labelled, or applied; 1 failed, 2 refused or used wrongly, 3 nothing found, 4 only "
+    "doubtful ones, 130 stopped by Ctrl-C."
 )
 
 

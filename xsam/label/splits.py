@@ -100,7 +100,7 @@ def _in_time(entries: Callable[[], Iterable[Line]], share: float, count: int) ->
     return Split(
         val_from=val_from,
         gap=gap,
-        note=f"there is one sequence: its last {count - val_from} frames are for validation, the {gap} before "
+        note=f"there is one sequence: its last {count - val_from} frames are for validation, {gap} before "
         "them for neither; several files are split by file, which tells more",
     )
 

@@ -1,4 +1,4 @@
-"""Labelling with a segmenter that finds colors; `python -m … FOLDER SECONDS SOURCE… [--resume]` can be killed."""
+"""Labelling with a segmenter that finds colors. To be killed: FOLDER SECONDS SOURCE… [--resume]."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ColorEngine:
         results = []
         for result in ask_colors(source, queries):
             segments = result.segments
-            doubts = ["pale" if label == "blue" else "" for label in segments.labels]
+            doubts = ["pale" if label.startswith("blue") else "" for label in segments.labels]
             results.append(result.with_doubts(doubts) if len(segments) else result)
         return results
 

@@ -27,7 +27,11 @@ def scene(step: int, *, hw: tuple[int, int] = (48, 64), blue: bool = True) -> ND
     return pixels
 
 
-def color_mask(rgb: NDArray[np.uint8], color: str) -> NDArray[np.bool_]:
+def color_mask(rgb: NDArray[np.uint8], name: str) -> NDArray[np.bool_]:
+    """Where a name that begins with a color is; nowhere for other names."""
+    color = next((color for color in COLORS if name.startswith(color)), None)
+    if color is None:
+        return np.zeros(rgb.shape[:2], np.bool_)
     distance = np.abs(rgb.astype(int) - COLORS[color]).max(axis=2)
     mask: NDArray[np.bool_] = distance < 60
     return mask
