@@ -19,7 +19,7 @@ FILE_SUFFIXES = "cfg|cmake|ini|ipynb|jpg|json|lock|md|msg|png|py|sh|srv|action|t
 # Outputs of the commands, and paths in the reader's own folders.
 MADE_BY_COMMANDS = (
     *("build/", "demo_output/", "dist/", "install/", "log/", "runs/", ".venv/", "/", "~"),
-    *("annotations/", "labels/", "masks/", "overlays/"),  # outputs of `xsam segment --save`
+    *("annotations/", "ignore/", "labels/", "masks/", "overlays/"),  # outputs of `xsam segment` and `label`
 )
 
 
