@@ -1,7 +1,7 @@
 """Hostile requests: every field, with values at its limits and beyond.
 
-`python -m benchmarks.ros.hostile 2000000` sends one with that many points in a prompt; it prints "sent", then
-what the node says.
+`python -m benchmarks.ros.hostile points 2000000` sends one with that many points in a prompt, or in the same
+way `names`, `prompts` or `queries`; it prints "sent", then what the node says.
 """
 
 from __future__ import annotations
@@ -146,8 +146,22 @@ def _enums(request: Any, rng: random.Random) -> None:
     query.thing_classes = rng.choice(([], ["mug"]))
 
 
-def send_points(count: int) -> None:
-    """Send a request with a scribble of many points, 16 bytes each, and print the answer."""
+def long_queries(kind: str, count: int) -> list[SegmentQuery]:
+    """Return queries with that many points (16 bytes each), names (8), prompts (56) or queries (80)."""
+    if kind == "points":
+        scribble = VisualPrompt(kind=VisualPrompt.KIND_SCRIBBLE, points=[PixelPoint(x=3.0, y=4.0)] * count)
+        return [SegmentQuery(prompts=[scribble])]
+    if kind == "names":
+        return [SegmentQuery(thing_classes=["a"] * count)]
+    if kind == "prompts":
+        return [SegmentQuery(prompts=[VisualPrompt()] * count)]
+    if kind == "queries":
+        return [SegmentQuery(text="a")] * count
+    raise ValueError(f"unknown kind {kind!r}")
+
+
+def send_long(kind: str, count: int) -> None:
+    """Send a request with long lists, and print the answer."""
     import rclpy
 
     rclpy.init(args=[])
@@ -155,8 +169,7 @@ def send_points(count: int) -> None:
     client = node.create_client(Segment, "/xsam/segment")
     if not client.wait_for_service(30.0):
         raise TimeoutError("no service /xsam/segment")
-    scribble = VisualPrompt(kind=VisualPrompt.KIND_SCRIBBLE, points=[PixelPoint(x=3.0, y=4.0)] * count)
-    request = Segment.Request(queries=[SegmentQuery(prompts=[scribble])], timeout_s=60.0)
+    request = Segment.Request(queries=long_queries(kind, count), timeout_s=60.0)
     request.image = image_from_array(np.zeros((24, 32, 3), np.uint8), "rgb8")
     future = client.call_async(request)
     print("sent", flush=True)
@@ -168,4 +181,4 @@ def send_points(count: int) -> None:
 
 
 if __name__ == "__main__":
-    send_points(int(sys.argv[1]))
+    send_long(sys.argv[1], int(sys.argv[2]))

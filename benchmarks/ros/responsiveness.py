@@ -3,7 +3,7 @@
     python -m benchmarks.ros.responsiveness --calls 200
 
 The last line is JSON: median and 99th percentile in milliseconds for each call, idle and busy, and the
-longest call of the status while a request with three million points arrives.
+longest call of the status while requests with millions of points, names, prompts and queries arrive.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CALLS: dict[str, tuple[type[Any], Any]] = {
     "get_state": (GetState, GetState.Request()),
 }
 _CLIENTS = 3
-_POINTS = 3_000_000
+_LONG = {"points": 3_000_000, "names": 5_000_000, "prompts": 500_000, "queries": 400_000}  # 28 to 48 MB
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -55,7 +55,7 @@ def main(
         with RosSegmenter("/xsam") as segmenter:
             wait_until_active(segmenter, processes=processes)
         idle = _measure(client, calls)
-        hostile = _longest_beside_hostile(client)
+        hostile = {kind: _longest_beside(client, kind, count) for kind, count in _LONG.items()}
         stop = threading.Event()
         load = [threading.Thread(target=_load, args=(index, stop)) for index in range(_CLIENTS)]
         for thread in load:
@@ -83,9 +83,9 @@ def _measure(client: LoadClient, calls: int) -> dict[str, dict[str, float]]:
     return report
 
 
-def _longest_beside_hostile(client: LoadClient) -> dict[str, float]:
-    """Return the longest call of the status while millions of points arrive, and how long those take."""
-    command = [sys.executable, "-m", "benchmarks.ros.hostile", str(_POINTS)]
+def _longest_beside(client: LoadClient, kind: str, count: int) -> dict[str, float]:
+    """Return the longest call of the status while a long request is handled, and how long that takes."""
+    command = [sys.executable, "-m", "benchmarks.ros.hostile", kind, str(count)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()  # "sent"

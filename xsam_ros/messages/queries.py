@@ -17,6 +17,10 @@ from xsam_ros.messages.text import require_sendable
 MAX_POINTS = 10_000
 """Most points that one visual prompt may have."""
 
+MAX_ELEMENTS = 30_000
+"""Most elements of all lists of a request together. Longer lists are cut before they are converted, which
+would take seconds: see `xsam_ros.runtime.bounded_requests`."""
+
 _TASK_VALUES = {task: getattr(messages.SegmentQuery, f"TASK_{task.name}") for task in Task}
 _TASKS = {value: task for task, value in _TASK_VALUES.items()}
 _KIND_VALUES = {kind: getattr(messages.VisualPrompt, f"KIND_{kind.name}") for kind in PromptKind}
@@ -98,18 +102,19 @@ def query_to_message(query: Query) -> messages.SegmentQuery:
     )
 
 
-def cut_to_limits(queries: Sequence[messages.SegmentQuery]) -> None:
-    """Cut lists of untrusted queries to one element more than is allowed, in place.
+def check_elements(queries: Sequence[messages.SegmentQuery]) -> None:
+    """Check that the lists of untrusted queries are not too long, all of them together.
 
-    A query that was cut is refused when it is converted, and until then takes little memory: ten million
-    points take a gigabyte, and a request may wait in the queue.
+    Raises:
+        InvalidQueryError: more than `MAX_ELEMENTS` queries, names, prompts and points.
     """
-    for query in queries:
-        for names in (query.thing_classes, query.stuff_classes):
-            del names[MAX_CATEGORIES + 1 :]
-        del query.prompts[MAX_PROMPTS + 1 :]
-        for prompt in query.prompts:
-            del prompt.points[MAX_POINTS + 1 :]
+    prompts = [prompt for query in queries for prompt in query.prompts]
+    names = sum(len(query.thing_classes) + len(query.stuff_classes) for query in queries)
+    if len(queries) + names + len(prompts) + sum(len(prompt.points) for prompt in prompts) > MAX_ELEMENTS:
+        raise InvalidQueryError(
+            f"the request has more than {MAX_ELEMENTS:,} queries, names, prompts and points together",
+            hint="send fewer at a time, and thin out scribbles: a few hundred points are plenty",
+        )
 
 
 def check_query_message(message: messages.SegmentQuery) -> Query:

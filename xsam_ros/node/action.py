@@ -17,10 +17,12 @@ from sensor_msgs.msg import Image
 from xsam.errors import ModelError, RequestCancelledError, XSamError
 from xsam.worker import Job
 from xsam_ros.action import Segment
+from xsam_ros.messages.queries import MAX_ELEMENTS
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.node.lifecycle import not_active
 from xsam_ros.node.requests import FrameResults
 from xsam_ros.node.service import SegmentService
+from xsam_ros.runtime.bounded_requests import bound_action
 from xsam_ros.runtime.qos import ACTION_QOS
 from xsam_ros.runtime.rclpy_workarounds import (
     RESULT_TIMEOUT_S,
@@ -64,6 +66,7 @@ class SegmentAction:
             result_timeout=RESULT_TIMEOUT_S,
             **ACTION_QOS,
         )
+        bound_action(self._server, MAX_ELEMENTS)
 
     def destroy(self) -> None:
         """Destroy the action server; running goals end with their jobs."""

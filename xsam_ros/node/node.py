@@ -25,12 +25,13 @@ from xsam_ros.cameras.camera import CameraBuffer
 from xsam_ros.cameras.parameters import CameraParameters
 from xsam_ros.cameras.subscriptions import CameraSubscriptions, create_camera_buffer
 from xsam_ros.cameras.transforms import Transforms
+from xsam_ros.messages.queries import MAX_ELEMENTS
 from xsam_ros.messages.results import error_to_response
 from xsam_ros.messages.text import replace_unsendable
 from xsam_ros.node.action import SegmentAction
 from xsam_ros.node.diagnostics import Diagnostics, resolved_device
 from xsam_ros.node.engines import LinkedEngine, load_engine
-from xsam_ros.node.lifecycle import not_active, release_memory, reported
+from xsam_ros.node.lifecycle import not_active, release_memory, reported, settle_memory
 from xsam_ros.node.metrics import NodeStatistics, QueueStatistics, StreamStatistics
 from xsam_ros.node.parameters import NodeParameters, validator
 from xsam_ros.node.requests import FrameResults, NodeContext, RequestHandler
@@ -40,6 +41,7 @@ from xsam_ros.node.stream_query import check_rate, configured_stream, shortened
 from xsam_ros.node.stream_service import refuse, respond
 from xsam_ros.node.streams import Claim, Streams
 from xsam_ros.publishers.camera import CameraPublishers
+from xsam_ros.runtime.bounded_requests import bound_service
 from xsam_ros.runtime.overrides import unknown_parameter_warnings, unused_file_warnings
 from xsam_ros.runtime.parameters import declare, read
 from xsam_ros.runtime.qos import SERVICE_QOS
@@ -86,9 +88,13 @@ class SegmenterNode(LifecycleNode):
         reject_invalid_transitions(self)
         group = ReentrantCallbackGroup()
         service_options: dict[str, Any] = {"callback_group": group, "qos_profile": SERVICE_QOS}
-        self.create_service(Segment, "~/segment", self._on_segment, **service_options)
+        segment = self.create_service(Segment, "~/segment", self._on_segment, **service_options)
         self.create_service(GetStatus, "~/get_status", self._on_get_status, **service_options)
-        self.create_service(SetStreamQuery, "~/set_stream_query", self._on_set_stream, **service_options)
+        stream = self.create_service(
+            SetStreamQuery, "~/set_stream_query", self._on_set_stream, **service_options
+        )
+        for service in (segment, stream):
+            bound_service(service, MAX_ELEMENTS)
         self._action = SegmentAction(self, lambda: self._service, group=group)
         self._transforms = Transforms(self, wait_s=lambda: self._current_parameters().tf_wait_s)
         self._diagnostics = Diagnostics(
@@ -139,6 +145,7 @@ class SegmenterNode(LifecycleNode):
         logger = self.get_logger()
         self._streams = Streams(context, log_error=logger.error, log_info=logger.info)
         self.last_error = ""
+        settle_memory()
         self.get_logger().info(f"model {self._engine.model_id} is ready")
         return TransitionCallbackReturn.SUCCESS
 

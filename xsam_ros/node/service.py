@@ -13,7 +13,7 @@ from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.worker import Job
 from xsam_ros.cameras.camera import CameraFrame
 from xsam_ros.messages.frames import frame_from_image
-from xsam_ros.messages.queries import cut_to_limits
+from xsam_ros.messages.queries import check_elements
 from xsam_ros.node.requests import FrameResults, NodeContext, parse_queries, seconds
 
 
@@ -82,8 +82,8 @@ class SegmentService:
         timeout_s = seconds("timeout_s", request.timeout_s) or parameters.default_timeout_s
         max_age_s = seconds("max_age_s", request.max_age_s) or parameters.max_frame_age_s
         camera = context.handler.requested_camera(request.camera, request.image)
+        check_elements(request.queries)
         context.handler.check_query_count(len(request.queries))
-        cut_to_limits(request.queries)
         deadline = Deadline(min(timeout_s, parameters.max_timeout_s))
         submitted_s = time.monotonic()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from xsam.errors import InvalidQueryError
 from xsam.segmenter import check_video_query
 from xsam_ros.cameras.parameters import CameraParameters
-from xsam_ros.messages.queries import check_query_message
+from xsam_ros.messages.queries import check_elements, check_query_message
 from xsam_ros.msg import SegmentQuery
 from xsam_ros.node.requests import ParsedQuery, parse_queries
 
@@ -39,6 +39,7 @@ class StreamQuery:
                 out of range.
         """
         check_rate(rate_hz)
+        check_elements(messages)
         _check_amount("characters", sum(map(_characters, messages)), MAX_TEXT_CHARS)
         prompts = [prompt for message in messages for prompt in message.prompts]
         _check_amount("prompt points", sum(len(prompt.points) for prompt in prompts), MAX_POINTS)

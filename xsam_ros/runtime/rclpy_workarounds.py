@@ -1,7 +1,7 @@
 """Everything that works around rclpy 7.1 (ROS 2 Jazzy) or reaches into its private attributes.
 
 Each part says which issue it works around and when it can be removed. Nothing else in the package may depend
-on how rclpy works inside.
+on how rclpy works inside, except for `bounded_requests`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from rclpy.serialization import serialize_message
 
 import xsam_ros.msg as messages
 from tests.ros.messages.strategies import (
@@ -30,8 +29,9 @@ from xsam import (
     VisualPrompt,
 )
 from xsam_ros.messages.queries import (
+    MAX_ELEMENTS,
     MAX_POINTS,
-    cut_to_limits,
+    check_elements,
     prompt_from_message,
     prompt_to_message,
     query_from_message,
@@ -183,27 +183,28 @@ def test_every_enum_has_its_constant() -> None:
         assert constants - {f"{prefix}UNSET", f"{prefix}UNKNOWN"} == {f"{prefix}{item.name}" for item in enum}
 
 
+_LONG = MAX_ELEMENTS // 2
+
+
 @pytest.mark.parametrize(
-    "query",
+    "queries",
     [
-        messages.SegmentQuery(
-            prompts=[messages.VisualPrompt(kind=3, points=[messages.PixelPoint()] * 10 * MAX_POINTS)]
-        ),
-        messages.SegmentQuery(prompts=[messages.VisualPrompt(kind=1)] * 100_000),
-        messages.SegmentQuery(thing_classes=["mug"] * 100_000),
-        messages.SegmentQuery(stuff_classes=["wall"] * 100_000),
+        [messages.SegmentQuery()] * (MAX_ELEMENTS + 1),
+        [messages.SegmentQuery(prompts=[messages.VisualPrompt()] * MAX_ELEMENTS)],
+        [messages.SegmentQuery(prompts=[_prompt(_SCRIBBLE, points=[_PIXEL] * _LONG)] * 2)],
+        [messages.SegmentQuery(thing_classes=["mug"] * _LONG, stuff_classes=["wall"] * _LONG)],
+        [messages.SegmentQuery(thing_classes=["mug"] * _LONG)] * 2,
     ],
 )
-def test_what_is_cut_is_small_and_refused(query: messages.SegmentQuery) -> None:
+def test_lists_that_are_too_long_together(queries: list[messages.SegmentQuery]) -> None:
     """A request may wait in the queue, and millions of points take gigabytes."""
-    cut_to_limits([query])
-    assert len(serialize_message(query)) < 20 * MAX_POINTS
-    with pytest.raises(InvalidQueryError, match="more than"):
-        query_from_message(query)
+    with pytest.raises(InvalidQueryError, match=r"more than 30,000 queries, names, prompts and points"):
+        check_elements(queries)
 
 
-def test_what_is_allowed_is_not_cut() -> None:
+def test_lists_that_are_as_long_as_allowed() -> None:
     points = [messages.PixelPoint(x=float(x), y=1.0) for x in range(MAX_POINTS)]
     query = messages.SegmentQuery(prompts=[messages.VisualPrompt(kind=3, points=points)])
-    cut_to_limits([query])
+    check_elements([query] * 2)
+    check_elements([messages.SegmentQuery(thing_classes=["mug"] * (MAX_ELEMENTS - 1))])
     assert len(query_from_message(query).prompts[0].points_xy) == MAX_POINTS
