@@ -20,8 +20,9 @@ declare -A PACKAGES=(
         langchain-mistralai langchain-aws"
     [torchao]="torchao $torch"
     [label_studio]="label-studio-sdk"
+    [rerun]="rerun-sdk"
 )
-declare -A EXTRA=([rosa]=agent [rai]=agent [adapters]=agent [providers]=agent [torchao]=model,agent [label_studio]=server)
+declare -A EXTRA=([rosa]=agent [rai]=agent [adapters]=agent [providers]=agent [torchao]=model,agent [label_studio]=server [rerun]=media)
 declare -A TESTS=(
     [rosa]=tests/agent/test_rosa.py
     [rai]=tests/agent/test_rai.py
@@ -29,6 +30,7 @@ declare -A TESTS=(
     [providers]=tests/agent/test_providers.py
     [torchao]=tests/unit/inference/test_acceleration.py
     [label_studio]=tests/server/test_outlines.py
+    [rerun]=tests/unit/media/test_rerun_sink.py
 )
 
 run_set() {
@@ -54,7 +56,7 @@ run_set() {
 }
 
 sets=("$@")
-((${#sets[@]})) || sets=(rosa rai adapters providers torchao label_studio)
+((${#sets[@]})) || sets=(rosa rai adapters providers torchao label_studio rerun)
 failed=()
 for name in "${sets[@]}"; do
     [[ -n ${PACKAGES[$name]:-} ]] || { echo "[test-extras] no set $name; there are: ${!PACKAGES[*]}" >&2; exit 2; }

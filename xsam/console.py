@@ -40,6 +40,7 @@ _EXTRA_MODULES = {
     **dict.fromkeys(("python_multipart", "uvicorn"), "pip install 'xsam[server]'"),
     "av": "pip install 'xsam[media]'",
     **dict.fromkeys(("mcap", "rosbags", "zstandard", "yaml"), "pip install 'xsam[bags]'"),
+    "rerun": "pip install 'xsam[rerun]'",
 }
 
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xsam.media.sinks.base import Sink
     from xsam.segmenter import Session
 
-SAVE_KINDS = ("png", "labels", "video", "coco", "yolo", "jsonl", "mcap")
+SAVE_KINDS = ("png", "labels", "video", "coco", "yolo", "jsonl", "mcap", "rrd")
 CANCELLED = 130  # the exit code of a command that Ctrl-C ended
 
 
@@ -183,6 +183,12 @@ def open_sinks(kinds: Sequence[str], folder: Path, queries: Sequence[Query]) -> 
             from xsam.media.sinks.mcap import McapSink
 
             sinks.append(McapSink(folder))
+        elif kind == "rrd":
+            import rerun  # noqa: F401  # before the work: it may not be installed
+
+            from xsam.media.sinks.rerun import RerunSink
+
+            sinks.append(RerunSink(folder))
     return sinks
 
 

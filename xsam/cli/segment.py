@@ -71,8 +71,8 @@ def segment(
         list[str] | None,
         typer.Option(
             metavar="KINDS",
-            help="What to write: png (overlays), labels (label PNGs), video (overlay.mp4), coco, yolo, mcap; "
-            "results.jsonl always is: --save video,coco.",
+            help="What to write: png (overlays), labels (label PNGs), video (overlay.mp4), coco, yolo, mcap, "
+            "rrd (Rerun); results.jsonl always is: --save video,coco.",
             rich_help_panel=_RECORDINGS,
         ),
     ] = None,
