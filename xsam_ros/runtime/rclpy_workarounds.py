@@ -146,7 +146,8 @@ class ResumingExecutor(Executor):
                 _, awaited = _thread_state.replace(*outer)
             if task.done():
                 self._awaited.pop(task, None)
-                _log_exception(task.exception())
+                if self.context.ok():  # else rclpy has destroyed what the callback works with
+                    _log_exception(task.exception())
                 return
             if awaited is None:
                 return  # it awaits a plain rclpy future, or another thread runs it

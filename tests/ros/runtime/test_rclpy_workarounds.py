@@ -117,6 +117,28 @@ def test_an_awaiting_callback_is_not_submitted_again(
     assert set(submitted) == set(others)
 
 
+@pytest.mark.parametrize("shuts_down", [False, True])
+def test_what_fails_because_ros_shuts_down_is_no_error(
+    executor: ResumingExecutor, context: Any, eventually: Eventually, capfd: Any, shuts_down: bool
+) -> None:
+    """Ctrl-C while a model loaded ended in a traceback of rclpy: its state machine was gone."""
+
+    def callback() -> None:
+        if shuts_down:
+            rclpy.try_shutdown(context=context)
+        raise RuntimeError("state machine pointer is null")
+
+    executor.create_task(callback)
+    executor.spin_once(timeout_sec=0.0)
+    executor.shutdown(timeout_sec=1.0)
+    eventually(lambda: not _is_running("xsam_callback"), "the end of the pool's threads")
+    assert ("state machine pointer is null" in capfd.readouterr().err) != shuts_down
+
+
+def _is_running(name: str) -> bool:
+    return any(thread.name.startswith(name) for thread in threading.enumerate())
+
+
 def test_a_callback_may_resume_another_one(executor: ResumingExecutor, eventually: Eventually) -> None:
     """A goal that preempts another one does; it can still await a result itself afterwards."""
     first, second = _ObservedResult(executor), _ObservedResult(executor)
