@@ -63,3 +63,11 @@ def test_thresholds_of_the_shipped_checkpoint() -> None:
     assert 0.0 <= found["reject_below"] < 1.0
     assert found["instance_threshold"] in INSTANCE_THRESHOLDS
     assert found["present_rejected"] <= 0.1
+    assert {"look_alike", "mark"}.isdisjoint(found["calibration"]), "too few samples in two scenes"
+
+
+@pytest.mark.slow
+def test_processes_find_the_same_together() -> None:
+    first = VALIDATION_SEEDS.start + 2000
+    folder, seeds = resolve_model("tiny")[0], range(first, first + 2)
+    assert calibrate(folder, seeds, processes=2) == calibrate(folder, seeds)
