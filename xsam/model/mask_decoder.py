@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from xsam.model.blocks.mask2former import MaskDecoder, QueryLayer, sine_code
+from xsam.model.blocks.parts import activate
 
 _PLACE_PERIODS = 4
 _PLACE_CODE = 5 + 4 * _PLACE_PERIODS
@@ -307,4 +308,4 @@ def _layer(
     attended = own.out_proj(attended.transpose(1, 2).flatten(2))
     x = layer.self_attn_layer_norm(x + attended.reshape(x.shape))
 
-    return layer.final_layer_norm(x + layer.fc2(layer.activation(layer.fc1(x))))
+    return layer.final_layer_norm(x + layer.fc2(activate(layer.activation, layer.fc1(x))))

@@ -20,6 +20,7 @@ from xsam.model.blocks.mask2former import (
     PixelDecoderLayer,
     sine_code,
 )
+from xsam.model.blocks.parts import activate
 
 
 def decode_pixels(module: PixelDecoder, pyramid: Sequence[Tensor]) -> tuple[tuple[Tensor, ...], Tensor]:
@@ -48,7 +49,9 @@ def decode_pixels(module: PixelDecoder, pyramid: Sequence[Tensor]) -> tuple[tupl
     ]
     for (project, smooth), features in zip(module.finer_levels(), pyramid[: module.finer][::-1], strict=True):
         lateral = project(features)
-        up = F.interpolate(outputs[-1], size=lateral.shape[-2:], mode="bilinear", align_corners=False)
+        # In channels-last strides, which those of a transposed view are not: 15 times as fast, on a CPU.
+        coarse = outputs[-1].clone(memory_format=torch.channels_last)
+        up = F.interpolate(coarse, size=lateral.shape[-2:], mode="bilinear", align_corners=False)
         outputs.append(smooth(lateral + up))
     return tuple(outputs[:LEVELS]), module.mask_projection(outputs[-1])
 
@@ -74,7 +77,7 @@ def _layer(
     """Run one post-norm layer: deformable attention of every cell to all levels, feed-forward."""
     attended = layer.dropout(_attention(layer.self_attn, x, positions, centers, sizes))
     x = layer.self_attn_layer_norm(x + attended)
-    return layer.final_layer_norm(x + layer.dropout(layer.fc2(layer.dropout(F.relu(layer.fc1(x))))))
+    return layer.final_layer_norm(x + layer.dropout(layer.fc2(layer.dropout(activate(F.relu, layer.fc1(x))))))
 
 
 def _attention(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xsam.model.blocks.parts import ACTIVATIONS, LayerStack
+from xsam.model.blocks.parts import ACTIVATIONS, LayerStack, activate
 from xsam.model.projectors import ChannelLayerNorm
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class PatchGrid(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed (B, 3, S, S) as (B, H, W, C)."""
         grid: Tensor = self.projection(pixels).permute(0, 2, 3, 1)
-        return grid
+        return grid.contiguous()  # or every layer would keep the strides, and copy its input twice
 
 
 class SamAttention(nn.Module):
@@ -83,7 +83,7 @@ class SamFeedForward(nn.Module):
         self.lin2 = nn.Linear(config.mlp_dim, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.lin2(self.activation(self.lin1(x)))
+        out: Tensor = self.lin2(activate(self.activation, self.lin1(x)))
         return out
 
 

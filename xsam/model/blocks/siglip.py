@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from xsam.model.blocks.parts import ACTIVATIONS, LayerStack
+from xsam.model.blocks.parts import ACTIVATIONS, LayerStack, activate
 
 if TYPE_CHECKING:
     from transformers import SiglipVisionConfig
@@ -64,7 +64,7 @@ class SiglipFeedForward(nn.Module):
         self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.fc2(self.activation(self.fc1(x)))
+        out: Tensor = self.fc2(activate(self.activation, self.fc1(x)))
         return out
 
 
