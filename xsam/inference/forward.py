@@ -50,6 +50,7 @@ class ForwardPass:
         self.tokenizer = tokenizer
         self.model_id = model_id
         self.composer = Composer(config=model.config, tokenizer=tokenizer, model_id=model_id)
+        self._last_survey: tuple[Any, Prompt] | None = None  # nearly always, the next one is the same
 
     def run(
         self,
@@ -190,10 +191,16 @@ class ForwardPass:
         names = census_names(checked, self.model.config.calibration) if checked else ()
         if not names or (known is not None and set(names) <= set(known.names)):
             return None
+        key = (names, frame.image_hw)
+        if inputs is None and self._last_survey is not None and self._last_survey[0] == key:
+            return self._last_survey[1]
         try:
-            return self.prepare(_SURVEY, census_query(names), frame, inputs=inputs)
+            survey = self.prepare(_SURVEY, census_query(names), frame, inputs=inputs)
         except InvalidQueryError:  # it takes more tokens than the model has room for
             return None
+        if inputs is None:
+            self._last_survey = key, survey
+        return survey
 
     def _not_finite(self, frame: Frame, prompt: Prompt | None, clock: StageClock) -> ModelError:
         return not_finite_error(self.model, self._find_not_finite(frame, prompt, clock))
