@@ -23,6 +23,8 @@ from xsam import (
     VisualPrompt,
     XSam,
 )
+from xsam.inference.forward import ForwardPass
+from xsam.inference.prepare import Prompt
 from xsam.model.xsam import XSamModel
 from xsam.train.tokenizer import build_tiny_tokenizer
 
@@ -125,6 +127,23 @@ def test_the_picture_is_encoded_once(one_engine: XSam, monkeypatch: pytest.Monke
     monkeypatch.setattr(XSamModel, "encode_image", counted)
     one_engine.segment(picture(), list(one_of_each(97, 151).values()))
     assert len(calls) == 1
+
+
+def test_the_prompt_of_a_census_is_kept_while_it_looks_for_the_same() -> None:
+    forward = ForwardPass(*parts("a"), model_id="a")
+
+    def census(text: str, *image_hw: int) -> Prompt:
+        frame = Frame(rgb=picture(*image_hw))
+        prompt = forward.survey([forward.prepare(0, Query(text=text), frame)], frame)
+        assert prompt is not None
+        return prompt
+
+    first = census("the cube left of the ball", 40, 60)
+    assert first.query.thing_classes == ("cube", "ball")
+    assert census("the cube left of the ball", 40, 60) is first
+    assert census("the cube left of the ball", 60, 40) is not first
+    assert census("the ball left of the cube", 40, 60).query.thing_classes == ("ball", "cube")
+    assert census("the cube left of the ball", 40, 60).query.thing_classes == ("cube", "ball")
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -12,6 +12,7 @@ from transformers.models.mask2former.modeling_mask2former import multi_scale_def
 import xsam.model.blocks.sam
 from support.stock import stock_pixel_decoder, stock_sam, stock_siglip
 from tests.unit.model.small import WINDOW, noise_features
+from xsam.model.blocks.parts import ACTIVATIONS, activate
 from xsam.model.encoders import sam_hidden_states, siglip_hidden_state
 from xsam.model.language import cache_prefix, following_states, generate, packed_hidden_states
 from xsam.model.pixel_decoder import decode_pixels, sample_weighted
@@ -94,6 +95,20 @@ def test_sam_layers_equal_the_stock_layers(
     for index in wanted:
         _close(fast[index], expected[index])
         _close(trained[index], expected[index])
+        assert fast[index].is_contiguous()  # else each layer copies its input to normalize it, and to add
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_activations_change_a_tensor_only_without_gradients(name: str, noise: Callable[..., Tensor]) -> None:
+    activation, x = ACTIVATIONS[name], noise(3, 40)
+    expected, kept = activation(x), x.clone()
+    with torch.enable_grad():
+        assert torch.equal(activate(activation, x), expected)
+    assert torch.equal(x, kept)
+    with torch.no_grad():
+        changed = activate(activation, x)
+    assert torch.equal(changed, expected)
+    assert changed.data_ptr() == x.data_ptr() or name == "quick_gelu"
 
 
 def test_siglip_layers_equal_the_stock_layers(model: XSamModel, noise: Callable[..., Tensor]) -> None:
