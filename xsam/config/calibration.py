@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from xsam.config.fields import Field, Flag, Items, Name, Number, check_section
@@ -26,6 +26,8 @@ _CENSUS_CLIP = 0.05  # for the scores of a census, which lists nothing below
 EVIDENCE = ("score", "named", "rival", "firmness", "runner_up")
 """Names of the evidence about a segment: each a share in [0, 1], with a weight."""
 
+_INSTANCE_KINDS: tuple[Kind, ...] = ("category", "categories", "layout", "look_alike")
+_THRESHOLDS: dict[str, Field] = dict.fromkeys(_INSTANCE_KINDS, Number(0.0, 1.0))
 _WEIGHTS: dict[str, Field] = dict.fromkeys(("bias", *EVIDENCE), Number(-100.0, 100.0))
 
 
@@ -70,14 +72,18 @@ class Calibration:
             even where the model points to another one; for models that find the mugs and not their places.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
             list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
-            phrase without; `question`: reasoning; `description`: a phrase of a grounded description. Kinds
-            that are left out are never doubted for their score.
+            phrase without; `question`: reasoning; `description`: a phrase of a grounded description;
+            `look_alike`: what looks like a marked object; `mark`: the marked object itself. Kinds that are
+            left out are never doubted for their score.
+        thresholds: for kinds of queries with instances, the score from which they are in the result; the
+            others take `instance_threshold`.
     """
 
     known_categories: tuple[str, ...]
     sure_from: float
     corrects_places: bool = False
     weights: Mapping[Kind, EvidenceWeights]
+    thresholds: Mapping[Kind, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to the content of `config.json`."""
@@ -88,6 +94,8 @@ class Calibration:
         }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
+        if self.thresholds:
+            content["thresholds"] = dict(self.thresholds)
         return content
 
 
@@ -110,7 +118,7 @@ def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") 
         "corrects_places": Flag(),
     }
     parts = section if isinstance(section, Mapping) else {}
-    own = {key: value for key, value in parts.items() if key not in KINDS}
+    own = {key: value for key, value in parts.items() if key not in (*KINDS, "thresholds")}
     values = check_section(
         name,
         own if isinstance(section, Mapping) else section,
@@ -123,10 +131,13 @@ def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") 
         for kind in KINDS
         if kind in parts
     }
+    numbers = check_section(f"{name}.thresholds", parts.get("thresholds", {}), _THRESHOLDS, problems)
     if len(problems) > before:
         return None
     return Calibration(
-        **values, weights={kind: EvidenceWeights(**numbers) for kind, numbers in weights.items()}
+        **values,
+        thresholds={kind: numbers[kind] for kind in _INSTANCE_KINDS if kind in numbers},
+        weights={kind: EvidenceWeights(**values) for kind, values in weights.items()},
     )
 
 

@@ -58,7 +58,7 @@ class XSamConfig(JsonConfig):
     empty_thinking: bool = False  # Qwen3 trained with an empty block of thoughts before each answer
     reject_below: float = 0.0  # default threshold of single-phrase tasks; 0 = never "not found"
     instance_threshold: float = 0.5  # default threshold of category and visual-grounded queries
-    mask_places: bool = False  # the decoder's queries are told where their masks are (see ADR 17)
+    mask_places: bool = False  # the decoder's queries are told where their masks are (see ADR 18)
     one_mask_per_object: bool = False  # trained with one mask for each object that a phrase refers to
     sampler: RegionSamplerConfig = field(default_factory=RegionSamplerConfig)
     calibration: Calibration | None = None  # None = scores are taken as they are

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
 from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, named_category
 from xsam.inference.descriptions import with_shown_phrases, worth_saying
+from xsam.inference.kinds import CATEGORY_TASKS, kind_of
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.inference.places import misplaced
 from xsam.spatial.marks import disobedience, obeys_mark
@@ -38,10 +39,9 @@ from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Stat
 
 SAME_OBJECT = 0.8  # IoU from which the segments of two queries show the same object
 MIN_CHANCE = 0.25  # beside segments that are believed, less likely ones are left out
-_CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 _TEXT_TASKS = (Task.REFERRING, Task.REASONING, Task.GROUNDED_CONVERSATION)
 _MARK_TASKS = (Task.VISUAL_GROUNDED, Task.INTERACTIVE)
-CHECKED_TASKS = (*_CATEGORY_TASKS, *_TEXT_TASKS, Task.VISUAL_GROUNDED)
+CHECKED_TASKS = (*CATEGORY_TASKS, *_TEXT_TASKS, Task.VISUAL_GROUNDED)
 """Tasks whose segments are compared with the census: those with words, and those that mean a kind."""
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -94,7 +94,7 @@ def evidence_of(
         rival_label = max(rivals, key=lambda other: rivals[other], default="")
         found.append(
             Evidence(
-                kind=_kind(result.query, task, name),
+                kind=kind_of(result.query, task, is_named=name is not None),
                 score=score,
                 named=here.get(name, 0.0) if name is not None else 0.0,
                 rival=rivals.get(rival_label, 0.0),
@@ -124,20 +124,6 @@ def _marked_categories(result: SegmentationResult, census: Census, marks_here: b
             name = max(here, key=lambda other: here[other])
             found[label] = max(found.get(label, (False, 0.0, "")), (at_mark, score, name))
     return {label: name for label, (_, _, name) in found.items()}
-
-
-def _kind(query: Query, task: Task, name: str | None) -> Kind:
-    if task in _MARK_TASKS:
-        return "look_alike" if task is Task.VISUAL_GROUNDED else "mark"
-    if task in _CATEGORY_TASKS:
-        if query.thing_classes and query.stuff_classes:
-            return "layout"
-        return "category" if len(query.thing_classes + query.stuff_classes) == 1 else "categories"
-    if task is Task.GROUNDED_CONVERSATION:
-        return "description"
-    if task is Task.REASONING:
-        return "question"
-    return "phrase" if name is not None else "object"
 
 
 def with_doubts(
@@ -191,7 +177,7 @@ def with_doubts(
         else:
             doubts.append("")
     keep = np.ones(len(segments), np.bool_)
-    if task in _CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
+    if task in CATEGORY_TASKS and not result.query.stuff_classes and result.query.score_threshold is None:
         keep = _worth_showing(segments, doubts, chances)
     elif task is Task.VISUAL_GROUNDED and result.query.score_threshold is None:
         keep = ~_unlikely(segments, doubts, chances)
@@ -254,7 +240,7 @@ def compete(results: Sequence[SegmentationResult]) -> list[SegmentationResult]:
     rivals = [
         (label, score, mask)
         for result in results
-        if result.query.resolved_task() in _CATEGORY_TASKS
+        if result.query.resolved_task() in CATEGORY_TASKS
         for label, score, mask in zip(
             result.segments.labels, result.segments.scores.tolist(), result.segments.masks, strict=True
         )
@@ -265,7 +251,7 @@ def compete(results: Sequence[SegmentationResult]) -> list[SegmentationResult]:
     competed = []
     for result in results:
         segments = result.segments
-        if result.query.resolved_task() not in _CATEGORY_TASKS or not len(segments):
+        if result.query.resolved_task() not in CATEGORY_TASKS or not len(segments):
             competed.append(result)
             continue
         overlaps = MaskRle.iou_matrix(segments.masks, masks)

@@ -12,6 +12,7 @@ from torch import Tensor
 from xsam.config import ModelConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
+from xsam.inference.kinds import CATEGORY_TASKS, kind_of
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.pointing import Reference, followed, most_overlapping, pointed_at
 from xsam.inference.postprocess import (
@@ -38,7 +39,6 @@ from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Stat
 
 # From the last opening tag to the next closing one, as `mark_positions` counts conditions.
 _PHRASE = re.compile(f"{PHRASE_OPEN}((?:(?!{PHRASE_OPEN}).)*?){PHRASE_CLOSE}", re.DOTALL)
-_CATEGORY_TASKS = (Task.GENERIC, Task.OPEN_VOCABULARY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def with_names_of(result: SegmentationResult, query: Query) -> SegmentationResul
 
 
 def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ...]:
-    if task in _CATEGORY_TASKS:
+    if task in CATEGORY_TASKS:
         return query.thing_classes + query.stuff_classes
     if task in (Task.GROUNDED_CONVERSATION, Task.CHAT):
         return phrases
@@ -151,7 +151,7 @@ def _labels(query: Query, task: Task, phrases: tuple[str, ...]) -> tuple[str, ..
 
 
 def _describe(query: Query, task: Task) -> str:
-    if task in _CATEGORY_TASKS:
+    if task in CATEGORY_TASKS:
         return "the categories " + ", ".join(map(repr, (query.thing_classes + query.stuff_classes)[:10]))
     return f"{query.text!r}" if query.text else f"the {task.value.replace('_', ' ')} prompt"
 
@@ -170,10 +170,10 @@ def _select(
     """Apply the selection rule of the task."""
     geometry = MaskGeometry.for_image(frame.image_hw, config.square)
     threshold = query.score_threshold
-    if task in _CATEGORY_TASKS:
-        return _select_categories(class_logits, mask_logits, query, geometry, config, check)
+    if task in CATEGORY_TASKS:
+        return _select_categories(class_logits, mask_logits, query, task, geometry, config, check)
     if task is Task.VISUAL_GROUNDED:
-        least = config.instance_threshold if threshold is None else threshold
+        least = _least_score(query, task, config)
         return without_duplicates(
             instances(class_logits, mask_logits, geometry, threshold=least, check=check),
             nested=_nested(config),
@@ -205,17 +205,26 @@ def _select(
     return found.pick(found.scores >= least)
 
 
+def _least_score(query: Query, task: Task, config: ModelConfig) -> float:
+    """Return the score from which instances are in the result."""
+    if query.score_threshold is not None:
+        return query.score_threshold
+    own = config.calibration.thresholds if config.calibration is not None else {}
+    return own.get(kind_of(query, task), config.instance_threshold)
+
+
 def _select_categories(
     class_logits: Tensor,
     mask_logits: Tensor,
     query: Query,
+    task: Task,
     geometry: MaskGeometry,
     config: ModelConfig,
     check: Check,
 ) -> UnlabeledSegments:
     """Things only → instances; stuff only → regions; both → panoptic."""
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
-    threshold = config.instance_threshold if query.score_threshold is None else query.score_threshold
+    threshold = _least_score(query, task, config)
     if things and stuff:
         return panoptic(
             class_logits,

@@ -2,9 +2,10 @@
 
     python -m xsam.train.calibrate runs/tiny/stage3/checkpoint
 
-Prints one JSON line: `reject_below`, the score below which a phrase is answered "not found", and
-`instance_threshold`, the minimum score of instances and panoptic segments, and the section `calibration` of
-`config.json`, which says when an answer is unsure; with the measurements behind them.
+Prints one JSON line: `reject_below`, the score below which a phrase is answered "not found",
+`instance_threshold`, the minimum score of panoptic segments (best panoptic quality), and the section
+`calibration` of `config.json`, which says when an answer is unsure and has the minimum scores of instances
+for other kinds of queries (best F1); with the measurements behind them.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ import torch
 import typer
 from tqdm import tqdm
 
+from xsam.config.calibration import Kind
 from xsam.console import ErrorCommand
 from xsam.engine import XSam
-from xsam.eval.questions import PanopticTruth, Question, RegionTruth
+from xsam.eval.questions import InstanceTruth, PanopticTruth, Question, RegionTruth
 from xsam.eval.scene_questions import scene_questions
 from xsam.eval.scenes import IMAGE_HW, parse_seeds
 from xsam.eval.scoreboard import Scoreboard
 from xsam.inference.forward import ForwardPass
 from xsam.sim.render import render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.train.evidence import SceneEvidence, calibrate_evidence, scene_evidence
+from xsam.train.evidence import MIN_IOU, SceneEvidence, calibrate_evidence, scene_evidence
+from xsam.types.masks import BoolMask, MaskRle
 from xsam.types.requests import SegmentationResult, Task
 from xsam.weights.checkpoint import load_checkpoint, resolve_model
 from xsam.weights.x2sam import is_x2sam, load_x2sam
@@ -40,6 +43,8 @@ MAX_FALSE_ALARM = 0.055
 """Target on validation scenes, slightly below the target on unseen ones."""
 
 INSTANCE_THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6)
+SCORES = tuple(step / 20 for step in range(2, 15))
+"""From 0.1 to 0.7."""
 
 
 def choose_rejection(
@@ -60,6 +65,56 @@ def choose_rejection(
     return float(np.floor(100 * min(allowed, needed)) / 100)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detections:
+    """What was found for one query with instances, best first, and how many objects there are."""
+
+    scores: tuple[float, ...]
+    right: tuple[bool, ...]
+    wanted: int
+
+
+def choose_threshold(detections: Sequence[Detections]) -> float:
+    """Return the score among `SCORES` that gives the best F1 of all detections; the highest of equal ones."""
+    scores = np.array([score for found in detections for score in found.scores])
+    right = np.array([flag for found in detections for flag in found.right], np.bool_)
+    wanted = sum(found.wanted for found in detections)
+
+    def f1(threshold: float) -> float:
+        shown = scores >= threshold
+        hits, found = int((right & shown).sum()), int(shown.sum())
+        return 2 * hits / max(1, found + wanted)
+
+    def quality(threshold: float) -> tuple[float, float]:
+        return f1(threshold), threshold
+
+    return max(SCORES, key=quality)
+
+
+def detections_of(result: SegmentationResult, truth: InstanceTruth) -> Detections:
+    """Match segments with objects of their label, best first; what lies on a crowd counts neither way."""
+    segments = result.segments
+    free = [[MaskRle.encode(mask) for mask in masks] for masks in truth.masks]
+    scores, right = [], []
+    for index in np.argsort(-segments.scores, kind="stable").tolist():
+        label, mask = int(segments.label_indices[index]), segments.masks[index]
+        ious = MaskRle.iou_matrix([mask], free[label])[0]
+        hit = len(ious) > 0 and float(ious.max()) >= MIN_IOU
+        if hit:
+            free[label].pop(int(ious.argmax()))
+        elif any(_lies_on(mask, crowd) for crowd in (truth.crowd[label] if truth.crowd else ())):
+            continue
+        scores.append(float(segments.scores[index]))
+        right.append(hit)
+    return Detections(
+        scores=tuple(scores), right=tuple(right), wanted=sum(len(masks) for masks in truth.masks)
+    )
+
+
+def _lies_on(mask: MaskRle, crowd: BoolMask) -> bool:
+    return bool(np.count_nonzero(mask.decode() & crowd) > 0.5 * mask.area)
+
+
 def calibrate(
     folder: Path, seeds: range, *, per_scene: int = 4, processes: int = 1, show_progress: bool = False
 ) -> dict[str, Any]:
@@ -75,6 +130,7 @@ def calibrate(
     scores: dict[bool, list[float]] = {True: [], False: []}  # key: the phrase is absent
     evidence: list[SceneEvidence] = []
     boards = {threshold: Scoreboard() for threshold in INSTANCE_THRESHOLDS}
+    detections: dict[Kind, list[Detections]] = {"categories": [], "look_alike": []}
     findings = _findings(folder, seeds, per_scene, processes)
     for found in tqdm(findings, total=len(seeds), unit="scene", disable=not show_progress, mininterval=5.0):
         evidence.append(found.evidence)
@@ -83,15 +139,21 @@ def calibrate(
         for question, results in found.layouts:
             for threshold, result in zip(INSTANCE_THRESHOLDS, results, strict=True):
                 boards[threshold].add(question, result)
+        for kind, detected in found.detections:
+            detections[kind].append(detected)
     reject_below = choose_rejection(scores[False], scores[True])
     quality = {threshold: board.scores().get("panoptic_pq") for threshold, board in boards.items()}
+    thresholds = {kind: choose_threshold(detected) for kind, detected in detections.items() if detected}
+    if "categories" in thresholds:
+        thresholds["category"] = thresholds["categories"]
+    calibration = replace(calibrate_evidence(evidence), thresholds=thresholds)
     return {
         "reject_below": reject_below,
         "absent_rejected": _share_below(scores[True], reject_below),
         "present_rejected": _share_below(scores[False], reject_below),
         "instance_threshold": max(INSTANCE_THRESHOLDS, key=lambda t: quality[t] or 0.0),
         "panoptic_pq": quality,
-        "calibration": calibrate_evidence(evidence).to_dict(),
+        "calibration": calibration.to_dict(),
         "places_right": {
             "own": _share([right for scene in evidence for right in scene.own_places]),
             "corrected": _share([right for scene in evidence for right in scene.corrected_places]),
@@ -108,6 +170,7 @@ class _SceneFindings:
     evidence: SceneEvidence
     scores: tuple[tuple[bool, float], ...]  # for each phrase, whether it is absent, and its best score
     layouts: tuple[tuple[Question, tuple[SegmentationResult, ...]], ...]  # with `INSTANCE_THRESHOLDS`
+    detections: tuple[tuple[Kind, Detections], ...]
 
 
 class _Subject:
@@ -135,7 +198,16 @@ class _Subject:
             if isinstance(question.truth, PanopticTruth):
                 queries = [replace(question.query, score_threshold=t) for t in INSTANCE_THRESHOLDS]
                 layouts.append((question, tuple(self._model.segment(view.rgb, queries))))
-        return _SceneFindings(evidence=evidence, scores=tuple(scores), layouts=tuple(layouts))
+        detections: list[tuple[Kind, Detections]] = []
+        for question in questions:
+            if isinstance(question.truth, InstanceTruth):
+                query = replace(question.query, score_threshold=SCORES[0])
+                (result,) = self._model.segment(view.rgb, [query])
+                kind: Kind = "look_alike" if question.query.prompts else "categories"
+                detections.append((kind, detections_of(result, question.truth)))
+        return _SceneFindings(
+            evidence=evidence, scores=tuple(scores), layouts=tuple(layouts), detections=tuple(detections)
+        )
 
 
 _subjects: list[_Subject] = []  # the one of a worker process

@@ -30,6 +30,11 @@ def test_a_calibration_is_read_and_written() -> None:
         ({"sure_from": 2}, "xsam.calibration.sure_from must be a number from 0 to 1, got 2"),
         ({"known_categories": ["a\nb"]}, "on one line"),
         ({"known_categories": "mug"}, "xsam.calibration.known_categories must be a list"),
+        (
+            {"thresholds": {"category": 2}},
+            "xsam.calibration.thresholds.category must be a number from 0 to 1",
+        ),
+        ({"thresholds": {"phrase": 0.5}}, "xsam.calibration.thresholds.phrase is unknown"),
         ({"phrase": {"scorre": 1}}, "xsam.calibration.phrase.scorre is unknown (did you mean score?)"),
         ({"sure_form": 1}, "xsam.calibration.sure_form is unknown"),
     ],

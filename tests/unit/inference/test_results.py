@@ -13,6 +13,7 @@ from support.golden import GOLDEN
 from tests.unit.inference.logits import class_logits
 from xsam import Frame, Query, SegmentationResult, Status, Task, VisualPrompt
 from xsam.config import XSamConfig
+from xsam.config.calibration import Calibration
 from xsam.inference.prompt_masks import prompt_mask
 from xsam.inference.results import Prediction, compose, plain_text
 
@@ -25,7 +26,13 @@ FRAME = Frame(rgb=np.zeros((64, 128, 3), np.uint8))  # the upper half of a squar
 RIGHT_PART, BELOW_PART = (slice(0, 16), slice(20, 32)), (slice(10, 16), slice(0, 12))
 
 
-def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: str = "") -> SegmentationResult:
+def _answer(
+    query: Query,
+    classes: Tensor,
+    *parts: tuple[slice, slice],
+    text: str = "",
+    config: XSamConfig = CONFIG,
+) -> SegmentationResult:
     """Compose the result of queries that mark parts of a 32×32 map, of which 16×32 are image."""
     masks = torch.full((len(parts), 32, 32), -8.0)
     for mask, part in zip(masks, parts, strict=True):
@@ -33,7 +40,7 @@ def _answer(query: Query, classes: Tensor, *parts: tuple[slice, slice], text: st
     raw = Prediction(class_logits=classes, mask_logits=masks, text=text)
     region = prompt_mask(query.prompts, FRAME.image_hw) if query.prompts else None
     task = query.resolved_task()
-    return compose(raw, query, FRAME, CONFIG, task=task, prompt_region=region, model_id="m")[0]
+    return compose(raw, query, FRAME, config, task=task, prompt_region=region, model_id="m")[0]
 
 
 def test_one_stuff_class_does_not_fill_the_picture() -> None:
@@ -68,6 +75,25 @@ def test_categories_are_labeled_by_what_was_asked() -> None:
     result = _answer(query, class_logits((0.02, 0.8), (0.9, 0.02)), RIGHT_PART, BELOW_PART)
     assert result.segments.labels == ("Red-Mug", "floor-other-merged")
     assert result.segments.label_indices.tolist() == [0, 1]
+
+
+def test_kinds_of_queries_have_thresholds_of_their_own() -> None:
+    calibration = Calibration(
+        known_categories=(), sure_from=0.8, weights={}, thresholds={"category": 0.7, "look_alike": 0.3}
+    )
+    config = dataclasses.replace(CONFIG, calibration=calibration)
+    point = (VisualPrompt.point(100, 10),)
+    for query, least in (
+        (Query(thing_classes=("mug",)), 0.7),
+        (Query(task=Task.VISUAL_GROUNDED, prompts=point), 0.3),
+        (Query(thing_classes=("mug",), score_threshold=0.1), 0.1),
+        (Query(stuff_classes=("floor",), thing_classes=("mug",)), 0.5),
+    ):
+        names = len(query.thing_classes + query.stuff_classes) or 1
+        for score in (least + 0.05, least - 0.05):
+            scores = (score, *(0.0,) * (names - 1))
+            result = _answer(query, class_logits(scores), RIGHT_PART, config=config)
+            assert (result.status is Status.FOUND) == (score > least), (query, score)
 
 
 def test_a_threshold_makes_a_phrase_not_found() -> None:
