@@ -90,8 +90,8 @@ bench-agent: setup ## Score scripted planners that use the tools: 8 min [BENCH_A
 
 .PHONY: bench
 bench: setup ## Measure speed and memory against the plain way: 15 min at most [SIZE=full for 4.6 G parameters]
-	@echo "[bench] sizes: $(or $(SIZE),tiny mid node); checkpoints with random weights are written to runs/bench/ once"
-	@scripts/run_in_env.sh python -m benchmarks --size $(or $(SIZE),tiny mid node)
+	@echo "[bench] $(or $(SIZE),all but the large sizes); checkpoints with random weights are written to runs/bench/ once"
+	@scripts/run_in_env.sh python -m benchmarks $(SIZE)
 
 .PHONY: gpu-check
 gpu-check: ## Check and measure everything that needs a GPU: 9 min at most [GPU_ARGS="--device cpu --size tiny"]

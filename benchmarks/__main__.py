@@ -1,4 +1,4 @@
-"""Run the benchmarks: `python -m benchmarks --size tiny mid node`.
+"""Run the benchmarks: `python -m benchmarks --size tiny mid node`; without sizes, most of them.
 
 Progress goes to stderr; the last line on stdout is JSON.
 """
@@ -20,10 +20,11 @@ from benchmarks.growth import measure_growth
 from benchmarks.machine import describe
 from benchmarks.sizes import model_size
 from benchmarks.speed import measure
+from benchmarks.starting import measure_starting
 
 
 class Size(str, Enum):
-    """What to measure: the engine with a checkpoint of this size, busy cores, growth, or the node."""
+    """What to measure: the engine with a checkpoint of this size, or something else."""
 
     TINY = "tiny"
     MID = "mid"
@@ -33,6 +34,7 @@ class Size(str, Enum):
     NODE = "node"
     CONTENTION = "contention"
     GROWTH = "growth"
+    STARTING = "starting"
 
 
 class Clock(str, Enum):
@@ -42,7 +44,7 @@ class Clock(str, Enum):
     CPU = "cpu"
 
 
-DEFAULT_SIZES = ("tiny", "mid", "contention", "growth", "node")
+DEFAULT_SIZES = ("tiny", "mid", "contention", "growth", "starting", "node")
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -51,7 +53,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 def main(
     more: Annotated[list[Size] | None, typer.Argument(metavar="[SIZE]...", help="More sizes.")] = None,
     size: Annotated[
-        list[Size] | None, typer.Option(help="Repeatable; default: tiny mid contention growth node.")
+        list[Size] | None, typer.Option(help=f"Repeatable; default: {' '.join(DEFAULT_SIZES)}.")
     ] = None,
     cache: Annotated[Path, typer.Option(help="Folder for generated checkpoints.")] = Path("runs/bench"),
     threads: Annotated[int | None, typer.Option(min=1, help="PyTorch threads; default: all cores.")] = None,
@@ -87,6 +89,8 @@ def main(
             report[name] = measure_contention(log)
         elif name == "growth":
             report[name] = measure_growth(log)
+        elif name == "starting":
+            report[name] = measure_starting(log)
         elif name == "x2sam-full":
             from benchmarks.full_x2sam import measure_full_x2sam
 

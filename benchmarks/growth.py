@@ -20,7 +20,7 @@ from torch import Tensor
 
 from xsam.config.square import Square
 from xsam.engine import XSam
-from xsam.inference.postprocess import instances, panoptic, to_segments
+from xsam.inference.postprocess import best_first, instances, panoptic, to_segments
 from xsam.inference.regions import stuff_regions
 from xsam.inference.upsample import MaskGeometry
 from xsam.sim import render, sample_scene
@@ -105,7 +105,7 @@ def _panoptic(side: int, classes: int) -> Callable[[], object]:
 def _instances(side: int, found: int) -> Callable[[], object]:
     logits, names = _blobs(256, found), [str(index) for index in range(256)]
     return lambda: to_segments(
-        instances(*logits, _geometry(side), threshold=0.3), names, max_instances=QUERIES
+        best_first(instances(*logits, _geometry(side), threshold=0.3), max_instances=QUERIES), names
     )
 
 
