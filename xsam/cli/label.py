@@ -9,15 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from xsam.cli import loading
-from xsam.cli.recordings import CANCELLED, CountedSource, progress_bar
 from xsam.console import EXIT_CODES, print_lines
 from xsam.errors import InvalidOptionError
-from xsam.media.frames import Every
 from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
-from xsam.media.sources import open_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -183,6 +179,7 @@ def label(
 
     from xsam.label.distinct import DEFAULT_TOLERANCE
     from xsam.label.options import DEFAULT_REVIEWED, LabelOptions
+    from xsam.media.frames import Every
 
     options = LabelOptions(
         classes=parse_classes(classes or []),
@@ -232,8 +229,12 @@ def _label(
     as_json: bool,
 ) -> None:
     """Label the sources, and end the command with the exit code of the run."""
+    from rich.console import Console
+
+    from xsam.cli.recordings import CANCELLED, CountedSource, progress_bar
     from xsam.label.run import label_frames, open_run
     from xsam.media.live import without_password
+    from xsam.media.sources import open_sources
     from xsam.media.stopping import stop_requests
 
     source = open_sources(names, about)

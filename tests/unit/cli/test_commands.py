@@ -166,7 +166,7 @@ def test_help_is_fast_because_it_loads_nothing_heavy() -> None:
     """Half of its time was NumPy, for the names of tasks, and Rich, which prints results only."""
     heavy = ("numpy", "pycocotools", "scipy", "cv2", "PIL", "av", "torch", "transformers", "tokenizers")
     heavy += ("safetensors", "huggingface_hub", "fastapi", "yaml", "rich", "asyncio", "pydantic")
-    commands = ("segment", "serve", "eval", "train", "convert", "download", "scenes", "version")
+    commands = ("segment", "label", "serve", "eval", "train", "convert", "download", "scenes", "version")
     done = _python(f"""
 import sys
 from xsam.cli import app
