@@ -198,7 +198,7 @@ def test_time_may_run_out_in_the_middle_of_an_answer(
     started = time.monotonic()
     talk = Query(task=Task.CHAT, text="talk")
     with pytest.raises(DeadlineExceededError, match="language"):
-        one_engine.segment(picture(1, 1), talk, deadline_s=1.5, on_text=lambda _: time.sleep(0.2))
+        one_engine.segment(picture(1, 1), talk, deadline_s=1.5, on_text=lambda *_: time.sleep(0.2))
     assert time.monotonic() - started < 10.0
 
 
