@@ -63,7 +63,13 @@ class DataSetCounts:
 
 
 def write_data_set(
-    folder: Path, journal: Journal, decisions: Mapping[str, str], *, complete: bool, duplicates: int
+    folder: Path,
+    journal: Journal,
+    decisions: Mapping[str, str],
+    *,
+    threshold: float | None,
+    complete: bool,
+    duplicates: int,
 ) -> DataSetCounts:
     """Write the data set into the folder of the run.
 
@@ -71,6 +77,7 @@ def write_data_set(
         folder: of the journal; it has the frames in `images`.
         journal: of the run.
         decisions: by item.
+        threshold: lowest score of a label; None = nobody knows.
         complete: whether the run has reached the end of its source.
         duplicates: frames that were left out because they look like another.
 
@@ -83,7 +90,7 @@ def write_data_set(
     remove_drafts(folder)
 
     def entries() -> Iterator[Line]:
-        return decided(journal.entries(), decisions, options.threshold)
+        return decided(journal.entries(), decisions, threshold)
 
     split = plan_split(lambda: answered(journal.entries()), options.val)
     counts = DataSetCounts(decisions=len(decisions))
@@ -105,6 +112,7 @@ def write_data_set(
         "complete": complete,
         "options": dict(journal.run),
         "models": _models(journal),
+        "threshold": threshold,
         "duplicates": duplicates,
         **counts.as_json(),
         "notes": counts.notes,
@@ -125,6 +133,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content["complete"], bool) or not isinstance(content["duplicates"], int):
+            raise TypeError
+        if not isinstance(content["threshold"], float | int | None):
             raise TypeError
     except OSError as error:
         raise SourceError(

@@ -61,9 +61,17 @@ class LabelOptions:
             raise InvalidOptionError("there is nothing to label", hint="name classes: --classes mug,plate")
         self.query().validate()
 
-    def query(self) -> Query:
-        """Return what is asked about keyframes."""
-        return Query(task=Task.OPEN_VOCABULARY, thing_classes=self.classes, score_threshold=self.threshold)
+    def query(self, own_threshold: float | None = None) -> Query:
+        """Return what is asked about keyframes.
+
+        A threshold is named even if it is the model's own: then nothing that reaches it is kept back, also
+        what is hardly ever right beside something else. It is a region to ignore, and not background.
+
+        Args:
+            own_threshold: of the model; None = it is not known.
+        """
+        threshold = own_threshold if self.threshold is None else self.threshold
+        return Query(task=Task.OPEN_VOCABULARY, thing_classes=self.classes, score_threshold=threshold)
 
     def as_run(self, model: str, sources: Sequence[str]) -> dict[str, Any]:
         """Return what identifies the run, for its journal."""

@@ -88,7 +88,8 @@ def write_review(
             doubtful += bool(item.segment.get("doubt")) and item.identity not in decisions
             yield item
 
-    chosen = heapq.nsmallest(most, counted(), key=lambda item: item.rank(decisions))
+    # With 0, it would not look at anything, and nothing would be counted.
+    chosen = heapq.nsmallest(max(1, most), counted(), key=lambda item: item.rank(decisions))[:most]
     content = {
         "format": FORMAT,
         "run": run,

@@ -81,7 +81,8 @@ def label_frames(
     """
     options, folder = LabelOptions.of_run(journal.run), journal.path.parent
     distinct = DistinctFrames(source, every=options.every, tolerance=options.duplicates)
-    session = open_propagation(engine, options.query(), PropagationOptions(every=options.propagate))
+    query = options.query(own_threshold(engine))
+    session = open_propagation(engine, query, PropagationOptions(every=options.propagate))
 
     def ask(frame: Frame, _: Sequence[Query]) -> list[SegmentationResult]:
         result = session.step(frame)
@@ -91,7 +92,7 @@ def label_frames(
 
     summary = segment_frames(
         distinct,
-        [options.query()],
+        [query],
         ask,
         journal=journal,
         sinks=[FrameSink(folder)],
@@ -102,8 +103,21 @@ def label_frames(
     run = run_id(journal.run, journal.entries())
     decisions = kept_decisions(folder, run, journal.entries)
     complete = not summary.interrupted
-    counts = write_data_set(folder, journal, decisions, complete=complete, duplicates=distinct.dropped)
+    counts = write_data_set(
+        folder,
+        journal,
+        decisions,
+        threshold=query.score_threshold,
+        complete=complete,
+        duplicates=distinct.dropped,
+    )
     return Labelled(frames=summary, counts=counts, complete=complete, duplicates=distinct.dropped)
+
+
+def own_threshold(engine: Engine) -> float | None:
+    """Return the lowest score that a model gives objects of a category; None = it does not say."""
+    least = getattr(getattr(engine, "config", None), "instance_threshold", None)
+    return None if least is None else float(least)
 
 
 def apply_decisions(folder: Path, path: Path) -> Labelled:
@@ -123,5 +137,12 @@ def apply_decisions(folder: Path, path: Path) -> Labelled:
         decisions = merged(kept_decisions(folder, run, journal.entries), new)
         keep(folder, run, decisions)
         complete, duplicates = manifest["complete"], manifest["duplicates"]
-        counts = write_data_set(folder, journal, decisions, complete=complete, duplicates=duplicates)
+        counts = write_data_set(
+            folder,
+            journal,
+            decisions,
+            threshold=manifest["threshold"],
+            complete=complete,
+            duplicates=duplicates,
+        )
     return Labelled(frames=None, counts=counts, complete=complete, duplicates=duplicates)

@@ -163,6 +163,8 @@ def test_the_sheet_has_a_limit_and_says_so(page: Page, tmp_path: Path) -> None:
     open_sheet(page, tmp_path / "out")
     assert page.locator(".item").count() == 5
     assert "19 more labels" in str(page.locator("#left").text_content())
+    done = label_colors(tmp_path / "none", clip, options=replace(OPTIONS, propagate=1, reviewed=0))
+    assert (done.counts.review, done.counts.review_left, done.counts.doubtful) == (0, 24, 12)
 
 
 def test_nothing_to_review(page: Page, tmp_path: Path) -> None:

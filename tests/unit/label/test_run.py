@@ -7,8 +7,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +20,10 @@ from pycocotools.coco import COCO
 
 from tests.unit.label.labelling import OPTIONS, ColorEngine, coco, files_of, label_colors
 from tests.unit.media.clips import color_mask, scene, write_video
+from xsam import Query, SegmentationResult
 from xsam.errors import InvalidOptionError, InvalidQueryError, SourceError
+from xsam.label.run import apply_decisions
+from xsam.types.requests import Frame
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[3]
@@ -162,6 +168,30 @@ def test_gray_images_hide_what_is_to_be_ignored(tmp_path: Path) -> None:
     assert color_mask(gray, "red").sum() > 0.9 * color_mask(plain, "red").sum()
     labels = tmp_path / "out" / "labels" / "0.txt"
     assert (tmp_path / "out" / "gray" / "labels" / "0.txt").read_text() == labels.read_text()
+
+
+@pytest.mark.parametrize(("asked", "used"), [(None, 0.25), (0.5, 0.5)])
+def test_the_threshold_is_named_and_kept(
+    clips: list[Path], tmp_path: Path, asked: float | None, used: float
+) -> None:
+    """A model keeps weak segments back when none is named; here they are regions to ignore."""
+
+    class WithThreshold(ColorEngine):
+        config = SimpleNamespace(instance_threshold=0.25)
+
+        def segment(self, source: Frame, queries: Sequence[Query], **more: Any) -> list[SegmentationResult]:
+            assert [query.score_threshold for query in queries] == [used]
+            return super().segment(source, queries, **more)
+
+    out = tmp_path / "out"
+    label_colors(out, clips[2], options=replace(OPTIONS, threshold=asked, val=0.0), engine=WithThreshold())
+    assert {annotation["threshold"] for annotation in coco(out)["annotations"]} == {used}
+    before = files_of(out)
+    path = tmp_path / "decisions.json"
+    run = json.loads(before["label.json"])["run"]
+    path.write_text(json.dumps({"format": "xsam-label-decisions/1", "run": run, "decisions": {}}))
+    apply_decisions(out, path)
+    assert {**files_of(out), "decisions.json": b""} == {**before, "decisions.json": b""}
 
 
 def test_ctrl_c_leaves_a_data_set_and_the_rest_follows(
