@@ -61,6 +61,16 @@ def label(
     threshold: Annotated[
         float | None, typer.Option(min=0, max=1, help="Lowest score of a label: --threshold 0.4.")
     ] = None,
+    trust: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Use a label in doubt before it is reviewed if the model is right so often with such; "
+            "others are regions to ignore; 1 = never: --trust 0.8.",
+            rich_help_panel=_DATA,
+        ),
+    ] = 0.5,
     every: Annotated[
         str,
         typer.Option(
@@ -184,6 +194,7 @@ def label(
     options = LabelOptions(
         classes=parse_classes(classes or []),
         threshold=threshold,
+        trust=trust,
         every=Every.parse(every),
         propagate=propagate,
         duplicates=DEFAULT_TOLERANCE if duplicates is None else duplicates,

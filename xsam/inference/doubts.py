@@ -19,6 +19,7 @@ calibration only words, places, and labels of the same request can speak against
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -158,7 +159,7 @@ def with_doubts(
     segments = result.segments
     checkable = task is Task.REFERRING and bool(census.names)
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
-    doubts, chances = [], []
+    doubts, chances, known_chances = [], [], []
     found = evidence_of(result, task, census, support, marks_here=marks_here)
     for index, evidence in enumerate(found):
         if phrase is not None:
@@ -166,9 +167,12 @@ def with_doubts(
         chance = _chance(evidence, calibration)
         chances.append(chance)
         label = segments.labels[index]
+        known_chances.append(math.nan if _weights(evidence, calibration) is None else chance)
         if words := unknown.get(label, ()):
+            known_chances[-1] = 0.0
             doubts.append(f"the model does not know {', '.join(map(repr, words))}")
         elif calibration is not None and (negation := _NEGATION.search(_asked(result.query, task, label))):
+            known_chances[-1] = 0.0
             doubts.append(f"the model does not understand {negation[0]!r}: check what it must not be")
         elif calibration is not None and chance < calibration.sure_from:
             doubts.append(_in_words(evidence, chance))
@@ -188,7 +192,8 @@ def with_doubts(
     )
     if tidies and result.query.score_threshold is None:
         keep = worth_saying(segments, chances)
-    result = replace(result, segments=replace(segments, doubts=tuple(doubts))[keep])
+    measured = np.array(known_chances, np.float32)
+    result = replace(result, segments=replace(segments, doubts=tuple(doubts), chances=measured)[keep])
     return doubted(with_shown_phrases(result) if tidies else result)
 
 
@@ -274,8 +279,12 @@ def _same_name(one: str, two: str) -> bool:
     return first <= second or second <= first
 
 
+def _weights(evidence: Evidence, calibration: Calibration | None) -> EvidenceWeights | None:
+    return calibration.weights.get(evidence.kind) if calibration is not None else None
+
+
 def _chance(evidence: Evidence, calibration: Calibration | None) -> float:
-    weights = calibration.weights.get(evidence.kind) if calibration is not None else None
+    weights = _weights(evidence, calibration)
     return 1.0 if weights is None else chance_of(evidence, weights)
 
 

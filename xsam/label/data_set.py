@@ -46,6 +46,7 @@ class DataSetCounts:
     frames: int = 0
     negatives: int = 0  # frames without a label and without a region to ignore
     labels: int = 0
+    trusted: int = 0  # labels in doubt that are used
     ignored: int = 0
     train: int = 0
     val: int = 0
@@ -90,7 +91,7 @@ def write_data_set(
     remove_drafts(folder)
 
     def entries() -> Iterator[Line]:
-        return decided(journal.entries(), decisions, threshold)
+        return decided(journal.entries(), decisions, threshold=threshold, trust=options.trust)
 
     split = plan_split(lambda: answered(journal.entries()), options.val)
     counts = DataSetCounts(decisions=len(decisions))
@@ -174,6 +175,7 @@ def _write_frames(
             counts.frames += 1
             counts.negatives += not segments
             counts.labels += len(kept)
+            counts.trusted += sum("doubt" in segment and "decision" not in segment for segment in kept)
             counts.ignored += len(ignored)
             setattr(counts, part, getattr(counts, part) + 1)
             if part in streams:
@@ -190,6 +192,11 @@ def _write_frames(
     counts.outputs += [folder / "images", folder / "labels"]
     if unlisted:
         counts.notes.append(f"{unlisted} frames are not in YOLO's lists: their names have line breaks")
+    if counts.trusted:
+        counts.notes.append(
+            f"{counts.trusted} labels are in doubt, and used: such answers of the model are right "
+            f"{options.trust:.0%} of the time or more (--trust); {REVIEW} shows them, too"
+        )
     if counts.ignored:
         counts.outputs.append(folder / "ignore")
         counts.notes.append(

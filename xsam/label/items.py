@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from xsam.errors import InvalidImageError, SourceError
@@ -16,6 +16,7 @@ Line = dict[str, Any]
 
 ACCEPT, REJECT, IGNORE, UNDECIDED = "accept", "reject", "ignore", "undecided"
 DECISIONS = (ACCEPT, REJECT, IGNORE)
+_SAME_PLACE = 0.5  # IoU from which a better label is a rival
 
 
 def answered(entries: Iterable[Line]) -> Iterator[Line]:
@@ -47,19 +48,30 @@ def itemized(entries: Iterable[Line]) -> Iterator[tuple[Line, list[tuple[str, di
         yield entry, labels
 
 
-def decided(entries: Iterable[Line], decisions: Mapping[str, str], threshold: float | None) -> Iterator[Line]:
+def decided(
+    entries: Iterable[Line], decisions: Mapping[str, str], *, threshold: float | None, trust: float
+) -> Iterator[Line]:
     """Yield the frames of the data set, with everything that is to be known about each label.
 
-    What is in doubt is a region to ignore until it is accepted. What was rejected is not there.
+    What is in doubt is a region to ignore until it is accepted, unless it is trusted. What was rejected is
+    not there.
+
+    Args:
+        entries: lines of the journal.
+        decisions: by item.
+        threshold: lowest score of a label; None = nobody knows.
+        trust: a label in doubt is trusted if such answers are right this often, and if nothing with a
+            better score is at its place.
     """
     for entry, labels in itemized(entries):
         result = entry["results"][0]
+        trusted = _trusted([segment for _, segment in labels], trust)
         kept = []
-        for item, segment in labels:
+        for index, (item, segment) in enumerate(labels):
             decision = decisions.get(item, "")
             if decision == REJECT:
                 continue
-            ignored = decision == IGNORE or (not decision and bool(segment.get("doubt")))
+            ignored = decision == IGNORE or not (decision or trusted[index])
             kept.append(
                 {
                     **segment,
@@ -73,6 +85,26 @@ def decided(entries: Iterable[Line], decisions: Mapping[str, str], threshold: fl
                 }
             )
         yield {**entry, "results": [{**result, "segments": kept}]}
+
+
+def _trusted(segments: Sequence[Mapping[str, Any]], trust: float) -> list[bool]:
+    """Return which labels of a frame are used without a decision."""
+    found = [not segment.get("doubt") for segment in segments]
+    if trust >= 1.0:
+        return found
+    chances = [segment.get("chance", 0.0) for segment in segments]  # without one, nothing is known
+    likely = [index for index, sure in enumerate(found) if not sure and chances[index] >= trust]
+    if not likely:
+        return found
+    masks = [mask_of(segment) for segment in segments]
+    overlaps = MaskRle.iou_matrix([masks[index] for index in likely], masks)
+    for row, index in enumerate(likely):
+        found[index] = not any(
+            overlaps[row, other] > _SAME_PLACE and segments[other]["score"] >= segments[index]["score"]
+            for other in range(len(segments))
+            if other != index
+        )
+    return found
 
 
 def mask_of(segment: Mapping[str, Any]) -> MaskRle:

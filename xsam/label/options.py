@@ -13,6 +13,7 @@ from xsam.types.requests import Query, Task
 
 COMMAND = "label"
 DEFAULT_REVIEWED = 300
+DEFAULT_TRUST = 0.5
 MAX_REVIEWED = 5000
 """Items on a contact sheet: it is one file with all its pictures."""
 
@@ -25,6 +26,8 @@ class LabelOptions:
         classes: what to label.
         threshold: lowest score of a label; None = the model's own.
         every: which frames to look at.
+        trust: a doubtful label is used, and no region to ignore, if such answers are right this often; 1 =
+            never.
         propagate: frames from one keyframe to the next, at most; 1 = the model sees every frame.
         duplicates: gray levels up to which frames are near-duplicates; 0 = keep all. See `DistinctFrames`.
         val: share of the data for validation.
@@ -34,6 +37,7 @@ class LabelOptions:
 
     classes: tuple[str, ...]
     threshold: float | None = None
+    trust: float = DEFAULT_TRUST
     every: Every = field(default_factory=Every)
     propagate: int = 10
     duplicates: int = DEFAULT_TOLERANCE
@@ -49,6 +53,7 @@ class LabelOptions:
             InvalidOptionError: a number is out of its range.
         """
         ranges = {
+            "trust": (0.0, 1.0),
             "propagate": (1, 1000),
             "duplicates": (0, 255),
             "val": (0.0, 0.9),
@@ -99,7 +104,15 @@ class LabelOptions:
                 **{
                     **{
                         name: run[name]
-                        for name in ("threshold", "propagate", "duplicates", "val", "gray", "reviewed")
+                        for name in (
+                            "threshold",
+                            "trust",
+                            "propagate",
+                            "duplicates",
+                            "val",
+                            "gray",
+                            "reviewed",
+                        )
                     },
                     "classes": tuple(run["classes"]),
                     "every": Every(**run["every"]),

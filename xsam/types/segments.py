@@ -19,7 +19,8 @@ class Segments(Rebuilt):
 
     `track_ids` and `locations` come from `xsam.spatial`; left out they say "not tracked" and "not located"
     for every segment. `dataclasses.replace` adds them to segments. `doubts` says for each segment, in words,
-    what speaks against it; left out, nothing does. `embeddings` are the unit vectors by which a model tells
+    what speaks against it; left out, nothing does. `chances` says how often such answers of the model are
+    right, in [0, 1], where that was measured. `embeddings` are the unit vectors by which a model tells
     objects apart, for `xsam.spatial.tracking`; they never leave the process.
     """
 
@@ -32,6 +33,9 @@ class Segments(Rebuilt):
     track_ids: NDArray[np.uint32] = field(default_factory=lambda: np.zeros(0, np.uint32))  # (N,) 0 = none
     locations: tuple[Location3D | None, ...] = ()  # (N,) None = no depth was asked for or given
     doubts: tuple[str, ...] = ()  # (N,) "" = nothing speaks against the segment
+    chances: NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros(0, np.float32)
+    )  # (N,) NaN = unknown
     # (N, D), zeros for a segment without; (N, 0) if the model gives none
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
@@ -39,6 +43,8 @@ class Segments(Rebuilt):
         count = len(self.masks)
         if self.track_ids.size == 0:
             object.__setattr__(self, "track_ids", np.zeros(count, np.uint32))
+        if self.chances.size == 0:
+            object.__setattr__(self, "chances", np.full(count, np.nan, np.float32))
         if self.embeddings.size == 0:
             object.__setattr__(self, "embeddings", np.zeros((count, 0), np.float32))
         object.__setattr__(self, "locations", tuple(self.locations) or (None,) * count)
@@ -51,13 +57,14 @@ class Segments(Rebuilt):
             "track_ids": self.track_ids.shape == (count,) and self.track_ids.dtype == np.uint32,
             "locations": len(self.locations) == count,
             "doubts": len(self.doubts) == count,
+            "chances": self.chances.shape == (count,),
             "embeddings": self.embeddings.ndim == 2 and len(self.embeddings) == count,
             "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
         }
         wrong = [name for name, right in shapes.items() if not right]
         if wrong:
             raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
-        for name in ("label_indices", "scores", "boxes_xyxy", "track_ids", "embeddings"):
+        for name in ("label_indices", "scores", "boxes_xyxy", "track_ids", "chances", "embeddings"):
             object.__setattr__(self, name, owned(getattr(self, name)))
 
     def __len__(self) -> int:
@@ -79,6 +86,7 @@ class Segments(Rebuilt):
             track_ids=self.track_ids[chosen],
             locations=tuple(self.locations[i] for i in chosen),
             doubts=tuple(self.doubts[i] for i in chosen),
+            chances=self.chances[chosen],
             embeddings=self.embeddings[chosen],
         )
 

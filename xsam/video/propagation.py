@@ -290,6 +290,10 @@ class Propagation:
             doubt or (f"it may have changed since the keyframe {when}" if confidence < limit else "")
             for doubt, confidence in zip(segments.doubts, confidences, strict=True)
         ]
+        drift = np.array(
+            [confidence if confidence < limit else 1.0 for confidence in confidences], np.float32
+        )
+        carried = replace(carried, segments=replace(segments, chances=segments.chances * drift))
         return carried.with_doubts(doubts)
 
     def _confidence(self, mask: CarriedMask) -> float:

@@ -117,7 +117,7 @@ def request_from_json(content: bytes) -> tuple[RequestBody, list[Query]]:
 
 
 def result_to_body(result: SegmentationResult) -> ResultBody:
-    """Convert a result; scores keep the digits that make up a float32."""
+    """Convert a result; scores and chances keep the digits that make up a float32."""
     segments = result.segments
     height, width = segments.image_hw
     columns = (
@@ -125,6 +125,7 @@ def result_to_body(result: SegmentationResult) -> ResultBody:
         segments.label_indices,
         segments.scores,
         segments.doubts,
+        segments.chances,
         segments.track_ids,
         segments.boxes_xyxy,
         segments.locations,
@@ -147,13 +148,16 @@ def result_to_body(result: SegmentationResult) -> ResultBody:
                 label_index=int(index),
                 score=float(str(np.float32(score))),
                 doubt=doubt,
+                chance=None if np.isnan(chance) else float(str(np.float32(chance))),
                 track_id=int(track_id),
                 box_xyxy=(float(box[0]), float(box[1]), float(box[2]), float(box[3])),
                 area_px=mask.area,
                 location=None if location is None else _location_to_body(location),
                 mask=_mask_to_body(mask),
             )
-            for label, index, score, doubt, track_id, box, location, mask in zip(*columns, strict=True)
+            for label, index, score, doubt, chance, track_id, box, location, mask in zip(
+                *columns, strict=True
+            )
         ],
         timing_s={name: round(seconds, 6) for name, seconds in result.timing.stages_s.items()},
         carried=None if result.carried is None else CarriedBody(**asdict(result.carried)),
@@ -190,6 +194,7 @@ def result_from_body(body: ResultBody, *, query: Query, frame: Frame | None = No
             scores=np.array([instance.score for instance in found], np.float32),
             boxes_xyxy=np.array([instance.box_xyxy for instance in found], np.float32).reshape(count, 4),
             doubts=tuple(instance.doubt for instance in found),
+            chances=np.array([instance.chance for instance in found], np.float32),
             track_ids=np.array([instance.track_id for instance in found], np.uint32),
             locations=tuple(
                 None if instance.location is None else _location_from_body(instance.location)

@@ -103,6 +103,11 @@ class InstanceBody(_Answer):
     label_index: int = Field(description="place of the label among what was asked for")
     score: float
     doubt: str = Field("", exclude_if=not_, description="what speaks against it; left out: nothing does")
+    chance: float | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="how often such answers of the model are right; left out: not measured",
+    )
     track_id: int = Field(0, exclude_if=not_, description="of the same object in all frames; left out: none")
     box_xyxy: tuple[float, float, float, float]
     area_px: int

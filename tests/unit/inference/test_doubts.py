@@ -99,6 +99,8 @@ def test_a_word_that_the_model_does_not_know_is_named() -> None:
     )
     assert result.status is Status.UNSURE
     assert result.segments.doubts == ("", "the model does not know 'fork'")
+    assert result.segments.chances[0] > 0.8
+    assert result.segments.chances[1] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -124,11 +126,14 @@ def test_what_a_thing_must_not_be_is_not_understood(text: str, word: str) -> Non
         )
     uncalibrated = check(result_of(Query(text=text), (text, 0.95, mug)), census_with(), calibration=None)
     assert uncalibrated.status is Status.FOUND  # a large model may understand it
+    assert np.isnan(uncalibrated.segments.chances).all()
+    assert (float(result.segments.chances[0]) == 0.0) == bool(word)
 
 
 def test_a_weak_answer_says_how_often_such_answers_are_right() -> None:
     result = check(result_of(Query(text="what can i drink from?"), ("what?", 0.4, box(10))), census_with())
     assert result.segments.doubts == ("weak: about 4 of 10 such answers are right",)
+    assert 0.35 <= result.segments.chances[0] <= 0.45
 
 
 @pytest.mark.parametrize(("firmness", "status"), [(0.9, Status.FOUND), (0.5, Status.UNSURE)])

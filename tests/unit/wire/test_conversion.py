@@ -107,6 +107,7 @@ def test_results_survive_to_the_last_bit(scores: list[float]) -> None:
             scores=np.array(scores, np.float32),
             boxes_xyxy=np.array([[2, 1, 7, 3], [0, 0, 8, 5]], np.float32),
             doubts=("", 'the model does not know "cup"'),
+            chances=np.array([np.nan, scores[0]], np.float32),
         ),
         text="a text",
         phrases=("a cup",),
@@ -135,7 +136,7 @@ def test_results_survive_to_the_last_bit(scores: list[float]) -> None:
         assert getattr(got, name) == getattr(result, name), name
     for name in ("masks", "labels", "doubts", "image_hw"):
         assert getattr(got.segments, name) == getattr(result.segments, name), name
-    for name in ("label_indices", "scores", "boxes_xyxy"):
+    for name in ("label_indices", "scores", "chances", "boxes_xyxy"):
         np.testing.assert_array_equal(getattr(got.segments, name), getattr(result.segments, name))
 
 

@@ -89,6 +89,7 @@ def merged(results: Sequence[SegmentationResult], image_hw: tuple[int, int]) -> 
         track_ids=column("track_ids"),
         locations=tuple(place for part in parts for place in part.locations),
         doubts=tuple(doubt for part in parts for doubt in part.doubts),
+        chances=column("chances"),
     )
 
 

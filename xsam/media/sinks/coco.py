@@ -15,7 +15,18 @@ from xsam.media.sinks.labels import LabelNumbers, is_answered
 from xsam.types.requests import Query
 
 ANNOTATIONS = Path("annotations") / "instances_results.json"
-_EXTRA = ("track_id", "doubt", "ignore", "model", "prompt", "threshold", "carried", "item", "decision")
+_EXTRA = (
+    "track_id",
+    "doubt",
+    "chance",
+    "ignore",
+    "model",
+    "prompt",
+    "threshold",
+    "carried",
+    "item",
+    "decision",
+)
 
 
 class CocoSink(Sink):
