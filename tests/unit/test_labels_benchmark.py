@@ -52,7 +52,7 @@ def test_it_learns_what_it_is_told() -> None:
         (230, 120, "mug"),
     ]
     examples = [square(left, top, name=name) for left, top, name in places] * 3
-    model = train(examples, ["mug", "bowl"], steps=60, seed=0, log=print)
+    model = train(examples, ["mug", "bowl"], steps=40, seed=0, log=print)
     assert ap50(model, [square(120, 90), square(40, 100, name="bowl")], ["mug", "bowl"]) > 0.9
 
 

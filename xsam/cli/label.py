@@ -62,15 +62,15 @@ def label(
         float | None, typer.Option(min=0, max=1, help="Lowest score of a label: --threshold 0.4.")
     ] = None,
     trust: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=1,
             help="Use a label in doubt before it is reviewed if the model is right so often with such; "
-            "others are regions to ignore; 1 = never: --trust 0.8.",
+            "others are regions to ignore; 0.2 by default, 1 = never: --trust 0.8.",
             rich_help_panel=_DATA,
         ),
-    ] = 0.5,
+    ] = None,
     every: Annotated[
         str,
         typer.Option(
@@ -188,13 +188,13 @@ def label(
         raise InvalidOptionError("there is nothing to label", hint="name files: clip.mp4 --classes mug,plate")
 
     from xsam.label.distinct import DEFAULT_TOLERANCE
-    from xsam.label.options import DEFAULT_REVIEWED, LabelOptions
+    from xsam.label.options import DEFAULT_REVIEWED, DEFAULT_TRUST, LabelOptions
     from xsam.media.frames import Every
 
     options = LabelOptions(
         classes=parse_classes(classes or []),
         threshold=threshold,
-        trust=trust,
+        trust=DEFAULT_TRUST if trust is None else trust,
         every=Every.parse(every),
         propagate=propagate,
         duplicates=DEFAULT_TOLERANCE if duplicates is None else duplicates,
