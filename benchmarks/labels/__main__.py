@@ -4,9 +4,9 @@
     python -m benchmarks.labels --clips 3200000:200 --seeds 1      # other clips, one training for each kind
 
 Clips of simulated tables are labelled by the model, without review: what is in doubt is ignored, or used if
-such answers are right often enough (`--trust`). A small detector (`detector.py`) is trained with these labels,
-and again with the true labels of the same frames; both are scored with the true labels of other clips. The
-model was not trained on any of them. `--trust` was chosen on other clips, 3000000:200 and 3500000:40.
+such answers are right often enough (`--trust`). A small detector (`detector.py`) is trained with these
+labels, and again with the true labels of the same frames; both are scored with the true labels of other
+clips. The model was not trained on any of them. `--trust` was chosen on 3000000:200 and 3500000:40.
 
 The last line is JSON: `ap50_auto` and `ap50_true` (medians over the seeds of the detector), `ap50_ratio`,
 what the labels are like (`labels_right`: share of the labels that are right; `objects_labelled`,
