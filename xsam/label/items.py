@@ -16,6 +16,7 @@ Line = dict[str, Any]
 
 ACCEPT, REJECT, IGNORE, UNDECIDED = "accept", "reject", "ignore", "undecided"
 DECISIONS = (ACCEPT, REJECT, IGNORE)
+_LEAST = 1e-6
 _SAME_PLACE = 0.5  # IoU from which a better label is a rival
 
 
@@ -92,8 +93,9 @@ def _trusted(segments: Sequence[Mapping[str, Any]], trust: float) -> list[bool]:
     found = [not segment.get("doubt") for segment in segments]
     if trust >= 1.0:
         return found
-    chances = [segment.get("chance", 0.0) for segment in segments]  # without one, nothing is known
-    likely = [index for index, sure in enumerate(found) if not sure and chances[index] >= trust]
+    # Without a chance nothing is known; it is 0 for words that the model does not know.
+    chances = [segment.get("chance", 0.0) for segment in segments]
+    likely = [index for index, sure in enumerate(found) if not sure and chances[index] >= max(trust, _LEAST)]
     if not likely:
         return found
     masks = [mask_of(segment) for segment in segments]

@@ -14,7 +14,8 @@ from xsam.types.requests import Query, Task
 COMMAND = "label"
 DEFAULT_REVIEWED = 300
 DEFAULT_TRUST = 0.2
-"""Chosen by what detectors learn from, on clips of `benchmarks.labels`: see docs/evaluation.md."""
+"""A compromise: detectors learn more from more labels, and what is asked for may not be all that there is.
+See docs/evaluation.md."""
 MAX_REVIEWED = 5000
 """Items on a contact sheet: it is one file with all its pictures."""
 

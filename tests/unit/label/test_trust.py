@@ -49,7 +49,10 @@ def test_what_is_more_often_right_than_wrong_is_used() -> None:
 def test_a_doubt_of_which_nothing_is_known_is_never_trusted() -> None:
     """A model without calibration; a word that the model does not know has a chance of 0."""
     assert used(label("mug", 0, score=0.99)) == [False]
+    assert used(label("mug", 0, score=0.99), trust=0.0) == [False]
     assert used(label("fork", 0, score=0.99, chance=0.0), trust=0.1) == [False]
+    assert used(label("fork", 0, score=0.99, chance=0.0), trust=0.0) == [False]
+    assert used(label("mug", 0, score=0.99, chance=0.01), trust=0.0) == [True]
     assert used(label("mug", 0, score=0.99, chance=1.0), trust=1.0) == [False]
 
 
