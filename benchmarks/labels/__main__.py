@@ -3,13 +3,13 @@
     python -m benchmarks.labels                                    # see docs/evaluation.md for the time
     python -m benchmarks.labels --clips 3200000:200 --seeds 1      # other clips, one training for each kind
 
-Clips of simulated tables are labelled by the model, without review: what is in doubt is ignored, or used if
+Clips of simulated tables are labeled by the model, without review: what is in doubt is ignored, or used if
 such answers are right often enough (`--trust`). A small detector (`detector.py`) is trained with these
 labels, and again with the true labels of the same frames; both are scored with the true labels of other
 clips. The model was not trained on any of them. `--trust` was chosen on 3000000:200 and 3500000:40.
 
 The last line is JSON: `ap50_auto` and `ap50_true` (medians over the seeds of the detector), `ap50_ratio`,
-what the labels are like (`labels_right`: share of the labels that are right; `objects_labelled`,
+what the labels are like (`labels_right`: share of the labels that are right; `objects_labeled`,
 `objects_ignored` and `objects_missed`: shares of the true objects), and the settings.
 """
 
@@ -48,8 +48,8 @@ def main(
         str, typer.Option(metavar="START:COUNT", help="Seeds of the clips to score on.")
     ] = "3600000:40",
     model: Annotated[str, typer.Option(help="Of the labels: tiny, or a folder.")] = "tiny",
-    classes: Annotated[str, typer.Option(help="What is on the tables and labelled.")] = CLASSES,
-    others: Annotated[str, typer.Option(help="What is on the tables, too, and not labelled.")] = "",
+    classes: Annotated[str, typer.Option(help="What is on the tables and labeled.")] = CLASSES,
+    others: Annotated[str, typer.Option(help="What is on the tables, too, and not labeled.")] = "",
     length: Annotated[int, typer.Option(min=2, help="Frames of a clip.")] = 4,
     every: Annotated[int, typer.Option(min=1, help="Train on one frame in so many.")] = 3,
     propagate: Annotated[int, typer.Option(min=1, help="As of xsam label.")] = 10,
@@ -78,7 +78,7 @@ def main(
     options = LabelOptions(classes=things, propagate=propagate, trust=trust, val=0.0)
     with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as place:
         assert place is not None
-        log(f"labelling {len(training)} clips of {length} frames")
+        log(f"labeling {len(training)} clips of {length} frames")
         label_clips(Path(place), XSam.load(model), training, options, length=length, others=more)
         automatic, true = read_examples(Path(place), every)
         quality = label_quality(automatic, true)

@@ -1,4 +1,4 @@
-"""Simulated clips as a source of frames, labelled by the model and with true boxes beside."""
+"""Simulated clips as a source of frames, labeled by the model and with true boxes beside."""
 
 from __future__ import annotations
 

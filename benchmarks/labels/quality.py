@@ -36,7 +36,7 @@ def label_quality(automatic: Sequence[Example], true: Sequence[Example]) -> dict
         for name, box in right.objects:
             counts["objects"] += 1
             if _best(box, [other for kind, other in mine.objects if kind == name]) >= _SAME:
-                counts["labelled"] += 1
+                counts["labeled"] += 1
             elif _best(box, [other for _, other in mine.ignored]) >= _COVERED:
                 counts["ignored"] += 1
             else:
@@ -48,7 +48,7 @@ def label_quality(automatic: Sequence[Example], true: Sequence[Example]) -> dict
             for kind in ("right", "wrong_class", "poor", "of_nothing")
         },
         "labels_iou": round(sum(overlaps) / max(1, len(overlaps)), 4),
-        **{f"objects_{kind}": round(counts[kind] / objects, 4) for kind in ("labelled", "ignored", "missed")},
+        **{f"objects_{kind}": round(counts[kind] / objects, 4) for kind in ("labeled", "ignored", "missed")},
     }
 
 

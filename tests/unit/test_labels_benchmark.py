@@ -27,7 +27,7 @@ def test_smallest_size() -> None:
     assert report["train_frames"] == 6
     assert report["held_out_frames"] == 3
     assert 0.0 <= report["ap50_true"] <= 1.0
-    assert report["objects_labelled"] + report["objects_ignored"] + report["objects_missed"] == pytest.approx(
+    assert report["objects_labeled"] + report["objects_ignored"] + report["objects_missed"] == pytest.approx(
         1, abs=0.01
     )
     same = CliRunner().invoke(app, ["--clips", "5:3", "--held-out", "7:1"])
@@ -93,7 +93,7 @@ def test_quality_by_hand() -> None:
     right = square(20, 20)
     assert label_quality([right], [right])["labels_right"] == 1.0
     ignored = label_quality([square(20, 20, labels=False)], [right])
-    assert (ignored["objects_ignored"], ignored["objects_labelled"]) == (1.0, 0.0)
+    assert (ignored["objects_ignored"], ignored["objects_labeled"]) == (1.0, 0.0)
     wrong = label_quality([square(20, 20, name="bowl")], [right])
     assert (wrong["labels_wrong_class"], wrong["objects_missed"]) == (1.0, 1.0)
     assert label_quality([square(70, 20)], [right])["labels_poor"] == 0.0  # they share a tenth at most

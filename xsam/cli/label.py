@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xsam.engine import XSam
     from xsam.label.options import LabelOptions
-    from xsam.label.run import Labelled
+    from xsam.label.run import Labeled
 
 _FRAMES = "Frames"
 _DATA = "Data set"
@@ -31,7 +31,7 @@ EPILOG = (
     "ROS 2, cameras. Open review.html in the folder, decide by keyboard, save, and apply what was saved:\n\n"
     "xsam label clip.mp4 --classes mug,plate --out mugs\n\n"
     "xsam label --apply decisions.json --out mugs\n\n"
-    "Exit codes: 0 labelled, or applied; 1 failed, 2 refused or used wrongly, 3 nothing found, 4 only "
+    "Exit codes: 0 labeled, or applied; 1 failed, 2 refused or used wrongly, 3 nothing found, 4 only "
     "doubtful ones, 130 stopped by Ctrl-C."
 )
 
@@ -261,7 +261,7 @@ def _label(
     raise typer.Exit(EXIT_CODES[done.frames.status] if done.complete else CANCELLED)
 
 
-def _report(done: Labelled, as_json: bool) -> None:
+def _report(done: Labeled, as_json: bool) -> None:
     """Print what was done."""
     counts, summary = done.counts, done.frames
     if as_json:

@@ -1,6 +1,6 @@
 """The data set of a run and of the decisions about it: COCO, YOLO, regions to ignore, and the contact sheet.
 
-It is made of the journal from the beginning, whenever labelling ends or decisions are applied: the same
+It is made of the journal from the beginning, whenever labeling ends or decisions are applied: the same
 journal and the same decisions give the same files.
 """
 
@@ -128,7 +128,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the description of a data set.
 
     Raises:
-        SourceError: there is none, since labelling was killed, or it is damaged.
+        SourceError: there is none, since labeling was killed, or it is damaged.
     """
     path = folder / MANIFEST
     try:
@@ -140,7 +140,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise SourceError(
             f"{folder} has no data set yet: {path.name}: {error.strerror or error}",
-            hint="if labelling was killed, go on with --resume",
+            hint="if labeling was killed, go on with --resume",
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise SourceError(f"{path} is damaged", hint="label again with --resume") from error
@@ -210,7 +210,7 @@ def _masks(segments: Iterable[Mapping[str, Any]]) -> list[tuple[str, MaskRle]]:
 
 
 def _write_gray(folder: Path, name: str, ignored: list[MaskRle], kept: list[MaskRle]) -> None:
-    """Write a frame with its ignored regions painted over, without touching what is labelled."""
+    """Write a frame with its ignored regions painted over, without touching what is labeled."""
     path = folder / "gray" / "images" / f"{name}.jpg"
     if not ignored:
         path.unlink(missing_ok=True)

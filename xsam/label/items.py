@@ -12,7 +12,7 @@ from xsam.media.sinks.labels import is_answered
 from xsam.types.masks import MaskRle
 
 Line = dict[str, Any]
-"""A line of the journal; see `xsam.media.journal`. Labelling asks one query, so it has one result."""
+"""A line of the journal; see `xsam.media.journal`. Labeling asks one query, so it has one result."""
 
 ACCEPT, REJECT, IGNORE, UNDECIDED = "accept", "reject", "ignore", "undecided"
 DECISIONS = (ACCEPT, REJECT, IGNORE)

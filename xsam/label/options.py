@@ -1,4 +1,4 @@
-"""How a source is labelled, and how a folder remembers it."""
+"""How a source is labeled, and how a folder remembers it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_REVIEWED = 5000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelOptions:
-    """How a source is labelled.
+    """How a source is labeled.
 
     Attributes:
         classes: what to label.

@@ -26,7 +26,7 @@ from xsam.video.session import open_propagation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Labelled:
+class Labeled:
     """What `label_frames` and `apply_decisions` have done."""
 
     frames: Summary | None  # None: no frame was looked at
@@ -65,7 +65,7 @@ def label_frames(
     journal: Journal,
     *,
     stopped: Callable[[], bool] = lambda: False,
-) -> Labelled:
+) -> Labeled:
     """Label the frames of a source, and write the data set, also if it was stopped.
 
     Args:
@@ -111,7 +111,7 @@ def label_frames(
         complete=complete,
         duplicates=distinct.dropped,
     )
-    return Labelled(frames=summary, counts=counts, complete=complete, duplicates=distinct.dropped)
+    return Labeled(frames=summary, counts=counts, complete=complete, duplicates=distinct.dropped)
 
 
 def own_threshold(engine: Engine) -> float | None:
@@ -120,7 +120,7 @@ def own_threshold(engine: Engine) -> float | None:
     return None if least is None else float(least)
 
 
-def apply_decisions(folder: Path, path: Path) -> Labelled:
+def apply_decisions(folder: Path, path: Path) -> Labeled:
     """Add decisions to those of a run, and write its data set with them; again, this changes nothing.
 
     Raises:
@@ -145,4 +145,4 @@ def apply_decisions(folder: Path, path: Path) -> Labelled:
             complete=complete,
             duplicates=duplicates,
         )
-    return Labelled(frames=None, counts=counts, complete=complete, duplicates=duplicates)
+    return Labeled(frames=None, counts=counts, complete=complete, duplicates=duplicates)

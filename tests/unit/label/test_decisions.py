@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.label.labelling import OPTIONS, ColorEngine, coco, files_of, label_colors
+from tests.unit.label.labeling import OPTIONS, ColorEngine, coco, files_of, label_colors
 from tests.unit.media.clips import scene, write_video
 from xsam.errors import SourceError
 from xsam.label.items import itemized
@@ -110,7 +110,7 @@ def test_twice_is_once_and_parts_add_up(folder: Path, tmp_path: Path) -> None:
     assert files_of(folder) == both
 
 
-def test_labelling_that_goes_on_keeps_the_decisions(folder: Path, tmp_path: Path) -> None:
+def test_labeling_that_goes_on_keeps_the_decisions(folder: Path, tmp_path: Path) -> None:
     clips = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
     out, engine = tmp_path / "part", ColorEngine()
     label_colors(out, *clips, engine=engine, stopped=lambda: engine.asked > 1)

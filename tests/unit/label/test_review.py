@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from support.browser import browser, missing_browser
-from tests.unit.label.labelling import OPTIONS, coco, label_colors
+from tests.unit.label.labeling import OPTIONS, coco, label_colors
 from tests.unit.media.clips import scene, write_video
 from xsam.label.run import apply_decisions
 

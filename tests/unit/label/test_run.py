@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.unit.label.labelling import OPTIONS, ColorEngine, coco, files_of, label_colors
+from tests.unit.label.labeling import OPTIONS, ColorEngine, coco, files_of, label_colors
 from tests.unit.media.clips import color_mask, scene, write_video
 from xsam import Query, SegmentationResult
 from xsam.errors import InvalidOptionError, InvalidQueryError, SourceError
@@ -41,22 +41,22 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def labelled(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("labelled") / "out"
+def labeled(clips: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("labeled") / "out"
     label_colors(folder, *clips)
     return folder
 
 
-def test_labels_are_exact_and_doubtful_ones_are_regions_to_ignore(labelled: Path) -> None:
+def test_labels_are_exact_and_doubtful_ones_are_regions_to_ignore(labeled: Path) -> None:
     sizes = []
     for part in ("train", "val"):
-        path = labelled / "annotations" / f"instances_{part}.json"
+        path = labeled / "annotations" / f"instances_{part}.json"
         data = COCO(str(path))
         assert [item["name"] for item in data.loadCats(data.getCatIds())] == ["red", "blue"]
         sizes.append(len(data.imgs))
         for annotation in data.anns.values():
             image = data.imgs[annotation["image_id"]]
-            rgb = np.asarray(Image.open(labelled / "images" / image["file_name"]))
+            rgb = np.asarray(Image.open(labeled / "images" / image["file_name"]))
             color = ("red", "blue")[annotation["category_id"] - 1]
             mask = data.annToMask(annotation).astype(bool)
             true = color_mask(rgb, color)
@@ -68,43 +68,43 @@ def test_labels_are_exact_and_doubtful_ones_are_regions_to_ignore(labelled: Path
             assert 0 < annotation["score"] <= 1
             assert annotation["track_id"] > 0
     assert sum(sizes) == 26
-    manifest = json.loads((labelled / "label.json").read_text())
+    manifest = json.loads((labeled / "label.json").read_text())
     assert (manifest["frames"], manifest["train"], manifest["val"]) == (26, *sizes)
     assert manifest["models"] == ["colors"]
     assert manifest["options"]["classes"] == ["red", "blue"]
 
 
-def test_yolo_has_the_labels_and_the_regions_to_ignore_beside_them(labelled: Path) -> None:
-    listed = {part: (labelled / f"{part}.txt").read_text().splitlines() for part in ("train", "val")}
+def test_yolo_has_the_labels_and_the_regions_to_ignore_beside_them(labeled: Path) -> None:
+    listed = {part: (labeled / f"{part}.txt").read_text().splitlines() for part in ("train", "val")}
     for part, lines in listed.items():
-        images = coco(labelled, part)["images"]
+        images = coco(labeled, part)["images"]
         assert lines == [f"./images/{image['file_name']}" for image in images]
         crowds = {image["id"]: [0, 0] for image in images}
-        for annotation in coco(labelled, part)["annotations"]:
+        for annotation in coco(labeled, part)["annotations"]:
             crowds[annotation["image_id"]][annotation["iscrowd"]] += 1
         for image in images:
             name = image["file_name"].removesuffix(".jpg")
-            text = (labelled / "labels" / f"{name}.txt").read_text().splitlines()
-            ignore = labelled / "ignore" / f"{name}.txt"
+            text = (labeled / "labels" / f"{name}.txt").read_text().splitlines()
+            ignore = labeled / "ignore" / f"{name}.txt"
             regions = ignore.read_text().splitlines() if ignore.exists() else []
             assert [len(text), len(regions)] == crowds[image["id"]]
             assert all(line.startswith("0 ") for line in text)
             assert all(line.startswith("1 ") for line in regions)
-    assert (labelled / "data.yaml").read_text() == (
+    assert (labeled / "data.yaml").read_text() == (
         'train: train.txt\nval: val.txt\nnames:\n  0: "red"\n  1: "blue"\n'
     )
 
 
-def test_files_are_split_whole_and_always_the_same(clips: list[Path], labelled: Path, tmp_path: Path) -> None:
+def test_files_are_split_whole_and_always_the_same(clips: list[Path], labeled: Path, tmp_path: Path) -> None:
     sources = {
-        part: {image["source"] for image in coco(labelled, part)["images"]} for part in ("train", "val")
+        part: {image["source"] for image in coco(labeled, part)["images"]} for part in ("train", "val")
     }
     assert sources["train"]
     assert sources["val"]
     assert not sources["train"] & sources["val"]
     assert sources["train"] | sources["val"] == {str(clip) for clip in clips}
     label_colors(tmp_path / "again", *clips)
-    assert files_of(tmp_path / "again") == files_of(labelled)
+    assert files_of(tmp_path / "again") == files_of(labeled)
 
 
 def test_one_file_is_split_in_time_with_a_gap(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_threshold_is_named_and_kept(
 
 
 def test_ctrl_c_leaves_a_data_set_and_the_rest_follows(
-    clips: list[Path], labelled: Path, tmp_path: Path
+    clips: list[Path], labeled: Path, tmp_path: Path
 ) -> None:
     engine = ColorEngine()
     done = label_colors(tmp_path / "out", *clips, engine=engine, stopped=lambda: engine.asked > 2)
@@ -206,16 +206,16 @@ def test_ctrl_c_leaves_a_data_set_and_the_rest_follows(
         label_colors(tmp_path / "out", *clips)
     done = label_colors(tmp_path / "out", *clips, resume=True)
     assert done.complete
-    assert files_of(tmp_path / "out") == files_of(labelled)
+    assert files_of(tmp_path / "out") == files_of(labeled)
 
 
 @pytest.mark.parametrize("lines", [3, 9, 17])
 def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(
-    clips: list[Path], labelled: Path, tmp_path: Path, lines: int
+    clips: list[Path], labeled: Path, tmp_path: Path, lines: int
 ) -> None:
     """Also when masks were being carried: the keyframe before is asked about again."""
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "tests.unit.label.labelling", str(out), "0.03", *map(str, clips)]
+    command = [sys.executable, "-m", "tests.unit.label.labeling", str(out), "0.03", *map(str, clips)]
     for number in range(2):
         process = subprocess.Popen(
             [*command, *(["--resume"] if number else [])],
@@ -236,16 +236,16 @@ def test_a_run_that_is_killed_goes_on_as_if_nothing_had_happened(
     (out / "labels" / ".a_000001.txt.a1b2c3d4").write_bytes(b"half")
     done = label_colors(out, *clips, resume=True)
     assert done.complete
-    assert files_of(out) == files_of(labelled)
+    assert files_of(out) == files_of(labeled)
 
 
-def test_other_options_do_not_go_on_with_a_run(clips: list[Path], labelled: Path) -> None:
-    before = files_of(labelled)
+def test_other_options_do_not_go_on_with_a_run(clips: list[Path], labeled: Path) -> None:
+    before = files_of(labeled)
     with pytest.raises(SourceError, match="is of another run: threshold was None"):
-        label_colors(labelled, *clips, options=replace(OPTIONS, threshold=0.5), resume=True)
+        label_colors(labeled, *clips, options=replace(OPTIONS, threshold=0.5), resume=True)
     with pytest.raises(SourceError, match="is of another run: classes was"):
-        label_colors(labelled, *clips, options=replace(OPTIONS, classes=("red",)), resume=True)
-    assert files_of(labelled) == before
+        label_colors(labeled, *clips, options=replace(OPTIONS, classes=("red",)), resume=True)
+    assert files_of(labeled) == before
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_one_thing_has_one_label() -> None:
 def test_trusted_labels_are_counted_and_reviewed_all_the_same(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from tests.unit.label.labelling import OPTIONS, ColorEngine, coco, label_colors
+    from tests.unit.label.labeling import OPTIONS, ColorEngine, coco, label_colors
 
     class Calibrated(ColorEngine):
         def segment(self, *arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Labelling with a segmenter that finds colors. To be killed: FOLDER SECONDS SOURCE… [--resume]."""
+"""Labeling with a segmenter that finds colors. To be killed: FOLDER SECONDS SOURCE… [--resume]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 from tests.unit.media.clips import ask_colors
 from xsam import Query, SegmentationResult
 from xsam.label.options import LabelOptions
-from xsam.label.run import Labelled, label_frames, open_run
+from xsam.label.run import Labeled, label_frames, open_run
 from xsam.media.options import SourceOptions
 from xsam.media.sources import open_sources
 from xsam.types.requests import Frame
@@ -53,7 +53,7 @@ def label_colors(
     resume: bool = False,
     engine: ColorEngine | None = None,
     **more: Any,
-) -> Labelled:
+) -> Labeled:
     names = [str(source) for source in sources]
     with closing(open_run(folder, options, model="colors", sources=names, resume=resume)) as journal:
         return label_frames(open_sources(names, SourceOptions()), engine or ColorEngine(), journal, **more)
