@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xsam.cli import loading
+from xsam.cli import frames, loading
 from xsam.console import EXIT_CODES, print_lines
 from xsam.errors import InvalidOptionError
 from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from xsam.label.options import LabelOptions
     from xsam.label.run import Labeled
 
-_FRAMES = "Frames"
 _DATA = "Data set"
-_BAGS = "Bags"
 
 EPILOG = (
     "Sources are those of xsam segment: pictures, folders, patterns, lists of files (.txt), videos, bags of "
@@ -71,14 +69,7 @@ def label(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    every: Annotated[
-        str,
-        typer.Option(
-            metavar="N|SECONDS",
-            help="Look at one frame in N, or in a time: --every 10, --every 0.5s.",
-            rich_help_panel=_FRAMES,
-        ),
-    ] = "1",
+    every: frames.EveryFrame = "1",
     propagate: Annotated[
         int,
         typer.Option(
@@ -87,7 +78,7 @@ def label(
             metavar="N",
             help="Let the model see one frame in N, more when something changes, and carry its masks to "
             "the frames between; 1 = it sees every frame: --propagate 5.",
-            rich_help_panel=_FRAMES,
+            rich_help_panel=frames.RECORDINGS,
         ),
     ] = 10,
     duplicates: Annotated[
@@ -98,26 +89,11 @@ def label(
             metavar="LEVELS",
             help="Leave out frames that differ from an earlier one by at most so many gray levels in each of "
             "16×16 parts; 6 by default, 0 = none: --duplicates 10.",
-            rich_help_panel=_FRAMES,
+            rich_help_panel=frames.RECORDINGS,
         ),
     ] = None,
-    fps: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            max=10_000,
-            help="Rate of pictures that follow each other, which have no stamps: --fps 30.",
-            rich_help_panel=_FRAMES,
-        ),
-    ] = DEFAULT_PICTURES_HZ,
-    network: Annotated[
-        bool,
-        typer.Option(
-            "--network",
-            help="Allow sources that are addresses: rtsp://camera/stream --network.",
-            rich_help_panel=_FRAMES,
-        ),
-    ] = False,
+    fps: frames.PicturesHz = DEFAULT_PICTURES_HZ,
+    network: frames.Network = False,
     val: Annotated[
         float,
         typer.Option(
@@ -145,21 +121,8 @@ def label(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in the folder, which was stopped: --resume.",
-            rich_help_panel=_FRAMES,
-        ),
-    ] = False,
-    topic: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a bag: images to use, if it has several: --topic /camera/image_raw.",
-            rich_help_panel=_BAGS,
-        ),
-    ] = None,
+    resume: frames.Resume = False,
+    topic: frames.Topic = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a summary as one line of JSON.")] = False,
     llm_device: loading.LlmDevice = None,
     llm_weights: loading.LlmWeightsFormat = loading.LlmWeights.AS_LOADED,

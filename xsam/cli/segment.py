@@ -8,14 +8,10 @@ from typing import Annotated
 
 import typer
 
-from xsam.cli import loading
+from xsam.cli import frames, loading
 from xsam.errors import InvalidOptionError
 from xsam.media.options import DEFAULT_PICTURES_HZ, BagTopics, SourceOptions
 from xsam.types.kinds import Task
-
-_RECORDINGS = "Several frames"
-_BAGS = "Bags"
-
 
 EPILOG = (
     "Sources are pictures, folders, patterns ('photos/*.jpg'), lists of files (.txt), videos, bags of ROS 2, "
@@ -73,23 +69,16 @@ def segment(
             metavar="KINDS",
             help="What to write: png (overlays), labels (label PNGs), video (overlay.mp4), coco, yolo, mcap, "
             "rrd (Rerun); results.jsonl always is: --save video,coco.",
-            rich_help_panel=_RECORDINGS,
+            rich_help_panel=frames.RECORDINGS,
         ),
     ] = None,
-    every: Annotated[
-        str,
-        typer.Option(
-            metavar="N|SECONDS",
-            help="Use one frame in N, or in a time: --every 10, --every 0.5s.",
-            rich_help_panel=_RECORDINGS,
-        ),
-    ] = "1",
+    every: frames.EveryFrame = "1",
     track: Annotated[
         bool,
         typer.Option(
             "--track",
             help="Number objects, the same from frame to frame: --track.",
-            rich_help_panel=_RECORDINGS,
+            rich_help_panel=frames.RECORDINGS,
         ),
     ] = False,
     propagate: Annotated[
@@ -100,53 +89,25 @@ def segment(
             metavar="N",
             help="Let the model see one frame in N, more when something changes, and carry its masks to "
             "the frames between: --propagate 10.",
-            rich_help_panel=_RECORDINGS,
+            rich_help_panel=frames.RECORDINGS,
         ),
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the run in the folder, which was stopped: --resume.",
-            rich_help_panel=_RECORDINGS,
-        ),
-    ] = False,
-    fps: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            max=10_000,
-            help="Rate of pictures that follow each other, which have no stamps: --fps 30.",
-            rich_help_panel=_RECORDINGS,
-        ),
-    ] = DEFAULT_PICTURES_HZ,
-    network: Annotated[
-        bool,
-        typer.Option(
-            "--network",
-            help="Allow sources that are addresses: rtsp://camera/stream --network.",
-            rich_help_panel=_RECORDINGS,
-        ),
-    ] = False,
-    topic: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a bag: images to use, if it has several: --topic /camera/image_raw.",
-            rich_help_panel=_BAGS,
-        ),
-    ] = None,
+    resume: frames.Resume = False,
+    fps: frames.PicturesHz = DEFAULT_PICTURES_HZ,
+    network: frames.Network = False,
+    topic: frames.Topic = None,
     depth_topic: Annotated[
         str | None,
         typer.Option(
             help="Of a bag: depth, for locations: --depth-topic /camera/depth/image_raw.",
-            rich_help_panel=_BAGS,
+            rich_help_panel=frames.BAGS,
         ),
     ] = None,
     info_topic: Annotated[
         str | None,
         typer.Option(
             help="Of a bag: camera info, if not beside the images: --info-topic /camera/camera_info.",
-            rich_help_panel=_BAGS,
+            rich_help_panel=frames.BAGS,
         ),
     ] = None,
     as_json: Annotated[
