@@ -144,8 +144,7 @@ def calibrate(
     reject_below = choose_rejection(scores[False], scores[True])
     quality = {threshold: board.scores().get("panoptic_pq") for threshold, board in boards.items()}
     thresholds = {kind: choose_threshold(detected) for kind, detected in detections.items() if detected}
-    if "categories" in thresholds:
-        thresholds["category"] = thresholds["categories"]
+    # A single category keeps `instance_threshold`: "not found" must not be said of what is only weak.
     calibration = replace(calibrate_evidence(evidence), thresholds=thresholds)
     return {
         "reject_below": reject_below,
