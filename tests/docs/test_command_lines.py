@@ -21,6 +21,7 @@ PROGRAMS = [
     "benchmarks/fleet/__main__.py",
     "benchmarks/gpu/__main__.py",
     "benchmarks/growth.py",
+    "benchmarks/labels/__main__.py",
     "benchmarks/plot.py",
     "benchmarks/server/__main__.py",
     "examples/agent_in_process.py",
