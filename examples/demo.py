@@ -54,7 +54,7 @@ def main(
     image: Annotated[
         Path | None, typer.Option(help="An image of your own instead of the simulated camera.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Simulated scene (test range).")] = 2_000_012,
+    seed: Annotated[int, typer.Option(help="Simulated scene (test range).")] = 2_000_303,
 ) -> None:
     """Run the demo; exit with 0 if the node carried out every request."""
     photo = _read_image(image) if image else None
