@@ -26,13 +26,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command(help=__doc__)
 def main(
     more: Annotated[list[str] | None, typer.Argument(metavar="[PHRASE]...", help="More to find.")] = None,
-    find: Annotated[list[str] | None, typer.Option(help="What to find; default: mug, bowl, plate.")] = None,
+    find: Annotated[list[str] | None, typer.Option(help="What to find; default: cup, lemon, mug.")] = None,
     llm: Annotated[str | None, typer.Option(help="A model of LangChain; default: scripted.")] = None,
     image: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Default: a simulated table.")
     ] = None,
 ) -> str:
-    phrases = [*(find or ()), *(more or ())] or ["mug", "bowl", "plate"]
+    phrases = [*(find or ()), *(more or ())] or ["cup", "lemon", "mug"]
 
     def newest_frame(camera: str) -> Frame:
         if image:

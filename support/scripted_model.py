@@ -47,5 +47,10 @@ def segment_and_report(messages: list[BaseMessage]) -> AIMessage:
     if isinstance(messages[-1], HumanMessage):
         return tool_call("segment_objects", queries=messages[-1].text.split(", "))
     found = json.loads(messages[-1].text)
-    objects = [f"{item['label']} ({item['id']}): {item['where']}" for item in found.get("objects", [])]
+    objects = [f"{item['label']} ({item['id']}): {_place(item)}" for item in found.get("objects", [])]
     return AIMessage(f"{found['status']}; {'; '.join(objects) or found['hint']}")
+
+
+def _place(item: dict[str, Any]) -> str:
+    """Return where an object is; one that was listed before, under another id, has no place of its own."""
+    return item["where"] if "where" in item else f"the same as {item['same_as']}"

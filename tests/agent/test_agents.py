@@ -18,7 +18,7 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from support.scripted_model import ScriptedModel
+from support.scripted_model import ScriptedModel, segment_and_report
 from tests.agent.table import MASKS, as_call
 from xsam import FakeSegmenter
 
@@ -65,6 +65,13 @@ def _ask(agent: Any, text: str = "Where is the red mug?", **config: Any) -> list
     result = agent.invoke({"messages": [HumanMessage(text)]}, {"recursion_limit": 20, **config})
     messages: list[BaseMessage] = result["messages"]
     return messages
+
+
+def test_the_agent_of_the_examples_reports_an_object_that_is_listed_twice(make_toolkit) -> None:
+    """`examples/agent_over_ros.py` ended in a KeyError: only the first of two ids has the region."""
+    agent = create_agent(ScriptedModel(policy=segment_and_report), make_toolkit().get_tools())
+    answer = _ask(agent, "mug, red mug")[-1].text
+    assert "red mug (f1/m3): the same as f1/m2" in answer
 
 
 def test_agent_recovers_from_errors_and_absence(make_toolkit) -> None:

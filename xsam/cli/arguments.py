@@ -40,7 +40,7 @@ def parse_queries(texts: Sequence[str], **fields: Any) -> list[Query]:
     return [Query(text=text, **fields) for text in (texts or [""])]
 
 
-def parse_names(values: list[str]) -> tuple[str, ...]:
+def parse_names(values: Sequence[str]) -> tuple[str, ...]:
     """Split at commas, and drop repetitions."""
     names = [" ".join(name.split()) for value in values for name in value.split(",")]
     return tuple(dict.fromkeys(names))

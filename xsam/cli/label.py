@@ -185,10 +185,12 @@ def parse_classes(values: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InvalidOptionError: a name cannot be printed in one line.
     """
-    names = [" ".join(name.split()) for value in values for name in value.split(",")]
+    from xsam.cli.arguments import parse_names
+
+    names = parse_names(values)
     if bad := [name for name in names if not name.isprintable()]:
         raise InvalidOptionError(f"the class {bad[0]!r:.80} has characters that cannot be printed")
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(name for name in names if name)
 
 
 def _label(

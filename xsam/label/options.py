@@ -71,11 +71,12 @@ class LabelOptions:
     def query(self, own_threshold: float | None = None) -> Query:
         """Return what is asked about keyframes.
 
-        A threshold is named even if it is the model's own: then nothing that reaches it is kept back, also
-        what is hardly ever right beside something else. It is a region to ignore, and not background.
+        A threshold is always named: then nothing that reaches it is kept back, also what is hardly ever right
+        beside something else. It is a region to ignore, and not background.
 
         Args:
-            own_threshold: of the model; None = it is not known.
+            own_threshold: without one of the user: `instance_threshold` of the model, which may be below the
+                one that it has for lists; None = it is not known.
         """
         threshold = own_threshold if self.threshold is None else self.threshold
         return Query(task=Task.OPEN_VOCABULARY, thing_classes=self.classes, score_threshold=threshold)

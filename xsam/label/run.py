@@ -115,7 +115,7 @@ def label_frames(
 
 
 def own_threshold(engine: Engine) -> float | None:
-    """Return the lowest score that a model gives objects of a category; None = it does not say."""
+    """Return the `instance_threshold` of a model; None = it does not say."""
     least = getattr(getattr(engine, "config", None), "instance_threshold", None)
     return None if least is None else float(least)
 

@@ -27,6 +27,7 @@ IMAGE, MASKS, BOXES, OBJECTS, NOTES = (
 FRAME, STAMP = "frame", "stamp"
 _APPLICATION = "xsam"
 _JPEG_QUALITY = 85
+_FLUSH_S = 60.0
 
 
 class RerunSink(Sink):
@@ -34,6 +35,7 @@ class RerunSink(Sink):
 
     Masks are a segmentation image: the class of a pixel is the track of its segment, or its number in the
     frame if nothing is tracked. `objects` has boxes in space, in the frame of the source's locations, in m.
+    Rerun only warns of most errors; strict calls raise them.
     """
 
     needs_all_frames = True
@@ -55,19 +57,21 @@ class RerunSink(Sink):
         _, jpeg = cv2.imencode(
             ".jpg", np.ascontiguousarray(item.frame.rgb[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         )
-        stream.log(IMAGE, rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg"))
+        stream.log(IMAGE, rr.EncodedImage(contents=jpeg.tobytes(), media_type="image/jpeg"), strict=True)
         segments = merged(item.results, item.frame.image_hw)
         if item.answered:
             self._log_segments(stream, segments)
         for path in () if item.answered else (MASKS, BOXES, OBJECTS):
-            stream.log(path, rr.Clear(recursive=True))  # what an earlier frame showed is not known now
+            stream.log(
+                path, rr.Clear(recursive=True), strict=True
+            )  # what an earlier frame showed is not known now
         lines = [f"{title_of([result.query])}: {result.status.value}" for result in item.results]
         lines += [
             f"{label}: {doubt}"
             for label, doubt in zip(segments.labels, segments.doubts, strict=True)
             if doubt
         ]
-        stream.log(NOTES, rr.TextDocument("\n".join(lines)))
+        stream.log(NOTES, rr.TextDocument("\n".join(lines)), strict=True)
 
     def _log_segments(self, stream: rerun.RecordingStream, segments: Segments) -> None:
         import rerun as rr
@@ -87,12 +91,14 @@ class RerunSink(Sink):
             MASKS,
             rr.AnnotationContext(list(zip(numbers, titles, colors, strict=True))),
             rr.SegmentationImage(numbered, opacity=0.5),
+            strict=True,
         )
         stream.log(
             BOXES,
             rr.Boxes2D(
                 array=segments.boxes_xyxy, array_format=rr.Box2DFormat.XYXY, labels=titles, colors=colors
             ),
+            strict=True,
         )
         placed = [
             (place, title, color)
@@ -108,12 +114,15 @@ class RerunSink(Sink):
                 labels=[title for _, title, _ in placed],
                 colors=[color for _, _, color in placed],
             ),
+            strict=True,
         )
 
     def finish(self, entries: Callable[[], Iterable[dict[str, Any]]]) -> list[Path]:
         stream = self._opened()
-        stream.flush()
+        stream.flush(timeout_sec=_FLUSH_S)
         stream.disconnect()
+        with self._draft.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(self._draft, self._path)
         return [self._path]
 
