@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from xsam.types.nouns import NUMBER_WORDS
 from xsam.types.requests import Query, Task
 from xsam_agent_tools.nouns import singular
 from xsam_agent_tools.reading import (
@@ -25,10 +26,9 @@ _AFTER_NOUN = frozenset(
         *("to", "under", "which", "with", "without"),
     )
 )
-_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _QUANTITY = re.compile(
     r"(?:(?:all|both|each|every|any|some|several|many|most|few|multiple|various|a few|a couple|a pair|pairs"
-    rf"|a number|lots|a lot|plenty|\d{{1,3}}x?|{'|'.join(_NUMBERS)})"
+    rf"|a number|lots|a lot|plenty|\d{{1,3}}x?|{'|'.join(NUMBER_WORDS)})"
     r"(?: of)?(?: the| these| those| my| your)? |(?:these|those) )+",
     re.IGNORECASE,
 )
@@ -196,7 +196,7 @@ def query_from_phrase(phrase: str) -> Query:
 def expects_one_object(phrase: str) -> bool:
     """Return whether the phrase is "the" with a singular noun ("the mug on the shelves", not "the mugs")."""
     words = _words(phrase)
-    if phrase.rstrip().endswith("?") or words[:1] != ["the"] or {"both", *_NUMBERS[1:]} & set(words[1:2]):
+    if phrase.rstrip().endswith("?") or words[:1] != ["the"] or {"both", *NUMBER_WORDS[1:]} & set(words[1:2]):
         return False
     nouns = _noun_words(phrase)
     return not nouns or singular(nouns[-1], *nouns[-2:-1]) is None
@@ -260,7 +260,7 @@ def _without_quantity(phrase: str) -> str:
     if counted is None or not (rest := phrase[counted.end() :]).strip():
         return phrase
     words = _words(counted.group())
-    number = words[0][0].isdigit() or words[0] in _NUMBERS[1:]
+    number = words[0][0].isdigit() or words[0] in NUMBER_WORDS[1:]
     return phrase if number and _without_plural(rest) is None else rest
 
 

@@ -18,7 +18,7 @@ from xsam.sim import CATEGORIES, COLORS, TEST_SEEDS, ObjectAnnotation, sample_sc
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.household import SECONDARY_COLORS, colors_of
 from xsam.sim.language import Expression, referring_expressions
-from xsam.sim.words import plural, with_article
+from xsam.types.nouns import plural, with_article
 
 PURPOSES = {
     "drink": "Bring me something to drink from.",

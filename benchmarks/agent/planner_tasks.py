@@ -33,7 +33,7 @@ from benchmarks.agent.tasks import AgentTask, ExpectedAnswer, LaterTurn, labeled
 from xsam.sim import CATEGORIES, ObjectAnnotation
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.language import MIN_DEPTH_GAP_M, MIN_GAP_X_SHARE
-from xsam.sim.words import plural, with_article
+from xsam.types.nouns import plural, with_article
 
 CAN = "what can i "  # questions about use that begin so are turned into "the farthest thing that I can …"
 CONTAINERS = ("bowl", "plate", "pan")

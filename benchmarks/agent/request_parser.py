@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from xsam.sim import CATEGORIES, COLORS
-from xsam.sim.words import plural
+from xsam.types.nouns import plural
 
 _ORDINALS = {"second": 2, "third": 3, "fourth": 4, "fifth": 5}
 _FORMS: tuple[tuple[str, re.Pattern[str]], ...] = (

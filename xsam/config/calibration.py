@@ -70,6 +70,8 @@ class Calibration:
         sure_from: chance from which a segment is believed.
         corrects_places: whether the answer to "the leftmost mug" is the mug that the outlines show to be it,
             even where the model points to another one; for models that find the mugs and not their places.
+        completes_descriptions: whether a description takes its names from the census and is completed by it;
+            for models that find the mugs and do not speak of them.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
             list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
             phrase without; `question`: reasoning; `description`: a phrase of a grounded description;
@@ -82,6 +84,7 @@ class Calibration:
     known_categories: tuple[str, ...]
     sure_from: float
     corrects_places: bool = False
+    completes_descriptions: bool = False
     weights: Mapping[Kind, EvidenceWeights]
     thresholds: Mapping[Kind, float] = field(default_factory=dict)
 
@@ -91,6 +94,7 @@ class Calibration:
             "known_categories": list(self.known_categories),
             "sure_from": self.sure_from,
             "corrects_places": self.corrects_places,
+            "completes_descriptions": self.completes_descriptions,
         }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
@@ -116,6 +120,7 @@ def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") 
         "known_categories": Items(Name(60), 0, MAX_CATEGORIES),
         "sure_from": Number(0.0, 1.0),
         "corrects_places": Flag(),
+        "completes_descriptions": Flag(),
     }
     parts = section if isinstance(section, Mapping) else {}
     own = {key: value for key, value in parts.items() if key not in (*KINDS, "thresholds")}

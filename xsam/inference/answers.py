@@ -11,6 +11,7 @@ from xsam.errors import ModelError
 from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
 from xsam.inference.mask_support import MaskSupport
+from xsam.inference.naming import completed
 from xsam.inference.places import corrected
 from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
@@ -62,6 +63,8 @@ class Composer:
         calibration = self.config.calibration
         if calibration is not None and calibration.corrects_places and not of_video:
             result, support = corrected(result, support, prompt.task, frame, census)
+        if calibration is not None and calibration.completes_descriptions:
+            result, support = completed(result, support, prompt.task, census)
         marks_here = prompt.regions is not None
         result = with_doubts(
             result,

@@ -11,11 +11,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from xsam.config.calibration import Calibration
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.spatial.phrases import parse_spatial_phrase
 from xsam.types.masks import MaskRle
-from xsam.types.requests import MAX_CATEGORIES, Query, SegmentationResult, Task
+from xsam.types.requests import MAX_CATEGORIES, Query, SegmentationResult, Segments, Task
 
 SAME_PIXELS = 0.5  # IoU from which a mask of the census shows what a segment shows
 MIN_CENSUS_SCORE = 0.05
@@ -70,6 +72,18 @@ class Census:
             if not (MaskRle.iou_matrix([self.masks[index]], others) > SAME_PIXELS).any():
                 taken.append(index)
         return tuple(taken)
+
+    def segments(self, indices: Sequence[int], image_hw: tuple[int, int]) -> Segments:
+        """Return objects as segments, with their labels, each the only one of its label."""
+        masks = tuple(self.masks[index] for index in indices)
+        return Segments(
+            image_hw=image_hw,
+            masks=masks,
+            labels=tuple(self.labels[index] for index in indices),
+            label_indices=np.arange(len(masks), dtype=np.int32),
+            scores=np.array([self.scores[index] for index in indices], np.float32),
+            boxes_xyxy=np.array([mask.crop().box_xyxy for mask in masks], np.float32).reshape(-1, 4),
+        )
 
 
 NO_CENSUS = Census(names=())

@@ -31,6 +31,14 @@ class MaskSupport:
         firmness, runners_up = (tuple(column[i] for i in indices) if column else () for column in columns)
         return MaskSupport(firmness=firmness, runners_up=runners_up)
 
+    @classmethod
+    def joined(cls, parts: Sequence[MaskSupport]) -> MaskSupport:
+        """Return what is said for the masks of several results together; all must be measured, or empty."""
+        return cls(
+            firmness=tuple(value for part in parts for value in part.firmness),
+            runners_up=tuple(value for part in parts for value in part.runners_up),
+        )
+
 
 NO_SUPPORT = MaskSupport()
 

@@ -15,7 +15,7 @@ from xsam.inference.census import MIN_CANDIDATE_SCORE, MIN_CENSUS_SCORE, SAME_PI
 from xsam.inference.mask_support import MaskSupport
 from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
 from xsam.types.masks import MaskRle
-from xsam.types.requests import Frame, SegmentationResult, Segments, Status, Task
+from xsam.types.requests import Frame, SegmentationResult, Status, Task
 
 LOOSE_SCORE, STRICT_SCORE = 0.1, 0.5  # with fewer and with more certain objects, the answer must be the same
 CANDIDATE_SCORES = (MIN_CANDIDATE_SCORE, LOOSE_SCORE, MIN_CENSUS_SCORE)
@@ -47,14 +47,7 @@ def corrected(
     if len(overlaps) and overlaps.max() > SAME_PIXELS:
         own = [int(overlaps.argmax())]
         return replace(result, segments=result.segments[own]), support.pick(own)
-    segments = Segments(
-        image_hw=frame.image_hw,
-        masks=(mask,),
-        labels=(result.query.text.strip(),),
-        label_indices=np.zeros(1, np.int32),
-        scores=np.array([census.scores[chosen]], np.float32),
-        boxes_xyxy=np.array([mask.crop().box_xyxy], np.float32),
-    )
+    segments = replace(census.segments([chosen], frame.image_hw), labels=(result.query.text.strip(),))
     hint = "; ".join(filter(None, (result.hint, CORRECTED)))
     found = replace(result, status=Status.FOUND, segments=segments, message="", hint=hint)
     return found, census.support.pick([chosen])

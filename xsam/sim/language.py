@@ -18,7 +18,8 @@ import numpy as np
 from xsam.sim.affordances import AFFORDANCES
 from xsam.sim.annotate import ObjectAnnotation
 from xsam.sim.household import CATEGORIES, COLORS, SECONDARY_COLORS, colors_of
-from xsam.sim.words import plural, split_words, with_article
+from xsam.sim.words import split_words
+from xsam.types.nouns import NUMBER_WORDS, counted, plural
 
 EXPRESSION_KINDS: tuple[str, ...] = (
     "category",
@@ -49,7 +50,7 @@ MIN_SIZE_RATIO = 1.3
 MIN_DEPTH_GAP_M = 0.04
 
 _ORDINALS = ("second", "third", "fourth", "fifth", "sixth", "seventh")
-_NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight")
+_MOST_COUNTED = 8
 _CAPTIONS = (
     ("{} is on the table .", "{} are on the table ."),
     ("i see {} .", "i see {} ."),
@@ -311,10 +312,7 @@ def grounded_caption(
     phrases = []
     for group in groups:
         item = group[0]
-        if len(group) == 1:
-            phrase = with_article(f"{item.color} {item.category}")
-        else:
-            phrase = f"{_NUMBERS[min(len(group), 8) - 2]} {item.color} {plural(item.category)}"
+        phrase = counted(f"{item.color} {item.category}", min(len(group), _MOST_COUNTED))
         phrases.append(f"<p>{phrase}</p>")
     singular, plural_form = _CAPTIONS[0 if rng is None else int(rng.integers(len(_CAPTIONS)))]
     form = singular if len(groups) == 1 and len(groups[0]) == 1 else plural_form
@@ -372,7 +370,8 @@ def absent_expressions(
 
 
 def _vocabulary() -> tuple[str, ...]:
-    texts = [*CATEGORIES, *(plural(category) for category in CATEGORIES), *COLORS, *_ORDINALS, *_NUMBERS]
+    texts = [*CATEGORIES, *(plural(category) for category in CATEGORIES), *COLORS, *_ORDINALS]
+    texts += NUMBER_WORDS[1:_MOST_COUNTED]
     texts += [question for affordance in AFFORDANCES for question in affordance.questions]
     texts += [form.replace("{}", "") for pair in _CAPTIONS for form in pair]
     texts += ["the object a an and ,", "leftmost rightmost smallest largest nearest farthest"]

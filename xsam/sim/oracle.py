@@ -27,9 +27,9 @@ from xsam.sim.camera import PinholeCamera
 from xsam.sim.language import grounded_caption, reasoning_questions, referring_expressions
 from xsam.sim.render import RenderedView, render
 from xsam.sim.scene import TableScene, orbit_camera, sample_scene
-from xsam.sim.words import plural
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.masks import BoolMask, MaskRle, box_of_mask
+from xsam.types.nouns import plural
 from xsam.types.requests import CameraRef, Frame, Query, SegmentationResult, Segments, Status, Task
 
 FRONT = MappingProxyType({"front": 0.0})

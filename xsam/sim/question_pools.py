@@ -24,7 +24,8 @@ from xsam.sim.language import (
     reasoning_questions,
     referring_expressions,
 )
-from xsam.sim.words import plural, split_words, with_article
+from xsam.sim.words import split_words
+from xsam.types.nouns import NUMBER_WORDS, plural, with_article
 
 GRID_SIZE = 12
 MIN_NEIGHBOR_RATIO = 1.3
@@ -41,8 +42,6 @@ _LOCATE_SHARES = {
     "relation": 3.0,
 }
 _NAME_KINDS = ("category", "color_category", "color")
-_LOW_NUMBERS = ("one", "two", "three", "four", "five", "six")
-_NUMBERS = (*_LOW_NUMBERS, "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 _WHERE, _CELL = "where is {} ?", "column {} row {}"
 _WHAT, _WHAT_AT, _WHAT_BESIDE = "what is {} ?", "what is at {} ?", "what is just {} of {} ?"
@@ -159,7 +158,7 @@ def _description(item: ObjectAnnotation) -> str:
 
 def _cell_text(item: ObjectAnnotation, image_hw: tuple[int, int]) -> str:
     column, row = grid_cell(item.centroid_xy, image_hw)
-    return _CELL.format(_NUMBERS[column], _NUMBERS[row])
+    return _CELL.format(NUMBER_WORDS[column], NUMBER_WORDS[row])
 
 
 def _locations(view: ViewFacts) -> list[Stratum]:
@@ -295,8 +294,8 @@ def _counts(view: ViewFacts) -> list[Stratum]:
             groups[f"{color} objects"] = shown
     found: dict[str, list[Pair]] = {}
     for name, items in groups.items():
-        if 0 < len(items) <= len(_NUMBERS) and all(item.labeled for item in items):
-            number = f"{_NUMBERS[len(items) - 1]} ."
+        if 0 < len(items) <= len(NUMBER_WORDS) and all(item.labeled for item in items):
+            number = f"{NUMBER_WORDS[len(items) - 1]} ."
             found.setdefault(number, []).append((_HOW_MANY.format(name), number))
     for kind in ("absent_category", "absent_color", "absent_color_category", "absent_wrong_color"):
         for text in view.absent[kind]:
@@ -383,7 +382,7 @@ POOLS: dict[str, Callable[[ViewFacts], list[Stratum]]] = {
 
 def _vocabulary() -> tuple[str, ...]:
     forms = (_WHERE, _CELL, _WHAT, _WHAT_AT, _WHAT_BESIDE, _WHAT_COLOR, _IS_THERE, _HOW_MANY, _COMPARE)
-    texts = [*forms, *_LEFT_RIGHT, *_NEAR_FAR, *_SMALL_LARGE, *_CAPTION_QUESTIONS, *_NUMBERS]
+    texts = [*forms, *_LEFT_RIGHT, *_NEAR_FAR, *_SMALL_LARGE, *_CAPTION_QUESTIONS, *NUMBER_WORDS]
     texts += [_YES, _NO, _NONE, _THING, *_PURPOSES.values(), plural("object")]
     words = {word for text in texts for word in split_words(text.replace("{}", " "))}
     return tuple(sorted(words.union(language.VOCABULARY)))

@@ -157,6 +157,10 @@ def calibrate(
             "own": _share([right for scene in evidence for right in scene.own_places]),
             "corrected": _share([right for scene in evidence for right in scene.corrected_places]),
         },
+        "descriptions_right": {
+            "own": _share([right for scene in evidence for right in scene.own_phrases]),
+            "completed": _share([right for scene in evidence for right in scene.completed_phrases]),
+        },
         "phrases": len(scores[False]) + len(scores[True]),
         "n": len(seeds),
     }

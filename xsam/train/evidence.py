@@ -7,7 +7,7 @@ asked for. Present and absent things are asked for equally often.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +20,10 @@ from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.examine import examine
 from xsam.inference.forward import ForwardPass
+from xsam.inference.naming import completed
 from xsam.inference.places import corrected
 from xsam.sim.annotate import ObjectAnnotation, annotate
-from xsam.sim.household import CATEGORIES
+from xsam.sim.household import CATEGORIES, COLORS
 from xsam.sim.language import (
     RELATION_KINDS,
     absent_expressions,
@@ -32,7 +33,7 @@ from xsam.sim.language import (
 from xsam.sim.render import STUFF_NAMES, RenderedView
 from xsam.sim.scene import sample_scene
 from xsam.types.masks import MaskRle
-from xsam.types.requests import Frame, PromptKind, Query, Task
+from xsam.types.requests import Frame, PromptKind, Query, SegmentationResult, Task
 from xsam.types.segments import Segments
 
 MIN_IOU = 0.5
@@ -71,11 +72,15 @@ class SceneEvidence:
         samples: one for each segment.
         own_places, corrected_places: for each phrase that compares objects, whether the object that the model
             chose is right, and whether the one that the outlines show is.
+        own_phrases, completed_phrases: for each phrase of the description, whether it is right, as the model
+            says it, and in the names of the census.
     """
 
     samples: tuple[Sample, ...]
     own_places: tuple[bool, ...]
     corrected_places: tuple[bool, ...]
+    own_phrases: tuple[bool, ...]
+    completed_phrases: tuple[bool, ...]
 
 
 @torch.inference_mode()
@@ -83,13 +88,12 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
     """Ask about a scene in every way: with words, and with marks."""
     items = annotate(sample_scene(seed), view)
     masks = {item.instance_id: MaskRle.encode(view.instance_ids == item.instance_id) for item in items}
-    unclear = {item.instance_id for item in items if not item.labeled}
     asked = list(_questions(items, view.rgb.shape[1], np.random.default_rng([seed, 102])))
     asked += _marked_questions(items, view, np.random.default_rng([seed, 104]))
-    names = {item.instance_id: item.category for item in items}
     frame = Frame(rgb=view.rgb, depth_m=view.depth_m)
     answers, census = examine(forward, frame, [question.query for question in asked], CATEGORIES)
-    samples, own, corrections = [], [], []
+    samples: list[Sample] = []
+    own, corrections, said, completions = [], [], [], []
     for question, (result, support) in zip(asked, answers, strict=True):
         task = question.query.resolved_task()
         if question.is_comparison:
@@ -98,29 +102,64 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             own.append(_shows(result.segments, truth))
             corrections.append(_shows(placed.segments, truth))
             continue
-        evidence = evidence_of(result, task, census, support)
-        for mask, label, found in zip(result.segments.masks, result.segments.labels, evidence, strict=True):
-            overlaps = {key: mask.iou(truth) for key, truth in masks.items()}
-            best = max(overlaps, key=lambda key: overlaps[key], default=0)
-            wanted = question.wanted
-            if task is Task.GROUNDED_CONVERSATION:
-                wanted = _described(label, items)
-            elif len(question.query.thing_classes) > 1:
-                if label not in CATEGORIES:
-                    continue  # a surface
-                wanted = tuple(key for key, name in names.items() if name == label)
-            if best in unclear and overlaps[best] > 0 and best not in wanted:
-                continue  # hardly visible: it counts neither way
-            right = max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU
-            samples.append(Sample(evidence=found, right=right))
-    return SceneEvidence(samples=tuple(samples), own_places=tuple(own), corrected_places=tuple(corrections))
+        if task is Task.GROUNDED_CONVERSATION:
+            said += _judged(question, result, items, masks)
+            result, support = completed(result, support, task, census)
+            completions += _judged(question, result, items, masks)
+        found = evidence_of(result, task, census, support)
+        judged = _judged(question, result, items, masks)
+        samples += (
+            Sample(evidence=evidence, right=right)
+            for evidence, right in zip(found, judged, strict=True)
+            if right is not None
+        )
+    return SceneEvidence(
+        samples=tuple(samples),
+        own_places=tuple(own),
+        corrected_places=tuple(corrections),
+        own_phrases=tuple(right for right in said if right is not None),
+        completed_phrases=tuple(right for right in completions if right is not None),
+    )
+
+
+def _judged(
+    question: _Asked,
+    result: SegmentationResult,
+    items: Sequence[ObjectAnnotation],
+    masks: Mapping[int, MaskRle],
+) -> list[bool | None]:
+    """Return whether each segment shows what was asked for; None if that is not known.
+
+    It is not known of surfaces, and of what is hardly visible.
+    """
+    unclear = {item.instance_id for item in items if not item.labeled}
+    judged: list[bool | None] = []
+    for mask, label in zip(result.segments.masks, result.segments.labels, strict=True):
+        overlaps = {key: mask.iou(truth) for key, truth in masks.items()}
+        best = max(overlaps, key=lambda key: overlaps[key], default=0)
+        wanted = question.wanted
+        if question.query.resolved_task() is Task.GROUNDED_CONVERSATION:
+            wanted = _described(label, items)
+        elif len(question.query.thing_classes) > 1:
+            if label not in CATEGORIES:
+                judged.append(None)
+                continue
+            wanted = tuple(item.instance_id for item in items if item.category == label)
+        if best in unclear and overlaps[best] > 0 and best not in wanted:
+            judged.append(None)
+        else:
+            judged.append(max((overlaps[key] for key in wanted), default=0.0) >= MIN_IOU)
+    return judged
 
 
 def _described(phrase: str, items: Sequence[ObjectAnnotation]) -> tuple[int, ...]:
-    """Return the objects that a phrase of a description names by color and category: "two red mugs"."""
+    """Return the objects that a phrase of a description names, by its color if it has one: "two red mugs"."""
     category = named_category(phrase, CATEGORIES)
+    colors = set(COLORS) & set(phrase.split())
     return tuple(
-        item.instance_id for item in items if item.category == category and f" {item.color} " in f" {phrase} "
+        item.instance_id
+        for item in items
+        if item.category == category and (not colors or item.color in colors)
     )
 
 
@@ -192,8 +231,14 @@ def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
         known_categories=CATEGORIES,
         sure_from=choose_sure_from(chances, right),
         corrects_places=sum(sum(s.corrected_places) - sum(s.own_places) for s in scenes) > 0,
+        completes_descriptions=sum(_gain(s.completed_phrases) - _gain(s.own_phrases) for s in scenes) > 0,
         weights=weights,
     )
+
+
+def _gain(phrases: Sequence[bool]) -> int:
+    """Return how many more phrases are right than wrong."""
+    return 2 * sum(phrases) - len(phrases)
 
 
 def choose_sure_from(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,38 @@ class Segments(Rebuilt):
             doubts=tuple(self.doubts[i] for i in chosen),
             chances=self.chances[chosen],
             embeddings=self.embeddings[chosen],
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Segments]) -> Segments:
+        """Return the segments of all parts, in their order, with the label indices that they have.
+
+        Raises:
+            ValueError: there are no parts, or their images differ in size.
+        """
+        if len(sizes := {part.image_hw for part in parts}) != 1:
+            raise ValueError(f"expected segments of images of one size, got {sorted(sizes)}")
+
+        def column(name: str) -> NDArray[Any]:
+            return np.concatenate([getattr(part, name) for part in parts])
+
+        width = max(part.embeddings.shape[1] for part in parts)
+        embeddings = np.zeros((sum(map(len, parts)), width), np.float32)
+        starts = np.cumsum([0, *map(len, parts)])
+        for start, part in zip(starts, parts, strict=False):
+            embeddings[start : start + len(part), : part.embeddings.shape[1]] = part.embeddings
+        return cls(
+            image_hw=sizes.pop(),
+            masks=tuple(mask for part in parts for mask in part.masks),
+            labels=tuple(label for part in parts for label in part.labels),
+            label_indices=column("label_indices"),
+            scores=column("scores"),
+            boxes_xyxy=column("boxes_xyxy"),
+            track_ids=column("track_ids"),
+            locations=tuple(place for part in parts for place in part.locations),
+            doubts=tuple(doubt for part in parts for doubt in part.doubts),
+            chances=column("chances"),
+            embeddings=embeddings,
         )
 
     def decode_masks(self) -> BoolMask:

@@ -19,8 +19,8 @@ from xsam.sim.annotate import annotate
 from xsam.sim.household import CATEGORIES
 from xsam.sim.render import STUFF_NAMES, render
 from xsam.sim.scene import VALIDATION_SEEDS, sample_scene
-from xsam.sim.words import plural
 from xsam.train.tokenizer import build_tiny_tokenizer
+from xsam.types.nouns import plural
 from xsam.types.requests import PromptKind
 
 SEEDS = VALIDATION_SEEDS[:8]

@@ -26,7 +26,8 @@ from xsam.sim.language import (
     referring_expressions,
 )
 from xsam.sim.near_misses import NEAR_MISS_KINDS, near_misses
-from xsam.sim.words import plural, split_words
+from xsam.sim.words import split_words
+from xsam.types.nouns import plural
 
 WIDTH, HEIGHT = 192, 144
 Objects = tuple[ObjectAnnotation, ...]

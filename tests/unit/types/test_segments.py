@@ -166,3 +166,23 @@ def test_the_better_score_wins_an_overlap(scores: list[float], row: list[int]) -
     ids = _overlapping(scores).label_map()
     assert ids.dtype == np.uint16
     assert ids.tolist() == [row, [0, 0, 0]]
+
+
+def test_segments_of_several_results_are_joined_with_every_column() -> None:
+    """The second part has no embeddings and no tracks: zeros stand for them."""
+    vectors = np.eye(3, dtype=np.float32)[:2]
+    first = _segments(2, track_ids=np.array([7, 9], np.uint32), doubts=("weak", ""), embeddings=vectors)
+    second = _segments(1, locations=(_UNKNOWN,), chances=np.array([0.25], np.float32))
+    joined = Segments.joined([first, second, _segments(0)])
+    assert joined.labels == ("a", "b", "a")
+    assert joined.label_indices.tolist() == [0, 1, 0]
+    assert joined.track_ids.tolist() == [7, 9, 0]
+    assert joined.locations == (None, None, _UNKNOWN)
+    assert joined.doubts == ("weak", "", "")
+    assert joined.chances[2] == 0.25
+    assert joined.embeddings.tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]
+
+
+def test_segments_of_different_images_are_not_joined() -> None:
+    with pytest.raises(ValueError, match="images of one size"):
+        Segments.joined([_segments(1), Segments(image_hw=(8, 8))])

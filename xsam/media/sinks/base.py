@@ -70,27 +70,7 @@ class Sink:
 
 def merged(results: Sequence[SegmentationResult], image_hw: tuple[int, int]) -> Segments:
     """Return the segments of all results together, in the order of the queries."""
-    parts = [result.segments for result in results if len(result.segments)]
-    if len(parts) == 1:
-        return parts[0]
-    if not parts:
-        return Segments(image_hw=image_hw)
-
-    def column(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(part, name) for part in parts])
-
-    return Segments(
-        image_hw=image_hw,
-        masks=tuple(mask for part in parts for mask in part.masks),
-        labels=tuple(label for part in parts for label in part.labels),
-        label_indices=column("label_indices"),
-        scores=column("scores"),
-        boxes_xyxy=column("boxes_xyxy"),
-        track_ids=column("track_ids"),
-        locations=tuple(place for part in parts for place in part.locations),
-        doubts=tuple(doubt for part in parts for doubt in part.doubts),
-        chances=column("chances"),
-    )
+    return Segments.joined([Segments(image_hw=image_hw), *(r.segments for r in results if len(r.segments))])
 
 
 def title_of(queries: Sequence[Query]) -> str:
