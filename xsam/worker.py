@@ -7,6 +7,7 @@ itself stops between stages, through the `on_stage` hook.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import traceback
@@ -89,7 +90,10 @@ class ModelWorker:
         self._queue_size = queue_size
         self._log_error = log_error
         self._owner = owner
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)  # the model's thread waits for it
+        self._sooner = threading.Condition(lock)  # a deadline comes before those that are watched
+        self._watched_until_s = math.inf
         self._waiting: deque[Job[object]] = deque()
         self._background: deque[Job[object]] = deque()
         self._running: Job[object] | None = None
@@ -154,7 +158,8 @@ class ModelWorker:
             else:
                 self._waiting.append(job)  # type: ignore[arg-type]
             positions = self._positions()
-            self._changed.notify_all()
+            self._changed.notify()
+            self._watch(deadline)
         if not background:
             self._report_positions(positions[-1:])
         return job
@@ -192,7 +197,8 @@ class ModelWorker:
             if self._closed:
                 raise NotActiveError(f"{self._owner} is shutting down")
             self._waiting.appendleft(job)  # type: ignore[arg-type]
-            self._changed.notify_all()
+            self._changed.notify()
+            self._watch(job.deadline)
         if not ended.wait(job.deadline.timeout_s):
             job.end(job.deadline.error(job.stage))
             ended.wait()  # somebody has called `end`, so this returns at once
@@ -225,7 +231,8 @@ class ModelWorker:
         self.refuse(NotActiveError(f"{self._owner} is shutting down"))
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._changed.notify()
+            self._sooner.notify()
         until = time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
@@ -238,7 +245,7 @@ class ModelWorker:
                 self._changed.wait_for(lambda: self._waiting or self._background or self._closed)
                 queue = self._waiting or self._background
                 if not queue:
-                    self._changed.notify_all()
+                    self._sooner.notify()
                     return
                 job = self._running = queue.popleft()
                 positions = self._positions()
@@ -288,6 +295,11 @@ class ModelWorker:
             self._log_error(f"error while reporting an outcome:\n{traceback.format_exc()}")
             return False
 
+    def _watch(self, deadline: Deadline) -> None:
+        """Wake the other thread if this deadline is the next one: most requests end long before theirs."""
+        if time.monotonic() + deadline.remaining_s < self._watched_until_s:
+            self._sooner.notify()
+
     def _watch_deadlines(self) -> None:
         while True:
             with self._changed:
@@ -303,7 +315,9 @@ class ModelWorker:
                 if not late:
                     timeouts_s = [job.deadline.timeout_s for job in jobs]
                     del queued, jobs  # a job holds its image and results, and the wait may be long
-                    self._changed.wait(min((s for s in timeouts_s if s is not None), default=None))
+                    wait_s = min((s for s in timeouts_s if s is not None), default=None)
+                    self._watched_until_s = math.inf if wait_s is None else time.monotonic() + wait_s
+                    self._sooner.wait(wait_s)
             for job in late:
                 self._end(job, job.deadline.error(job.stage))
 

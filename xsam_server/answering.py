@@ -23,6 +23,7 @@ from xsam.types.deadline import Deadline, StageHook
 from xsam.types.requests import Query
 from xsam.wire.conversion import request_from_json, result_to_body
 from xsam.wire.models import QueueEvent, RequestBody, ResponseBody, StageEvent, TextEvent
+from xsam.worker import Job
 from xsam_server.events import Outcome, Progress
 from xsam_server.frames import FrameStore, HeldMemory, KeptFrame
 from xsam_server.images import decode, frame_id
@@ -155,13 +156,12 @@ def sent_frame_id(body: RequestBody, image: bytes | None) -> str:
     return identifier
 
 
-def is_read_quickly(incoming: Incoming) -> bool:
-    """Return whether reading a request takes no time worth a thread.
+def is_short_json(request: bytes) -> bool:
+    """Return whether parsing the JSON of a request takes no time worth a thread.
 
-    Images and large JSON would hold up other requests, and a mask of a few bytes may have millions of pixels.
+    Large JSON would hold up other requests, and a mask of a few bytes may have millions of pixels.
     """
-    small = incoming.image is None and len(incoming.request) <= _SMALL_JSON_BYTES
-    return small and b'"mask"' not in incoming.request
+    return len(request) <= _SMALL_JSON_BYTES and b'"mask"' not in request
 
 
 class LocalAnswerer:
@@ -235,31 +235,26 @@ class LocalAnswerer:
     ) -> PendingAnswer:
         """See `Answerer.ask`."""
         loop = asyncio.get_running_loop()
-        began_s = record.elapsed_s
-        if is_read_quickly(incoming):
-            checked, kept = self._prepare(incoming, held, record)
-        else:
-            checked, kept = await loop.run_in_executor(self._threads, self._prepare, incoming, held, record)
-        record.stages_s["prepare"] = record.elapsed_s - began_s
-        self._check_wait(checked.deadline)
         events: asyncio.Queue[Progress | Outcome] = asyncio.Queue()
-        submitted_s = time.monotonic()
 
         def emit(event: Progress | Outcome) -> None:
             with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody listens
                 loop.call_soon_threadsafe(events.put_nowait, event)
 
-        def work(on_stage: StageHook) -> ResponseBody:
-            record.stages_s["queue"] = time.monotonic() - submitted_s
-            return self._segment(checked, kept, record, on_stage, emit if progress else None)
+        began_s = record.elapsed_s
+        checked = self._check(incoming, record) if is_short_json(incoming.request) else None
 
-        def tell_ahead(ahead: int) -> None:
-            if ahead:
-                emit(QueueEvent(ahead=ahead))
+        def admit() -> Job[ResponseBody]:
+            found = checked or self._check(incoming, record)
+            kept = self._frame(found.body, incoming.image, held, record)
+            record.stages_s["prepare"] = record.elapsed_s - began_s
+            return self._submit(found, kept, record, emit, progress=progress)
 
-        job = self.model.worker.submit(
-            work, emit, deadline=checked.deadline, on_queue_position=tell_ahead if progress else None
-        )
+        if checked is not None and incoming.image is None:
+            job = admit()
+        else:
+            # The thread queues it as well: a way back to the event loop would be one more wait for a turn.
+            job = await loop.run_in_executor(self._threads, admit)
 
         def end() -> None:
             if not job.ended:  # it stops at its next stage
@@ -275,16 +270,40 @@ class LocalAnswerer:
         """See `Answerer.wait_s`: those that wait, and the one that runs."""
         return (self._call_s or 0.0) * (self.waiting + 0.5)
 
-    def _prepare(
-        self, incoming: Incoming, held: HeldMemory, record: RequestRecord
-    ) -> tuple[CheckedRequest, KeptFrame]:
+    def _check(self, incoming: Incoming, record: RequestRecord) -> CheckedRequest:
+        """Understand a request, and refuse it if it would wait in vain: before its image is looked at."""
         checked = check_request(incoming.request, record=record, max_deadline_s=self._settings.max_deadline_s)
         model = checked.body.model
         if model is not None and model != self.model_id:
             raise WrongModelError(f"the server holds {self.model_id!r}, not {model!r:.80}")
-        kept = self._frame(checked.body, incoming.image, held, record)
+        self._check_wait(checked.deadline)
+        return checked
+
+    def _submit(
+        self,
+        checked: CheckedRequest,
+        kept: KeptFrame,
+        record: RequestRecord,
+        emit: Callable[[Progress | Outcome], None],
+        *,
+        progress: bool,
+    ) -> Job[ResponseBody]:
+        """Queue a request for the model."""
         checked.deadline.check("prepare")
-        return checked, kept
+        self._check_wait(checked.deadline)  # again: others may have come in the meantime
+        submitted_s = time.monotonic()
+
+        def work(on_stage: StageHook) -> ResponseBody:
+            record.stages_s["queue"] = time.monotonic() - submitted_s
+            return self._segment(checked, kept, record, on_stage, emit if progress else None)
+
+        def tell_ahead(ahead: int) -> None:
+            if ahead:
+                emit(QueueEvent(ahead=ahead))
+
+        return self.model.worker.submit(
+            work, emit, deadline=checked.deadline, on_queue_position=tell_ahead if progress else None
+        )
 
     def _frame(
         self, body: RequestBody, image: bytes | None, held: HeldMemory, record: RequestRecord

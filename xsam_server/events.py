@@ -54,18 +54,22 @@ async def events_until_gone(
     Raises:
         ClientDisconnect: the client has closed the connection.
     """
-    next_event = asyncio.ensure_future(events.get())
+    next_event: asyncio.Future[Progress | Outcome] | None = None
     try:
         while True:
+            if next_event is None and not events.empty():
+                yield events.get_nowait()
+                continue
+            next_event = next_event or asyncio.ensure_future(events.get())
             waited: set[asyncio.Future[Any]] = {next_event, gone}
             await asyncio.wait(waited, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
             if next_event.done():
-                event = next_event.result()
-                next_event = asyncio.ensure_future(events.get())
+                event, next_event = next_event.result(), None
                 yield event
             elif gone.done():
                 raise ClientDisconnect
             else:
                 yield None
     finally:
-        next_event.cancel()
+        if next_event is not None:
+            next_event.cancel()

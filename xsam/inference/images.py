@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
 
 MAX_FILE_BYTES = 1 << 30
+_EXIF_ORIENTATION = 0x0112
 MAX_CLIP_FRAMES = 64  # as many as the language model of X2SAM was shown at most
 
 # What Pillow reads where OpenCV gives up. Not all it knows: for EPS it would start Ghostscript.
@@ -269,9 +270,10 @@ def _pillow_pixels(image: Any, name: str) -> NDArray[np.uint8]:
             f"{name} has more than 8 bits in a channel", hint="pass the path of the file, or 8-bit pixels"
         )
     try:
-        turned = ImageOps.exif_transpose(image)
+        upright = image.getexif().get(_EXIF_ORIENTATION, 1) == 1
+        turned = image if upright else ImageOps.exif_transpose(image)  # which copies in any case
         if turned.mode == "P":  # Pillow warns if a palette with transparency becomes RGB at once
             turned = turned.convert("RGBA")
-        return np.array(turned.convert("RGB"), np.uint8)
+        return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"), np.uint8)
     except (OSError, ValueError, SyntaxError) as error:  # Pillow decodes lazily
         raise InvalidImageError(f"cannot decode {name}: {error}") from error

@@ -21,7 +21,7 @@ from xsam.errors import (
     XSamError,
 )
 from xsam.types.deadline import Deadline
-from xsam_server.answering import CheckedRequest, PendingAnswer, check_request, is_read_quickly, sent_frame_id
+from xsam_server.answering import CheckedRequest, PendingAnswer, check_request, is_short_json, sent_frame_id
 from xsam_server.events import Outcome, Progress
 from xsam_server.fleet.lines import read_line
 from xsam_server.fleet.options import FleetOptions
@@ -129,7 +129,7 @@ class RemoteAnswerer:
         self, incoming: Incoming, *, record: RequestRecord, held: HeldMemory, progress: bool
     ) -> PendingAnswer:
         """See `Answerer.ask`."""
-        if is_read_quickly(incoming):
+        if incoming.image is None and is_short_json(incoming.request):
             checked, key = self._read(incoming, record)
         else:
             checked, key = await asyncio.to_thread(self._read, incoming, record)
