@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 
-_EXTRA = frozenset({"anyio", "httpx", "langchain_core", "mcp", "mcp_types", "pydantic", "typer", "uvicorn"})
+_EXTRA = frozenset(
+    {"anyio", "h11", "httpx", "langchain_core", "mcp", "mcp_types", "pydantic", "typer", "uvicorn"}
+)
 
 try:
     from xsam_agent_tools.mcp.server import build_server, main

@@ -77,6 +77,8 @@ def test_a_request_that_would_wait_in_vain_is_refused_at_once(engine: FakeEngine
         refused = ask(IMAGE, deadline_s=0.4)
         assert (refused.status_code, refused.json()["code"]) == (429, "QUEUE_FULL")
         assert "with 1 requests ahead" in refused.json()["message"]
+        damaged = ask(IMAGE[:-20], deadline_s=0.4)
+        assert damaged.json()["code"] == "QUEUE_FULL", "its image is not decoded in vain"
         engine.free.set()
         assert [answer.result().status_code for answer in answers] == [200] * 2
 

@@ -112,6 +112,20 @@ def test_deadlines_hold_while_the_model_is_stuck(
     assert worker.waiting == 0, "a job that has ended must not count for the queue"
 
 
+@pytest.mark.parametrize("first_s", [None, 3600.0])
+def test_a_deadline_holds_that_comes_before_those_that_are_watched(
+    worker: ModelWorker, gate: Gate, eventually: Eventually, first_s: float | None
+) -> None:
+    outcomes: list[Any] = []
+    worker.submit(gate, lambda _: None, deadline=Deadline(first_s))
+    assert gate.entered.wait(5.0)
+    for allowed_s in (0.2, 0.1):
+        worker.submit(lambda _: "late", outcomes.append, deadline=Deadline(allowed_s))
+    eventually(lambda: len(outcomes) == 2, "both refusals", 5.0)
+    assert all(isinstance(outcome, DeadlineExceededError) for outcome in outcomes)
+    assert "0.1 s" in outcomes[0].message
+
+
 def test_a_job_that_has_ended_stops_at_its_next_stage(worker: ModelWorker, eventually: Eventually) -> None:
     stages: list[int] = []
 

@@ -128,6 +128,7 @@ def uvicorn_server(
         http=bounded_protocol(request_within_s=request_within_s, max_waiting=max_waiting),
         ws="none",
         log_level="warning",
+        access_log=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=graceful_s,
         ssl_certfile=None if tls is None else tls[0],
