@@ -9,6 +9,7 @@
   asks between them as well, as sessions do (`PropagationOptions.eager`), in `truth_keyframe_share` of frames.
 * `id_switches_per_100`: how often the track id of an object changes, per object and 100 frames, with
   keyframes every 10 frames; `id_switches_per_100_every_frame` and `truth_id_switches_per_100` accordingly.
+  `id_transfers_per_100…`: how often a track id goes over to another object.
 * `ms_per_propagated_frame`: median CPU time of a frame without the model; `ms_per_model_frame`: with it.
 * `n`: clips; `frames`; `object_frames`: objects in all frames; `failed`: frames without an answer.
 
@@ -67,6 +68,7 @@ class TrackScores:
     overlaps: list[float] = field(default_factory=list)  # J of each object in each frame
     boundaries: list[float] = field(default_factory=list)
     switches: int = 0
+    transfers: int = 0
 
     @property
     def j(self) -> float:
@@ -84,6 +86,10 @@ class TrackScores:
     def switches_per_100(self) -> float:
         return 100.0 * self.switches / len(self.overlaps) if self.overlaps else 0.0
 
+    @property
+    def transfers_per_100(self) -> float:
+        return 100.0 * self.transfers / len(self.overlaps) if self.overlaps else 0.0
+
     def add_clip(self, truths: Sequence[dict[int, MaskRle]], found: Sequence[dict[int, MaskRle]]) -> None:
         """Score a clip.
 
@@ -95,6 +101,7 @@ class TrackScores:
         tracks = sorted({key for frame in found for key in frame})
         sums = np.zeros((len(objects), len(tracks)))
         last: dict[int, int] = {}
+        owner: dict[int, int] = {}
         for truth, masks in zip(truths, found, strict=True):
             ids, names = list(truth), list(masks)
             iou = MaskRle.iou_matrix([truth[i] for i in ids], [masks[n] for n in names])
@@ -104,6 +111,8 @@ class TrackScores:
                 if iou[row, column] >= _SAME_OBJECT_IOU:
                     self.switches += last.get(ids[row], names[column]) != names[column]
                     last[ids[row]] = names[column]
+                    self.transfers += owner.get(names[column], ids[row]) != ids[row]
+                    owner[names[column]] = ids[row]
         rows, columns = linear_sum_assignment(sums, maximize=True)
         track_of = {objects[row]: tracks[column] for row, column in zip(rows, columns, strict=True)}
         for truth, masks in zip(truths, found, strict=True):
@@ -135,7 +144,9 @@ class _Run:
         elapsed_s = time.process_time() - started_s
         self.failed += not result.answered
         (self.asked_s if result.carried is None else self.carried_s).append(elapsed_s)
-        ids = self._tracker.update(result.segments, stamp_s=item.frame.stamp_ns * 1e-9)
+        ids = self._tracker.update(
+            result.segments, stamp_s=item.frame.stamp_ns * 1e-9, keyframe_ns=result.keyframe_ns
+        )
         self.results.append(replace(result, segments=replace(result.segments, track_ids=ids)))
         self._found.append(dict(zip(ids.tolist(), result.segments.masks, strict=True)))
 
@@ -206,9 +217,13 @@ def evaluate_clips(
         found[f"truth_jf_loss_{cadence}"] = round(
             scores["truth_every_frame"].jf - scores[f"truth_keyframe_{cadence}"].jf, 4
         )
-    found["id_switches_per_100"] = round(scores["keyframe_10"].switches_per_100, 4)
-    found["id_switches_per_100_every_frame"] = round(scores["every_frame"].switches_per_100, 4)
-    found["truth_id_switches_per_100"] = round(scores["truth_keyframe_10"].switches_per_100, 4)
+    for kind in ("switches", "transfers"):
+        for key, name in (
+            (f"id_{kind}_per_100", "keyframe_10"),
+            (f"id_{kind}_per_100_every_frame", "every_frame"),
+            (f"truth_id_{kind}_per_100", "truth_keyframe_10"),
+        ):
+            found[key] = round(getattr(scores[name], f"{kind}_per_100"), 4)
     found["truth_keyframe_share"] = round(asked_in_truth / frames, 3) if frames else None
     found["ms_per_propagated_frame"] = _median_ms(carried_s)
     found["ms_per_model_frame"] = _median_ms(asked_s)

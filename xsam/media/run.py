@@ -232,7 +232,7 @@ def _known(
             hint="remove results.jsonl to start again",
         ) from error
     if trackers is not None:
-        trackers.update(source, results)
+        trackers.resume(source, results)
     needing = [sink for sink in sinks if sink.needs_all_frames]
     if needing:
         item = SegmentedFrame(source=source, frame=source.load([]), results=tuple(results))
@@ -258,14 +258,25 @@ class _Trackers:
 
     def update(self, source: SourceFrame, results: Sequence[SegmentationResult]) -> list[SegmentationResult]:
         """Return the results with track ids; a new sequence starts without objects."""
-        if source.sequence != self._sequence:
-            self._sequence = source.sequence
-            for tracker in self._trackers:
-                tracker.reset()
+        self._begin(source.sequence)
         stamp_s = source.stamp_ns * 1e-9
         tracked = []
         for number, (result, tracker) in enumerate(zip(results, self._trackers, strict=True)):
-            ids = tracker.update(result.segments, stamp_s=stamp_s)
+            ids = tracker.update(result.segments, stamp_s=stamp_s, keyframe_ns=result.keyframe_ns)
             ids = np.where(ids, (ids - 1) * self._count + number + 1, 0).astype(np.uint32)
             tracked.append(replace(result, segments=replace(result.segments, track_ids=ids)))
         return tracked
+
+    def resume(self, source: SourceFrame, results: Sequence[SegmentationResult]) -> None:
+        """Go through the results of an earlier run, so that objects keep the ids that they have there."""
+        self._begin(source.sequence)
+        for number, (result, tracker) in enumerate(zip(results, self._trackers, strict=True)):
+            ids = result.segments.track_ids.astype(np.int64)
+            own = np.where(ids, (ids - 1 - number) // self._count + 1, 0).astype(np.uint32)
+            tracker.update(result.segments, stamp_s=source.stamp_ns * 1e-9, known_ids=own)
+
+    def _begin(self, sequence: str) -> None:
+        if sequence != self._sequence:
+            self._sequence = sequence
+            for tracker in self._trackers:
+                tracker.reset()

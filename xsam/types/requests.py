@@ -301,6 +301,11 @@ class SegmentationResult:
         return self.status in (Status.FOUND, Status.UNSURE, Status.NOT_FOUND)
 
     @property
+    def keyframe_ns(self) -> int:
+        """Stamp of the frame that the model segmented: this one, unless the masks were carried over."""
+        return self.stamp_ns if self.carried is None else self.carried.keyframe_ns
+
+    @property
     def masks(self) -> BoolMask:
         """All masks as bool (N, H, W)."""
         return self.segments.decode_masks()

@@ -22,7 +22,8 @@ class Segments(Rebuilt):
     for every segment. `dataclasses.replace` adds them to segments. `doubts` says for each segment, in words,
     what speaks against it; left out, nothing does. `chances` says how often such answers of the model are
     right, in [0, 1], where that was measured. `embeddings` are the unit vectors by which a model tells
-    objects apart, for `xsam.spatial.tracking`; they never leave the process.
+    objects apart, and `origins` says for masks that were carried over which segment of the keyframe each was;
+    both are for `xsam.spatial.tracking` and never leave the process.
     """
 
     image_hw: tuple[int, int]
@@ -39,6 +40,7 @@ class Segments(Rebuilt):
     )  # (N,) NaN = unknown
     # (N, D), zeros for a segment without; (N, 0) if the model gives none
     embeddings: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    origins: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))  # (N,) -1 = none
 
     def __post_init__(self) -> None:
         count = len(self.masks)
@@ -48,6 +50,8 @@ class Segments(Rebuilt):
             object.__setattr__(self, "chances", np.full(count, np.nan, np.float32))
         if self.embeddings.size == 0:
             object.__setattr__(self, "embeddings", np.zeros((count, 0), np.float32))
+        if self.origins.size == 0:
+            object.__setattr__(self, "origins", np.full(count, -1, np.int32))
         object.__setattr__(self, "locations", tuple(self.locations) or (None,) * count)
         object.__setattr__(self, "doubts", tuple(self.doubts) or ("",) * count)
         shapes = {
@@ -60,12 +64,14 @@ class Segments(Rebuilt):
             "doubts": len(self.doubts) == count,
             "chances": self.chances.shape == (count,),
             "embeddings": self.embeddings.ndim == 2 and len(self.embeddings) == count,
+            "origins": self.origins.shape == (count,),
             "masks": all((m.height, m.width) == self.image_hw for m in self.masks),
         }
         wrong = [name for name, right in shapes.items() if not right]
         if wrong:
             raise ValueError(f"segments do not fit together ({count} masks): {', '.join(wrong)}")
-        for name in ("label_indices", "scores", "boxes_xyxy", "track_ids", "chances", "embeddings"):
+        columns = ("label_indices", "scores", "boxes_xyxy", "track_ids", "chances", "embeddings", "origins")
+        for name in columns:
             object.__setattr__(self, name, owned(getattr(self, name)))
 
     def __len__(self) -> int:
@@ -89,6 +95,7 @@ class Segments(Rebuilt):
             doubts=tuple(self.doubts[i] for i in chosen),
             chances=self.chances[chosen],
             embeddings=self.embeddings[chosen],
+            origins=self.origins[chosen],
         )
 
     @classmethod

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from xsam.types.masks import MaskCrop, MaskRle
 from xsam.video.motion import Field, Motion, Plane, displaced, grid_hw, sample
+from xsam.video.outline import Outline
 
 _MARGIN = 4  # cells around an object that its field covers
 _SMOOTHING = (9, 9)  # cells
@@ -44,6 +45,7 @@ class CarriedMask:
 
     Attributes:
         mask: in the keyframe, in pixels.
+        outline: of it.
         coverage: (h, w) in the keyframe, share of each cell from 0 to 1.
         gray: (h, w) of the keyframe.
         image_hw: (H, W) in pixels.
@@ -57,6 +59,7 @@ class CarriedMask:
     """
 
     mask: MaskCrop
+    outline: Outline
     coverage: Plane
     gray: NDArray[np.uint8]
     image_hw: tuple[int, int]
@@ -69,8 +72,8 @@ class CarriedMask:
     agreement: float = 1.0
 
     @classmethod
-    def of(cls, mask: MaskRle, gray: NDArray[np.uint8]) -> CarriedMask | None:
-        """Begin with a mask of a keyframe; None if it is empty."""
+    def of(cls, mask: MaskRle, gray: NDArray[np.uint8], rgb: NDArray[np.uint8]) -> CarriedMask | None:
+        """Begin with a mask of a keyframe, which is given in cells and in pixels; None if it is empty."""
         image_hw = (mask.height, mask.width)
         crop = mask.crop()
         if not crop.pixels.size:
@@ -86,6 +89,7 @@ class CarriedMask:
         shape = (window[0].stop - window[0].start, window[1].stop - window[1].start, 2)
         return cls(
             mask=crop,
+            outline=Outline.of(crop, rgb),
             coverage=coverage,
             gray=gray,
             image_hw=image_hw,
@@ -97,7 +101,7 @@ class CarriedMask:
 
     @property
     def nbytes(self) -> int:
-        arrays = (self.mask.pixels, self.coverage, self.offsets, self.visible, self.flow)
+        arrays = (self.mask.pixels, self.outline.planes, self.coverage, self.offsets, self.visible, self.flow)
         return sum(array.nbytes for array in arrays)
 
     @property
@@ -177,8 +181,8 @@ class CarriedMask:
         gray = np.abs(motion.gray[window][chosen].astype(np.float32) - shown)
         return float(flow.sum() / _OTHER_MOTION + gray.sum() / _GRAY_TOLERANCE)
 
-    def pixels(self) -> MaskCrop:
-        """Return the mask in the newest frame, in pixels."""
+    def pixels(self, rgb: NDArray[np.uint8]) -> MaskCrop:
+        """Return the mask in the newest frame, whose pixels (H, W, 3) are given."""
         (image_height, image_width), (height, width) = self.image_hw, self.coverage.shape
         cell_x, cell_y = image_width / width, image_height / height
         rows, columns = self.window
@@ -198,12 +202,16 @@ class CarriedMask:
             cv2.warpAffine(self.offsets, to_cells, size, flags=flags, borderMode=border), np.float32
         )
         offsets *= np.array([cell_x, cell_y], np.float32)
-        places = displaced(offsets, (left - self.mask.left, top - self.mask.top))
-        pixels = sample(self.mask.pixels.view(np.uint8) * np.uint8(255), places, outside=0.0) > 127
+        places = displaced(offsets, (left - self.outline.left, top - self.outline.top))
+        planes = sample(self.outline.planes, places, outside=0.0) > 127
+        pixels = np.ascontiguousarray(planes[..., 0])
         if self.covered is not None:
             covered = cv2.warpAffine(self.covered.view(np.uint8) * 255, to_cells, size, flags=flags)
             pixels &= covered <= 127
-        return MaskCrop(top=top, left=left, pixels=pixels)
+        shown = rgb[top : top + size[1], left : left + size[0]]
+        return MaskCrop(
+            top=top, left=left, pixels=self.outline.settled(pixels, doubtful=planes[..., 1], rgb=shown)
+        )
 
 
 def behind(masks: Sequence[CarriedMask | None], motion: Motion) -> tuple[CarriedMask | None, ...]:
@@ -235,9 +243,17 @@ def behind(masks: Sequence[CarriedMask | None], motion: Motion) -> tuple[Carried
     return tuple(result)
 
 
-def cut(masks: Sequence[CarriedMask | None]) -> list[MaskCrop | None]:
-    """Return the pixels of all masks, each without what covers it; None for one that is out of view."""
-    crops = [None if mask is None else mask.pixels() for mask in masks]
+def cut(masks: Sequence[CarriedMask | None], rgb: NDArray[np.uint8]) -> list[MaskCrop | None]:
+    """Return the pixels of all masks in the newest frame, each without what covers it.
+
+    Args:
+        masks: carried to that frame.
+        rgb: (H, W, 3) of it.
+
+    Returns:
+        For each mask a crop, None for one that is out of view.
+    """
+    crops = [None if mask is None else mask.pixels(rgb) for mask in masks]
     return [
         None if mask is None or crop is None else _without(crop, [crops[front] for front in mask.fronts])
         for mask, crop in zip(masks, crops, strict=True)

@@ -177,7 +177,7 @@ class Propagation:
             return query
         assert self._frame is not None
         best: dict[int, MaskCrop] = {}
-        for index, crop in enumerate(cut(self._masks)):
+        for index, crop in enumerate(cut(self._masks, self._frame.rgb)):
             mask = self._masks[index]
             number = int(answer.segments.label_indices[index])
             if crop is None or mask is None or number in best:
@@ -236,7 +236,7 @@ class Propagation:
         assert self._gray is not None
         self._refusal = None
         self._wanted = False
-        masks = [CarriedMask.of(mask, held.gray) for mask in answer.segments.masks]
+        masks = [CarriedMask.of(mask, held.gray, held.frame.rgb) for mask in answer.segments.masks]
         if held.frames:
             motion = held.as_motion(self._gray)
             places = displaced(motion.backward)
@@ -254,7 +254,8 @@ class Propagation:
         if not since.frames:
             return answer
         age_s = (frame.stamp_ns - since.frame.stamp_ns) * 1e-9
-        crops = {index: crop for index, crop in enumerate(cut(self._masks)) if crop is not None}
+        cut_masks = cut(self._masks, frame.rgb)
+        crops = {index: crop for index, crop in enumerate(cut_masks) if crop is not None}
         kept = list(crops)
         confidences = [self._confidence(mask) for index in kept if (mask := self._masks[index])]
         masks = tuple(
@@ -263,7 +264,11 @@ class Propagation:
         )
         boxes = np.array([mask.crop().box_xyxy for mask in masks], np.float32).reshape(-1, 4)
         segments = replace(
-            answer.segments[np.array(kept, np.intp)], masks=masks, boxes_xyxy=boxes, locations=()
+            answer.segments[np.array(kept, np.intp)],
+            masks=masks,
+            boxes_xyxy=boxes,
+            locations=(),
+            origins=np.array(kept, np.int32),
         )
         refusal = self._refusal
         notes = () if refusal is None else (f"the last keyframe has no answer: {refusal.message}",)

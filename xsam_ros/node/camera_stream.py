@@ -58,7 +58,9 @@ class TrackIds:
 
     def add_to(self, index: int, result: SegmentationResult) -> SegmentationResult:
         """Return the result of the query at `index` with track ids."""
-        own = self._trackers[index].update(result.segments, stamp_s=result.stamp_ns * 1e-9)
+        own = self._trackers[index].update(
+            result.segments, stamp_s=result.stamp_ns * 1e-9, keyframe_ns=result.keyframe_ns
+        )
         ids = np.where(own > 0, (own.astype(np.int64) - 1) * len(self._trackers) + index + 1, 0)
         return replace(result, segments=replace(result.segments, track_ids=ids.astype(np.uint32)))
 

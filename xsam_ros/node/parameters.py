@@ -124,7 +124,7 @@ class NodeParameters:
         change=Change.ANY_TIME,
     )
     track_lost_s: float = parameter(
-        1.0,
+        2.0,
         "In streams, how long an object may be out of sight and keep its track id. A change applies to "
         "streams that start later.",
         unit="s",

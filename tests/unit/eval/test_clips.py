@@ -85,7 +85,15 @@ def test_two_tracks_that_swap_objects_are_two_switches() -> None:
     truth = _clip({1: 10, 2: 100}, {1: 10, 2: 100})
     scores = TrackScores()
     scores.add_clip(truth, _clip({7: 10, 8: 100}, {8: 10, 7: 100}))
-    assert scores.switches == 2
+    assert (scores.switches, scores.transfers) == (2, 2)
+
+
+def test_an_id_that_goes_over_to_another_object_is_a_transfer() -> None:
+    """Object 2 has no id before, so that none of its own changes; that of object 1 now lies."""
+    scores = TrackScores()
+    scores.add_clip(_clip({1: 10, 2: 100}, {1: 10, 2: 100}), _clip({7: 10}, {7: 100}))
+    assert (scores.switches, scores.transfers) == (0, 1)
+    assert scores.transfers_per_100 == pytest.approx(25.0)
 
 
 def test_nothing_found_is_zero() -> None:

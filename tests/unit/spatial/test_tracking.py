@@ -324,3 +324,79 @@ def test_a_new_object_never_gets_the_id_of_a_tracked_one() -> None:
         assert len(set(ids)) == len(ids)
         assert 0 not in ids
     assert _update(tracker, 0.4, _disc(31.0), _disc(80.0)) == [1, 3]
+
+
+# ----------------------------------------------------------------------- masks that are wrong for a frame
+
+
+def test_a_stray_fragment_does_not_throw_an_object_off_its_course() -> None:
+    """The mean of such a mask leaps, and what was taken for a speed led away from the object."""
+    tracker = InstanceTracker()
+    for index, fragment in enumerate([False, False, True, False, True, False, False]):
+        mask = _disc(40.0 + index)
+        if fragment:
+            mask |= _disc(150.0, radius_px=7.0)
+        assert _update(tracker, index * 0.1, mask) == [1]
+
+
+def test_masks_that_are_joined_for_a_moment() -> None:
+    """The model gives two neighbors one mask, then tells them apart again: both keep their ids."""
+    tracker = InstanceTracker()
+    first, second = _disc(40.0), _disc(120.0)
+    for index in range(4):
+        assert _update(tracker, index * 0.1, first, second) == [1, 2]
+    joined = _update(tracker, 0.4, first | second)
+    assert len(joined) == 1
+    for index in range(5, 8):
+        assert _update(tracker, index * 0.1, first, second) == [1, 2]
+
+
+def test_what_looks_the_same_may_have_come_farther() -> None:
+    """A small object that was not found for a while, without a known speed, one and a half sizes on."""
+    same, other = (1.0, 0.0), (0.0, 1.0)
+    for embedding, x, expected in ((same, 70.0, [1]), (other, 70.0, [2]), (same, 140.0, [2])):
+        tracker = InstanceTracker()
+        assert tracker.update(_embedded([_disc(40.0)], same), stamp_s=0.0).tolist() == [1]
+        assert tracker.update(_segments([]), stamp_s=0.2).tolist() == []
+        assert tracker.update(_embedded([_disc(x)], embedding), stamp_s=0.4).tolist() == expected
+
+
+# ------------------------------------------------------------------------------------- carried masks
+
+
+def test_carried_masks_keep_the_ids_of_their_keyframe() -> None:
+    """Both have moved onto the other's place: by overlap they would swap, but it is known which is which."""
+    tracker = InstanceTracker()
+    keyframe = _segments([_disc(50.0), _disc(75.0)])
+    assert tracker.update(keyframe, stamp_s=0.0, keyframe_ns=7).tolist() == [1, 2]
+    swapped = _segments([_disc(74.0), _disc(51.0)])
+    carried = replace(swapped, origins=np.array([0, 1], np.int32))
+    assert tracker.update(carried, stamp_s=0.1, keyframe_ns=7).tolist() == [1, 2]
+    for step in range(2, 9):  # until they stand still there
+        assert tracker.update(carried, stamp_s=step * 0.1, keyframe_ns=7).tolist() == [1, 2]
+    # Of another keyframe, the numbers mean something else.
+    other = replace(_segments([_disc(51.0), _disc(74.0)]), origins=np.array([0, 1], np.int32))
+    assert tracker.update(other, stamp_s=0.9, keyframe_ns=8).tolist() == [2, 1]
+    assert tracker.update(carried, stamp_s=1.0, keyframe_ns=8).tolist() == [2, 1]
+
+
+def test_a_carried_mask_that_was_out_of_view_for_a_moment() -> None:
+    tracker = InstanceTracker()
+    assert tracker.update(_segments([_disc(30.0), _disc(120.0)]), stamp_s=0.0, keyframe_ns=7).tolist() == [
+        1,
+        2,
+    ]
+    assert tracker.update(_segments([]), stamp_s=0.1, keyframe_ns=7).tolist() == []
+    back = replace(_segments([_disc(80.0)]), origins=np.array([1], np.int32))
+    assert tracker.update(back, stamp_s=0.2, keyframe_ns=7).tolist() == [2]
+
+
+def test_frames_that_were_gone_through_before_keep_their_ids() -> None:
+    """A run is resumed: what was saved of its frames says less than the frames themselves did."""
+    tracker = InstanceTracker()
+    known = np.array([4, 9], np.uint32)
+    ids = tracker.update(_segments([_disc(30.0), _disc(90.0)]), stamp_s=0.0, known_ids=known)
+    assert ids.tolist() == [4, 9]
+    assert _update(tracker, 0.1, _disc(91.0), _disc(31.0), _disc(140.0)) == [9, 4, 10]
+    with pytest.raises(ValueError, match="known ids"):
+        tracker.update(_segments([]), stamp_s=0.2, known_ids=known)
