@@ -19,6 +19,7 @@ from benchmarks.agent.scripting import (
     call,
     ids_of,
     is_confirmed,
+    may_be_more,
     search,
     without,
 )
@@ -107,6 +108,7 @@ def _inventory(request: ParsedRequest) -> Script:
     for name in list(counts):
         if counts[name] != len(_certain(named, name)):
             left += counts.pop(name)
+    left += may_be_more(seen) or may_be_more(named)
     return _listed(counts, unsure=left)
 
 
@@ -146,7 +148,8 @@ def _count(request: ParsedRequest) -> Script:
     seen = yield call("segment_everything")
     number, again = len(_certain(found)), seen.get("counts", {}).get(name, 0)
     doubtful = [*_doubtful(found), *(item for item in _doubtful(seen) if item["label"] == name)]
-    return f"ANSWER: {number}" if number == again and not doubtful else UNSURE
+    certain = number == again and not doubtful and not may_be_more(found) and not may_be_more(seen)
+    return f"ANSWER: {number}" if certain else UNSURE
 
 
 def _extreme(request: ParsedRequest) -> Script:
@@ -159,7 +162,7 @@ def _middle(request: ParsedRequest) -> Script:
     """Take the one between the leftmost and the rightmost of exactly three."""
     found = yield call("segment_objects", queries=[singular(request.noun)])
     ids = _certain(found)
-    if len(ids) != 3 or _doubtful(found) or found.get("truncated"):
+    if len(ids) != 3 or _doubtful(found) or found.get("truncated") or may_be_more(found):
         return UNSURE
     left = yield from _extreme_of(ids, "leftmost")
     right = yield from _extreme_of(ids, "rightmost")

@@ -22,6 +22,7 @@ from benchmarks.agent.scripting import (
     ToolResult,
     call,
     ids_of,
+    may_be_more,
     search,
     without,
 )
@@ -103,6 +104,8 @@ def follow_hints(text: str) -> Script:
         ids = [i for i in ids if request.color and request.color in found.get("differ", {}).get(i, "")]
         if len(ids) != 1:
             return "Several fit; which one do you mean? ANSWER: ask"
+    elif not request.color and may_be_more(found):
+        return "There may be more than one; which one do you mean? ANSWER: ask"
     elif request.color and not (yield from _has_color(ids[0], request.color)):
         return "There is one, but not in that color. ANSWER: none"
     if request.kind == "place":
@@ -143,7 +146,7 @@ def _in_order(request: ParsedRequest) -> Script:
     """Find all of a kind and let geometry put them in order."""
     found = yield from search([request.noun], elsewhere=False)
     ids = ids_of(found)
-    if len(ids) < request.rank:
+    if len(ids) < request.rank or may_be_more(found):
         return without(found) if not ids else UNSURE
     relation = f"{request.other}most"
     compared = yield call("compare_objects", object_ids=ids[:10], relation=relation)

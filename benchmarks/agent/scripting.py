@@ -87,6 +87,11 @@ def is_confirmed(result: ToolResult, queries: Sequence[str]) -> Generator[Planne
     return bool(best) and any(best in query for query in queries)
 
 
+def may_be_more(result: ToolResult) -> bool:
+    """Return whether a result warns of objects that it does not show."""
+    return "weak signs of" in result.get("hint", "")
+
+
 def suggested_call(result: ToolResult) -> PlannedCall | None:
     """Parse the call that a result suggests in `next`; None when there is none."""
     text = result.get("next", "")

@@ -12,6 +12,7 @@ from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.naming import completed
+from xsam.inference.overlooked import with_overlooked
 from xsam.inference.places import corrected
 from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
@@ -78,6 +79,8 @@ class Composer:
         )
         if marks_here:
             result = with_mark_doubts(result, prompt.task)
+        if calibration is not None and not of_video:
+            result = with_overlooked(result, prompt.task, census)
         return result if prompt.distinct is prompt.query else with_names_of(result, prompt.query)
 
     def plain(
