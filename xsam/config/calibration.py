@@ -23,7 +23,7 @@ MAX_CATEGORIES = 1000
 _CLIP = 0.01  # shares are clipped to [0.01, 0.99] before their logarithm
 _CENSUS_CLIP = 0.05  # for the scores of a census, which lists nothing below
 
-EVIDENCE = ("score", "named", "rival", "firmness", "runner_up")
+EVIDENCE = ("score", "named", "rival", "firmness", "runner_up", "alone", "kin")
 """Names of the evidence about a segment: each a share in [0, 1], with a weight."""
 
 _INSTANCE_KINDS: tuple[Kind, ...] = ("category", "categories", "layout", "look_alike")
@@ -42,6 +42,9 @@ class EvidenceWeights:
         rival: weight of the best score of any other category on this mask.
         firmness: weight of the share of the mask that stays when its threshold rises.
         runner_up: weight of the best score of another mask for the same words.
+        alone: weight of one divided by the number of segments in the result.
+        kin: weight of the share of the objects of its category, as the census names it, that are in the
+            result; one half where there is only one.
     """
 
     bias: float = 0.0
@@ -50,6 +53,8 @@ class EvidenceWeights:
     rival: float = 0.0
     firmness: float = 0.0
     runner_up: float = 0.0
+    alone: float = 0.0
+    kin: float = 0.0
 
     def chance(self, evidence: Mapping[str, float]) -> float:
         """Return the probability that a segment is right.

@@ -53,6 +53,21 @@ class Census:
                     found[label] = max(found.get(label, 0.0), score * overlap)
         return found
 
+    def kin(self, masks: Sequence[MaskRle]) -> tuple[float, ...]:
+        """Return for each mask of an answer the share of the objects of its category that the answer shows.
+
+        Its category is the best label on it; 0.5 if it has none, or is the only object of it.
+        """
+        names = [
+            max(here, key=lambda label: here[label]) if (here := self.on(mask)) else "" for mask in masks
+        ]
+        shares = {"": 0.5}
+        for name in dict.fromkeys(names):
+            own = self.objects(name) if name else ()
+            shown = MaskRle.iou_matrix([self.masks[index] for index in own], masks) > SAME_PIXELS
+            shares[name] = float(shown.any(axis=1).mean()) if len(own) > 1 else 0.5
+        return tuple(shares[name] for name in names)
+
     def objects(self, noun: str, *, least: float = MIN_CANDIDATE_SCORE) -> tuple[int, ...]:
         """Return the indices of the objects that a noun names, each once; of all objects for "object".
 

@@ -10,7 +10,13 @@ A segment is compared with what the census of the frame says of the same pixels:
 and with what the network itself says for it (`MaskSupport`):
 
 * `firmness`: how little the outline depends on the threshold of the mask;
-* `runner_up`: the best score of another mask for the same words.
+* `runner_up`: the best score of another mask for the same words;
+
+and with the rest of the answer:
+
+* `alone`: one divided by the number of segments;
+* `kin`: the share of the objects of its category that are in the answer: "what can I drink from?" means all
+  of the mugs or none.
 
 `Calibration.chance` turns these and the segment's own score into the chance that it is right. Phrases that
 compare objects are checked against the outlines of the census (`xsam.spatial.phrases`). Without a
@@ -64,6 +70,8 @@ class Evidence:
     rival_label: str
     firmness: float = 1.0
     runner_up: float = 0.0
+    alone: float = 1.0
+    kin: float = 0.5
 
 
 def evidence_of(
@@ -83,9 +91,10 @@ def evidence_of(
         segments.masks,
         support.firmness or (1.0,) * len(segments),
         support.runners_up or (0.0,) * len(segments),
+        census.kin(segments.masks),
         strict=True,
     )
-    for label, score, mask, firmness, runner_up in columns:
+    for label, score, mask, firmness, runner_up, kin in columns:
         here = census.on(mask) if task in CHECKED_TASKS else {}
         if task is Task.VISUAL_GROUNDED:
             name = marked.get(label)
@@ -102,6 +111,8 @@ def evidence_of(
                 rival_label=rival_label,
                 firmness=firmness,
                 runner_up=runner_up,
+                alone=1 / len(segments),
+                kin=kin,
             )
         )
     return found
@@ -298,6 +309,7 @@ def _of_its_kind(evidence: Evidence) -> Evidence:
 
     The model is bad at places, so its score for the whole phrase says little: the place is checked by itself.
     """
+    evidence = replace(evidence, kin=0.5)  # one of its kind is meant
     if evidence.kind == "object":  # "the leftmost object": of whatever kind
         return replace(evidence, score=1.0)
     return replace(evidence, kind="category", score=max(evidence.score, evidence.named))

@@ -145,6 +145,35 @@ def test_a_soft_outline_speaks_against_a_segment(firmness: float, status: Status
     assert check(result, census_with(), calibration=calibration, support=support).status is status
 
 
+@pytest.mark.parametrize(("answered", "chance"), [(1, 0.5), (2, 0.99)])
+def test_an_answer_with_one_of_two_mugs_is_in_doubt(answered: int, chance: float) -> None:
+    """What one can drink from is all of the mugs or none; the vase, the only one, says nothing."""
+    calibration = replace(KNOWN, weights={"question": EvidenceWeights(kin=1.0)})
+    mugs = [("mug", 0.9, box(0)), ("mug", 0.8, box(50))]
+    census = census_with(*mugs, ("vase", 0.9, box(100)))
+    found = [*(mug[2] for mug in mugs[:answered]), box(100)]
+    query = Query(text="what can i drink from?")
+    result = check(
+        result_of(query, *((query.text, 0.9, mask) for mask in found)), census, calibration=calibration
+    )
+    assert result.segments.chances.tolist() == pytest.approx([*[chance] * answered, 0.5])
+
+
+def test_one_of_several_answers_counts_less() -> None:
+    calibration = replace(KNOWN, weights={"question": EvidenceWeights(alone=1.0)})
+    query = Query(text="what can i drink from?")
+    one, two = (
+        check(
+            result_of(query, *((query.text, 0.9, box(60 * place)) for place in range(count))),
+            census_with(),
+            calibration=calibration,
+        ).segments.chances
+        for count in (1, 2)
+    )
+    assert one.tolist() == pytest.approx([0.99])
+    assert two.tolist() == pytest.approx([0.5, 0.5])
+
+
 def test_a_list_with_surfaces_has_weights_of_its_own() -> None:
     calibration = replace(KNOWN, weights={"layout": EvidenceWeights(bias=-5.0)})
     mug = ("mug", 0.9, box(10))
