@@ -28,6 +28,11 @@ from xsam.types.deadline import Deadline, StageHook
 
 T = TypeVar("T")
 
+SWITCH_INTERVAL_S = 0.0005
+"""For `sys.setswitchinterval` in programs with a worker: how long a thread keeps Python's global lock when
+others want it. With the default of 5 ms, each request waits for it several times while the model's thread
+computes."""
+
 
 class Job(Generic[T]):
     """A piece of work for the model's thread, and its outcome."""

@@ -14,6 +14,7 @@ from xsam.errors import InvalidOptionError
 from xsam.segmenter import Engine
 from xsam.web.gate import is_host_name, is_loopback
 from xsam.web.listening import listen, run_until_signal, url_of, uvicorn_server
+from xsam.worker import SWITCH_INTERVAL_S
 from xsam_server.answering import LocalAnswerer
 from xsam_server.app import ModelServer, configure_logging
 from xsam_server.cameras import CameraSource, LiveCameras
@@ -64,6 +65,7 @@ def _serve_on(
         server_header=False,
     )
     programs.append(program)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     url = url_of(listener, settings.host, scheme="http" if settings.tls is None else "https")
     run_until_signal(program, listener, announcement=f"xsam: serving on {url} (page), {url}/docs (API)")
     error = answerer.model.error

@@ -21,6 +21,7 @@ from xsam_ros.cameras.buffer import TopicStatistics
 from xsam_ros.cameras.camera import CameraBuffer, CameraStatistics
 from xsam_ros.node.engines import LinkedEngine
 from xsam_ros.node.metrics import NodeStatistics, StatisticsSnapshot, StreamStatistics
+from xsam_ros.runtime.qos import NO_EVENTS
 
 _PERIOD_S = 1.0
 _LATE_S = 1.0
@@ -65,7 +66,9 @@ class Diagnostics:
     def start(self) -> None:
         """Publish once a second from now on. May be called more than once."""
         if self._timer is None:
-            self._publisher = self._node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+            self._publisher = self._node.create_publisher(
+                DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENTS
+            )
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # also when simulated time stands still
             self._timer = self._node.create_timer(_PERIOD_S, self.publish, clock=steady)
 

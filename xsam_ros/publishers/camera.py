@@ -25,7 +25,7 @@ from xsam_ros.msg import SegmentationResult, StreamStatus
 from xsam_ros.publishers.detections import DETECTIONS_2D, DETECTIONS_3D, detections_2d, detections_3d
 from xsam_ros.publishers.markers import markers, point_cloud
 from xsam_ros.publishers.semantic import LABEL_INFO, NO_CLASS, ClassTable, label_info, label_json
-from xsam_ros.runtime.qos import STREAM_STATUS_QOS
+from xsam_ros.runtime.qos import NO_EVENTS, STREAM_STATUS_QOS
 
 TOPICS: Mapping[str, type[Any] | None] = {
     "result": SegmentationResult,
@@ -69,16 +69,20 @@ class CameraPublishers:
         self._published_labels: tuple[str, ...] | None = None
         types = {name: message_type for name, message_type in TOPICS.items() if message_type is not None}
         self._tables: dict[str, Publisher] = {
-            name: node.create_publisher(types[name], f"~/{camera}/{name}", _LATCHED)
+            name: node.create_publisher(
+                types[name], f"~/{camera}/{name}", _LATCHED, event_callbacks=NO_EVENTS
+            )
             for name in _TABLE_TOPICS
             if name in types
         }
         self._stream: Publisher = node.create_publisher(
-            types[_STREAM_TOPIC], f"~/{camera}/{_STREAM_TOPIC}", STREAM_STATUS_QOS
+            types[_STREAM_TOPIC], f"~/{camera}/{_STREAM_TOPIC}", STREAM_STATUS_QOS, event_callbacks=NO_EVENTS
         )
         self._stream_id = ""  # of the running stream
         self._publishers: dict[str, LifecyclePublisher] = {
-            name: node.create_lifecycle_publisher(message_type, f"~/{camera}/{name}", _QUEUE)
+            name: node.create_lifecycle_publisher(
+                message_type, f"~/{camera}/{name}", _QUEUE, event_callbacks=NO_EVENTS
+            )
             for name, message_type in types.items()
             if name not in (*_TABLE_TOPICS, _STREAM_TOPIC)
         }
@@ -101,8 +105,9 @@ class CameraPublishers:
     def _publish_all(
         self, frame: Frame, results: Sequence[SegmentationResult], segments: Sequence[Segments]
     ) -> None:
-        for result in results:
-            self._publishers["result"].publish(result)
+        if self._has_subscribers("result"):
+            for result in results:
+                self._publishers["result"].publish(result)
         if results[0].stream_id != self._stream_id:
             return
         header = results[0].header

@@ -13,13 +13,10 @@ from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
+from xsam.worker import SWITCH_INTERVAL_S
 from xsam_ros.runtime.process import call_on_signals, end_process
 from xsam_ros.runtime.rclpy_workarounds import ResumingExecutor, spin
 from xsam_ros.runtime.shared_memory import remove_leftovers
-
-_SWITCH_INTERVAL_S = 0.0005
-"""How long a thread keeps Python's global lock when others want it. With the default of 5 ms, each request
-waits for it several times while the model's thread computes."""
 
 _STOP_S = 0.4
 """How long the node, and then its executor, may take to stop when the process ends."""
@@ -49,7 +46,7 @@ def run_node(make_node: Callable[[], Node], *, arguments: Sequence[str] | None, 
         print(f"error: {error}", file=sys.stderr)
         try_shutdown()
         end_process(2)
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     executor = ResumingExecutor(threads=threads)
     executor.add_node(node)
     spin(executor, until=interrupted.is_set)

@@ -63,6 +63,17 @@ def test_labels_are_there_before_anybody_subscribes_to_images(ros: Any, eventual
     node.destroy_node()
 
 
+def test_publishers_are_nothing_that_the_executor_waits_for(ros: Any) -> None:
+    """rclpy waited for 24 events of them in every turn, for each camera: half of the time of a turn."""
+    node = LifecycleNode("quiet", context=ros.node.context)
+    before = list(node.waitables)
+    publishers = [CameraPublishers(node, name) for name in ("front", "back")]
+    assert list(node.waitables) == before
+    for each in publishers:
+        each.destroy()
+    node.destroy_node()
+
+
 def test_the_nav2_file_fits_the_topics_and_the_rules_of_the_layer() -> None:
     """Topics exist, class types are described, costs and confidence are in range."""
     layer = yaml.safe_load(_CONFIG.read_text(encoding="utf-8"))["/**"]["ros__parameters"][
