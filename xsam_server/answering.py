@@ -185,7 +185,8 @@ class LocalAnswerer:
         self.model = ServedModel(load, queue_size=settings.queue_size, log_error=log_bug, on_failed=on_failed)
         self._frames = FrameStore(limit_bytes=settings.frames_bytes, max_age_s=settings.frames_age_s)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="xsam_prepare")
-        self._call_s: float | None = None  # about how long a call of the model takes
+        self._turn_s: float | None = None  # about how long those that wait do so for each request ahead
+        self._last_ended_s = 0.0  # when the model had answered the request before
         self._tidying: asyncio.Future[None] | None = None
 
     @property
@@ -268,7 +269,7 @@ class LocalAnswerer:
 
     def wait_s(self) -> float:
         """See `Answerer.wait_s`: those that wait, and the one that runs."""
-        return (self._call_s or 0.0) * (self.waiting + 0.5)
+        return (self._turn_s or 0.0) * (self.waiting + 0.5)
 
     def _check(self, incoming: Incoming, record: RequestRecord) -> CheckedRequest:
         """Understand a request, and refuse it if it would wait in vain: before its image is looked at."""
@@ -295,7 +296,13 @@ class LocalAnswerer:
 
         def work(on_stage: StageHook) -> ResponseBody:
             record.stages_s["queue"] = time.monotonic() - submitted_s
-            return self._segment(checked, kept, record, on_stage, emit if progress else None)
+            turn_began_s = max(submitted_s, self._last_ended_s)
+            try:
+                response = self._segment(checked, kept, record, on_stage, emit if progress else None)
+                self._note_turn(time.monotonic() - turn_began_s)
+                return response
+            finally:
+                self._last_ended_s = time.monotonic()
 
         def tell_ahead(ahead: int) -> None:
             if ahead:
@@ -347,7 +354,6 @@ class LocalAnswerer:
             if emit is not None:
                 emit(TextEvent(query=index, text=text))
 
-        began_s = time.monotonic()
         results = self.model.engine.segment(
             kept.frame,
             checked.queries,
@@ -356,13 +362,18 @@ class LocalAnswerer:
             on_text=tell if emit is not None else None,
             keep_frame=checked.body.keep_frame,
         )
-        took_s = time.monotonic() - began_s
-        self._call_s = took_s if self._call_s is None else self._call_s + 0.2 * (took_s - self._call_s)
         record.model_stages_s.update(results[0].timing.stages_s)
         return ResponseBody(
             frame=kept.id,
             results=[result_to_body(result.with_notes(kept.notes)) for result in results],
         )
+
+    def _note_turn(self, took_s: float) -> None:
+        """Take note of a turn: from the end of the one before, or from an empty queue, to the answer.
+
+        The time of the engine alone is less than that, and a queue that is admitted by it is always late.
+        """
+        self._turn_s = took_s if self._turn_s is None else self._turn_s + 0.2 * (took_s - self._turn_s)
 
     def _check_wait(self, deadline: Deadline) -> None:
         """Refuse a request that would wait in vain: it would only make others late as well.
@@ -370,7 +381,7 @@ class LocalAnswerer:
         Raises:
             QueueFullError: its deadline will pass before the model has answered.
         """
-        needed_s = _CAUTION * (self.wait_s() + (self._call_s or 0.0))
+        needed_s = _CAUTION * (self.wait_s() + (self._turn_s or 0.0))
         if self.waiting and needed_s > deadline.remaining_s:
             raise QueueFullError(
                 f"with {self.waiting} requests ahead the answer would take about {needed_s:.2g} s, and the"
