@@ -21,5 +21,5 @@ STREAM_STATUS_QOS = QoSProfile(depth=8, durability=DurabilityPolicy.TRANSIENT_LO
 
 NO_EVENTS = PublisherEventCallbacks(use_default_callbacks=False)
 """For publishers. By default, rclpy waits for two events of each in every turn of the executor, to log that a
-subscriber cannot be served: with the publishers of a camera, that is half of a turn. Such a subscriber logs it
-itself."""
+subscriber cannot be served: with the publishers of a camera, that is half of a turn. Such a subscriber logs
+it as well."""
