@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.types.masks import MaskCrop, MaskRle
-from xsam.video.motion import Field, Motion, Plane, displaced, grid_hw, sample
+from xsam.video.growth import ObjectColors
+from xsam.video.motion import Field, Motion, Plane, displaced, grid_hw, middle, sample
 from xsam.video.outline import Outline
 
 _MARGIN = 4  # cells around an object that its field covers
@@ -46,6 +47,7 @@ class CarriedMask:
     Attributes:
         mask: in the keyframe, in pixels.
         outline: of it.
+        colors: of the object; None = they do not tell it from its surroundings.
         coverage: (h, w) in the keyframe, share of each cell from 0 to 1.
         gray: (h, w) of the keyframe.
         image_hw: (H, W) in pixels.
@@ -60,6 +62,7 @@ class CarriedMask:
 
     mask: MaskCrop
     outline: Outline
+    colors: ObjectColors | None
     coverage: Plane
     gray: NDArray[np.uint8]
     image_hw: tuple[int, int]
@@ -90,6 +93,7 @@ class CarriedMask:
         return cls(
             mask=crop,
             outline=Outline.of(crop, rgb),
+            colors=ObjectColors.of(crop, rgb),
             coverage=coverage,
             gray=gray,
             image_hw=image_hw,
@@ -141,7 +145,7 @@ class CarriedMask:
         inside = coverage > 0.5
         if not inside.any():
             inside = coverage >= float(coverage.max())
-        difference -= np.median(difference[inside])  # the light may have changed
+        difference -= middle(difference[inside])  # the light may have changed
         differs = np.abs(difference) > _GRAY_TOLERANCE
         other = ((motion.backward[window] - self.flow) ** 2).sum(axis=2) > _OTHER_MOTION**2
         strange = (differs & other).view(np.uint8)
@@ -373,7 +377,7 @@ def _affine(flow: Field, weights: Plane) -> Field:
     terms = np.stack([np.ones(len(rows)), columns / scale - 0.5, rows / scale - 0.5], axis=1)
     values, base = flow[rows, columns].astype(np.float64), weights[rows, columns].astype(np.float64)
     damping = _DAMPING * base.sum() * np.diag([0.0, 1.0, 1.0])  # of a few cells in a row
-    start = np.median(values, axis=0)
+    start = np.array([middle(values[:, k]) for k in (0, 1)])
     apart = ((values - start) ** 2).sum(axis=1)
     for _ in range(_FITS):
         robust = base / (1.0 + apart / _APART**2)

@@ -116,6 +116,12 @@ def gray_grid(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
 
 
+def middle(values: NDArray[Any]) -> float:
+    """Return the upper median of numbers; `np.median` takes five times as long for a few hundred."""
+    half = values.size // 2
+    return float(np.partition(values, half, axis=None)[half])
+
+
 def displaced(field: Field, origin_xy: tuple[int, int] = (0, 0)) -> Field:
     """Return where the displacement of each cell leads: (h, w, 2) x, y in cells.
 

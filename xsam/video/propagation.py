@@ -15,7 +15,8 @@ from xsam.types.carried import Carried
 from xsam.types.masks import MaskCrop, MaskRle
 from xsam.types.requests import Frame, Query, SegmentationResult, Status, VisualPrompt
 from xsam.video.carrying import CarriedMask, behind, cut
-from xsam.video.motion import Field, Motion, displaced, sample
+from xsam.video.growth import grown
+from xsam.video.motion import Field, Motion, displaced, middle, sample
 
 _NEW_CELLS = 0.005
 """Share of the image that looks unlike anything in the keyframe, from which a new one is due."""
@@ -83,18 +84,28 @@ class _Since:
         """Return the motion from that frame to the newest one in one step."""
         return Motion(backward=self.offsets, consistent=self.consistent, gray=gray, gray_before=self.gray)
 
+    def unseen(self) -> NDArray[np.bool_]:
+        """Return which cells of the newest frame show what that frame does not."""
+        sources = displaced(self.offsets)
+        return ~self.consistent | _outside(sources)
+
     def news(self, gray: NDArray[np.uint8]) -> str:
         """Return what in the newest frame that frame does not show; "" = nothing of importance."""
         sources = displaced(self.offsets)
-        height, width = gray.shape
-        x, y = sources[..., 0], sources[..., 1]
-        unseen = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
-        if float(unseen.mean()) > _NEW_VIEW:
+        if float(_outside(sources).mean()) > _NEW_VIEW:
             return "the camera looks elsewhere"
         difference = gray.astype(np.float32) - sample(self.gray, sources).astype(np.float32)
-        differs = np.abs(difference - np.median(difference)) > _GRAY_TOLERANCE
+        differs = np.abs(difference - middle(difference)) > _GRAY_TOLERANCE
         blobs = cv2.morphologyEx(differs.view(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
         return "something has appeared" if float(blobs.mean()) > _NEW_CELLS else ""
+
+
+def _outside(places: Field) -> NDArray[np.bool_]:
+    """Return which places (h, w, 2) lie beyond the grid."""
+    height, width = places.shape[:2]
+    x, y = places[..., 0], places[..., 1]
+    outside: NDArray[np.bool_] = (x < -0.5) | (y < -0.5) | (x > width - 0.5) | (y > height - 0.5)
+    return outside
 
 
 class Propagation:
@@ -177,7 +188,7 @@ class Propagation:
             return query
         assert self._frame is not None
         best: dict[int, MaskCrop] = {}
-        for index, crop in enumerate(cut(self._masks, self._frame.rgb)):
+        for index, crop in enumerate(self._crops(self._frame, self._since)):
             mask = self._masks[index]
             number = int(answer.segments.label_indices[index])
             if crop is None or mask is None or number in best:
@@ -254,8 +265,7 @@ class Propagation:
         if not since.frames:
             return answer
         age_s = (frame.stamp_ns - since.frame.stamp_ns) * 1e-9
-        cut_masks = cut(self._masks, frame.rgb)
-        crops = {index: crop for index, crop in enumerate(cut_masks) if crop is not None}
+        crops = {index: crop for index, crop in enumerate(self._crops(frame, since)) if crop is not None}
         kept = list(crops)
         confidences = [self._confidence(mask) for index in kept if (mask := self._masks[index])]
         masks = tuple(
@@ -300,6 +310,15 @@ class Propagation:
         )
         carried = replace(carried, segments=replace(segments, chances=segments.chances * drift))
         return carried.with_doubts(doubts)
+
+    def _crops(self, frame: Frame, since: _Since | None) -> list[MaskCrop | None]:
+        """Return the pixels of all masks in the newest frame; None for one that is out of view."""
+        crops = cut(self._masks, frame.rgb)
+        if since is None or not since.frames:
+            return crops
+        return grown(
+            crops, [None if mask is None else mask.colors for mask in self._masks], since.unseen(), frame.rgb
+        )
 
     def _confidence(self, mask: CarriedMask) -> float:
         """Return how far a mask can be trusted, from 0 to 1."""
