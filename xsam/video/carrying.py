@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xsam.types.masks import MaskCrop, MaskRle
 from xsam.video.growth import ObjectColors
-from xsam.video.motion import Field, Motion, Plane, displaced, grid_hw, middle, sample
+from xsam.video.motion import Field, Motion, Plane, displaced, grid_hw, middle, sample, squared
 from xsam.video.outline import Outline
 
 _MARGIN = 4  # cells around an object that its field covers
@@ -34,6 +34,7 @@ _PRESENT = 0.05  # share of a cell from which on an object is in it
 _MIN_AREA = 0.5  # cells; what is smaller is gone
 _SLIVER = 0.15  # share of an object below which it has left through the edge of the image
 _GRAY_TOLERANCE = 20.0  # by which a cell may differ from what it showed in the keyframe
+_EDGE_PX = 4  # around an outline, that settling it may look at and change
 _AROUND = np.ones((3, 3), np.uint8)
 _OTHER_MOTION = 1.0  # cells by which what covers an object moves otherwise
 
@@ -147,11 +148,11 @@ class CarriedMask:
             inside = coverage >= float(coverage.max())
         difference -= middle(difference[inside])  # the light may have changed
         differs = np.abs(difference) > _GRAY_TOLERANCE
-        other = ((motion.backward[window] - self.flow) ** 2).sum(axis=2) > _OTHER_MOTION**2
+        other = squared(motion.backward[window] - self.flow) > _OTHER_MOTION**2
         strange = (differs & other).view(np.uint8)
         # Cells at the edge show the background, too: only what reaches further in covers the object.
         inner = cv2.erode(inside.view(np.uint8), _AROUND)
-        covered = cv2.dilate(strange & inner, _AROUND) & strange
+        covered = cv2.dilate(cv2.bitwise_and(strange, inner), _AROUND) & strange
         visible = np.zeros_like(self.coverage)
         visible[window] = coverage * (covered == 0)
         return replace(
@@ -180,7 +181,7 @@ class CarriedMask:
         """Return how badly the object explains the motion and the gray values of some cells of the grid."""
         window = self.window
         chosen = cells[window]
-        flow = np.sqrt(((motion.backward[window] - self.flow)[chosen] ** 2).sum(axis=1))
+        flow = np.sqrt(squared((motion.backward[window] - self.flow)[chosen]))
         shown = sample(self.gray, displaced(self.offsets, self.origin_xy))[chosen].astype(np.float32)
         gray = np.abs(motion.gray[window][chosen].astype(np.float32) - shown)
         return float(flow.sum() / _OTHER_MOTION + gray.sum() / _GRAY_TOLERANCE)
@@ -212,10 +213,13 @@ class CarriedMask:
         if self.covered is not None:
             covered = cv2.warpAffine(self.covered.view(np.uint8) * 255, to_cells, size, flags=flags)
             pixels &= covered <= 127
-        shown = rgb[top : top + size[1], left : left + size[0]]
-        return MaskCrop(
-            top=top, left=left, pixels=self.outline.settled(pixels, doubtful=planes[..., 1], rgb=shown)
-        )
+        x, y, width, height = cv2.boundingRect(pixels.view(np.uint8))
+        rows = slice(max(0, y - _EDGE_PX), y + height + _EDGE_PX)
+        columns = slice(max(0, x - _EDGE_PX), x + width + _EDGE_PX)
+        top, left, pixels = top + rows.start, left + columns.start, pixels[rows, columns]
+        shown = rgb[top : top + pixels.shape[0], left : left + pixels.shape[1]]
+        pixels = self.outline.settled(pixels, doubtful=planes[rows, columns, 1], rgb=shown)
+        return MaskCrop(top=top, left=left, pixels=pixels)
 
 
 def behind(masks: Sequence[CarriedMask | None], motion: Motion) -> tuple[CarriedMask | None, ...]:
@@ -317,7 +321,7 @@ def _own_flow(motion: Motion, window: Window, guess: Plane, visible: Plane) -> F
     origin_xy = (window[1].start, window[0].start)
     whole = _affine(flow, guess[window] * motion.consistent[window])
     weights = sample(visible, displaced(whole, origin_xy)) * (motion.consistent[window] + np.float32(1e-3))
-    apart = ((flow - whole) ** 2).sum(axis=2)
+    apart = squared(flow - whole)
     weights /= (1.0 + apart / _APART**2).astype(np.float32)
     smooth = cv2.GaussianBlur(np.dstack([(flow - whole) * weights[..., None], weights]), _SMOOTHING, 0)
     return np.asarray(whole + smooth[..., :2] / (smooth[..., 2:] + _PRIOR), np.float32)
@@ -378,12 +382,12 @@ def _affine(flow: Field, weights: Plane) -> Field:
     values, base = flow[rows, columns].astype(np.float64), weights[rows, columns].astype(np.float64)
     damping = _DAMPING * base.sum() * np.diag([0.0, 1.0, 1.0])  # of a few cells in a row
     start = np.array([middle(values[:, k]) for k in (0, 1)])
-    apart = ((values - start) ** 2).sum(axis=1)
+    apart = squared(values - start)
     for _ in range(_FITS):
         robust = base / (1.0 + apart / _APART**2)
         weighted = terms * robust[:, None]
         fitted = np.linalg.solve(weighted.T @ terms + damping + 1e-9 * np.eye(3), weighted.T @ values)
-        apart = ((values - terms @ fitted) ** 2).sum(axis=1)
+        apart = squared(values - terms @ fitted)
     x = np.arange(width) / scale - 0.5
     y = np.arange(height) / scale - 0.5
     whole = fitted[0] + x[None, :, None] * fitted[1] + y[:, None, None] * fitted[2]

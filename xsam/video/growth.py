@@ -15,11 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.types.masks import BoolMask, MaskCrop
+from xsam.video.motion import GRID_SIDE
+
+Window = tuple[slice, slice]
+Pixels = NDArray[np.intp]
 
 _BITS = 4  # of each of R, G, B
 _COLORS = 1 << 3 * _BITS
 _AROUND_PX = 32  # the surroundings of a mask in the keyframe
-_REACH_CELLS = 24  # by which a mask may grow
+_REACH = 0.15  # of the longer side of the image, by which a mask may grow
 _TIMES = 4.0  # as frequent in the object as around it
 _LEAST = 2e-4  # share of an object's pixels
 _KNOWN = 0.5  # share of the object that its colors tell, at least
@@ -70,10 +74,19 @@ def grown(
     if not unseen.any():
         return result
     near = np.asarray(cv2.dilate(unseen.view(np.uint8), _NEAR), np.uint8).view(np.bool_)
+    cells_yx = np.nonzero(near)
+    image_hw = (rgb.shape[0], rgb.shape[1])
+    y, x = ((2 * k + 1) * side // (2 * n) for k, side, n in zip(cells_yx, image_hw, near.shape, strict=True))
+    shown = _bins(rgb[y, x])
     for index, (crop, own) in enumerate(zip(crops, colors, strict=True)):
-        if crop is not None and own is not None:
+        if crop is None or own is None:
+            continue
+        fits = own.likely[shown] & _near_box(crop.box_xyxy, y, x, image_hw)
+        fits[fits] = ~_is_in(crop, y[fits], x[fits])
+        if fits.any():
+            window = _window(crop.box_xyxy, y[fits], x[fits], image_hw)
             others = [other for other in (*result[:index], *result[index + 1 :]) if other is not None]
-            result[index] = _grown(crop, own, others, near, rgb)
+            result[index] = _grown(crop, own, others, near, rgb, window)
     return result
 
 
@@ -81,20 +94,16 @@ def _grown(
     crop: MaskCrop,
     colors: ObjectColors,
     others: Sequence[MaskCrop],
-    unseen: NDArray[np.bool_],
+    near: NDArray[np.bool_],
     rgb: NDArray[np.uint8],
+    window: Window,
 ) -> MaskCrop:
-    """Return a mask with what has come into view next to it."""
-    tight = MaskCrop.of(crop.pixels)
-    tight = MaskCrop(top=crop.top + tight.top, left=crop.left + tight.left, pixels=tight.pixels)
-    window = _window(tight.box_xyxy, unseen, (rgb.shape[0], rgb.shape[1]))
-    if window is None:
-        return crop
+    """Return a mask with what has come into view next to it, in rows and columns of the image."""
     rows, columns = window
-    cell_rows = np.arange(rows.start, rows.stop) * unseen.shape[0] // rgb.shape[0]
-    cell_columns = np.arange(columns.start, columns.stop) * unseen.shape[1] // rgb.shape[1]
-    mine = _drawn(tight, rows, columns)
-    free = unseen[cell_rows][:, cell_columns] & ~mine
+    cell_rows = np.arange(rows.start, rows.stop) * near.shape[0] // rgb.shape[0]
+    cell_columns = np.arange(columns.start, columns.stop) * near.shape[1] // rgb.shape[1]
+    mine = _drawn(crop, rows, columns)
+    free = near[np.ix_(cell_rows, cell_columns)] & ~mine
     for other in others:
         free &= ~_drawn(other, rows, columns)
     new = np.zeros_like(free)
@@ -111,27 +120,38 @@ def _grown(
     return MaskCrop(top=rows.start, left=columns.start, pixels=pixels)
 
 
-def _window(
-    box_xyxy: tuple[int, int, int, int], unseen: NDArray[np.bool_], image_hw: tuple[int, int]
-) -> tuple[slice, slice] | None:
-    """Return the rows and columns of a box and of the unseen cells within reach; None if there are none."""
-    slices = []
-    reach = [slice(0, 0), slice(0, 0)]
-    sides = list(zip(unseen.shape, image_hw, box_xyxy[1::-1], box_xyxy[:1:-1], strict=True))
-    for axis, (cells, pixels, start, stop) in enumerate(sides):
-        first, last = start * cells // pixels, (stop - 1) * cells // pixels
-        reach[axis] = slice(max(0, first - _REACH_CELLS), min(cells, last + _REACH_CELLS + 1))
-    found = cv2.boundingRect(unseen[reach[0], reach[1]].view(np.uint8))
-    if not found[2]:
-        return None
-    for axis, (cells, pixels, start, stop) in enumerate(sides):
-        first = reach[axis].start + found[1 - axis]
-        after = first + found[3 - axis]
-        slices.append(slice(min(start, first * pixels // cells), max(stop, -(-after * pixels // cells))))
-    return slices[0], slices[1]
+def _near_box(
+    box_xyxy: tuple[int, int, int, int], y: Pixels, x: Pixels, image_hw: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return which pixels lie within reach of a box."""
+    reach = _REACH * max(image_hw)
+    x_min, y_min, x_max, y_max = box_xyxy
+    near: NDArray[np.bool_] = (
+        (x >= x_min - reach) & (x < x_max + reach) & (y >= y_min - reach) & (y < y_max + reach)
+    )
+    return near
 
 
-def _around(box_xyxy: tuple[int, int, int, int], image_hw: tuple[int, int]) -> tuple[slice, slice]:
+def _is_in(crop: MaskCrop, y: Pixels, x: Pixels) -> NDArray[np.bool_]:
+    """Return which pixels belong to a mask."""
+    height, width = crop.pixels.shape
+    rows, columns = y - crop.top, x - crop.left
+    inside: NDArray[np.bool_] = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    inside[inside] = crop.pixels[rows[inside], columns[inside]]
+    return inside
+
+
+def _window(box_xyxy: tuple[int, int, int, int], y: Pixels, x: Pixels, image_hw: tuple[int, int]) -> Window:
+    """Return the rows and columns of a box and of cells, of which the middles are given."""
+    margin = 2 * max(image_hw) // GRID_SIDE
+    x_min, y_min, x_max, y_max = box_xyxy
+    return (
+        slice(max(0, min(y_min, y.min() - margin)), min(image_hw[0], max(y_max, y.max() + margin))),
+        slice(max(0, min(x_min, x.min() - margin)), min(image_hw[1], max(x_max, x.max() + margin))),
+    )
+
+
+def _around(box_xyxy: tuple[int, int, int, int], image_hw: tuple[int, int]) -> Window:
     """Return the rows and columns of a box and what is around it."""
     x_min, y_min, x_max, y_max = box_xyxy
     return (

@@ -18,6 +18,7 @@ Plane = NDArray[np.float32]
 """(h, w) one number per cell."""
 
 Number = TypeVar("Number", np.float32, np.uint8)
+Real = TypeVar("Real", np.float32, np.float64)
 
 GRID_SIDE = 160
 """Cells along the longer side of an image: 4 px each at 640×480. Half of that loses small objects, twice as
@@ -79,9 +80,8 @@ class CameraMotion:
             return None
         backward, forward = self._calculate(gray, gray_before), self._calculate(gray_before, gray)
         there = sample(forward, displaced(backward))
-        error = (backward + there) ** 2
-        length = backward**2 + there**2
-        consistent = error.sum(axis=2) <= _TOLERANCE**2 + _RELATIVE_TOLERANCE**2 * length.sum(axis=2)
+        length = squared(backward) + squared(there)
+        consistent = squared(backward + there) <= _TOLERANCE**2 + _RELATIVE_TOLERANCE**2 * length
         self._motion = Motion(backward=backward, consistent=consistent, gray=gray, gray_before=gray_before)
         return self._motion
 
@@ -114,6 +114,11 @@ def gray_grid(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = grid_hw((rgb.shape[0], rgb.shape[1]))
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.resize(gray, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def squared(field: NDArray[Real]) -> NDArray[Real]:
+    """Return the squared length of each vector (…, 2); a sum along so short an axis is slow."""
+    return np.asarray(field[..., 0] ** 2 + field[..., 1] ** 2)
 
 
 def middle(values: NDArray[Any]) -> float:

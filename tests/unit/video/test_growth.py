@@ -47,7 +47,7 @@ def _colors(mask: BoolMask, *parts: tuple[BoolMask, Color]) -> ObjectColors | No
 
 
 def test_a_mask_grows_over_what_was_not_seen_and_looks_like_its_object() -> None:
-    whole, seen, hidden = _box(40, 40, 60, 30), _box(40, 40, 30, 30), _box(70, 40, 40, 30)
+    whole, seen, hidden = _box(40, 40, 50, 30), _box(40, 40, 30, 30), _box(70, 40, 40, 30)
     colors = _colors(seen, (seen, RED), (hidden, BLUE))
     now = [grown([MaskCrop.of(seen)], [colors], _unseen(hidden), _image((whole, RED)))[0]]
     np.testing.assert_array_equal(_full(now[0]), whole)
