@@ -152,7 +152,7 @@ class CarriedMask:
         strange = (differs & other).view(np.uint8)
         # Cells at the edge show the background, too: only what reaches further in covers the object.
         inner = cv2.erode(inside.view(np.uint8), _AROUND)
-        covered = cv2.dilate(cv2.bitwise_and(strange, inner), _AROUND) & strange
+        covered = cv2.bitwise_and(cv2.dilate(cv2.bitwise_and(strange, inner), _AROUND), strange)
         visible = np.zeros_like(self.coverage)
         visible[window] = coverage * (covered == 0)
         return replace(

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.types.masks import BoolMask, MaskCrop
-from xsam.video.motion import GRID_SIDE
 
 Window = tuple[slice, slice]
 Pixels = NDArray[np.intp]
@@ -83,8 +82,10 @@ def grown(
             continue
         fits = own.likely[shown] & _near_box(crop.box_xyxy, y, x, image_hw)
         fits[fits] = ~_is_in(crop, y[fits], x[fits])
+        fits[fits] = _joined(crop, (cells_yx[0][fits], cells_yx[1][fits]), near.shape, image_hw)
         if fits.any():
-            window = _window(crop.box_xyxy, y[fits], x[fits], image_hw)
+            cell_px = -(-image_hw[1] // near.shape[1])
+            window = _window(y[fits], x[fits], cell_px, image_hw)
             others = [other for other in (*result[:index], *result[index + 1 :]) if other is not None]
             result[index] = _grown(crop, own, others, near, rgb, window)
     return result
@@ -98,7 +99,7 @@ def _grown(
     rgb: NDArray[np.uint8],
     window: Window,
 ) -> MaskCrop:
-    """Return a mask with what has come into view next to it, in rows and columns of the image."""
+    """Return a mask with what has come into view next to it, in some rows and columns of the image."""
     rows, columns = window
     cell_rows = np.arange(rows.start, rows.stop) * near.shape[0] // rgb.shape[0]
     cell_columns = np.arange(columns.start, columns.stop) * near.shape[1] // rgb.shape[1]
@@ -117,7 +118,11 @@ def _grown(
     pixels: BoolMask = joined[parts]
     if np.count_nonzero(pixels & ~mine) < _MIN_PIXELS:
         return crop
-    return MaskCrop(top=rows.start, left=columns.start, pixels=pixels)
+    left, top, right, bottom = crop.box_xyxy
+    top, left = min(top, rows.start), min(left, columns.start)
+    whole = _drawn(crop, slice(top, max(bottom, rows.stop)), slice(left, max(right, columns.stop)))
+    whole[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] |= pixels
+    return MaskCrop(top=top, left=left, pixels=whole)
 
 
 def _near_box(
@@ -132,6 +137,27 @@ def _near_box(
     return near
 
 
+def _joined(
+    crop: MaskCrop, cells_yx: tuple[Pixels, Pixels], grid_hw: tuple[int, ...], image_hw: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Return which cells reach a mask by way of each other."""
+    if not len(cells_yx[0]):
+        return np.zeros(0, np.bool_)
+    grid = np.zeros(grid_hw, np.uint8)
+    grid[cells_yx] = 1
+    rows, columns = np.nonzero(crop.pixels[::2, ::2])
+    own = (
+        (rows * 2 + crop.top) * grid_hw[0] // image_hw[0],
+        (columns * 2 + crop.left) * grid_hw[1] // image_hw[1],
+    )
+    grid[own] = 1
+    count, parts = cv2.connectedComponents(grid, connectivity=8)
+    joined = np.zeros(count, np.bool_)
+    joined[parts[own]] = True
+    reached: NDArray[np.bool_] = joined[parts[cells_yx]]
+    return reached
+
+
 def _is_in(crop: MaskCrop, y: Pixels, x: Pixels) -> NDArray[np.bool_]:
     """Return which pixels belong to a mask."""
     height, width = crop.pixels.shape
@@ -141,13 +167,11 @@ def _is_in(crop: MaskCrop, y: Pixels, x: Pixels) -> NDArray[np.bool_]:
     return inside
 
 
-def _window(box_xyxy: tuple[int, int, int, int], y: Pixels, x: Pixels, image_hw: tuple[int, int]) -> Window:
-    """Return the rows and columns of a box and of cells, of which the middles are given."""
-    margin = 2 * max(image_hw) // GRID_SIDE
-    x_min, y_min, x_max, y_max = box_xyxy
+def _window(y: Pixels, x: Pixels, margin: int, image_hw: tuple[int, int]) -> Window:
+    """Return the rows and columns of pixels, with a margin around these."""
     return (
-        slice(max(0, min(y_min, y.min() - margin)), min(image_hw[0], max(y_max, y.max() + margin))),
-        slice(max(0, min(x_min, x.min() - margin)), min(image_hw[1], max(x_max, x.max() + margin))),
+        slice(max(0, int(y.min()) - margin), min(image_hw[0], int(y.max()) + margin + 1)),
+        slice(max(0, int(x.min()) - margin), min(image_hw[1], int(x.max()) + margin + 1)),
     )
 
 

@@ -90,12 +90,14 @@ def _shares(
     inner_side = np.asarray(cv2.erode(mask, _BAND, borderValue=1), np.uint8)
     reach = np.asarray(cv2.dilate(mask, _BAND, borderValue=0), np.uint8)
     sides = (inner_side, np.uint8(1) - reach)
-    counts = [cv2.boxFilter(side, cv2.CV_32F, _SIDE, normalize=False) for side in sides]
-    enough = (counts[0] >= _MIN_PIXELS) & (counts[1] >= _MIN_PIXELS)
-    rows, columns = np.nonzero(enough & (inner_side != reach))
+    # Sums of 49 pixels fit into 16 bits, which is several times as fast as floating point.
+    counts = [cv2.boxFilter(side, cv2.CV_16U, _SIDE, normalize=False) for side in sides]
+    rows, columns = np.nonzero(inner_side != reach)
+    enough = (counts[0][rows, columns] >= _MIN_PIXELS) & (counts[1][rows, columns] >= _MIN_PIXELS)
+    rows, columns = rows[enough], columns[enough]
     inner, outer = (
-        cv2.boxFilter(cv2.copyTo(rgb, side), cv2.CV_32F, _SIDE, normalize=False)[rows, columns]
-        / count[rows, columns, None]
+        cv2.boxFilter(cv2.copyTo(rgb, side), cv2.CV_16U, _SIDE, normalize=False)[rows, columns]
+        / count[rows, columns, None].astype(np.float32)
         for side, count in zip(sides, counts, strict=True)
     )
     apart = inner - outer
