@@ -24,7 +24,7 @@ GRID_SIDE = 160
 """Cells along the longer side of an image: 4 px each at 640×480. Half of that loses small objects, twice as
 many take four times as long."""
 
-_PATCH_STRIDE = 4
+_PATCH_STRIDE = 5
 _DESCENT_STEPS = 12
 _TOLERANCE = 0.5  # cells by which flow there and back may miss the start
 _RELATIVE_TOLERANCE = 0.1  # … or this share of the motion
