@@ -32,7 +32,7 @@ _FITS = 2
 _STILL_IN_FRONT = 0.5  # factor of the misfit: who is in front does not change from frame to frame
 _PRESENT = 0.05  # share of a cell from which on an object is in it
 _MIN_AREA = 0.5  # cells; what is smaller is gone
-_SLIVER = 0.15  # share of an object below which it has left through the edge of the image
+_SLIVER = 0.15  # share of an object, as far as it looks like it, below which it has left through the edge
 _GRAY_TOLERANCE = 20.0  # by which a cell may differ from what it showed in the keyframe
 _EDGE_PX = 4  # around an outline, that settling it may look at and change
 _AROUND = np.ones((3, 3), np.uint8)
@@ -140,7 +140,7 @@ class CarriedMask:
         sources = displaced(self.offsets, self.origin_xy)
         coverage = sample(self.coverage, sources, outside=0.0)
         remaining = float(coverage.sum())
-        if remaining < (_SLIVER * float(self.coverage.sum()) if self._is_at_edge() else _MIN_AREA):
+        if remaining < _MIN_AREA:
             return None
         difference = motion.gray[window].astype(np.float32) - sample(self.gray, sources).astype(np.float32)
         inside = coverage > 0.5
@@ -148,6 +148,9 @@ class CarriedMask:
             inside = coverage >= float(coverage.max())
         difference -= middle(difference[inside])  # the light may have changed
         differs = np.abs(difference) > _GRAY_TOLERANCE
+        agreement = 1.0 - float(np.count_nonzero(differs & inside)) / float(np.count_nonzero(inside))
+        if self._is_at_edge() and remaining * agreement < _SLIVER * float(self.coverage.sum()):
+            return None
         other = squared(motion.backward[window] - self.flow) > _OTHER_MOTION**2
         strange = (differs & other).view(np.uint8)
         # Cells at the edge show the background, too: only what reaches further in covers the object.
@@ -159,7 +162,7 @@ class CarriedMask:
             self,
             visible=visible,
             covered=covered.view(np.bool_) if covered.any() else None,
-            agreement=1.0 - float(np.count_nonzero(differs & inside)) / float(np.count_nonzero(inside)),
+            agreement=agreement,
         )
 
     def _is_at_edge(self) -> bool:
