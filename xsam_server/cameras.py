@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import cv2
-import numpy as np
 from fastapi import FastAPI, Request, Response
 
 from xsam.errors import XSamError
@@ -79,7 +78,7 @@ class LiveCameras:
     def _picture(self, client: str, name: str) -> tuple[str, bytes]:
         """Return the id and the file of the newest picture of a camera."""
         frame = self.source.newest_frame(name)
-        bgr = np.ascontiguousarray(frame.rgb[..., ::-1])
+        bgr = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR)
         _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
         jpeg = encoded.tobytes()
         identifier = hashlib.sha256(jpeg).hexdigest()

@@ -53,7 +53,7 @@ def picture_of(frame: Frame, encoding: Encoding, jpeg_quality: int) -> EncodedPi
     else:
         suffix, options = ".jpg", [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
         note = f"the image was sent as JPEG of quality {jpeg_quality}: masks may differ from the original's"
-    done, encoded = cv2.imencode(suffix, np.ascontiguousarray(frame.rgb[..., ::-1]), options)
+    done, encoded = cv2.imencode(suffix, cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), options)
     if not done:
         raise InvalidOptionError(f"this OpenCV cannot write {encoding}", hint='use encoding="raw"')
     content = encoded.tobytes()

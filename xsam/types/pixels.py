@@ -54,7 +54,7 @@ def decode_deep(content: bytes) -> NDArray[np.uint8]:
         bgr = None
     if bgr is None or bgr.dtype not in (np.uint8, np.uint16):
         raise ValueError("its pixels have more than 8 bits and cannot be decoded")
-    return np.ascontiguousarray(as_u8(bgr, used_bits(bgr))[..., ::-1])
+    return np.asarray(cv2.cvtColor(as_u8(bgr, used_bits(bgr)), cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:

@@ -62,7 +62,7 @@ def compressed_from_rgb(
     import cv2
 
     options = [cv2.IMWRITE_JPEG_QUALITY, quality] if file_format == "jpeg" else []
-    _, data = cv2.imencode(f".{file_format}", np.ascontiguousarray(rgb[..., ::-1]), options)
+    _, data = cv2.imencode(f".{file_format}", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     return _compressed(data.tobytes(), f"rgb8; {file_format} compressed bgr8", header)
 
 
