@@ -22,10 +22,12 @@ from benchmarks.agent.scripting import (
     ToolResult,
     call,
     ids_of,
+    is_confirmed,
     may_be_more,
     search,
     without,
 )
+from xsam.sim.affordances import AFFORDANCES
 
 # ----------------------------------------------------------------------------------------- naive
 
@@ -114,10 +116,20 @@ def follow_hints(text: str) -> Script:
 
 
 def _for_a_purpose(request: ParsedRequest) -> Script:
-    result = yield call("ask_scene", question=_question(request))
+    """Ask, and where the answer is in doubt, check whether it looks like what serves the purpose."""
+    question = _question(request)
+    result = yield call("ask_scene", question=question)
     if not ids_of(result):
-        result = yield call("ask_scene", question=_question(request), camera="side")
-    return UNSURE if result["status"] == "unsure" else _first(result)
+        result = yield call("ask_scene", question=question, camera="side")
+    if result["status"] == "unsure" and not (yield from is_confirmed(result, _suitable(question))):
+        return UNSURE
+    return _first(result)
+
+
+def _suitable(question: str) -> tuple[str, ...]:
+    """Return what serves a purpose: a chat model knows it, a script is told."""
+    served = (use.categories for use in AFFORDANCES if question.lower() in use.questions)
+    return tuple(sorted(next(served, ())))
 
 
 def _two_things(request: ParsedRequest) -> Script:
