@@ -84,12 +84,17 @@ def _shown_by(segments: Segments, number: int, phrase: str, census: Census) -> l
 
 
 def _named(phrase: str, mask: MaskRle, census: Census) -> str:
-    """Return a phrase for one object with the name that the census has for its mask."""
+    """Return a phrase for one object with the name that the census has for its mask.
+
+    A phrase that goes on after its noun ("a mug with a handle") stays as it is.
+    """
     category = named_category(phrase, census.names)
     if category is None:
         return phrase
+    words = [word for word in _WORD.findall(phrase.lower()) if word not in _DETERMINERS]
+    end = len(words) - len(_WORD.findall(category))
+    if named_category(" ".join(words[end:]), (category,)) is None:
+        return phrase
     here = census.on(mask)
     name = max(here, key=lambda other: here[other], default=category)
-    words = [word for word in _WORD.findall(phrase.lower()) if word not in _DETERMINERS]
-    attributes = words[: len(words) - len(_WORD.findall(category))]
-    return with_article(" ".join((*attributes, name)))
+    return with_article(" ".join((*words[:end], name)))

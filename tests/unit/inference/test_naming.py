@@ -80,10 +80,11 @@ def test_an_empty_description_is_replaced_by_what_is_there() -> None:
     assert result.text == "a mug and a vase are there."
 
 
-def test_unknown_things_keep_their_phrase() -> None:
-    said = described("a shiny robot is on the table.", ("a shiny robot", 0.9, LEFT))
-    result = complete(said, ("mug", 0.9, LEFT))
-    assert (result.text, result.hint) == ("a shiny robot is on the table.", "")
+@pytest.mark.parametrize("phrase", ["a shiny robot", "a mug with a crack"])
+def test_unknown_things_and_longer_phrases_keep_their_words(phrase: str) -> None:
+    said = described(f"{phrase} is on the table.", (phrase, 0.9, LEFT))
+    result = complete(said, ("vase", 0.9, LEFT))
+    assert (result.text, result.hint) == (f"{phrase} is on the table.", "")
 
 
 @pytest.mark.parametrize(
