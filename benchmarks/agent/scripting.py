@@ -11,6 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from xsam.inference.overlooked import WEAK_SIGNS
+
 ToolResult = dict[str, Any]
 MAX_STEPS = 6  # of one search
 UNSURE = "I cannot tell for certain. ANSWER: unsure"
@@ -89,7 +91,7 @@ def is_confirmed(result: ToolResult, queries: Sequence[str]) -> Generator[Planne
 
 def may_be_more(result: ToolResult) -> bool:
     """Return whether a result warns of objects that it does not show."""
-    return "weak signs of" in result.get("hint", "")
+    return WEAK_SIGNS in result.get("hint", "")
 
 
 def suggested_call(result: ToolResult) -> PlannedCall | None:

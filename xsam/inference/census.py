@@ -8,7 +8,7 @@ against it (`xsam.inference.doubts`).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,19 +53,23 @@ class Census:
                     found[label] = max(found.get(label, 0.0), score * overlap)
         return found
 
-    def kin(self, masks: Sequence[MaskRle]) -> tuple[float, ...]:
+    def kin(self, names: Sequence[str], masks: Sequence[MaskRle]) -> tuple[float, ...]:
         """Return for each mask of an answer the share of the objects of its category that the answer shows.
 
-        Its category is the best label on it; 0.5 if it has none, or is the only object of it.
+        Args:
+            names: the best label on each mask (`best_label`), "" for none.
+            masks: of the answer.
+
+        Returns:
+            0.5 for a mask without a label, or with the only object of its category.
         """
-        names = [
-            max(here, key=lambda label: here[label]) if (here := self.on(mask)) else "" for mask in masks
-        ]
         shares = {"": 0.5}
-        for name in dict.fromkeys(names):
-            own = self.objects(name) if name else ()
-            shown = MaskRle.iou_matrix([self.masks[index] for index in own], masks) > SAME_PIXELS
-            shares[name] = float(shown.any(axis=1).mean()) if len(own) > 1 else 0.5
+        for name in dict.fromkeys(filter(None, names)):
+            own = self.objects(name)
+            shares[name] = 0.5
+            if len(own) > 1:
+                shown = MaskRle.iou_matrix([self.masks[index] for index in own], masks) > SAME_PIXELS
+                shares[name] = float(shown.any(axis=1).mean())
         return tuple(shares[name] for name in names)
 
     def objects(self, noun: str, *, least: float = MIN_CANDIDATE_SCORE) -> tuple[int, ...]:
@@ -102,6 +106,11 @@ class Census:
 
 
 NO_CENSUS = Census(names=())
+
+
+def best_label(found: Mapping[str, float], default: str = "") -> str:
+    """Return the label with the best score on a mask, see `Census.on`; `default` if there is none."""
+    return max(found, key=lambda label: found[label], default=default)
 
 
 def census_names(queries: Sequence[Query], calibration: Calibration | None) -> tuple[str, ...]:

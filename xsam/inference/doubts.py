@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
-from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, named_category
+from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, best_label, named_category
 from xsam.inference.descriptions import with_shown_phrases, worth_saying
 from xsam.inference.kinds import CATEGORY_TASKS, kind_of
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
@@ -85,23 +85,24 @@ def evidence_of(
     """Return the evidence about each segment of a result; the marks of a query may be on an earlier frame."""
     segments, found = result.segments, []
     marked = _marked_categories(result, census, marks_here) if task is Task.VISUAL_GROUNDED else {}
+    # Other tasks take no census, and must not depend on one that is cached.
+    labels = [census.on(mask) if task in CHECKED_TASKS else {} for mask in segments.masks]
     columns = zip(
         segments.labels,
         segments.scores.tolist(),
-        segments.masks,
+        labels,
         support.firmness or (1.0,) * len(segments),
         support.runners_up or (0.0,) * len(segments),
-        census.kin(segments.masks),
+        census.kin([best_label(here) for here in labels], segments.masks),
         strict=True,
     )
-    for label, score, mask, firmness, runner_up, kin in columns:
-        here = census.on(mask) if task in CHECKED_TASKS else {}
+    for label, score, here, firmness, runner_up, kin in columns:
         if task is Task.VISUAL_GROUNDED:
             name = marked.get(label)
         else:
             name = None if task is Task.REASONING else named_category(label, census.names)
         rivals = {other: value for other, value in here.items() if other != name}
-        rival_label = max(rivals, key=lambda other: rivals[other], default="")
+        rival_label = best_label(rivals)
         found.append(
             Evidence(
                 kind=kind_of(result.query, task, is_named=name is not None),
@@ -133,7 +134,7 @@ def _marked_categories(result: SegmentationResult, census: Census, marks_here: b
     for mask, label, index, score in columns:
         if here := census.on(mask):
             at_mark = marks_here and obeys_mark(mask.decode(), positive[index], whole_object=True)
-            name = max(here, key=lambda other: here[other])
+            name = best_label(here)
             found[label] = max(found.get(label, (False, 0.0, "")), (at_mark, score, name))
     return {label: name for label, (_, _, name) in found.items()}
 

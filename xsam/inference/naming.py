@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from xsam.inference.census import SAME_PIXELS, Census, named_category
+from xsam.inference.census import SAME_PIXELS, Census, best_label, named_category
 from xsam.inference.descriptions import join_phrases, list_parts
 from xsam.inference.mask_support import MaskSupport
 from xsam.types.masks import MaskRle
@@ -95,6 +95,4 @@ def _named(phrase: str, mask: MaskRle, census: Census) -> str:
     end = len(words) - len(_WORD.findall(category))
     if named_category(" ".join(words[end:]), (category,)) is None:
         return phrase
-    here = census.on(mask)
-    name = max(here, key=lambda other: here[other], default=category)
-    return with_article(" ".join((*words[:end], name)))
+    return with_article(" ".join((*words[:end], best_label(census.on(mask), category))))

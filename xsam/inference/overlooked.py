@@ -20,6 +20,7 @@ from xsam.types.requests import SegmentationResult, Status, Task
 MIN_SIGN = 0.15
 """Score in the census from which an object that an answer does not show is worth a word."""
 WEAK_SIGNS = "weak signs of"
+"""How the hint begins."""
 
 _THE = re.compile(r"^(?:the|a|an)\s+", re.IGNORECASE)
 

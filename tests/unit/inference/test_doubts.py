@@ -159,6 +159,15 @@ def test_an_answer_with_one_of_two_mugs_is_in_doubt(answered: int, chance: float
     assert result.segments.chances.tolist() == pytest.approx([*[chance] * answered, 0.5])
 
 
+def test_an_answer_to_a_mark_does_not_depend_on_a_census_that_happens_to_be_cached() -> None:
+    calibration = replace(KNOWN, weights={"mark": EvidenceWeights(kin=1.0)})
+    query = Query(task=Task.INTERACTIVE, prompts=(VisualPrompt.point(10, 20),))
+    mugs = [("mug", 0.9, box(left)) for left in (0, 50, 100)]
+    for census in (census_with(), census_with(*mugs)):
+        result = check(result_of(query, ("region", 0.9, box(0))), census, calibration=calibration)
+        assert result.segments.chances.tolist() == pytest.approx([0.5])
+
+
 def test_one_of_several_answers_counts_less() -> None:
     calibration = replace(KNOWN, weights={"question": EvidenceWeights(alone=1.0)})
     query = Query(text="what can i drink from?")
