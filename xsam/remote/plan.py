@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import httpx
 
 from xsam.remote.pictures import EncodedPicture
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -18,11 +19,6 @@ Progress = QueueEvent | StageEvent | TextEvent
 
 _MARGIN = 0.05  # of the time left, and at most so many seconds: the server is to say itself that it is late
 _MARGIN_S = 0.25
-_PARTS = (
-    b"--%(boundary)s\r\n"
-    b'Content-Disposition: form-data; name="request"\r\n\r\n%(request)s\r\n--%(boundary)s\r\n'
-    b'Content-Disposition: form-data; name="image"\r\n\r\n%(image)s\r\n--%(boundary)s--\r\n'
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +64,15 @@ class RequestPlan:
         request = body.model_dump_json(exclude_defaults=True).encode()
         if by_id:
             return {"content": request, "headers": {"accept": accept, "content-type": "application/json"}}
-        boundary = secrets.token_hex(16).encode()
-        kind = f"multipart/form-data; boundary={boundary.decode()}"
-        content = _PARTS % {b"boundary": boundary, b"request": request, b"image": picture.content}
-        # In one piece: httpx writes each part of `files` apart, and the server wakes up for each.
-        return {"content": content, "headers": {"accept": accept, "content-type": kind}}
+        image = ("image", picture.content, "application/octet-stream")
+        form = httpx.Request(
+            "POST", "http://", files={"request": (None, request, "application/json"), "image": image}
+        )
+        # In one piece: httpx sends each part of `files` apart, and the server wakes up for each.
+        return {
+            "content": form.read(),
+            "headers": {"accept": accept, "content-type": form.headers["content-type"]},
+        }
 
     def report(self, event: Progress, on_stage: StageHook | None, on_text: TextHook | None) -> None:
         """Call the hook that an event belongs to."""
