@@ -142,13 +142,14 @@ def _containment(request: ParsedRequest) -> Script:
 
 
 def _count(request: ParsedRequest) -> Script:
-    """Count what is certain; an overview must count as many."""
+    """Count what is certain; an overview may doubt some of them, and must not have more or fewer."""
     name = singular(request.noun)
     found = yield call("segment_objects", queries=[name])
     seen = yield call("segment_everything")
     number, again = len(_certain(found)), seen.get("counts", {}).get(name, 0)
-    doubtful = [*_doubtful(found), *(item for item in _doubtful(seen) if item["label"] == name)]
-    certain = number == again and not doubtful and not may_be_more(found) and not may_be_more(seen)
+    perhaps = sum(name == item["label"] or name in item["unsure"] for item in _doubtful(seen))
+    agrees = again <= number <= again + perhaps
+    certain = agrees and not _doubtful(found) and not may_be_more(found) and not may_be_more(seen)
     return f"ANSWER: {number}" if certain else UNSURE
 
 

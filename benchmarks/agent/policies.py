@@ -104,12 +104,12 @@ def follow_hints(text: str) -> Script:
     ids = ids_of(found)
     if found["status"] == "ambiguous":
         ids = [i for i in ids if request.color and request.color in found.get("differ", {}).get(i, "")]
-        if len(ids) != 1:
-            return "Several fit; which one do you mean? ANSWER: ask"
-    elif not request.color and may_be_more(found):
+    elif request.color:
+        ids = yield from _of_color(ids, request.color)
+        if not ids:
+            return "There is one, but not in that color. ANSWER: none"
+    if len(ids) != 1 or (not request.color and may_be_more(found)):
         return "There may be more than one; which one do you mean? ANSWER: ask"
-    elif request.color and not (yield from _has_color(ids[0], request.color)):
-        return "There is one, but not in that color. ANSWER: none"
     if request.kind == "place":
         return _position((yield call("locate_objects_3d", object_ids=ids[:1])))
     return f"ANSWER: {ids[0]}"
@@ -136,7 +136,7 @@ def _two_things(request: ParsedRequest) -> Script:
     """Find both on one image and let geometry decide."""
     found = yield from search([request.noun, request.other], elsewhere=False)
     if not ids_of(found) or found.get("not_found"):
-        return without(found)
+        return UNSURE if request.kind == "nearer" else without(found)
     of_first = [item["id"] for item in found["objects"] if item["label"] == request.noun]
     of_other = [item["id"] for item in found["objects"] if item["label"] == request.other]
     if request.kind == "nearer":
@@ -166,10 +166,14 @@ def _in_order(request: ParsedRequest) -> Script:
     return f"ANSWER: {order[request.rank - 1]}" if request.rank <= len(order) else UNSURE
 
 
-def _has_color(object_id: str, color: str) -> Generator[PlannedCall, ToolResult, bool]:
-    """Inspect the object; return False if its color is known to be another one."""
-    inspected = yield call("inspect_object", object_id=object_id)
-    return inspected.get("colour", color) == color
+def _of_color(ids: list[str], color: str) -> Generator[PlannedCall, ToolResult, list[str]]:
+    """Inspect objects; leave out those whose color is known to be another one."""
+    fitting = []
+    for object_id in ids:
+        inspected = yield call("inspect_object", object_id=object_id)
+        if inspected.get("colour", color) == color:
+            fitting.append(object_id)
+    return fitting
 
 
 POLICIES: dict[str, Policy] = {"naive": naive, "hints": follow_hints}

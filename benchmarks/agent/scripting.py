@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from xsam.inference.overlooked import WEAK_SIGNS
+from xsam.sim import CATEGORIES
+from xsam.sim.affordances import AFFORDANCES
 
 ToolResult = dict[str, Any]
 MAX_STEPS = 6  # of one search
+CLEARLY = 0.6  # score from which an object is what it looks like
 UNSURE = "I cannot tell for certain. ANSWER: unsure"
 
 
@@ -55,23 +58,30 @@ def search(queries: Sequence[str], *, elsewhere: bool = True) -> Search:
         "no_match".
     """
     step: PlannedCall | None = call("segment_objects", queries=list(queries))
+    unsure = False
     for _ in range(MAX_STEPS):
         if step is None:
             break
         result = yield step
         if result["status"] in ("ok", "ambiguous") and result.get("objects"):
             return result
-        if result["status"] == "unsure" and result.get("objects"):
-            confirmed = yield from is_confirmed(result, queries)
-            return result if confirmed else {"status": "unsure"}
         if result.get("reported"):
             break
         if result["status"] in ("error", "stale") and result.get("retryable"):
             continue
         step = suggested_call(result)
+        if result["status"] == "unsure" and result.get("objects"):
+            if step is None or step.tool != "inspect_object":
+                unsure = True
+                break
+            inspected = yield step
+            if _best_name(inspected, queries):
+                return result
+            unsure = unsure or not _is_another_thing(inspected, queries)
+            step = suggested_call(inspected)
         if step is not None and not elsewhere and "camera" in step.arguments:
             break
-    return {"status": "no_match"}
+    return {"status": "unsure" if unsure else "no_match"}
 
 
 def without(result: ToolResult, absent: str = "none") -> str:
@@ -84,9 +94,27 @@ def is_confirmed(result: ToolResult, queries: Sequence[str]) -> Generator[Planne
     step = suggested_call(result)
     if step is None or step.tool != "inspect_object":
         return False
-    names = (yield step).get("looks_like", {})
-    best = next(iter(names), "") if isinstance(names, dict) else ""
+    return _best_name((yield step), queries)
+
+
+def _names(inspected: ToolResult) -> dict[str, float]:
+    names = inspected.get("looks_like", {})
+    return names if isinstance(names, dict) else {}
+
+
+def _best_name(inspected: ToolResult, queries: Sequence[str]) -> bool:
+    """Return whether an inspected object looks most like what was asked for."""
+    best = next(iter(_names(inspected)), "")
     return bool(best) and any(best in query for query in queries)
+
+
+def _is_another_thing(inspected: ToolResult, queries: Sequence[str]) -> bool:
+    """Return whether an inspected object clearly is something else, which is not even alike."""
+    names = _names(inspected)
+    best = next(iter(names), "")
+    asked = {name for name in CATEGORIES if any(name in query for query in queries)}
+    alike = {name for use in AFFORDANCES if asked & set(use.categories) for name in use.categories}
+    return names.get(best, 0.0) >= CLEARLY and not (asked | alike) & set(names)
 
 
 def may_be_more(result: ToolResult) -> bool:

@@ -87,6 +87,25 @@ def test_looking_closely_says_what_it_looks_like(doubted, call) -> None:
     assert inspected["looks_like"] == {"plate": 0.9}
 
 
+def test_another_camera_may_tell(doubted, call) -> None:
+    """The advice was made for phrases that were not found, so that one in doubt never got it."""
+    tools, found = doubted
+    assert "another camera may tell (wrist)" in found["hint"]
+    suggestion = "segment_objects(['fork'],camera='wrist')"
+    assert call(tools["inspect_object"], object_id="f1/m1")["next"] == suggestion
+    call(tools["segment_objects"], queries=["fork"], camera="wrist")
+    assert "next" not in call(tools["inspect_object"], object_id="f1/m1").json
+
+
+def test_what_looks_like_what_was_asked_for_needs_no_other_camera(make_tools, call) -> None:
+    weak = "weak: about 5 of 10 such answers are right"
+    tools = make_tools(segmenter=DoubtingSegmenter({"plate": (weak,)}), thing_classes=("plate", "mug"))
+    call(tools["segment_objects"], queries=["plate"])
+    inspected = call(tools["inspect_object"], object_id="f1/m1")
+    assert "plate" in inspected["looks_like"]
+    assert "next" not in inspected.json
+
+
 def test_tools_on_a_doubtful_object_stay_doubtful(doubted, call) -> None:
     tools, _ = doubted
     refined = call(tools["refine_object"], object_id="f1/m1", add=[{"type": "point", "x": 300, "y": 400}])

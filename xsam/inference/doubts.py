@@ -171,6 +171,7 @@ def with_doubts(
     segments = result.segments
     checkable = task is Task.REFERRING and bool(census.names)
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
+    decided_from = _decided_from(result.query, task, calibration)
     doubts, chances, known_chances = [], [], []
     found = evidence_of(result, task, census, support, marks_here=marks_here)
     for index, evidence in enumerate(found):
@@ -186,7 +187,7 @@ def with_doubts(
         elif calibration is not None and (negation := _NEGATION.search(_asked(result.query, task, label))):
             known_chances[-1] = 0.0
             doubts.append(f"the model does not understand {negation[0]!r}: check what it must not be")
-        elif calibration is not None and chance < calibration.sure_from:
+        elif calibration is not None and (chance < calibration.sure_from or evidence.score < decided_from):
             doubts.append(_in_words(evidence, chance))
         elif phrase is not None:
             doubts.append(misplaced(phrase, segments.masks[index], census, frame))
@@ -316,17 +317,29 @@ def _of_its_kind(evidence: Evidence) -> Evidence:
     return replace(evidence, kind="category", score=max(evidence.score, evidence.named))
 
 
+def _decided_from(query: Query, task: Task, calibration: Calibration | None) -> float:
+    """Return the score below which the category of an object is undecided (`xsam.inference.undecided`)."""
+    if calibration is None or task not in CATEGORY_TASKS or query.score_threshold is not None:
+        return 0.0
+    return calibration.thresholds.get(kind_of(query, task), 0.0)
+
+
 def _in_words(evidence: Evidence, chance: float) -> str:
     if evidence.kind not in ("question", "object", "mark") and evidence.rival > max(
         evidence.named, MIN_CANDIDATE_SCORE
     ):
         return _looks_like(evidence.rival_label, evidence.rival)
+    if evidence.kind == "categories" and evidence.rival >= MIN_CANDIDATE_SCORE:
+        return f"may also be {_a(evidence.rival_label)}, {evidence.rival:.2f}"
     return f"weak: about {round(10 * chance)} of 10 such answers are right"
 
 
 def _looks_like(label: str, score: float) -> str:
-    article = "an" if label[:1].lower() in "aeiou" else "a"
-    return f"looks more like {article} {label}, {score:.2f}"
+    return f"looks more like {_a(label)}, {score:.2f}"
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:

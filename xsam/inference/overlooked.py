@@ -19,6 +19,8 @@ from xsam.types.requests import SegmentationResult, Status, Task
 
 MIN_SIGN = 0.15
 """Score in the census from which an object that an answer does not show is worth a word."""
+CLEARLY_ANOTHER = (0.6, 2.0)
+"""It is no sign if another category has this score on the same pixels, and this many times its own."""
 WEAK_SIGNS = "weak signs of"
 """How the hint begins."""
 
@@ -48,6 +50,8 @@ def with_overlooked(result: SegmentationResult, task: Task, census: Census) -> S
     ):
         if label not in names or score < MIN_SIGN or (MaskRle.iou_matrix([mask], shown) > SAME_PIXELS).any():
             continue
+        if _is_clearly_another(label, score, mask, census):
+            continue
         shown.append(mask)
         signs[label] += 1
         x, y = mask.area_and_centroid()[1]
@@ -57,6 +61,15 @@ def with_overlooked(result: SegmentationResult, task: Task, census: Census) -> S
     listed = ", ".join(_more(label, count) for label, count in signs.items())
     hint = f"{WEAK_SIGNS} {listed} at pixel {', '.join(places)}, not shown: the number is not certain"
     return replace(result, hint="; ".join(filter(None, (result.hint, hint))))
+
+
+def _is_clearly_another(label: str, score: float, mask: MaskRle, census: Census) -> bool:
+    """Return whether a mask is an object of another category: a block that could be an apple is no apple."""
+    least, times = CLEARLY_ANOTHER
+    same = MaskRle.iou_matrix([mask], census.masks)[0] > SAME_PIXELS
+    columns = zip(census.labels, census.scores, same.tolist(), strict=True)
+    rival = max((value for other, value, here in columns if here and other != label), default=0.0)
+    return rival >= max(least, times * score)
 
 
 def _more(label: str, count: int) -> str:

@@ -78,6 +78,16 @@ class UnlabeledSegments:
             queries=torch.full_like(label_indices, SEVERAL_QUERIES),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[UnlabeledSegments]) -> UnlabeledSegments:
+        """Return the segments of several parts of the same image, in their order."""
+        columns = ("label_indices", "scores", "firmness", "runners_up", "queries")
+        return cls(
+            image_hw=parts[0].image_hw,
+            masks=tuple(mask for part in parts for mask in part.masks),
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in columns},
+        )
+
     def pick(self, order: Tensor) -> UnlabeledSegments:
         """Select segments by an index tensor or a bool tensor."""
         indices = torch.arange(len(self.masks))[order.cpu()]
@@ -329,12 +339,12 @@ def without_duplicates(
     for index in order:
         check()
         better = [segments.masks[k] for k in kept if labels[k] == labels[index]]
-        if not _repeats(segments.masks[index], better, iou, nested):
+        if not repeats(segments.masks[index], better, iou, nested):
             kept.append(index)
     return segments.pick(torch.tensor(kept, dtype=torch.long))
 
 
-def _repeats(mask: MaskRle, better: Sequence[MaskRle], iou: float, nested: float | None) -> bool:
+def repeats(mask: MaskRle, better: Sequence[MaskRle], iou: float, nested: float | None) -> bool:
     """Return whether a mask repeats one of several others, or lies inside one or around one."""
     if bool((MaskRle.iou_matrix([mask], better) >= iou).any()):
         return True

@@ -32,6 +32,7 @@ from xsam.inference.postprocess import (
 )
 from xsam.inference.prompts import PHRASE_CLOSE, PHRASE_OPEN, SEG_TAG
 from xsam.inference.regions import stuff_regions
+from xsam.inference.undecided import with_undecided
 from xsam.inference.upsample import MaskGeometry
 from xsam.spatial.phrases import means_one
 from xsam.types.masks import BoolMask
@@ -236,8 +237,19 @@ def _select_categories(
             check=check,
         )
     if things:
-        return without_duplicates(
+        decided = without_duplicates(
             instances(class_logits, mask_logits, geometry, threshold=threshold, check=check),
+            nested=_nested(config),
+            check=check,
+        )
+        if config.calibration is None or query.score_threshold is not None:
+            return decided
+        return with_undecided(
+            decided,
+            class_logits,
+            mask_logits,
+            geometry,
+            threshold=threshold,
             nested=_nested(config),
             check=check,
         )

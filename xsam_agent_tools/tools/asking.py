@@ -133,7 +133,7 @@ def _payload(
         if others:
             payload["hint"] += f", or ask about another camera ({', '.join(others[:3])})"
     elif status == "unsure":
-        payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
+        payload.update(doubt_advice(findings, elsewhere=others, tried=(), tools=toolbox.names))
         payload.pop("unsure", None)  # the question itself
     if grounded.missing:
         payload["not_grounded"] = list(grounded.missing[:MAX_MISSING])

@@ -21,10 +21,12 @@ from xsam_agent_tools.text.content import (
     object_payload,
     shorten,
     size_cm,
+    suggested_call,
     to_text,
 )
 from xsam_agent_tools.text.pictures import crop_pictures
-from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec
+from xsam_agent_tools.tools.definition import Output, Toolbox, ToolSpec, current_conversation
+from xsam_agent_tools.tools.searching import unsearched_cameras
 
 _INSPECT_OBJECT = """\
 Look closely at one object that was found before: its main color, how wide and high its largest piece is \
@@ -57,6 +59,7 @@ def inspect_object(toolbox: Toolbox) -> ToolSpec:
         payload.update(_details(scene, item))
         if item.doubt:
             payload.update(_names_of(toolbox, scene, item))
+            payload.update(_look_elsewhere(toolbox, scene, item, payload.get("looks_like")))
         images = None
         if toolbox.images != "none":
             images = crop_pictures(scene.frame, item, toolbox.pictures) if scene.frame is not None else []
@@ -109,6 +112,15 @@ def _names_of(toolbox: Toolbox, scene: Scene, item: SceneObject) -> dict[str, An
     best = sorted(scores.items(), key=lambda pair: -pair[1])[:MAX_NAMES]
     hint = "decide from looks_like and the picture, another camera, or ask the user"
     return {"looks_like": {label: round(score, 2) for label, score in best}, "hint": hint}
+
+
+def _look_elsewhere(toolbox: Toolbox, scene: Scene, item: SceneObject, names: Any) -> dict[str, Any]:
+    """Suggest a camera that was not searched, unless the object looks like what was asked for."""
+    best = next(iter(names), "") if isinstance(names, dict) else ""
+    if not item.query or (best and best in item.query.lower()):
+        return {}
+    others = unsearched_cameras(toolbox, current_conversation(), [item.query], scene.camera)
+    return {"next": suggested_call("segment_objects", [item.query], camera=others[0])} if others else {}
 
 
 def _details(scene: Scene, item: SceneObject) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def segment_objects(toolbox: Toolbox) -> ToolSpec:
             payload = search_payload(
                 findings,
                 age=perception.age(scene),
-                elsewhere=unsearched_cameras(toolbox, conversation, findings.not_found, scene.camera),
+                elsewhere=unsearched_cameras(
+                    toolbox, conversation, [*findings.not_found, *findings.unsure], scene.camera
+                ),
                 tried=perception.history.tried(conversation, scene.camera),
                 tools=toolbox.names,
             )
@@ -159,7 +161,8 @@ def segment_everything(toolbox: Toolbox) -> ToolSpec:
                 payload["tried"] = list(categories[:MAX_TRIED])
                 payload["hint"] = _NOTHING
             elif findings.unsure:
-                payload.update(doubt_advice(findings, elsewhere=(), tried=(), tools=toolbox.names))
+                elsewhere = unsearched_cameras(toolbox, conversation, findings.unsure, scene.camera)
+                payload.update(doubt_advice(findings, elsewhere=elsewhere, tried=(), tools=toolbox.names))
             add_hints(payload, findings.hints)
             pictures = toolbox.overlays(scene, objects, "everything")
             return CameraAnswer(payload=payload, scene=scene, objects=objects, pictures=pictures)

@@ -183,6 +183,21 @@ def test_one_of_several_answers_counts_less() -> None:
     assert two.tolist() == pytest.approx([0.5, 0.5])
 
 
+def test_an_undecided_object_of_a_list_is_in_doubt_and_says_what_else_it_may_be() -> None:
+    calibration = replace(KNOWN, sure_from=0.3, thresholds={"categories": 0.6})
+    query = Query(thing_classes=("mug", "vase"))
+    found = (("mug", 0.9, box(10)), ("mug", 0.5, box(60)), ("vase", 0.5, box(110)))
+    census = census_with(("mug", 0.5, box(60)), ("vase", 0.45, box(60)), ("vase", 0.5, box(110)))
+    result = check(result_of(query, *found), census, calibration=calibration)
+    assert result.segments.doubts == (
+        "",
+        "may also be a vase, 0.45",
+        "weak: about 5 of 10 such answers are right",
+    )
+    own = check(result_of(replace(query, score_threshold=0.1), *found), census, calibration=calibration)
+    assert own.segments.doubts == ("", "", "")
+
+
 def test_a_list_with_surfaces_has_weights_of_its_own() -> None:
     calibration = replace(KNOWN, weights={"layout": EvidenceWeights(bias=-5.0)})
     mug = ("mug", 0.9, box(10))

@@ -57,6 +57,12 @@ def test_what_is_no_sign(query: Query, label: str) -> None:
     assert hint(query, label) == ""
 
 
+@pytest.mark.parametrize(("block", "signs"), [(0.8, 0), (0.5, 1), (0.7, 1)], ids=["clear", "weak", "close"])
+def test_a_clear_block_that_could_be_a_mug_is_no_sign_of_a_mug(block: float, signs: int) -> None:
+    census = census_with(("mug", 0.9, LEFT), ("mug", 0.38, RIGHT), ("vase", block, box(121)))
+    assert hint(MUG, census=census).count("weak signs") == signs
+
+
 def test_nothing_found_is_no_number() -> None:
     result = result_of(MUG)
     assert with_overlooked(result, MUG.resolved_task(), WEAK) is result

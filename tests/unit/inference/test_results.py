@@ -77,6 +77,20 @@ def test_categories_are_labeled_by_what_was_asked() -> None:
     assert result.segments.label_indices.tolist() == [0, 1]
 
 
+def test_a_list_shows_what_is_there_and_has_no_clear_category() -> None:
+    calibration = Calibration(known_categories=(), sure_from=0.8, weights={}, thresholds={"categories": 0.6})
+    config = dataclasses.replace(CONFIG, calibration=calibration)
+    query = Query(thing_classes=("mug", "box"))
+    split = class_logits((0.5, 0.45))
+    assert _answer(query, split, RIGHT_PART, config=config).segments.labels == ("mug",)
+    own = dataclasses.replace(query, score_threshold=0.6)
+    assert len(_answer(own, split, RIGHT_PART, config=config)) == 0
+    assert (
+        len(_answer(query, split, RIGHT_PART, config=dataclasses.replace(CONFIG, instance_threshold=0.6)))
+        == 0
+    )
+
+
 def test_kinds_of_queries_have_thresholds_of_their_own() -> None:
     calibration = Calibration(
         known_categories=(), sure_from=0.8, weights={}, thresholds={"category": 0.7, "look_alike": 0.3}
