@@ -87,6 +87,15 @@ def test_looking_closely_says_what_it_looks_like(doubted, call) -> None:
     assert inspected["looks_like"] == {"plate": 0.9}
 
 
+def test_a_long_hint_does_not_crowd_out_the_next_one(make_tools, call) -> None:
+    """After 13 unknown words, "weak signs of one more mug" was cut off."""
+    unknown = f"the model does not know the word(s): {', '.join(['keyboard'] * 20)}"
+    signs = "weak signs of one more mug at pixel (412, 230), not shown: the number is not certain"
+    tools = make_tools(segmenter=DoubtingSegmenter({}, f"{unknown}; {signs}"))
+    hint = call(tools["segment_objects"], queries=["mug"])["hint"]
+    assert hint.endswith(f"…; {signs}")
+
+
 def test_another_camera_may_tell(doubted, call) -> None:
     """The advice was made for phrases that were not found, so that one in doubt never got it."""
     tools, found = doubted

@@ -108,7 +108,7 @@ def doubt_advice(
 
 def add_hints(payload: dict[str, Any], hints: Sequence[str]) -> None:
     """Add the segmenter's own hints, which are never left out, to the payload's hint."""
-    own = [shorten(hint, MAX_HINT_CHARS) for hint in hints]
+    own = [shorten(part, MAX_HINT_CHARS) for hint in hints for part in hint.split("; ")]
     if own:
         payload["hint"] = "; ".join([*([payload["hint"]] if "hint" in payload else []), *own])
 
