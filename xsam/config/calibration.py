@@ -77,6 +77,7 @@ class Calibration:
             even where the model points to another one; for models that find the mugs and not their places.
         completes_descriptions: whether a description takes its names from the census and is completed by it;
             for models that find the mugs and do not speak of them.
+        completes_look_alikes: whether the answer to a marked mug is completed by the mugs of the census.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
             list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
             phrase without; `question`: reasoning; `description`: a phrase of a grounded description;
@@ -90,6 +91,7 @@ class Calibration:
     sure_from: float
     corrects_places: bool = False
     completes_descriptions: bool = False
+    completes_look_alikes: bool = False
     weights: Mapping[Kind, EvidenceWeights]
     thresholds: Mapping[Kind, float] = field(default_factory=dict)
 
@@ -100,6 +102,7 @@ class Calibration:
             "sure_from": self.sure_from,
             "corrects_places": self.corrects_places,
             "completes_descriptions": self.completes_descriptions,
+            "completes_look_alikes": self.completes_look_alikes,
         }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
@@ -126,6 +129,7 @@ def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") 
         "sure_from": Number(0.0, 1.0),
         "corrects_places": Flag(),
         "completes_descriptions": Flag(),
+        "completes_look_alikes": Flag(),
     }
     parts = section if isinstance(section, Mapping) else {}
     own = {key: value for key, value in parts.items() if key not in (*KINDS, "thresholds")}

@@ -10,6 +10,7 @@ from xsam.config import ModelConfig
 from xsam.errors import ModelError
 from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
+from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.naming import completed
 from xsam.inference.overlooked import with_overlooked
@@ -67,6 +68,8 @@ class Composer:
         if calibration is not None and calibration.completes_descriptions:
             result, support = completed(result, support, prompt.task, census)
         marks_here = prompt.regions is not None
+        if calibration is not None and calibration.completes_look_alikes and not of_video:
+            result, support = with_look_alikes(result, support, prompt.task, census, marks_here=marks_here)
         result = with_doubts(
             result,
             prompt.task,

@@ -37,6 +37,7 @@ from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
 from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, best_label, named_category
 from xsam.inference.descriptions import with_shown_phrases, worth_saying
 from xsam.inference.kinds import CATEGORY_TASKS, kind_of
+from xsam.inference.look_alikes import marked_categories
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.inference.places import misplaced
 from xsam.spatial.marks import disobedience, obeys_mark
@@ -84,7 +85,7 @@ def evidence_of(
 ) -> list[Evidence]:
     """Return the evidence about each segment of a result; the marks of a query may be on an earlier frame."""
     segments, found = result.segments, []
-    marked = _marked_categories(result, census, marks_here) if task is Task.VISUAL_GROUNDED else {}
+    marked = marked_categories(result, census, marks_here) if task is Task.VISUAL_GROUNDED else {}
     # Other tasks take no census, and must not depend on one that is cached.
     labels = [census.on(mask) if task in CHECKED_TASKS else {} for mask in segments.masks]
     columns = zip(
@@ -117,26 +118,6 @@ def evidence_of(
             )
         )
     return found
-
-
-def _marked_categories(result: SegmentationResult, census: Census, marks_here: bool) -> dict[str, str]:
-    """Return label → category of the segment at its mark, or else of the one with the best score."""
-    found: dict[str, tuple[bool, float, str]] = {}
-    positive = [mark for mark in result.query.prompts if mark.positive]
-    segments = result.segments
-    columns = zip(
-        segments.masks,
-        segments.labels,
-        segments.label_indices.tolist(),
-        segments.scores.tolist(),
-        strict=True,
-    )
-    for mask, label, index, score in columns:
-        if here := census.on(mask):
-            at_mark = marks_here and obeys_mark(mask.decode(), positive[index], whole_object=True)
-            name = best_label(here)
-            found[label] = max(found.get(label, (False, 0.0, "")), (at_mark, score, name))
-    return {label: name for label, (_, _, name) in found.items()}
 
 
 def with_doubts(

@@ -13,7 +13,13 @@ import numpy as np
 
 from xsam.inference.census import MIN_CANDIDATE_SCORE, MIN_CENSUS_SCORE, SAME_PIXELS, Census
 from xsam.inference.mask_support import MaskSupport
-from xsam.spatial.phrases import MeasuredObject, SpatialPhrase, contradiction, parse_spatial_phrase
+from xsam.spatial.phrases import (
+    MeasuredObject,
+    SpatialPhrase,
+    at_place,
+    contradiction,
+    parse_spatial_phrase,
+)
 from xsam.types.masks import MaskRle
 from xsam.types.requests import Frame, SegmentationResult, Status, Task
 
@@ -30,7 +36,8 @@ def corrected(
 
     A result stays as it is if the phrase compares nothing, if the outlines do not decide, or if the query
     sets its own threshold, so that all that the model found is wanted. A mask of the model that shows the
-    right object stays; else it is the census's, and `hint` says so.
+    right object stays; else it is the census's, and `hint` says so. Where the outlines decide too narrowly
+    and the model finds nothing, there still is a leftmost one among several mugs, which is to be doubted.
     """
     answered = result.status in (Status.FOUND, Status.NOT_FOUND)
     if task is not Task.REFERRING or not answered or result.query.score_threshold is not None:
@@ -40,6 +47,8 @@ def corrected(
         return result, support
     possible = (_meant(phrase, census, frame, least) for least in CANDIDATE_SCORES)
     chosen = next((index for index in possible if index is not None), None)
+    if chosen is None and not len(result):
+        chosen = _possible(phrase, census, frame)
     if chosen is None:
         return result, support
     mask = census.masks[chosen]
@@ -78,6 +87,16 @@ def _meant(phrase: SpatialPhrase, census: Census, frame: Frame, least: float) ->
         if not _contradiction(phrase, order, census, frame, least)
     ]
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _possible(phrase: SpatialPhrase, census: Census, frame: Frame) -> int | None:
+    """Return the leftmost of several objects, however narrowly; None for phrases with anchors.
+
+    It may be that no mug is left of the plate.
+    """
+    found = census.objects(phrase.noun)
+    chosen = at_place(phrase, [MeasuredObject.of(census.masks[index], frame.depth_m) for index in found])
+    return None if chosen is None else found[chosen]
 
 
 def _contradiction(phrase: SpatialPhrase, chosen: int, census: Census, frame: Frame, least: float) -> str:

@@ -178,24 +178,40 @@ def contradiction(
 def _order_contradiction(
     phrase: SpatialPhrase, chosen: int, candidates: Sequence[MeasuredObject], image_hw: tuple[int, int]
 ) -> str:
-    values = [_value(phrase.axis, item) for item in candidates]
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    order = _order(phrase, candidates)
+    if order is None:
         return "there is no depth to check near and far"
-    if len(known) < max(2, phrase.rank):  # who says "the leftmost" sees several
-        return f"only {len(known)} found to compare"
-    order = sorted(range(len(known)), key=lambda index: known[index], reverse=phrase.descending)
+    if len(order) < max(2, phrase.rank):  # who says "the leftmost" sees several
+        return f"only {len(order)} found to compare"
     if order.index(chosen) != phrase.rank - 1:
         return f"another one is at that place by {_QUANTITIES[phrase.axis]}"
     neighbors = order[max(0, phrase.rank - 2) : phrase.rank + 1]
+    own = _value(phrase.axis, candidates[chosen])
+    others = [_value(phrase.axis, candidates[index]) for index in neighbors if index != chosen]
     clear = all(
-        _clearly_less(
-            phrase.axis, min(known[chosen], known[other]), max(known[chosen], known[other]), image_hw
-        )
-        for other in neighbors
-        if other != chosen
+        _clearly_less(phrase.axis, min(own, other), max(own, other), image_hw)
+        for other in others
+        if own is not None and other is not None
     )
     return "" if clear else f"another one is too close to tell by {_QUANTITIES[phrase.axis]}"
+
+
+def at_place(phrase: SpatialPhrase, candidates: Sequence[MeasuredObject]) -> int | None:
+    """Return the index of the candidate at the place that a phrase without anchors names, however narrowly.
+
+    None if the place of one is not known, or there are not enough of them.
+    """
+    order = None if phrase.anchors else _order(phrase, candidates)
+    return order[phrase.rank - 1] if order is not None and len(order) >= max(2, phrase.rank) else None
+
+
+def _order(phrase: SpatialPhrase, candidates: Sequence[MeasuredObject]) -> list[int] | None:
+    """Return the indices of candidates, the first place first; None if the place of one is not known."""
+    values = [_value(phrase.axis, item) for item in candidates]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return sorted(range(len(known)), key=lambda index: known[index], reverse=phrase.descending)
 
 
 _QUANTITIES: Mapping[str, str] = {"x": "position", "y": "position", "area": "visible size", "depth": "depth"}

@@ -20,6 +20,7 @@ from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.examine import examine
 from xsam.inference.forward import ForwardPass
+from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.naming import completed
 from xsam.inference.places import corrected
 from xsam.sim.annotate import ObjectAnnotation, annotate
@@ -74,6 +75,8 @@ class SceneEvidence:
             chose is right, and whether the one that the outlines show is.
         own_phrases, completed_phrases: for each phrase of the description, whether it is right, as the model
             says it, and in the names of the census.
+        own_look_alikes, completed_look_alikes: for each object of an answer to "all that look like this one",
+            whether it is right, as the model answers, and completed by the census.
     """
 
     samples: tuple[Sample, ...]
@@ -81,6 +84,8 @@ class SceneEvidence:
     corrected_places: tuple[bool, ...]
     own_phrases: tuple[bool, ...]
     completed_phrases: tuple[bool, ...]
+    own_look_alikes: tuple[bool, ...]
+    completed_look_alikes: tuple[bool, ...]
 
 
 @torch.inference_mode()
@@ -93,7 +98,8 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
     frame = Frame(rgb=view.rgb, depth_m=view.depth_m)
     answers, census = examine(forward, frame, [question.query for question in asked], CATEGORIES)
     samples: list[Sample] = []
-    own, corrections, said, completions = [], [], [], []
+    own, corrections = [], []
+    said, completions, alike, all_alike = [], [], [], []
     for question, (result, support) in zip(asked, answers, strict=True):
         task = question.query.resolved_task()
         if question.is_comparison:
@@ -106,6 +112,10 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             said += _judged(question, result, items, masks)
             result, support = completed(result, support, task, census)
             completions += _judged(question, result, items, masks)
+        if task is Task.VISUAL_GROUNDED:
+            alike += _judged(question, result, items, masks)
+            result, support = with_look_alikes(result, support, task, census)
+            all_alike += _judged(question, result, items, masks)
         found = evidence_of(result, task, census, support)
         judged = _judged(question, result, items, masks)
         samples += (
@@ -117,9 +127,15 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
         samples=tuple(samples),
         own_places=tuple(own),
         corrected_places=tuple(corrections),
-        own_phrases=tuple(right for right in said if right is not None),
-        completed_phrases=tuple(right for right in completions if right is not None),
+        own_phrases=_known(said),
+        completed_phrases=_known(completions),
+        own_look_alikes=_known(alike),
+        completed_look_alikes=_known(all_alike),
     )
+
+
+def _known(judged: Sequence[bool | None]) -> tuple[bool, ...]:
+    return tuple(right for right in judged if right is not None)
 
 
 def _judged(
@@ -232,13 +248,15 @@ def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
         sure_from=choose_sure_from(chances, right),
         corrects_places=sum(sum(s.corrected_places) - sum(s.own_places) for s in scenes) > 0,
         completes_descriptions=sum(_gain(s.completed_phrases) - _gain(s.own_phrases) for s in scenes) > 0,
+        completes_look_alikes=sum(_gain(s.completed_look_alikes) - _gain(s.own_look_alikes) for s in scenes)
+        > 0,
         weights=weights,
     )
 
 
-def _gain(phrases: Sequence[bool]) -> int:
-    """Return how many more phrases are right than wrong."""
-    return 2 * sum(phrases) - len(phrases)
+def _gain(judged: Sequence[bool]) -> int:
+    """Return how many more are right than wrong."""
+    return 2 * sum(judged) - len(judged)
 
 
 def choose_sure_from(

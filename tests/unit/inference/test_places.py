@@ -99,3 +99,19 @@ def test_a_weak_one_farther_left_makes_the_answer_doubtful() -> None:
     phrase = parse_spatial_phrase("the leftmost mug")
     assert phrase is not None
     assert misplaced(phrase, MUGS[1], census, FRAME) == "that depends on objects in doubt"
+
+
+def test_among_several_there_is_a_leftmost_one_however_close() -> None:
+    """The pan's middle was 20 pixels left of the hammer's, and "the leftmost object" was not found."""
+    near = [box(50), box(54, top=40), box(150)]
+    query = Query(text="the leftmost mug")
+    census = census_with(*(("mug", 0.9, mug) for mug in near))
+    census = replace(census, support=MaskSupport(firmness=(1.0,) * 3, runners_up=(0.0,) * 3))
+    nothing = (result_of(query), MaskSupport(), Task.REFERRING, FRAME)
+    result, _ = corrected(*nothing, census)
+    assert (result.status, result.segments.masks) == (Status.FOUND, (near[0],))
+    phrase = parse_spatial_phrase(query.text)
+    assert phrase is not None
+    assert misplaced(phrase, near[0], census, FRAME) == "another one is too close to tell by position"
+    one = replace(census, labels=("vase", "mug", "vase"))
+    assert corrected(*nothing, one)[0].status is Status.NOT_FOUND, "who says leftmost sees several"
