@@ -40,7 +40,7 @@ def with_look_alikes(
     parts, supports, names = [segments], [support], []
     for label, name in marked_categories(result, census, marks_here).items():
         own = [mask for mask, of in zip(segments.masks, segments.labels, strict=True) if of == label]
-        seen = (MaskRle.iou_matrix(census.masks, own) > SAME_PIXELS).any(axis=1)
+        seen = MaskRle.iou_matrix(census.masks, own).max(axis=1) > SAME_PIXELS
         added = [
             index
             for index in census.objects(name)
