@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.requests import ClientDisconnect
 
-from xsam.errors import XSamError
+from xsam.errors import RequestCancelledError, XSamError
 from xsam.wire.models import ErrorEvent, QueueEvent, ResponseBody, ResponseEvent, StageEvent, TextEvent
 
 Progress = QueueEvent | StageEvent | TextEvent
 Outcome = ResponseBody | XSamError
+_GONE = RequestCancelledError("the client closed the connection")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +54,20 @@ async def events_until_gone(
     Raises:
         ClientDisconnect: the client has closed the connection.
     """
-    next_event: asyncio.Future[Progress | Outcome] | None = None
+
+    def tell(_: object) -> None:
+        events.put_nowait(_GONE)
+
+    gone.add_done_callback(tell)  # in the queue, because waiting for two things takes twice as many turns
     try:
         while True:
-            if next_event is None and not events.empty():
-                yield events.get_nowait()
-                continue
-            next_event = next_event or asyncio.ensure_future(events.get())
-            waited: set[asyncio.Future[Any]] = {next_event, gone}
-            await asyncio.wait(waited, timeout=every_s, return_when=asyncio.FIRST_COMPLETED)
-            if next_event.done():
-                event, next_event = next_event.result(), None
-                yield event
-            elif gone.done():
+            event: Progress | Outcome | None
+            try:
+                event = await (events.get() if every_s is None else asyncio.wait_for(events.get(), every_s))
+            except asyncio.TimeoutError:
+                event = None
+            if event is _GONE:
                 raise ClientDisconnect
-            else:
-                yield None
+            yield event
     finally:
-        if next_event is not None:
-            next_event.cancel()
+        gone.remove_done_callback(tell)

@@ -95,7 +95,7 @@ def _size_in_header(image: bytes) -> tuple[int, int]:
             "the image is no JPEG, PNG or WebP file",
             hint="raw RGB needs its size as `image` in the request, and the type application/octet-stream",
         ) from error
-    if kind == "JPEG" and image.count(b"\xff\xda") > _MAX_SCANS:
+    if kind in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:  # MPO: with a preview behind it
         raise RequestTooLargeError(
             f"the JPEG file has more than {_MAX_SCANS} scans", hint="save it as a baseline JPEG"
         )

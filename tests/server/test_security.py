@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import socket
 import struct
@@ -13,6 +14,7 @@ from pathlib import Path
 import cv2
 import httpx
 import pytest
+from PIL import Image
 
 from support.model_server import PATIENCE_S, FakeEngine, RunningServer, running_server
 from tests.server.conftest import Ask, ask_with, form, picture, png
@@ -158,6 +160,18 @@ def test_a_jpeg_of_many_scans_is_refused(ask: Ask) -> None:
     assert ask(progressive, headers=SPOT).status_code == 200
     start = progressive.index(b"\xff\xda")
     bomb = progressive[:start] + progressive[start:-2] * 100 + progressive[-2:]
+    assert ask(bomb, headers=SPOT).json()["code"] == "TOO_LARGE"
+
+
+def test_a_jpeg_of_many_scans_with_a_preview_behind_it_is_refused(ask: Ask) -> None:
+    """Pillow calls such a file MPO, as phones write it, and the scans of one named so were not counted."""
+    content = io.BytesIO()
+    photo = Image.fromarray(picture())
+    photo.save(content, "MPO", save_all=True, append_images=[photo], progressive=True)
+    phone = content.getvalue()
+    assert ask(phone, headers=SPOT).status_code == 200
+    end = phone.index(b"\xff\xd9")
+    bomb = phone[:end] + phone[phone.rindex(b"\xff\xda", 0, end) : end] * 100 + phone[end:]
     assert ask(bomb, headers=SPOT).json()["code"] == "TOO_LARGE"
 
 

@@ -27,6 +27,7 @@ ImageOrFrame: TypeAlias = "NDArray[np.uint8] | Frame | str | Path | PillowImage"
 
 MAX_FILE_BYTES = 1 << 30
 _EXIF_ORIENTATION = 0x0112
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG"
 MAX_CLIP_FRAMES = 64  # as many as the language model of X2SAM was shown at most
 
 # What Pillow reads where OpenCV gives up. Not all it knows: for EPS it would start Ghostscript.
@@ -162,9 +163,12 @@ def decode_image(
     if notes is not None and count > 1:
         notes.append(f"{short_name or name} has {count} frames or pages, of which the first is used")
     if whole:
-        if content[24:25] != b"\x10" or not content.startswith(b"\x89PNG"):
+        is_jpeg = content.startswith(_JPEG)
+        is_deep_png = content.startswith(_PNG) and content[24:25] == b"\x10"
+        if not is_jpeg and not is_deep_png:  # Pillow keeps eight bits a channel, whichever are used
             return _decode_with_pillow(name, content, formats)
-        _check_whole(name, content, formats)  # 16 bits a channel: Pillow keeps eight, whichever are used
+        if not is_jpeg or not _opencv_refuses_parts():
+            _check_whole(name, content, formats)
     try:
         flags = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH
         bgr: Any = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
@@ -226,6 +230,13 @@ def _check_header(name: str, content: bytes) -> int:
 def _check_side(name: str, width: int, height: int) -> None:
     if max(width, height) > MAX_IMAGE_SIDE_PX:
         raise InvalidImageError(f"{name} is {width}×{height}, sides up to {MAX_IMAGE_SIDE_PX} px are allowed")
+
+
+def _opencv_refuses_parts() -> bool:
+    """Return whether this OpenCV refuses a JPEG file that is cut off: older ones return what has arrived."""
+    import cv2
+
+    return tuple(int(part) for part in cv2.__version__.split(".")[:2]) >= (4, 14)
 
 
 def _check_whole(name: str, content: bytes, formats: tuple[str, ...]) -> None:

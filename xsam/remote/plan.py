@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import httpx
-
 from xsam.remote.pictures import EncodedPicture
 from xsam.types.deadline import Deadline, StageHook, TextHook
 from xsam.types.requests import Frame, Query, SegmentationResult
@@ -64,15 +62,11 @@ class RequestPlan:
         request = body.model_dump_json(exclude_defaults=True).encode()
         if by_id:
             return {"content": request, "headers": {"accept": accept, "content-type": "application/json"}}
-        image = ("image", picture.content, "application/octet-stream")
-        form = httpx.Request(
-            "POST", "http://", files={"request": (None, request, "application/json"), "image": image}
-        )
-        # In one piece: httpx sends each part of `files` apart, and the server wakes up for each.
-        return {
-            "content": form.read(),
-            "headers": {"accept": accept, "content-type": form.headers["content-type"]},
+        files = {
+            "request": (None, request, "application/json"),
+            "image": ("image", picture.content, "application/octet-stream"),
         }
+        return {"files": files, "headers": {"accept": accept}}
 
     def report(self, event: Progress, on_stage: StageHook | None, on_text: TextHook | None) -> None:
         """Call the hook that an event belongs to."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -111,6 +113,17 @@ def test_a_file_that_is_cut_off_is_refused(suffix: str, share: float) -> None:
     with pytest.raises(InvalidImageError, match="the image"):
         decode_image(content[: int(len(content) * share)], whole=True)
     np.testing.assert_array_equal(decode_image(content, whole=True), decode_image(content))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
+def test_a_server_sees_a_jpeg_as_a_local_model_does(mode: str, options: dict[str, Any]) -> None:
+    """Two decoders rounded some colors differently."""
+    content = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(content, "JPEG", **options)
+    file = content.getvalue()
+    np.testing.assert_array_equal(decode_image(file, whole=True), decode_image(file))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 3)])
