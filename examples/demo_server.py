@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import httpx
+import httpx2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,7 +44,7 @@ def ask_server(rgb: NDArray[np.uint8], query: Query, out: Path) -> dict[str, Any
         )
         assert address is not None
         url = address[1]
-        poll_until(lambda: httpx.get(f"{url}/readyz").is_success, "its model", timeout_s=_START_S)
+        poll_until(lambda: httpx2.get(f"{url}/readyz").is_success, "its model", timeout_s=_START_S)
         with RemoteSegmenter(url) as segmenter:
             began = time.monotonic()
             (result,) = segmenter.segment(Frame(rgb=rgb), [query], deadline_s=_REQUEST_S)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -27,12 +29,14 @@ from xsam import (
     Status,
     UnauthorizedError,
     WrongModelError,
+    XSamError,
 )
 from xsam.errors import ReplicaLostError
 from xsam.remote import RemoteSegmenter
 from xsam.remote.link import ServerLink
 from xsam.wire.conversion import result_to_body
 from xsam.wire.models import ResponseBody
+from xsam_server.settings import ServerSettings
 
 
 def test_a_server_that_is_not_there_is_said_in_time() -> None:
@@ -188,6 +192,44 @@ def test_a_result_about_another_picture_is_not_believed(engine: FakeEngine) -> N
     with _bad_server(_http("200 OK", body)) as (url, _), RemoteSegmenter(url) as remote:  # noqa: SIM117
         with pytest.raises(ModelError, match="9×9"):
             remote.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+
+
+async def _codes(remote: RemoteSegmenter, count: int, deadline_s: Callable[[], float]) -> Counter[str]:
+    """Send requests at once; return how each ended."""
+
+    async def ask(number: int) -> str:
+        try:
+            await remote.segment_async(frame_of(number % 3), RED_QUERY, deadline_s=deadline_s())
+        except XSamError as error:
+            return error.code
+        return "OK"
+
+    return Counter(await asyncio.gather(*(ask(number) for number in range(count))))
+
+
+def test_requests_that_give_up_early_leave_the_connections_usable(server: RunningServer) -> None:
+    """A request that ended in the turn in which it got a connection took it along; 64 took all."""
+    chance = random.Random(0)
+    with RemoteSegmenter(server.url) as remote:
+        for _ in range(150):
+            asyncio.run(_codes(remote, 5, lambda: chance.uniform(0.001, 0.02)))
+        (result,) = remote.segment(frame_of(1), RED_QUERY, deadline_s=PATIENCE_S)
+    assert result.found
+
+
+def test_a_server_with_much_to_do_is_not_called_down() -> None:
+    """All connections waited for the model, and the question whether the server is there waited for one."""
+    engine = new_engine()
+    with (
+        running_server(lambda: engine, ServerSettings(queue_size=200)) as server,
+        RemoteSegmenter(server.url) as remote,
+    ):
+        engine.free.clear()
+        try:
+            codes = asyncio.run(_codes(remote, 100, lambda: 2.0))
+        finally:
+            engine.free.set()
+    assert codes == {"DEADLINE": 100}
 
 
 def test_a_closed_client_refuses_and_ends_what_runs(server: RunningServer, engine: FakeEngine) -> None:

@@ -1,4 +1,4 @@
-"""A model server (`xsam serve`) as a `Segmenter`, for any Python program: needs httpx, no PyTorch.
+"""A model server (`xsam serve`) as a `Segmenter`, for any Python program: needs httpx2, no PyTorch.
 
 ::
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
-import httpx
+import httpx2
 from pydantic import BaseModel, ValidationError
 
 from xsam.errors import ModelError
@@ -29,7 +29,7 @@ def parsed(kind: type[B], content: bytes) -> B:
         raise ModelError(f"the answer of the server is not understood: {validation_message(error)}") from None
 
 
-def server_seconds(response: httpx.Response) -> float:
+def server_seconds(response: httpx2.Response) -> float:
     """Return how long the server took, from its header; 0 if it does not say."""
     match = re.search(r"dur=([0-9.]+)", response.headers.get("server-timing", ""))
     return float(match[1]) / 1000 if match else 0.0
@@ -44,7 +44,7 @@ async def read_events(chunks: AsyncIterator[bytes], emit: Callable[[Progress], N
 
     Raises:
         XSamError: the error in the last event.
-        httpx.RemoteProtocolError: the connection broke before it came.
+        httpx2.RemoteProtocolError: the connection broke before it came.
     """
     rest = b""
     async for chunk in chunks:
@@ -56,7 +56,7 @@ async def read_events(chunks: AsyncIterator[bytes], emit: Callable[[Progress], N
             if isinstance(event, ErrorEvent):
                 raise error_from_body(event)
             emit(event)
-    raise httpx.RemoteProtocolError("the server ended its answer too early")
+    raise httpx2.RemoteProtocolError("the server ended its answer too early")
 
 
 def _parsed_event(line: bytes) -> Event:

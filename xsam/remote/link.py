@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from pydantic import ValidationError
 
 from xsam.errors import LinkDownError, ModelError, ReplicaLostError, UnauthorizedError, XSamError
@@ -24,6 +24,8 @@ _MOST_RESENDS = 2
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _KEEP_ALIVE_S = 20.0  # less than the server's 30: who closes first should be the client
+_SURELY_DOWN_S = 1.0  # in half of this, a server that is there answers a request for its health
+_PROBE_S = 1.0  # then another connection is tried
 _GATEWAY_STATUS = (502, 503, 504)
 
 
@@ -58,26 +60,22 @@ class ServerLink:
         if token:
             headers["authorization"] = f"Bearer {token}"
         self._headers = headers
-        # Without httpx's client: it adds cookies, redirects and authentication, which take 0.2 ms and are not
-        # wanted here, and proxies of the environment, which would break links in the laboratory.
-        self._http = httpx.AsyncHTTPTransport(
-            verify=_trusting(ca_file)
-            if url.startswith("https:")
-            else False,  # certificates take 20 ms to read
-            limits=httpx.Limits(max_connections=64, keepalive_expiry=_KEEP_ALIVE_S),
-            trust_env=False,
-        )
+        verify = _trusting(ca_file) if url.startswith("https:") else False  # certificates take 20 ms to read
+        self._http = _connections(64, verify)
+        self._health_http = _connections(1, verify)  # all others may be waiting for the model
+        self._probe: asyncio.Future[bool] | None = None
 
     async def close(self) -> None:
         """Close all connections."""
         await self._http.aclose()
+        await self._health_http.aclose()
 
     async def ask(
         self,
         method: str,
         path: str,
         deadline: Deadline,
-        handle: Callable[[httpx.Response], Awaitable[T]],
+        handle: Callable[[httpx2.Response], Awaitable[T]],
         options: Callable[[], Mapping[str, Any]] = dict,
     ) -> T:
         """Send a request that may be sent again, and return what `handle` makes of the answer.
@@ -92,10 +90,11 @@ class ServerLink:
             path: of the server.
             deadline: when the caller gives up; the caller cancels this coroutine then.
             handle: reads the answer.
-            options: returns what else `httpx.Request` takes, for each attempt.
+            options: returns what else `httpx2.Request` takes, for each attempt.
 
         Raises:
             LinkDownError: there is no connection, or it broke too often.
+            DeadlineExceededError: the time was too short to tell whether there could be one.
         """
         reconnect = Deadline(min(self._reconnect_within_s, deadline.remaining_s))
         pause_s, times_broken = 0.0, 0
@@ -108,9 +107,11 @@ class ServerLink:
                     return await handle(response)
                 finally:
                     await response.aclose()
-            except (httpx.TransportError, OSError, ReplicaLostError) as error:
+            except (httpx2.TransportError, OSError, ReplicaLostError) as error:
                 self._lost(error)
-                if not isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
+                if isinstance(error, httpx2.ConnectTimeout) and is_too_short_to_tell(deadline):
+                    raise deadline.error("request") from error
+                if not isinstance(error, (httpx2.ConnectError, httpx2.ConnectTimeout)):
                     times_broken += 1
                     reconnect = Deadline(min(self._reconnect_within_s, deadline.remaining_s))
                 if times_broken > _MOST_RESENDS or reconnect.remaining_s <= pause_s:
@@ -127,29 +128,37 @@ class ServerLink:
         connect_within_s: float,
         headers: Mapping[str, str] | None = None,
         **body: Any,
-    ) -> httpx.Request:
-        request = httpx.Request(
+    ) -> httpx2.Request:
+        request = httpx2.Request(
             method,
             self.url + path,
             headers={**self._headers, **(headers or {})},
             extensions={"timeout": {"connect": max(0.001, connect_within_s)}},
             **body,
         )
-        request.read()  # in one piece: httpx sends each part of a form apart, and the server wakes up for each
+        request.read()  # into one piece: each part of a form would be sent apart, and wake the server up
         return request
 
     async def is_alive(self, deadline: Deadline) -> bool:
-        """Tell whether the server answers a request for its health."""
+        """Tell whether the server answers a request for its health; all that want to know share one."""
+        while not deadline.expired:
+            if self._probe is None or self._probe.done():
+                self._probe = asyncio.ensure_future(self._answers_for_health())
+            if await asyncio.shield(self._probe):
+                return True
+            await asyncio.sleep(_FIRST_PAUSE_S)
+        return False
 
-        async def is_ok(response: httpx.Response) -> bool:
-            return response.status_code == 200
-
+    async def _answers_for_health(self) -> bool:
+        request = self._request("GET", "/healthz", connect_within_s=_PROBE_S)
         try:
-            return await self.ask("GET", "/healthz", deadline, is_ok)
-        except LinkDownError:
+            response = await asyncio.wait_for(self._health_http.handle_async_request(request), _PROBE_S)
+            await response.aclose()
+        except (httpx2.TransportError, OSError, asyncio.TimeoutError):
             return False
+        return response.status_code == 200
 
-    async def chunks(self, response: httpx.Response) -> AsyncIterator[bytes]:
+    async def chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
         """Yield the body of an answer as it arrives.
 
         Raises:
@@ -163,11 +172,11 @@ class ServerLink:
             self.status = replace(self.status, bytes_received=self.status.bytes_received + len(chunk))
             yield chunk
 
-    async def read(self, response: httpx.Response) -> bytes:
+    async def read(self, response: httpx2.Response) -> bytes:
         """Return the whole body of an answer; see `chunks`."""
         return b"".join([chunk async for chunk in self.chunks(response)])
 
-    async def error_of(self, response: httpx.Response) -> XSamError:
+    async def error_of(self, response: httpx2.Response) -> XSamError:
         """Return the error that an answer other than 200 stands for."""
         content = await self.read(response)
         try:
@@ -205,6 +214,22 @@ class ServerLink:
 
 def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def is_too_short_to_tell(deadline: Deadline) -> bool:
+    """Return whether a server may be there although it has not answered until a deadline."""
+    return deadline.allowed_s is not None and deadline.allowed_s < _SURELY_DOWN_S
+
+
+def _connections(most: int, verify: ssl.SSLContext | bool) -> httpx2.AsyncHTTPTransport:
+    """Return connections without httpx2's client.
+
+    It adds cookies, redirects and authentication, which take 0.2 ms and are not wanted here, and proxies of
+    the environment, which would break links in the laboratory. Not httpx: its pool loses a connection for
+    ever when a request ends in the turn in which it gets one, and is stuck after 64 of them.
+    """
+    limits = httpx2.Limits(max_connections=most, keepalive_expiry=_KEEP_ALIVE_S)
+    return httpx2.AsyncHTTPTransport(verify=verify, limits=limits, trust_env=False)
 
 
 def _trusting(ca_file: str | None) -> ssl.SSLContext:

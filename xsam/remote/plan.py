@@ -42,7 +42,7 @@ class RequestPlan:
         return "" if self.picture is None else self.picture.id
 
     def request(self, *, by_id: bool, accept: str) -> dict[str, Any]:
-        """Return headers and body as httpx takes them, with the time that is left now.
+        """Return headers and body as httpx2 takes them, with the time that is left now.
 
         Args:
             by_id: send the id of the frame instead of the frame.

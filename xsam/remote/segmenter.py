@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import httpx
+import httpx2
 
 from xsam.errors import (
     FrameNotKeptError,
@@ -26,7 +26,7 @@ from xsam.errors import (
     WrongModelError,
 )
 from xsam.remote.answers import parsed, read_events, server_seconds
-from xsam.remote.link import LinkStatus, ServerLink
+from xsam.remote.link import LinkStatus, ServerLink, is_too_short_to_tell
 from xsam.remote.pictures import ENCODINGS, Encoding, picture_of
 from xsam.remote.plan import Progress, RequestPlan
 from xsam.types.deadline import Deadline, StageHook, TextHook
@@ -39,7 +39,6 @@ T = TypeVar("T")
 
 _KNOWN_FRAMES = 256
 _CLOSE_WITHIN_S = 3.0
-_SURELY_DOWN_S = 1.0  # in half of this, a server that is there answers a request for its health
 
 
 class RemoteSegmenter:
@@ -233,7 +232,7 @@ class RemoteSegmenter:
         """
         deadline = Deadline(deadline_s)
 
-        async def read(response: httpx.Response) -> StatusBody:
+        async def read(response: httpx2.Response) -> StatusBody:
             if response.status_code != 200:
                 raise await self._link.error_of(response)
             return parsed(StatusBody, await self._link.read(response))
@@ -313,14 +312,15 @@ class RemoteSegmenter:
         task = asyncio.ensure_future(work)
         probe: asyncio.Future[bool] | None = None
         try:
-            await asyncio.wait({task}, timeout=_half(deadline))
-            if not task.done():
-                probe = asyncio.ensure_future(self._link.is_alive(deadline))
-                await asyncio.wait({task}, timeout=deadline.timeout_s)
+            if not is_too_short_to_tell(deadline):
+                await asyncio.wait({task}, timeout=_half(deadline))
+                if not task.done():
+                    probe = asyncio.ensure_future(self._link.is_alive(deadline))
+            await asyncio.wait({task}, timeout=deadline.timeout_s)
             if task.done():
                 return task.result()
             late = deadline.error("request")
-            if (deadline.allowed_s or 0.0) < _SURELY_DOWN_S or (probe and probe.done() and probe.result()):
+            if is_too_short_to_tell(deadline) or (probe and probe.done() and probe.result()):
                 raise late
             self._link.gave_up(late.message)
             raise LinkDownError(f"{late.message}, and {self.url} does not answer at all")
@@ -345,7 +345,7 @@ class RemoteSegmenter:
             began_s = time.monotonic()
             return plan.request(by_id=by_id, accept=accept)
 
-        async def read(response: httpx.Response) -> ResponseBody:
+        async def read(response: httpx2.Response) -> ResponseBody:
             if response.status_code != 200:
                 raise await self._link.error_of(response)
             if emit is not None:
