@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-from xsam.config.fields import Field, Flag, Items, Name, Number, check_section
+from xsam.config.fields import Choice, Field, Flag, Items, Name, Number, check_section
 
 Kind = Literal[
     "category", "categories", "layout", "phrase", "object", "question", "description", "look_alike", "mark"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+COMPLETED_KINDS: tuple[Kind, ...] = ("description", "look_alike", "question")
+"""Kinds of queries that ask for all of something, and whose answers a census can complete."""
 
 MAX_CATEGORIES = 1000
 _CLIP = 0.01  # shares are clipped to [0.01, 0.99] before their logarithm
@@ -75,9 +77,9 @@ class Calibration:
         sure_from: chance from which a segment is believed.
         corrects_places: whether the answer to "the leftmost mug" is the mug that the outlines show to be it,
             even where the model points to another one; for models that find the mugs and not their places.
-        completes_descriptions: whether a description takes its names from the census and is completed by it;
-            for models that find the mugs and do not speak of them.
-        completes_look_alikes: whether the answer to a marked mug is completed by the mugs of the census.
+        completes: kinds of queries whose answers are completed by the census, for models that find the mugs
+            and do not speak of them: `description` takes its names from it, too; `look_alike` and `question`
+            mean all of a category.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
             list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
             phrase without; `question`: reasoning; `description`: a phrase of a grounded description;
@@ -90,8 +92,7 @@ class Calibration:
     known_categories: tuple[str, ...]
     sure_from: float
     corrects_places: bool = False
-    completes_descriptions: bool = False
-    completes_look_alikes: bool = False
+    completes: tuple[Kind, ...] = ()
     weights: Mapping[Kind, EvidenceWeights]
     thresholds: Mapping[Kind, float] = field(default_factory=dict)
 
@@ -101,8 +102,7 @@ class Calibration:
             "known_categories": list(self.known_categories),
             "sure_from": self.sure_from,
             "corrects_places": self.corrects_places,
-            "completes_descriptions": self.completes_descriptions,
-            "completes_look_alikes": self.completes_look_alikes,
+            "completes": list(self.completes),
         }
         for kind, values in self.weights.items():
             content[kind] = {name: getattr(values, name) for name in _WEIGHTS}
@@ -128,8 +128,7 @@ def check_calibration(parent: Any, problems: list[str], *, owner: str = "xsam") 
         "known_categories": Items(Name(60), 0, MAX_CATEGORIES),
         "sure_from": Number(0.0, 1.0),
         "corrects_places": Flag(),
-        "completes_descriptions": Flag(),
-        "completes_look_alikes": Flag(),
+        "completes": Items(Choice(*COMPLETED_KINDS), 0, len(COMPLETED_KINDS)),
     }
     parts = section if isinstance(section, Mapping) else {}
     own = {key: value for key, value in parts.items() if key not in (*KINDS, "thresholds")}

@@ -10,7 +10,7 @@ from xsam.config import ModelConfig
 from xsam.errors import ModelError
 from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
-from xsam.inference.look_alikes import with_look_alikes
+from xsam.inference.kinds import kind_of
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.naming import completed
 from xsam.inference.overlooked import with_overlooked
@@ -19,6 +19,7 @@ from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
 from xsam.inference.prompts import unknown_words
 from xsam.inference.results import Prediction, compose, with_names_of
+from xsam.inference.same_kind import with_same_kind
 from xsam.inference.stages import StageClock
 from xsam.types.requests import Frame, SegmentationResult, Task
 
@@ -65,11 +66,12 @@ class Composer:
         calibration = self.config.calibration
         if calibration is not None and calibration.corrects_places and not of_video:
             result, support = corrected(result, support, prompt.task, frame, census)
-        if calibration is not None and calibration.completes_descriptions:
-            result, support = completed(result, support, prompt.task, census)
         marks_here = prompt.regions is not None
-        if calibration is not None and calibration.completes_look_alikes and not of_video:
-            result, support = with_look_alikes(result, support, prompt.task, census, marks_here=marks_here)
+        if calibration is not None and kind_of(prompt.query, prompt.task) in calibration.completes:
+            if described:
+                result, support = completed(result, support, prompt.task, census)
+            elif not of_video:
+                result, support = with_same_kind(result, support, prompt.task, census, marks_here=marks_here)
         result = with_doubts(
             result,
             prompt.task,

@@ -23,7 +23,7 @@ import torch
 import typer
 from tqdm import tqdm
 
-from xsam.config.calibration import Kind
+from xsam.config.calibration import COMPLETED_KINDS, Kind
 from xsam.console import ErrorCommand
 from xsam.engine import XSam
 from xsam.eval.questions import InstanceTruth, PanopticTruth, Question, RegionTruth
@@ -157,9 +157,15 @@ def calibrate(
             "own": _share([right for scene in evidence for right in scene.own_places]),
             "corrected": _share([right for scene in evidence for right in scene.corrected_places]),
         },
-        "descriptions_right": {
-            "own": _share([right for scene in evidence for right in scene.own_phrases]),
-            "completed": _share([right for scene in evidence for right in scene.completed_phrases]),
+        "answers_right": {
+            kind: {
+                name: _counted([right for answers in found for right in answers[kind]])
+                for name, found in (
+                    ("own", [scene.own_answers for scene in evidence]),
+                    ("completed", [scene.completed_answers for scene in evidence]),
+                )
+            }
+            for kind in COMPLETED_KINDS
         },
         "phrases": len(scores[False]) + len(scores[True]),
         "n": len(seeds),
@@ -238,6 +244,10 @@ def _findings(folder: Path, seeds: range, per_scene: int, processes: int) -> Ite
 
 def _share_below(values: Sequence[float], threshold: float) -> float | None:
     return _share([value < threshold for value in values])
+
+
+def _counted(flags: Sequence[bool]) -> dict[str, int]:
+    return {"right": sum(flags), "n": len(flags)}
 
 
 def _share(flags: Sequence[bool]) -> float | None:

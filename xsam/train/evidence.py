@@ -14,15 +14,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xsam.config.calibration import EVIDENCE, KINDS, Calibration, EvidenceWeights, Kind, evidence_row
+from xsam.config.calibration import (
+    COMPLETED_KINDS,
+    EVIDENCE,
+    KINDS,
+    Calibration,
+    EvidenceWeights,
+    Kind,
+    evidence_row,
+)
 from xsam.data.region_prompts import draw_region_prompt
 from xsam.inference.census import named_category
 from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.examine import examine
 from xsam.inference.forward import ForwardPass
-from xsam.inference.look_alikes import with_look_alikes
+from xsam.inference.kinds import kind_of
 from xsam.inference.naming import completed
 from xsam.inference.places import corrected
+from xsam.inference.same_kind import with_same_kind
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.household import CATEGORIES, COLORS
 from xsam.sim.language import (
@@ -73,19 +82,15 @@ class SceneEvidence:
         samples: one for each segment.
         own_places, corrected_places: for each phrase that compares objects, whether the object that the model
             chose is right, and whether the one that the outlines show is.
-        own_phrases, completed_phrases: for each phrase of the description, whether it is right, as the model
-            says it, and in the names of the census.
-        own_look_alikes, completed_look_alikes: for each object of an answer to "all that look like this one",
-            whether it is right, as the model answers, and completed by the census.
+        own_answers, completed_answers: for each kind of answer that a census can complete, whether its
+            segments are right, as the model gives them, and completed.
     """
 
     samples: tuple[Sample, ...]
     own_places: tuple[bool, ...]
     corrected_places: tuple[bool, ...]
-    own_phrases: tuple[bool, ...]
-    completed_phrases: tuple[bool, ...]
-    own_look_alikes: tuple[bool, ...]
-    completed_look_alikes: tuple[bool, ...]
+    own_answers: Mapping[Kind, tuple[bool, ...]]
+    completed_answers: Mapping[Kind, tuple[bool, ...]]
 
 
 @torch.inference_mode()
@@ -99,7 +104,8 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
     answers, census = examine(forward, frame, [question.query for question in asked], CATEGORIES)
     samples: list[Sample] = []
     own, corrections = [], []
-    said, completions, alike, all_alike = [], [], [], []
+    said: dict[Kind, list[bool]] = {kind: [] for kind in COMPLETED_KINDS}
+    completions: dict[Kind, list[bool]] = {kind: [] for kind in COMPLETED_KINDS}
     for question, (result, support) in zip(asked, answers, strict=True):
         task = question.query.resolved_task()
         if question.is_comparison:
@@ -108,14 +114,12 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             own.append(_shows(result.segments, truth))
             corrections.append(_shows(placed.segments, truth))
             continue
-        if task is Task.GROUNDED_CONVERSATION:
-            said += _judged(question, result, items, masks)
-            result, support = completed(result, support, task, census)
-            completions += _judged(question, result, items, masks)
-        if task is Task.VISUAL_GROUNDED:
-            alike += _judged(question, result, items, masks)
-            result, support = with_look_alikes(result, support, task, census)
-            all_alike += _judged(question, result, items, masks)
+        kind = kind_of(question.query, task)
+        if kind in COMPLETED_KINDS:
+            complete = completed if task is Task.GROUNDED_CONVERSATION else with_same_kind
+            said[kind] += _known(_judged(question, result, items, masks))
+            result, support = complete(result, support, task, census)
+            completions[kind] += _known(_judged(question, result, items, masks))
         found = evidence_of(result, task, census, support)
         judged = _judged(question, result, items, masks)
         samples += (
@@ -127,10 +131,8 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
         samples=tuple(samples),
         own_places=tuple(own),
         corrected_places=tuple(corrections),
-        own_phrases=_known(said),
-        completed_phrases=_known(completions),
-        own_look_alikes=_known(alike),
-        completed_look_alikes=_known(all_alike),
+        own_answers={kind: tuple(judged) for kind, judged in said.items()},
+        completed_answers={kind: tuple(judged) for kind, judged in completions.items()},
     )
 
 
@@ -247,16 +249,16 @@ def calibrate_evidence(scenes: Sequence[SceneEvidence]) -> Calibration:
         known_categories=CATEGORIES,
         sure_from=choose_sure_from(chances, right),
         corrects_places=sum(sum(s.corrected_places) - sum(s.own_places) for s in scenes) > 0,
-        completes_descriptions=sum(_gain(s.completed_phrases) - _gain(s.own_phrases) for s in scenes) > 0,
-        completes_look_alikes=sum(_gain(s.completed_look_alikes) - _gain(s.own_look_alikes) for s in scenes)
-        > 0,
+        completes=tuple(kind for kind in COMPLETED_KINDS if _gains(kind, scenes)),
         weights=weights,
     )
 
 
-def _gain(judged: Sequence[bool]) -> int:
-    """Return how many more are right than wrong."""
-    return 2 * sum(judged) - len(judged)
+def _gains(kind: Kind, scenes: Sequence[SceneEvidence]) -> bool:
+    """Return whether the segments that a census adds to answers are more often right than wrong."""
+    own = [right for scene in scenes for right in scene.own_answers[kind]]
+    complete = [right for scene in scenes for right in scene.completed_answers[kind]]
+    return 2 * sum(complete) - len(complete) > 2 * sum(own) - len(own)
 
 
 def choose_sure_from(
