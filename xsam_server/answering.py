@@ -29,13 +29,13 @@ from xsam_server.frames import FrameStore, HeldMemory, KeptFrame
 from xsam_server.images import decode, frame_id
 from xsam_server.metrics import RequestRecord, log_bug
 from xsam_server.model import ModelState, ServedModel
+from xsam_server.pace import Pace
 from xsam_server.reading import Incoming
 from xsam_server.settings import ServerSettings
 
 _CLOSE_WITHIN_S = 2.0
 _TIDY_EVERY_S = 5.0
 _SMALL_JSON_BYTES = 16_384
-_CAUTION = 1.25  # calls differ: an answer that comes just too late has cost a whole call
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,8 +185,7 @@ class LocalAnswerer:
         self.model = ServedModel(load, queue_size=settings.queue_size, log_error=log_bug, on_failed=on_failed)
         self._frames = FrameStore(limit_bytes=settings.frames_bytes, max_age_s=settings.frames_age_s)
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="xsam_prepare")
-        self._turn_s: float | None = None  # about how long those that wait do so for each request ahead
-        self._last_ended_s = 0.0  # when the model had answered the request before
+        self._pace = Pace()
         self._tidying: asyncio.Future[None] | None = None
 
     @property
@@ -269,7 +268,7 @@ class LocalAnswerer:
 
     def wait_s(self) -> float:
         """See `Answerer.wait_s`: those that wait, and the one that runs."""
-        return (self._turn_s or 0.0) * (self.waiting + 0.5)
+        return self._pace.wait_s(self.waiting)
 
     def _check(self, incoming: Incoming, record: RequestRecord) -> CheckedRequest:
         """Understand a request, and refuse it if it would wait in vain: before its image is looked at."""
@@ -277,7 +276,7 @@ class LocalAnswerer:
         model = checked.body.model
         if model is not None and model != self.model_id:
             raise WrongModelError(f"the server holds {self.model_id!r}, not {model!r:.80}")
-        self._check_wait(checked.deadline)
+        self._pace.check_wait(self.waiting, checked.deadline)
         return checked
 
     def _submit(
@@ -291,18 +290,14 @@ class LocalAnswerer:
     ) -> Job[ResponseBody]:
         """Queue a request for the model."""
         checked.deadline.check("prepare")
-        self._check_wait(checked.deadline)  # again: others may have come in the meantime
+        self._pace.check_wait(self.waiting, checked.deadline)  # again: others may have come in the meantime
         submitted_s = time.monotonic()
 
         def work(on_stage: StageHook) -> ResponseBody:
             record.stages_s["queue"] = time.monotonic() - submitted_s
-            turn_began_s = max(submitted_s, self._last_ended_s)
-            try:
-                response = self._segment(checked, kept, record, on_stage, emit if progress else None)
-                self._note_turn(time.monotonic() - turn_began_s)
-                return response
-            finally:
-                self._last_ended_s = time.monotonic()
+            self._pace.check_start(self.waiting, checked.deadline)
+            with self._pace.turn(submitted_s):
+                return self._segment(checked, kept, record, on_stage, emit if progress else None)
 
         def tell_ahead(ahead: int) -> None:
             if ahead:
@@ -367,26 +362,6 @@ class LocalAnswerer:
             frame=kept.id,
             results=[result_to_body(result.with_notes(kept.notes)) for result in results],
         )
-
-    def _note_turn(self, took_s: float) -> None:
-        """Take note of a turn: from the end of the one before, or from an empty queue, to the answer.
-
-        The time of the engine alone is less than that, and a queue that is admitted by it is always late.
-        """
-        self._turn_s = took_s if self._turn_s is None else self._turn_s + 0.2 * (took_s - self._turn_s)
-
-    def _check_wait(self, deadline: Deadline) -> None:
-        """Refuse a request that would wait in vain: it would only make others late as well.
-
-        Raises:
-            QueueFullError: its deadline will pass before the model has answered.
-        """
-        needed_s = _CAUTION * (self.wait_s() + (self._turn_s or 0.0))
-        if self.waiting and needed_s > deadline.remaining_s:
-            raise QueueFullError(
-                f"with {self.waiting} requests ahead the answer would take about {needed_s:.2g} s, and the"
-                f" deadline is in {deadline.remaining_s:.2g} s"
-            )
 
     async def _tidy(self) -> None:
         """Drop old frames also while nobody asks."""

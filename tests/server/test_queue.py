@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -81,6 +81,38 @@ def test_a_request_that_would_wait_in_vain_is_refused_at_once(engine: FakeEngine
         assert damaged.json()["code"] == "QUEUE_FULL", "its image is not decoded in vain"
         engine.free.set()
         assert [answer.result().status_code for answer in answers] == [200] * 2
+
+
+def test_the_model_does_not_begin_what_it_cannot_end(engine: FakeEngine) -> None:
+    """It worked until the deadline, for nobody, and made the next one late."""
+    with (
+        running_server(lambda: engine) as running,
+        ThreadPoolExecutor(3) as clients,
+        httpx.Client(base_url=running.url, timeout=PATIENCE_S) as http,
+    ):
+        ask = ask_with(http)
+
+        def hold(call: Future[httpx.Response], seconds: float) -> None:
+            with pytest.raises(TimeoutError):
+                poll_until(call.done, "never", timeout_s=seconds)
+            engine.free.set()
+
+        engine.free.clear()
+        slow = clients.submit(ask, IMAGE)
+        _wait_for(running, waiting=0)
+        hold(slow, 1.0)  # so that the server knows how long a call takes
+        assert slow.result().status_code == 200
+        engine.free.clear()
+        first = clients.submit(ask, IMAGE)
+        _wait_for(running, waiting=0)
+        hopeless = clients.submit(ask, IMAGE, deadline_s=0.9)
+        _wait_for(running, waiting=1)
+        last = clients.submit(ask, IMAGE)
+        _wait_for(running, waiting=2)
+        hold(first, 0.6)
+        assert (hopeless.result().status_code, hopeless.result().json()["code"]) == (504, "DEADLINE")
+        assert [first.result().status_code, last.result().status_code] == [200] * 2
+        assert len(engine.asked) == 3, "the model was asked for nothing"
 
 
 def test_deadlines_hold_in_the_queue_and_in_the_model(
