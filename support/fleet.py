@@ -178,3 +178,10 @@ def deploy(load: Callable[[], Engine], *, wait: bool = True, **args: Any) -> Non
     options = read_options({"num_cpus": 0, "ingress_num_cpus": 0, **args})
     target = serve.RunTarget(application(load, options), name=APP, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=wait)
+
+
+def replica_states() -> dict[str, int]:
+    """Return how many replicas are in each state of Ray Serve; on the thread of `deploy`."""
+    from ray import serve
+
+    return dict(serve.status().applications[APP].deployments["EngineReplica"].replica_states)

@@ -5,6 +5,7 @@
 
 affinity: how many prompts by a frame's id find the frame, with 4 replicas and 16 robots: in peace, without
 affinity, when a replica is killed, and while the fleet grows from 2 to 4.
+scaling: the fleet grows from one replica to two under load, and shrinks again while few ask.
 validation: two replicas at several loads, and the simulation, fed with the service times of the same run.
 sizing: robots for each GPU, simulated. The times of the full model on a GPU are assumptions (--gpu-first-s,
 --gpu-next-s), not measurements: see docs/fleet.md. The last line is JSON.
@@ -17,16 +18,23 @@ import os
 import random
 import signal
 import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from benchmarks.fleet.load import Outcomes, RobotLoad
 from benchmarks.fleet.simulation import SimulatedFleet, simulate
+
+if TYPE_CHECKING:
+    from support.fleet import RunningFleet
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -35,6 +43,7 @@ class FleetPart(str, Enum):
     """Parts of the measurement."""
 
     AFFINITY = "affinity"
+    SCALING = "scaling"
     VALIDATION = "validation"
     SIZING = "sizing"
 
@@ -49,19 +58,21 @@ def main(
     seconds: Annotated[float, typer.Option(min=2, help="Of each load on a real fleet.")] = 30.0,
     new_s: Annotated[float, typer.Option(min=0.01, help="Stand-in's time for a new frame.")] = 0.4,
     same_s: Annotated[float, typer.Option(min=0.01, help="Stand-in's time for a known frame.")] = 0.1,
-    tiny: Annotated[bool, typer.Option("--tiny", help="Validate with the tiny model instead.")] = False,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Validate and scale the tiny model instead.")] = False,
     gpu_first_s: Annotated[float, typer.Option(help="Full model, first prompt on a frame.")] = 0.16,
     gpu_next_s: Annotated[float, typer.Option(help="Full model, further prompt on a frame.")] = 0.04,
 ) -> None:
     """Run the measurement."""
     parts = set(only or FleetPart)
     report: dict[str, Any] = {}
-    if parts & {FleetPart.AFFINITY, FleetPart.VALIDATION}:
+    if parts & {FleetPart.AFFINITY, FleetPart.SCALING, FleetPart.VALIDATION}:
         from support.fleet import running_ray
 
         with running_ray(), tempfile.TemporaryDirectory() as folder:
             if FleetPart.AFFINITY in parts:
                 report["affinity"] = measure_affinity(Path(folder), seconds)
+            if FleetPart.SCALING in parts:
+                report["scaling"] = measure_scaling(Path(folder), seconds, new_s, same_s, tiny=tiny)
             if FleetPart.VALIDATION in parts:
                 report["validation"] = validate(Path(folder), seconds, new_s, same_s, tiny=tiny)
     if FleetPart.SIZING in parts:
@@ -93,20 +104,56 @@ def measure_affinity(folder: Path, seconds: float) -> dict[str, Any]:
     return found
 
 
-def validate(folder: Path, seconds: float, new_s: float, same_s: float, *, tiny: bool) -> dict[str, Any]:
-    """Compare two real replicas with two simulated ones, at 60, 100 and 150 % of what they keep up."""
-    from benchmarks.fleet.real import RobotsAtWork, sleeping_fleet
+def measure_scaling(
+    folder: Path, seconds: float, new_s: float, same_s: float, *, tiny: bool
+) -> dict[str, Any]:
+    """Let many robots ask until there are two replicas, then few until there is one again."""
+    from benchmarks.fleet.real import RobotsAtWork
+
+    scaled = {"min_replicas": 1, "max_replicas": 2, "target_ongoing_requests": 1.0}
+    delays = {"upscale_delay_s": 0.0, "downscale_delay_s": 5.0}
+    found: dict[str, Any] = {}
+    with _fleet_of(folder, new_s, same_s, tiny=tiny)(**scaled, **delays) as fleet:
+        for name, robots, hz, replicas in (("grows", 8, 0.5, 2), ("shrinks", 2, 0.25, 1)):
+            load = RobotLoad(robots=robots, hz=hz, prompts=3, deadline_s=20.0, seconds=seconds)
+            with ThreadPoolExecutor(1) as thread:
+                work = thread.submit(RobotsAtWork(fleet, load).run)
+                took_s = _seconds_until_replicas(replicas, work)
+                found[name] = {"after_s": took_s, **_told(name, work.result().outcomes)}
+    return found
+
+
+def _seconds_until_replicas(count: int, work: Future[Any]) -> float | None:
+    """Watch a fleet while somebody works; return when it had this many replicas and no others, if it had."""
+    from support.fleet import replica_states
+
+    began_s = time.monotonic()
+    while not work.done():
+        if replica_states() == {"RUNNING": count}:
+            return round(time.monotonic() - began_s, 1)
+        time.sleep(0.2)
+    return None
+
+
+def _fleet_of(
+    folder: Path, new_s: float, same_s: float, *, tiny: bool
+) -> Callable[..., AbstractContextManager[RunningFleet]]:
+    from benchmarks.fleet.real import sleeping_fleet
     from benchmarks.server.program import load_timed_tiny
     from support.fleet import running_fleet
 
+    if tiny:
+        return partial(running_fleet, load_timed_tiny, threads=1)
+    return partial(sleeping_fleet, folder, new_s=new_s, same_s=same_s)
+
+
+def validate(folder: Path, seconds: float, new_s: float, same_s: float, *, tiny: bool) -> dict[str, Any]:
+    """Compare two real replicas with two simulated ones, at 60, 100 and 150 % of what they keep up."""
+    from benchmarks.fleet.real import RobotsAtWork
+
     prompts, replicas = 2, 2
-    open_fleet = (
-        partial(running_fleet, load_timed_tiny, threads=1)
-        if tiny
-        else partial(sleeping_fleet, folder, new_s=new_s, same_s=same_s)
-    )
     found: dict[str, Any] = {}
-    with open_fleet(min_replicas=replicas) as fleet:
+    with _fleet_of(folder, new_s, same_s, tiny=tiny)(min_replicas=replicas) as fleet:
         hz = 0.3 / (new_s + prompts * same_s)
         alone = RobotLoad(robots=1, hz=hz, prompts=prompts, deadline_s=60.0, seconds=max(20.0, seconds / 2))
         quiet = RobotsAtWork(fleet, alone).run()

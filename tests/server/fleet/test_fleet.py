@@ -12,7 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
-from support.fleet import APP, START_WITHIN_S, EngineFolder, FolderEngine, RunningFleet, deploy
+from support.fleet import START_WITHIN_S, EngineFolder, FolderEngine, RunningFleet, deploy, replica_states
 from support.polling import poll_until
 from tests.server.conftest import RED, ask_with, form, picture, png
 from tests.server.fleet.conftest import LIMITS, PATIENCE_S
@@ -41,15 +41,9 @@ def _codes(answers: list[Future[httpx.Response]]) -> list[str]:
     return ["OK" if (a := answer.result()).status_code == 200 else a.json()["code"] for answer in answers]
 
 
-def _replica_states() -> dict[str, int]:
-    from ray import serve
-
-    return dict(serve.status().applications[APP].deployments["EngineReplica"].replica_states)
-
-
 def _wait_for_replicas(states: dict[str, int], *, are: bool = True) -> None:
     poll_until(
-        lambda: (_replica_states() == states) == are,
+        lambda: (replica_states() == states) == are,
         f"{states} of replicas to be {are}",
         timeout_s=START_WITHIN_S,
         interval_s=0.05,
@@ -178,7 +172,7 @@ def test_a_fleet_that_shrinks_loses_no_request(
         answers = [clients.submit(ask_with(http), png(picture(shade))) for shade in range(200, 204)]
         poll_until(lambda: len(set(engines.processes("began"))) == 2, "both replicas", timeout_s=PATIENCE_S)
         deploy(load_engine, wait=False, min_replicas=1, **LIMITS)
-        poll_until(lambda: _replica_states().get("STOPPING"), "the drain", timeout_s=START_WITHIN_S)
+        poll_until(lambda: replica_states().get("STOPPING"), "the drain", timeout_s=START_WITHIN_S)
         assert not any(answer.done() for answer in answers)
         engines.free()
         assert _codes(answers) == ["OK"] * 4
