@@ -18,7 +18,7 @@ Kind = Literal[
     "category", "categories", "layout", "phrase", "object", "question", "description", "look_alike", "mark"
 ]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-COMPLETED_KINDS: tuple[Kind, ...] = ("description", "look_alike", "question")
+COMPLETED_KINDS: tuple[Kind, ...] = ("description", "look_alike")
 """Kinds of queries that ask for all of something, and whose answers a census can complete."""
 
 MAX_CATEGORIES = 1000
@@ -78,8 +78,8 @@ class Calibration:
         corrects_places: whether the answer to "the leftmost mug" is the mug that the outlines show to be it,
             even where the model points to another one; for models that find the mugs and not their places.
         completes: kinds of queries whose answers are completed by the census, for models that find the mugs
-            and do not speak of them: `description` takes its names from it, too; `look_alike` and `question`
-            mean all of a category.
+            and do not speak of them: `description` takes its names from it, too; `look_alike` means all of
+            the marked object's category.
         weights: for each kind of query. `category`: one category; `categories`: a list of them; `layout`: a
             list of things and surfaces; `phrase`: a phrase with one of the categories in it; `object`: a
             phrase without; `question`: reasoning; `description`: a phrase of a grounded description;

@@ -11,6 +11,7 @@ from xsam.errors import ModelError
 from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
 from xsam.inference.kinds import kind_of
+from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.naming import completed
 from xsam.inference.overlooked import with_overlooked
@@ -19,7 +20,6 @@ from xsam.inference.pointing import Reference
 from xsam.inference.prepare import Prompt
 from xsam.inference.prompts import unknown_words
 from xsam.inference.results import Prediction, compose, with_names_of
-from xsam.inference.same_kind import with_same_kind
 from xsam.inference.stages import StageClock
 from xsam.types.requests import Frame, SegmentationResult, Task
 
@@ -71,7 +71,9 @@ class Composer:
             if described:
                 result, support = completed(result, support, prompt.task, census)
             elif not of_video:
-                result, support = with_same_kind(result, support, prompt.task, census, marks_here=marks_here)
+                result, support = with_look_alikes(
+                    result, support, prompt.task, census, marks_here=marks_here
+                )
         result = with_doubts(
             result,
             prompt.task,

@@ -37,9 +37,9 @@ from xsam.config.calibration import EVIDENCE, Calibration, EvidenceWeights, Kind
 from xsam.inference.census import MIN_CANDIDATE_SCORE, Census, best_label, named_category
 from xsam.inference.descriptions import with_shown_phrases, worth_saying
 from xsam.inference.kinds import CATEGORY_TASKS, kind_of
+from xsam.inference.look_alikes import marked_categories
 from xsam.inference.mask_support import NO_SUPPORT, MaskSupport
 from xsam.inference.places import misplaced
-from xsam.inference.same_kind import marked_categories
 from xsam.spatial.marks import disobedience, obeys_mark
 from xsam.spatial.phrases import parse_spatial_phrase
 from xsam.types.masks import MaskRle

@@ -29,9 +29,9 @@ from xsam.inference.doubts import Evidence, chance_of, evidence_of
 from xsam.inference.examine import examine
 from xsam.inference.forward import ForwardPass
 from xsam.inference.kinds import kind_of
+from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.naming import completed
 from xsam.inference.places import corrected
-from xsam.inference.same_kind import with_same_kind
 from xsam.sim.annotate import ObjectAnnotation, annotate
 from xsam.sim.household import CATEGORIES, COLORS
 from xsam.sim.language import (
@@ -116,7 +116,7 @@ def scene_evidence(forward: ForwardPass, seed: int, view: RenderedView) -> Scene
             continue
         kind = kind_of(question.query, task)
         if kind in COMPLETED_KINDS:
-            complete = completed if task is Task.GROUNDED_CONVERSATION else with_same_kind
+            complete = completed if task is Task.GROUNDED_CONVERSATION else with_look_alikes
             said[kind] += _known(_judged(question, result, items, masks))
             result, support = complete(result, support, task, census)
             completions[kind] += _known(_judged(question, result, items, masks))

@@ -1,13 +1,12 @@
-"""The others of a kind: who is shown one of three mugs, or asks what to drink from, means all of them.
+"""All that look like a marked object: its category tells, and the census of the frame knows the others.
 
-A small model may answer with one mug alone, while it finds all three when it is asked for mugs. The census
-of the frame is that question (`xsam.inference.census`).
+A small model that is shown one of three mugs may answer with that one alone, while it finds all three when
+it is asked for mugs. The census of the frame is that question (`xsam.inference.census`).
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,16 +19,14 @@ from xsam.types.nouns import plural
 from xsam.types.requests import SegmentationResult, Status, Task
 from xsam.types.segments import Segments
 
-_MEANS_ONE = re.compile(r"\b(?:most|least|first|last|only|one|\w+est)\b", re.IGNORECASE)
 
-
-def with_same_kind(
+def with_look_alikes(
     result: SegmentationResult, support: MaskSupport, task: Task, census: Census, *, marks_here: bool = True
 ) -> tuple[SegmentationResult, MaskSupport]:
-    """Return an answer to marks or to a question with the other objects of its categories; `hint` says so.
+    """Return an answer to marks with the other objects of the marked categories; `hint` says so.
 
-    Nothing is added to an answer without a segment, to a question for one thing ("the largest"), and where
-    the query sets its own threshold, so that all that the model found is wanted.
+    Nothing is added to an answer without a segment, and where the query sets its own threshold, so that all
+    that the model found is wanted.
 
     Args:
         result: of one query, before anything is doubted.
@@ -38,20 +35,19 @@ def with_same_kind(
         census: of the frame.
         marks_here: the marks are on this frame, not on an earlier one.
     """
-    if not len(result) or result.query.score_threshold is not None:
+    if task is not Task.VISUAL_GROUNDED or not len(result) or result.query.score_threshold is not None:
         return result, support
     segments = result.segments
     parts, supports, names = [segments], [support], []
-    for label, categories in _categories(result, task, census, marks_here).items():
+    for label, name in marked_categories(result, census, marks_here).items():
         own = [mask for mask, of in zip(segments.masks, segments.labels, strict=True) if of == label]
-        added = _missing(census, categories, own)
-        if added:
+        if added := _missing(census, name, own):
             number = int(segments.label_indices[segments.labels.index(label)])
             found = census.segments(added, segments.image_hw)
             numbers = np.full(len(added), number, np.int32)
             parts.append(replace(found, labels=(label,) * len(added), label_indices=numbers))
             supports.append(census.support.pick(added))
-            names += [census.labels[index] for index in added]
+            names.append(name)
     if not names:
         return result, support
     joined, support = Segments.joined(parts), MaskSupport.joined(supports)
@@ -62,27 +58,11 @@ def with_same_kind(
     return complete, support.pick(order.tolist())
 
 
-def _categories(
-    result: SegmentationResult, task: Task, census: Census, marks_here: bool
-) -> Mapping[str, Sequence[str]]:
-    """Return the categories of which each label means all."""
-    if task is Task.VISUAL_GROUNDED:
-        return {label: (name,) for label, name in marked_categories(result, census, marks_here).items()}
-    if task is not Task.REASONING or _MEANS_ONE.search(result.query.text):
-        return {}
-    found: dict[str, dict[str, None]] = {}
-    for label, mask in zip(result.segments.labels, result.segments.masks, strict=True):
-        if name := best_label(census.on(mask)):
-            found.setdefault(label, {})[name] = None
-    return {label: tuple(names) for label, names in found.items()}
-
-
-def _missing(census: Census, categories: Sequence[str], shown: Sequence[MaskRle]) -> list[int]:
-    """Return the objects of some categories, with no better name, that none of the masks shows."""
+def _missing(census: Census, name: str, shown: Sequence[MaskRle]) -> list[int]:
+    """Return the objects of a category, with no better name, that none of the masks shows."""
     seen = MaskRle.iou_matrix(census.masks, shown).max(axis=1) > SAME_PIXELS
     return [
         index
-        for name in categories
         for index in census.objects(name)
         if not seen[index] and best_label(census.on(census.masks[index])) == name
     ]

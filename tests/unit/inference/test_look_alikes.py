@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 
 from tests.unit.inference.test_doubts import box, census_with, result_of
 from xsam import Query, Status, Task, VisualPrompt
 from xsam.inference.census import Census
+from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.mask_support import MaskSupport
-from xsam.inference.same_kind import with_same_kind
 
 MUG, OTHER, THIRD, VASE = box(10), box(60), box(110), box(160)
 ONE_MARK = Query(task=Task.VISUAL_GROUNDED, prompts=(VisualPrompt.box(8, 8, 32, 32),))
@@ -29,7 +28,7 @@ MUGS = census(("mug", 0.9, MUG), ("mug", 0.8, OTHER), ("vase", 0.95, VASE), ("mu
 
 def test_one_of_several_mugs_is_answered_with_all_of_them() -> None:
     """Shown one of three mugs, the tiny model answered with that one, without a doubt."""
-    result, support = with_same_kind(
+    result, support = with_look_alikes(
         result_of(ONE_MARK, ("region 1", 0.6, MUG)), SUPPORT, Task.VISUAL_GROUNDED, MUGS
     )
     assert result.segments.masks == (OTHER, MUG), "best score first; the vase looks more like a vase"
@@ -45,7 +44,7 @@ def test_each_mark_gets_its_own() -> None:
     answer = result_of(query, ("region 1", 0.9, VASE), ("region 2", 0.6, MUG))
     segments = replace(answer.segments, label_indices=np.array([0, 1], np.int32))
     both = MaskSupport(firmness=(0.9, 0.9), runners_up=(0.0, 0.0))
-    result, _ = with_same_kind(replace(answer, segments=segments), both, Task.VISUAL_GROUNDED, MUGS)
+    result, _ = with_look_alikes(replace(answer, segments=segments), both, Task.VISUAL_GROUNDED, MUGS)
     assert result.segments.labels == ("region 1", "region 2", "region 2")
     assert result.segments.label_indices.tolist() == [0, 1, 1]
 
@@ -55,26 +54,5 @@ def test_a_complete_answer_stays_as_it_is() -> None:
     wanted = replace(complete, query=replace(ONE_MARK, score_threshold=0.1))
     nothing = result_of(ONE_MARK)
     for answer in (complete, wanted, nothing):
-        assert with_same_kind(answer, SUPPORT, Task.VISUAL_GROUNDED, MUGS)[0] is answer
+        assert with_look_alikes(answer, SUPPORT, Task.VISUAL_GROUNDED, MUGS)[0] is answer
     assert nothing.status is Status.NOT_FOUND
-
-
-@pytest.mark.parametrize(
-    ("question", "count"),
-    [
-        ("what can i drink from?", 2),
-        ("which is the largest to drink from?", 1),
-        ("the one to drink from?", 1),
-    ],
-)
-def test_a_question_means_all_of_a_kind_unless_it_asks_for_one(question: str, count: int) -> None:
-    query = Query(task=Task.REASONING, text=question)
-    answer = result_of(query, (question, 0.9, MUG))
-    result, _ = with_same_kind(answer, SUPPORT, Task.REASONING, MUGS)
-    assert len(result) == count
-    assert set(result.segments.labels) == {question}
-
-
-def test_a_phrase_means_what_it_says() -> None:
-    answer = result_of(Query(text="the red mug"), ("the red mug", 0.9, MUG))
-    assert with_same_kind(answer, SUPPORT, Task.REFERRING, MUGS)[0] is answer
