@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 _EXTRA = frozenset(
-    {"anyio", "h11", "httpx", "langchain_core", "mcp", "mcp_types", "pydantic", "typer", "uvicorn"}
+    {"anyio", "h11", "httpx", "httpx2", "langchain_core", "mcp", "mcp_types", "pydantic", "typer", "uvicorn"}
 )
 
 try:

@@ -194,7 +194,7 @@ def _check_server(url: str, token: str, *, ros: str | None, model: str) -> None:
 
 
 def _remote(url: str, token: str) -> RemoteSegmenter:
-    """Return a client of a model server; the file of the client needs httpx."""
+    """Return a client of a model server; the file of the client needs httpx2."""
     from xsam.remote import RemoteSegmenter
 
     return RemoteSegmenter(url, token=token)

@@ -12,7 +12,7 @@ from xsam.segmenter import Engine
 from xsam_ros.node.parameters import NodeParameters
 
 _MODEL_PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
-_CLIENT_PACKAGES = ("httpx", "pydantic")
+_CLIENT_PACKAGES = ("httpx2", "pydantic")
 
 
 class Link(Protocol):

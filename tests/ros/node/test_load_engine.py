@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,6 +51,22 @@ def test_missing_packages_are_named_with_the_command(monkeypatch: pytest.MonkeyP
         load_engine(NodeParameters())
     assert "pip install '.[model]'" in caught.value.hint
     assert sys.executable in caught.value.hint
+
+
+def test_what_the_client_of_a_server_needs_is_named_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client changed its library, and the node went on to look for the old one."""
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    (extra,) = re.findall(r"^remote = \[(.*)\]$", project, re.MULTILINE)
+    needed = re.findall(r'"(\w+)', extra)
+    assert needed
+    find_spec = importlib.util.find_spec
+
+    def without_client(name: str, package: str | None = None) -> Any:
+        return None if name in needed else find_spec(name, package)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_client)
+    with pytest.raises(ModelError, match=f"not installed: {', '.join(needed)}"):
+        load_engine(NodeParameters(engine="remote", server_url="http://127.0.0.1:1"))
 
 
 def test_every_option_is_a_parameter(loaded: dict[str, Any]) -> None:
