@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError, RequestTooLargeError
 from xsam.inference.images import decode_image
+from xsam.types.pixels import MAX_JPEG_SCANS, has_too_many_scans
 from xsam.types.requests import Frame, check_rgb
 from xsam.wire.models import SizeBody, raw_rgb_header
 from xsam_server.frames import KeptFrame
 
 FORMATS = ("JPEG", "PNG", "WEBP")
-_MAX_SCANS = 64
-"""Of a progressive JPEG: tools write about ten, and a file of thousands takes minutes to decode."""
 
 
 def frame_id(image: bytes, raw: SizeBody | None) -> str:
@@ -87,7 +86,7 @@ def _size_in_header(image: bytes) -> tuple[int, int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-                size, kind = opened.size, opened.format
+                size = opened.size
     except Image.DecompressionBombError:
         raise RequestTooLargeError("the header of the image names a size that no camera has") from None
     except Exception as error:  # Pillow raises many kinds for damaged files
@@ -95,8 +94,8 @@ def _size_in_header(image: bytes) -> tuple[int, int]:
             "the image is no JPEG, PNG or WebP file",
             hint="raw RGB needs its size as `image` in the request, and the type application/octet-stream",
         ) from error
-    if kind in ("JPEG", "MPO") and image.count(b"\xff\xda") > _MAX_SCANS:  # MPO: with a preview behind it
+    if has_too_many_scans(image):
         raise RequestTooLargeError(
-            f"the JPEG file has more than {_MAX_SCANS} scans", hint="save it as a baseline JPEG"
+            f"the JPEG file has more than {MAX_JPEG_SCANS} scans", hint="save it as a baseline JPEG"
         )
     return size

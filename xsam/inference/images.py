@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xsam.errors import InvalidImageError, UnknownCameraError
 from xsam.types.masks import MAX_IMAGE_SIDE_PX
-from xsam.types.pixels import as_u8, is_deep, used_bits
+from xsam.types.pixels import MAX_JPEG_SCANS, as_u8, has_too_many_scans, is_deep, used_bits
 from xsam.types.requests import CameraRef, Frame, check_rgb
 
 if TYPE_CHECKING:
@@ -160,6 +160,10 @@ def decode_image(
     import cv2
 
     count = _check_header(name, content)
+    if has_too_many_scans(content):
+        raise InvalidImageError(
+            f"{name} is a JPEG file of more than {MAX_JPEG_SCANS} scans", hint="save it as a baseline JPEG"
+        )
     if notes is not None and count > 1:
         notes.append(f"{short_name or name} has {count} frames or pages, of which the first is used")
     if whole:

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from xsam.errors import InvalidImageError
 from xsam.types.masks import MAX_IMAGE_SIDE_PX
 
+MAX_JPEG_SCANS = 64
+"""Of a progressive file: programs write about ten, and a file of thousands takes minutes to decode."""
+
 
 def used_bits(pixels: NDArray[np.unsignedinteger[Any]]) -> int:
     """Return the fewest of 8, 10, 12, 14 and 16 bits that hold all values of a color or gray image.
@@ -20,6 +23,8 @@ def used_bits(pixels: NDArray[np.unsignedinteger[Any]]) -> int:
         pixels: (H, W) or (H, W, C), unsigned; a fourth channel is alpha and does not count.
     """
     container = 8 * pixels.dtype.itemsize
+    if container == 8:
+        return 8
     largest = int((pixels[..., :3] if pixels.ndim == 3 else pixels).max())
     return next((bits for bits in (8, 10, 12, 14) if 0 < largest < 1 << bits <= 1 << container), container)
 
@@ -55,6 +60,11 @@ def decode_deep(content: bytes) -> NDArray[np.uint8]:
     if bgr is None or bgr.dtype not in (np.uint8, np.uint16):
         raise ValueError("its pixels have more than 8 bits and cannot be decoded")
     return np.asarray(cv2.cvtColor(as_u8(bgr, used_bits(bgr)), cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def has_too_many_scans(content: bytes | memoryview) -> bool:
+    """Tell whether a JPEG file, also one with a preview behind it, has more than `MAX_JPEG_SCANS`."""
+    return bytes(content[:3]) == b"\xff\xd8\xff" and bytes(content).count(b"\xff\xda") > MAX_JPEG_SCANS
 
 
 def as_u8(pixels: NDArray[Any], bits: int) -> NDArray[np.uint8]:

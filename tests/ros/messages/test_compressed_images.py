@@ -152,6 +152,17 @@ def test_a_decompression_bomb_is_refused_by_its_header(make: object, width: int)
         rgb_from_compressed(message, max_side_px=4096)
 
 
+def test_a_jpeg_of_many_scans_is_refused() -> None:
+    """Each scan goes over the whole image again: a camera's topic could hold a node up for minutes."""
+    file = cv2.imencode(".jpg", _bgr(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert decode_image_file(file, formats=("JPEG",)).shape == (48, 64, 3)
+    start = file.index(b"\xff\xda")
+    bomb = file[:start] + file[start:-2] * 100 + file[-2:]
+    for data in (bomb, memoryview(bomb)):
+        with pytest.raises(InvalidImageError, match="more than 64 scans"):
+            decode_image_file(data, formats=("JPEG",))
+
+
 def test_the_limit_is_the_parameter() -> None:
     message = _message(_bgr(), "png")
     assert rgb_from_compressed(message, max_side_px=64).shape == (48, 64, 3)

@@ -115,6 +115,18 @@ def test_a_file_that_is_cut_off_is_refused(suffix: str, share: float) -> None:
     np.testing.assert_array_equal(decode_image(content, whole=True), decode_image(content))
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_jpeg_file_of_many_scans_is_refused(whole: bool) -> None:
+    """Only the server counted them; each one goes over the whole image again."""
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    file = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    assert decode_image(file, whole=whole).shape == (64, 96, 3)
+    start = file.index(b"\xff\xda")
+    bomb = file[:start] + file[start:-2] * 100 + file[-2:]
+    with pytest.raises(InvalidImageError, match="more than 64 scans"):
+        decode_image(bomb, whole=whole)
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 20}])
 def test_a_server_sees_a_jpeg_as_a_local_model_does(mode: str, options: dict[str, Any]) -> None:

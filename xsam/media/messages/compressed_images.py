@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xsam.errors import InvalidImageError
 from xsam.media.messages.fields import RosCompressedImage
 from xsam.media.messages.images import DEPTH_ENCODINGS, depth_as_color, rgb_from_pixels
+from xsam.types.pixels import MAX_JPEG_SCANS, has_too_many_scans
 from xsam.types.requests import MAX_IMAGE_SIDE_PX
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -115,6 +116,11 @@ def decode_image_file(
     """
     from PIL import Image as Pillow  # imported late: a raw camera never needs it
 
+    if has_too_many_scans(data):
+        raise InvalidImageError(
+            f"the compressed image is a JPEG file of more than {MAX_JPEG_SCANS} scans",
+            hint="publish baseline JPEG",
+        )
     try:
         with Pillow.open(io.BytesIO(data), formats=formats) as image:
             width, height = image.size
