@@ -106,13 +106,19 @@ def test_another_camera_may_tell(doubted, call) -> None:
     assert "next" not in call(tools["inspect_object"], object_id="f1/m1").json
 
 
-def test_what_looks_like_what_was_asked_for_needs_no_other_camera(make_tools, call) -> None:
+@pytest.mark.parametrize(
+    ("phrase", "elsewhere"), [("plate", False), ("the red plate", False), ("platelet", True)]
+)
+def test_what_looks_like_what_was_asked_for_needs_no_other_camera(
+    make_tools, call, phrase: str, elsewhere: bool
+) -> None:
     weak = "weak: about 5 of 10 such answers are right"
-    tools = make_tools(segmenter=DoubtingSegmenter({"plate": (weak,)}), thing_classes=("plate", "mug"))
-    call(tools["segment_objects"], queries=["plate"])
+    segmenter = DoubtingSegmenter({phrase: (weak,)}, masks={**MASKS, phrase: MASKS["plate"]})
+    tools = make_tools(segmenter=segmenter, thing_classes=("plate", "mug"))
+    call(tools["segment_objects"], queries=[phrase])
     inspected = call(tools["inspect_object"], object_id="f1/m1")
     assert "plate" in inspected["looks_like"]
-    assert "next" not in inspected.json
+    assert ("next" in inspected.json) == elsewhere
 
 
 def test_tools_on_a_doubtful_object_stay_doubtful(doubted, call) -> None:

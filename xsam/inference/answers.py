@@ -10,7 +10,7 @@ from xsam.config import ModelConfig
 from xsam.errors import ModelError
 from xsam.inference.census import NO_CENSUS, Census
 from xsam.inference.doubts import with_doubts, with_mark_doubts
-from xsam.inference.kinds import kind_of
+from xsam.inference.kinds import kind_of, least_score
 from xsam.inference.look_alikes import with_look_alikes
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.naming import completed
@@ -67,13 +67,19 @@ class Composer:
         if calibration is not None and calibration.corrects_places and not of_video:
             result, support = corrected(result, support, prompt.task, frame, census)
         marks_here = prompt.regions is not None
-        if calibration is not None and kind_of(prompt.query, prompt.task) in calibration.completes:
+        kind = kind_of(prompt.distinct, prompt.task)
+        if calibration is not None and kind in calibration.completes:
             if described:
                 result, support = completed(result, support, prompt.task, census)
             elif not of_video:
                 result, support = with_look_alikes(
                     result, support, prompt.task, census, marks_here=marks_here
                 )
+        may_be_undecided = (
+            kind == "categories"
+            and not prompt.distinct.stuff_classes
+            and prompt.distinct.score_threshold is None
+        )
         result = with_doubts(
             result,
             prompt.task,
@@ -83,6 +89,7 @@ class Composer:
             calibration=calibration,
             unknown=unknown,
             marks_here=marks_here,
+            decided_from=least_score(prompt.distinct, prompt.task, self.config) if may_be_undecided else 0.0,
         )
         if marks_here:
             result = with_mark_doubts(result, prompt.task)

@@ -43,6 +43,7 @@ from xsam.inference.places import misplaced
 from xsam.spatial.marks import disobedience, obeys_mark
 from xsam.spatial.phrases import parse_spatial_phrase
 from xsam.types.masks import MaskRle
+from xsam.types.nouns import with_article
 from xsam.types.requests import Frame, Query, SegmentationResult, Segments, Status, Task
 
 SAME_OBJECT = 0.8  # IoU from which the segments of two queries show the same object
@@ -130,6 +131,7 @@ def with_doubts(
     unknown: Mapping[str, Sequence[str]],
     support: MaskSupport = NO_SUPPORT,
     marks_here: bool = True,
+    decided_from: float = 0.0,
 ) -> SegmentationResult:
     """Return the result with what speaks against each segment, and UNSURE instead of FOUND if anything does.
 
@@ -146,13 +148,14 @@ def with_doubts(
         unknown: label → its words that the model does not know.
         support: what the network says for the masks of the result.
         marks_here: the marks of the query are on this frame, not on an earlier one.
+        decided_from: the score below which the category of an object is undecided
+            (`xsam.inference.undecided`).
     """
     if result.status is not Status.FOUND or task not in (*CHECKED_TASKS, *_MARK_TASKS) or not len(result):
         return result
     segments = result.segments
     checkable = task is Task.REFERRING and bool(census.names)
     phrase = parse_spatial_phrase(result.query.text) if checkable else None
-    decided_from = _decided_from(result.query, task, calibration)
     doubts, chances, known_chances = [], [], []
     found = evidence_of(result, task, census, support, marks_here=marks_here)
     for index, evidence in enumerate(found):
@@ -298,29 +301,18 @@ def _of_its_kind(evidence: Evidence) -> Evidence:
     return replace(evidence, kind="category", score=max(evidence.score, evidence.named))
 
 
-def _decided_from(query: Query, task: Task, calibration: Calibration | None) -> float:
-    """Return the score below which the category of an object is undecided (`xsam.inference.undecided`)."""
-    if calibration is None or task not in CATEGORY_TASKS or query.score_threshold is not None:
-        return 0.0
-    return calibration.thresholds.get(kind_of(query, task), 0.0)
-
-
 def _in_words(evidence: Evidence, chance: float) -> str:
     if evidence.kind not in ("question", "object", "mark") and evidence.rival > max(
         evidence.named, MIN_CANDIDATE_SCORE
     ):
         return _looks_like(evidence.rival_label, evidence.rival)
     if evidence.kind == "categories" and evidence.rival >= MIN_CANDIDATE_SCORE:
-        return f"may also be {_a(evidence.rival_label)}, {evidence.rival:.2f}"
+        return f"may also be {with_article(evidence.rival_label)}, {evidence.rival:.2f}"
     return f"weak: about {round(10 * chance)} of 10 such answers are right"
 
 
 def _looks_like(label: str, score: float) -> str:
-    return f"looks more like {_a(label)}, {score:.2f}"
-
-
-def _a(noun: str) -> str:
-    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
+    return f"looks more like {with_article(label)}, {score:.2f}"
 
 
 def _worth_showing(segments: Segments, doubts: Sequence[str], chances: Sequence[float]) -> NDArray[np.bool_]:

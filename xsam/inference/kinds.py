@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from xsam.config import ModelConfig
 from xsam.config.calibration import Kind
 from xsam.types.requests import Query, Task
 
@@ -29,3 +30,11 @@ def kind_of(query: Query, task: Task, *, is_named: bool = False) -> Kind:
     if task is Task.REASONING:
         return "question"
     return "phrase" if is_named else "object"
+
+
+def least_score(query: Query, task: Task, config: ModelConfig) -> float:
+    """Return the score from which instances are in the result."""
+    if query.score_threshold is not None:
+        return query.score_threshold
+    own = config.calibration.thresholds if config.calibration is not None else {}
+    return own.get(kind_of(query, task), config.instance_threshold)

@@ -51,7 +51,7 @@ def with_look_alikes(
     if not names:
         return result, support
     joined, support = Segments.joined(parts), MaskSupport.joined(supports)
-    order = np.argsort(-joined.scores, kind="stable")
+    order = np.argsort(-joined.scores, kind="stable")[: result.query.max_instances]
     hint = f"completed by a look for all {' and '.join(plural(name) for name in dict.fromkeys(names))}"
     hint = "; ".join(filter(None, (result.hint, hint)))
     complete = replace(result, status=Status.FOUND, segments=joined[order], hint=hint)

@@ -55,7 +55,8 @@ def completed(
     own = [index for index, _ in named]
     masks = [census.masks[index] for index in objects]
     seen = MaskRle.iou_matrix([result.segments.masks[index] for index in own], masks) > SAME_PIXELS
-    added = [index for k, index in enumerate(objects) if not seen[:, k].any()]
+    room = max(0, result.query.max_instances - len(own))
+    added = [index for k, index in enumerate(objects) if not seen[:, k].any()][:room]
     phrases = (*(phrase for _, phrase in named), *(with_article(census.labels[index]) for index in added))
     found = Segments.joined((result.segments[own], census.segments(added, result.segments.image_hw)))
     segments = replace(found, labels=phrases, label_indices=np.arange(len(phrases), dtype=np.int32))

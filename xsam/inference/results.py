@@ -12,7 +12,7 @@ from torch import Tensor
 from xsam.config import ModelConfig
 from xsam.inference.chat_format import END_TAG
 from xsam.inference.finite import all_finite
-from xsam.inference.kinds import CATEGORY_TASKS, kind_of
+from xsam.inference.kinds import CATEGORY_TASKS, least_score
 from xsam.inference.mask_support import MaskSupport
 from xsam.inference.pointing import Reference, followed, most_overlapping, pointed_at
 from xsam.inference.postprocess import (
@@ -174,7 +174,7 @@ def _select(
     if task in CATEGORY_TASKS:
         return _select_categories(class_logits, mask_logits, query, task, geometry, config, check)
     if task is Task.VISUAL_GROUNDED:
-        least = _least_score(query, task, config)
+        least = least_score(query, task, config)
         return without_duplicates(
             instances(class_logits, mask_logits, geometry, threshold=least, check=check),
             nested=_nested(config),
@@ -206,14 +206,6 @@ def _select(
     return found.pick(found.scores >= least)
 
 
-def _least_score(query: Query, task: Task, config: ModelConfig) -> float:
-    """Return the score from which instances are in the result."""
-    if query.score_threshold is not None:
-        return query.score_threshold
-    own = config.calibration.thresholds if config.calibration is not None else {}
-    return own.get(kind_of(query, task), config.instance_threshold)
-
-
 def _select_categories(
     class_logits: Tensor,
     mask_logits: Tensor,
@@ -225,7 +217,7 @@ def _select_categories(
 ) -> UnlabeledSegments:
     """Things only → instances; stuff only → regions; both → panoptic."""
     things, stuff = len(query.thing_classes), len(query.stuff_classes)
-    threshold = _least_score(query, task, config)
+    threshold = least_score(query, task, config)
     if things and stuff:
         return panoptic(
             class_logits,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,7 +118,7 @@ def _names_of(toolbox: Toolbox, scene: Scene, item: SceneObject) -> dict[str, An
 def _look_elsewhere(toolbox: Toolbox, scene: Scene, item: SceneObject, names: Any) -> dict[str, Any]:
     """Suggest a camera that was not searched, unless the object looks like what was asked for."""
     best = next(iter(names), "") if isinstance(names, dict) else ""
-    if not item.query or (best and best in item.query.lower()):
+    if not item.query or (best and re.search(rf"\b{re.escape(best)}(?:e?s)?\b", item.query, re.IGNORECASE)):
         return {}
     others = unsearched_cameras(toolbox, current_conversation(), [item.query], scene.camera)
     return {"next": suggested_call("segment_objects", [item.query], camera=others[0])} if others else {}

@@ -58,6 +58,7 @@ def check(
     depth_m=None,
     support=NO_SUPPORT,
     marks_here=True,
+    decided_from=0.0,
 ):
     frame = Frame(rgb=np.zeros((*HW, 3), np.uint8), depth_m=depth_m)
     return with_doubts(
@@ -69,6 +70,7 @@ def check(
         unknown=unknown or {},
         support=support,
         marks_here=marks_here,
+        decided_from=decided_from,
     )
 
 
@@ -184,17 +186,17 @@ def test_one_of_several_answers_counts_less() -> None:
 
 
 def test_an_undecided_object_of_a_list_is_in_doubt_and_says_what_else_it_may_be() -> None:
-    calibration = replace(KNOWN, sure_from=0.3, thresholds={"categories": 0.6})
+    calibration = replace(KNOWN, sure_from=0.3)
     query = Query(thing_classes=("mug", "vase"))
     found = (("mug", 0.9, box(10)), ("mug", 0.5, box(60)), ("vase", 0.5, box(110)))
     census = census_with(("mug", 0.5, box(60)), ("vase", 0.45, box(60)), ("vase", 0.5, box(110)))
-    result = check(result_of(query, *found), census, calibration=calibration)
+    result = check(result_of(query, *found), census, calibration=calibration, decided_from=0.6)
     assert result.segments.doubts == (
         "",
         "may also be a vase, 0.45",
         "weak: about 5 of 10 such answers are right",
     )
-    own = check(result_of(replace(query, score_threshold=0.1), *found), census, calibration=calibration)
+    own = check(result_of(query, *found), census, calibration=calibration)
     assert own.segments.doubts == ("", "", "")
 
 

@@ -56,3 +56,10 @@ def test_a_complete_answer_stays_as_it_is() -> None:
     for answer in (complete, wanted, nothing):
         assert with_look_alikes(answer, SUPPORT, Task.VISUAL_GROUNDED, MUGS)[0] is answer
     assert nothing.status is Status.NOT_FOUND
+
+
+def test_no_more_than_the_query_wants() -> None:
+    query = replace(ONE_MARK, max_instances=1)
+    answer = result_of(query, ("region 1", 0.85, MUG))
+    result, support = with_look_alikes(answer, SUPPORT, Task.VISUAL_GROUNDED, MUGS)
+    assert (result.segments.masks, support.firmness) == ((MUG,), (0.9,))

@@ -110,3 +110,9 @@ def test_what_the_network_says_for_the_masks_follows_their_order() -> None:
     assert result.segments.labels == ("a knife", "a mug")
     assert support == MaskSupport(firmness=(0.2, 0.7), runners_up=(0.4, 0.6))
     assert result.segments.image_hw == HW
+
+
+def test_no_more_is_added_than_the_query_wants() -> None:
+    said = described("a mug is on the table.", ("a mug", 0.9, LEFT), max_instances=2)
+    result = complete(said, ("mug", 0.9, LEFT), ("vase", 0.8, MIDDLE), ("knife", 0.7, RIGHT))
+    assert result.phrases == ("a mug", "a vase")

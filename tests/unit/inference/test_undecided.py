@@ -34,18 +34,19 @@ def test_a_mug_that_may_be_a_box_is_in_the_answer_once() -> None:
     ("queries", "labels"),
     [
         ([((0.3, 0.3), LEFT)], []),
+        ([((0.9, 0.02), LEFT)], [0]),
         ([((0.5,), LEFT)], []),
         ([((0.9, 0.02), LEFT), ((0.5, 0.45), LEFT)], [0]),
         ([((0.45, 0.5), LEFT), ((0.5, 0.4), LEFT)], [1]),
         ([((0.45, 0.5), LEFT), ((0.5, 0.4), CORNER)], [1, 0]),
     ],
-    ids=["perhaps nothing", "one category", "shown already", "one object twice", "two objects"],
+    ids=["perhaps nothing", "decided", "one category", "shown already", "one object twice", "two objects"],
 )
 def test_only_objects_that_are_not_shown(queries, labels: list[int]) -> None:
     assert answer(*queries).label_indices.tolist() == labels
 
 
-def test_all_on_one_device_and_empty_answers() -> None:
+def test_an_empty_answer_has_the_types_of_others() -> None:
     nothing = answer(((0.01, 0.01), LEFT))
     assert nothing.masks == ()
     assert {t.dtype for t in (nothing.label_indices, nothing.queries)} == {torch.long}
